@@ -1,0 +1,2 @@
+//! The program `kvant`.
+fn main() {}

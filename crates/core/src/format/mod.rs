@@ -1,0 +1,126 @@
+//! The storage formats, one file each, and their registry.
+//!
+//! A format is upstream's (llama.cpp's `ggml-common.h` for the quantized ones): same bits, same name. To add one,
+//! write its file and its line in [`FORMATS`]; the test suites loop over the registry.
+
+mod float;
+
+use crate::{Codes, Error, Levels, Shape};
+use std::fmt;
+
+/// The unit of storage: `elements` numbers in `bytes` bytes, in groups of `group` that share a scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// Numbers a block.
+    pub elements: usize,
+    /// Numbers that share one scale; divides `elements`.
+    pub group: usize,
+    /// Bytes a block.
+    pub bytes: usize,
+}
+
+/// How numbers are stored.
+pub trait Format: Send + Sync + 'static {
+    /// Upstream's name in lower case, for example `q4_k`.
+    fn name(&self) -> &'static str;
+
+    /// The unit of storage.
+    fn block(&self) -> Block;
+
+    /// Bytes to numbers. `src` is whole blocks, `dst` has exactly their elements. Total: any bytes decode, some
+    /// to NaN or infinity.
+    fn decode(&self, src: &[u8], dst: &mut [f32]);
+
+    /// Numbers to bytes: upstream's search where there is one, else its rounding.
+    ///
+    /// `rows` are whole rows; `importance`, if given, has one positive weight a column, and its length is the row
+    /// length. `dst` has exactly the rows' bytes. Deterministic, whatever the instruction set.
+    fn encode(&self, rows: &[f32], importance: Option<&[f32]>, dst: &mut [u8]);
+
+    /// The format's integer codes, or `None` for plain floating point.
+    fn grid(&self) -> Option<&dyn Grid>;
+
+    /// Bytes of a tensor of this shape.
+    ///
+    /// # Errors
+    /// [`Error::PartialBlock`] where a row is not whole blocks.
+    fn tensor_bytes(&self, shape: &Shape) -> Result<usize, Error> {
+        let block = self.block();
+        if !shape.columns().is_multiple_of(block.elements) {
+            return Err(Error::PartialBlock {
+                columns: shape.columns(),
+                block_elements: block.elements,
+                format: self.name(),
+            });
+        }
+        Ok(shape.elements() / block.elements * block.bytes)
+    }
+
+    /// Bits a number, scales included.
+    fn bits_per_weight(&self) -> f64 {
+        let block = self.block();
+        block.bytes as f64 * 8.0 / block.elements as f64
+    }
+}
+
+/// Which stored scales a [`Grid::fit`] chooses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The block's own scales `d` and `dmin`, from all its elements (and nothing else changes).
+    Block,
+    /// Integer scale and min of one group, from its elements, under the block's `d` and `dmin`. Where the format
+    /// has one group a block, this chooses `d` and `dmin` themselves.
+    Group(usize),
+}
+
+/// A format whose blocks are integer codes under stored scales, so that a solver can choose them itself.
+pub trait Grid {
+    /// What the codes stand for.
+    fn levels(&self) -> Levels;
+
+    /// Opens one block of `block().bytes` bytes.
+    fn unpack(&self, block: &[u8], codes: &mut Codes);
+
+    /// Closes one block: the inverse of [`Grid::unpack`].
+    fn pack(&self, codes: &Codes, block: &mut [u8]);
+
+    /// Chooses stored scales for the values `x` of `part` (a whole block's or one group's elements), weighted by
+    /// `importance` of the same length, into `codes`.
+    fn fit(&self, x: &[f32], importance: Option<&[f32]>, part: Part, codes: &mut Codes);
+
+    /// Chooses the code of element `at` nearest to `x` under the scales in `codes`, and returns the stored value.
+    fn round(&self, codes: &mut Codes, at: usize, x: f32) -> f32 {
+        let levels = self.levels();
+        let group = at / (codes.codes.len() / codes.scales.len());
+        let scale = codes.scale(group);
+        codes.codes[at] = if scale == 0.0 { levels.nearest(0.0) } else { levels.nearest((x + codes.min(group)) / scale) };
+        codes.value(&levels, at)
+    }
+}
+
+/// A format of the registry.
+pub type FormatRef = &'static dyn Format;
+
+impl fmt::Debug for dyn Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl PartialEq for dyn Format {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for dyn Format {}
+
+pub use float::{BF16, F16, F32};
+
+/// Every format that kvant knows.
+pub static FORMATS: &[FormatRef] = &[&F32, &F16, &BF16];
+
+/// The format of this name (upstream's spelling in lower case).
+pub fn by_name(name: &str) -> Option<FormatRef> {
+    FORMATS.iter().copied().find(|f| f.name() == name)
+}

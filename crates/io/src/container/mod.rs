@@ -1,0 +1,3 @@
+//! The containers, one module each.
+
+pub mod gguf;

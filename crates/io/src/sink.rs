@@ -1,0 +1,39 @@
+//! Writing a checkpoint: everything announced first, then tensors in any order, then a rename.
+
+use crate::{Error, Metadata};
+use kvant_core::{FormatRef, Shape, Tensor};
+
+/// A tensor that will be written.
+#[derive(Clone, Debug)]
+pub struct PlannedTensor {
+    /// Name in the file.
+    pub name: String,
+    /// Shape, outermost dimension first.
+    pub shape: Shape,
+    /// Storage format.
+    pub format: FormatRef,
+}
+
+/// All that a file will hold, in file order.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Metadata entries.
+    pub metadata: Metadata,
+    /// Tensors.
+    pub tensors: Vec<PlannedTensor>,
+}
+
+/// A file in the making. Dropping it unfinished leaves nothing behind.
+pub trait Sink: Send {
+    /// Writes one planned tensor at its planned offset.
+    ///
+    /// # Errors
+    /// A tensor that was not planned, was put before or differs from its plan; a full disk.
+    fn put(&mut self, name: &str, tensor: &Tensor) -> Result<(), Error>;
+
+    /// Flushes, checks that every planned tensor was put, and renames the file into place.
+    ///
+    /// # Errors
+    /// A missing tensor; whatever the file system says.
+    fn finish(self: Box<Self>) -> Result<(), Error>;
+}

@@ -1,0 +1,131 @@
+//! Typed look-ups of a checkpoint's settings, with errors that name file and key.
+
+use crate::Error;
+use kvant_io::{Metadata, Value};
+use serde_json::Value as Json;
+use std::path::Path;
+
+/// Bound on any dimension a file may claim: far above real models, low enough that products of two fit 64 bits.
+const LARGEST_DIMENSION: u64 = 1 << 28;
+
+/// `config.json` or GGUF metadata, and the path for errors.
+#[derive(Clone, Copy)]
+pub(super) enum Settings<'a> {
+    Json(&'a Path, &'a Json),
+    Gguf(&'a Path, &'a Metadata),
+}
+
+enum Found<'a> {
+    Json(&'a Json),
+    Gguf(&'a Value),
+}
+
+impl Found<'_> {
+    fn describe(&self) -> String {
+        match self {
+            Self::Json(Json::Object(_)) => "an object".into(),
+            Self::Json(Json::Array(_)) | Self::Gguf(Value::Array(_)) => "an array".into(),
+            Self::Json(x) => x.to_string(),
+            Self::Gguf(Value::String(s)) => format!("{s:?}"),
+            Self::Gguf(x) => format!("{x:?}"),
+        }
+    }
+}
+
+impl<'a> Settings<'a> {
+    fn path(&self) -> &'a Path {
+        match self {
+            Self::Json(path, _) | Self::Gguf(path, _) => path,
+        }
+    }
+
+    fn find(&self, key: &str) -> Option<Found<'a>> {
+        match self {
+            Self::Json(_, json) => json.get(key).filter(|v| !v.is_null()).map(Found::Json),
+            Self::Gguf(_, metadata) => metadata.get(key).map(Found::Gguf),
+        }
+    }
+
+    /// An error about `key`.
+    pub fn error(&self, key: &str, expected: impl Into<String>, found: impl Into<String>) -> Error {
+        Error::Setting {
+            path: self.path().to_owned(),
+            key: key.into(),
+            expected: expected.into(),
+            found: found.into(),
+        }
+    }
+
+    fn wrong(&self, key: &str, expected: &str, found: &Found) -> Error {
+        self.error(key, expected, found.describe())
+    }
+
+    /// A positive whole number, if the key is there.
+    pub fn optional_count(&self, key: &str) -> Result<Option<usize>, Error> {
+        let Some(found) = self.find(key) else { return Ok(None) };
+        let number = match &found {
+            Found::Json(x) => x.as_u64(),
+            Found::Gguf(x) => x.as_u64(),
+        };
+        match number {
+            Some(n) if (1..=LARGEST_DIMENSION).contains(&n) => Ok(Some(n as usize)),
+            _ => Err(self.wrong(key, "a whole number from 1 to 2^28", &found)),
+        }
+    }
+
+    /// A positive whole number.
+    pub fn count(&self, key: &str) -> Result<usize, Error> {
+        self.optional_count(key)?.ok_or_else(|| self.error(key, "a whole number", "nothing"))
+    }
+
+    /// A finite number, if the key is there.
+    pub fn optional_number(&self, key: &str) -> Result<Option<f32>, Error> {
+        let Some(found) = self.find(key) else { return Ok(None) };
+        let number = match &found {
+            Found::Json(x) => x.as_f64(),
+            Found::Gguf(x) => x.as_f64().or(x.as_u64().map(|n| n as f64)),
+        };
+        match number {
+            Some(x) if x.is_finite() && (x as f32).is_finite() => Ok(Some(x as f32)),
+            _ => Err(self.wrong(key, "a finite number", &found)),
+        }
+    }
+
+    /// A number above zero, or the default where the key is absent.
+    pub fn positive(&self, key: &str, default: f32) -> Result<f32, Error> {
+        match self.optional_number(key)? {
+            None => Ok(default),
+            Some(x) if x > 0.0 => Ok(x),
+            Some(x) => Err(self.error(key, "a number above zero", x.to_string())),
+        }
+    }
+
+    /// A string, if the key is there.
+    pub fn optional_text(&self, key: &str) -> Result<Option<&'a str>, Error> {
+        let Some(found) = self.find(key) else { return Ok(None) };
+        let text = match &found {
+            Found::Json(x) => x.as_str(),
+            Found::Gguf(x) => x.as_str(),
+        };
+        text.map(Some).ok_or_else(|| self.wrong(key, "a string", &found))
+    }
+
+    /// A truth value, false where the key is absent.
+    pub fn flag(&self, key: &str) -> Result<bool, Error> {
+        let Some(found) = self.find(key) else { return Ok(false) };
+        let flag = match &found {
+            Found::Json(x) => x.as_bool(),
+            Found::Gguf(x) => x.as_bool(),
+        };
+        flag.ok_or_else(|| self.wrong(key, "true or false", &found))
+    }
+
+    /// A nested JSON object, if the key is there; GGUF has none.
+    pub fn section(&self, key: &str) -> Result<Option<Settings<'a>>, Error> {
+        match self.find(key) {
+            None => Ok(None),
+            Some(Found::Json(json @ Json::Object(_))) => Ok(Some(Settings::Json(self.path(), json))),
+            Some(found) => Err(self.wrong(key, "an object", &found)),
+        }
+    }
+}

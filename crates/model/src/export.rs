@@ -1,0 +1,61 @@
+//! A model's metadata in GGUF's words, whatever container it came from.
+//!
+//! Source: llama.cpp's `gguf-py/gguf/constants.py` for keys, its conversion scripts for which are written.
+
+use crate::{Error, Tokenizer, Weights};
+use kvant_io::{HuggingFace, Meta, Metadata, Value};
+
+/// Metadata for a GGUF of this model: a GGUF's own entries kept, a Hugging Face folder's translated.
+///
+/// # Errors
+/// [`Error::Tokenizer`] where a tokenizer cannot be expressed.
+pub fn gguf_metadata(weights: &Weights) -> Result<Metadata, Error> {
+    match weights.checkpoint().meta() {
+        Meta::Gguf(metadata) => {
+            let mut kept = metadata.clone();
+            // Describes how the file was cut, not the model; the alignment is the writer's.
+            kept.retain(|key| !key.starts_with("split.") && key != "general.alignment");
+            Ok(kept)
+        }
+        Meta::HuggingFace(folder) => translated(weights, folder),
+    }
+}
+
+fn translated(weights: &Weights, folder: &HuggingFace) -> Result<Metadata, Error> {
+    let mut metadata = Metadata::default();
+    for (key, value) in weights.architecture().gguf_metadata(weights.spec()) {
+        metadata.set(key, value);
+    }
+    metadata.set("general.type", Value::String("model".into()));
+    let path = std::fs::canonicalize(&folder.folder).unwrap_or_else(|_| folder.folder.clone());
+    if let Some(name) = path.file_name().and_then(|n| n.to_str()) {
+        metadata.set("general.name", Value::String(name.to_owned()));
+    }
+    if let Some(settings) = &folder.generation_config {
+        sampling_defaults(settings, &mut metadata);
+    }
+    match Tokenizer::from_meta(weights.checkpoint().meta())? {
+        None => metadata.set("tokenizer.ggml.model", Value::String("no_vocab".into())),
+        Some(tokenizer) => {
+            for (key, value) in tokenizer.to_gguf(weights.spec().vocabulary)? {
+                metadata.set(key, value);
+            }
+        }
+    }
+    Ok(metadata)
+}
+
+/// Upstream's `general.sampling.*` keys from a `generation_config.json`.
+fn sampling_defaults(settings: &serde_json::Value, metadata: &mut Metadata) {
+    let number = |key: &str| settings.get(key).and_then(serde_json::Value::as_f64);
+    for (theirs, ours) in
+        [("temperature", "temp"), ("top_p", "top_p"), ("min_p", "min_p"), ("repetition_penalty", "penalty_repeat")]
+    {
+        if let Some(x) = number(theirs) {
+            metadata.set(format!("general.sampling.{ours}"), Value::F32(x as f32));
+        }
+    }
+    if let Some(k) = settings.get("top_k").and_then(serde_json::Value::as_i64).and_then(|k| i32::try_from(k).ok()) {
+        metadata.set("general.sampling.top_k", Value::I32(k));
+    }
+}

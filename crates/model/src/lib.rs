@@ -1,0 +1,32 @@
+//! What a language model is: its description, a forward pass, a tokenizer, a chat template and a sampler.
+//!
+//! A [`Spec`] is plain data: which blocks a network has, what each linear map is called and which stream it reads.
+//! An architecture (`arch/`, one file a family) makes it from a checkpoint's own words; [`Weights`] hands out the
+//! checkpoint's tensors under canonical (GGUF) names and layout; [`Transformer`] runs the Spec on them.
+//!
+//! Invariant: whatever naming a checkpoint uses, everything above [`Weights`] sees GGUF's names, row order and
+//! rotary layout. Left out on purpose: how weights are made small (`kvant-quant`), how good they are
+//! (`kvant-eval`), batching of several sequences (the server's).
+
+mod arch;
+mod cache;
+mod chat_template;
+mod error;
+pub mod export;
+mod rope;
+mod sampler;
+mod spec;
+mod tokenizer;
+mod transformer;
+mod weights;
+
+pub use arch::{ARCHITECTURES, Architecture};
+pub use cache::KvCache;
+pub use chat_template::*;
+pub use error::Error;
+pub use rope::{Rope, RopeScaling};
+pub use sampler::*;
+pub use spec::{Attention, BlockSpec, FeedForward, Slot, Spec, StreamId, VectorSlot};
+pub use tokenizer::*;
+pub use transformer::Transformer;
+pub use weights::{Entry, Source, Weights};

@@ -1,0 +1,94 @@
+//! Rotary position embedding: the frequencies of each pair, under the scalings of the Llama family.
+//!
+//! Source: RoFormer (arXiv 2104.09864) §3.2; position interpolation (2306.15595); YaRN (2309.00071) §3;
+//! Llama 3.1's per-frequency factors as in `transformers`' `modeling_rope_utils.py`, which are also what GGUF
+//! stores in `rope_freqs.weight`. Dynamic scaling changes nothing inside the trained context, to which this
+//! program keeps; it is therefore read as no scaling.
+
+use std::f64::consts::PI;
+
+/// How positions are stretched beyond the trained context.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RopeScaling {
+    /// Not at all.
+    None,
+    /// Every position divided by this.
+    Linear(f32),
+    /// Each pair's frequency divided by its own factor (`rotated / 2` of them).
+    Factors(Vec<f32>),
+    /// YaRN: high frequencies kept, low ones divided, a ramp between.
+    Yarn {
+        /// What low frequencies are divided by.
+        factor: f32,
+        /// Context before stretching.
+        original_context: usize,
+        /// Rotations in the original context above which a frequency is kept.
+        beta_fast: f32,
+        /// Rotations below which it is divided.
+        beta_slow: f32,
+        /// Multiplies sines and cosines.
+        attention_factor: f32,
+    },
+}
+
+/// Rotary position embedding of one model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rope {
+    /// Base of the frequencies.
+    pub theta: f32,
+    /// Leading numbers of a head that are rotated, in pairs.
+    pub rotated: usize,
+    /// How positions are stretched.
+    pub scaling: RopeScaling,
+}
+
+impl Rope {
+    /// Radians a position for each pair, and the factor on sines and cosines.
+    pub fn frequencies(&self) -> (Vec<f32>, f32) {
+        let half = self.rotated / 2;
+        let base: Vec<f64> =
+            (0..half).map(|i| f64::from(self.theta).powf(-2.0 * i as f64 / self.rotated as f64)).collect();
+        let as_f32 = |x: Vec<f64>| x.into_iter().map(|f| f as f32).collect();
+        match &self.scaling {
+            RopeScaling::None => (as_f32(base), 1.0),
+            RopeScaling::Linear(factor) => (as_f32(base.iter().map(|f| f / f64::from(*factor)).collect()), 1.0),
+            RopeScaling::Factors(factors) => {
+                (as_f32(base.iter().zip(factors).map(|(f, &k)| f / f64::from(k)).collect()), 1.0)
+            }
+            RopeScaling::Yarn { factor, original_context, beta_fast, beta_slow, attention_factor } => {
+                let pair_of = |rotations: f32| {
+                    let period = *original_context as f64 / (f64::from(rotations) * 2.0 * PI);
+                    self.rotated as f64 * period.ln() / (2.0 * f64::from(self.theta).ln())
+                };
+                let low = pair_of(*beta_fast).floor().max(0.0);
+                let mut high = pair_of(*beta_slow).ceil().min(self.rotated as f64 - 1.0);
+                if high <= low {
+                    high = low + 0.001;
+                }
+                let stretched = base.iter().enumerate().map(|(i, f)| {
+                    let ramp = ((i as f64 - low) / (high - low)).clamp(0.0, 1.0);
+                    f / f64::from(*factor) * ramp + f * (1.0 - ramp)
+                });
+                (as_f32(stretched.collect()), *attention_factor)
+            }
+        }
+    }
+
+    /// Llama 3.1's factors for each pair.
+    pub fn llama3_factors(theta: f32, rotated: usize, factor: f32, low: f32, high: f32, context: usize) -> Vec<f32> {
+        let (factor, low, high, context) = (f64::from(factor), f64::from(low), f64::from(high), context as f64);
+        (0..rotated / 2)
+            .map(|i| {
+                let wavelength = 2.0 * PI * f64::from(theta).powf(2.0 * i as f64 / rotated as f64);
+                if wavelength < context / high {
+                    1.0
+                } else if wavelength > context / low {
+                    factor as f32
+                } else {
+                    let smooth = (context / wavelength - low) / (high - low);
+                    (1.0 / ((1.0 - smooth) / factor + smooth)) as f32
+                }
+            })
+            .collect()
+    }
+}

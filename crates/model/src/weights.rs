@@ -1,0 +1,203 @@
+//! A checkpoint's tensors under canonical (GGUF) names and layout, whatever naming the file uses.
+
+use crate::{ARCHITECTURES, Architecture, Error, Spec};
+use kvant_core::{Bytes, FormatRef, Shape, Tensor};
+use kvant_io::{Checkpoint, Meta};
+use std::path::Path;
+
+/// Where a canonical tensor comes from in a Hugging Face checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The tensor of this name as it is.
+    Plain(String),
+    /// The tensor of this name with the rows of each head reordered: `transformers` rotates number `i` with
+    /// `i + head_size / 2`, GGUF's Llama rotates `2 i` with `2 i + 1`.
+    PermuteHeads {
+        /// The tensor's name.
+        name: String,
+        /// Heads, each of `rows / heads` rows.
+        heads: usize,
+    },
+}
+
+impl Source {
+    /// The name in the checkpoint.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Plain(name) | Self::PermuteHeads { name, .. } => name,
+        }
+    }
+}
+
+/// What a canonical tensor is, without its bytes.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// GGUF name.
+    pub name: String,
+    /// Shape, outermost first.
+    pub shape: Shape,
+    /// Storage format in the checkpoint.
+    pub format: FormatRef,
+    source: Source,
+}
+
+/// A checkpoint together with the description of its network.
+pub struct Weights {
+    checkpoint: Box<dyn Checkpoint>,
+    architecture: &'static dyn Architecture,
+    spec: Spec,
+    entries: Vec<Entry>,
+}
+
+impl Weights {
+    /// Reads the description, and checks that every tensor it needs is there in the right shape, and none is there
+    /// that it has no place for.
+    ///
+    /// # Errors
+    /// An unknown architecture, a setting or a tensor that does not fit.
+    pub fn new(checkpoint: Box<dyn Checkpoint>) -> Result<Self, Error> {
+        let path = checkpoint.path();
+        let found = match checkpoint.meta() {
+            Meta::Gguf(metadata) => metadata.get("general.architecture").and_then(|v| v.as_str()),
+            Meta::HuggingFace(folder) => folder.config.get("model_type").and_then(|v| v.as_str()),
+        };
+        let Some(found) = found else {
+            let key = match checkpoint.meta() {
+                Meta::Gguf(_) => "general.architecture",
+                Meta::HuggingFace(_) => "config.json: model_type",
+            };
+            return Err(Error::Setting {
+                path: path.to_owned(),
+                key: key.into(),
+                expected: "the architecture's name".into(),
+                found: "nothing".into(),
+            });
+        };
+        let architecture = ARCHITECTURES.iter().copied().find(|a| a.name() == found).ok_or_else(|| {
+            let known: Vec<_> = ARCHITECTURES.iter().map(|a| a.name()).collect();
+            Error::Architecture { path: path.to_owned(), found: found.to_owned(), known: known.join(", ") }
+        })?;
+        let spec = architecture.spec(&*checkpoint)?;
+        let entries = entries(&*checkpoint, architecture, &spec)?;
+        Ok(Self { checkpoint, architecture, spec, entries })
+    }
+
+    /// The network's description.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// The family.
+    pub fn architecture(&self) -> &'static dyn Architecture {
+        self.architecture
+    }
+
+    /// The file or folder.
+    pub fn checkpoint(&self) -> &dyn Checkpoint {
+        &*self.checkpoint
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        self.checkpoint.path()
+    }
+
+    /// Every tensor of the network, in upstream's order where the checkpoint is a GGUF, else in computing order.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// One tensor by its canonical name: zero copy, except where rows have to be reordered.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`], or what the file says.
+    pub fn tensor(&self, name: &str) -> Result<Tensor, Error> {
+        let entry = self.entries.iter().find(|e| e.name == name).ok_or_else(|| Error::MissingTensor {
+            path: self.path().to_owned(),
+            tensor: name.to_owned(),
+            architecture: self.spec.architecture,
+        })?;
+        let tensor = self.checkpoint.tensor(entry.source.name())?;
+        match &entry.source {
+            Source::Plain(_) => Ok(tensor),
+            Source::PermuteHeads { heads, .. } => {
+                permute_heads(&tensor, *heads).map_err(|source| Error::Shape { path: self.path().to_owned(), source })
+            }
+        }
+    }
+
+    /// One vector, decoded.
+    ///
+    /// # Errors
+    /// As [`Weights::tensor`].
+    pub fn vector(&self, name: &str) -> Result<Vec<f32>, Error> {
+        Ok(self.tensor(name)?.decode())
+    }
+}
+
+/// The canonical tensors, each checked against the checkpoint.
+fn entries(checkpoint: &dyn Checkpoint, architecture: &dyn Architecture, spec: &Spec) -> Result<Vec<Entry>, Error> {
+    let path = || checkpoint.path().to_owned();
+    let mut wanted: Vec<(String, Vec<usize>)> = Vec::new();
+    for slot in spec.slots() {
+        wanted.push((slot.weight(), vec![slot.rows, slot.columns]));
+        wanted.extend(slot.bias().map(|name| (name, vec![slot.rows])));
+    }
+    wanted.extend(spec.vectors().map(|v| (v.name.clone(), vec![v.length])));
+
+    let gguf = matches!(checkpoint.meta(), Meta::Gguf(_));
+    let mut entries = Vec::with_capacity(wanted.len());
+    for (name, dimensions) in wanted {
+        let source =
+            if gguf { Source::Plain(name.clone()) } else { architecture.hugging_face_source(checkpoint, spec, &name) };
+        let info = checkpoint.info(source.name()).ok_or_else(|| Error::MissingTensor {
+            path: path(),
+            tensor: source.name().to_owned(),
+            architecture: spec.architecture,
+        })?;
+        if info.shape.dimensions() != dimensions {
+            return Err(Error::TensorShape {
+                path: path(),
+                tensor: info.name.clone(),
+                expected: format!("{dimensions:?}"),
+                found: format!("{:?}", info.shape.dimensions()),
+            });
+        }
+        entries.push(Entry { name, shape: info.shape, format: info.format, source });
+    }
+    let used: std::collections::HashMap<&str, usize> =
+        entries.iter().enumerate().map(|(i, e)| (e.source.name(), i)).collect();
+    for info in checkpoint.tensors() {
+        if !used.contains_key(info.name.as_str()) && !architecture.may_ignore(spec, &info.name) {
+            return Err(Error::UnknownTensor {
+                path: path(),
+                tensor: info.name.clone(),
+                architecture: spec.architecture,
+            });
+        }
+    }
+    if gguf {
+        let order: std::collections::HashMap<&str, usize> =
+            checkpoint.tensors().iter().enumerate().map(|(i, t)| (t.name.as_str(), i)).collect();
+        entries.sort_by_key(|e| order.get(e.name.as_str()).copied());
+    }
+    Ok(entries)
+}
+
+/// Rows `(head, half, pair)` become `(head, pair, half)`. A 1-D tensor's elements count as rows.
+fn permute_heads(tensor: &Tensor, heads: usize) -> Result<Tensor, kvant_core::Error> {
+    let shape = *tensor.shape();
+    let (rows, row_bytes) = match shape.dimensions() {
+        [length] => (*length, tensor.format().tensor_bytes(&Shape::new(&[1])?)?),
+        _ => (shape.rows(), tensor.row_bytes()),
+    };
+    let (head_rows, half) = (rows / heads, rows / heads / 2);
+    let mut bytes = Vec::with_capacity(tensor.bytes().len());
+    for row in 0..rows {
+        let (head, at) = (row / head_rows, row % head_rows);
+        let from = head * head_rows + (at % 2) * half + at / 2;
+        bytes.extend_from_slice(&tensor.bytes()[from * row_bytes..(from + 1) * row_bytes]);
+    }
+    Tensor::new(shape, tensor.format(), Bytes::from(bytes))
+}
+

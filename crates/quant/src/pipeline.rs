@@ -1,0 +1,294 @@
+//! The stream from a checkpoint to a GGUF file, tensor after tensor, and the check of what was written.
+
+use crate::card::{CARD_KEY, Card};
+use crate::{Assignment, Error, FileType, Override, Solved, Solver, assign, validate};
+use kvant_core::{FormatRef, Tensor};
+use kvant_io::{Metadata, Plan, PlannedTensor, Sink, Value};
+use kvant_kernels::Backend;
+use kvant_model::{Weights, export};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// What to do to a model: plain data.
+#[derive(Clone)]
+pub struct Recipe {
+    /// The mix of formats.
+    pub file_type: &'static FileType,
+    /// How values are chosen.
+    pub method: &'static dyn Solver,
+    /// Whether the mix's per-tensor rules are off.
+    pub pure: bool,
+    /// The user's word on some tensors.
+    pub overrides: Vec<Override>,
+    /// Whether an input that is already quantized is taken.
+    pub allow_requantize: bool,
+    /// The seed (`rtn` draws nothing; it is recorded).
+    pub seed: u64,
+}
+
+/// Hears how far the work is, and may stop it.
+pub trait Progress: Sync {
+    /// `done` of `total` bytes of input are read; `what` is in work.
+    fn at(&self, done: u64, total: u64, what: &str);
+
+    /// Whether the user wants to stop.
+    fn stop(&self) -> bool;
+}
+
+impl Progress for () {
+    fn at(&self, _done: u64, _total: u64, _what: &str) {}
+
+    fn stop(&self) -> bool {
+        false
+    }
+}
+
+/// What became of one tensor.
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
+pub struct TensorReport {
+    /// GGUF name.
+    pub name: String,
+    /// Format before.
+    pub from: &'static str,
+    /// Format after.
+    pub format: &'static str,
+    /// Bytes after.
+    pub bytes: u64,
+    /// Root mean square of the error over that of the weights; 0 where nothing changed.
+    pub rel_rmse: f64,
+    /// What is special: `fallback`, `kept`, `zero`.
+    pub flags: Vec<&'static str>,
+}
+
+/// What became of a model.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Bytes of tensor data before.
+    pub bytes_in: u64,
+    /// Bytes of tensor data after.
+    pub bytes_out: u64,
+    /// Bits a weight.
+    pub bpw: f64,
+    /// Every tensor.
+    pub tensors: Vec<TensorReport>,
+    /// What a user should know.
+    pub warnings: Vec<String>,
+    /// The card in the file, output hash added.
+    pub card: Card,
+}
+
+/// What each tensor would become, without doing it.
+///
+/// # Errors
+/// [`Error::AlreadyQuantized`] where the recipe does not allow it.
+pub fn plan_tensors(weights: &Weights, recipe: &Recipe) -> Result<Vec<Assignment>, Error> {
+    let assignments =
+        assign(weights.spec(), weights.entries(), recipe.file_type, recipe.pure, &recipe.overrides);
+    let damaged = assignments.iter().find(|a| a.entry.format.grid().is_some() && a.format != a.entry.format);
+    match damaged {
+        Some(a) if !recipe.allow_requantize => Err(Error::AlreadyQuantized {
+            path: weights.path().to_owned(),
+            tensor: a.entry.name.clone(),
+            format: a.entry.format.name(),
+        }),
+        _ => Ok(assignments),
+    }
+}
+
+/// Writes `weights` to `output` (GGUF) as the recipe says, and checks the written file.
+///
+/// # Errors
+/// Whatever reads, does not fit, or does not read back; then nothing is left at `output`.
+pub fn quantize(
+    weights: &Weights,
+    recipe: &Recipe,
+    output: &Path,
+    force: bool,
+    backend: &Backend,
+    progress: &dyn Progress,
+) -> Result<Report, Error> {
+    let assignments = plan_tensors(weights, recipe)?;
+    let mut warnings = fallback_warnings(&assignments);
+    let mut formats = BTreeMap::new();
+    for assignment in &assignments {
+        *formats.entry(assignment.format.name().to_owned()).or_insert(0) += 1;
+    }
+    let mut card = Card {
+        kvant: env!("CARGO_PKG_VERSION").to_owned(),
+        method: recipe.method.name().to_owned(),
+        format: recipe.file_type.name.to_owned(),
+        pure: recipe.pure,
+        seed: recipe.seed,
+        input_blake3: kvant_io::content_hash(weights.checkpoint())?.to_hex().to_string(),
+        output_blake3: String::new(),
+        formats,
+        overrides: recipe.overrides.iter().map(|o| format!("{}={}", o.pattern, o.format.name())).collect(),
+        warnings: warnings.clone(),
+    };
+    let mut metadata = export::gguf_metadata(weights)?;
+    metadata.set("general.quantization_version", Value::U32(2));
+    metadata.set("general.file_type", Value::U32(recipe.file_type.number));
+    metadata.set(CARD_KEY, Value::String(card.to_json()));
+    let mut report = write(weights, &assignments, metadata, recipe.method, output, force, backend, progress)?;
+    for tensor in report.tensors.iter().filter(|t| t.flags.contains(&"zero")) {
+        warnings.push(format!("{}: all weights are zero", tensor.name));
+    }
+    card.output_blake3 = std::mem::take(&mut report.card.output_blake3);
+    card.warnings.clone_from(&warnings);
+    report.card = card;
+    report.warnings = warnings;
+    Ok(report)
+}
+
+/// Writes `weights` to `output` (GGUF), every tensor in the format it has; vectors of a Hugging Face checkpoint
+/// widen to `f32`, as upstream's.
+///
+/// # Errors
+/// As [`quantize`].
+pub fn convert(
+    weights: &Weights,
+    output: &Path,
+    force: bool,
+    backend: &Backend,
+    progress: &dyn Progress,
+) -> Result<Report, Error> {
+    let assignments = kept(weights);
+    let mut metadata = export::gguf_metadata(weights)?;
+    if metadata.get("general.file_type").is_none() {
+        metadata.set("general.file_type", Value::U32(prevailing_file_type(&assignments)));
+    }
+    write(weights, &assignments, metadata, &crate::RoundToNearest, output, force, backend, progress)
+}
+
+/// Every tensor in its own format.
+fn kept(weights: &Weights) -> Vec<Assignment> {
+    let entries = weights.entries().iter().cloned();
+    entries.map(|entry| Assignment { format: entry.format, entry, fallback_from: None }).collect()
+}
+
+/// The file type of the format that most weights have.
+fn prevailing_file_type(assignments: &[Assignment]) -> u32 {
+    let mut elements: BTreeMap<&str, usize> = BTreeMap::new();
+    for a in assignments {
+        *elements.entry(a.format.name()).or_default() += a.entry.shape.elements();
+    }
+    let most = elements.into_iter().max_by_key(|(_, n)| *n).map_or("f32", |(name, _)| name);
+    FileType::by_name(most).map_or(0, |t| t.number)
+}
+
+fn fallback_warnings(assignments: &[Assignment]) -> Vec<String> {
+    let mut groups: BTreeMap<(&str, &str, usize), Vec<&str>> = BTreeMap::new();
+    for a in assignments {
+        if let Some(wanted) = a.fallback_from {
+            let key = (wanted.name(), a.format.name(), a.entry.shape.columns());
+            groups.entry(key).or_default().push(&a.entry.name);
+        }
+    }
+    let describe = |((wanted, got, columns), names): ((&str, &str, usize), Vec<&str>)| {
+        let more = if names.len() > 1 { format!(" and {} more", names.len() - 1) } else { String::new() };
+        format!("{}{more}: rows of {columns} are not whole blocks of {wanted}; written as {got}", names[0])
+    };
+    groups.into_iter().map(describe).collect()
+}
+
+/// The one path to a file: solve or copy each tensor, write, reopen, check.
+#[allow(clippy::too_many_arguments)]
+fn write(
+    weights: &Weights,
+    assignments: &[Assignment],
+    metadata: Metadata,
+    solver: &dyn Solver,
+    output: &Path,
+    force: bool,
+    backend: &Backend,
+    progress: &dyn Progress,
+) -> Result<Report, Error> {
+    let planned = assignments.iter().map(|a| PlannedTensor {
+        name: a.entry.name.clone(),
+        shape: a.entry.shape,
+        format: a.format,
+    });
+    let plan = Plan { metadata, tensors: planned.collect() };
+    let mut sink = kvant_io::create(output, &plan, force)?;
+    let total: u64 = assignments.iter().map(|a| input_bytes(a)).sum();
+    let (mut done, mut bytes_out, mut elements) = (0, 0, 0usize);
+    let mut tensors = Vec::with_capacity(assignments.len());
+    for assignment in assignments {
+        if progress.stop() {
+            return Err(Error::Interrupted);
+        }
+        progress.at(done, total, &assignment.entry.name);
+        let (tensor, report) = one(weights, assignment, solver)?;
+        sink.put(&assignment.entry.name, &tensor)?;
+        done += input_bytes(assignment);
+        bytes_out += report.bytes;
+        elements += assignment.entry.shape.elements();
+        tensors.push(report);
+    }
+    progress.at(total, total, "checking the written file");
+    sink.finish()?;
+    let output_blake3 = validate(output, &tensors, backend).inspect_err(|_| {
+        // A file that fails its check must not be mistaken for a good one.
+        let _ = std::fs::remove_file(output);
+    })?;
+    Ok(Report {
+        bytes_in: total,
+        bytes_out,
+        bpw: bytes_out as f64 * 8.0 / elements.max(1) as f64,
+        tensors,
+        warnings: Vec::new(),
+        card: Card { output_blake3, ..Card::default() },
+    })
+}
+
+fn input_bytes(assignment: &Assignment) -> u64 {
+    assignment.entry.format.tensor_bytes(&assignment.entry.shape).map_or(0, |n| n as u64)
+}
+
+/// One tensor solved or kept.
+fn one(weights: &Weights, assignment: &Assignment, solver: &dyn Solver) -> Result<(Tensor, TensorReport), Error> {
+    let Assignment { entry, format, fallback_from } = assignment;
+    let tensor = weights.tensor(&entry.name)?;
+    let mut flags = Vec::new();
+    if fallback_from.is_some() {
+        flags.push("fallback");
+    }
+    let report = |bytes: usize, rel_rmse, flags| TensorReport {
+        name: entry.name.clone(),
+        from: entry.format.name(),
+        format: format.name(),
+        bytes: bytes as u64,
+        rel_rmse,
+        flags,
+    };
+    if tensor.format() == *format {
+        flags.push("kept");
+        return Ok((tensor.clone(), report(tensor.bytes().len(), 0.0, flags)));
+    }
+    let solved = solver.solve(&entry.name, &tensor, *format)?;
+    check_finite(weights.path(), &entry.name, &solved, *format)?;
+    if solved.squared_sum == 0.0 {
+        flags.push("zero");
+    }
+    let rel_rmse = if solved.squared_sum > 0.0 { (solved.squared_error / solved.squared_sum).sqrt() } else { 0.0 };
+    Ok((solved.tensor.clone(), report(solved.tensor.bytes().len(), rel_rmse, flags)))
+}
+
+fn check_finite(path: &Path, tensor: &str, solved: &Solved, format: FormatRef) -> Result<(), Error> {
+    let (path, tensor) = (path.to_owned(), tensor.to_owned());
+    match (solved.not_finite, solved.overflow) {
+        (Some((element, value)), _) => Err(Error::NotFinite { path, tensor, element, value }),
+        (None, Some((element, value))) => {
+            Err(Error::Overflow { path, tensor, element, value, format: format.name() })
+        }
+        (None, None) => Ok(()),
+    }
+}
+
+/// Bytes of tensor data that a plan comes to.
+pub fn planned_bytes(assignments: &[Assignment]) -> u64 {
+    let bytes = |a: &Assignment| a.format.tensor_bytes(&a.entry.shape).map_or(0, |n| n as u64);
+    assignments.iter().map(bytes).sum()
+}
+
