@@ -299,8 +299,8 @@ def journey(scene):
          "In the {~daytime} it began to [rain|snow|get foggy]. {hero} [hid under a% {~tree}|found a% {~looks} {~building}|went on {~slow_way}] and waited.",
          "{He} met {fhero}, a% {fadj} {fkind}, who [was going the same way|had lost {fhis} way|knew the road well]. They [walked|went on|travelled] together."),
         filler,
-        ("At last {he} [reached|saw|came to] the {oplace}. There was {osight}! \"[It is even better than in my dreams|So this is it|I have made it],\" {he} {~spoke_line}.",
-         "After {~number} hours {he} arrived. {Osight} – how beautiful it was!",
+        ("At last {he} [reached|saw|came to] the {oplace}. There {he} saw {osight}! \"[It is even better than in my dreams|So this is it|I have made it],\" {he} {~spoke_line}.",
+         "After {~number} hours {he} arrived. There {he} saw {osight}. How beautiful!",
          "When {he} came to the {oplace}, {his} {elder} was [already waiting|standing {ospot}]. \"Welcome!\" {she} said. [They had {~food} and {~drink}.|{She} had baked {~cake}.]"),
         ending,
     ]
@@ -370,7 +370,7 @@ def mystery(scene):
          "It was only the {~job}'s {~animalkind}! It had [taken everything for its babies|looked for a warm place|been lost for {~number} days].",
          "It was {fhero}! \"[I wanted to surprise you|I am sorry|I was hungry],\" {fhe} said [and blushed|in a small voice]."),
         ("So the mystery was solved. {hero} [gave it some {~drink_animal}|laughed|told everyone {inplace}] and [was {~good}|went home].",
-         "\"Now I understand,\" said {hero}. [From then on there was always some {~food} left {otherspot}.|They had {~food} together.]"),
+         "\"Now I understand,\" said {hero}. [From then on {he} always left some {~food} {otherspot}.|They had {~food} together.]"),
         ending,
     ]
 

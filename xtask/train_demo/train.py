@@ -11,6 +11,8 @@ import argparse
 import contextlib
 import math
 import os
+import signal
+import sys
 import time
 
 import torch
@@ -20,7 +22,7 @@ import export
 from model import Llama
 
 WARM_UP = 0.02  # share of the time in which the rate rises
-DECAY = 0.45  # share of the time, at the end, in which it falls to zero
+DECAY = 0.40  # share of the time, at the end, in which it falls to zero
 SAVE_SECONDS = 240
 EXPORT_SECONDS = 480
 
@@ -41,7 +43,7 @@ def arguments():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--documents", type=int, default=200_000)
-    parser.add_argument("--batch", type=int, default=8, help="rows of 512 tokens in a step")
+    parser.add_argument("--batch", type=int, default=4, help="rows of 512 tokens in a step")
     parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate")
     parser.add_argument("--no-compile", action="store_true", help="for machines without a C++ compiler")
     parser.add_argument("--no-bf16", action="store_true", help="for processors where bf16 is slower than f32")
@@ -98,6 +100,8 @@ def main():
     os.makedirs(options.work, exist_ok=True)
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
+    # A polite kill ends the loop below through its `finally`, with a checkpoint and an export.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped; the same command goes on from here"))
     begun = time.time()
     tokenizer, rows, held_out = corpus.prepare(options.work, options.seed, options.documents, options.threads)
     print(f"text ready after {time.time() - begun:.0f} s", flush=True)
@@ -111,19 +115,19 @@ def main():
     print(f"{sum(parameter.numel() for parameter in model.parameters())} parameters", flush=True)
 
     checkpoint = os.path.join(options.work, "checkpoint.pt")
-    step, earlier = 0, 0.0
+    step, done, earlier = 0, 0, 0.0
     if os.path.exists(checkpoint):
         state = torch.load(checkpoint)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        step, earlier = state["step"], state["elapsed"]
+        step, done, earlier = state["step"], state["rows"], state["elapsed"]
         print(f"goes on from step {step}, {earlier / 60:.1f} minutes", flush=True)
 
     loss_function = model.loss if options.no_compile else torch.compile(model.loss)
     precision = contextlib.nullcontext if options.no_bf16 else lambda: torch.autocast("cpu", dtype=torch.bfloat16)
     seconds = options.minutes * 60
     started = saved = exported = printed = time.time()
-    steps_in_epoch = len(rows) // options.batch
+    rows_in_epoch = len(rows) - len(rows) % options.batch
     order, order_epoch = None, -1
     running, running_steps = torch.zeros(()), 0
 
@@ -132,14 +136,14 @@ def main():
 
     def save():
         save_checkpoint(checkpoint, {"model": model.state_dict(), "optimizer": optimizer.state_dict(),
-                                     "step": step, "elapsed": elapsed()})
+                                     "step": step, "rows": done, "elapsed": elapsed()})
 
     try:
         while (progress := elapsed() / seconds) < 1.0:
-            epoch, within = divmod(step, steps_in_epoch)
+            epoch, within = divmod(done, rows_in_epoch)
             if epoch != order_epoch:
                 order, order_epoch = row_order(len(rows), options.seed, epoch), epoch
-            batch = rows[order[within * options.batch : (within + 1) * options.batch]].long()
+            batch = rows[order[within : within + options.batch]].long()
             for group in optimizer.param_groups:
                 group["lr"] = options.rate * rate_factor(progress)
             with precision():
@@ -150,13 +154,13 @@ def main():
             optimizer.zero_grad(set_to_none=True)
             running += loss.detach()
             running_steps += 1
-            step += 1
+            step, done = step + 1, done + options.batch
             if not math.isfinite(loss.item()):
                 raise SystemExit("the loss is not finite")
             now = time.time()
             if now - printed > 30:
                 speed = running_steps * batch.numel() / (now - printed)
-                print(f"{elapsed() / 60:6.1f} min  step {step}  epoch {step / steps_in_epoch:.2f}  "
+                print(f"{elapsed() / 60:6.1f} min  step {step}  epoch {done / rows_in_epoch:.2f}  "
                       f"loss {running.item() / running_steps:.4f}  {speed:.0f} tokens/s", flush=True)
                 printed, running, running_steps = now, torch.zeros(()), 0
             if now - saved > SAVE_SECONDS:
@@ -171,8 +175,8 @@ def main():
         save()
         export.export(options.out, model.state_dict(), tokenizer, held_out)
 
-    print(f"trained {step} steps, {step * options.batch * corpus.ROW / 1e6:.1f} M tokens, "
-          f"{step / steps_in_epoch:.2f} epochs, {elapsed() / 60:.1f} minutes", flush=True)
+    print(f"trained {step} steps, {done * corpus.ROW / 1e6:.1f} M tokens, "
+          f"{done / rows_in_epoch:.2f} epochs, {elapsed() / 60:.1f} minutes", flush=True)
     # The figures are those of the exported bf16 weights, not of the f32 weights in training.
     model.load_state_dict({name: tensor.to(torch.bfloat16).float() for name, tensor in model.state_dict().items()})
     for name, (loss, count) in sorted(held_out_losses(model, tokenizer, held_out).items()):

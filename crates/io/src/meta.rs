@@ -97,6 +97,11 @@ impl Metadata {
         }
     }
 
+    /// Adds a key that is known to be new.
+    pub(crate) fn push(&mut self, key: String, value: Value) {
+        self.entries.push((key, value));
+    }
+
     /// Removes every key for which `keep` is false.
     pub fn retain(&mut self, mut keep: impl FnMut(&str) -> bool) {
         self.entries.retain(|(k, _)| keep(k));

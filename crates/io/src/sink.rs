@@ -1,7 +1,9 @@
 //! Writing a checkpoint: everything announced first, then tensors in any order, then a rename.
 
+use crate::container::gguf::GgufWriter;
 use crate::{Error, Metadata};
 use kvant_core::{FormatRef, Shape, Tensor};
+use std::path::Path;
 
 /// A tensor that will be written.
 #[derive(Clone, Debug)]
@@ -36,4 +38,12 @@ pub trait Sink: Send {
     /// # Errors
     /// A missing tensor; whatever the file system says.
     fn finish(self: Box<Self>) -> Result<(), Error>;
+}
+
+/// Starts the file `path`: GGUF, whatever its extension.
+///
+/// # Errors
+/// An output that exists without `force`; a plan that the container cannot hold; what the file system says.
+pub fn create(path: &Path, plan: &Plan, force: bool) -> Result<Box<dyn Sink>, Error> {
+    Ok(Box::new(GgufWriter::create(path, plan, force)?))
 }

@@ -2,4 +2,23 @@
 //!
 //! [`Backend::load`] takes a [`kvant_core::Tensor`] once, chooses the kernel for this processor and may repack the
 //! bytes; what comes back is a [`Matrix`] that multiplies. Kernel layouts never reach a file.
+//!
+//! Invariants: every result is the same for any number of threads, because work is cut by shape alone; the scalar
+//! path ([`Isa::Scalar`]) is the oracle of every other. A shape that doesn't fit is the caller's bug and panics at
+//! the boundary. Left out on purpose: files, the network's structure, and where keys and values are kept.
 #![allow(unsafe_code)]
+
+mod attention;
+mod backend;
+mod cpu;
+mod error;
+mod isa;
+pub mod ops;
+mod pool;
+mod shared;
+
+pub use attention::{AttentionShape, attention};
+pub use backend::{Backend, Matrix};
+pub use error::Error;
+pub use isa::Isa;
+pub use pool::Pool;

@@ -3,21 +3,15 @@
 //! Encoding rounds to nearest, ties to even; a number beyond `f16`'s range becomes infinity, as in upstream.
 
 use super::{Block, Format, Grid};
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-/// IEEE 754 binary32.
-pub struct Float32;
-/// IEEE 754 binary16.
-pub struct Float16;
-/// bfloat16: the upper half of binary32.
-pub struct BFloat16;
-
-/// The format `f32`.
-pub static F32: Float32 = Float32;
-/// The format `f16`.
-pub static F16: Float16 = Float16;
-/// The format `bf16`.
-pub static BF16: BFloat16 = BFloat16;
+/// `f32`: IEEE 754 binary32.
+pub struct F32;
+/// `f16`: IEEE 754 binary16.
+pub struct F16;
+/// `bf16`: the upper half of binary32.
+pub struct BF16;
 
 macro_rules! float_format {
     ($type:ty, $name:literal, $bytes:literal, $decode:expr, $encode:expr) => {
@@ -32,9 +26,8 @@ macro_rules! float_format {
 
             fn decode(&self, src: &[u8], dst: &mut [f32]) {
                 assert_eq!(src.len(), dst.len() * $bytes);
-                for (x, bytes) in dst.iter_mut().zip(src.as_chunks::<$bytes>().0) {
-                    *x = $decode(*bytes);
-                }
+                let decode: fn(&[[u8; $bytes]], &mut [f32]) = $decode;
+                decode(src.as_chunks().0, dst);
             }
 
             fn encode(&self, rows: &[f32], _importance: Option<&[f32]>, dst: &mut [u8]) {
@@ -51,6 +44,23 @@ macro_rules! float_format {
     };
 }
 
-float_format!(Float32, "f32", 4, f32::from_le_bytes, f32::to_le_bytes);
-float_format!(Float16, "f16", 2, |b| f16::from_le_bytes(b).to_f32(), |x| f16::from_f32(x).to_le_bytes());
-float_format!(BFloat16, "bf16", 2, |b| bf16::from_le_bytes(b).to_f32(), |x| bf16::from_f32(x).to_le_bytes());
+fn decode_f32(src: &[[u8; 4]], dst: &mut [f32]) {
+    dst.iter_mut().zip(src).for_each(|(x, b)| *x = f32::from_le_bytes(*b));
+}
+
+/// In pieces, so that the library's conversion can use the processor's own instructions.
+fn decode_f16(src: &[[u8; 2]], dst: &mut [f32]) {
+    let mut halves = [f16::ZERO; 256];
+    for (src, dst) in src.chunks(256).zip(dst.chunks_mut(256)) {
+        halves.iter_mut().zip(src).for_each(|(h, b)| *h = f16::from_le_bytes(*b));
+        halves[..src.len()].convert_to_f32_slice(dst);
+    }
+}
+
+fn decode_bf16(src: &[[u8; 2]], dst: &mut [f32]) {
+    dst.iter_mut().zip(src).for_each(|(x, b)| *x = f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16));
+}
+
+float_format!(F32, "f32", 4, decode_f32, f32::to_le_bytes);
+float_format!(F16, "f16", 2, decode_f16, |x| f16::from_f32(x).to_le_bytes());
+float_format!(BF16, "bf16", 2, decode_bf16, |x| bf16::from_f32(x).to_le_bytes());

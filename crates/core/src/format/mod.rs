@@ -4,8 +4,23 @@
 //! write its file and its line in [`FORMATS`]; the test suites loop over the registry.
 
 mod float;
+mod halves;
+mod iq4_nl;
+mod iq4_xs;
+mod k_scales;
+mod mxfp4;
+mod q4_0;
+mod q4_1;
+mod q4_k;
+mod q5_0;
+mod q5_1;
+mod q5_k;
+mod q6_k;
+mod q8_0;
+mod search;
 
 use crate::{Codes, Error, Levels, Shape};
+use half::f16;
 use std::fmt;
 
 /// The unit of storage: `elements` numbers in `bytes` bytes, in groups of `group` that share a scale.
@@ -116,11 +131,64 @@ impl PartialEq for dyn Format {
 impl Eq for dyn Format {}
 
 pub use float::{BF16, F16, F32};
+pub use iq4_nl::Iq4Nl;
+pub use iq4_xs::Iq4Xs;
+pub use mxfp4::Mxfp4;
+pub use q4_0::Q4_0;
+pub use q4_1::Q4_1;
+pub use q4_k::Q4K;
+pub use q5_0::Q5_0;
+pub use q5_1::Q5_1;
+pub use q5_k::Q5K;
+pub use q6_k::Q6K;
+pub use q8_0::Q8_0;
 
 /// Every format that kvant knows.
-pub static FORMATS: &[FormatRef] = &[&F32, &F16, &BF16];
+pub static FORMATS: &[FormatRef] =
+    &[&F32, &F16, &BF16, &Q8_0, &Q4_0, &Q4_1, &Q5_0, &Q5_1, &Iq4Nl, &Mxfp4, &Q4K, &Q5K, &Q6K, &Iq4Xs];
 
 /// The format of this name (upstream's spelling in lower case).
 pub fn by_name(name: &str) -> Option<FormatRef> {
     FORMATS.iter().copied().find(|f| f.name() == name)
+}
+
+/// A fixed-size view of a slice of exactly that length.
+fn array<T, const N: usize>(slice: &[T]) -> &[T; N] {
+    slice.try_into().expect("the caller sliced a block of this size")
+}
+
+/// Pairs each block of bytes with its numbers.
+fn blocks<'a, const B: usize, const E: usize>(
+    src: &'a [u8],
+    dst: &'a mut [f32],
+) -> impl Iterator<Item = (&'a [u8; B], &'a mut [f32; E])> {
+    assert!(src.len().is_multiple_of(B) && src.len() / B * E == dst.len(), "bytes and numbers are whole blocks");
+    src.as_chunks().0.iter().zip(dst.as_chunks_mut().0)
+}
+
+/// Pairs each block of bytes to be written with its numbers.
+fn blocks_mut<'a, const B: usize, const E: usize>(
+    dst: &'a mut [u8],
+    src: &'a [f32],
+) -> impl Iterator<Item = (&'a mut [u8; B], &'a [f32; E])> {
+    assert!(dst.len().is_multiple_of(B) && dst.len() / B * E == src.len(), "bytes and numbers are whole blocks");
+    dst.as_chunks_mut().0.iter_mut().zip(src.as_chunks().0)
+}
+
+/// The importance of the `count` columns that element `at` of some rows begins.
+fn importance_at(importance: Option<&[f32]>, at: usize, count: usize) -> Option<&[f32]> {
+    importance.map(|all| &all[at % all.len()..][..count])
+}
+
+fn f16_at(block: &[u8], at: usize) -> f32 {
+    f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
+}
+
+fn put_f16(block: &mut [u8], at: usize, x: f32) {
+    block[at..at + 2].copy_from_slice(&f16::from_f32(x).to_le_bytes());
+}
+
+/// What is left of `x` once it is stored as `f16`.
+fn stored_f16(x: f32) -> f32 {
+    f16::from_f32(x).to_f32()
 }

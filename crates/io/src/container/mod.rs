@@ -1,3 +1,4 @@
 //! The containers, one module each.
 
 pub mod gguf;
+pub mod safetensors;

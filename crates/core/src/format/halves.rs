@@ -1,0 +1,29 @@
+//! How 32 four-bit codes share 16 bytes in upstream's older types: code `j` low, code `j + 16` high.
+
+/// Joins 32 codes below 16.
+pub(super) fn pack(codes: &[u8], bytes: &mut [u8]) {
+    for (j, byte) in bytes[..16].iter_mut().enumerate() {
+        *byte = (codes[j] & 15) | (codes[j + 16] << 4);
+    }
+}
+
+/// Parts 16 bytes.
+pub(super) fn unpack(bytes: &[u8], codes: &mut [u8]) {
+    for (j, byte) in bytes[..16].iter().enumerate() {
+        codes[j] = byte & 15;
+        codes[j + 16] = byte >> 4;
+    }
+}
+
+/// Adds the fifth bits of 32 codes, bit `j` of a little-endian word for code `j`.
+pub(super) fn unpack_fifth(word: [u8; 4], codes: &mut [u8]) {
+    let word = u32::from_le_bytes(word);
+    for (j, code) in codes[..32].iter_mut().enumerate() {
+        *code |= ((word >> j) as u8 & 1) << 4;
+    }
+}
+
+/// The fifth bits of 32 codes.
+pub(super) fn pack_fifth(codes: &[u8]) -> [u8; 4] {
+    codes[..32].iter().enumerate().fold(0u32, |word, (j, code)| word | u32::from(code >> 4 & 1) << j).to_le_bytes()
+}

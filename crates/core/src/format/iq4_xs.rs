@@ -1,0 +1,129 @@
+//! `iq4_xs`: 256 codes of `iq4_nl`'s table in eight groups of 32 under signed 6-bit scales.
+//!
+//! ```text
+//! byte 0..2    d         f16
+//! byte 2..4    scales_h  u16, bits 2g..2g+2 are the high 2 bits of group g's scale
+//! byte 4..8    scales_l  low 4 bits: group 2i in the low half of byte i, group 2i + 1 in the high half
+//! byte 8..136  qs        16 bytes a group: code j low, code j + 16 high     x = d · (scale − 32) · LEVELS[code]
+//! ```
+//!
+//! Source: `block_iq4_xs`, `quantize_row_iq4_nl_impl`.
+
+use super::iq4_nl::LEVELS;
+use super::search::{nearest_in, nearest_int};
+use super::{Block, Format, Grid, Part, array, f16_at, halves, put_f16, search, stored_f16};
+use crate::{Codes, Levels};
+
+/// `iq4_xs`.
+pub struct Iq4Xs;
+
+impl Format for Iq4Xs {
+    fn name(&self) -> &'static str {
+        "iq4_xs"
+    }
+
+    fn block(&self) -> Block {
+        Block { elements: 256, group: 32, bytes: 136 }
+    }
+
+    fn decode(&self, src: &[u8], dst: &mut [f32]) {
+        for (block, out) in super::blocks::<136, 256>(src, dst) {
+            let d = f16_at(block, 0);
+            for (group, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+                let scale = d * f32::from(scale_at(block, group));
+                let mut codes = [0; 32];
+                halves::unpack(&block[8 + 16 * group..], &mut codes);
+                for (x, code) in out.iter_mut().zip(codes) {
+                    *x = scale * f32::from(LEVELS[usize::from(code)]);
+                }
+            }
+        }
+    }
+
+    fn encode(&self, rows: &[f32], importance: Option<&[f32]>, dst: &mut [u8]) {
+        for (index, (block, x)) in super::blocks_mut::<136, 256>(dst, rows).enumerate() {
+            encode_block(x, super::importance_at(importance, index * 256, 256), block);
+        }
+    }
+
+    fn grid(&self) -> Option<&dyn Grid> {
+        Some(self)
+    }
+}
+
+fn scale_at(block: &[u8], group: usize) -> i16 {
+    let high = u16::from_le_bytes([block[2], block[3]]) >> (2 * group) & 3;
+    let low = block[4 + group / 2] >> (4 * (group % 2)) & 15;
+    i16::from(low) + (high as i16) * 16 - 32
+}
+
+fn put_scales(scales: impl Iterator<Item = i16>, block: &mut [u8]) {
+    block[2..8].fill(0);
+    let mut high = 0u16;
+    for (group, scale) in scales.enumerate() {
+        let scale = (scale + 32) as u16 & 63;
+        block[4 + group / 2] |= (scale as u8 & 15) << (4 * (group % 2));
+        high |= (scale >> 4) << (2 * group);
+    }
+    block[2..4].copy_from_slice(&high.to_le_bytes());
+}
+
+fn group(x: &[f32; 32], importance: Option<&[f32]>, mean_square: f32) -> f32 {
+    search::table(&LEVELS, x, &search::weights(x, importance, mean_square, |x| x * x))
+}
+
+fn groups(x: &[f32; 256], importance: Option<&[f32]>) -> [f32; 8] {
+    let mean_square = 2.0 * search::mean_square(x);
+    std::array::from_fn(|j| {
+        group(array(&x[32 * j..][..32]), importance.map(|i| &i[32 * j..][..32]), mean_square)
+    })
+}
+
+fn encode_block(x: &[f32; 256], importance: Option<&[f32]>, block: &mut [u8; 136]) {
+    let scales = groups(x, importance);
+    // Upstream searches codes under the scale before it is stored as f16.
+    let d = -search::extreme(&scales) / 32.0;
+    put_f16(block, 0, d);
+    let inverse = if d != 0.0 { 1.0 / d } else { 0.0 };
+    let stored = scales.map(|scale| nearest_int(inverse * scale).clamp(-32, 31) as i16);
+    put_scales(stored.into_iter(), block);
+    for (j, &scale) in stored.iter().enumerate() {
+        let scale = d * f32::from(scale);
+        let inverse = if scale != 0.0 { 1.0 / scale } else { 0.0 };
+        let codes: [u8; 32] = std::array::from_fn(|i| nearest_in(&LEVELS, inverse * x[32 * j + i]));
+        halves::pack(&codes, &mut block[8 + 16 * j..]);
+    }
+}
+
+impl Grid for Iq4Xs {
+    fn levels(&self) -> Levels {
+        Levels::Table(&LEVELS)
+    }
+
+    fn unpack(&self, block: &[u8], codes: &mut Codes) {
+        codes.d = f16_at(block, 0);
+        for group in 0..8 {
+            codes.scales[group] = scale_at(block, group);
+            halves::unpack(&block[8 + 16 * group..], &mut codes.codes[32 * group..]);
+        }
+    }
+
+    fn pack(&self, codes: &Codes, block: &mut [u8]) {
+        put_f16(block, 0, codes.d);
+        put_scales(codes.scales.iter().copied(), block);
+        for group in 0..8 {
+            halves::pack(&codes.codes[32 * group..], &mut block[8 + 16 * group..]);
+        }
+    }
+
+    fn fit(&self, x: &[f32], importance: Option<&[f32]>, part: Part, codes: &mut Codes) {
+        match part {
+            Part::Block => codes.d = stored_f16(-search::extreme(&groups(array(x), importance)) / 32.0),
+            Part::Group(j) => {
+                let scale = group(array(x), importance, 2.0 * search::mean_square(x));
+                let stored = if codes.d != 0.0 { nearest_int(scale / codes.d).clamp(-32, 31) } else { 0 };
+                codes.scales[j] = stored as i16;
+            }
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! `mxfp4`: 32 four-bit floating-point codes (E2M1) under one power of two (E8M0).
+//!
+//! ```text
+//! byte 0      e    E8M0 exponent
+//! byte 1..17  qs   code j in the low half of qs[j], code j + 16 in the high half   x[j] = 2^(e − 128) · LEVELS[code]
+//! ```
+//!
+//! The levels are doubled to be integers, and the scale halved. Source: `block_mxfp4`, `quantize_row_mxfp4_ref`;
+//! OCP Microscaling Formats 1.0 §5.2. Importance changes nothing: upstream has no search here.
+
+use super::{Block, Format, Grid, Part, array, halves};
+use crate::{Codes, Levels};
+
+/// `mxfp4`.
+pub struct Mxfp4;
+
+/// Twice the value of each code; bit 3 is the sign, and there are two zeros.
+static LEVELS: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
+impl Format for Mxfp4 {
+    fn name(&self) -> &'static str {
+        "mxfp4"
+    }
+
+    fn block(&self) -> Block {
+        Block { elements: 32, group: 32, bytes: 17 }
+    }
+
+    fn decode(&self, src: &[u8], dst: &mut [f32]) {
+        for (block, out) in super::blocks::<17, 32>(src, dst) {
+            let d = scale(block[0]);
+            let mut codes = [0; 32];
+            halves::unpack(&block[1..], &mut codes);
+            for (x, code) in out.iter_mut().zip(codes) {
+                *x = f32::from(LEVELS[usize::from(code)]) * d;
+            }
+        }
+    }
+
+    fn encode(&self, rows: &[f32], _importance: Option<&[f32]>, dst: &mut [u8]) {
+        for (block, x) in super::blocks_mut::<17, 32>(dst, rows) {
+            let e = exponent(x);
+            let d = scale(e);
+            let codes: [u8; 32] = std::array::from_fn(|j| nearest(x[j], d));
+            block[0] = e;
+            halves::pack(&codes, &mut block[1..]);
+        }
+    }
+
+    fn grid(&self) -> Option<&dyn Grid> {
+        Some(self)
+    }
+}
+
+/// 2^(e − 128), half of what E8M0 says.
+fn scale(e: u8) -> f32 {
+    match e {
+        0 => f32::from_bits(0x0020_0000),
+        1 => f32::from_bits(0x0040_0000),
+        e => f32::from_bits(u32::from(e - 1) << 23),
+    }
+}
+
+/// The exponent under which the largest magnitude is at most 2 binary digits above 1.
+fn exponent(x: &[f32; 32]) -> u8 {
+    let magnitude = super::search::extreme(x).abs();
+    if magnitude > 0.0 { (magnitude.log2().floor() - 2.0 + 127.0) as u8 } else { 0 }
+}
+
+/// The first code whose value lies nearest.
+fn nearest(x: f32, d: f32) -> u8 {
+    let mut best = (0, (f32::from(LEVELS[0]) * d - x).abs());
+    for (code, &level) in LEVELS.iter().enumerate().skip(1) {
+        let distance = (f32::from(level) * d - x).abs();
+        if distance < best.1 {
+            best = (code as u8, distance);
+        }
+    }
+    best.0
+}
+
+impl Grid for Mxfp4 {
+    fn levels(&self) -> Levels {
+        Levels::Table(&LEVELS)
+    }
+
+    fn unpack(&self, block: &[u8], codes: &mut Codes) {
+        codes.d = scale(block[0]);
+        codes.scales[0] = 1;
+        halves::unpack(&block[1..], &mut codes.codes);
+    }
+
+    fn pack(&self, codes: &Codes, block: &mut [u8]) {
+        // The smallest two scales are subnormal; all others carry their exponent in the same place.
+        block[0] = match codes.d.to_bits() {
+            0x0020_0000 => 0,
+            bits => (bits >> 23) as u8 + 1,
+        };
+        halves::pack(&codes.codes, &mut block[1..]);
+    }
+
+    fn fit(&self, x: &[f32], _importance: Option<&[f32]>, _part: Part, codes: &mut Codes) {
+        codes.d = scale(exponent(array(x)));
+        codes.scales[0] = 1;
+    }
+}

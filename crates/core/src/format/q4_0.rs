@@ -1,0 +1,91 @@
+//! `q4_0`: 32 4-bit codes under one scale, levels −8 to 7.
+//!
+//! ```text
+//! byte 0..2   d    f16
+//! byte 2..18  qs   code j in the low half of qs[j], code j + 16 in the high half     x[j] = d · (code − 8)
+//! ```
+//!
+//! Source: `block_q4_0`, `quantize_row_q4_0_ref`; with importance, a weighted search over scales.
+
+use super::{Block, Format, Grid, Part, array, f16_at, halves, put_f16, search, stored_f16};
+use crate::{Codes, Levels};
+
+/// `q4_0`.
+pub struct Q4_0;
+
+impl Format for Q4_0 {
+    fn name(&self) -> &'static str {
+        "q4_0"
+    }
+
+    fn block(&self) -> Block {
+        Block { elements: 32, group: 32, bytes: 18 }
+    }
+
+    fn decode(&self, src: &[u8], dst: &mut [f32]) {
+        for (block, out) in super::blocks::<18, 32>(src, dst) {
+            let d = f16_at(block, 0);
+            let codes = open(block);
+            for (x, code) in out.iter_mut().zip(codes) {
+                *x = f32::from(code as i8 - 8) * d;
+            }
+        }
+    }
+
+    fn encode(&self, rows: &[f32], importance: Option<&[f32]>, dst: &mut [u8]) {
+        for (index, (block, x)) in super::blocks_mut::<18, 32>(dst, rows).enumerate() {
+            let d = scale(x, super::importance_at(importance, index * 32, 32));
+            let inverse = if d != 0.0 { 1.0 / d } else { 0.0 };
+            // Upstream truncates after adding a half, which is not rounding ties to even.
+            let codes: [u8; 32] = std::array::from_fn(|j| ((x[j] * inverse + 8.5) as i32).clamp(0, 15) as u8);
+            put_f16(block, 0, d);
+            close(&codes, block);
+        }
+    }
+
+    fn grid(&self) -> Option<&dyn Grid> {
+        Some(self)
+    }
+}
+
+/// The scale of one block: the extreme becomes −8, or a weighted search where importance is known.
+fn scale(x: &[f32; 32], importance: Option<&[f32]>) -> f32 {
+    match importance {
+        None => search::extreme(x) / -8.0,
+        Some(_) => {
+            search::symmetric(8, x, &search::weights(x, importance, search::mean_square(x), |x| x * x))
+        }
+    }
+}
+
+fn open(block: &[u8; 18]) -> [u8; 32] {
+    let mut codes = [0; 32];
+    halves::unpack(&block[2..], &mut codes);
+    codes
+}
+
+fn close(codes: &[u8], block: &mut [u8]) {
+    halves::pack(codes, &mut block[2..]);
+}
+
+impl Grid for Q4_0 {
+    fn levels(&self) -> Levels {
+        Levels::Linear { count: 16, offset: 8 }
+    }
+
+    fn unpack(&self, block: &[u8], codes: &mut Codes) {
+        codes.d = f16_at(block, 0);
+        codes.scales[0] = 1;
+        codes.codes.copy_from_slice(&open(array(block)));
+    }
+
+    fn pack(&self, codes: &Codes, block: &mut [u8]) {
+        put_f16(block, 0, codes.d);
+        close(&codes.codes, block);
+    }
+
+    fn fit(&self, x: &[f32], importance: Option<&[f32]>, _part: Part, codes: &mut Codes) {
+        codes.d = stored_f16(scale(array(x), importance));
+        codes.scales[0] = 1;
+    }
+}

@@ -1,0 +1,107 @@
+//! `q5_1`: 32 5-bit codes under one scale and one minimum.
+//!
+//! ```text
+//! byte 0..2   d    f16
+//! byte 2..4   m    f16
+//! byte 4..8   qh   u32, bit j is the fifth bit of code j
+//! byte 8..24  qs   code j in the low half of qs[j], code j + 16 in the high half     x[j] = d · code + m
+//! ```
+//!
+//! Source: `block_q5_1`, `quantize_row_q5_1_ref`; with importance, a weighted search over scales and minima. As
+//! [`Codes`], `dmin` is `−m` and the group's min 1.
+
+use super::{Block, Format, Grid, Part, array, f16_at, halves, put_f16, search, stored_f16};
+use crate::{Codes, Levels};
+
+/// `q5_1`.
+pub struct Q5_1;
+
+/// Upstream's ladder for its search with importance.
+const LADDER: search::Ladder = search::Ladder { first: -0.9, step: 0.05, count: 36 };
+
+impl Format for Q5_1 {
+    fn name(&self) -> &'static str {
+        "q5_1"
+    }
+
+    fn block(&self) -> Block {
+        Block { elements: 32, group: 32, bytes: 24 }
+    }
+
+    fn decode(&self, src: &[u8], dst: &mut [f32]) {
+        for (block, out) in super::blocks::<24, 32>(src, dst) {
+            let (d, m) = (f16_at(block, 0), f16_at(block, 2));
+            let codes = open(block);
+            for (x, code) in out.iter_mut().zip(codes) {
+                *x = f32::from(code) * d + m;
+            }
+        }
+    }
+
+    fn encode(&self, rows: &[f32], importance: Option<&[f32]>, dst: &mut [u8]) {
+        for (index, (block, x)) in super::blocks_mut::<24, 32>(dst, rows).enumerate() {
+            let (d, min) = scale_and_minimum(x, super::importance_at(importance, index * 32, 32));
+            let inverse = if d != 0.0 { 1.0 / d } else { 0.0 };
+            let codes: [u8; 32] =
+                std::array::from_fn(|j| (((x[j] - min) * inverse + 0.5) as i32).clamp(0, 31) as u8);
+            put_f16(block, 0, d);
+            put_f16(block, 2, min);
+            close(&codes, block);
+        }
+    }
+
+    fn grid(&self) -> Option<&dyn Grid> {
+        Some(self)
+    }
+}
+
+/// Scale and smallest value of one block: its range, or a weighted search where importance is known.
+fn scale_and_minimum(x: &[f32; 32], importance: Option<&[f32]>) -> (f32, f32) {
+    match importance {
+        None => {
+            let (min, max) = search::range(x);
+            ((max - min) / 31.0, min)
+        }
+        Some(_) => {
+            let weights = search::weights(x, importance, search::mean_square(x), |x| x * x);
+            let (scale, minimum) = search::affine(31, x, &weights, LADDER);
+            (scale, -minimum)
+        }
+    }
+}
+
+fn open(block: &[u8; 24]) -> [u8; 32] {
+    let mut codes = [0; 32];
+    halves::unpack(&block[8..], &mut codes);
+    halves::unpack_fifth(*array(&block[4..8]), &mut codes);
+    codes
+}
+
+fn close(codes: &[u8], block: &mut [u8]) {
+    halves::pack(codes, &mut block[8..]);
+    block[4..8].copy_from_slice(&halves::pack_fifth(codes));
+}
+
+impl Grid for Q5_1 {
+    fn levels(&self) -> Levels {
+        Levels::Linear { count: 32, offset: 0 }
+    }
+
+    fn unpack(&self, block: &[u8], codes: &mut Codes) {
+        (codes.d, codes.dmin) = (f16_at(block, 0), -f16_at(block, 2));
+        (codes.scales[0], codes.mins[0]) = (1, 1);
+        codes.codes.copy_from_slice(&open(array(block)));
+    }
+
+    fn pack(&self, codes: &Codes, block: &mut [u8]) {
+        put_f16(block, 0, codes.d);
+        put_f16(block, 2, -codes.dmin);
+        close(&codes.codes, block);
+    }
+
+    fn fit(&self, x: &[f32], importance: Option<&[f32]>, _part: Part, codes: &mut Codes) {
+        let (d, min) = scale_and_minimum(array(x), importance);
+        (codes.d, codes.dmin) = (stored_f16(d), -stored_f16(min));
+        (codes.scales[0], codes.mins[0]) = (1, 1);
+    }
+}

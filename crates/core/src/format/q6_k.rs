@@ -1,0 +1,142 @@
+//! `q6_k`: 256 six-bit codes in sixteen groups of 16 under signed 8-bit scales.
+//!
+//! ```text
+//! byte 0..128    ql      low 4 bits; for each 128 codes 64 bytes: code j and code j + 64 share byte j (j < 64)
+//! byte 128..192  qh      high 2 bits; for each 128 codes 32 bytes: byte j holds those of j, j + 32, j + 64, j + 96
+//! byte 192..208  scales  16 × i8
+//! byte 208..210  d       f16                                              x = d · scale · (code − 32)
+//! ```
+//!
+//! Source: `block_q6_K`, `quantize_row_q6_K_ref`.
+
+use super::search::{ZERO_GROUP, nearest_int, symmetric};
+use super::{Block, Format, Grid, Part, array, f16_at, put_f16, search, stored_f16};
+use crate::{Codes, Levels};
+
+/// `q6_k`.
+pub struct Q6K;
+
+impl Format for Q6K {
+    fn name(&self) -> &'static str {
+        "q6_k"
+    }
+
+    fn block(&self) -> Block {
+        Block { elements: 256, group: 16, bytes: 210 }
+    }
+
+    fn decode(&self, src: &[u8], dst: &mut [f32]) {
+        for (block, out) in super::blocks::<210, 256>(src, dst) {
+            let d = f16_at(block, 208);
+            let codes = open(block);
+            for ((out, codes), &scale) in
+                out.as_chunks_mut::<16>().0.iter_mut().zip(codes.as_chunks::<16>().0).zip(&block[192..208])
+            {
+                let scale = d * f32::from(scale as i8);
+                for (x, &code) in out.iter_mut().zip(codes) {
+                    *x = scale * f32::from(code as i8 - 32);
+                }
+            }
+        }
+    }
+
+    fn encode(&self, rows: &[f32], importance: Option<&[f32]>, dst: &mut [u8]) {
+        for (index, (block, x)) in super::blocks_mut::<210, 256>(dst, rows).enumerate() {
+            encode_block(x, super::importance_at(importance, index * 256, 256), block);
+        }
+    }
+
+    fn grid(&self) -> Option<&dyn Grid> {
+        Some(self)
+    }
+}
+
+fn group(x: &[f32; 16], importance: Option<&[f32]>, mean_square: f32) -> f32 {
+    symmetric(32, x, &search::weights(x, importance, mean_square, |x| x * x))
+}
+
+fn groups(x: &[f32; 256], importance: Option<&[f32]>) -> [f32; 16] {
+    let mean_square = 2.0 * search::mean_square(x);
+    std::array::from_fn(|j| {
+        group(array(&x[16 * j..][..16]), importance.map(|i| &i[16 * j..][..16]), mean_square)
+    })
+}
+
+fn encode_block(x: &[f32; 256], importance: Option<&[f32]>, block: &mut [u8; 210]) {
+    block.fill(0);
+    let scales = groups(x, importance);
+    let max = search::extreme(&scales);
+    if max.abs() < ZERO_GROUP {
+        return;
+    }
+    let inverse = -128.0 / max;
+    put_f16(block, 208, 1.0 / inverse);
+    let d = f16_at(block, 208);
+    let mut codes = [0u8; 256];
+    for (j, &scale) in scales.iter().enumerate() {
+        let stored = nearest_int(inverse * scale).clamp(-128, 127) as i8;
+        block[192 + j] = stored as u8;
+        let scale = d * f32::from(stored);
+        for (code, &x) in codes[16 * j..][..16].iter_mut().zip(&x[16 * j..][..16]) {
+            // Under a zero scale any code means zero; the middle one says so.
+            *code = if scale == 0.0 { 32 } else { (nearest_int(x / scale).clamp(-32, 31) + 32) as u8 };
+        }
+    }
+    close(&codes, block);
+}
+
+fn open(block: &[u8]) -> [u8; 256] {
+    let mut codes = [0; 256];
+    for (half, codes) in codes.as_chunks_mut::<128>().0.iter_mut().enumerate() {
+        let low: &[u8; 64] = array(&block[64 * half..][..64]);
+        let high: &[u8; 32] = array(&block[128 + 32 * half..][..32]);
+        for j in 0..32 {
+            codes[j] = (low[j] & 15) | (high[j] & 3) << 4;
+            codes[j + 32] = (low[j + 32] & 15) | (high[j] >> 2 & 3) << 4;
+            codes[j + 64] = (low[j] >> 4) | (high[j] >> 4 & 3) << 4;
+            codes[j + 96] = (low[j + 32] >> 4) | (high[j] >> 6) << 4;
+        }
+    }
+    codes
+}
+
+fn close(codes: &[u8], block: &mut [u8]) {
+    for (half, codes) in codes.as_chunks::<128>().0.iter().enumerate() {
+        for j in 0..64 {
+            block[64 * half + j] = (codes[j] & 15) | (codes[j + 64] & 15) << 4;
+        }
+        for j in 0..32 {
+            block[128 + 32 * half + j] =
+                codes[j] >> 4 | (codes[j + 32] >> 4) << 2 | (codes[j + 64] >> 4) << 4 | (codes[j + 96] >> 4) << 6;
+        }
+    }
+}
+
+impl Grid for Q6K {
+    fn levels(&self) -> Levels {
+        Levels::Linear { count: 64, offset: 32 }
+    }
+
+    fn unpack(&self, block: &[u8], codes: &mut Codes) {
+        codes.d = f16_at(block, 208);
+        codes.scales.iter_mut().zip(&block[192..208]).for_each(|(s, b)| *s = i16::from(*b as i8));
+        codes.codes.copy_from_slice(&open(block));
+    }
+
+    fn pack(&self, codes: &Codes, block: &mut [u8]) {
+        close(&codes.codes, block);
+        block[192..208].iter_mut().zip(&codes.scales).for_each(|(b, s)| *b = *s as i8 as u8);
+        put_f16(block, 208, codes.d);
+    }
+
+    fn fit(&self, x: &[f32], importance: Option<&[f32]>, part: Part, codes: &mut Codes) {
+        match part {
+            Part::Block => codes.d = stored_f16(search::extreme(&groups(array(x), importance)) / -128.0),
+            Part::Group(j) => {
+                let scale = group(array(x), importance, 2.0 * search::mean_square(x));
+                let stored = if codes.d != 0.0 { nearest_int(scale / codes.d).clamp(-128, 127) } else { 0 };
+                codes.scales[j] = stored as i16;
+            }
+        }
+    }
+}

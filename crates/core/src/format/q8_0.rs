@@ -1,0 +1,74 @@
+//! `q8_0`: 32 signed bytes under one scale.
+//!
+//! ```text
+//! byte  0..2   d    f16
+//! byte  2..34  qs   32 × i8      x[j] = d · qs[j]
+//! ```
+//!
+//! Source: `block_q8_0`, `quantize_row_q8_0_ref`. Importance changes nothing: upstream has no search here.
+
+use super::{Block, Format, Grid, Part, f16_at, put_f16, stored_f16};
+use crate::{Codes, Levels};
+
+/// `q8_0`.
+pub struct Q8_0;
+
+impl Format for Q8_0 {
+    fn name(&self) -> &'static str {
+        "q8_0"
+    }
+
+    fn block(&self) -> Block {
+        Block { elements: 32, group: 32, bytes: 34 }
+    }
+
+    fn decode(&self, src: &[u8], dst: &mut [f32]) {
+        for (block, out) in super::blocks::<34, 32>(src, dst) {
+            let d = f16_at(block, 0);
+            for (x, &q) in out.iter_mut().zip(&block[2..]) {
+                *x = f32::from(q as i8) * d;
+            }
+        }
+    }
+
+    fn encode(&self, rows: &[f32], _importance: Option<&[f32]>, dst: &mut [u8]) {
+        for (block, x) in super::blocks_mut::<34, 32>(dst, rows) {
+            let d = magnitude(x) / 127.0;
+            let inverse = if d != 0.0 { 1.0 / d } else { 0.0 };
+            put_f16(block, 0, d);
+            for (q, &x) in block[2..].iter_mut().zip(x) {
+                *q = (x * inverse).round() as i8 as u8;
+            }
+        }
+    }
+
+    fn grid(&self) -> Option<&dyn Grid> {
+        Some(self)
+    }
+}
+
+fn magnitude(x: &[f32]) -> f32 {
+    x.iter().fold(0.0, |m, v| if v.abs() > m { v.abs() } else { m })
+}
+
+impl Grid for Q8_0 {
+    fn levels(&self) -> Levels {
+        Levels::Linear { count: 256, offset: 128 }
+    }
+
+    fn unpack(&self, block: &[u8], codes: &mut Codes) {
+        codes.d = f16_at(block, 0);
+        codes.scales[0] = 1;
+        codes.codes.iter_mut().zip(&block[2..]).for_each(|(c, q)| *c = q ^ 0x80);
+    }
+
+    fn pack(&self, codes: &Codes, block: &mut [u8]) {
+        put_f16(block, 0, codes.d);
+        block[2..].iter_mut().zip(&codes.codes).for_each(|(q, c)| *q = c ^ 0x80);
+    }
+
+    fn fit(&self, x: &[f32], _importance: Option<&[f32]>, _part: Part, codes: &mut Codes) {
+        codes.d = stored_f16(magnitude(x) / 127.0);
+        codes.scales[0] = 1;
+    }
+}

@@ -1,0 +1,84 @@
+//! Instruction sets, detected at run time.
+//!
+//! [`Isa`] is a name. What allows a kernel to run is the token behind it (`cpu::avx2::Avx2`), which exists only
+//! after detection.
+
+use crate::Error;
+use crate::cpu::avx2::Avx2;
+
+/// A set of kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Isa {
+    /// Plain loops in a fixed order: runs anywhere, the oracle of the others.
+    Scalar,
+    /// x86-64 with AVX2, FMA and F16C.
+    Avx2,
+}
+
+impl Isa {
+    /// Slowest first.
+    const ALL: &[Self] = &[Self::Scalar, Self::Avx2];
+
+    /// The fastest that this processor has.
+    pub fn best() -> Self {
+        *Self::available().last().expect("scalar is always there")
+    }
+
+    /// The instruction set of this name, or the best for `auto`.
+    ///
+    /// # Errors
+    /// [`Error::UnknownIsa`] for a name that means nothing, [`Error::AbsentIsa`] for one this processor lacks.
+    pub fn by_name(name: &str) -> Result<Self, Error> {
+        if name == "auto" {
+            return Ok(Self::best());
+        }
+        let Some(&isa) = Self::ALL.iter().find(|isa| isa.name() == name) else {
+            let known = std::iter::once("auto").chain(Self::ALL.iter().map(|isa| isa.name())).collect();
+            return Err(Error::UnknownIsa { name: name.to_owned(), known });
+        };
+        if !isa.is_available() {
+            let available = Self::available().into_iter().map(Self::name).collect();
+            return Err(Error::AbsentIsa { name: isa.name(), available });
+        }
+        Ok(isa)
+    }
+
+    /// The name, in lower case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            Self::Avx2 => "avx2",
+        }
+    }
+
+    /// What this processor has, slowest first.
+    pub fn available() -> Vec<Self> {
+        Self::ALL.iter().copied().filter(|isa| isa.is_available()).collect()
+    }
+
+    fn is_available(self) -> bool {
+        match self {
+            Self::Scalar => true,
+            Self::Avx2 => Avx2::detect().is_some(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_and_strangers_told_apart() {
+        for isa in Isa::available() {
+            assert_eq!(Isa::by_name(isa.name()), Ok(isa));
+        }
+        assert_eq!(Isa::by_name("auto"), Ok(Isa::best()));
+        let unknown = Isa::by_name("AVX9").unwrap_err();
+        assert!(matches!(unknown, Error::UnknownIsa { .. }));
+        assert_eq!(unknown.to_string(), "unknown instruction set \"AVX9\"; known are auto, scalar, avx2");
+        for &isa in Isa::ALL.iter().filter(|isa| !isa.is_available()) {
+            assert!(matches!(Isa::by_name(isa.name()), Err(Error::AbsentIsa { .. })));
+        }
+    }
+}
