@@ -1,1 +1,15 @@
-//! Under construction.
+//! How good and how fast: perplexity, KL divergence against a reference, speed and memory.
+//!
+//! Both models of a comparison run side by side over the same contexts; no logits are stored. The definition is
+//! llama-perplexity's (see [`perplexity`]), so that figures can be held against upstream's. Left out, for now:
+//! tasks, plots, the HTML report.
+
+mod error;
+mod memory;
+mod perplexity;
+mod speed;
+
+pub use error::Error;
+pub use memory::peak_resident_bytes;
+pub use perplexity::{Contexts, Divergence, Quality, Scores, evaluate};
+pub use speed::{Speed, speed};

@@ -15,6 +15,7 @@ mod error;
 mod isa;
 pub mod ops;
 mod pool;
+mod scratch;
 mod shared;
 
 pub use attention::{AttentionShape, attention};

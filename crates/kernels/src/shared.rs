@@ -1,11 +1,10 @@
 //! A mutable slice that tasks of one parallel run share, each writing its own part.
 
 use std::marker::PhantomData;
-use std::ops::Range;
 
 /// A mutable slice cut into parts at run time by tasks that promise not to overlap.
 pub(crate) struct Shared<'a, T> {
-    pointer: *mut T,
+    start: *mut T,
     length: usize,
     owner: PhantomData<&'a mut [T]>,
 }
@@ -16,17 +15,24 @@ unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
 impl<'a, T> Shared<'a, T> {
     pub fn new(slice: &'a mut [T]) -> Self {
-        Self { pointer: slice.as_mut_ptr(), length: slice.len(), owner: PhantomData }
+        Self { start: slice.as_mut_ptr(), length: slice.len(), owner: PhantomData }
     }
 
-    /// The elements of `range`. Panics if they lie outside.
+    /// `count` elements from `at` on. Panics if they lie outside.
     ///
     /// # Safety
     /// While the result lives, no other part that overlaps it may exist.
     #[allow(clippy::mut_from_ref, reason = "handing out disjoint parts from a shared borrow is the purpose")]
-    pub unsafe fn part(&self, range: Range<usize>) -> &mut [T] {
-        assert!(range.start <= range.end && range.end <= self.length, "a part lies inside its slice");
+    pub unsafe fn part(&self, at: usize, count: usize) -> &mut [T] {
+        assert!(at <= self.length && count <= self.length - at, "a part lies inside its slice");
         // SAFETY: the range is inside the borrowed slice (asserted) and the caller promises that it is not aliased.
-        unsafe { std::slice::from_raw_parts_mut(self.pointer.add(range.start), range.end - range.start) }
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(at), count) }
+    }
+
+    /// Where element `at` lies, for kernels that write rows further apart than they are long.
+    pub fn pointer(&self, at: usize) -> *mut T {
+        assert!(at <= self.length, "a part begins inside its slice");
+        // SAFETY: in bounds or one past the end.
+        unsafe { self.start.add(at) }
     }
 }

@@ -22,11 +22,11 @@ mod weights;
 
 pub use arch::{ARCHITECTURES, Architecture};
 pub use cache::KvCache;
-pub use chat_template::*;
+pub use chat_template::{ChatTemplate, Message, TemplateError};
 pub use error::Error;
 pub use rope::{Rope, RopeScaling};
-pub use sampler::*;
+pub use sampler::{Sampler, SamplerError, Sampling};
 pub use spec::{Attention, BlockSpec, FeedForward, Slot, Spec, StreamId, VectorSlot};
-pub use tokenizer::*;
+pub use tokenizer::{Kind, PreTokenizer, Special, TextStream, TokenKind, Tokenizer, TokenizerError, Vocabulary};
 pub use transformer::Transformer;
 pub use weights::{Entry, Source, Weights};

@@ -1,12 +1,16 @@
 //! A checkpoint's tensors under canonical (GGUF) names and layout, whatever naming the file uses.
 
-use crate::{ARCHITECTURES, Architecture, Error, Spec};
-use kvant_core::{Bytes, FormatRef, Shape, Tensor};
+use crate::{ARCHITECTURES, Architecture, Error, RopeScaling, Spec};
+use kvant_core::{Bytes, FormatRef, Shape, Tensor, format};
 use kvant_io::{Checkpoint, Meta};
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
+/// Where a GGUF keeps factors of the rotary frequencies.
+pub(crate) const ROPE_FACTORS: &str = "rope_freqs.weight";
+
 /// Where a canonical tensor comes from in a Hugging Face checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Source {
     /// The tensor of this name as it is.
     Plain(String),
@@ -18,6 +22,8 @@ pub enum Source {
         /// Heads, each of `rows / heads` rows.
         heads: usize,
     },
+    /// No tensor: the factors of the rotary frequencies, which a GGUF stores and `config.json` implies.
+    RopeFactors(Vec<f32>),
 }
 
 impl Source {
@@ -25,6 +31,7 @@ impl Source {
     pub fn name(&self) -> &str {
         match self {
             Self::Plain(name) | Self::PermuteHeads { name, .. } => name,
+            Self::RopeFactors(_) => "",
         }
     }
 }
@@ -117,11 +124,15 @@ impl Weights {
             tensor: name.to_owned(),
             architecture: self.spec.architecture,
         })?;
-        let tensor = self.checkpoint.tensor(entry.source.name())?;
+        let shape_error = |source| Error::Shape { path: self.path().to_owned(), source };
         match &entry.source {
-            Source::Plain(_) => Ok(tensor),
-            Source::PermuteHeads { heads, .. } => {
-                permute_heads(&tensor, *heads).map_err(|source| Error::Shape { path: self.path().to_owned(), source })
+            Source::Plain(name) => Ok(self.checkpoint.tensor(name)?),
+            Source::PermuteHeads { name, heads } => {
+                permute_heads(&self.checkpoint.tensor(name)?, *heads).map_err(shape_error)
+            }
+            Source::RopeFactors(factors) => {
+                let bytes: Vec<u8> = factors.iter().flat_map(|x| x.to_le_bytes()).collect();
+                Tensor::new(entry.shape, entry.format, Bytes::from(bytes)).map_err(shape_error)
             }
         }
     }
@@ -165,10 +176,15 @@ fn entries(checkpoint: &dyn Checkpoint, architecture: &dyn Architecture, spec: &
         }
         entries.push(Entry { name, shape: info.shape, format: info.format, source });
     }
-    let used: std::collections::HashMap<&str, usize> =
-        entries.iter().enumerate().map(|(i, e)| (e.source.name(), i)).collect();
+    if let RopeScaling::Factors(factors) = &spec.rope.scaling {
+        let shape = Shape::new(&[factors.len()]).map_err(|source| Error::Shape { path: path(), source })?;
+        let name = ROPE_FACTORS.to_owned();
+        let source = if gguf { Source::Plain(name.clone()) } else { Source::RopeFactors(factors.clone()) };
+        entries.push(Entry { name, shape, format: &format::F32, source });
+    }
+    let used: HashSet<&str> = entries.iter().map(|e| e.source.name()).collect();
     for info in checkpoint.tensors() {
-        if !used.contains_key(info.name.as_str()) && !architecture.may_ignore(spec, &info.name) {
+        if !used.contains(info.name.as_str()) && !architecture.may_ignore(spec, &info.name) {
             return Err(Error::UnknownTensor {
                 path: path(),
                 tensor: info.name.clone(),
@@ -177,7 +193,7 @@ fn entries(checkpoint: &dyn Checkpoint, architecture: &dyn Architecture, spec: &
         }
     }
     if gguf {
-        let order: std::collections::HashMap<&str, usize> =
+        let order: HashMap<&str, usize> =
             checkpoint.tensors().iter().enumerate().map(|(i, t)| (t.name.as_str(), i)).collect();
         entries.sort_by_key(|e| order.get(e.name.as_str()).copied());
     }

@@ -2,10 +2,10 @@
 
 use crate::card::{CARD_KEY, Card};
 use crate::{Assignment, Error, FileType, Override, Solved, Solver, assign, validate};
-use kvant_core::{FormatRef, Tensor};
-use kvant_io::{Metadata, Plan, PlannedTensor, Sink, Value};
+use kvant_core::{FormatRef, Tensor, format};
+use kvant_io::{Meta, Metadata, Plan, PlannedTensor, Value};
 use kvant_kernels::Backend;
-use kvant_model::{Weights, export};
+use kvant_model::{Entry, Weights, export};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -83,8 +83,11 @@ pub struct Report {
 /// # Errors
 /// [`Error::AlreadyQuantized`] where the recipe does not allow it.
 pub fn plan_tensors(weights: &Weights, recipe: &Recipe) -> Result<Vec<Assignment>, Error> {
-    let assignments =
+    let mut assignments =
         assign(weights.spec(), weights.entries(), recipe.file_type, recipe.pure, &recipe.overrides);
+    for assignment in assignments.iter_mut().filter(|a| a.entry.shape.dimensions().len() == 1) {
+        assignment.format = kept_format(weights, &assignment.entry);
+    }
     let damaged = assignments.iter().find(|a| a.entry.format.grid().is_some() && a.format != a.entry.format);
     match damaged {
         Some(a) if !recipe.allow_requantize => Err(Error::AlreadyQuantized {
@@ -161,10 +164,19 @@ pub fn convert(
     write(weights, &assignments, metadata, &crate::RoundToNearest, output, force, backend, progress)
 }
 
-/// Every tensor in its own format.
+/// Every tensor in its own format, vectors of a Hugging Face checkpoint in `f32`.
 fn kept(weights: &Weights) -> Vec<Assignment> {
     let entries = weights.entries().iter().cloned();
-    entries.map(|entry| Assignment { format: entry.format, entry, fallback_from: None }).collect()
+    let format = |entry: &Entry| kept_format(weights, entry);
+    entries.map(|entry| Assignment { format: format(&entry), entry, fallback_from: None }).collect()
+}
+
+/// The format of a tensor that is not to be quantized: upstream's converter widens vectors, which are small and
+/// sensitive.
+fn kept_format(weights: &Weights, entry: &Entry) -> FormatRef {
+    let vector = entry.shape.dimensions().len() == 1;
+    let hugging_face = matches!(weights.checkpoint().meta(), Meta::HuggingFace(_));
+    if vector && hugging_face { &format::F32 } else { entry.format }
 }
 
 /// The file type of the format that most weights have.

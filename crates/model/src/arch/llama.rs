@@ -7,13 +7,12 @@
 
 use super::Architecture;
 use super::settings::Settings;
+use crate::weights::ROPE_FACTORS;
 use crate::{Attention, BlockSpec, Error, FeedForward, Rope, RopeScaling, Slot, Source, Spec, StreamId, VectorSlot};
 use kvant_io::{Checkpoint, Meta, Value};
 
 /// The family `llama`.
 pub struct Llama;
-
-const ROPE_FACTORS: &str = "rope_freqs.weight";
 
 /// GGUF base names of the maps of a block, and Hugging Face's.
 const MAPS: [(&str, &str); 7] = [

@@ -1,0 +1,317 @@
+//! The command line, as clap reads it.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Makes a neural network small, tells honestly what that cost, and runs it.
+#[derive(Parser)]
+#[command(name = "kvant", version, after_help = "Example: kvant demo")]
+pub struct Arguments {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command takes.
+#[derive(Args)]
+pub struct Common {
+    /// Threads (default: all cores)
+    #[arg(short, long, global = true, value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub threads: Option<u16>,
+    /// Instruction set: auto, scalar, avx2
+    #[arg(long, global = true, default_value = "auto")]
+    pub isa: String,
+    /// One JSON object on stdout
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say more
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+    /// Say less: no progress
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+}
+
+/// The model, as a word or after `-m`.
+#[derive(Args)]
+pub struct Model {
+    /// A .gguf file, a .safetensors file, a Hugging Face folder, or `demo`
+    #[arg(value_name = "MODEL", required_unless_present = "model_flag")]
+    model: Option<PathBuf>,
+    /// The same, as in llama.cpp
+    #[arg(short = 'm', long = "model", value_name = "MODEL", conflicts_with = "model", id = "model_flag")]
+    model_flag: Option<PathBuf>,
+}
+
+impl Model {
+    /// The one that was given.
+    pub fn path(&self) -> PathBuf {
+        self.model.clone().or_else(|| self.model_flag.clone()).unwrap_or_default()
+    }
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Make a model small
+    #[command(after_help = "Example: kvant quantize model.gguf -o small.gguf --format q4_k_m")]
+    Quantize(Quantize),
+    /// Measure quality: perplexity, and KL divergence from a reference
+    #[command(after_help = "Example: kvant eval small.gguf --text wiki.txt --reference model.gguf")]
+    Eval(Eval),
+    /// The 16/8/4-bit table of one model
+    #[command(after_help = "Example: kvant compare model.gguf --text wiki.txt --csv table.csv")]
+    Compare(Compare),
+    /// The same for the small model that the program carries
+    #[command(after_help = "Example: kvant demo")]
+    Demo(Demo),
+    /// One answer to a raw prompt
+    #[command(after_help = "Example: kvant run model.gguf -p 'Once upon a time' -n 64")]
+    Run(Run),
+    /// A conversation with the model's own chat template
+    #[command(after_help = "Example: kvant chat model.gguf")]
+    Chat(Chat),
+    /// Another container, the same values
+    #[command(after_help = "Example: kvant convert folder/ -o model.gguf")]
+    Convert(Convert),
+    /// All logits of a prompt
+    #[command(after_help = "Example: kvant logits model.gguf --tokens 1,2,3 --npy logits.npy")]
+    Logits(Logits),
+    /// Ids and pieces of a text
+    #[command(after_help = "Example: kvant tokenize model.gguf -- 'Hello'")]
+    Tokenize(Tokenize),
+    /// What a file holds
+    #[command(after_help = "Example: kvant inspect model.gguf")]
+    Inspect(Inspect),
+    /// JSON Schema of a command's --json output
+    #[command(after_help = "Example: kvant schema eval")]
+    Schema(Schema),
+    /// Completions for a shell
+    #[command(after_help = "Example: kvant completions bash")]
+    Completions(Completions),
+    /// The manual page
+    #[command(after_help = "Example: kvant man | man -l -")]
+    Man,
+    /// Commands of the contract that are not built yet, and typing errors.
+    #[command(external_subcommand)]
+    Unbuilt(Vec<OsString>),
+}
+
+#[derive(Args)]
+pub struct Quantize {
+    #[command(flatten)]
+    pub model: Model,
+    /// Output file (GGUF)
+    #[arg(short, long)]
+    pub output: PathBuf,
+    /// File type, for example q4_k_m, q8_0, f16
+    #[arg(long, default_value = "q4_k_m")]
+    pub format: String,
+    /// Method (this version has rtn)
+    #[arg(long, default_value = "rtn")]
+    pub method: String,
+    /// Format of tensors whose GGUF name matches: REGEX=FORMAT
+    #[arg(long = "set", value_name = "PATTERN=FORMAT")]
+    pub overrides: Vec<String>,
+    /// Seed
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// One format for every tensor
+    #[arg(long)]
+    pub pure: bool,
+    /// Take an input that is already quantized
+    #[arg(long)]
+    pub allow_requantize: bool,
+    /// Say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Replace an existing output
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Args)]
+pub struct Eval {
+    #[command(flatten)]
+    pub model: Model,
+    /// Text to measure on
+    #[arg(long)]
+    pub text: PathBuf,
+    /// Model to compare with
+    #[arg(long)]
+    pub reference: Option<PathBuf>,
+    /// Tokens a context
+    #[arg(short, long, default_value_t = 512)]
+    pub ctx: usize,
+    /// At most so many contexts
+    #[arg(long)]
+    pub chunks: Option<usize>,
+}
+
+#[derive(Args)]
+pub struct Compare {
+    #[command(flatten)]
+    pub model: Model,
+    /// File types beside the 16-bit reference
+    #[arg(long, value_delimiter = ',', default_value = "f16,q8_0,q4_k_m,q4_0")]
+    pub formats: Vec<String>,
+    /// Text to measure on (the demo model has its own)
+    #[arg(long)]
+    pub text: Option<PathBuf>,
+    /// Tokens a context
+    #[arg(short, long, default_value_t = 512)]
+    pub ctx: usize,
+    /// At most so many contexts
+    #[arg(long)]
+    pub chunks: Option<usize>,
+    /// Write the table as CSV
+    #[arg(long)]
+    pub csv: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct Demo {
+    /// Write the table as CSV
+    #[arg(long)]
+    pub csv: Option<PathBuf>,
+}
+
+/// How tokens are chosen; what is not given is the model's own default, else kvant's.
+#[derive(Args)]
+pub struct SamplingFlags {
+    /// Temperature; 0 takes the likeliest
+    #[arg(long, allow_negative_numbers = true)]
+    pub temp: Option<f32>,
+    /// Keep so many of the likeliest; 0 keeps all
+    #[arg(long)]
+    pub top_k: Option<usize>,
+    /// Keep the likeliest up to this probability
+    #[arg(long, allow_negative_numbers = true)]
+    pub top_p: Option<f32>,
+    /// Keep what has this share of the likeliest one's probability
+    #[arg(long, allow_negative_numbers = true)]
+    pub min_p: Option<f32>,
+    /// Divides logits of recent tokens; 1 is off
+    #[arg(long, allow_negative_numbers = true)]
+    pub repeat_penalty: Option<f32>,
+    /// Seed
+    #[arg(short, long, default_value_t = 0)]
+    pub seed: u64,
+}
+
+#[derive(Args)]
+pub struct Run {
+    #[command(flatten)]
+    pub model: Model,
+    /// The prompt, raw text
+    #[arg(short, long)]
+    pub prompt: String,
+    /// At most so many tokens
+    #[arg(short = 'n', long = "n-predict", default_value_t = 128)]
+    pub count: usize,
+    #[command(flatten)]
+    pub sampling: SamplingFlags,
+    /// Stop before this text
+    #[arg(long)]
+    pub stop: Vec<String>,
+    /// Tokens of context
+    #[arg(short, long)]
+    pub ctx: Option<usize>,
+}
+
+#[derive(Args)]
+pub struct Chat {
+    #[command(flatten)]
+    pub model: Model,
+    /// System message
+    #[arg(long, short = 'S')]
+    pub system: Option<String>,
+    /// At most so many tokens an answer
+    #[arg(short = 'n', long = "n-predict", default_value_t = 512)]
+    pub count: usize,
+    #[command(flatten)]
+    pub sampling: SamplingFlags,
+    /// Tokens of context
+    #[arg(short, long)]
+    pub ctx: Option<usize>,
+}
+
+#[derive(Args)]
+pub struct Convert {
+    /// Input
+    pub input: PathBuf,
+    /// Output file
+    #[arg(short, long)]
+    pub output: PathBuf,
+    /// Container
+    #[arg(long)]
+    pub to: Option<Container>,
+    /// Say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Replace an existing output
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Container {
+    Gguf,
+    Safetensors,
+    Ct,
+    Gptq,
+    Awq,
+}
+
+#[derive(Args)]
+#[command(group = clap::ArgGroup::new("input").required(true).args(["tokens", "prompt"]))]
+pub struct Logits {
+    #[command(flatten)]
+    pub model: Model,
+    /// Token ids
+    #[arg(long, value_delimiter = ',')]
+    pub tokens: Vec<u32>,
+    /// Text, tokenized as `run` does
+    #[arg(long)]
+    pub prompt: Option<String>,
+    /// Write all logits as a NumPy file
+    #[arg(long)]
+    pub npy: Option<PathBuf>,
+    /// One token after another through the cache, as decoding does
+    #[arg(long)]
+    pub stepwise: bool,
+}
+
+#[derive(Args)]
+pub struct Tokenize {
+    #[command(flatten)]
+    pub model: Model,
+    /// The text
+    #[arg(required_unless_present = "file", allow_hyphen_values = false)]
+    pub text: Option<String>,
+    /// A file's text instead
+    #[arg(long, conflicts_with = "text")]
+    pub file: Option<PathBuf>,
+    /// Add no BOS or EOS and parse no control token
+    #[arg(long)]
+    pub no_special: bool,
+}
+
+#[derive(Args)]
+pub struct Inspect {
+    /// A .gguf file, a .safetensors file, a Hugging Face folder, or `demo`
+    pub file: PathBuf,
+}
+
+#[derive(Args)]
+pub struct Schema {
+    /// The command
+    pub command: String,
+}
+
+#[derive(Args)]
+pub struct Completions {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}

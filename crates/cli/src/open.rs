@@ -1,0 +1,144 @@
+//! What the flags and paths of a command line come to: an opened model, a backend, a tokenizer.
+
+use crate::arguments::{Common, SamplingFlags};
+use crate::demo_model::DemoFolder;
+use crate::failure::Failure;
+use kvant::io::{Limits, Meta};
+use kvant::kernels::{Backend, Isa};
+use kvant::model::{Sampling, Tokenizer, Transformer, Weights};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+static INTERRUPTS: AtomicUsize = AtomicUsize::new(0);
+
+/// Lets Ctrl-C be noticed between steps; the third one ends the process at once.
+pub fn catch_interrupts() {
+    let caught = ctrlc::set_handler(|| {
+        if INTERRUPTS.fetch_add(1, Ordering::SeqCst) >= 2 {
+            std::process::exit(130);
+        }
+    });
+    if let Err(error) = caught {
+        eprintln!("kvant: Ctrl-C will end the program at once: {error}");
+    }
+}
+
+/// How often Ctrl-C was pressed.
+pub fn interrupts() -> usize {
+    INTERRUPTS.load(Ordering::SeqCst)
+}
+
+/// Forgets earlier presses of Ctrl-C.
+pub fn forget_interrupts() {
+    INTERRUPTS.store(0, Ordering::SeqCst);
+}
+
+/// An opened model; the folder keeps the demo model's files alive.
+pub struct Opened {
+    pub weights: Weights,
+    _demo: Option<DemoFolder>,
+}
+
+/// Threads to use.
+pub fn threads(common: &Common) -> usize {
+    common.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from)
+}
+
+/// The backend that the flags ask for.
+pub fn backend(common: &Common) -> Result<Backend, Failure> {
+    Ok(Backend::new(Isa::by_name(&common.isa)?, threads(common)))
+}
+
+/// Opens a checkpoint: a path, or `demo`.
+pub fn checkpoint(path: &Path) -> Result<(Box<dyn kvant::io::Checkpoint>, Option<DemoFolder>), Failure> {
+    let text = path.to_string_lossy();
+    if text.starts_with("hf:") {
+        return Err(Failure::Usage(format!("{text}: models by name are not built yet; give a file or a folder")));
+    }
+    if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx")) {
+        return Err(Failure::Usage(format!("{text}: ONNX graphs are not built yet")));
+    }
+    if text == "demo" && !path.exists() {
+        let folder = DemoFolder::new()?;
+        let checkpoint = kvant::io::open(&folder.path(), &Limits::default())?;
+        return Ok((checkpoint, Some(folder)));
+    }
+    if !path.exists() {
+        return Err(Failure::Fault(format!("{text}: no such file or folder")));
+    }
+    Ok((kvant::io::open(path, &Limits::default())?, None))
+}
+
+/// Opens a language model.
+pub fn model(path: &Path) -> Result<Opened, Failure> {
+    let (checkpoint, demo) = checkpoint(path)?;
+    Ok(Opened { weights: Weights::new(checkpoint)?, _demo: demo })
+}
+
+/// Opens a language model and prepares it to run.
+pub fn transformer(common: &Common, path: &Path) -> Result<(Opened, Transformer), Failure> {
+    let opened = model(path)?;
+    let transformer = Transformer::load(&opened.weights, backend(common)?)?;
+    Ok((opened, transformer))
+}
+
+/// The model's tokenizer, or an error that says it has none.
+pub fn tokenizer(meta: &Meta, path: &Path) -> Result<Tokenizer, Failure> {
+    let missing = || {
+        Failure::Fault(format!(
+            "{}: the model has no tokenizer; a Hugging Face folder needs tokenizer.json, `logits --tokens` needs none",
+            path.display()
+        ))
+    };
+    Tokenizer::from_meta(meta)?.ok_or_else(missing)
+}
+
+/// Reads a text file.
+pub fn text(path: &Path) -> Result<String, Failure> {
+    let bytes = std::fs::read(path).map_err(|e| Failure::Fault(format!("{}: {e}", path.display())))?;
+    String::from_utf8(bytes)
+        .map_err(|e| Failure::Fault(format!("{}: not UTF-8 at byte {}", path.display(), e.utf8_error().valid_up_to())))
+}
+
+/// The context to use: the flag, else the smaller of the model's and 4096.
+pub fn context(flag: Option<usize>, transformer: &Transformer) -> Result<usize, Failure> {
+    let longest = transformer.spec().context;
+    match flag {
+        None => Ok(longest.min(4096)),
+        Some(0) => Err(Failure::Usage("--ctx must be at least 1".into())),
+        Some(n) if n > longest => {
+            Err(Failure::Usage(format!("--ctx {n}: the model was made for at most {longest} tokens")))
+        }
+        Some(n) => Ok(n),
+    }
+}
+
+/// Sampling: kvant's defaults, the model's before them, the flags before both.
+pub fn sampling(flags: &SamplingFlags, meta: &Meta) -> Sampling {
+    let number = |hugging_face: &str, gguf: &str| match meta {
+        Meta::HuggingFace(folder) => {
+            folder.generation_config.as_ref().and_then(|g| g.get(hugging_face)).and_then(|v| v.as_f64())
+        }
+        Meta::Gguf(metadata) => metadata.get(gguf).and_then(|v| v.as_f64().or(v.as_u64().map(|n| n as f64))),
+    };
+    let default = Sampling::default();
+    let pick = |flag: Option<f32>, hugging_face: &str, gguf: &str, default: f32| {
+        flag.or_else(|| number(hugging_face, gguf).map(|x| x as f32)).unwrap_or(default)
+    };
+    Sampling {
+        temperature: pick(flags.temp, "temperature", "general.sampling.temp", default.temperature),
+        top_k: flags
+            .top_k
+            .or_else(|| number("top_k", "general.sampling.top_k").map(|x| x.max(0.0) as usize))
+            .unwrap_or(default.top_k),
+        top_p: pick(flags.top_p, "top_p", "general.sampling.top_p", default.top_p),
+        min_p: pick(flags.min_p, "min_p", "general.sampling.min_p", default.min_p),
+        repeat_penalty: pick(
+            flags.repeat_penalty,
+            "repetition_penalty",
+            "general.sampling.penalty_repeat",
+            default.repeat_penalty,
+        ),
+        seed: flags.seed,
+    }
+}

@@ -1,0 +1,262 @@
+//! Perplexity and KL divergence over contexts that do not overlap, as llama-perplexity defines them.
+//!
+//! A text is cut into contexts of `n` tokens; the first token of each is replaced by BOS where the model adds one;
+//! the last n/2 − 1 predictions of each are scored; the tail is dropped. All sums are f64 over the full vocabulary,
+//! in fixed order. Source: llama.cpp's `tools/perplexity/perplexity.cpp`.
+
+use crate::Error;
+use kvant_model::{KvCache, Transformer};
+use serde::Serialize;
+
+/// Tokens cut into contexts of equal length.
+#[derive(Clone, Debug)]
+pub struct Contexts {
+    tokens: Vec<Vec<u32>>,
+}
+
+impl Contexts {
+    /// Cuts `tokens`; at most `limit` contexts, if given.
+    ///
+    /// # Errors
+    /// A context below 4 tokens, or a text shorter than one.
+    pub fn new(tokens: &[u32], length: usize, limit: Option<usize>, bos: Option<u32>) -> Result<Self, Error> {
+        if length < 4 {
+            return Err(Error::ShortContext { context: length });
+        }
+        let mut contexts: Vec<Vec<u32>> =
+            tokens.chunks_exact(length).take(limit.unwrap_or(usize::MAX)).map(<[u32]>::to_vec).collect();
+        if contexts.is_empty() {
+            return Err(Error::ShortText { found: tokens.len(), context: length });
+        }
+        if let Some(bos) = bos {
+            contexts.iter_mut().for_each(|context| context[0] = bos);
+        }
+        Ok(Self { tokens: contexts })
+    }
+
+    /// How many contexts there are.
+    pub fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+}
+
+/// What one model makes of the scored tokens.
+#[derive(Clone, Debug, Default)]
+pub struct Scores {
+    /// −ln p of each scored token, context after context.
+    pub nll: Vec<f64>,
+    /// Mean of each context.
+    pub nll_by_context: Vec<f64>,
+}
+
+/// How a model's distribution differs from the reference's, scored token by scored token.
+#[derive(Clone, Debug, Default)]
+pub struct Divergence {
+    /// KL(reference ‖ model).
+    pub kld: Vec<f64>,
+    /// Mean of each context.
+    pub kld_by_context: Vec<f64>,
+    /// Whether both prefer the same token.
+    pub same_top: Vec<bool>,
+    /// Difference of the probability of the token that stands in the text.
+    pub delta_p: Vec<f64>,
+}
+
+/// The figures of one evaluation; those against a reference are absent without one.
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
+pub struct Quality {
+    /// Tokens scored.
+    pub tokens_scored: usize,
+    /// exp of the mean −ln p.
+    pub ppl: f64,
+    /// Standard error of `ppl`.
+    pub ppl_se: f64,
+    /// Mean −ln p of each context.
+    pub nll_by_context: Vec<f64>,
+    /// Mean KL divergence from the reference.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kld_mean: Option<f64>,
+    /// Mean of each context.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kld_by_context: Option<Vec<f64>>,
+    /// Standard error of `kld_mean`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kld_se: Option<f64>,
+    /// Median.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kld_p50: Option<f64>,
+    /// 99th percentile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kld_p99: Option<f64>,
+    /// Largest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kld_max: Option<f64>,
+    /// Share of positions at which both prefer the same token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top1_agreement: Option<f64>,
+    /// Root mean square of the change of the text's token's probability.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delta_p_rms: Option<f64>,
+    /// `ppl` over the reference's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ppl_ratio: Option<f64>,
+}
+
+/// Logits of this many positions are held at once.
+const ROWS: usize = 64;
+
+/// Evaluates `model`, against `reference` if given. `progress` hears how many contexts are done, and stops the work
+/// by returning false.
+///
+/// # Errors
+/// Models that don't share a vocabulary, broken weights, an interruption.
+pub fn evaluate(
+    model: &Transformer,
+    reference: Option<&Transformer>,
+    contexts: &Contexts,
+    progress: &mut dyn FnMut(usize, usize) -> bool,
+) -> Result<Quality, Error> {
+    if let Some(reference) = reference
+        && reference.spec().vocabulary != model.spec().vocabulary
+    {
+        let (found, expected) = (model.spec().vocabulary, reference.spec().vocabulary);
+        return Err(Error::Vocabulary { found, expected });
+    }
+    let (mut own, mut theirs, mut divergence) = (Scores::default(), Scores::default(), Divergence::default());
+    for (index, tokens) in contexts.tokens.iter().enumerate() {
+        if !progress(index, contexts.len()) {
+            return Err(Error::Interrupted);
+        }
+        context(model, reference, index, tokens, &mut own, &mut theirs, &mut divergence)?;
+    }
+    progress(contexts.len(), contexts.len());
+    Ok(quality(&own, reference.map(|_| (&theirs, &divergence))))
+}
+
+/// Scores one context.
+fn context(
+    model: &Transformer,
+    reference: Option<&Transformer>,
+    index: usize,
+    tokens: &[u32],
+    own: &mut Scores,
+    theirs: &mut Scores,
+    divergence: &mut Divergence,
+) -> Result<(), Error> {
+    let states = |m: &Transformer| m.hidden(&mut KvCache::new(m.spec(), tokens.len()), tokens);
+    let hidden = states(model)?;
+    let reference = reference.map(|r| states(r).map(|h| (r, h))).transpose()?;
+    // Positions whose prediction is scored: the second half without the last, which predicts nothing known.
+    let scored: Vec<usize> = (tokens.len() / 2..tokens.len() - 1).collect();
+    let start = own.nll.len();
+    for positions in scored.chunks(ROWS) {
+        let rows = |m: &Transformer, h: &[f32]| {
+            let width = m.spec().hidden;
+            m.logits(&h[positions[0] * width..(positions[0] + positions.len()) * width])
+        };
+        let logits = rows(model, &hidden);
+        let expected = reference.as_ref().map(|(r, h)| rows(r, h));
+        let vocabulary = model.spec().vocabulary;
+        for (i, &position) in positions.iter().enumerate() {
+            let not_finite = Error::NotFinite { context: index, position };
+            let next = tokens[position + 1] as usize;
+            let q = &logits[i * vocabulary..(i + 1) * vocabulary];
+            let q_total = log_sum_exp(q);
+            if !q_total.is_finite() {
+                return Err(not_finite);
+            }
+            let q_nll = q_total - f64::from(q[next]);
+            own.nll.push(q_nll);
+            let Some(expected) = &expected else { continue };
+            let p = &expected[i * vocabulary..(i + 1) * vocabulary];
+            let p_total = log_sum_exp(p);
+            if !p_total.is_finite() {
+                return Err(not_finite);
+            }
+            let p_nll = p_total - f64::from(p[next]);
+            theirs.nll.push(p_nll);
+            let kld: f64 = p
+                .iter()
+                .zip(q)
+                .map(|(&p, &q)| {
+                    let (ln_p, ln_q) = (f64::from(p) - p_total, f64::from(q) - q_total);
+                    ln_p.exp() * (ln_p - ln_q)
+                })
+                .sum();
+            // Exact sums can't be negative; rounding can make an exact zero so.
+            divergence.kld.push(kld.max(0.0));
+            divergence.same_top.push(top(p) == top(q));
+            divergence.delta_p.push((-q_nll).exp() - (-p_nll).exp());
+        }
+    }
+    own.nll_by_context.push(mean(&own.nll[start..]));
+    if reference.is_some() {
+        divergence.kld_by_context.push(mean(&divergence.kld[start..]));
+    }
+    Ok(())
+}
+
+fn log_sum_exp(logits: &[f32]) -> f64 {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    if logits.iter().any(|x| x.is_nan()) {
+        return f64::NAN;
+    }
+    // The largest term is 1, so single-precision exponentials summed in double lose nothing that counts.
+    let sum: f64 = logits.iter().map(|x| f64::from((x - max).exp())).sum();
+    f64::from(max) + sum.ln()
+}
+
+fn top(logits: &[f32]) -> usize {
+    (1..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best })
+}
+
+fn mean(x: &[f64]) -> f64 {
+    x.iter().sum::<f64>() / x.len().max(1) as f64
+}
+
+/// Standard error of the mean.
+fn standard_error(x: &[f64]) -> f64 {
+    let m = mean(x);
+    let variance = x.iter().map(|v| (v - m) * (v - m)).sum::<f64>() / (x.len().max(2) - 1) as f64;
+    (variance / x.len().max(1) as f64).sqrt()
+}
+
+fn quality(own: &Scores, against: Option<(&Scores, &Divergence)>) -> Quality {
+    let ppl = mean(&own.nll).exp();
+    let mut quality = Quality {
+        tokens_scored: own.nll.len(),
+        ppl,
+        ppl_se: ppl * standard_error(&own.nll),
+        nll_by_context: own.nll_by_context.clone(),
+        kld_mean: None,
+        kld_by_context: None,
+        kld_se: None,
+        kld_p50: None,
+        kld_p99: None,
+        kld_max: None,
+        top1_agreement: None,
+        delta_p_rms: None,
+        ppl_ratio: None,
+    };
+    if let Some((reference, divergence)) = against {
+        let mut sorted = divergence.kld.clone();
+        sorted.sort_by(f64::total_cmp);
+        let percentile = |share: f64| sorted[((sorted.len() - 1) as f64 * share).round() as usize];
+        let same = divergence.same_top.iter().filter(|s| **s).count();
+        quality.kld_mean = Some(mean(&divergence.kld));
+        quality.kld_by_context = Some(divergence.kld_by_context.clone());
+        quality.kld_se = Some(standard_error(&divergence.kld));
+        quality.kld_p50 = Some(percentile(0.5));
+        quality.kld_p99 = Some(percentile(0.99));
+        quality.kld_max = Some(percentile(1.0));
+        quality.top1_agreement = Some(same as f64 / divergence.same_top.len().max(1) as f64);
+        quality.delta_p_rms = Some(mean(&divergence.delta_p.iter().map(|d| d * d).collect::<Vec<_>>()).sqrt());
+        quality.ppl_ratio = Some(ppl / mean(&reference.nll).exp());
+    }
+    quality
+}

@@ -1,0 +1,83 @@
+//! The processor as the rest of the program sees it: threads, an instruction set, and matrices ready to multiply.
+
+use crate::cpu::avx2::Avx2;
+use crate::cpu::{Operations, Stored, scalar};
+use crate::{Error, Isa, Pool};
+use kvant_core::Tensor;
+use std::sync::Arc;
+
+/// A matrix of stored weights, `rows × columns`, that multiplies.
+pub trait Matrix: Send + Sync {
+    /// Numbers a result has for each row of activations.
+    fn rows(&self) -> usize;
+
+    /// Numbers a row of activations has.
+    fn columns(&self) -> usize;
+
+    /// Bytes that one multiplication reads of the weights.
+    fn weight_bytes(&self) -> usize;
+
+    /// Name of the kernel that was chosen, for example `avx2/q4_0`.
+    fn kernel(&self) -> &'static str;
+
+    /// `y = x · Wᵀ` on the backend's threads: `x` is n × columns, `y` n × rows.
+    ///
+    /// Panics if the lengths are not the same number of rows.
+    fn multiply(&self, x: &[f32], y: &mut [f32]);
+
+    /// Decodes row `index` of the weights into `out`, `columns` numbers. Panics if there is no such row.
+    fn row(&self, index: usize, out: &mut [f32]);
+}
+
+/// An instruction set and a pool of threads. Cloning shares the pool.
+#[derive(Clone)]
+pub struct Backend {
+    isa: Isa,
+    avx2: Option<Avx2>,
+    pool: Arc<Pool>,
+}
+
+impl Backend {
+    /// A backend with a pool of its own; the calling thread counts as one of `threads`.
+    ///
+    /// Panics if this processor lacks `isa` ([`Isa::by_name`] reports that as an error).
+    pub fn new(isa: Isa, threads: usize) -> Self {
+        let avx2 = match isa {
+            Isa::Scalar => None,
+            Isa::Avx2 => Some(Avx2::detect().expect("the processor has the instruction set asked for")),
+        };
+        Self { isa, avx2, pool: Arc::new(Pool::new(threads)) }
+    }
+
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// How many threads work, the calling one included.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// The threads.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// The inner loops of the instruction set in use.
+    pub(crate) fn operations(&self) -> &'static Operations {
+        self.avx2.map_or(&scalar::OPERATIONS, Avx2::operations)
+    }
+
+    /// Prepares a matrix: chooses its kernel, and keeps the tensor's bytes without a copy.
+    ///
+    /// # Errors
+    /// [`Error::NotMatrix`] unless the tensor has two dimensions.
+    pub fn load(&self, tensor: &Tensor) -> Result<Box<dyn Matrix>, Error> {
+        if tensor.shape().dimensions().len() != 2 {
+            return Err(Error::NotMatrix { shape: *tensor.shape() });
+        }
+        // This is where a kernel that wants its own layout will repack the tensor, once.
+        Ok(Box::new(Stored::new(self, tensor)))
+    }
+}

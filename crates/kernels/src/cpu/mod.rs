@@ -1,0 +1,22 @@
+//! Matrices on a central processor: rows of blocks, multiplied where they lie.
+//!
+//! A stored row is decoded to f32 and multiplied at once. Few rows of activations take a dot product each
+//! ([`Operations::dot`]); many take a panel of decoded rows and `gemm`. Decoding is `kvant-core`'s.
+//! Left out, for now: kernels on integers, and decoders written for one instruction set.
+
+pub(crate) mod avx2;
+pub(crate) mod body;
+pub(crate) mod scalar;
+mod stored;
+
+pub(crate) use stored::Stored;
+
+/// The inner loops, each compiled for one instruction set.
+pub(crate) struct Operations {
+    /// Name of the instruction set.
+    pub name: &'static str,
+    /// Σ xᵢ yᵢ in an order that depends on the length alone.
+    pub dot: fn(&[f32], &[f32]) -> f32,
+    /// y += a x.
+    pub add_scaled: fn(f32, &[f32], &mut [f32]),
+}

@@ -1,0 +1,128 @@
+//! A matrix in its stored format, decoded as it is multiplied.
+
+use super::Operations;
+use crate::backend::Matrix;
+use crate::shared::Shared;
+use crate::{Backend, scratch};
+use kvant_core::Tensor;
+
+/// From this many rows of activations on, a decoded panel pays.
+const MANY: usize = 8;
+/// Rows that one task of a product with few activations takes.
+const FEW_ROWS: usize = 16;
+/// Numbers that a decoded panel may have: it stays in the second-level cache while `gemm` reads it.
+const PANEL_NUMBERS: usize = 1 << 17;
+
+/// `rows × columns` in the tensor's own bytes.
+pub(crate) struct Stored {
+    tensor: Tensor,
+    backend: Backend,
+    operations: &'static Operations,
+}
+
+impl Stored {
+    pub fn new(backend: &Backend, tensor: &Tensor) -> Self {
+        Self { tensor: tensor.clone(), backend: backend.clone(), operations: backend.operations() }
+    }
+
+    /// Rows of a panel: fixed by the shape, so that no result depends on threads.
+    fn panel_rows(&self) -> usize {
+        let fit = PANEL_NUMBERS / self.columns().max(1) / 16 * 16;
+        fit.clamp(16, if self.rows() < 1024 { 64 } else { 128 })
+    }
+
+    fn decode(&self, start: usize, count: usize, out: &mut [f32]) {
+        self.tensor.format().decode(self.tensor.rows(start, count), out);
+    }
+
+    fn few(&self, x: &[f32], y: &mut [f32]) {
+        let (rows, columns) = (self.rows(), self.columns());
+        let n = x.len() / columns;
+        let y = Shared::new(y);
+        self.backend.pool().run(rows.div_ceil(FEW_ROWS), &|task| {
+            let start = task * FEW_ROWS;
+            scratch::with(columns, |row| {
+                for r in start..rows.min(start + FEW_ROWS) {
+                    self.decode(r, 1, row);
+                    for i in 0..n {
+                        let dot = (self.operations.dot)(row, &x[i * columns..(i + 1) * columns]);
+                        // SAFETY: each task has its own rows of the weights, hence its own results.
+                        unsafe { y.part(i * rows + r, 1).fill(dot) };
+                    }
+                }
+            });
+        });
+    }
+
+    fn many(&self, x: &[f32], y: &mut [f32]) {
+        let (rows, columns, panel) = (self.rows(), self.columns(), self.panel_rows());
+        let n = x.len() / columns;
+        assert_eq!(y.len(), n * rows, "a result for every row");
+        let y = Shared::new(y);
+        self.backend.pool().run(rows.div_ceil(panel), &|task| {
+            let start = task * panel;
+            let count = panel.min(rows - start);
+            scratch::with(count * columns, |weights| {
+                self.decode(start, count, weights);
+                // SAFETY: lhs is n × columns in `x`, rhs columns × count in `weights`, the result n × count inside
+                // `y` at distance `rows` (its length is checked above), and no other task writes these columns.
+                unsafe {
+                    gemm::gemm(
+                        n,
+                        count,
+                        columns,
+                        y.pointer(start),
+                        1,
+                        rows as isize,
+                        false,
+                        x.as_ptr(),
+                        1,
+                        columns as isize,
+                        weights.as_ptr(),
+                        columns as isize,
+                        1,
+                        0.0,
+                        1.0,
+                        false,
+                        false,
+                        false,
+                        gemm::Parallelism::None,
+                    );
+                }
+            });
+        });
+    }
+}
+
+impl Matrix for Stored {
+    fn rows(&self) -> usize {
+        self.tensor.shape().rows()
+    }
+
+    fn columns(&self) -> usize {
+        self.tensor.shape().columns()
+    }
+
+    fn weight_bytes(&self) -> usize {
+        self.tensor.bytes().len()
+    }
+
+    fn kernel(&self) -> &'static str {
+        self.operations.name
+    }
+
+    fn multiply(&self, x: &[f32], y: &mut [f32]) {
+        let columns = self.columns();
+        assert!(x.len().is_multiple_of(columns), "activations are rows of {columns}");
+        assert_eq!(y.len(), x.len() / columns * self.rows(), "a result for every row");
+        if x.len() / columns < MANY || self.backend.isa() == crate::Isa::Scalar {
+            self.few(x, y);
+        } else {
+            self.many(x, y);
+        }
+    }
+
+    fn row(&self, index: usize, out: &mut [f32]) {
+        self.decode(index, 1, out);
+    }
+}

@@ -1,0 +1,108 @@
+//! The operations of a network besides products: norms, sums, gates and rotations.
+//!
+//! All are split by rows or by [`CHUNK`] numbers; short inputs run on the caller alone.
+
+use crate::Backend;
+use crate::shared::Shared;
+
+/// Numbers that one task of an elementwise operation handles.
+const CHUNK: usize = 16 * 1024;
+
+/// `out` = `x` / root mean square × `weight`, for every row of `weight.len()` numbers.
+pub fn rms_norm(backend: &Backend, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+    let columns = weight.len();
+    assert!(x.len() == out.len() && x.len().is_multiple_of(columns.max(1)), "rows of {columns} numbers");
+    by_rows(backend, out, columns, &|start, out| {
+        let x = &x[start..start + out.len()];
+        for (x, out) in x.chunks_exact(columns).zip(out.chunks_exact_mut(columns)) {
+            let mean = x.iter().fold(0.0, |sum, x| sum + x * x) / columns as f32;
+            let scale = 1.0 / (mean + epsilon).sqrt();
+            for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+                *out = x * scale * weight;
+            }
+        }
+    });
+}
+
+/// `x` += `y`.
+pub fn add(backend: &Backend, x: &mut [f32], y: &[f32]) {
+    assert_eq!(x.len(), y.len(), "sum of equal lengths");
+    by_rows(backend, x, 1, &|start, x| {
+        for (x, y) in x.iter_mut().zip(&y[start..]) {
+            *x += y;
+        }
+    });
+}
+
+/// Every row of `x` += `bias`.
+pub fn add_bias(backend: &Backend, x: &mut [f32], bias: &[f32]) {
+    assert!(x.len().is_multiple_of(bias.len().max(1)), "rows of {} numbers", bias.len());
+    by_rows(backend, x, bias.len(), &|_, x| {
+        for x in x.chunks_exact_mut(bias.len()) {
+            for (x, bias) in x.iter_mut().zip(bias) {
+                *x += bias;
+            }
+        }
+    });
+}
+
+/// `gate` = silu(`gate`) × `up`, where silu(x) = x / (1 + e⁻ˣ).
+pub fn swiglu(backend: &Backend, gate: &mut [f32], up: &[f32]) {
+    assert_eq!(gate.len(), up.len(), "a gate for every number");
+    by_rows(backend, gate, 1, &|start, gate| {
+        for (gate, up) in gate.iter_mut().zip(&up[start..]) {
+            *gate = *gate / (1.0 + (-*gate).exp()) * up;
+        }
+    });
+}
+
+/// Angles of some tokens' positions.
+pub struct Rotation<'a> {
+    /// Numbers a head.
+    pub head_size: usize,
+    /// How many of them, from the first on, are turned; even.
+    pub rotated: usize,
+    /// Cosines, tokens × `rotated / 2`.
+    pub cosines: &'a [f32],
+    /// Sines, tokens × `rotated / 2`.
+    pub sines: &'a [f32],
+}
+
+/// Turns the pairs (2i, 2i + 1) of every head in `x` (tokens × heads × head size) by the token's angles.
+pub fn rope_interleaved(backend: &Backend, x: &mut [f32], heads: usize, rotation: &Rotation<'_>) {
+    let Rotation { head_size, rotated, cosines, sines } = *rotation;
+    let (columns, half) = (heads * head_size, rotated / 2);
+    assert!(rotated.is_multiple_of(2) && rotated <= head_size, "{rotated} numbers of {head_size} in pairs");
+    assert!(x.len().is_multiple_of(columns.max(1)), "rows of {columns} numbers");
+    let tokens = x.len() / columns.max(1);
+    assert!(cosines.len() == tokens * half && sines.len() == tokens * half, "angles of {tokens} tokens");
+    if half == 0 {
+        return;
+    }
+    by_rows(backend, x, columns, &|start, x| {
+        for (i, x) in x.chunks_exact_mut(columns).enumerate() {
+            let token = start / columns + i;
+            let (cosines, sines) = (&cosines[token * half..][..half], &sines[token * half..][..half]);
+            for head in x.chunks_exact_mut(head_size) {
+                for ((pair, cos), sin) in head[..rotated].as_chunks_mut::<2>().0.iter_mut().zip(cosines).zip(sines) {
+                    let [a, b] = *pair;
+                    *pair = [a * cos - b * sin, a * sin + b * cos];
+                }
+            }
+        }
+    });
+}
+
+/// Runs `work(start, part)` on parts of whole rows, about [`CHUNK`] numbers each.
+fn by_rows(backend: &Backend, x: &mut [f32], columns: usize, work: &(dyn Fn(usize, &mut [f32]) + Sync)) {
+    if x.is_empty() {
+        return;
+    }
+    let (length, part) = (x.len(), (CHUNK / columns).max(1) * columns);
+    let x = Shared::new(x);
+    backend.pool().run(length.div_ceil(part), &|task| {
+        let start = task * part;
+        // SAFETY: tasks have disjoint ranges.
+        work(start, unsafe { x.part(start, part.min(length - start)) });
+    });
+}
