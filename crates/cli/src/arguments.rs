@@ -196,7 +196,7 @@ pub struct SamplingFlags {
     #[arg(long, allow_negative_numbers = true)]
     pub repeat_penalty: Option<f32>,
     /// Seed
-    #[arg(short, long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0)]
     pub seed: u64,
 }
 
@@ -225,7 +225,7 @@ pub struct Chat {
     #[command(flatten)]
     pub model: Model,
     /// System message
-    #[arg(long, short = 'S')]
+    #[arg(short, long)]
     pub system: Option<String>,
     /// At most so many tokens an answer
     #[arg(short = 'n', long = "n-predict", default_value_t = 512)]

@@ -1,0 +1,43 @@
+//! `kvant schema`, `completions` and `man`: what the program says about itself.
+
+use super::{compare, convert, inspect, logits, quantize, run, tokenize};
+use crate::arguments::{Arguments, Completions, Schema};
+use crate::failure::Failure;
+use crate::output;
+use clap::CommandFactory;
+use schemars::schema_for;
+use std::process::ExitCode;
+
+/// Prints the JSON Schema of a command's output.
+pub fn schema(arguments: &Schema) -> Result<ExitCode, Failure> {
+    let schema = match arguments.command.as_str() {
+        "quantize" => schema_for!(quantize::Quantized),
+        "eval" => schema_for!(kvant::eval::Quality),
+        "compare" | "demo" => schema_for!(compare::Compared),
+        "run" => schema_for!(run::Ran),
+        "convert" => schema_for!(convert::Converted),
+        "logits" => schema_for!(logits::LogitsResult),
+        "tokenize" => schema_for!(tokenize::Tokenized),
+        "inspect" => schema_for!(inspect::Inspected),
+        other => return Err(Failure::Usage(format!("`{other}` prints no JSON in this version"))),
+    };
+    let text = serde_json::to_string_pretty(&schema).map_err(|e| Failure::Fault(e.to_string()))?;
+    output::line(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints completions for a shell.
+pub fn completions(arguments: &Completions) -> Result<ExitCode, Failure> {
+    let mut text = Vec::new();
+    clap_complete::generate(arguments.shell, &mut Arguments::command(), "kvant", &mut text);
+    output::line(String::from_utf8_lossy(&text).trim_end())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints the manual page.
+pub fn man() -> Result<ExitCode, Failure> {
+    let mut text = Vec::new();
+    clap_mangen::Man::new(Arguments::command()).render(&mut text)?;
+    output::line(String::from_utf8_lossy(&text).trim_end())?;
+    Ok(ExitCode::SUCCESS)
+}

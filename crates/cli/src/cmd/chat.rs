@@ -1,0 +1,83 @@
+//! `kvant chat`: a conversation with the model's own chat template.
+//!
+//! Turns come from stdin, one a line. Each turn is rendered whole; what the cache already holds of it is kept.
+
+use crate::arguments::{Chat, Common};
+use crate::cmd::run::{emit, usage};
+use crate::failure::Failure;
+use crate::{open, output};
+use kvant::model::{ChatTemplate, KvCache, Message, Sampler, generate};
+use std::io::{BufRead, IsTerminal, Write};
+use std::process::ExitCode;
+
+/// Runs the command.
+pub fn run(common: &Common, arguments: &Chat) -> Result<ExitCode, Failure> {
+    let path = arguments.model.path();
+    let (opened, transformer) = open::transformer(common, &path)?;
+    let meta = opened.weights.checkpoint().meta();
+    let tokenizer = open::tokenizer(meta, &path)?;
+    let template = ChatTemplate::of(&tokenizer)?.ok_or_else(|| {
+        Failure::Fault(format!("{}: the model has no chat template; `kvant run` takes raw text", path.display()))
+    })?;
+    let context = open::context(arguments.ctx, &transformer)?;
+    let mut sampler = Sampler::new(open::sampling(&arguments.sampling, meta)).map_err(usage)?;
+    let mut cache = KvCache::new(transformer.spec(), context);
+    let mut held: Vec<u32> = Vec::new();
+    let mut messages: Vec<Message> = arguments.system.iter().map(|s| Message::new("system", s)).collect();
+    let terminal = std::io::stdin().is_terminal();
+    let mut lines = std::io::stdin().lock().lines();
+    loop {
+        if terminal {
+            eprint!("> ");
+            let _ = std::io::stderr().flush();
+        }
+        let Some(line) = lines.next() else { break };
+        if open::interrupts() > 0 {
+            return Err(Failure::Interrupted);
+        }
+        let line = line?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        messages.push(Message::new("user", line));
+        let room = arguments.count.min(context / 2).max(1);
+        let mut ids = template.encode(&tokenizer, &messages)?;
+        let first = usize::from(messages[0].role == "system");
+        while ids.len() + room > context && messages.len() > first + 1 {
+            // A turn is a question and its answer; they go together.
+            let turn = if messages.len() > first + 2 { 2 } else { 1 };
+            messages.drain(first..first + turn);
+            eprintln!("kvant: note: the oldest turn was dropped, the context of {context} tokens is full");
+            ids = template.encode(&tokenizer, &messages)?;
+        }
+        if ids.len() > context {
+            messages.pop();
+            eprintln!("kvant: {} tokens don't fit the context of {context}; say it shorter", ids.len());
+            continue;
+        }
+        // The last token is always run again: its logits begin the answer.
+        let common_prefix = held.iter().zip(&ids).take_while(|(a, b)| a == b).count().min(ids.len() - 1);
+        cache.truncate(common_prefix);
+        let limit = arguments.count.min(context - ids.len() + 1);
+        let answer = generate(
+            &transformer,
+            &tokenizer,
+            &mut cache,
+            &mut sampler,
+            &ids[common_prefix..],
+            limit,
+            &[],
+            &mut emit,
+        )?;
+        output::line("")?;
+        held = ids;
+        held.extend(&answer.tokens);
+        held.truncate(cache.len());
+        messages.push(Message::new("assistant", answer.text));
+        if open::interrupts() > 1 {
+            return Err(Failure::Interrupted);
+        }
+        open::forget_interrupts();
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,244 @@
+//! `kvant compare` and `kvant demo`: 16, 8 and 4 bits side by side.
+//!
+//! Each row is made, opened and measured in a process of its own (this program, called again), so that its resident
+//! memory is its own.
+
+use super::eval::{check_context, contexts};
+use super::quantize::file_type;
+use crate::arguments::{Common, Compare, Demo};
+use crate::demo_model::{DemoFolder, HELD_OUT};
+use crate::failure::Failure;
+use crate::output::Bar;
+use crate::{open, output};
+use comfy_table::{CellAlignment, Table, presets};
+use kvant::eval::{evaluate, speed};
+use kvant::model::{Transformer, Weights};
+use kvant::quant::Recipe;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+/// What `--json` prints.
+#[derive(Serialize, schemars::JsonSchema)]
+pub struct Compared {
+    rows: Vec<Row>,
+}
+
+/// One file type's figures.
+#[derive(Clone, Serialize, schemars::JsonSchema)]
+struct Row {
+    format: String,
+    method: &'static str,
+    bpw: f64,
+    file_bytes: u64,
+    size_vs_f16: f64,
+    peak_rss_bytes: u64,
+    prefill_tps: f64,
+    decode_tps: f64,
+    ppl: f64,
+    kld_mean: f64,
+    kld_se: f64,
+    top1_agreement: f64,
+    verdict: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sample: Option<String>,
+}
+
+/// What is compared, on what.
+struct Subject<'a> {
+    model: PathBuf,
+    text: &'a str,
+    formats: &'a [String],
+    context: usize,
+    limit: Option<usize>,
+    sample: Option<&'a str>,
+}
+
+/// Runs `kvant compare`.
+pub fn run(common: &Common, arguments: &Compare) -> Result<ExitCode, Failure> {
+    let path = arguments.model.path();
+    let is_demo = path.as_os_str() == "demo" && !path.exists();
+    let demo = if is_demo { Some(DemoFolder::new()?) } else { None };
+    let text = match &arguments.text {
+        Some(file) => open::text(file)?,
+        None if is_demo => HELD_OUT.to_owned(),
+        None => return Err(Failure::Usage("--text FILE is needed: quality is measured on a text".into())),
+    };
+    let subject = Subject {
+        model: demo.as_ref().map_or(path, DemoFolder::path),
+        text: &text,
+        formats: &arguments.formats,
+        context: arguments.ctx,
+        limit: arguments.chunks,
+        sample: None,
+    };
+    finish(common, measure(common, &subject)?, arguments.csv.as_deref())
+}
+
+/// Runs `kvant demo`.
+pub fn demo(common: &Common, arguments: &Demo) -> Result<ExitCode, Failure> {
+    let folder = DemoFolder::new()?;
+    let formats: Vec<String> = ["f16", "q8_0", "q4_k_m", "q4_0"].map(str::to_owned).to_vec();
+    let subject = Subject {
+        model: folder.path(),
+        text: HELD_OUT,
+        formats: &formats,
+        context: 512,
+        limit: Some(16),
+        sample: Some("Once upon a time"),
+    };
+    finish(common, measure(common, &subject)?, arguments.csv.as_deref())
+}
+
+fn measure(common: &Common, subject: &Subject) -> Result<Compared, Failure> {
+    let backend = open::backend(common)?;
+    let source = Weights::new(kvant::io::open(&subject.model, &kvant::io::Limits::default())?)?;
+    let tokenizer = open::tokenizer(source.checkpoint().meta(), &subject.model)?;
+    let folder = tempfile::Builder::new().prefix("kvant-").tempdir()?;
+    // The reference is the model in its own precision; the 16-bit row is compared with it like any other.
+    let reference = Transformer::load(&source, backend.clone())?;
+    check_context(subject.context, &reference)?;
+    let contexts = contexts(&tokenizer, subject.text, subject.context, subject.limit)?;
+    let mut rows: Vec<Row> = Vec::new();
+    let mut f16_bytes = None;
+    for name in subject.formats {
+        let file_type = file_type(name)?;
+        let path = folder.path().join(format!("{name}.gguf"));
+        let recipe = Recipe {
+            file_type,
+            method: &kvant::quant::RoundToNearest,
+            pure: false,
+            overrides: Vec::new(),
+            allow_requantize: false,
+            seed: 0,
+        };
+        let bar = Bar::new(common, &format!("{name}: quantize"));
+        let report = kvant::quant::quantize(&source, &recipe, &path, true, &backend, &bar)?;
+        let weights = Weights::new(kvant::io::open(&path, &kvant::io::Limits::default())?)?;
+        let model = Transformer::load(&weights, backend.clone())?;
+        let bar = Bar::new(common, &format!("{name}: measure"));
+        let quality = evaluate(&model, Some(&reference), &contexts, &mut |done, all| bar.step(done, all))?;
+        let prompt = subject.context.min(128);
+        let speed = speed(&model, prompt, 32.min(model.spec().context.saturating_sub(prompt)).max(1))?;
+        let file_bytes = std::fs::metadata(&path)?.len();
+        let elements: usize = source.entries().iter().map(|e| e.shape.elements()).sum();
+        // What the same model takes in 16 bits, also where that row was not asked for.
+        let sixteen = *f16_bytes.get_or_insert(if name == "f16" { file_bytes } else { elements as u64 * 2 });
+        let kld_mean = quality.kld_mean.unwrap_or_default();
+        let (peak_rss_bytes, sample) = alone(common, &path, subject.sample)?;
+        rows.push(Row {
+            format: name.clone(),
+            method: "rtn",
+            bpw: report.bpw,
+            file_bytes,
+            size_vs_f16: file_bytes as f64 / sixteen as f64,
+            peak_rss_bytes,
+            prefill_tps: speed.prefill_tps,
+            decode_tps: speed.decode_tps,
+            ppl: quality.ppl,
+            kld_mean,
+            kld_se: quality.kld_se.unwrap_or_default(),
+            top1_agreement: quality.top1_agreement.unwrap_or_default(),
+            verdict: verdict(kld_mean),
+            sample,
+        });
+    }
+    Ok(Compared { rows })
+}
+
+/// A word for a mean KL divergence, in nats a token.
+fn verdict(kld: f64) -> &'static str {
+    match kld {
+        x if x < 0.001 => "same",
+        x if x < 0.01 => "very close",
+        x if x < 0.05 => "close",
+        x if x < 0.2 => "noticeable",
+        _ => "damaged",
+    }
+}
+
+/// Peak memory and a sample of a process that does nothing but run this file.
+fn alone(common: &Common, path: &Path, prompt: Option<&str>) -> Result<(u64, Option<String>), Failure> {
+    let count = if prompt.is_some() { "48" } else { "1" };
+    let output = Command::new(std::env::current_exe()?)
+        .args(["run", "--json", "--quiet", "--isa", &common.isa, "-t", &open::threads(common).to_string()])
+        .arg(path)
+        .args(["-p", prompt.unwrap_or("Hello"), "-n", count, "--temp", "0"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()?;
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout)
+        .map_err(|_| Failure::Fault(format!("{}: a sample run failed", path.display())))?;
+    let memory = answer["peak_rss_bytes"].as_u64().unwrap_or(0);
+    let text = answer["text"].as_str().unwrap_or_default();
+    Ok((memory, prompt.map(|p| format!("{p}{text}"))))
+}
+
+fn finish(common: &Common, compared: Compared, csv: Option<&Path>) -> Result<ExitCode, Failure> {
+    if let Some(path) = csv {
+        std::fs::write(path, to_csv(&compared.rows))?;
+    }
+    if common.json {
+        output::json(&compared)?;
+    } else {
+        output::line(&table(&compared.rows).to_string())?;
+        for row in &compared.rows {
+            if let Some(sample) = &row.sample {
+                output::line(&format!("\n{}: {}", row.format, sample.trim()))?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(rows: &[Row]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.set_header([
+        "format", "bpw", "file", "memory", "prompt tok/s", "answer tok/s", "perplexity", "mean KLD", "equal top-1",
+        "verdict",
+    ]);
+    for row in rows {
+        table.add_row([
+            row.format.clone(),
+            format!("{:.2}", row.bpw),
+            output::size(row.file_bytes),
+            output::size(row.peak_rss_bytes),
+            format!("{:.0}", row.prefill_tps),
+            format!("{:.0}", row.decode_tps),
+            format!("{:.4}", row.ppl),
+            format!("{:.5} ± {:.5}", row.kld_mean, row.kld_se),
+            format!("{:.1} %", row.top1_agreement * 100.0),
+            row.verdict.to_owned(),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(1).take(8) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+fn to_csv(rows: &[Row]) -> String {
+    let mut text = String::from(
+        "format,method,bpw,file_bytes,size_vs_f16,peak_rss_bytes,prefill_tps,decode_tps,ppl,kld_mean,kld_se,top1_agreement,verdict\n",
+    );
+    for r in rows {
+        text.push_str(&format!(
+            "{},{},{},{},{},{},{},{},{},{},{},{},{}\n",
+            r.format,
+            r.method,
+            r.bpw,
+            r.file_bytes,
+            r.size_vs_f16,
+            r.peak_rss_bytes,
+            r.prefill_tps,
+            r.decode_tps,
+            r.ppl,
+            r.kld_mean,
+            r.kld_se,
+            r.top1_agreement,
+            r.verdict
+        ));
+    }
+    text
+}

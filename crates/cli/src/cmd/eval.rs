@@ -1,0 +1,85 @@
+//! `kvant eval`: perplexity, and divergence from a reference.
+
+use crate::arguments::{Common, Eval};
+use crate::failure::Failure;
+use crate::output::Bar;
+use crate::{open, output};
+use kvant::eval::{Contexts, Quality, evaluate};
+use kvant::model::{Special, Tokenizer, Transformer};
+use std::process::ExitCode;
+
+/// A text cut into contexts as llama-perplexity does.
+pub fn contexts(
+    tokenizer: &Tokenizer,
+    text: &str,
+    context: usize,
+    limit: Option<usize>,
+) -> Result<Contexts, Failure> {
+    let tokens = tokenizer.encode(text, Special { add: true, parse: false })?;
+    let bos = tokenizer.adds_bos().then(|| tokenizer.bos()).flatten();
+    Ok(Contexts::new(&tokens, context, limit, bos)?)
+}
+
+/// Refuses contexts longer than the model's.
+pub fn check_context(context: usize, transformer: &Transformer) -> Result<(), Failure> {
+    let longest = transformer.spec().context;
+    if context > longest {
+        return Err(Failure::Usage(format!("--ctx {context}: the model was made for at most {longest} tokens")));
+    }
+    Ok(())
+}
+
+/// Runs the command.
+pub fn run(common: &Common, arguments: &Eval) -> Result<ExitCode, Failure> {
+    let path = arguments.model.path();
+    let (opened, transformer) = open::transformer(common, &path)?;
+    check_context(arguments.ctx, &transformer)?;
+    let reference = arguments.reference.as_ref().map(|r| open::transformer(common, r)).transpose()?;
+    let text = open::text(&arguments.text)?;
+    let own = open::tokenizer(opened.weights.checkpoint().meta(), &path)?;
+    let tokenizer = match (&arguments.reference, &reference) {
+        (Some(path), Some((theirs, _))) => {
+            let theirs = open::tokenizer(theirs.weights.checkpoint().meta(), path)?;
+            if theirs.vocabulary().tokens != own.vocabulary().tokens {
+                return Err(Failure::Fault(format!(
+                    "{} and {} have different tokenizers; their logits don't name the same tokens",
+                    arguments.model.path().display(),
+                    path.display()
+                )));
+            }
+            theirs
+        }
+        _ => own,
+    };
+    let contexts = contexts(&tokenizer, &text, arguments.ctx, arguments.chunks)?;
+    let bar = Bar::new(common, "eval");
+    let quality =
+        evaluate(&transformer, reference.as_ref().map(|(_, t)| t), &contexts, &mut |done, all| bar.step(done, all))?;
+    if common.json {
+        output::json(&quality)?;
+    } else {
+        print(&quality)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(quality: &Quality) -> Result<(), Failure> {
+    output::line(&format!("tokens scored   {}", quality.tokens_scored))?;
+    output::line(&format!("perplexity      {:.4} ± {:.4}", quality.ppl, quality.ppl_se))?;
+    let (Some(mean), Some(error)) = (quality.kld_mean, quality.kld_se) else { return Ok(()) };
+    output::line(&format!("mean KLD        {mean:.6} ± {error:.6}"))?;
+    let lines = [
+        ("median KLD", quality.kld_p50),
+        ("99 % KLD", quality.kld_p99),
+        ("largest KLD", quality.kld_max),
+        ("equal top-1", quality.top1_agreement),
+        ("rms Δp", quality.delta_p_rms),
+        ("perplexity ratio", quality.ppl_ratio),
+    ];
+    for (name, value) in lines {
+        if let Some(value) = value {
+            output::line(&format!("{name:<16}{value:.6}"))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,140 @@
+//! `kvant inspect`: what a file holds.
+
+use crate::arguments::{Common, Inspect};
+use crate::failure::Failure;
+use crate::{open, output};
+use kvant::io::{Array, Meta, Value};
+use serde::Serialize;
+use serde_json::{Map, Value as Json, json};
+use std::process::ExitCode;
+
+/// What `--json` prints.
+#[derive(Serialize, schemars::JsonSchema)]
+pub struct Inspected {
+    /// `gguf` or `safetensors`.
+    format: &'static str,
+    /// Metadata; long arrays are cut to their length and first elements.
+    metadata: Map<String, Json>,
+    /// Tensors in file order.
+    tensors: Vec<TensorLine>,
+    /// How the file was made, where it says.
+    card: Json,
+}
+
+/// One tensor.
+#[derive(Serialize, schemars::JsonSchema)]
+struct TensorLine {
+    name: String,
+    shape: Vec<usize>,
+    format: &'static str,
+    bytes: u64,
+}
+
+/// Elements of an array that are shown.
+const SHOWN: usize = 8;
+
+/// Runs the command.
+pub fn run(common: &Common, arguments: &Inspect) -> Result<ExitCode, Failure> {
+    let (checkpoint, _demo) = open::checkpoint(&arguments.file)?;
+    let mut metadata = Map::new();
+    let mut card = Json::Object(Map::new());
+    let format = match checkpoint.meta() {
+        Meta::Gguf(entries) => {
+            for (key, value) in entries.iter() {
+                if key == "kvant.card" {
+                    card = value.as_str().and_then(|s| serde_json::from_str(s).ok()).unwrap_or(card);
+                } else {
+                    metadata.insert(key.to_owned(), shown(value));
+                }
+            }
+            "gguf"
+        }
+        Meta::HuggingFace(folder) => {
+            metadata.insert("config".into(), folder.config.clone());
+            if let Some(settings) = &folder.generation_config {
+                metadata.insert("generation_config".into(), settings.clone());
+            }
+            "safetensors"
+        }
+    };
+    let beside = std::path::PathBuf::from(format!("{}.card.json", arguments.file.display()));
+    if let (true, Ok(text)) = (beside.exists(), open::text(&beside))
+        && let (Some(object), Ok(measured)) = (card.as_object_mut(), serde_json::from_str::<Json>(&text))
+    {
+        object.insert("measured".into(), measured);
+    }
+    let tensors: Vec<TensorLine> = checkpoint
+        .tensors()
+        .iter()
+        .map(|t| TensorLine {
+            name: t.name.clone(),
+            shape: t.shape.dimensions().to_vec(),
+            format: t.format.name(),
+            bytes: t.bytes as u64,
+        })
+        .collect();
+    let result = Inspected { format, metadata, tensors, card };
+    if common.json {
+        output::json(&result)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    for (key, value) in &result.metadata {
+        output::line(&format!("{key} = {}", shortened(&value.to_string())))?;
+    }
+    for t in &result.tensors {
+        output::line(&format!("{:<32} {:>8} {:>12}  {:?}", t.name, t.format, output::size(t.bytes), t.shape))?;
+    }
+    let total: u64 = result.tensors.iter().map(|t| t.bytes).sum();
+    output::line(&format!("{} tensors, {} of tensor data", result.tensors.len(), output::size(total)))?;
+    if result.card.as_object().is_some_and(|c| !c.is_empty()) {
+        output::line(&format!("card: {}", serde_json::to_string_pretty(&result.card).unwrap_or_default()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn shortened(text: &str) -> String {
+    let cut: String = text.chars().take(160).collect();
+    if cut.len() < text.len() { format!("{cut}…") } else { cut }
+}
+
+fn shown(value: &Value) -> Json {
+    match value {
+        Value::U8(x) => json!(x),
+        Value::I8(x) => json!(x),
+        Value::U16(x) => json!(x),
+        Value::I16(x) => json!(x),
+        Value::U32(x) => json!(x),
+        Value::I32(x) => json!(x),
+        Value::F32(x) => json!(x),
+        Value::Bool(x) => json!(x),
+        Value::U64(x) => json!(x),
+        Value::I64(x) => json!(x),
+        Value::F64(x) => json!(x),
+        Value::String(x) => json!(x),
+        Value::Array(array) => shown_array(array),
+    }
+}
+
+fn shown_array(array: &Array) -> Json {
+    macro_rules! shown {
+        ($x:expr) => {{
+            let first: Vec<Json> = $x.iter().take(SHOWN).map(|x| json!(x)).collect();
+            if $x.len() <= SHOWN { json!(first) } else { json!({ "length": $x.len(), "first": first }) }
+        }};
+    }
+    match array {
+        Array::U8(x) => shown!(x),
+        Array::I8(x) => shown!(x),
+        Array::U16(x) => shown!(x),
+        Array::I16(x) => shown!(x),
+        Array::U32(x) => shown!(x),
+        Array::I32(x) => shown!(x),
+        Array::F32(x) => shown!(x),
+        Array::Bool(x) => shown!(x),
+        Array::String(x) => shown!(x),
+        Array::U64(x) => shown!(x),
+        Array::I64(x) => shown!(x),
+        Array::F64(x) => shown!(x),
+        Array::Array(x) => json!({ "length": x.len(), "first": x.iter().take(SHOWN).map(shown_array).collect::<Vec<_>>() }),
+    }
+}

@@ -1,0 +1,12 @@
+//! The subcommands, one file each.
+
+pub mod about;
+pub mod chat;
+pub mod compare;
+pub mod convert;
+pub mod eval;
+pub mod inspect;
+pub mod logits;
+pub mod quantize;
+pub mod run;
+pub mod tokenize;

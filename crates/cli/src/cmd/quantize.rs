@@ -1,0 +1,174 @@
+//! `kvant quantize`: a model made small.
+
+use crate::arguments::{Common, Quantize};
+use crate::failure::Failure;
+use crate::output::Bar;
+use crate::{open, output};
+use kvant::core::format;
+use kvant::eval::peak_resident_bytes;
+use kvant::quant::{FILE_TYPES, FileType, HostCard, Override, Recipe, TensorReport, method, plan_tensors};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// What `--json` prints.
+#[derive(Serialize, schemars::JsonSchema)]
+pub struct Quantized {
+    output: PathBuf,
+    format: &'static str,
+    method: &'static str,
+    bytes_in: u64,
+    bytes_out: u64,
+    bpw: f64,
+    seconds: f64,
+    peak_rss_bytes: u64,
+    calib_tokens: u64,
+    tensors: Vec<TensorReport>,
+    warnings: Vec<String>,
+}
+
+/// The file type of this name.
+pub fn file_type(name: &str) -> Result<&'static FileType, Failure> {
+    let known: Vec<&str> = FILE_TYPES.iter().map(|t| t.name).collect();
+    FileType::by_name(&name.to_ascii_lowercase()).ok_or_else(|| {
+        let built = ["gptq", "awq", "ct-int4", "ct-int8", "nf4"];
+        let why = if built.contains(&name) { "is not built yet" } else { "is not known" };
+        Failure::Usage(format!("--format {name} {why}; there are {}", known.join(", ")))
+    })
+}
+
+fn recipe(arguments: &Quantize) -> Result<Recipe, Failure> {
+    let overrides = arguments.overrides.iter().map(|text| {
+        let (pattern, name) = text
+            .rsplit_once('=')
+            .ok_or_else(|| Failure::Usage(format!("--set {text}: expected PATTERN=FORMAT")))?;
+        let format = format::by_name(&name.to_ascii_lowercase())
+            .ok_or_else(|| Failure::Usage(format!("--set {text}: there is no format {name}")))?;
+        let pattern = regex::Regex::new(pattern).map_err(|e| Failure::Usage(format!("--set {text}: {e}")))?;
+        Ok::<_, Failure>(Override { pattern, format })
+    });
+    let method_of = |name: &str| {
+        let unbuilt = || Failure::Usage(format!("--method {name} is not built yet; this version has rtn"));
+        method(name).ok_or_else(unbuilt)
+    };
+    Ok(Recipe {
+        file_type: file_type(&arguments.format)?,
+        method: method_of(&arguments.method)?,
+        pure: arguments.pure,
+        overrides: overrides.collect::<Result<_, _>>()?,
+        allow_requantize: arguments.allow_requantize,
+        seed: arguments.seed,
+    })
+}
+
+/// Refuses outputs that this version cannot write.
+pub fn check_output(path: &Path) -> Result<(), Failure> {
+    if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!("{}: only .gguf outputs are built yet", path.display())))
+}
+
+/// Runs the command.
+pub fn run(common: &Common, arguments: &Quantize) -> Result<ExitCode, Failure> {
+    let begin = Instant::now();
+    let recipe = recipe(arguments)?;
+    check_output(&arguments.output)?;
+    let opened = open::model(&arguments.model.path())?;
+    if arguments.dry_run {
+        return dry_run(common, arguments, &opened, &recipe);
+    }
+    let threads = open::threads(common);
+    let backend = open::backend(common)?;
+    let bar = Bar::new(common, "quantize");
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()
+        .map_err(|e| Failure::Fault(format!("cannot start {threads} threads: {e}")))?;
+    let report = pool.install(|| {
+        kvant::quant::quantize(&opened.weights, &recipe, &arguments.output, arguments.force, &backend, &bar)
+    })?;
+    let result = Quantized {
+        output: arguments.output.clone(),
+        format: recipe.file_type.name,
+        method: recipe.method.name(),
+        bytes_in: report.bytes_in,
+        bytes_out: report.bytes_out,
+        bpw: report.bpw,
+        seconds: begin.elapsed().as_secs_f64(),
+        peak_rss_bytes: peak_resident_bytes(),
+        calib_tokens: 0,
+        tensors: report.tensors,
+        warnings: report.warnings,
+    };
+    let host = HostCard {
+        card: report.card,
+        seconds: result.seconds,
+        threads,
+        peak_rss_bytes: result.peak_rss_bytes,
+        host: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+        finished_unix_seconds: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+    };
+    let card = serde_json::to_string_pretty(&host).map_err(|e| Failure::Fault(e.to_string()))?;
+    std::fs::write(format!("{}.card.json", arguments.output.display()), card + "\n")?;
+    print(common, &result)
+}
+
+fn dry_run(common: &Common, arguments: &Quantize, opened: &open::Opened, recipe: &Recipe) -> Result<ExitCode, Failure> {
+    let assignments = plan_tensors(&opened.weights, recipe)?;
+    let elements: usize = assignments.iter().map(|a| a.entry.shape.elements()).sum();
+    let tensors: Vec<TensorReport> = assignments
+        .iter()
+        .map(|a| TensorReport {
+            name: a.entry.name.clone(),
+            from: a.entry.format.name(),
+            format: a.format.name(),
+            bytes: a.format.tensor_bytes(&a.entry.shape).map_or(0, |n| n as u64),
+            rel_rmse: 0.0,
+            flags: vec!["planned"],
+        })
+        .collect();
+    let bytes_out: u64 = tensors.iter().map(|t| t.bytes).sum();
+    let bytes_in = assignments.iter().map(|a| a.entry.format.tensor_bytes(&a.entry.shape).map_or(0, |n| n as u64)).sum();
+    let result = Quantized {
+        output: arguments.output.clone(),
+        format: recipe.file_type.name,
+        method: recipe.method.name(),
+        bytes_in,
+        bytes_out,
+        bpw: bytes_out as f64 * 8.0 / elements.max(1) as f64,
+        seconds: 0.0,
+        peak_rss_bytes: peak_resident_bytes(),
+        calib_tokens: 0,
+        tensors,
+        warnings: Vec::new(),
+    };
+    print(common, &result)
+}
+
+fn print(common: &Common, result: &Quantized) -> Result<ExitCode, Failure> {
+    if common.json {
+        output::json(result)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if common.verbose {
+        for t in &result.tensors {
+            let flags = t.flags.join(" ");
+            output::line(&format!("{:<28} {:>6} → {:<7} {:>8.4} {flags}", t.name, t.from, t.format, t.rel_rmse))?;
+        }
+    }
+    for warning in &result.warnings {
+        eprintln!("kvant: note: {warning}");
+    }
+    output::line(&format!(
+        "{}: {} → {} ({:.3} bits a weight, {}) in {:.1} s",
+        result.output.display(),
+        output::size(result.bytes_in),
+        output::size(result.bytes_out),
+        result.bpw,
+        result.format,
+        result.seconds
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}

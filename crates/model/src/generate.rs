@@ -1,0 +1,111 @@
+//! One answer: prompt in, tokens chosen one after another, text out as it becomes whole.
+
+use crate::{Error, KvCache, Sampler, TextStream, Tokenizer, Transformer};
+use std::time::Instant;
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// A token that ends answers, or a stop text.
+    Stop,
+    /// The limit of tokens or the end of the context.
+    Length,
+    /// The listener wanted no more.
+    Interrupted,
+}
+
+impl Finish {
+    /// The word for it, as the OpenAI API has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// What came of a prompt.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Chosen tokens, without the one that ended the answer.
+    pub tokens: Vec<u32>,
+    /// Their text, cut before a stop text.
+    pub text: String,
+    /// Why it ended.
+    pub finish: Finish,
+    /// Time for the prompt.
+    pub prefill_seconds: f64,
+    /// Time for the answer.
+    pub decode_seconds: f64,
+}
+
+/// Continues what `cache` holds with `prompt`, at most `limit` tokens. `emit` hears text as it becomes final, and
+/// ends the answer by returning false.
+///
+/// # Errors
+/// A prompt that does not fit the cache, a token outside the vocabulary, broken weights.
+#[allow(clippy::too_many_arguments)]
+pub fn generate(
+    transformer: &Transformer,
+    tokenizer: &Tokenizer,
+    cache: &mut KvCache,
+    sampler: &mut Sampler,
+    prompt: &[u32],
+    limit: usize,
+    stop: &[String],
+    emit: &mut dyn FnMut(&str) -> bool,
+) -> Result<Answer, Error> {
+    let begin = Instant::now();
+    let mut logits = transformer.next(cache, prompt)?;
+    let prefill_seconds = begin.elapsed().as_secs_f64();
+    let begin = Instant::now();
+    let mut recent = prompt.to_vec();
+    let mut stream = TextStream::new(tokenizer);
+    let (mut tokens, mut text, mut sent) = (Vec::new(), String::new(), 0);
+    let mut finish = Finish::Length;
+    while tokens.len() < limit {
+        let token = sampler.pick(&logits, &recent)?;
+        if tokenizer.end_of_generation().contains(&token) {
+            finish = Finish::Stop;
+            break;
+        }
+        tokens.push(token);
+        recent.push(token);
+        text.push_str(&stream.push(token));
+        if let Some(at) = stop.iter().filter(|s| !s.is_empty()).filter_map(|s| text.find(s.as_str())).min() {
+            text.truncate(at);
+            finish = Finish::Stop;
+            break;
+        }
+        // What may be the beginning of a stop text waits.
+        let end = text.len() - held_back(&text, stop);
+        if end > sent {
+            let go_on = emit(&text[sent..end]);
+            sent = end;
+            if !go_on {
+                finish = Finish::Interrupted;
+                break;
+            }
+        }
+        if tokens.len() == limit || cache.len() == cache.capacity() {
+            break;
+        }
+        logits = transformer.next(cache, &[token])?;
+    }
+    if finish == Finish::Length {
+        text.push_str(&stream.finish());
+    }
+    if text.len() > sent && finish != Finish::Interrupted {
+        emit(&text[sent..]);
+    }
+    Ok(Answer { tokens, text, finish, prefill_seconds, decode_seconds: begin.elapsed().as_secs_f64() })
+}
+
+/// Bytes at the end of `text` that could begin a stop text.
+fn held_back(text: &str, stop: &[String]) -> usize {
+    let longest = |s: &String| {
+        (1..s.len()).rev().find(|&n| s.is_char_boundary(n) && text.ends_with(&s[..n])).unwrap_or(0)
+    };
+    stop.iter().map(longest).max().unwrap_or(0)
+}
