@@ -1,0 +1,86 @@
+//! The forward pass against `transformers` on tiny random models, prompt and token by token, and their GGUF twins.
+
+use kvant_io::Limits;
+use kvant_kernels::{Backend, Isa};
+use kvant_model::{KvCache, Transformer, Weights};
+use std::path::{Path, PathBuf};
+
+/// What logits may differ by; `transformers` itself differs by 1.4e-5 between f32 and f64.
+const TOLERANCE: f32 = 1e-3;
+
+fn folders() -> Vec<PathBuf> {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/models");
+    let mut folders: Vec<PathBuf> =
+        std::fs::read_dir(root).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_dir()).collect();
+    folders.sort();
+    assert!(folders.len() >= 9, "golden models are missing");
+    folders
+}
+
+fn expected(folder: &Path) -> (Vec<u32>, Vec<f32>) {
+    let golden: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(folder.join("golden.json")).unwrap()).unwrap();
+    let tokens = golden["prompt"].as_array().unwrap().iter().map(|t| t.as_u64().unwrap() as u32).collect();
+    let bytes = std::fs::read(folder.join("golden_logits.f32")).unwrap();
+    (tokens, bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
+}
+
+fn load(path: &Path, isa: Isa, threads: usize) -> Transformer {
+    let weights = Weights::new(kvant_io::open(path, &Limits::default()).unwrap()).unwrap();
+    Transformer::load(&weights, Backend::new(isa, threads)).unwrap()
+}
+
+fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn prompt_and_cache_give_the_logits_of_transformers() {
+    for folder in folders() {
+        let (tokens, expected) = expected(&folder);
+        let twin = folder.join("model.gguf");
+        for path in [Some(folder.clone()), twin.exists().then_some(twin)].into_iter().flatten() {
+            for isa in Isa::available() {
+                let model = load(&path, isa, 2);
+                let mut cache = KvCache::new(model.spec(), tokens.len());
+                let prompt = model.logits(&model.hidden(&mut cache, &tokens).unwrap());
+                let found = largest_difference(&prompt, &expected);
+                assert!(found < TOLERANCE, "{} {isa:?} prompt: {found}", path.display());
+                let mut cache = KvCache::new(model.spec(), tokens.len());
+                let stepwise: Vec<f32> =
+                    tokens.iter().flat_map(|&t| model.next(&mut cache, &[t]).unwrap()).collect();
+                let found = largest_difference(&stepwise, &expected);
+                assert!(found < TOLERANCE, "{} {isa:?} token by token: {found}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn threads_do_not_change_a_bit() {
+    for folder in folders() {
+        let (tokens, _) = expected(&folder);
+        let run = |threads| {
+            let model = load(&folder, Isa::best(), threads);
+            let mut cache = KvCache::new(model.spec(), tokens.len());
+            model.logits(&model.hidden(&mut cache, &tokens).unwrap())
+        };
+        let one = run(1);
+        for threads in [2, 3] {
+            let same = run(threads).iter().zip(&one).all(|(a, b)| a.to_bits() == b.to_bits());
+            assert!(same, "{} with {threads} threads", folder.display());
+        }
+    }
+}
+
+#[test]
+fn a_token_outside_the_vocabulary_and_a_full_cache_are_errors_that_leave_the_cache() {
+    let model = load(&folders()[0], Isa::best(), 1);
+    let mut cache = KvCache::new(model.spec(), 4);
+    assert!(model.hidden(&mut cache, &[u32::MAX]).is_err());
+    assert!(model.hidden(&mut cache, &[1, 2, 3, 4, 5]).is_err());
+    assert!(cache.is_empty());
+    assert!(model.hidden(&mut cache, &[1, 2, 3]).is_ok());
+    assert_eq!(cache.len(), 3);
+}
