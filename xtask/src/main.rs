@@ -1,2 +1,34 @@
-//! Developer commands.
-fn main() {}
+//! Developer commands, not shipped: `cargo xtask tidy`, `cargo xtask real`.
+
+mod real;
+mod tidy;
+
+use clap::{Parser, Subcommand};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Crate arrows and file lengths
+    Tidy,
+    /// A published model, held against llama.cpp's recorded figures
+    Real(real::Real),
+}
+
+fn main() -> ExitCode {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf);
+    let faults = match Arguments::parse().command {
+        Command::Tidy => tidy::run(&root),
+        Command::Real(arguments) => real::run(&root, &arguments),
+    };
+    for fault in &faults {
+        eprintln!("{fault}");
+    }
+    if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

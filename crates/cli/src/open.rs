@@ -53,7 +53,9 @@ pub fn backend(common: &Common) -> Result<Backend, Failure> {
 pub fn checkpoint(path: &Path) -> Result<(Box<dyn kvant::io::Checkpoint>, Option<DemoFolder>), Failure> {
     let text = path.to_string_lossy();
     if text.starts_with("hf:") {
-        return Err(Failure::Usage(format!("{text}: models by name are not built yet; give a file or a folder")));
+        return Err(Failure::Usage(format!(
+            "{text}: models by name are not built yet; give a file or a folder"
+        )));
     }
     if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx")) {
         return Err(Failure::Usage(format!("{text}: ONNX graphs are not built yet")));
@@ -96,8 +98,9 @@ pub fn tokenizer(meta: &Meta, path: &Path) -> Result<Tokenizer, Failure> {
 /// Reads a text file.
 pub fn text(path: &Path) -> Result<String, Failure> {
     let bytes = std::fs::read(path).map_err(|e| Failure::Fault(format!("{}: {e}", path.display())))?;
-    String::from_utf8(bytes)
-        .map_err(|e| Failure::Fault(format!("{}: not UTF-8 at byte {}", path.display(), e.utf8_error().valid_up_to())))
+    String::from_utf8(bytes).map_err(|e| {
+        Failure::Fault(format!("{}: not UTF-8 at byte {}", path.display(), e.utf8_error().valid_up_to()))
+    })
 }
 
 /// The context to use: the flag, else the smaller of the model's and 4096.

@@ -79,7 +79,13 @@ impl Codes {
     /// Room for one block, everything zero.
     pub fn new(block: Block) -> Self {
         let groups = block.elements / block.group;
-        Self { codes: vec![0; block.elements], scales: vec![0; groups], mins: vec![0; groups], d: 0.0, dmin: 0.0 }
+        Self {
+            codes: vec![0; block.elements],
+            scales: vec![0; groups],
+            mins: vec![0; groups],
+            d: 0.0,
+            dmin: 0.0,
+        }
     }
 
     /// The factor of group `g`'s levels.

@@ -17,7 +17,8 @@ fn manifest() -> serde_json::Value {
 }
 
 /// Formats whose encoder has to give upstream's bytes on every golden tensor.
-const BYTE_EXACT: &[&str] = &["f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl", "mxfp4", "iq4_xs"];
+const BYTE_EXACT: &[&str] =
+    &["f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl", "mxfp4", "iq4_xs"];
 
 #[test]
 fn decode_is_bit_exact() {
@@ -50,7 +51,8 @@ fn encode_is_byte_exact_or_as_good_as_upstream() {
         }
         let row_bytes = expected.len() / 96;
         for tensor in tensors {
-            let (row, rows) = (tensor["row"].as_u64().unwrap() as usize, tensor["rows"].as_u64().unwrap() as usize);
+            let (row, rows) =
+                (tensor["row"].as_u64().unwrap() as usize, tensor["rows"].as_u64().unwrap() as usize);
             let x = &inputs[row * 512..(row + rows) * 512];
             let error = |bytes: &[u8], weight: &dyn Fn(f32) -> f64| {
                 let mut y = vec![0.0; x.len()];
@@ -88,6 +90,11 @@ fn importance_lowers_the_error_that_it_weighs() {
         format.encode(&inputs, Some(&importance), &mut ours);
         let upstream = weighted(&read(&format!("{}.encode_importance.bin", format.name())));
         assert!(weighted(&ours) <= weighted(&plain), "{}: importance made it worse", format.name());
-        assert!(weighted(&ours) <= 1.05 * upstream, "{}: {:e} > {upstream:e}", format.name(), weighted(&ours));
+        assert!(
+            weighted(&ours) <= 1.05 * upstream,
+            "{}: {:e} > {upstream:e}",
+            format.name(),
+            weighted(&ours)
+        );
     }
 }

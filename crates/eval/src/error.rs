@@ -13,7 +13,9 @@ pub enum Error {
         context: usize,
     },
     /// A text shorter than one context.
-    #[error("the text has {found} tokens, one context needs {context}; give a longer text or a smaller --ctx")]
+    #[error(
+        "the text has {found} tokens, one context needs {context}; give a longer text or a smaller --ctx"
+    )]
     ShortText {
         /// Tokens of the text.
         found: usize,

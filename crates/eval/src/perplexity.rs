@@ -255,7 +255,8 @@ fn quality(own: &Scores, against: Option<(&Scores, &Divergence)>) -> Quality {
         quality.kld_p99 = Some(percentile(0.99));
         quality.kld_max = Some(percentile(1.0));
         quality.top1_agreement = Some(same as f64 / divergence.same_top.len().max(1) as f64);
-        quality.delta_p_rms = Some(mean(&divergence.delta_p.iter().map(|d| d * d).collect::<Vec<_>>()).sqrt());
+        quality.delta_p_rms =
+            Some(mean(&divergence.delta_p.iter().map(|d| d * d).collect::<Vec<_>>()).sqrt());
         quality.ppl_ratio = Some(ppl / mean(&reference.nll).exp());
     }
     quality

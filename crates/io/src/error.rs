@@ -13,7 +13,9 @@ pub enum Error {
     #[error("{path}: {doing} failed: {source}")]
     Io { path: PathBuf, doing: &'static str, source: io::Error },
     /// The disk has no room for what is being written.
-    #[error("{path}: disk full while {doing}: the file takes {needed} bytes; make room or choose another place")]
+    #[error(
+        "{path}: disk full while {doing}: the file takes {needed} bytes; make room or choose another place"
+    )]
     DiskFull { path: PathBuf, doing: &'static str, needed: u64 },
     /// A file or folder of a kind that is not read.
     #[error("{path}: {found}; {hint}")]
@@ -61,7 +63,9 @@ pub enum Error {
     #[error("{path}: tensor {tensor:?} has dimensions {dimensions:?} (outermost first): {reason}")]
     BadShape { path: PathBuf, tensor: String, dimensions: Vec<u64>, reason: &'static str },
     /// Rows that cannot be cut into whole blocks of the tensor's format.
-    #[error("{path}: tensor {tensor:?} has rows of {columns}, not whole blocks of {block_elements} ({format})")]
+    #[error(
+        "{path}: tensor {tensor:?} has rows of {columns}, not whole blocks of {block_elements} ({format})"
+    )]
     NotWholeBlocks {
         path: PathBuf,
         tensor: String,
@@ -88,13 +92,17 @@ pub enum Error {
     Hole { path: PathBuf, offset: u64, bytes: u64 },
 
     /// A shard name that is not a plain file name.
-    #[error("{path}: tensor {tensor:?} lies in shard {shard:?}, expected a plain file name in the same folder")]
+    #[error(
+        "{path}: tensor {tensor:?} lies in shard {shard:?}, expected a plain file name in the same folder"
+    )]
     BadShardName { path: PathBuf, tensor: String, shard: String },
     /// The index names a tensor that its shard does not have.
     #[error("{path}: tensor {tensor:?} is not in shard {shard:?}, where the index places it")]
     NotInShard { path: PathBuf, tensor: String, shard: String },
     /// One file of a GGUF model in several.
-    #[error("{path}: one of {count} GGUF parts; joining parts is not supported yet: merge them with `llama-gguf-split --merge`")]
+    #[error(
+        "{path}: one of {count} GGUF parts; joining parts is not supported yet: merge them with `llama-gguf-split --merge`"
+    )]
     Split { path: PathBuf, count: u64 },
 
     /// The output is already there.

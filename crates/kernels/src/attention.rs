@@ -32,7 +32,10 @@ pub fn attention(
     assert!(kv_heads > 0 && heads.is_multiple_of(kv_heads) && head_size > 0, "heads in equal groups");
     assert!(query.len().is_multiple_of(columns) && out.len() == query.len(), "queries are rows of {columns}");
     let n = query.len() / columns;
-    assert!(keys.len() == (past + n) * kv_columns && values.len() == keys.len(), "keys of {past} + {n} positions");
+    assert!(
+        keys.len() == (past + n) * kv_columns && values.len() == keys.len(),
+        "keys of {past} + {n} positions"
+    );
     let group = heads / kv_heads;
     let operations = backend.operations();
     let out = Shared::new(out);
@@ -41,7 +44,10 @@ pub fn attention(
         let seen = past + i + 1;
         let query = &query[task * head_size..][..head_size];
         let offset = head / group * head_size;
-        let (key, value) = (|t| &keys[t * kv_columns + offset..][..head_size], |t| &values[t * kv_columns + offset..][..head_size]);
+        let (key, value) = (
+            |t| &keys[t * kv_columns + offset..][..head_size],
+            |t| &values[t * kv_columns + offset..][..head_size],
+        );
         // SAFETY: each task has its own head of its own query.
         let out = unsafe { out.part(task * head_size, head_size) };
         out.fill(0.0);

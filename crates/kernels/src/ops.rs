@@ -84,7 +84,9 @@ pub fn rope_interleaved(backend: &Backend, x: &mut [f32], heads: usize, rotation
             let token = start / columns + i;
             let (cosines, sines) = (&cosines[token * half..][..half], &sines[token * half..][..half]);
             for head in x.chunks_exact_mut(head_size) {
-                for ((pair, cos), sin) in head[..rotated].as_chunks_mut::<2>().0.iter_mut().zip(cosines).zip(sines) {
+                for ((pair, cos), sin) in
+                    head[..rotated].as_chunks_mut::<2>().0.iter_mut().zip(cosines).zip(sines)
+                {
                     let [a, b] = *pair;
                     *pair = [a * cos - b * sin, a * sin + b * cos];
                 }

@@ -95,7 +95,8 @@ impl Pool {
         }
         // SAFETY: only the lifetime changes. `finish` below runs before this function returns or unwinds, and after
         // it no thread holds the pointer.
-        let work: *const Work = unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync), *const Work>(work) };
+        let work: *const Work =
+            unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync), *const Work>(work) };
         // SAFETY: `busy` is ours, the run is closed and nobody is inside, so no one else looks at the job.
         unsafe { *common.job.get() = Some(Job { work, tasks, caller: thread::current() }) };
         common.next.store(0, Ordering::Relaxed);
@@ -151,7 +152,8 @@ impl Common {
                 if state & OPEN == 0 {
                     break;
                 }
-                match self.state.compare_exchange_weak(state, state + 1, Ordering::AcqRel, Ordering::Acquire) {
+                match self.state.compare_exchange_weak(state, state + 1, Ordering::AcqRel, Ordering::Acquire)
+                {
                     Ok(_) => {
                         let caller = self.take_part();
                         let before = self.state.fetch_sub(1, Ordering::AcqRel);
@@ -218,7 +220,10 @@ mod tests {
                 pool.run(tasks, &|i| {
                     counts[i].fetch_add(1, Ordering::Relaxed);
                 });
-                assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 1), "{threads} threads, {tasks} tasks");
+                assert!(
+                    counts.iter().all(|c| c.load(Ordering::Relaxed) == 1),
+                    "{threads} threads, {tasks} tasks"
+                );
             }
         }
     }

@@ -30,7 +30,9 @@ pub enum TemplateError {
         max: usize,
     },
     /// It changes the messages, so that a control token in one cannot be told from its own.
-    #[error("chat template: it rewrites message {index}, which contains the control token {token:?}; remove it")]
+    #[error(
+        "chat template: it rewrites message {index}, which contains the control token {token:?}; remove it"
+    )]
     ControlToken {
         /// Which message.
         index: usize,
@@ -170,10 +172,21 @@ fn jinja(error: minijinja::Error) -> TemplateError {
 
 /// The parts of `strftime` that templates use, in UTC.
 fn strftime_now(format: &str) -> String {
-    let seconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let seconds =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let (year, month, day) = civil(seconds / 86_400);
     const MONTHS: [&str; 12] = [
-        "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+        "January",
+        "February",
+        "March",
+        "April",
+        "May",
+        "June",
+        "July",
+        "August",
+        "September",
+        "October",
+        "November",
         "December",
     ];
     let name = MONTHS[month as usize - 1];

@@ -48,14 +48,19 @@ fn translated(weights: &Weights, folder: &HuggingFace) -> Result<Metadata, Error
 /// Upstream's `general.sampling.*` keys from a `generation_config.json`.
 fn sampling_defaults(settings: &serde_json::Value, metadata: &mut Metadata) {
     let number = |key: &str| settings.get(key).and_then(serde_json::Value::as_f64);
-    for (theirs, ours) in
-        [("temperature", "temp"), ("top_p", "top_p"), ("min_p", "min_p"), ("repetition_penalty", "penalty_repeat")]
-    {
+    for (theirs, ours) in [
+        ("temperature", "temp"),
+        ("top_p", "top_p"),
+        ("min_p", "min_p"),
+        ("repetition_penalty", "penalty_repeat"),
+    ] {
         if let Some(x) = number(theirs) {
             metadata.set(format!("general.sampling.{ours}"), Value::F32(x as f32));
         }
     }
-    if let Some(k) = settings.get("top_k").and_then(serde_json::Value::as_i64).and_then(|k| i32::try_from(k).ok()) {
+    if let Some(k) =
+        settings.get("top_k").and_then(serde_json::Value::as_i64).and_then(|k| i32::try_from(k).ok())
+    {
         metadata.set("general.sampling.top_k", Value::I32(k));
     }
 }

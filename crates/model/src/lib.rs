@@ -29,6 +29,8 @@ pub use generate::{Answer, Finish, generate};
 pub use rope::{Rope, RopeScaling};
 pub use sampler::{Sampler, SamplerError, Sampling};
 pub use spec::{Attention, BlockSpec, FeedForward, Slot, Spec, StreamId, VectorSlot};
-pub use tokenizer::{Kind, PreTokenizer, Special, TextStream, TokenKind, Tokenizer, TokenizerError, Vocabulary};
+pub use tokenizer::{
+    Kind, PreTokenizer, Special, TextStream, TokenKind, Tokenizer, TokenizerError, Vocabulary,
+};
 pub use transformer::Transformer;
 pub use weights::{Entry, Source, Weights};

@@ -51,7 +51,9 @@ impl Rope {
         let as_f32 = |x: Vec<f64>| x.into_iter().map(|f| f as f32).collect();
         match &self.scaling {
             RopeScaling::None => (as_f32(base), 1.0),
-            RopeScaling::Linear(factor) => (as_f32(base.iter().map(|f| f / f64::from(*factor)).collect()), 1.0),
+            RopeScaling::Linear(factor) => {
+                (as_f32(base.iter().map(|f| f / f64::from(*factor)).collect()), 1.0)
+            }
             RopeScaling::Factors(factors) => {
                 (as_f32(base.iter().zip(factors).map(|(f, &k)| f / f64::from(k)).collect()), 1.0)
             }
@@ -75,8 +77,16 @@ impl Rope {
     }
 
     /// Llama 3.1's factors for each pair.
-    pub fn llama3_factors(theta: f32, rotated: usize, factor: f32, low: f32, high: f32, context: usize) -> Vec<f32> {
-        let (factor, low, high, context) = (f64::from(factor), f64::from(low), f64::from(high), context as f64);
+    pub fn llama3_factors(
+        theta: f32,
+        rotated: usize,
+        factor: f32,
+        low: f32,
+        high: f32,
+        context: usize,
+    ) -> Vec<f32> {
+        let (factor, low, high, context) =
+            (f64::from(factor), f64::from(low), f64::from(high), context as f64);
         (0..rotated / 2)
             .map(|i| {
                 let wavelength = 2.0 * PI * f64::from(theta).powf(2.0 * i as f64 / rotated as f64);

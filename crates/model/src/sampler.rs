@@ -72,7 +72,11 @@ impl Sampler {
     pub fn new(sampling: Sampling) -> Result<Self, SamplerError> {
         let check = |name, value: f32, low: f32, high: f32, expected| {
             // NaN is outside every range.
-            if value >= low && value <= high { Ok(()) } else { Err(SamplerError::Setting { name, value, expected }) }
+            if value >= low && value <= high {
+                Ok(())
+            } else {
+                Err(SamplerError::Setting { name, value, expected })
+            }
         };
         check("temperature", sampling.temperature, 0.0, 1e6, "a number from 0 up")?;
         check("top-p", sampling.top_p, 0.0, 1.0, "a number from 0 to 1")?;
@@ -133,9 +137,7 @@ impl Sampler {
 
     /// What top-k, top-p and min-p leave, best first.
     fn candidates(&self, logits: &[f32]) -> Vec<u32> {
-        let better = |a: &u32, b: &u32| {
-            logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b))
-        };
+        let better = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
         let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
         let keep = self.sampling.top_k;
         if keep > 0 && keep < ids.len() {

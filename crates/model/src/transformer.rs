@@ -104,7 +104,8 @@ impl Transformer {
             Some(slot) => Linear::load(weights, &backend, slot)?,
             None => Linear { weight: embedding.clone(), bias: None },
         };
-        let blocks = spec.blocks.iter().map(|b| Block::load(weights, &backend, b)).collect::<Result<_, _>>()?;
+        let blocks =
+            spec.blocks.iter().map(|b| Block::load(weights, &backend, b)).collect::<Result<_, _>>()?;
         let output_norm = weights.vector(&spec.output_norm.name)?;
         let (frequencies, rope_factor) = spec.rope.frequencies();
         Ok(Self { spec, backend, embedding, blocks, output_norm, head, frequencies, rope_factor })
@@ -212,7 +213,8 @@ impl Transformer {
 
     /// Cosines and sines of positions `past..past + n`, `n × rotated / 2` each.
     fn rotation(&self, past: usize, n: usize) -> (Vec<f32>, Vec<f32>) {
-        let angles = (past..past + n).flat_map(|position| self.frequencies.iter().map(move |f| position as f32 * f));
+        let angles =
+            (past..past + n).flat_map(|position| self.frequencies.iter().map(move |f| position as f32 * f));
         angles.map(|a| (a.cos() * self.rope_factor, a.sin() * self.rope_factor)).unzip()
     }
 }

@@ -147,7 +147,11 @@ impl Weights {
 }
 
 /// The canonical tensors, each checked against the checkpoint.
-fn entries(checkpoint: &dyn Checkpoint, architecture: &dyn Architecture, spec: &Spec) -> Result<Vec<Entry>, Error> {
+fn entries(
+    checkpoint: &dyn Checkpoint,
+    architecture: &dyn Architecture,
+    spec: &Spec,
+) -> Result<Vec<Entry>, Error> {
     let path = || checkpoint.path().to_owned();
     let mut wanted: Vec<(String, Vec<usize>)> = Vec::new();
     for slot in spec.slots() {
@@ -159,8 +163,11 @@ fn entries(checkpoint: &dyn Checkpoint, architecture: &dyn Architecture, spec: &
     let gguf = matches!(checkpoint.meta(), Meta::Gguf(_));
     let mut entries = Vec::with_capacity(wanted.len());
     for (name, dimensions) in wanted {
-        let source =
-            if gguf { Source::Plain(name.clone()) } else { architecture.hugging_face_source(checkpoint, spec, &name) };
+        let source = if gguf {
+            Source::Plain(name.clone())
+        } else {
+            architecture.hugging_face_source(checkpoint, spec, &name)
+        };
         let info = checkpoint.info(source.name()).ok_or_else(|| Error::MissingTensor {
             path: path(),
             tensor: source.name().to_owned(),
@@ -216,4 +223,3 @@ fn permute_heads(tensor: &Tensor, heads: usize) -> Result<Tensor, kvant_core::Er
     }
     Tensor::new(shape, tensor.format(), Bytes::from(bytes))
 }
-

@@ -36,7 +36,11 @@ fn gguf_metadata_gives_the_same_ids_and_every_text_comes_back() {
     let twin = through_gguf(&tokenizer);
     for text in strings() {
         for special in [PLAIN, Special { add: true, parse: true }] {
-            assert_eq!(tokenizer.encode(&text, special).unwrap(), twin.encode(&text, special).unwrap(), "{text:?}");
+            assert_eq!(
+                tokenizer.encode(&text, special).unwrap(),
+                twin.encode(&text, special).unwrap(),
+                "{text:?}"
+            );
         }
         let ids = tokenizer.encode(&text, PLAIN).unwrap();
         assert_eq!(tokenizer.decode(&ids), text);

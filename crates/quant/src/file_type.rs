@@ -84,7 +84,9 @@ pub struct Assignment {
 
 /// Whether upstream quantizes a tensor at all: matrices called `weight` that are no norm.
 fn quantizes(entry: &Entry) -> bool {
-    entry.shape.dimensions().len() >= 2 && entry.name.ends_with("weight") && !entry.name.contains("_norm.weight")
+    entry.shape.dimensions().len() >= 2
+        && entry.name.ends_with("weight")
+        && !entry.name.contains("_norm.weight")
 }
 
 /// Gives every tensor its format. `pure` switches the per-tensor rules off (not the fall-backs); of the overrides

@@ -259,7 +259,11 @@ fn input_bytes(assignment: &Assignment) -> u64 {
 }
 
 /// One tensor solved or kept.
-fn one(weights: &Weights, assignment: &Assignment, solver: &dyn Solver) -> Result<(Tensor, TensorReport), Error> {
+fn one(
+    weights: &Weights,
+    assignment: &Assignment,
+    solver: &dyn Solver,
+) -> Result<(Tensor, TensorReport), Error> {
     let Assignment { entry, format, fallback_from } = assignment;
     let tensor = weights.tensor(&entry.name)?;
     let mut flags = Vec::new();
@@ -283,7 +287,8 @@ fn one(weights: &Weights, assignment: &Assignment, solver: &dyn Solver) -> Resul
     if solved.squared_sum == 0.0 {
         flags.push("zero");
     }
-    let rel_rmse = if solved.squared_sum > 0.0 { (solved.squared_error / solved.squared_sum).sqrt() } else { 0.0 };
+    let rel_rmse =
+        if solved.squared_sum > 0.0 { (solved.squared_error / solved.squared_sum).sqrt() } else { 0.0 };
     Ok((solved.tensor.clone(), report(solved.tensor.bytes().len(), rel_rmse, flags)))
 }
 
@@ -303,4 +308,3 @@ pub fn planned_bytes(assignments: &[Assignment]) -> u64 {
     let bytes = |a: &Assignment| a.format.tensor_bytes(&a.entry.shape).map_or(0, |n| n as u64);
     assignments.iter().map(bytes).sum()
 }
-

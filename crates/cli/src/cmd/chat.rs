@@ -17,7 +17,10 @@ pub fn run(common: &Common, arguments: &Chat) -> Result<ExitCode, Failure> {
     let meta = opened.weights.checkpoint().meta();
     let tokenizer = open::tokenizer(meta, &path)?;
     let template = ChatTemplate::of(&tokenizer)?.ok_or_else(|| {
-        Failure::Fault(format!("{}: the model has no chat template; `kvant run` takes raw text", path.display()))
+        Failure::Fault(format!(
+            "{}: the model has no chat template; `kvant run` takes raw text",
+            path.display()
+        ))
     })?;
     let context = open::context(arguments.ctx, &transformer)?;
     let mut sampler = Sampler::new(open::sampling(&arguments.sampling, meta)).map_err(usage)?;

@@ -195,7 +195,15 @@ fn table(rows: &[Row]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);
     table.set_header([
-        "format", "bpw", "file", "memory", "prompt tok/s", "answer tok/s", "perplexity", "mean KLD", "equal top-1",
+        "format",
+        "bpw",
+        "file",
+        "memory",
+        "prompt tok/s",
+        "answer tok/s",
+        "perplexity",
+        "mean KLD",
+        "equal top-1",
         "verdict",
     ]);
     for row in rows {

@@ -24,7 +24,9 @@ pub fn contexts(
 pub fn check_context(context: usize, transformer: &Transformer) -> Result<(), Failure> {
     let longest = transformer.spec().context;
     if context > longest {
-        return Err(Failure::Usage(format!("--ctx {context}: the model was made for at most {longest} tokens")));
+        return Err(Failure::Usage(format!(
+            "--ctx {context}: the model was made for at most {longest} tokens"
+        )));
     }
     Ok(())
 }
@@ -53,8 +55,9 @@ pub fn run(common: &Common, arguments: &Eval) -> Result<ExitCode, Failure> {
     };
     let contexts = contexts(&tokenizer, &text, arguments.ctx, arguments.chunks)?;
     let bar = Bar::new(common, "eval");
-    let quality =
-        evaluate(&transformer, reference.as_ref().map(|(_, t)| t), &contexts, &mut |done, all| bar.step(done, all))?;
+    let quality = evaluate(&transformer, reference.as_ref().map(|(_, t)| t), &contexts, &mut |done, all| {
+        bar.step(done, all)
+    })?;
     if common.json {
         output::json(&quality)?;
     } else {

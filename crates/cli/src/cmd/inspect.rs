@@ -82,7 +82,13 @@ pub fn run(common: &Common, arguments: &Inspect) -> Result<ExitCode, Failure> {
         output::line(&format!("{key} = {}", shortened(&value.to_string())))?;
     }
     for t in &result.tensors {
-        output::line(&format!("{:<32} {:>8} {:>12}  {:?}", t.name, t.format, output::size(t.bytes), t.shape))?;
+        output::line(&format!(
+            "{:<32} {:>8} {:>12}  {:?}",
+            t.name,
+            t.format,
+            output::size(t.bytes),
+            t.shape
+        ))?;
     }
     let total: u64 = result.tensors.iter().map(|t| t.bytes).sum();
     output::line(&format!("{} tensors, {} of tensor data", result.tensors.len(), output::size(total)))?;
@@ -135,6 +141,8 @@ fn shown_array(array: &Array) -> Json {
         Array::U64(x) => shown!(x),
         Array::I64(x) => shown!(x),
         Array::F64(x) => shown!(x),
-        Array::Array(x) => json!({ "length": x.len(), "first": x.iter().take(SHOWN).map(shown_array).collect::<Vec<_>>() }),
+        Array::Array(x) => {
+            json!({ "length": x.len(), "first": x.iter().take(SHOWN).map(shown_array).collect::<Vec<_>>() })
+        }
     }
 }

@@ -43,7 +43,10 @@ pub fn run(common: &Common, arguments: &Logits) -> Result<ExitCode, Failure> {
     }
     let context = transformer.spec().context;
     if tokens.len() > context {
-        return Err(Failure::Fault(format!("{} tokens don't fit the model's context of {context}", tokens.len())));
+        return Err(Failure::Fault(format!(
+            "{} tokens don't fit the model's context of {context}",
+            tokens.len()
+        )));
     }
     let mut cache = KvCache::new(transformer.spec(), tokens.len());
     let mut logits = Vec::new();
@@ -76,7 +79,8 @@ pub fn run(common: &Common, arguments: &Logits) -> Result<ExitCode, Failure> {
 
 /// NumPy's format, version 1.0: `numpy/lib/format.py`.
 fn write_npy(path: &Path, values: &[f32], shape: [usize; 2]) -> Result<(), Failure> {
-    let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", shape[0], shape[1]);
+    let mut header =
+        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", shape[0], shape[1]);
     // Magic, version and length take 10 bytes; the data begin at a multiple of 64.
     let padded = (10 + header.len() + 1).next_multiple_of(64);
     header.push_str(&" ".repeat(padded - 11 - header.len()));

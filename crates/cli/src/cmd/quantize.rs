@@ -115,7 +115,12 @@ pub fn run(common: &Common, arguments: &Quantize) -> Result<ExitCode, Failure> {
     print(common, &result)
 }
 
-fn dry_run(common: &Common, arguments: &Quantize, opened: &open::Opened, recipe: &Recipe) -> Result<ExitCode, Failure> {
+fn dry_run(
+    common: &Common,
+    arguments: &Quantize,
+    opened: &open::Opened,
+    recipe: &Recipe,
+) -> Result<ExitCode, Failure> {
     let assignments = plan_tensors(&opened.weights, recipe)?;
     let elements: usize = assignments.iter().map(|a| a.entry.shape.elements()).sum();
     let tensors: Vec<TensorReport> = assignments
@@ -130,7 +135,8 @@ fn dry_run(common: &Common, arguments: &Quantize, opened: &open::Opened, recipe:
         })
         .collect();
     let bytes_out: u64 = tensors.iter().map(|t| t.bytes).sum();
-    let bytes_in = assignments.iter().map(|a| a.entry.format.tensor_bytes(&a.entry.shape).map_or(0, |n| n as u64)).sum();
+    let bytes_in =
+        assignments.iter().map(|a| a.entry.format.tensor_bytes(&a.entry.shape).map_or(0, |n| n as u64)).sum();
     let result = Quantized {
         output: arguments.output.clone(),
         format: recipe.file_type.name,
@@ -155,7 +161,10 @@ fn print(common: &Common, result: &Quantized) -> Result<ExitCode, Failure> {
     if common.verbose {
         for t in &result.tensors {
             let flags = t.flags.join(" ");
-            output::line(&format!("{:<28} {:>6} → {:<7} {:>8.4} {flags}", t.name, t.from, t.format, t.rel_rmse))?;
+            output::line(&format!(
+                "{:<28} {:>6} → {:<7} {:>8.4} {flags}",
+                t.name, t.from, t.format, t.rel_rmse
+            ))?;
         }
     }
     for warning in &result.warnings {

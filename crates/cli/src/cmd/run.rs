@@ -38,11 +38,15 @@ pub fn run(common: &Common, arguments: &Run) -> Result<ExitCode, Failure> {
         prompt.extend(tokenizer.bos());
     }
     if prompt.is_empty() {
-        return Err(Failure::Usage("the prompt is empty, and the model has no token that begins a text".into()));
+        return Err(Failure::Usage(
+            "the prompt is empty, and the model has no token that begins a text".into(),
+        ));
     }
     if prompt.len() > context {
         let count = prompt.len();
-        return Err(Failure::Fault(format!("the prompt has {count} tokens, the context {context}; raise --ctx")));
+        return Err(Failure::Fault(format!(
+            "the prompt has {count} tokens, the context {context}; raise --ctx"
+        )));
     }
     let mut sampler = Sampler::new(open::sampling(&arguments.sampling, meta)).map_err(usage)?;
     let mut cache = KvCache::new(transformer.spec(), context);
@@ -57,7 +61,8 @@ pub fn run(common: &Common, arguments: &Run) -> Result<ExitCode, Failure> {
         &mut |piece| if common.json { open::interrupts() == 0 } else { emit(piece) },
     )?;
     if common.json {
-        let per_second = |count: usize, seconds: f64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
+        let per_second =
+            |count: usize, seconds: f64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
         output::json(&Ran {
             prompt_tokens: prompt.len(),
             completion_tokens: answer.tokens.len(),

@@ -25,5 +25,9 @@ pub(super) fn unpack_fifth(word: [u8; 4], codes: &mut [u8]) {
 
 /// The fifth bits of 32 codes.
 pub(super) fn pack_fifth(codes: &[u8]) -> [u8; 4] {
-    codes[..32].iter().enumerate().fold(0u32, |word, (j, code)| word | u32::from(code >> 4 & 1) << j).to_le_bytes()
+    codes[..32]
+        .iter()
+        .enumerate()
+        .fold(0u32, |word, (j, code)| word | u32::from(code >> 4 & 1) << j)
+        .to_le_bytes()
 }

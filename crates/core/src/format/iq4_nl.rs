@@ -14,7 +14,8 @@ use crate::{Codes, Levels};
 pub struct Iq4Nl;
 
 /// The levels, ascending; `iq4_xs` shares them.
-pub(super) static LEVELS: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+pub(super) static LEVELS: [i8; 16] =
+    [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 impl Format for Iq4Nl {
     fn name(&self) -> &'static str {

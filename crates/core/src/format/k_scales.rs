@@ -106,7 +106,14 @@ fn inverse(largest: f32) -> f32 {
 }
 
 /// [`super::Grid::fit`] for both formats.
-pub(super) fn fit(n: i32, x: &[f32], importance: Option<&[f32]>, part: Part, ladder: Ladder, codes: &mut Codes) {
+pub(super) fn fit(
+    n: i32,
+    x: &[f32],
+    importance: Option<&[f32]>,
+    part: Part,
+    ladder: Ladder,
+    codes: &mut Codes,
+) {
     match part {
         Part::Block => {
             let (scale, min) = largest(&groups(n, array(x), importance, ladder));
@@ -114,7 +121,8 @@ pub(super) fn fit(n: i32, x: &[f32], importance: Option<&[f32]>, part: Part, lad
         }
         Part::Group(j) => {
             let (scale, min) = group(n, array(x), importance, 2.0 * search::mean_square(x), ladder);
-            let stored = |x: f32, unit: f32| if unit > 0.0 { nearest_int(x / unit).clamp(0, 63) as i16 } else { 0 };
+            let stored =
+                |x: f32, unit: f32| if unit > 0.0 { nearest_int(x / unit).clamp(0, 63) as i16 } else { 0 };
             (codes.scales[j], codes.mins[j]) = (stored(scale, codes.d), stored(min, codes.dmin));
         }
     }

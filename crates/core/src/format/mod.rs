@@ -108,7 +108,8 @@ pub trait Grid {
         let levels = self.levels();
         let group = at / (codes.codes.len() / codes.scales.len());
         let scale = codes.scale(group);
-        codes.codes[at] = if scale == 0.0 { levels.nearest(0.0) } else { levels.nearest((x + codes.min(group)) / scale) };
+        codes.codes[at] =
+            if scale == 0.0 { levels.nearest(0.0) } else { levels.nearest((x + codes.min(group)) / scale) };
         codes.value(&levels, at)
     }
 }
@@ -162,7 +163,10 @@ fn blocks<'a, const B: usize, const E: usize>(
     src: &'a [u8],
     dst: &'a mut [f32],
 ) -> impl Iterator<Item = (&'a [u8; B], &'a mut [f32; E])> {
-    assert!(src.len().is_multiple_of(B) && src.len() / B * E == dst.len(), "bytes and numbers are whole blocks");
+    assert!(
+        src.len().is_multiple_of(B) && src.len() / B * E == dst.len(),
+        "bytes and numbers are whole blocks"
+    );
     src.as_chunks().0.iter().zip(dst.as_chunks_mut().0)
 }
 
@@ -171,7 +175,10 @@ fn blocks_mut<'a, const B: usize, const E: usize>(
     dst: &'a mut [u8],
     src: &'a [f32],
 ) -> impl Iterator<Item = (&'a mut [u8; B], &'a [f32; E])> {
-    assert!(dst.len().is_multiple_of(B) && dst.len() / B * E == src.len(), "bytes and numbers are whole blocks");
+    assert!(
+        dst.len().is_multiple_of(B) && dst.len() / B * E == src.len(),
+        "bytes and numbers are whole blocks"
+    );
     dst.as_chunks_mut().0.iter_mut().zip(src.as_chunks().0)
 }
 

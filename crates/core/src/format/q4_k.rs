@@ -71,7 +71,8 @@ impl Grid for Q4K {
 
     fn unpack(&self, block: &[u8], codes: &mut Codes) {
         k_scales::open(block, codes);
-        for (bytes, codes) in block[16..].as_chunks::<32>().0.iter().zip(codes.codes.as_chunks_mut::<64>().0) {
+        for (bytes, codes) in block[16..].as_chunks::<32>().0.iter().zip(codes.codes.as_chunks_mut::<64>().0)
+        {
             for (j, byte) in bytes.iter().enumerate() {
                 (codes[j], codes[j + 32]) = (byte & 15, byte >> 4);
             }

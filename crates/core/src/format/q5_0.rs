@@ -38,7 +38,8 @@ impl Format for Q5_0 {
             let d = scale(x, super::importance_at(importance, index * 32, 32));
             let inverse = if d != 0.0 { 1.0 / d } else { 0.0 };
             // Upstream truncates after adding a half, which is not rounding ties to even.
-            let codes: [u8; 32] = std::array::from_fn(|j| ((x[j] * inverse + 16.5) as i32).clamp(0, 31) as u8);
+            let codes: [u8; 32] =
+                std::array::from_fn(|j| ((x[j] * inverse + 16.5) as i32).clamp(0, 31) as u8);
             put_f16(block, 0, d);
             close(&codes, block);
         }

@@ -106,8 +106,10 @@ fn close(codes: &[u8], block: &mut [u8]) {
             block[64 * half + j] = (codes[j] & 15) | (codes[j + 64] & 15) << 4;
         }
         for j in 0..32 {
-            block[128 + 32 * half + j] =
-                codes[j] >> 4 | (codes[j + 32] >> 4) << 2 | (codes[j + 64] >> 4) << 4 | (codes[j + 96] >> 4) << 6;
+            block[128 + 32 * half + j] = codes[j] >> 4
+                | (codes[j + 32] >> 4) << 2
+                | (codes[j + 64] >> 4) << 4
+                | (codes[j + 96] >> 4) << 6;
         }
     }
 }

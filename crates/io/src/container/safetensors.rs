@@ -92,7 +92,8 @@ impl SafetensorsFolder {
         for (tensor, shard) in map {
             let shard = shard.as_str().ok_or_else(|| bad("a shard that is no string"))?;
             // A name with a separator could lead out of the folder.
-            let plain = Path::new(shard).file_name().is_some_and(|n| n == shard) && !shard.contains(['/', '\\']);
+            let plain =
+                Path::new(shard).file_name().is_some_and(|n| n == shard) && !shard.contains(['/', '\\']);
             if !plain {
                 return Err(Error::BadShardName { path, tensor: tensor.clone(), shard: shard.into() });
             }
@@ -112,7 +113,8 @@ impl SafetensorsFolder {
         }
         for (tensor, shard) in map {
             let shard = shard.as_str().unwrap_or_default();
-            let there = in_shard.get(tensor).is_some_and(|s| *s == shard) || self.unsupported.contains_key(tensor);
+            let there =
+                in_shard.get(tensor).is_some_and(|s| *s == shard) || self.unsupported.contains_key(tensor);
             if !there {
                 return Err(Error::NotInShard { path, tensor: tensor.clone(), shard: shard.into() });
             }
@@ -237,7 +239,12 @@ fn parse(path: &Path, bytes: &Bytes, limits: &Limits) -> Result<Vec<Parsed>, Err
 }
 
 /// Every byte of the data belongs to exactly one tensor.
-fn check_coverage(path: &Path, entries: &[(String, Entry)], data_start: u64, file_bytes: u64) -> Result<(), Error> {
+fn check_coverage(
+    path: &Path,
+    entries: &[(String, Entry)],
+    data_start: u64,
+    file_bytes: u64,
+) -> Result<(), Error> {
     let mut ranges: Vec<(u64, u64, &str)> =
         entries.iter().map(|(name, e)| (e.data_offsets.0, e.data_offsets.1, name.as_str())).collect();
     ranges.sort_unstable();
@@ -247,10 +254,21 @@ fn check_coverage(path: &Path, entries: &[(String, Entry)], data_start: u64, fil
         let offset = data_start.saturating_add(start);
         if stop < start || data_start.checked_add(stop).is_none_or(|e| e > file_bytes) {
             let bytes = stop.saturating_sub(start);
-            return Err(Error::OutOfRange { path: path.into(), tensor: name.into(), offset, bytes, file_bytes });
+            return Err(Error::OutOfRange {
+                path: path.into(),
+                tensor: name.into(),
+                offset,
+                bytes,
+                file_bytes,
+            });
         }
         if start < end {
-            return Err(Error::Overlap { path: path.into(), tensor: name.into(), other: last.into(), offset });
+            return Err(Error::Overlap {
+                path: path.into(),
+                tensor: name.into(),
+                other: last.into(),
+                offset,
+            });
         }
         if start > end {
             return Err(Error::Hole { path: path.into(), offset: data_start + end, bytes: start - end });
@@ -268,7 +286,8 @@ fn place(path: &Path, bytes: &Bytes, data_start: u64, name: String, entry: Entry
     let (start, stop) = entry.data_offsets;
     let found = stop - start;
     let range = (data_start + start) as usize..(data_start + stop) as usize;
-    let bytes = bytes.slice(range).ok_or_else(|| Error::MissingTensor { path: path.into(), tensor: name.clone() })?;
+    let bytes =
+        bytes.slice(range).ok_or_else(|| Error::MissingTensor { path: path.into(), tensor: name.clone() })?;
     let known = match entry.dtype.as_str() {
         "F32" => format::by_name("f32"),
         "F16" => format::by_name("f16"),

@@ -8,7 +8,9 @@
 use super::Architecture;
 use super::settings::Settings;
 use crate::weights::ROPE_FACTORS;
-use crate::{Attention, BlockSpec, Error, FeedForward, Rope, RopeScaling, Slot, Source, Spec, StreamId, VectorSlot};
+use crate::{
+    Attention, BlockSpec, Error, FeedForward, Rope, RopeScaling, Slot, Source, Spec, StreamId, VectorSlot,
+};
 use kvant_io::{Checkpoint, Meta, Value};
 
 /// The family `llama`.
@@ -164,7 +166,11 @@ fn sizes_from_gguf(settings: Settings, checkpoint: &dyn Checkpoint) -> Result<Si
     if let Some(value_size) = settings.optional_count("llama.attention.value_length")?
         && value_size != head_size
     {
-        return Err(settings.error("llama.attention.value_length", head_size.to_string(), value_size.to_string()));
+        return Err(settings.error(
+            "llama.attention.value_length",
+            head_size.to_string(),
+            value_size.to_string(),
+        ));
     }
     if settings.optional_count("llama.expert_count").is_ok_and(|n| n.is_some()) {
         return Err(settings.error("llama.expert_count", "no experts (not built yet)", "experts"));
@@ -207,7 +213,11 @@ fn sizes_from_gguf(settings: Settings, checkpoint: &dyn Checkpoint) -> Result<Si
             });
         }
         Some(_) if scaling != RopeScaling::None => {
-            return Err(settings.error("llama.rope.scaling.type", "none beside rope_freqs.weight", "a scaling"));
+            return Err(settings.error(
+                "llama.rope.scaling.type",
+                "none beside rope_freqs.weight",
+                "a scaling",
+            ));
         }
         Some(_) => RopeScaling::Factors(checkpoint.tensor(ROPE_FACTORS)?.decode()),
     };
@@ -236,7 +246,11 @@ fn sizes_from_json(settings: Settings) -> Result<Sizes, Error> {
         Some(other) => return Err(settings.error("hidden_act", "silu", other)),
     }
     if settings.section("quantization_config")?.is_some() {
-        return Err(settings.error("quantization_config", "plain 16 or 32-bit weights (not built yet)", "a dialect"));
+        return Err(settings.error(
+            "quantization_config",
+            "plain 16 or 32-bit weights (not built yet)",
+            "a dialect",
+        ));
     }
     // transformers 5 keeps everything rotary in `rope_parameters`; before, theta stood outside `rope_scaling`.
     let section = match settings.section("rope_parameters")? {
@@ -266,7 +280,12 @@ fn sizes_from_json(settings: Settings) -> Result<Sizes, Error> {
     })
 }
 
-fn scaling_from_json(rope: Settings, theta: f32, head_size: usize, context: usize) -> Result<RopeScaling, Error> {
+fn scaling_from_json(
+    rope: Settings,
+    theta: f32,
+    head_size: usize,
+    context: usize,
+) -> Result<RopeScaling, Error> {
     let kind = match rope.optional_text("rope_type")? {
         Some(kind) => Some(kind),
         None => rope.optional_text("type")?,
@@ -297,7 +316,14 @@ fn scaling_from_json(rope: Settings, theta: f32, head_size: usize, context: usiz
             if high <= low {
                 return Err(rope.error("high_freq_factor", format!("more than {low}"), high.to_string()));
             }
-            Ok(RopeScaling::Factors(Rope::llama3_factors(theta, head_size, factor()?, low, high, original()?)))
+            Ok(RopeScaling::Factors(Rope::llama3_factors(
+                theta,
+                head_size,
+                factor()?,
+                low,
+                high,
+                original()?,
+            )))
         }
         Some("yarn") => {
             for key in ["mscale", "mscale_all_dim"] {
@@ -337,7 +363,11 @@ fn check(settings: &Settings, sizes: &Sizes, checkpoint: &dyn Checkpoint) -> Res
         return Err(settings.error("head size", "an even number above 0", sizes.head_size.to_string()));
     }
     if rotated > sizes.head_size || !rotated.is_multiple_of(2) {
-        return Err(settings.error("rotated dimensions", format!("even, at most {}", sizes.head_size), rotated.to_string()));
+        return Err(settings.error(
+            "rotated dimensions",
+            format!("even, at most {}", sizes.head_size),
+            rotated.to_string(),
+        ));
     }
     Ok(())
 }

@@ -10,10 +10,12 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{
-    DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, SplitDelimiterBehavior, TokenizerImpl,
+    DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, SplitDelimiterBehavior,
+    TokenizerImpl,
 };
 
-type Library = TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
+type Library =
+    TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
 
 /// The library's tokenizer without special tokens.
 pub(super) struct BytePair(Library);
@@ -29,11 +31,13 @@ impl BytePair {
         let library = |e: tokenizers::Error| TokenizerError::Library(e.to_string());
         let tokens: tokenizers::models::bpe::Vocab =
             vocabulary.tokens.iter().enumerate().map(|(id, token)| (token.clone(), id as u32)).collect();
-        let model = BPE::builder().vocab_and_merges(tokens, merges.clone()).ignore_merges(*ignore_merges).build();
+        let model =
+            BPE::builder().vocab_and_merges(tokens, merges.clone()).ignore_merges(*ignore_merges).build();
         let mut splits: Vec<PreTokenizerWrapper> = Vec::new();
         for expression in pre_tokenizer.expressions() {
             let pattern = SplitPattern::Regex((*expression).to_owned());
-            splits.push(Split::new(pattern, SplitDelimiterBehavior::Isolated, false).map_err(library)?.into());
+            splits
+                .push(Split::new(pattern, SplitDelimiterBehavior::Isolated, false).map_err(library)?.into());
         }
         splits.push(ByteLevel::new(false, false, false).into());
         let mut inner = Library::new(model.map_err(library)?);
@@ -43,7 +47,8 @@ impl BytePair {
 
     pub fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
         for piece in pieces(text) {
-            let encoding = self.0.encode_fast(piece, false).map_err(|e| TokenizerError::Library(e.to_string()))?;
+            let encoding =
+                self.0.encode_fast(piece, false).map_err(|e| TokenizerError::Library(e.to_string()))?;
             ids.extend_from_slice(encoding.get_ids());
         }
         Ok(())

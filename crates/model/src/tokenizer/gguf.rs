@@ -43,7 +43,9 @@ pub(super) fn read(metadata: &Metadata) -> Result<Option<Vocabulary>, TokenizerE
         // Upstream writes -1 or 2^32 - 1 for "none".
         Some((Some(id), _)) if id == u64::from(u32::MAX) => Ok(None),
         Some((None, Value::I32(-1))) => Ok(None),
-        Some((_, v)) => Err(TokenizerError::key(key, format!("an id below {}", tokens.len()), format!("{v:?}"))),
+        Some((_, v)) => {
+            Err(TokenizerError::key(key, format!("an id below {}", tokens.len()), format!("{v:?}")))
+        }
     };
     let flag = |key: &str, default: bool| match metadata.get(key) {
         None => Ok(default),
@@ -59,7 +61,11 @@ pub(super) fn read(metadata: &Metadata) -> Result<Option<Vocabulary>, TokenizerE
         let scores = match metadata.get(SCORES) {
             Some(Value::Array(Array::F32(scores))) if scores.len() == tokens.len() => scores.clone(),
             Some(Value::Array(Array::F32(scores))) => {
-                return Err(TokenizerError::key(SCORES, format!("{} scores", tokens.len()), scores.len().to_string()));
+                return Err(TokenizerError::key(
+                    SCORES,
+                    format!("{} scores", tokens.len()),
+                    scores.len().to_string(),
+                ));
             }
             _ => return Err(wrong(SCORES, "an array of f32")),
         };
@@ -129,7 +135,11 @@ fn read_merges(metadata: &Metadata) -> Result<Vec<(String, String)>, TokenizerEr
 pub(super) fn write(vocabulary: &Vocabulary, rows: usize) -> Result<Vec<(String, Value)>, TokenizerError> {
     let count = vocabulary.tokens.len();
     if count > rows {
-        return Err(TokenizerError::key("tokenizer.json", format!("at most {rows} tokens (the embedding's rows)"), count.to_string()));
+        return Err(TokenizerError::key(
+            "tokenizer.json",
+            format!("at most {rows} tokens (the embedding's rows)"),
+            count.to_string(),
+        ));
     }
     let mut entries: Vec<(String, Value)> = Vec::new();
     let mut set = |key: &str, value: Value| entries.push((key.to_owned(), value));

@@ -36,9 +36,11 @@ pub(super) fn read(folder: &HuggingFace) -> Result<Option<Vocabulary>, Tokenizer
         let ignore_merges = model["ignore_merges"].as_bool().unwrap_or(false);
         Kind::BytePair { merges, pre_tokenizer: pre_tokenizer(&json)?, ignore_merges }
     };
-    let by_text: HashMap<&str, u32> = tokens.iter().enumerate().map(|(i, t)| (t.as_str(), i as u32)).collect();
+    let by_text: HashMap<&str, u32> =
+        tokens.iter().enumerate().map(|(i, t)| (t.as_str(), i as u32)).collect();
     let named = Named { folder, by_text: &by_text };
-    let unknown = model["unk_token"].as_str().or(named.text("unk_token")).and_then(|t| by_text.get(t).copied());
+    let unknown =
+        model["unk_token"].as_str().or(named.text("unk_token")).and_then(|t| by_text.get(t).copied());
     let mut ends = named.ids(folder.generation_config.as_ref(), "eos_token_id");
     ends.extend(named.ids(Some(&folder.config), "eos_token_id"));
     let eos = named.id("eos_token").or(ends.first().copied());
@@ -79,13 +81,19 @@ fn tokens(model: &Json, added: &Json) -> Result<(Vec<String>, Vec<TokenKind>), T
     let mut all: Vec<(u64, &str, TokenKind)> = Vec::new();
     for (token, id) in vocabulary {
         let id = id.as_u64().filter(|&id| id < LARGEST_ID);
-        let id = id.ok_or_else(|| TokenizerError::key("model.vocab", "ids below 2^22", format!("{token:?}")))?;
+        let id =
+            id.ok_or_else(|| TokenizerError::key("model.vocab", "ids below 2^22", format!("{token:?}")))?;
         all.push((id, token, TokenKind::Normal));
     }
     for entry in added.as_array().map_or(&[][..], Vec::as_slice) {
-        let (Some(token), Some(id)) = (entry["content"].as_str(), entry["id"].as_u64().filter(|&id| id < LARGEST_ID))
+        let (Some(token), Some(id)) =
+            (entry["content"].as_str(), entry["id"].as_u64().filter(|&id| id < LARGEST_ID))
         else {
-            return Err(TokenizerError::key("added_tokens", "content and an id below 2^22", entry.to_string()));
+            return Err(TokenizerError::key(
+                "added_tokens",
+                "content and an id below 2^22",
+                entry.to_string(),
+            ));
         };
         let special = entry["special"].as_bool().unwrap_or(false);
         all.push((id, token, if special { TokenKind::Control } else { TokenKind::UserDefined }));
@@ -93,7 +101,11 @@ fn tokens(model: &Json, added: &Json) -> Result<(Vec<String>, Vec<TokenKind>), T
     let count = all.iter().map(|(id, ..)| *id as usize + 1).max().unwrap_or(0);
     // Holes are allowed, but not a handful of tokens that claim millions of ids.
     if count == 0 || count > 4 * all.len() + 1024 {
-        return Err(TokenizerError::key("model.vocab", "dense ids", format!("{} tokens up to id {count}", all.len())));
+        return Err(TokenizerError::key(
+            "model.vocab",
+            "dense ids",
+            format!("{} tokens up to id {count}", all.len()),
+        ));
     }
     let mut tokens: Vec<String> = (0..count).map(|i| format!("[PAD{i}]")).collect();
     let mut kinds = vec![TokenKind::Unused; count];
@@ -109,7 +121,9 @@ fn merges(json: &Json) -> Result<Vec<(String, String)>, TokenizerError> {
     let list = json.as_array().ok_or_else(|| bad(&Json::Null))?;
     let pair = |entry: &Json| match entry {
         Json::String(line) => line.split_once(' ').map(|(l, r)| (l.to_owned(), r.to_owned())),
-        Json::Array(two) if two.len() == 2 => two[0].as_str().zip(two[1].as_str()).map(|(l, r)| (l.into(), r.into())),
+        Json::Array(two) if two.len() == 2 => {
+            two[0].as_str().zip(two[1].as_str()).map(|(l, r)| (l.into(), r.into()))
+        }
         _ => None,
     };
     list.iter().map(|entry| pair(entry).ok_or_else(|| bad(entry))).collect()
@@ -132,12 +146,15 @@ fn pre_tokenizer(json: &Json) -> Result<PreTokenizer, TokenizerError> {
         None => std::slice::from_ref(pre),
     };
     let kind = |step: &Json| step["type"].as_str().unwrap_or_default().to_owned();
-    let plain_bytes = |step: &Json| kind(step) == "ByteLevel" && !step["add_prefix_space"].as_bool().unwrap_or(true);
+    let plain_bytes =
+        |step: &Json| kind(step) == "ByteLevel" && !step["add_prefix_space"].as_bool().unwrap_or(true);
     let gpt2 = |step: &Json| plain_bytes(step) && step["use_regex"].as_bool().unwrap_or(true);
     let found = match steps {
         [bytes] if gpt2(bytes) => Some(PreTokenizer::Gpt2),
         [digits, bytes]
-            if kind(digits) == "Digits" && digits["individual_digits"].as_bool() == Some(true) && gpt2(bytes) =>
+            if kind(digits) == "Digits"
+                && digits["individual_digits"].as_bool() == Some(true)
+                && gpt2(bytes) =>
         {
             Some(PreTokenizer::Smollm)
         }
@@ -171,12 +188,18 @@ fn adds_space(json: &Json) -> bool {
     let steps = normalizer["normalizers"].as_array().map_or(std::slice::from_ref(normalizer), Vec::as_slice);
     let prepends = steps.iter().any(|s| s["type"].as_str() == Some("Prepend"));
     let pre = &json["pre_tokenizer"];
-    let metaspace = pre["type"].as_str() == Some("Metaspace") && pre["prepend_scheme"].as_str() != Some("never");
+    let metaspace =
+        pre["type"].as_str() == Some("Metaspace") && pre["prepend_scheme"].as_str() != Some("never");
     prepends || metaspace
 }
 
 /// Whether the template of single texts begins with BOS and ends with EOS.
-fn post_processor(json: &Json, bos: Option<u32>, eos: Option<u32>, by_text: &HashMap<&str, u32>) -> (bool, bool) {
+fn post_processor(
+    json: &Json,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    by_text: &HashMap<&str, u32>,
+) -> (bool, bool) {
     let steps = json["processors"].as_array().map_or(std::slice::from_ref(json), Vec::as_slice);
     let template = steps.iter().find_map(|s| s["single"].as_array());
     let Some(template) = template else { return (false, false) };

@@ -97,7 +97,9 @@ impl Tokenizer {
     pub fn new(vocabulary: Vocabulary) -> Result<Self, TokenizerError> {
         let model = match &vocabulary.kind {
             Kind::BytePair { .. } => Model::BytePair(Box::new(byte_pair::BytePair::new(&vocabulary)?)),
-            Kind::SentencePiece { .. } => Model::SentencePiece(sentencepiece::SentencePiece::new(&vocabulary)),
+            Kind::SentencePiece { .. } => {
+                Model::SentencePiece(sentencepiece::SentencePiece::new(&vocabulary))
+            }
         };
         let mut split: Vec<(u32, bool)> = (0..vocabulary.tokens.len() as u32)
             .filter_map(|id| match vocabulary.kinds[id as usize] {
@@ -249,7 +251,9 @@ impl Tokenizer {
     /// Ids to text, control tokens left out; bytes that are no UTF-8 become U+FFFD.
     pub fn decode(&self, ids: &[u32]) -> String {
         let mut bytes: Vec<u8> = ids.iter().flat_map(|&id| self.bytes(id, false)).collect();
-        if matches!(self.model, Model::SentencePiece(_)) && self.vocabulary.adds_space() && bytes.first() == Some(&b' ')
+        if matches!(self.model, Model::SentencePiece(_))
+            && self.vocabulary.adds_space()
+            && bytes.first() == Some(&b' ')
         {
             bytes.remove(0);
         }

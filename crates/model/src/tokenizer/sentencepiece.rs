@@ -67,7 +67,8 @@ impl Eq for Pair {}
 
 impl SentencePiece {
     pub fn new(vocabulary: &Vocabulary) -> Self {
-        let ids: HashMap<String, u32> = by_text(vocabulary).into_iter().map(|(t, id)| (t.to_owned(), id)).collect();
+        let ids: HashMap<String, u32> =
+            by_text(vocabulary).into_iter().map(|(t, id)| (t.to_owned(), id)).collect();
         let mut bytes = [None; 256];
         for (b, slot) in bytes.iter_mut().enumerate() {
             *slot = ids.get(&format!("<0x{b:02X}>")).copied();
@@ -126,7 +127,14 @@ impl SentencePiece {
         }
     }
 
-    fn consider(&self, text: &str, pieces: &[Piece], left: usize, right: usize, queue: &mut BinaryHeap<Pair>) {
+    fn consider(
+        &self,
+        text: &str,
+        pieces: &[Piece],
+        left: usize,
+        right: usize,
+        queue: &mut BinaryHeap<Pair>,
+    ) {
         let length = pieces[left].length + pieces[right].length;
         let joined = &text[pieces[left].start..pieces[left].start + length];
         if let Some(&id) = self.ids.get(joined) {

@@ -18,7 +18,8 @@ impl<'a> TextStream<'a> {
 
     /// A stream at the beginning of a text: SentencePiece's own first space is dropped.
     pub fn at_start(tokenizer: &'a Tokenizer) -> Self {
-        let strip_space = matches!(tokenizer.model, Model::SentencePiece(_)) && tokenizer.vocabulary.adds_space();
+        let strip_space =
+            matches!(tokenizer.model, Model::SentencePiece(_)) && tokenizer.vocabulary.adds_space();
         Self { tokenizer, held: Vec::new(), strip_space }
     }
 

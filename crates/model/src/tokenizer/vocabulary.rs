@@ -91,7 +91,8 @@ const ENDS: &[&str] = &[
 impl Vocabulary {
     /// Every token that ends an answer, each once.
     pub(super) fn end_of_generation(&self) -> Vec<u32> {
-        let mut ends: Vec<u32> = self.eos.into_iter().chain(self.eot).chain(self.more_ends.iter().copied()).collect();
+        let mut ends: Vec<u32> =
+            self.eos.into_iter().chain(self.eot).chain(self.more_ends.iter().copied()).collect();
         for (id, token) in self.tokens.iter().enumerate() {
             let special = matches!(self.kinds[id], TokenKind::Control | TokenKind::UserDefined);
             if special && ENDS.contains(&token.as_str()) {

@@ -78,7 +78,11 @@ impl<'a> Cursor<'a> {
         let length = self.count(what, 1, self.limits.string_bytes)?;
         let offset = self.offset();
         let bytes = self.take(length as u64, what)?;
-        let text = std::str::from_utf8(bytes).map_err(|_| Error::BadUtf8 { path: self.path.into(), what, offset })?;
+        let text = std::str::from_utf8(bytes).map_err(|_| Error::BadUtf8 {
+            path: self.path.into(),
+            what,
+            offset,
+        })?;
         self.charge(length + size_of::<String>())?;
         Ok(text.to_owned())
     }

@@ -34,7 +34,10 @@ impl GgufFile {
         let mut cursor = Cursor::new(path, limits, &bytes);
         let magic: [u8; 4] = cursor.array("magic")?;
         if &magic != MAGIC {
-            return Err(Error::BadMagic { path: path.into(), found: String::from_utf8_lossy(&magic).into_owned() });
+            return Err(Error::BadMagic {
+                path: path.into(),
+                found: String::from_utf8_lossy(&magic).into_owned(),
+            });
         }
         version(&mut cursor)?;
         // A tensor info takes at least 24 bytes (empty name, one dimension), a metadata entry 13.
@@ -176,7 +179,14 @@ fn array(cursor: &mut Cursor, key: &str, depth: usize) -> Result<Array, Error> {
         ($variant:ident, $type:ty) => {{
             let bytes = cursor.take(count as u64 * each, "array elements")?;
             cursor.charge(bytes.len())?;
-            Array::$variant(bytes.as_chunks::<{ size_of::<$type>() }>().0.iter().map(|b| <$type>::from_le_bytes(*b)).collect())
+            Array::$variant(
+                bytes
+                    .as_chunks::<{ size_of::<$type>() }>()
+                    .0
+                    .iter()
+                    .map(|b| <$type>::from_le_bytes(*b))
+                    .collect(),
+            )
         }};
     }
     Ok(match kind {
@@ -244,7 +254,13 @@ impl RawInfo {
     }
 
     /// The checked tensor and the byte at which it starts.
-    fn place(self, path: &Path, file_bytes: u64, data_start: u64, alignment: u64) -> Result<(TensorInfo, usize), Error> {
+    fn place(
+        self,
+        path: &Path,
+        file_bytes: u64,
+        data_start: u64,
+        alignment: u64,
+    ) -> Result<(TensorInfo, usize), Error> {
         let format = self.format(path)?;
         let shape = self.shape(path)?;
         let bytes = format.tensor_bytes(&shape).map_err(|_| Error::NotWholeBlocks {
@@ -255,9 +271,16 @@ impl RawInfo {
             format: format.name(),
         })? as u64;
         if !self.offset.is_multiple_of(alignment) {
-            return Err(Error::Misaligned { path: path.into(), tensor: self.name, offset: self.offset, alignment });
+            return Err(Error::Misaligned {
+                path: path.into(),
+                tensor: self.name,
+                offset: self.offset,
+                alignment,
+            });
         }
-        let start = data_start.checked_add(self.offset).filter(|s| s.checked_add(bytes).is_some_and(|e| e <= file_bytes));
+        let start = data_start
+            .checked_add(self.offset)
+            .filter(|s| s.checked_add(bytes).is_some_and(|e| e <= file_bytes));
         let Some(start) = start else {
             return Err(Error::OutOfRange {
                 path: path.into(),
@@ -289,7 +312,8 @@ impl RawInfo {
         if self.dimensions.contains(&0) {
             return Err(bad("no dimension may be 0"));
         }
-        let dimensions: Option<Vec<usize>> = self.dimensions.iter().map(|&d| usize::try_from(d).ok()).collect();
+        let dimensions: Option<Vec<usize>> =
+            self.dimensions.iter().map(|&d| usize::try_from(d).ok()).collect();
         dimensions.and_then(|d| Shape::new(&d).ok()).ok_or_else(|| bad("more elements than memory can hold"))
     }
 }

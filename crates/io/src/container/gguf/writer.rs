@@ -39,7 +39,11 @@ impl GgufWriter {
             .prefix(&format!(".{name}."))
             .suffix(".part")
             .tempfile_in(folder)
-            .map_err(|source| Error::Io { path: path.into(), doing: "creating a temporary file beside it", source })?;
+            .map_err(|source| Error::Io {
+                path: path.into(),
+                doing: "creating a temporary file beside it",
+                source,
+            })?;
         let fail = |source: io::Error| write_error(path, source, file_bytes);
         // The holes between tensors stay zero.
         file.as_file().set_len(file_bytes).map_err(fail)?;
@@ -71,7 +75,8 @@ fn layout(path: &Path, plan: &Plan) -> Result<(Vec<u8>, HashMap<String, Planned>
     let mut planned = HashMap::new();
     let mut offset = 0u64;
     for tensor in &plan.tensors {
-        let (Ok(bytes), Some(id)) = (tensor.format.tensor_bytes(&tensor.shape), types::type_id(tensor.format.name()))
+        let (Ok(bytes), Some(id)) =
+            (tensor.format.tensor_bytes(&tensor.shape), types::type_id(tensor.format.name()))
         else {
             return Err(Error::NotWholeBlocks {
                 path: path.into(),
@@ -90,7 +95,11 @@ fn layout(path: &Path, plan: &Plan) -> Result<(Vec<u8>, HashMap<String, Planned>
         header.extend_from_slice(&offset.to_le_bytes());
         let place = Planned { tensor: tensor.clone(), offset, put: false };
         if planned.insert(tensor.name.clone(), place).is_some() {
-            return Err(Error::DuplicateName { path: path.into(), what: "tensor", name: tensor.name.clone() });
+            return Err(Error::DuplicateName {
+                path: path.into(),
+                what: "tensor",
+                name: tensor.name.clone(),
+            });
         }
         offset = (offset + bytes as u64).next_multiple_of(DEFAULT_ALIGNMENT);
     }
@@ -198,20 +207,28 @@ impl Sink for GgufWriter {
     }
 
     fn finish(self: Box<Self>) -> Result<(), Error> {
-        let mut missing: Vec<&String> = self.planned.iter().filter(|(_, p)| !p.put).map(|(name, _)| name).collect();
+        let mut missing: Vec<&String> =
+            self.planned.iter().filter(|(_, p)| !p.put).map(|(name, _)| name).collect();
         missing.sort();
         if let Some(first) = missing.first() {
             return Err(Error::NotPut { path: self.path, tensor: (*first).clone(), missing: missing.len() });
         }
         self.file.as_file().sync_all().map_err(|source| write_error(&self.path, source, self.file_bytes))?;
-        let persisted = if self.force { self.file.persist(&self.path) } else { self.file.persist_noclobber(&self.path) };
+        let persisted =
+            if self.force { self.file.persist(&self.path) } else { self.file.persist_noclobber(&self.path) };
         match persisted {
             Ok(file) => {
                 readable(&file);
                 Ok(())
             }
-            Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => Err(Error::Exists { path: self.path }),
-            Err(e) => Err(Error::Io { path: self.path, doing: "renaming the temporary file to it", source: e.error }),
+            Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => {
+                Err(Error::Exists { path: self.path })
+            }
+            Err(e) => Err(Error::Io {
+                path: self.path,
+                doing: "renaming the temporary file to it",
+                source: e.error,
+            }),
         }
     }
 }

@@ -1,0 +1,228 @@
+//! SmolLM2-135M-Instruct, a published model, held against what llama.cpp makes of it (`tests/golden`).
+//!
+//! The model comes by its package (`xtask/real_model.py`). Texts that the project may not carry are read from
+//! `--shared`; where they are absent this says so and checks what needs none.
+
+use clap::Args;
+use serde_json::Value as Json;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Flags of `cargo xtask real`.
+#[derive(Args)]
+pub struct Real {
+    /// Folder that holds data/text/wikitext2 and the Korean texts
+    #[arg(long)]
+    shared: Option<PathBuf>,
+    /// Where the model is kept
+    #[arg(long, default_value = "target/real")]
+    models: PathBuf,
+    /// Python with the packages gguf and numpy
+    #[arg(long, default_value = "python3")]
+    python: PathBuf,
+}
+
+struct Check<'a> {
+    root: &'a Path,
+    models: PathBuf,
+    faults: Vec<String>,
+}
+
+impl Check<'_> {
+    fn expect(&mut self, what: &str, holds: bool, detail: &str) {
+        println!("{} {what}: {detail}", if holds { "ok  " } else { "FAIL" });
+        if !holds {
+            self.faults.push(format!("{what}: {detail}"));
+        }
+    }
+
+    fn golden(&self, name: &str) -> Json {
+        let bytes = std::fs::read(self.root.join("tests/golden").join(name)).unwrap_or_default();
+        serde_json::from_slice(&bytes).unwrap_or_default()
+    }
+
+    fn kvant(&self, arguments: &[&str], input: &str) -> Option<String> {
+        let program = self.root.join("target/release/kvant");
+        let mut child = Command::new(program)
+            .args(arguments)
+            .current_dir(self.root)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .ok()?;
+        child.stdin.take()?.write_all(input.as_bytes()).ok()?;
+        let output = child.wait_with_output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn json(&self, arguments: &[&str]) -> Json {
+        self.kvant(arguments, "").and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+    }
+
+    fn model(&self, name: &str) -> String {
+        self.models.join(name).to_string_lossy().into_owned()
+    }
+}
+
+/// Runs every check; the faults, in words.
+pub fn run(root: &Path, arguments: &Real) -> Vec<String> {
+    let models = root.join(&arguments.models);
+    let fetched = Command::new(&arguments.python).arg(root.join("xtask/real_model.py")).arg(&models).status();
+    if !fetched.is_ok_and(|s| s.success()) {
+        return vec!["the model could not be fetched: xtask/real_model.py failed".into()];
+    }
+    let mut check = Check { root, models, faults: Vec::new() };
+    strings(&mut check);
+    chat(&mut check);
+    quantized(&mut check);
+    match &arguments.shared {
+        None => println!("--   no --shared: whole texts and perplexity are not checked"),
+        Some(shared) => {
+            let texts = root.join(shared).join("data/text");
+            digests(&mut check, &texts);
+            perplexity(&mut check, &texts);
+        }
+    }
+    check.faults
+}
+
+/// llama.cpp's ids of the project's own strings.
+fn strings(check: &mut Check) {
+    let (strings, golden) = (check.golden("tokens/strings.json"), check.golden("tokens/smollm2.json"));
+    let model = check.model("smollm2-135m-f16.gguf");
+    let (mut same, mut all) = (0, 0);
+    for (pair, expected) in
+        strings.as_array().into_iter().flatten().zip(golden["plain"].as_array().into_iter().flatten())
+    {
+        let text = pair[1].as_str().unwrap_or_default();
+        if text.contains('\0') {
+            continue;
+        }
+        all += 1;
+        let found = check.json(&["tokenize", &model, "--no-special", "--json", "--", text]);
+        same += usize::from(&found["ids"] == expected);
+    }
+    check.expect("ids of own strings", all > 50 && same == all, &format!("{same} of {all}"));
+}
+
+/// llama.cpp's ids of whole texts, by digest.
+fn digests(check: &mut Check, texts: &Path) {
+    let golden = check.golden("tokens/texts.json");
+    let model = check.model("smollm2-135m-f16.gguf");
+    for (name, expected) in golden["smollm2"].as_object().into_iter().flatten() {
+        let file = texts.join(name);
+        if !file.exists() {
+            println!("--   {name} is not there");
+            continue;
+        }
+        let found =
+            check.json(&["tokenize", &model, "--no-special", "--json", "--file", &file.to_string_lossy()]);
+        let ids = found["ids"].as_array().cloned().unwrap_or_default();
+        let bytes: Vec<u8> =
+            ids.iter().flat_map(|id| (id.as_u64().unwrap_or(0) as u32).to_le_bytes()).collect();
+        let digest = sha256(&bytes);
+        let holds = expected["sha256"].as_str() == Some(&digest);
+        check.expect(&format!("ids of {name}"), holds, &format!("{} tokens", ids.len()));
+    }
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    sha2::Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn perplexity(check: &mut Check, texts: &Path) {
+    let text = texts.join("wikitext2/wiki.test.raw").to_string_lossy().into_owned();
+    for (name, expected) in [("smollm2-135m-f16.gguf", 31.925), ("smollm2-135m-instruct-q4_1.gguf", 23.723)] {
+        let model = check.model(name);
+        let found = check.json(&["eval", &model, "--text", &text, "--chunks", "8", "--json"]);
+        let ppl = found["ppl"].as_f64().unwrap_or(f64::NAN);
+        let holds = (ppl / expected - 1.0).abs() <= 0.005;
+        check.expect(
+            &format!("perplexity of {name}"),
+            holds,
+            &format!("{ppl:.3}, llama-perplexity {expected}"),
+        );
+    }
+    let reference = check.model("smollm2-135m-f16.gguf");
+    // KL divergence of llama.cpp's own files, expanded to f16, by llama-perplexity (tests/golden/perplexity.json).
+    for (format, expected, bound) in
+        [("q4_0", 0.38126, 0.02), ("q4_k_m", 0.07066, 0.02), ("q8_0", 0.001675, 0.05)]
+    {
+        let model = check.model(&format!("quantized-{format}.gguf"));
+        let found = check.json(&[
+            "eval",
+            &model,
+            "--reference",
+            &reference,
+            "--text",
+            &text,
+            "--chunks",
+            "8",
+            "--json",
+        ]);
+        let kld = found["kld_mean"].as_f64().unwrap_or(f64::NAN);
+        let holds = (kld / expected - 1.0).abs() <= bound;
+        check.expect(
+            &format!("mean KLD of {format}"),
+            holds,
+            &format!("{kld:.6}, llama-perplexity {expected}"),
+        );
+    }
+}
+
+fn chat(check: &mut Check) {
+    let golden = check.golden("chat.json");
+    for name in ["smollm2-135m-instruct-q4_1.gguf", "smollm2-135m-f16.gguf"] {
+        let expected =
+            golden["models"][name]["exact"]["text"].as_str().unwrap_or("no golden answer").to_owned();
+        let model = check.model(name);
+        let arguments = ["chat", &model, "--temp", "0", "--repeat-penalty", "1", "-n", "64"];
+        let found = check.kvant(&arguments, "What is the capital of France?\n").unwrap_or_default();
+        check.expect(&format!("answer of {name}"), found.trim() == expected.trim(), found.trim());
+    }
+}
+
+/// Formats whose encoder gives llama-quantize's bytes.
+const EXACT: &[&str] = &["q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl"];
+
+/// Types of every tensor as llama-quantize's, and bytes where the encoder promises them.
+fn quantized(check: &mut Check) {
+    let golden = check.golden("quantize/smollm2.json");
+    let reference = check.model("smollm2-135m-f16.gguf");
+    let mixes = [
+        "q4_0", "q8_0", "q4_1", "q5_0", "q5_1", "q4_k_s", "q4_k_m", "q5_k_s", "q5_k_m", "q6_k", "iq4_nl",
+        "iq4_xs",
+    ];
+    for format in mixes {
+        let output = check.model(&format!("quantized-{format}.gguf"));
+        let made =
+            check.json(&["quantize", &reference, "-o", &output, "--format", format, "--force", "--json"]);
+        let Ok(file) = kvant::io::open(Path::new(&output), &kvant::io::Limits::default()) else {
+            check.expect(&format!("types of {format}"), false, "the file does not open");
+            continue;
+        };
+        let (mut types, mut all, mut exact, mut promised) = (0, 0, 0, 0);
+        let recorded = &golden["files"][format];
+        for (index, entry) in golden["tensors"].as_array().into_iter().flatten().enumerate() {
+            let expected = recorded["types"][index].as_str().unwrap_or_default();
+            let Ok(tensor) = file.tensor(entry[0].as_str().unwrap_or_default()) else { continue };
+            let found = tensor.format().name();
+            types += usize::from(found == expected);
+            all += 1;
+            if EXACT.contains(&found) {
+                promised += 1;
+                let digest = recorded["sha256"][index].as_str().unwrap_or("none");
+                exact += usize::from(sha256(tensor.bytes()).starts_with(digest));
+            }
+        }
+        let detail = format!("{types} of {all} tensors, {} bits a weight", made["bpw"]);
+        check.expect(&format!("types of {format}"), all > 200 && types == all, &detail);
+        check.expect(
+            &format!("bytes of {format}"),
+            exact == promised,
+            &format!("{exact} of {promised} tensors"),
+        );
+    }
+}
