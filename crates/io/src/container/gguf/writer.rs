@@ -32,7 +32,7 @@ impl GgufWriter {
         if !force && path.exists() {
             return Err(Error::Exists { path: path.into() });
         }
-        let (header, planned, file_bytes) = layout(path, plan)?;
+        let Layout { header, planned, file_bytes } = layout(path, plan)?;
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let mut file = tempfile::Builder::new()
@@ -60,8 +60,14 @@ fn write_error(path: &Path, source: io::Error, needed: u64) -> Error {
     }
 }
 
-/// The header's bytes, every tensor's place, and the whole file's length.
-fn layout(path: &Path, plan: &Plan) -> Result<(Vec<u8>, HashMap<String, Planned>, u64), Error> {
+/// A file before its data.
+struct Layout {
+    header: Vec<u8>,
+    planned: HashMap<String, Planned>,
+    file_bytes: u64,
+}
+
+fn layout(path: &Path, plan: &Plan) -> Result<Layout, Error> {
     let mut header = Vec::new();
     header.extend_from_slice(MAGIC);
     header.extend_from_slice(&3u32.to_le_bytes());
@@ -107,7 +113,7 @@ fn layout(path: &Path, plan: &Plan) -> Result<(Vec<u8>, HashMap<String, Planned>
     for place in planned.values_mut() {
         place.offset += data_start;
     }
-    Ok((header, planned, data_start + offset))
+    Ok(Layout { header, planned, file_bytes: data_start + offset })
 }
 
 fn put_string(out: &mut Vec<u8>, text: &str) {
