@@ -26,7 +26,7 @@ pub fn run(root: &Path) -> Vec<String> {
         let text = std::fs::read_to_string(&manifest).unwrap_or_default();
         for line in text.lines().filter_map(|l| l.strip_prefix("kvant-")) {
             let used = line.split(['.', ' ', '=']).next().unwrap_or_default();
-            if !allowed.contains(&used) && !(*name == "cli" && used == "cli") {
+            if !allowed.contains(&used) {
                 faults.push(format!("{}: may not use kvant-{used}", manifest.display()));
             }
         }

@@ -223,7 +223,7 @@ fn write(
     });
     let plan = Plan { metadata, tensors: planned.collect() };
     let mut sink = kvant_io::create(output, &plan, force)?;
-    let total: u64 = assignments.iter().map(|a| input_bytes(a)).sum();
+    let total: u64 = assignments.iter().map(input_bytes).sum();
     let (mut done, mut bytes_out, mut elements) = (0, 0, 0usize);
     let mut tensors = Vec::with_capacity(assignments.len());
     for assignment in assignments {

@@ -19,7 +19,8 @@ pub(super) const SPACE: &str = "\u{2581}";
 pub(super) struct SentencePiece {
     ids: HashMap<String, u32>,
     scores: Vec<f32>,
-    bytes: [Option<u32>; 256],
+    /// Token of each byte.
+    bytes: Vec<Option<u32>>,
     unknown: Option<u32>,
 }
 
@@ -69,7 +70,7 @@ impl SentencePiece {
     pub fn new(vocabulary: &Vocabulary) -> Self {
         let ids: HashMap<String, u32> =
             by_text(vocabulary).into_iter().map(|(t, id)| (t.to_owned(), id)).collect();
-        let mut bytes = [None; 256];
+        let mut bytes = vec![None; 256];
         for (b, slot) in bytes.iter_mut().enumerate() {
             *slot = ids.get(&format!("<0x{b:02X}>")).copied();
         }
