@@ -38,7 +38,7 @@ pub struct Card {
 }
 
 impl Card {
-    /// JSON of at most [`CARD_LIMIT_BYTES`]; warnings that don't fit are counted in the last one.
+    /// JSON of at most 16 KiB; warnings that don't fit are counted in the last one.
     pub fn to_json(&self) -> String {
         let mut card = self.clone();
         let mut dropped = 0;
