@@ -36,25 +36,29 @@ impl Levels {
         }
     }
 
-    /// The code whose level lies nearest to `x`, the lower one on a tie; 0 for NaN.
+    /// The code whose level lies nearest to `x`: of two as near the lower level, of two codes for one level the
+    /// lower code; 0 for NaN.
     pub fn nearest(&self, x: f32) -> u8 {
-        match self {
+        match *self {
             Self::Linear { count, offset } => {
-                // Half-way rounds down, so that the tie rule is the same as for tables.
-                let code = (x + f32::from(*offset) - 0.5).ceil();
-                code.clamp(0.0, f32::from(count - 1)) as u8
+                // Half-way rounds down, so that the tie rule is the same as for tables. A call of `ceil` would be
+                // slower than the rest of it.
+                let code = (x + f32::from(offset) - 0.5).clamp(0.0, f32::from(count - 1));
+                let below = code as i32;
+                (below + i32::from((below as f32) < code)) as u8
             }
             Self::Table(table) => {
-                let mut best = (0, f32::INFINITY);
-                let mut order: Vec<usize> = (0..table.len()).collect();
-                order.sort_by_key(|&i| table[i]);
-                for i in order {
-                    let distance = (x - f32::from(table[i])).abs();
-                    if distance < best.1 {
-                        best = (i, distance);
+                // Levels fit `i8`, and so far outside distances would no longer tell them apart.
+                let x = x.clamp(-129.0, 128.0);
+                let (mut nearest, mut distance, mut level) = (0, f32::INFINITY, f32::INFINITY);
+                for (code, &l) in table.iter().enumerate() {
+                    let l = f32::from(l);
+                    let d = (x - l).abs();
+                    if d < distance || d == distance && l < level {
+                        (nearest, distance, level) = (code as u8, d, l);
                     }
                 }
-                best.0 as u8
+                nearest
             }
         }
     }

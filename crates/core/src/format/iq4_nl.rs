@@ -2,20 +2,20 @@
 //!
 //! ```text
 //! byte 0..2   d    f16
-//! byte 2..18  qs   code j in the low half of qs[j], code j + 16 in the high half     x[j] = d · LEVELS[code]
+//! byte 2..18  qs   code j in the low half of qs[j], code j + 16 in the high half     x[j] = d · level(code)
 //! ```
 //!
-//! Source: `block_iq4_nl`, `quantize_row_iq4_nl_impl`, `kvalues_iq4nl`.
+//! Source: `block_iq4_nl`, `dequantize_row_iq4_nl`, `quantize_iq4_nl`; levels and search are in `iq4`. Squared error
+//! is weighted by x², with importance by importance · sqrt(2 · mean square of the block + x²). Left out: the quicker
+//! `quantize_row_iq4_nl_ref`, which files are not written with.
 
-use super::{Block, Format, Grid, Part, array, f16_at, halves, put_f16, search, stored_f16};
+use super::fit::Group;
+use super::lanes::{Lanes, Run, gather, runs, scatter};
+use super::{Block, Format, Grid, Part, f16_at, halves, iq4, put_f16, search, stored_f16};
 use crate::{Codes, Levels};
 
 /// `iq4_nl`.
 pub struct Iq4Nl;
-
-/// The levels, ascending; `iq4_xs` shares them.
-pub(super) static LEVELS: [i8; 16] =
-    [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 impl Format for Iq4Nl {
     fn name(&self) -> &'static str {
@@ -32,16 +32,26 @@ impl Format for Iq4Nl {
             let mut codes = [0; 32];
             halves::unpack(&block[2..], &mut codes);
             for (x, code) in out.iter_mut().zip(codes) {
-                *x = d * f32::from(LEVELS[usize::from(code)]);
+                *x = d * iq4::VALUES[usize::from(code)];
             }
         }
     }
 
     fn encode(&self, rows: &[f32], importance: Option<&[f32]>, dst: &mut [u8]) {
-        for (index, (block, x)) in super::blocks_mut::<18, 32>(dst, rows).enumerate() {
-            let d = scale(x, super::importance_at(importance, index * 32, 32));
-            put_f16(block, 0, d);
-            halves::pack(&codes(x, d), &mut block[2..]);
+        let Some(importance) = importance else {
+            assert!(rows.len().is_multiple_of(32) && dst.len() == rows.len() / 32 * 18, "whole blocks");
+            let runs = rows.chunks(256).zip(dst.chunks_mut(8 * 18));
+            for (x, blocks) in runs {
+                let turned = gather(x);
+                encode_run(&turned, &turned.map(|x| x * x), blocks.as_chunks_mut().0);
+            }
+            return;
+        };
+        for Run { x, importance, blocks, .. } in runs::<18, 32>(rows, importance, dst) {
+            let turned = gather::<32>(x);
+            let squares = turned.iter().fold(Lanes::ZERO, |sum, &x| sum + x * x);
+            let spread = squares * Lanes::all(2.0 / 32.0);
+            encode_run(&turned, &search::weights(&turned, &gather(importance), spread), blocks);
         }
     }
 
@@ -50,20 +60,21 @@ impl Format for Iq4Nl {
     }
 }
 
-fn scale(x: &[f32; 32], importance: Option<&[f32]>) -> f32 {
-    let weights = search::weights(x, importance, 2.0 * search::mean_square(x), |x| x * x);
-    search::table(&LEVELS, x, &weights)
-}
-
-/// The nearest codes under the scale as found (upstream does not round against the stored one here).
-fn codes(x: &[f32; 32], d: f32) -> [u8; 32] {
-    let inverse = if d != 0.0 { 1.0 / d } else { 0.0 };
-    std::array::from_fn(|j| search::nearest_in(&LEVELS, inverse * x[j]))
+/// Encodes up to eight blocks.
+fn encode_run(x: &[Lanes; 32], weights: &[Lanes; 32], blocks: &mut [[u8; 18]]) {
+    let scales = iq4::scales(x, weights).0;
+    // Upstream does not round against the stored scale here.
+    let inverses = Lanes(scales.map(|scale| if scale != 0.0 { 1.0 / scale } else { 0.0 }));
+    let codes = scatter(x.map(|x| Lanes((inverses * x).0.map(|x| f32::from(iq4::nearest(x))))));
+    for ((block, scale), codes) in blocks.iter_mut().zip(scales).zip(codes) {
+        put_f16(block, 0, scale);
+        halves::pack(&codes, &mut block[2..]);
+    }
 }
 
 impl Grid for Iq4Nl {
     fn levels(&self) -> Levels {
-        Levels::Table(&LEVELS)
+        iq4::LEVELS
     }
 
     fn unpack(&self, block: &[u8], codes: &mut Codes) {
@@ -78,7 +89,7 @@ impl Grid for Iq4Nl {
     }
 
     fn fit(&self, x: &[f32], importance: Option<&[f32]>, _part: Part, codes: &mut Codes) {
-        codes.d = stored_f16(scale(array(x), importance));
+        codes.d = stored_f16(iq4::fit(&Group::new(x, importance)));
         codes.scales[0] = 1;
     }
 }

@@ -1,17 +1,18 @@
-//! `iq4_xs`: 256 codes of `iq4_nl`'s table in eight groups of 32 under signed 6-bit scales.
+//! `iq4_xs`: 256 codes of `iq4_nl`'s levels in eight groups of 32 under signed 6-bit scales.
 //!
 //! ```text
 //! byte 0..2    d         f16
 //! byte 2..4    scales_h  u16, bits 2g..2g+2 are the high 2 bits of group g's scale
 //! byte 4..8    scales_l  low 4 bits: group 2i in the low half of byte i, group 2i + 1 in the high half
-//! byte 8..136  qs        16 bytes a group: code j low, code j + 16 high     x = d · (scale − 32) · LEVELS[code]
+//! byte 8..136  qs        16 bytes a group: code j low, code j + 16 high     x = d · (scale − 32) · level(code)
 //! ```
 //!
-//! Source: `block_iq4_xs`, `quantize_row_iq4_nl_impl`.
+//! Source: `block_iq4_xs`, `dequantize_row_iq4_xs`, `quantize_iq4_xs`; levels and search are in `iq4`. Squared error is
+//! weighted by x², with importance by importance · sqrt(2 · mean square of the block + x²).
 
-use super::iq4_nl::LEVELS;
-use super::search::{nearest_in, nearest_int};
-use super::{Block, Format, Grid, Part, array, f16_at, halves, put_f16, search, stored_f16};
+use super::fit::Group;
+use super::lanes::{Lanes, gather};
+use super::{Block, Format, Grid, Part, f16_at, halves, iq4, put_f16, search, stored_f16};
 use crate::{Codes, Levels};
 
 /// `iq4_xs`.
@@ -34,7 +35,7 @@ impl Format for Iq4Xs {
                 let mut codes = [0; 32];
                 halves::unpack(&block[8 + 16 * group..], &mut codes);
                 for (x, code) in out.iter_mut().zip(codes) {
-                    *x = scale * f32::from(LEVELS[usize::from(code)]);
+                    *x = scale * iq4::VALUES[usize::from(code)];
                 }
             }
         }
@@ -68,36 +69,32 @@ fn put_scales(scales: impl Iterator<Item = i16>, block: &mut [u8]) {
     block[2..4].copy_from_slice(&high.to_le_bytes());
 }
 
-fn group(x: &[f32; 32], importance: Option<&[f32]>, mean_square: f32) -> f32 {
-    search::table(&LEVELS, x, &search::weights(x, importance, mean_square, |x| x * x))
-}
-
-fn groups(x: &[f32; 256], importance: Option<&[f32]>) -> [f32; 8] {
-    let mean_square = 2.0 * search::mean_square(x);
-    std::array::from_fn(|j| {
-        group(array(&x[32 * j..][..32]), importance.map(|i| &i[32 * j..][..32]), mean_square)
-    })
-}
-
 fn encode_block(x: &[f32; 256], importance: Option<&[f32]>, block: &mut [u8; 136]) {
-    let scales = groups(x, importance);
-    // Upstream searches codes under the scale before it is stored as f16.
+    let turned = gather::<32>(x);
+    let weights = match importance {
+        None => turned.map(|x| x * x),
+        Some(importance) => {
+            let spread = Lanes::all(search::sum_of_squares(x) * (2.0 / 256.0));
+            search::weights(&turned, &gather(importance), spread)
+        }
+    };
+    let scales = iq4::scales(&turned, &weights).0;
+    // Upstream chooses codes under the scale before it is stored as f16.
     let d = -search::extreme(&scales) / 32.0;
     put_f16(block, 0, d);
     let inverse = if d != 0.0 { 1.0 / d } else { 0.0 };
-    let stored = scales.map(|scale| nearest_int(inverse * scale).clamp(-32, 31) as i16);
+    let stored = scales.map(|scale| search::nearest(inverse * scale).clamp(-32.0, 31.0) as i16);
     put_scales(stored.into_iter(), block);
-    for (j, &scale) in stored.iter().enumerate() {
+    for (j, (scale, x)) in stored.into_iter().zip(x.as_chunks::<32>().0).enumerate() {
         let scale = d * f32::from(scale);
         let inverse = if scale != 0.0 { 1.0 / scale } else { 0.0 };
-        let codes: [u8; 32] = std::array::from_fn(|i| nearest_in(&LEVELS, inverse * x[32 * j + i]));
-        halves::pack(&codes, &mut block[8 + 16 * j..]);
+        halves::pack(&x.map(|x| iq4::nearest(inverse * x)), &mut block[8 + 16 * j..]);
     }
 }
 
 impl Grid for Iq4Xs {
     fn levels(&self) -> Levels {
-        Levels::Table(&LEVELS)
+        iq4::LEVELS
     }
 
     fn unpack(&self, block: &[u8], codes: &mut Codes) {
@@ -118,11 +115,17 @@ impl Grid for Iq4Xs {
 
     fn fit(&self, x: &[f32], importance: Option<&[f32]>, part: Part, codes: &mut Codes) {
         match part {
-            Part::Block => codes.d = stored_f16(-search::extreme(&groups(array(x), importance)) / 32.0),
+            Part::Block => {
+                let mut scales = [0.0; 8];
+                for (scale, group) in scales.iter_mut().zip(Group::all(x, importance)) {
+                    *scale = iq4::fit(&group);
+                }
+                // The largest scale stands at −32, the end that reaches further.
+                codes.d = stored_f16(search::extreme(&scales) / -32.0);
+            }
             Part::Group(j) => {
-                let scale = group(array(x), importance, 2.0 * search::mean_square(x));
-                let stored = if codes.d != 0.0 { nearest_int(scale / codes.d).clamp(-32, 31) } else { 0 };
-                codes.scales[j] = stored as i16;
+                let group = Group::new(x, importance);
+                codes.scales[j] = group.stored_scale(iq4::fit(&group), codes.d, -32, 31, iq4::level);
             }
         }
     }

@@ -3,11 +3,15 @@
 //! A format is upstream's (llama.cpp's `ggml-common.h` for the quantized ones): same bits, same name. To add one,
 //! write its file and its line in [`FORMATS`]; the test suites loop over the registry.
 
+mod fit;
 mod float;
 mod halves;
+mod iq4;
 mod iq4_nl;
 mod iq4_xs;
+mod k_affine;
 mod k_scales;
+mod lanes;
 mod mxfp4;
 mod q4_0;
 mod q4_1;
@@ -81,7 +85,8 @@ pub trait Format: Send + Sync + 'static {
 /// Which stored scales a [`Grid::fit`] chooses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// The block's own scales `d` and `dmin`, from all its elements (and nothing else changes).
+    /// The block's own scales `d` and `dmin`, from all its elements (and nothing else changes). Where the format has
+    /// one group a block, the same as that group.
     Block,
     /// Integer scale and min of one group, from its elements, under the block's `d` and `dmin`. Where the format
     /// has one group a block, this chooses `d` and `dmin` themselves.
@@ -99,9 +104,15 @@ pub trait Grid {
     /// Closes one block: the inverse of [`Grid::unpack`].
     fn pack(&self, codes: &Codes, block: &mut [u8]);
 
-    /// Chooses stored scales for the values `x` of `part` (a whole block's or one group's elements), weighted by
-    /// `importance` of the same length, into `codes`.
+    /// Chooses stored scales for the values `x` of `part` (a whole block's or one group's elements) into `codes`, so
+    /// that squared errors weighted by `importance` of the same length, uniformly where there is none, are small.
+    /// Codes stay as they are. A block or group whose scale does not fit the stored type gets an infinite one.
     fn fit(&self, x: &[f32], importance: Option<&[f32]>, part: Part, codes: &mut Codes);
+
+    /// What is left of a block's `d` or `dmin` once it is stored; `codes.d` has to be such a number.
+    fn stored(&self, d: f32) -> f32 {
+        stored_f16(d)
+    }
 
     /// Chooses the code of element `at` nearest to `x` under the scales in `codes`, and returns the stored value.
     fn round(&self, codes: &mut Codes, at: usize, x: f32) -> f32 {

@@ -8,7 +8,9 @@
 //! The levels are doubled to be integers, and the scale halved. Source: `block_mxfp4`, `quantize_row_mxfp4_ref`;
 //! OCP Microscaling Formats 1.0 §5.2. Importance changes nothing: upstream has no search here.
 
-use super::{Block, Format, Grid, Part, array, halves};
+use super::fit::{Group, least};
+use super::lanes::Lanes;
+use super::{Block, Format, Grid, Part, array, halves, search};
 use crate::{Codes, Levels};
 
 /// `mxfp4`.
@@ -41,9 +43,8 @@ impl Format for Mxfp4 {
         for (block, x) in super::blocks_mut::<17, 32>(dst, rows) {
             let e = exponent(x);
             let d = scale(e);
-            let codes: [u8; 32] = std::array::from_fn(|j| nearest(x[j], d));
             block[0] = e;
-            halves::pack(&codes, &mut block[1..]);
+            halves::pack(&nearest(x, d), &mut block[1..]);
         }
     }
 
@@ -61,22 +62,34 @@ fn scale(e: u8) -> f32 {
     }
 }
 
-/// The exponent under which the largest magnitude is at most 2 binary digits above 1.
+/// The exponent under which the largest magnitude lies in 4 to 8.
 fn exponent(x: &[f32; 32]) -> u8 {
-    let magnitude = super::search::extreme(x).abs();
-    if magnitude > 0.0 { (magnitude.log2().floor() - 2.0 + 127.0) as u8 } else { 0 }
+    let magnitude = search::extreme(x).abs();
+    // Upstream's f32 logarithm reaches the next whole number just below a power of two, and so does this rounded one.
+    let log = f64::from(magnitude).log2() as f32;
+    if magnitude > 0.0 { (log.floor() - 2.0 + 127.0) as u8 } else { 0 }
 }
 
-/// The first code whose value lies nearest.
-fn nearest(x: f32, d: f32) -> u8 {
-    let mut best = (0, (f32::from(LEVELS[0]) * d - x).abs());
-    for (code, &level) in LEVELS.iter().enumerate().skip(1) {
-        let distance = (f32::from(level) * d - x).abs();
-        if distance < best.1 {
-            best = (code as u8, distance);
-        }
-    }
-    best.0
+/// Where the magnitude of the nearest level changes, the lower one on a tie.
+const MIDPOINTS: [f32; 7] = [0.5, 1.5, 2.5, 3.5, 5.0, 7.0, 10.0];
+
+/// The nearest codes, the smaller magnitude on a tie. Midpoints are exact under a power of two.
+fn nearest(x: &[f32; 32], d: f32) -> [u8; 32] {
+    let midpoints = MIDPOINTS.map(|m| m * d);
+    x.map(|x| {
+        let magnitude = midpoints.iter().map(|&m| u8::from(x.abs() > m)).sum::<u8>();
+        magnitude | u8::from(x < -midpoints[0]) << 3
+    })
+}
+
+/// The level nearest to `x` in each lane.
+fn level(x: Lanes) -> Lanes {
+    const STEPS: [f32; 7] = [1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 4.0];
+    let steps = MIDPOINTS.iter().zip(STEPS);
+    let magnitude = steps.fold(Lanes::ZERO, |sum, (&midpoint, step)| {
+        sum + x.abs().greater(Lanes::all(midpoint)).select(Lanes::all(step), Lanes::ZERO)
+    });
+    x.less(Lanes::ZERO).select(-magnitude, magnitude)
 }
 
 impl Grid for Mxfp4 {
@@ -99,8 +112,17 @@ impl Grid for Mxfp4 {
         halves::pack(&codes.codes, &mut block[1..]);
     }
 
-    fn fit(&self, x: &[f32], _importance: Option<&[f32]>, _part: Part, codes: &mut Codes) {
-        codes.d = scale(exponent(array(x)));
+    fn fit(&self, x: &[f32], importance: Option<&[f32]>, _part: Part, codes: &mut Codes) {
+        let group = Group::<32>::new(x, importance);
+        let first = exponent(array(x)).saturating_sub(3);
+        let candidates: [u8; 8] = std::array::from_fn(|i| first.saturating_add(i as u8));
+        codes.d = scale(candidates[least(&group.error(Lanes(candidates.map(scale)), level), 3)]);
         codes.scales[0] = 1;
+    }
+
+    fn stored(&self, d: f32) -> f32 {
+        // Between two powers of two the border is their middle.
+        let e = (1..=255).find(|&e| d < 1.5 * scale(e - 1)).map_or(255, |e| e - 1);
+        scale(e)
     }
 }

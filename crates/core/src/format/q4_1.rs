@@ -6,17 +6,17 @@
 //! byte 4..20  qs   code j in the low half of qs[j], code j + 16 in the high half     x[j] = d · code + m
 //! ```
 //!
-//! Source: `block_q4_1`, `quantize_row_q4_1_ref`; with importance, a weighted search over scales and minima. As
-//! [`Codes`], `dmin` is `−m` and the group's min 1.
+//! Source: `block_q4_1`, `quantize_row_q4_1_ref`; with importance `quantize_row_q4_1_impl`, squared error weighted by
+//! importance · sqrt(mean square of the row + x²), where m is never above 0. As [`Codes`], `dmin` is `−m` and the
+//! group's min 1.
 
+use super::fit::Group;
+use super::lanes::{Lanes, Run, gather, runs, scatter};
 use super::{Block, Format, Grid, Part, array, f16_at, halves, put_f16, search, stored_f16};
 use crate::{Codes, Levels};
 
 /// `q4_1`.
 pub struct Q4_1;
-
-/// Upstream's ladder for its search with importance.
-const LADDER: search::Ladder = search::Ladder { first: -0.9, step: 0.05, count: 36 };
 
 impl Format for Q4_1 {
     fn name(&self) -> &'static str {
@@ -38,14 +38,21 @@ impl Format for Q4_1 {
     }
 
     fn encode(&self, rows: &[f32], importance: Option<&[f32]>, dst: &mut [u8]) {
-        for (index, (block, x)) in super::blocks_mut::<20, 32>(dst, rows).enumerate() {
-            let (d, min) = scale_and_minimum(x, super::importance_at(importance, index * 32, 32));
-            let inverse = if d != 0.0 { 1.0 / d } else { 0.0 };
-            let codes: [u8; 32] =
-                std::array::from_fn(|j| (((x[j] - min) * inverse + 0.5) as i32).clamp(0, 15) as u8);
-            put_f16(block, 0, d);
-            put_f16(block, 2, min);
-            close(&codes, block);
+        let Some(importance) = importance else {
+            return encode_by_range(rows, dst);
+        };
+        for Run { x, importance, blocks, row } in runs::<20, 32>(rows, importance, dst) {
+            let turned = gather::<32>(x);
+            let spread = Lanes::all(search::sum_of_squares(row) / row.len() as f32);
+            let weights = search::weights(&turned, &gather(importance), spread);
+            let found = search::affine(15.0, &turned, &weights, search::WITH_IMPORTANCE);
+            let codes = scatter(turned.map(|x| found.code(x)));
+            let scales = found.scale.0.into_iter().zip(found.least.0);
+            for ((block, (scale, least)), codes) in blocks.iter_mut().zip(scales).zip(codes) {
+                put_f16(block, 0, scale);
+                put_f16(block, 2, least);
+                close(&codes, block);
+            }
         }
     }
 
@@ -54,18 +61,17 @@ impl Format for Q4_1 {
     }
 }
 
-/// Scale and smallest value of one block: its range, or a weighted search where importance is known.
-fn scale_and_minimum(x: &[f32; 32], importance: Option<&[f32]>) -> (f32, f32) {
-    match importance {
-        None => {
-            let (min, max) = search::range(x);
-            ((max - min) / 15.0, min)
-        }
-        Some(_) => {
-            let weights = search::weights(x, importance, search::mean_square(x), |x| x * x);
-            let (scale, minimum) = search::affine(15, x, &weights, LADDER);
-            (scale, -minimum)
-        }
+/// Without importance the codes span the block's range.
+fn encode_by_range(rows: &[f32], dst: &mut [u8]) {
+    for (block, x) in super::blocks_mut::<20, 32>(dst, rows) {
+        let (min, max) = search::range(x);
+        let d = (max - min) / 15.0;
+        let inverse = if d != 0.0 { 1.0 / d } else { 0.0 };
+        // Upstream truncates after adding a half, which is not rounding ties to even.
+        let codes = x.map(|x| (((x - min) * inverse + 0.5) as i32).clamp(0, 15) as u8);
+        put_f16(block, 0, d);
+        put_f16(block, 2, min);
+        close(&codes, block);
     }
 }
 
@@ -97,8 +103,8 @@ impl Grid for Q4_1 {
     }
 
     fn fit(&self, x: &[f32], importance: Option<&[f32]>, _part: Part, codes: &mut Codes) {
-        let (d, min) = scale_and_minimum(array(x), importance);
-        (codes.d, codes.dmin) = (stored_f16(d), -stored_f16(min));
+        let (scale, least) = Group::<32>::new(x, importance).affine(15.0, true);
+        (codes.d, codes.dmin) = (stored_f16(scale), -stored_f16(least));
         (codes.scales[0], codes.mins[0]) = (1, 1);
     }
 }

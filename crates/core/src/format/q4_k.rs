@@ -5,16 +5,18 @@
 //! byte 16..144  qs   for each 64 codes 32 bytes: code j low, code j + 32 high   x = d·scale·code − dmin·min
 //! ```
 //!
-//! Source: `block_q4_K`, `quantize_row_q4_K_ref`.
+//! Source: `block_q4_K`, `dequantize_row_q4_K`; encoding is in `k_affine`.
 
+use super::k_affine::Kind;
+use super::k_scales::{self, Scales};
 use super::search::Ladder;
-use super::{Block, Format, Grid, Part, f16_at, k_scales};
+use super::{Block, Format, Grid, Part};
 use crate::{Codes, Levels};
 
 /// `q4_k`.
 pub struct Q4K;
 
-const LADDER: Ladder = Ladder { first: -1.0, step: 0.1, count: 20 };
+const KIND: Kind = Kind { levels: 15.0, ladder: Ladder { first: -1.0, step: 0.1, last: 20 } };
 
 impl Format for Q4K {
     fn name(&self) -> &'static str {
@@ -27,28 +29,24 @@ impl Format for Q4K {
 
     fn decode(&self, src: &[u8], dst: &mut [f32]) {
         for (block, out) in super::blocks::<144, 256>(src, dst) {
-            let (d, dmin) = (f16_at(block, 0), f16_at(block, 2));
-            let groups = k_scales::unpack(block);
-            for (pair, (out, bytes)) in
-                out.as_chunks_mut::<64>().0.iter_mut().zip(block[16..].as_chunks::<32>().0).enumerate()
-            {
-                for (half, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-                    let (scale, min) = groups[2 * pair + half];
-                    let (scale, min) = (d * f32::from(scale), dmin * f32::from(min));
-                    for (x, byte) in out.iter_mut().zip(bytes) {
-                        *x = scale * f32::from(byte >> (4 * half) & 15) - min;
-                    }
+            let scales = Scales::read(block);
+            let bytes = block[16..].as_chunks::<32>().0;
+            for ((pair, out), bytes) in out.as_chunks_mut::<64>().0.iter_mut().enumerate().zip(bytes) {
+                let (low, high) = out.split_at_mut(32);
+                let (scale, min) = scales.group(2 * pair);
+                for (x, byte) in low.iter_mut().zip(bytes) {
+                    *x = scale * f32::from(byte & 15) - min;
+                }
+                let (scale, min) = scales.group(2 * pair + 1);
+                for (x, byte) in high.iter_mut().zip(bytes) {
+                    *x = scale * f32::from(byte >> 4) - min;
                 }
             }
         }
     }
 
     fn encode(&self, rows: &[f32], importance: Option<&[f32]>, dst: &mut [u8]) {
-        for (index, (block, x)) in super::blocks_mut::<144, 256>(dst, rows).enumerate() {
-            let importance = super::importance_at(importance, index * 256, 256);
-            let codes = k_scales::encode(15, x, importance, LADDER, block);
-            close(&codes, block);
-        }
+        KIND.encode::<144>(rows, importance, dst, |codes, block| close(codes, block));
     }
 
     fn grid(&self) -> Option<&dyn Grid> {
@@ -59,7 +57,7 @@ impl Format for Q4K {
 fn close(codes: &[u8], block: &mut [u8]) {
     for (bytes, codes) in block[16..].as_chunks_mut::<32>().0.iter_mut().zip(codes.as_chunks::<64>().0) {
         for (j, byte) in bytes.iter_mut().enumerate() {
-            *byte = codes[j] | codes[j + 32] << 4;
+            *byte = codes[j] & 15 | codes[j + 32] << 4;
         }
     }
 }
@@ -70,7 +68,7 @@ impl Grid for Q4K {
     }
 
     fn unpack(&self, block: &[u8], codes: &mut Codes) {
-        k_scales::open(block, codes);
+        k_scales::unpack(block, codes);
         for (bytes, codes) in block[16..].as_chunks::<32>().0.iter().zip(codes.codes.as_chunks_mut::<64>().0)
         {
             for (j, byte) in bytes.iter().enumerate() {
@@ -80,11 +78,11 @@ impl Grid for Q4K {
     }
 
     fn pack(&self, codes: &Codes, block: &mut [u8]) {
-        k_scales::close(codes, block);
+        k_scales::pack(codes, block);
         close(&codes.codes, block);
     }
 
     fn fit(&self, x: &[f32], importance: Option<&[f32]>, part: Part, codes: &mut Codes) {
-        k_scales::fit(15, x, importance, part, LADDER, codes);
+        KIND.fit(x, importance, part, codes);
     }
 }

@@ -6,8 +6,11 @@
 //! byte 6..22  qs   code j in the low half of qs[j], code j + 16 in the high half     x[j] = d · (code − 16)
 //! ```
 //!
-//! Source: `block_q5_0`, `quantize_row_q5_0_ref`; with importance, a weighted search over scales.
+//! Source: `block_q5_0`, `quantize_row_q5_0_ref`; with importance `quantize_row_q5_0_impl`, squared error weighted by
+//! importance · sqrt(mean square of the row + x²).
 
+use super::fit::{Group, symmetric_level, symmetric_starts};
+use super::lanes::{Lanes, Run, gather, runs, scatter};
 use super::{Block, Format, Grid, Part, array, f16_at, halves, put_f16, search, stored_f16};
 use crate::{Codes, Levels};
 
@@ -34,14 +37,19 @@ impl Format for Q5_0 {
     }
 
     fn encode(&self, rows: &[f32], importance: Option<&[f32]>, dst: &mut [u8]) {
-        for (index, (block, x)) in super::blocks_mut::<22, 32>(dst, rows).enumerate() {
-            let d = scale(x, super::importance_at(importance, index * 32, 32));
-            let inverse = if d != 0.0 { 1.0 / d } else { 0.0 };
-            // Upstream truncates after adding a half, which is not rounding ties to even.
-            let codes: [u8; 32] =
-                std::array::from_fn(|j| ((x[j] * inverse + 16.5) as i32).clamp(0, 31) as u8);
-            put_f16(block, 0, d);
-            close(&codes, block);
+        let Some(importance) = importance else {
+            return encode_by_extreme(rows, dst);
+        };
+        for Run { x, importance, blocks, row } in runs::<22, 32>(rows, importance, dst) {
+            let turned = gather::<32>(x);
+            let spread = Lanes::all(search::sum_of_squares(row) / row.len() as f32);
+            let weights = search::weights(&turned, &gather(importance), spread);
+            let found = search::symmetric(16.0, &turned, &weights);
+            let codes = scatter(turned.map(|x| found.code(x)));
+            for ((block, scale), codes) in blocks.iter_mut().zip(found.scale.0).zip(codes) {
+                put_f16(block, 0, scale);
+                close(&codes, block);
+            }
         }
     }
 
@@ -50,13 +58,15 @@ impl Format for Q5_0 {
     }
 }
 
-/// The scale of one block: the extreme becomes −16, or a weighted search where importance is known.
-fn scale(x: &[f32; 32], importance: Option<&[f32]>) -> f32 {
-    match importance {
-        None => search::extreme(x) / -16.0,
-        Some(_) => {
-            search::symmetric(16, x, &search::weights(x, importance, search::mean_square(x), |x| x * x))
-        }
+/// Without importance the extreme becomes −16.
+fn encode_by_extreme(rows: &[f32], dst: &mut [u8]) {
+    for (block, x) in super::blocks_mut::<22, 32>(dst, rows) {
+        let d = search::extreme(x) / -16.0;
+        let inverse = if d != 0.0 { 1.0 / d } else { 0.0 };
+        // Upstream truncates after adding a half, which is not rounding ties to even.
+        let codes = x.map(|x| ((x * inverse + 16.5) as i32).clamp(0, 31) as u8);
+        put_f16(block, 0, d);
+        close(&codes, block);
     }
 }
 
@@ -89,7 +99,8 @@ impl Grid for Q5_0 {
     }
 
     fn fit(&self, x: &[f32], importance: Option<&[f32]>, _part: Part, codes: &mut Codes) {
-        codes.d = stored_f16(scale(array(x), importance));
+        let group = Group::<32>::new(x, importance);
+        codes.d = stored_f16(group.scale(&symmetric_starts(16.0), symmetric_level(16.0)));
         codes.scales[0] = 1;
     }
 }

@@ -6,16 +6,18 @@
 //! byte 48..176  qs   for each 64 codes 32 bytes: code j low, code j + 32 high   x = d·scale·code − dmin·min
 //! ```
 //!
-//! Source: `block_q5_K`, `quantize_row_q5_K_ref`.
+//! Source: `block_q5_K`, `dequantize_row_q5_K`; encoding is in `k_affine`.
 
+use super::k_affine::Kind;
+use super::k_scales::{self, Scales};
 use super::search::Ladder;
-use super::{Block, Format, Grid, Part, array, f16_at, k_scales};
+use super::{Block, Format, Grid, Part, array};
 use crate::{Codes, Levels};
 
 /// `q5_k`.
 pub struct Q5K;
 
-const LADDER: Ladder = Ladder { first: -0.5, step: 0.1, count: 15 };
+const KIND: Kind = Kind { levels: 31.0, ladder: Ladder { first: -0.5, step: 0.1, last: 15 } };
 
 impl Format for Q5K {
     fn name(&self) -> &'static str {
@@ -28,15 +30,10 @@ impl Format for Q5K {
 
     fn decode(&self, src: &[u8], dst: &mut [f32]) {
         for (block, out) in super::blocks::<176, 256>(src, dst) {
-            let (d, dmin) = (f16_at(block, 0), f16_at(block, 2));
-            let fifth: &[u8; 32] = array(&block[16..48]);
-            for ((group, out), (scale, min)) in
-                out.as_chunks_mut::<32>().0.iter_mut().enumerate().zip(k_scales::unpack(block))
-            {
-                let (scale, min) = (d * f32::from(scale), dmin * f32::from(min));
-                let low: &[u8; 32] = array(&block[48 + group / 2 * 32..][..32]);
-                for ((x, low), fifth) in out.iter_mut().zip(low).zip(fifth) {
-                    let code = (low >> (4 * (group % 2)) & 15) | (fifth >> group & 1) << 4;
+            let scales = Scales::read(block);
+            for (group, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+                let (scale, min) = scales.group(group);
+                for (x, code) in out.iter_mut().zip(open_group(block, group)) {
                     *x = scale * f32::from(code) - min;
                 }
             }
@@ -44,11 +41,7 @@ impl Format for Q5K {
     }
 
     fn encode(&self, rows: &[f32], importance: Option<&[f32]>, dst: &mut [u8]) {
-        for (index, (block, x)) in super::blocks_mut::<176, 256>(dst, rows).enumerate() {
-            let importance = super::importance_at(importance, index * 256, 256);
-            let codes = k_scales::encode(31, x, importance, LADDER, block);
-            close(&codes, block);
-        }
+        KIND.encode::<176>(rows, importance, dst, |codes, block| close(codes, block));
     }
 
     fn grid(&self) -> Option<&dyn Grid> {
@@ -56,13 +49,20 @@ impl Format for Q5K {
     }
 }
 
+#[inline(always)]
+fn open_group(block: &[u8], group: usize) -> [u8; 32] {
+    let fifth: &[u8; 32] = array(&block[16..48]);
+    let low: &[u8; 32] = array(&block[48 + group / 2 * 32..][..32]);
+    std::array::from_fn(|j| (low[j] >> (4 * (group % 2)) & 15) | (fifth[j] >> group & 1) << 4)
+}
+
 fn close(codes: &[u8], block: &mut [u8]) {
     block[16..48].fill(0);
     for (group, codes) in codes.as_chunks::<32>().0.iter().enumerate() {
         let (fifth, low) = block[16..].split_at_mut(32);
         for ((code, fifth), low) in codes.iter().zip(fifth).zip(&mut low[group / 2 * 32..]) {
-            *fifth |= (code >> 4) << group;
-            *low = if group % 2 == 0 { code & 15 } else { *low | (code & 15) << 4 };
+            *fifth |= (code >> 4 & 1) << group;
+            *low = if group % 2 == 0 { code & 15 } else { *low | code << 4 };
         }
     }
 }
@@ -73,21 +73,18 @@ impl Grid for Q5K {
     }
 
     fn unpack(&self, block: &[u8], codes: &mut Codes) {
-        k_scales::open(block, codes);
+        k_scales::unpack(block, codes);
         for (group, codes) in codes.codes.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-            let low = &block[48 + group / 2 * 32..];
-            for ((code, low), fifth) in codes.iter_mut().zip(low).zip(&block[16..48]) {
-                *code = (low >> (4 * (group % 2)) & 15) | (fifth >> group & 1) << 4;
-            }
+            *codes = open_group(block, group);
         }
     }
 
     fn pack(&self, codes: &Codes, block: &mut [u8]) {
-        k_scales::close(codes, block);
+        k_scales::pack(codes, block);
         close(&codes.codes, block);
     }
 
     fn fit(&self, x: &[f32], importance: Option<&[f32]>, part: Part, codes: &mut Codes) {
-        k_scales::fit(31, x, importance, part, LADDER, codes);
+        KIND.fit(x, importance, part, codes);
     }
 }

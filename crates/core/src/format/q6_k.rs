@@ -7,9 +7,11 @@
 //! byte 208..210  d       f16                                              x = d · scale · (code − 32)
 //! ```
 //!
-//! Source: `block_q6_K`, `quantize_row_q6_K_ref`.
+//! Source: `block_q6_K`, `quantize_row_q6_K_ref` (squared error weighted by x²), `quantize_row_q6_K_impl` (weighted by
+//! importance as it is).
 
-use super::search::{ZERO_GROUP, nearest_int, symmetric};
+use super::fit::{Group, symmetric_level, symmetric_starts};
+use super::lanes::{gather, scatter};
 use super::{Block, Format, Grid, Part, array, f16_at, put_f16, search, stored_f16};
 use crate::{Codes, Levels};
 
@@ -51,35 +53,38 @@ impl Format for Q6K {
     }
 }
 
-fn group(x: &[f32; 16], importance: Option<&[f32]>, mean_square: f32) -> f32 {
-    symmetric(32, x, &search::weights(x, importance, mean_square, |x| x * x))
-}
-
-fn groups(x: &[f32; 256], importance: Option<&[f32]>) -> [f32; 16] {
-    let mean_square = 2.0 * search::mean_square(x);
-    std::array::from_fn(|j| {
-        group(array(&x[16 * j..][..16]), importance.map(|i| &i[16 * j..][..16]), mean_square)
-    })
-}
-
 fn encode_block(x: &[f32; 256], importance: Option<&[f32]>, block: &mut [u8; 210]) {
     block.fill(0);
-    let scales = groups(x, importance);
-    let max = search::extreme(&scales);
-    if max.abs() < ZERO_GROUP {
+    let mut scales = [0.0; 16];
+    let mut codes = [0u8; 256];
+    for (half, x) in x.as_chunks::<128>().0.iter().enumerate() {
+        let turned = gather::<16>(x);
+        let weights = match importance {
+            Some(importance) => gather(&importance[128 * half..][..128]),
+            None => turned.map(|x| x * x),
+        };
+        let found = search::symmetric(32.0, &turned, &weights);
+        scales[8 * half..][..8].copy_from_slice(&found.scale.0);
+        // Codes as searched stay where a group's stored scale is zero.
+        let as_searched = scatter(turned.map(|x| found.code(x)));
+        codes[128 * half..][..128].copy_from_slice(as_searched.as_flattened());
+    }
+    let largest = search::extreme(&scales);
+    if largest.abs() < search::ZERO_GROUP {
         return;
     }
-    let inverse = -128.0 / max;
+    let inverse = -128.0 / largest;
     put_f16(block, 208, 1.0 / inverse);
     let d = f16_at(block, 208);
-    let mut codes = [0u8; 256];
-    for (j, &scale) in scales.iter().enumerate() {
-        let stored = nearest_int(inverse * scale).clamp(-128, 127) as i8;
-        block[192 + j] = stored as u8;
-        let scale = d * f32::from(stored);
-        for (code, &x) in codes[16 * j..][..16].iter_mut().zip(&x[16 * j..][..16]) {
-            // Under a zero scale any code means zero; the middle one says so.
-            *code = if scale == 0.0 { 32 } else { (nearest_int(x / scale).clamp(-32, 31) + 32) as u8 };
+    let groups = codes.as_chunks_mut::<16>().0.iter_mut().zip(x.as_chunks::<16>().0);
+    for ((stored, scale), (codes, x)) in block[192..208].iter_mut().zip(scales).zip(groups) {
+        let integer = search::nearest(inverse * scale).clamp(-128.0, 127.0) as i8;
+        *stored = integer as u8;
+        let scale = d * f32::from(integer);
+        if scale != 0.0 {
+            for (code, &x) in codes.iter_mut().zip(x) {
+                *code = (search::nearest(x / scale).clamp(-32.0, 31.0) + 32.0) as u8;
+            }
         }
     }
     close(&codes, block);
@@ -132,12 +137,21 @@ impl Grid for Q6K {
     }
 
     fn fit(&self, x: &[f32], importance: Option<&[f32]>, part: Part, codes: &mut Codes) {
+        let level = symmetric_level(32.0);
+        let starts = symmetric_starts(32.0);
         match part {
-            Part::Block => codes.d = stored_f16(search::extreme(&groups(array(x), importance)) / -128.0),
+            Part::Block => {
+                let mut scales = [0.0; 16];
+                for (scale, group) in scales.iter_mut().zip(Group::<16>::all(x, importance)) {
+                    *scale = group.scale(&starts, &level);
+                }
+                // The largest scale stands at −128, the end that reaches further.
+                codes.d = stored_f16(search::extreme(&scales) / -128.0);
+            }
             Part::Group(j) => {
-                let scale = group(array(x), importance, 2.0 * search::mean_square(x));
-                let stored = if codes.d != 0.0 { nearest_int(scale / codes.d).clamp(-128, 127) } else { 0 };
-                codes.scales[j] = stored as i16;
+                let group = Group::<16>::new(x, importance);
+                codes.scales[j] =
+                    group.stored_scale(group.scale(&starts, &level), codes.d, -128, 127, &level);
             }
         }
     }

@@ -7,7 +7,8 @@
 //!
 //! Source: `block_q8_0`, `quantize_row_q8_0_ref`. Importance changes nothing: upstream has no search here.
 
-use super::{Block, Format, Grid, Part, f16_at, put_f16, stored_f16};
+use super::fit::{Group, symmetric_level, symmetric_starts};
+use super::{Block, Format, Grid, Part, f16_at, put_f16, search, stored_f16};
 use crate::{Codes, Levels};
 
 /// `q8_0`.
@@ -37,7 +38,7 @@ impl Format for Q8_0 {
             let inverse = if d != 0.0 { 1.0 / d } else { 0.0 };
             put_f16(block, 0, d);
             for (q, &x) in block[2..].iter_mut().zip(x) {
-                *q = (x * inverse).round() as i8 as u8;
+                *q = half_away_from_zero(x * inverse) as i8 as u8;
             }
         }
     }
@@ -47,8 +48,15 @@ impl Format for Q8_0 {
     }
 }
 
-fn magnitude(x: &[f32]) -> f32 {
-    x.iter().fold(0.0, |m, v| if v.abs() > m { v.abs() } else { m })
+/// Rounds as C's `roundf` does, without the call.
+fn half_away_from_zero(x: f32) -> f32 {
+    let even = search::nearest(x);
+    let rest = x - even;
+    even + if rest == 0.5 && x > 0.0 { 1.0 } else { 0.0 } - if rest == -0.5 && x < 0.0 { 1.0 } else { 0.0 }
+}
+
+fn magnitude(x: &[f32; 32]) -> f32 {
+    x.iter().fold(0.0, |most, x| if x.abs() > most { x.abs() } else { most })
 }
 
 impl Grid for Q8_0 {
@@ -67,8 +75,9 @@ impl Grid for Q8_0 {
         block[2..].iter_mut().zip(&codes.codes).for_each(|(q, c)| *q = c ^ 0x80);
     }
 
-    fn fit(&self, x: &[f32], _importance: Option<&[f32]>, _part: Part, codes: &mut Codes) {
-        codes.d = stored_f16(magnitude(x) / 127.0);
+    fn fit(&self, x: &[f32], importance: Option<&[f32]>, _part: Part, codes: &mut Codes) {
+        let group = Group::<32>::new(x, importance);
+        codes.d = stored_f16(group.scale(&symmetric_starts(128.0), symmetric_level(128.0)));
         codes.scales[0] = 1;
     }
 }

@@ -1,30 +1,38 @@
-//! The scale searches that several formats share: upstream's, in fixed order, without fused multiply-add.
+//! The scale searches that several formats share: upstream's, in its order of operations, without fused
+//! multiply-add, so that the encoded bytes are upstream's. Eight groups go through side by side (see `lanes`).
 //!
-//! Source: llama.cpp's `ggml/src/ggml-quants.c` (`make_qx_quants`, `make_qkx2_quants`, `quantize_row_iq4_nl_impl`),
-//! which the encoded bytes have to equal where the rounding is a search's result. Each returns scales as real
-//! numbers; the caller stores them and rounds codes against what is stored.
+//! Source: llama.cpp's `ggml/src/ggml-quants.c`: `make_qx_quants` ([`symmetric`]), `make_qkx2_quants` and
+//! `make_qkx3_quants` ([`affine`]), `make_qp_quants` ([`positive`]). Left out: upstream's other error measures,
+//! which none of the formats here ask for.
 
-/// Below this a group counts as zero.
+use super::lanes::{Lanes, Mask};
+use std::array::from_fn;
+
+/// Below this magnitude a group counts as zero.
 pub(super) const ZERO_GROUP: f32 = 1e-15;
 
-/// Rounds to nearest, ties to even, for |x| < 2²²; beyond it the result is meaningless but defined.
+/// Rounds to nearest, ties to even, for magnitudes up to 2²²; beyond, near enough to be clamped.
 #[inline(always)]
-pub(super) fn nearest_int(x: f32) -> i32 {
-    // Adding 1.5·2²³ leaves the rounded integer in the low mantissa bits: unlike a call of `round`, this vectorizes
-    // on every instruction set.
-    ((x + 12_582_912.0).to_bits() & 0x007f_ffff) as i32 - 0x0040_0000
+pub(super) fn nearest(x: f32) -> f32 {
+    // Unlike a call of `round_ties_even` this is vectorized on every instruction set.
+    const ROUNDER: f32 = 12_582_912.0;
+    (x + ROUNDER) - ROUNDER
 }
 
-/// The element of largest magnitude, with its sign; 0 for an empty or all-NaN group.
+/// The element of largest magnitude, the first of several, with its sign; 0 where there is none but NaN.
 pub(super) fn extreme(x: &[f32]) -> f32 {
-    let (mut magnitude, mut extreme) = (0.0f32, 0.0f32);
-    for &v in x {
-        if v.abs() > magnitude {
-            magnitude = v.abs();
-            extreme = v;
-        }
-    }
-    extreme
+    x.iter().fold(0.0, |best: f32, &v| if v.abs() > best.abs() { v } else { best })
+}
+
+/// [`extreme`] of each lane.
+pub(super) fn extremes<const N: usize>(x: &[Lanes; N]) -> Lanes {
+    x.iter().fold(Lanes::ZERO, |best, &v| v.abs().greater(best.abs()).select(v, best))
+}
+
+/// Which of these extremes belong to groups that don't count as zero.
+pub(super) fn not_zero(extremes: Lanes) -> Mask {
+    // Written with the next smaller number, for there is no "at least".
+    extremes.abs().greater(Lanes::all(ZERO_GROUP.next_down()))
 }
 
 /// Smallest and largest element; NaN is passed over.
@@ -34,166 +42,211 @@ pub(super) fn range(x: &[f32]) -> (f32, f32) {
     })
 }
 
-/// Weights of a group's squared errors: `importance · sqrt(σ² + x²)` where there is importance, else `default(x)`.
-pub(super) fn weights<const N: usize>(
-    x: &[f32],
-    importance: Option<&[f32]>,
-    mean_square: f32,
-    default: impl Fn(f32) -> f32,
-) -> [f32; N] {
-    let mut weights = [0.0; N];
-    match importance {
-        Some(importance) => {
-            for ((w, &x), &i) in weights.iter_mut().zip(x).zip(importance) {
-                *w = i * (mean_square + x * x).sqrt();
-            }
-        }
-        None => weights.iter_mut().zip(x).for_each(|(w, &x)| *w = default(x)),
-    }
-    weights
+/// Summed in order.
+pub(super) fn sum_of_squares(x: &[f32]) -> f32 {
+    x.iter().fold(0.0, |sum, x| sum + x * x)
 }
 
-pub(super) fn mean_square(x: &[f32]) -> f32 {
-    x.iter().fold(0.0, |sum, v| sum + v * v) / x.len() as f32
+/// Weights of squared errors where importance is known: `importance · sqrt(spread + x²)`.
+pub(super) fn weights<const N: usize>(x: &[Lanes; N], importance: &[Lanes; N], spread: Lanes) -> [Lanes; N] {
+    from_fn(|j| importance[j] * (spread + x[j] * x[j]).sqrt())
 }
 
-/// Scale for `x ≈ scale · l`, `l` in `−n..n`: the best of 19 starting scales around the extreme, each refit by
-/// weighted least squares.
-pub(super) fn symmetric<const N: usize>(n: i32, x: &[f32; N], weights: &[f32; N]) -> f32 {
-    let max = extreme(x);
-    if max.abs() < ZERO_GROUP {
-        return 0.0;
+/// What [`symmetric`] finds.
+pub(super) struct Symmetric {
+    /// `x ≈ scale · (code − half)`.
+    pub scale: Lanes,
+    /// The search's own factor from numbers to codes, which is not `1 / scale`.
+    inverse: Lanes,
+    not_zero: Mask,
+    half: f32,
+}
+
+impl Symmetric {
+    /// The search's own codes, which upstream keeps where it doesn't round again; 0 in a group that counts as zero.
+    #[inline(always)]
+    pub fn code(&self, x: Lanes) -> Lanes {
+        let code = (self.inverse * x).nearest().clamp(-self.half, self.half - 1.0) + Lanes::all(self.half);
+        self.not_zero.select(code, Lanes::ZERO)
     }
-    let sums = |inverse: f32| {
-        let (mut sum_lx, mut sum_l2) = (0.0f32, 0.0f32);
+}
+
+/// Scales for `x ≈ scale · l`, `l` in `−half..half`: the best of 19 starting scales around the extreme, each refit by
+/// weighted least squares; 0 for a group that counts as zero.
+pub(super) fn symmetric<const N: usize>(half: f32, x: &[Lanes; N], weights: &[Lanes; N]) -> Symmetric {
+    let extreme = extremes(x);
+    let sums = |inverse: Lanes| {
+        let (mut sum_lx, mut sum_l2) = (Lanes::ZERO, Lanes::ZERO);
         for (&x, &w) in x.iter().zip(weights) {
-            let l = nearest_int(inverse * x).clamp(-n, n - 1) as f32;
-            sum_lx += w * x * l;
-            sum_l2 += w * l * l;
+            let l = (inverse * x).nearest().clamp(-half, half - 1.0);
+            sum_lx = sum_lx + w * x * l;
+            sum_l2 = sum_l2 + w * l * l;
         }
         (sum_lx, sum_l2)
     };
-    let (sum_lx, sum_l2) = sums(-(n as f32) / max);
-    let mut scale = if sum_l2 != 0.0 { sum_lx / sum_l2 } else { 0.0 };
+    let mut inverse = Lanes::all(-half) / extreme;
+    let (sum_lx, sum_l2) = sums(inverse);
+    let mut scale = sum_l2.equal(Lanes::ZERO).select(Lanes::ZERO, sum_lx / sum_l2);
     let mut best = scale * sum_lx;
-    for step in (-9..=9).filter(|&s| s != 0) {
-        let (sum_lx, sum_l2) = sums(-(n as f32 + 0.1 * step as f32) / max);
-        if sum_l2 > 0.0 && sum_lx * sum_lx > best * sum_l2 {
-            scale = sum_lx / sum_l2;
-            best = scale * sum_lx;
-        }
+    for step in (-9i8..=9).filter(|&step| step != 0) {
+        let start = Lanes::all(-(half + 0.1 * f32::from(step))) / extreme;
+        let (sum_lx, sum_l2) = sums(start);
+        let better = sum_l2.greater(Lanes::ZERO).and((sum_lx * sum_lx).greater(best * sum_l2));
+        let refit = sum_lx / sum_l2;
+        inverse = better.select(start, inverse);
+        scale = better.select(refit, scale);
+        best = better.select(refit * sum_lx, best);
     }
-    scale
+    let not_zero = not_zero(extreme);
+    Symmetric { scale: not_zero.select(scale, Lanes::ZERO), inverse, not_zero, half }
 }
 
-/// The starting scales of [`affine`]: `(first + step · i + n) / range` for `i` in `0..=count`.
+/// The starting scales of [`affine`]: `range / (first + step · i + levels)` for `i` in `0..=last`.
 #[derive(Clone, Copy)]
 pub(super) struct Ladder {
     pub first: f32,
     pub step: f32,
-    pub count: usize,
+    pub last: u8,
 }
 
-/// Scale and (not negative) minimum for `x ≈ scale · l − minimum`, `l` in `0..=n`: the best of a ladder of starting
-/// scales, each refit by weighted least squares.
-pub(super) fn affine<const N: usize>(n: i32, x: &[f32; N], weights: &[f32; N], ladder: Ladder) -> (f32, f32) {
-    let (mut min, mut max) = (x[0], x[0]);
+/// Upstream's ladder for every search with importance.
+pub(super) const WITH_IMPORTANCE: Ladder = Ladder { first: -0.9, step: 0.05, last: 36 };
+
+/// What [`affine`] finds.
+pub(super) struct Affine {
+    /// `x ≈ scale · code + least`; 0 for a flat group.
+    pub scale: Lanes,
+    /// The value of code 0, never above 0.
+    pub least: Lanes,
+    /// The search's own codes are `inverse · (x − base)`.
+    inverse: Lanes,
+    base: Lanes,
+    levels: f32,
+}
+
+impl Affine {
+    /// The search's own codes, which upstream keeps where it doesn't round again; 0 in a flat group.
+    #[inline(always)]
+    pub fn code(&self, x: Lanes) -> Lanes {
+        (self.inverse * (x - self.base)).nearest().clamp(0.0, self.levels)
+    }
+}
+
+/// Scales and least values for `x ≈ scale · l + least`, `l` in `0..=levels` and `least` at most 0: the best of a
+/// ladder of starting scales, each refit by weighted least squares.
+pub(super) fn affine<const N: usize>(
+    levels: f32,
+    x: &[Lanes; N],
+    weights: &[Lanes; N],
+    ladder: Ladder,
+) -> Affine {
+    let (mut lowest, mut highest) = (x[0], x[0]);
     let (mut sum_w, mut sum_x) = (weights[0], weights[0] * x[0]);
     for (&x, &w) in x.iter().zip(weights).skip(1) {
-        min = if x < min { x } else { min };
-        max = if x > max { x } else { max };
-        sum_w += w;
-        sum_x += w * x;
+        lowest = x.less(lowest).select(x, lowest);
+        highest = x.greater(highest).select(x, highest);
+        sum_w = sum_w + w;
+        sum_x = sum_x + w * x;
     }
-    min = if min > 0.0 { 0.0 } else { min };
-    if max == min {
-        return (0.0, -min);
-    }
-    let error = |scale: f32, min: f32, codes: &[f32; N]| {
-        let mut sum = 0.0f32;
+    lowest = lowest.greater(Lanes::ZERO).select(Lanes::ZERO, lowest);
+    let error = |scale: Lanes, least: Lanes, codes: &[Lanes; N]| {
+        let mut sum = Lanes::ZERO;
         for ((&x, &w), &l) in x.iter().zip(weights).zip(codes) {
-            let difference = scale * l + min - x;
-            sum += w * (difference * difference);
+            let difference = scale * l + least - x;
+            sum = sum + w * (difference * difference);
         }
         sum
     };
-    let base = min;
-    let round = |inverse: f32, codes: &mut [f32; N]| {
-        for (l, &x) in codes.iter_mut().zip(x) {
-            *l = nearest_int(inverse * (x - base)).clamp(0, n) as f32;
-        }
-    };
-    let mut codes = [0.0f32; N];
-    let inverse = n as f32 / (max - min);
-    let mut scale = 1.0 / inverse;
-    round(inverse, &mut codes);
-    let mut best = error(scale, min, &codes);
-    // As upstream, every later start is measured from the minimum found so far.
-    let mut start = min;
-    for step in 0..=ladder.count {
-        let inverse = (ladder.first + ladder.step * step as f32 + n as f32) / (max - start);
-        let (mut sum_l, mut sum_l2, mut sum_xl) = (0.0f32, 0.0f32, 0.0f32);
-        for ((l, &x), &w) in codes.iter_mut().zip(x).zip(weights) {
-            *l = nearest_int(inverse * (x - start)).clamp(0, n) as f32;
-            sum_l += w * *l;
-            sum_l2 += w * *l * *l;
-            sum_xl += w * *l * x;
+    let inverse = Lanes::all(levels) / (highest - lowest);
+    let mut codes = x.map(|x| (inverse * (x - lowest)).nearest().clamp(0.0, levels));
+    let mut found = Affine { scale: Lanes::all(1.0) / inverse, least: lowest, inverse, base: lowest, levels };
+    let mut best = error(found.scale, found.least, &codes);
+    for step in 0..=ladder.last {
+        // As upstream, every start is measured from the least value found so far.
+        let base = found.least;
+        let start = Lanes::all(ladder.first + ladder.step * f32::from(step) + levels) / (highest - base);
+        let (mut sum_l, mut sum_l2, mut sum_xl) = (Lanes::ZERO, Lanes::ZERO, Lanes::ZERO);
+        for ((&x, &w), code) in x.iter().zip(weights).zip(&mut codes) {
+            let l = (start * (x - base)).nearest().clamp(0.0, levels);
+            let weighted = w * l;
+            sum_l = sum_l + weighted;
+            sum_l2 = sum_l2 + weighted * l;
+            sum_xl = sum_xl + weighted * x;
+            *code = l;
         }
         let determinant = sum_w * sum_l2 - sum_l * sum_l;
-        if determinant > 0.0 {
-            let mut this_scale = (sum_w * sum_xl - sum_x * sum_l) / determinant;
-            let mut this_min = (sum_l2 * sum_x - sum_l * sum_xl) / determinant;
-            if this_min > 0.0 {
-                this_min = 0.0;
-                this_scale = sum_xl / sum_l2;
-            }
-            let this = error(this_scale, this_min, &codes);
-            if this < best {
-                (best, scale, start) = (this, this_scale, this_min);
-            }
-        }
+        let least = (sum_l2 * sum_x - sum_l * sum_xl) / determinant;
+        let scale = (sum_w * sum_xl - sum_x * sum_l) / determinant;
+        let above = least.greater(Lanes::ZERO);
+        let (least, scale) = (above.select(Lanes::ZERO, least), above.select(sum_xl / sum_l2, scale));
+        let this = error(scale, least, &codes);
+        let better = determinant.greater(Lanes::ZERO).and(this.less(best));
+        best = better.select(this, best);
+        found.scale = better.select(scale, found.scale);
+        found.least = better.select(least, found.least);
+        found.inverse = better.select(start, found.inverse);
+        found.base = better.select(base, found.base);
     }
-    (scale, -start)
+    let flat = highest.equal(lowest);
+    found.scale = flat.select(Lanes::ZERO, found.scale);
+    found.least = flat.select(lowest, found.least);
+    found.inverse = flat.select(Lanes::ZERO, found.inverse);
+    found
 }
 
-/// The index in an ascending table nearest to `x`, the higher on a tie, the first for NaN.
-#[inline]
-pub(super) fn nearest_in(table: &[i8; 16], x: f32) -> u8 {
-    // Counting the midpoints that lie at or below has no branches; the table is short.
-    let mut index = 0;
-    for pair in table.windows(2) {
-        let (low, high) = (f32::from(pair[0]), f32::from(pair[1]));
-        index += u8::from(x - low >= high - x);
-    }
-    index
-}
-
-/// Scale for `x ≈ scale · table[l]`: the best of 15 starting scales around the extreme, each refit by weighted
-/// least squares.
-pub(super) fn table(values: &[i8; 16], x: &[f32; 32], weights: &[f32; 32]) -> f32 {
-    const TRIES: i32 = 7;
-    let max = extreme(x);
-    if max.abs() < ZERO_GROUP {
-        return 0.0;
-    }
-    let sums = |inverse: f32| {
-        let (mut sum_qx, mut sum_q2) = (0.0f32, 0.0f32);
-        for (&x, &w) in x.iter().zip(weights) {
-            let q = f32::from(values[usize::from(nearest_in(values, inverse * x))]);
-            sum_qx += w * q * x;
-            sum_q2 += w * q * q;
-        }
-        (sum_qx, sum_q2)
+/// One scale for numbers that are not negative, `x ≈ scale · l` with `l` in `0..=levels`, and the codes: the best of
+/// nine starting scales, then each code moved while that helps, at most five rounds.
+pub(super) fn positive<const N: usize>(levels: f32, x: &[f32; N], weights: &[f32; N]) -> (f32, [u8; N]) {
+    let rounded = |x: f32| {
+        let l = nearest(x);
+        let l = if l > 0.0 { l } else { 0.0 };
+        if l > levels { levels } else { l }
     };
-    let (sum_qx, sum_q2) = sums(1.0 / (-max / f32::from(values[0])));
-    let mut scale = if sum_q2 > 0.0 { sum_qx / sum_q2 } else { 0.0 };
-    let mut best = scale * sum_qx;
-    for step in -TRIES..=TRIES {
-        let (sum_qx, sum_q2) = sums((step + i32::from(values[0])) as f32 / max);
-        if sum_q2 > 0.0 && sum_qx * sum_qx > best * sum_q2 {
-            scale = sum_qx / sum_q2;
-            best = scale * sum_qx;
+    let largest = x.iter().fold(0.0f32, |most, &x| if x > most { x } else { most });
+    if largest < ZERO_GROUP {
+        return (0.0, [0; N]);
+    }
+    let error = |inverse: f32| {
+        let scale = 1.0 / inverse;
+        x.iter().zip(weights).fold(0.0, |sum, (&x, &w)| {
+            let difference = x - scale * rounded(inverse * x);
+            sum + w * difference * difference
+        })
+    };
+    let mut inverse = levels / largest;
+    let mut best = error(inverse);
+    for step in (-4i8..=4).filter(|&step| step != 0) {
+        let start = (0.1 * f32::from(step) + levels) / largest;
+        let this = error(start);
+        if this < best {
+            (best, inverse) = (this, start);
         }
     }
-    scale
+    let mut codes = x.map(|x| rounded(inverse * x));
+    let (mut sum_lx, mut sum_l2) = (0.0f32, 0.0f32);
+    for ((&x, &w), &l) in x.iter().zip(weights).zip(&codes) {
+        sum_lx += w * x * l;
+        sum_l2 += w * l * l;
+    }
+    for _ in 0..5 {
+        let mut changed = false;
+        for ((&x, &w), l) in x.iter().zip(weights).zip(&mut codes) {
+            let (mut lx, mut l2) = (sum_lx - w * x * *l, sum_l2 - w * *l * *l);
+            if lx > 0.0 && l2 > 0.0 {
+                let moved = rounded(x * l2 / lx);
+                if moved != *l {
+                    lx += w * x * moved;
+                    l2 += w * moved * moved;
+                    if lx * lx * sum_l2 > sum_lx * sum_lx * l2 {
+                        (*l, sum_lx, sum_l2) = (moved, lx, l2);
+                        changed = true;
+                    }
+                }
+            }
+        }
+        if !changed {
+            break;
+        }
+    }
+    (if sum_l2 > 0.0 { sum_lx / sum_l2 } else { 0.0 }, codes.map(|l| l as u8))
 }

@@ -1,0 +1,136 @@
+//! Every format against a second decoder, written element by element from the bit maps in `docs/format`, with its
+//! own reading of half-precision numbers: slow, and sharing nothing with the crate.
+
+use kvant_core::format::FORMATS;
+use proptest::prelude::*;
+
+/// IEEE 754 binary16, by its definition.
+fn half(block: &[u8], at: usize) -> f32 {
+    let bits = u16::from_le_bytes([block[at], block[at + 1]]);
+    let sign = if bits >> 15 == 1 { -1.0f64 } else { 1.0 };
+    let (exponent, fraction) = (i32::from(bits >> 10 & 31), f64::from(bits & 1023));
+    let magnitude = match exponent {
+        0 => fraction * 2f64.powi(-24),
+        31 if fraction == 0.0 => f64::INFINITY,
+        31 => f64::NAN,
+        _ => (1024.0 + fraction) * 2f64.powi(exponent - 25),
+    };
+    (sign * magnitude) as f32
+}
+
+/// Element `i` of 32 that share 16 bytes from `at` on.
+fn nibble(block: &[u8], at: usize, i: usize) -> i32 {
+    i32::from(if i < 16 { block[at + i] & 15 } else { block[at + i - 16] >> 4 })
+}
+
+fn bit(block: &[u8], at: usize, i: usize) -> i32 {
+    i32::from(block[at + i / 8] >> (i % 8) & 1)
+}
+
+/// Element `i` of 256 with four bits each, 64 to 32 bytes from `at` on.
+fn k_nibble(block: &[u8], at: usize, i: usize) -> i32 {
+    let byte = block[at + i / 64 * 32 + i % 32];
+    i32::from(if i % 64 < 32 { byte & 15 } else { byte >> 4 })
+}
+
+/// Six-bit scale and minimum of group `g` of `q4_k` and `q5_k`.
+fn k_scale(block: &[u8], g: usize) -> (f32, f32) {
+    let s = |j: usize| u32::from(block[4 + j]);
+    let (scale, min) = if g < 4 {
+        (s(g) % 64, s(g + 4) % 64)
+    } else {
+        (s(g + 4) % 16 + s(g - 4) / 64 * 16, s(g + 4) / 16 + s(g) / 64 * 16)
+    };
+    (scale as f32, min as f32)
+}
+
+const UNEVEN: [f32; 16] = [
+    -127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0, 89.0, 113.0,
+];
+
+/// The value of element `i` of a block; the order of operations is part of the format.
+fn value(format: &str, block: &[u8], i: usize) -> f32 {
+    match format {
+        "f32" => f32::from_le_bytes([block[0], block[1], block[2], block[3]]),
+        "f16" => half(block, 0),
+        "bf16" => f32::from_le_bytes([0, 0, block[0], block[1]]),
+        "q8_0" => half(block, 0) * f32::from(block[2 + i] as i8),
+        "q4_0" => half(block, 0) * (nibble(block, 2, i) - 8) as f32,
+        "q4_1" => half(block, 0) * nibble(block, 4, i) as f32 + half(block, 2),
+        "q5_0" => half(block, 0) * (nibble(block, 6, i) + 16 * bit(block, 2, i) - 16) as f32,
+        "q5_1" => half(block, 0) * (nibble(block, 8, i) + 16 * bit(block, 4, i)) as f32 + half(block, 2),
+        "iq4_nl" => half(block, 0) * UNEVEN[nibble(block, 2, i) as usize],
+        "mxfp4" => {
+            // Sign, two bits of exponent, one of mantissa; exponent 0 is subnormal.
+            let code = nibble(block, 1, i);
+            let (exponent, mantissa) = (code >> 1 & 3, f64::from(code & 1));
+            let magnitude =
+                if exponent == 0 { mantissa / 2.0 } else { (1.0 + mantissa / 2.0) * 2f64.powi(exponent - 1) };
+            let sign = if code < 8 || magnitude == 0.0 { 1.0 } else { -1.0 };
+            (sign * magnitude * 2f64.powi(i32::from(block[0]) - 127)) as f32
+        }
+        "q4_k" => {
+            let (scale, min) = k_scale(block, i / 32);
+            half(block, 0) * scale * k_nibble(block, 16, i) as f32 - half(block, 2) * min
+        }
+        "q5_k" => {
+            let (scale, min) = k_scale(block, i / 32);
+            let code = k_nibble(block, 48, i) + 16 * i32::from(block[16 + i % 32] >> (i / 32) & 1);
+            half(block, 0) * scale * code as f32 - half(block, 2) * min
+        }
+        "q6_k" => {
+            let (part, i_in_part) = (i / 128, i % 128);
+            let low = block[64 * part + i_in_part % 64] >> (i_in_part / 64 * 4) & 15;
+            let high = block[128 + 32 * part + i_in_part % 32] >> (i_in_part / 32 * 2) & 3;
+            let code = i32::from(low) + 16 * i32::from(high) - 32;
+            half(block, 208) * f32::from(block[192 + i / 16] as i8) * code as f32
+        }
+        "iq4_xs" => {
+            let g = i / 32;
+            let scale = i32::from(block[4 + g / 2] >> (g % 2 * 4) & 15)
+                + 16 * (2 * bit(block, 2, 2 * g + 1) + bit(block, 2, 2 * g))
+                - 32;
+            half(block, 0) * scale as f32 * UNEVEN[nibble(block, 8 + 16 * g, i % 32) as usize]
+        }
+        name => panic!("no oracle for {name}: a new format needs one here"),
+    }
+}
+
+#[test]
+fn half_precision_is_read_as_the_crate_reads_it() {
+    let format = kvant_core::format::by_name("f16").unwrap();
+    for bits in 0..=u16::MAX {
+        let mut found = [0.0];
+        format.decode(&bits.to_le_bytes(), &mut found);
+        let expected = half(&bits.to_le_bytes(), 0);
+        assert!(
+            found[0].to_bits() == expected.to_bits() || found[0].is_nan() && expected.is_nan(),
+            "{bits:#x}"
+        );
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
+
+    /// Any bytes decode, to what the bit map says.
+    #[test]
+    fn decode_equals_the_oracle(bytes in prop::collection::vec(any::<u8>(), 4 * 256)) {
+        for format in FORMATS {
+            let block = format.block();
+            let count = bytes.len() / block.bytes;
+            let bytes = &bytes[..count * block.bytes];
+            let mut found = vec![0.0; count * block.elements];
+            format.decode(bytes, &mut found);
+            for (at, found) in found.iter().enumerate() {
+                let (index, i) = (at / block.elements, at % block.elements);
+                let expected = value(format.name(), &bytes[index * block.bytes..][..block.bytes], i);
+                prop_assert!(
+                    found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan(),
+                    "{} block {index} element {i}: expected {expected:e}, found {found:e}",
+                    format.name()
+                );
+            }
+        }
+    }
+}
