@@ -1,5 +1,6 @@
-//! Developer commands, not shipped: `cargo xtask tidy`, `cargo xtask real`.
+//! Developer commands, not shipped: `cargo xtask tidy`, `cargo xtask real`, `cargo xtask fuzz`.
 
+mod fuzz;
 mod real;
 mod tidy;
 
@@ -19,6 +20,8 @@ enum Command {
     Tidy,
     /// A published model, held against llama.cpp's recorded figures
     Real(real::Real),
+    /// Hostile input for a bounded time
+    Fuzz(fuzz::Fuzz),
 }
 
 fn main() -> ExitCode {
@@ -26,6 +29,7 @@ fn main() -> ExitCode {
     let faults = match Arguments::parse().command {
         Command::Tidy => tidy::run(&root),
         Command::Real(arguments) => real::run(&root, &arguments),
+        Command::Fuzz(arguments) => fuzz::run(&root, &arguments),
     };
     for fault in &faults {
         eprintln!("{fault}");

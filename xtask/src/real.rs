@@ -82,6 +82,7 @@ pub fn run(root: &Path, arguments: &Real) -> Vec<String> {
             let texts = root.join(shared).join("data/text");
             digests(&mut check, &texts);
             perplexity(&mut check, &texts);
+            stories(&mut check, &root.join(shared).join("data/lm/stories260K"), &arguments.python);
         }
     }
     check.faults
@@ -170,6 +171,50 @@ fn perplexity(check: &mut Check, texts: &Path) {
             &format!("{kld:.6}, llama-perplexity {expected}"),
         );
     }
+}
+
+/// llama2.c's stories260K: one sentence's tokens and loss, and the beginning of its known greedy story.
+fn stories(check: &mut Check, folder: &Path, python: &Path) {
+    let model = check.model("stories260k.gguf");
+    let script = check.root.join("xtask/stories260k.py");
+    let made = Command::new(python).arg(script).arg(folder).arg(&model).status();
+    if !made.is_ok_and(|s| s.success()) {
+        return check.expect("stories260K", false, "xtask/stories260k.py failed");
+    }
+    let bytes = std::fs::read(folder.join("golden-ppl.json")).unwrap_or_default();
+    let golden: Json = serde_json::from_slice(&bytes).unwrap_or_default();
+    let sentence = golden["sentence"].as_str().unwrap_or_default();
+    let (tokens, loss) = loss(Path::new(&model), sentence).unwrap_or((0, f64::NAN));
+    check.expect("tokens of stories260K", golden["n_tokens"] == tokens, &format!("{tokens}"));
+    let expected = golden["nll"].as_f64().unwrap_or(f64::NAN);
+    let close = (loss - expected).abs() < 1e-3;
+    check.expect("loss of stories260K", close, &format!("{loss:.4} nats, llama2.c {expected:.4}"));
+    let found = check.json(&["run", &model, "-p", "Once upon a time", "--temp", "0", "-n", "24", "--json"]);
+    let story = found["text"].as_str().unwrap_or_default();
+    let known = ", there was a little girl named Lily. She loved to play outside in the park.";
+    check.expect(
+        "story of stories260K",
+        known.starts_with(story.trim_end()) || story.starts_with(known),
+        story,
+    );
+}
+
+/// How many tokens a text has, and the sum of −ln p over all but the first.
+fn loss(model: &Path, text: &str) -> Option<(usize, f64)> {
+    use kvant::model::{KvCache, Special, Tokenizer, Transformer, Weights};
+    let weights = Weights::new(kvant::io::open(model, &kvant::io::Limits::default()).ok()?).ok()?;
+    let tokenizer = Tokenizer::from_meta(weights.checkpoint().meta()).ok()??;
+    let tokens = tokenizer.encode(text, Special { add: true, parse: false }).ok()?;
+    let network =
+        Transformer::load(&weights, kvant::kernels::Backend::new(kvant::kernels::Isa::best(), 1)).ok()?;
+    let hidden = network.hidden(&mut KvCache::new(network.spec(), tokens.len()), &tokens).ok()?;
+    let logits = network.logits(&hidden);
+    let nll = |(row, next): (&[f32], &u32)| {
+        let total: f64 = row.iter().map(|x| f64::from(*x).exp()).sum();
+        total.ln() - f64::from(row[*next as usize])
+    };
+    let rows = logits.chunks_exact(network.spec().vocabulary);
+    Some((tokens.len(), rows.zip(&tokens[1..]).map(nll).sum()))
 }
 
 fn chat(check: &mut Check) {

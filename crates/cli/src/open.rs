@@ -39,9 +39,10 @@ pub struct Opened {
     _demo: Option<DemoFolder>,
 }
 
-/// Threads to use.
+/// Threads to use: as asked, else the physical cores, as far as this process may use them.
 pub fn threads(common: &Common) -> usize {
-    common.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from)
+    let allowed = || std::thread::available_parallelism().map_or(1, usize::from);
+    common.threads.map_or_else(|| num_cpus::get_physical().min(allowed()).max(1), usize::from)
 }
 
 /// The backend that the flags ask for.

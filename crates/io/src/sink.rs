@@ -33,10 +33,17 @@ pub trait Sink: Send {
     /// A tensor that was not planned, was put before or differs from its plan; a full disk.
     fn put(&mut self, name: &str, tensor: &Tensor) -> Result<(), Error>;
 
-    /// Flushes, checks that every planned tensor was put, and renames the file into place.
+    /// Flushes, checks that every planned tensor was put, and says where the whole file lies until [`Sink::finish`]:
+    /// the place to check it before it takes its name.
     ///
     /// # Errors
     /// A missing tensor; whatever the file system says.
+    fn seal(&mut self) -> Result<&Path, Error>;
+
+    /// Seals the file and renames it into place.
+    ///
+    /// # Errors
+    /// As [`Sink::seal`]; an output that has come into being meanwhile, without `force`.
     fn finish(self: Box<Self>) -> Result<(), Error>;
 }
 

@@ -20,4 +20,4 @@ pub use error::Error;
 pub use file_type::{Assignment, FILE_TYPES, FileType, Override, assign};
 pub use pipeline::{Progress, Recipe, Report, TensorReport, convert, plan_tensors, planned_bytes, quantize};
 pub use solver::{METHODS, RoundToNearest, Solved, Solver, method};
-pub use validate::validate;
+pub use validate::{Expected, validate};

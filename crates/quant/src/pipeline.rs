@@ -1,7 +1,7 @@
 //! The stream from a checkpoint to a GGUF file, tensor after tensor, and the check of what was written.
 
 use crate::card::{CARD_KEY, Card};
-use crate::{Assignment, Error, FileType, Override, Solved, Solver, assign, validate};
+use crate::{Assignment, Error, Expected, FileType, Override, Solved, Solver, assign, validate};
 use kvant_core::{FormatRef, Tensor, format};
 use kvant_io::{Meta, Metadata, Plan, PlannedTensor, Value};
 use kvant_kernels::Backend;
@@ -226,12 +226,14 @@ fn write(
     let total: u64 = assignments.iter().map(input_bytes).sum();
     let (mut done, mut bytes_out, mut elements) = (0, 0, 0usize);
     let mut tensors = Vec::with_capacity(assignments.len());
+    let mut digests = Vec::with_capacity(assignments.len());
     for assignment in assignments {
         if progress.stop() {
             return Err(Error::Interrupted);
         }
         progress.at(done, total, &assignment.entry.name);
         let (tensor, report) = one(weights, assignment, solver)?;
+        digests.push(blake3::hash(tensor.bytes()));
         sink.put(&assignment.entry.name, &tensor)?;
         done += input_bytes(assignment);
         bytes_out += report.bytes;
@@ -239,11 +241,9 @@ fn write(
         tensors.push(report);
     }
     progress.at(total, total, "checking the written file");
+    let expected = tensors.iter().zip(digests).map(|(report, digest)| Expected { report, digest });
+    let output_blake3 = validate(sink.seal()?, output, &expected.collect::<Vec<_>>(), backend)?;
     sink.finish()?;
-    let output_blake3 = validate(output, &tensors, backend).inspect_err(|_| {
-        // A file that fails its check must not be mistaken for a good one.
-        let _ = std::fs::remove_file(output);
-    })?;
     Ok(Report {
         bytes_in: total,
         bytes_out,

@@ -1,22 +1,50 @@
-//! The check of a written file: reopened, every tensor decoded without NaN or infinity, one forward pass.
+//! The check of a written file: reopened, every tensor compared with what was put and decoded without NaN or
+//! infinity, one forward pass.
 
 use crate::{Error, TensorReport};
+use kvant_core::Tensor;
 use kvant_io::Limits;
 use kvant_kernels::Backend;
 use kvant_model::{KvCache, Transformer, Weights};
+use rayon::prelude::*;
 use std::path::Path;
 
-/// Reopens `path`, compares it with what was meant to be written, and returns blake3 over its tensors.
+/// Numbers that are decoded at once by one thread.
+const PIECE_ELEMENTS: usize = 1 << 16;
+
+/// What a tensor of a written file has to be.
+pub struct Expected<'a> {
+    /// Its name, format and length.
+    pub report: &'a TensorReport,
+    /// blake3 over the bytes that were put.
+    pub digest: blake3::Hash,
+}
+
+/// Reopens the file that lies at `temporary` and will be `path`, compares it with what was meant to be written, and
+/// returns blake3 over its tensors.
 ///
 /// # Errors
-/// [`Error::ReadBack`], [`Error::ForwardPass`], or what reading says.
-pub fn validate(path: &Path, expected: &[TensorReport], backend: &Backend) -> Result<String, Error> {
-    let weights = Weights::new(kvant_io::open(path, &Limits::default())?)?;
-    for report in expected {
+/// [`Error::ReadBack`], [`Error::NotFinite`], [`Error::ForwardPass`], or what reading says.
+pub fn validate(
+    temporary: &Path,
+    path: &Path,
+    expected: &[Expected],
+    backend: &Backend,
+) -> Result<String, Error> {
+    let weights = Weights::new(kvant_io::open(temporary, &Limits::default())?)?;
+    for Expected { report, digest } in expected {
         let read_back = || Error::ReadBack { path: path.to_owned(), tensor: report.name.clone() };
         let info = weights.checkpoint().info(&report.name).ok_or_else(read_back)?;
         if info.format.name() != report.format || info.bytes as u64 != report.bytes {
             return Err(read_back());
+        }
+        let tensor = weights.checkpoint().tensor(&report.name)?;
+        if blake3::hash(tensor.bytes()) != *digest {
+            return Err(read_back());
+        }
+        if let Some((element, value)) = first_not_finite(&tensor) {
+            let (path, tensor) = (path.to_owned(), report.name.clone());
+            return Err(Error::NotFinite { path, tensor, element, value });
         }
     }
     let hash = kvant_io::content_hash(weights.checkpoint())?.to_hex().to_string();
@@ -27,4 +55,16 @@ pub fn validate(path: &Path, expected: &[TensorReport], backend: &Backend) -> Re
         Some(token) => Err(Error::ForwardPass { path: path.to_owned(), token, value: logits[token] }),
         None => Ok(hash),
     }
+}
+
+/// The first number of `tensor` that is NaN or infinite.
+fn first_not_finite(tensor: &Tensor) -> Option<(usize, f32)> {
+    let block = tensor.format().block();
+    let piece = PIECE_ELEMENTS / block.elements;
+    tensor.bytes().par_chunks(piece * block.bytes).enumerate().find_map_first(|(index, bytes)| {
+        let mut numbers = vec![0.0; bytes.len() / block.bytes * block.elements];
+        tensor.format().decode(bytes, &mut numbers);
+        let at = numbers.iter().position(|x| !x.is_finite())?;
+        Some((index * piece * block.elements + at, numbers[at]))
+    })
 }

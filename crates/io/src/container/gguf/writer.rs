@@ -212,14 +212,23 @@ impl Sink for GgufWriter {
         Ok(())
     }
 
-    fn finish(self: Box<Self>) -> Result<(), Error> {
+    fn seal(&mut self) -> Result<&Path, Error> {
         let mut missing: Vec<&String> =
             self.planned.iter().filter(|(_, p)| !p.put).map(|(name, _)| name).collect();
         missing.sort();
         if let Some(first) = missing.first() {
-            return Err(Error::NotPut { path: self.path, tensor: (*first).clone(), missing: missing.len() });
+            return Err(Error::NotPut {
+                path: self.path.clone(),
+                tensor: (*first).clone(),
+                missing: missing.len(),
+            });
         }
         self.file.as_file().sync_all().map_err(|source| write_error(&self.path, source, self.file_bytes))?;
+        Ok(self.file.path())
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<(), Error> {
+        self.seal()?;
         let persisted =
             if self.force { self.file.persist(&self.path) } else { self.file.persist_noclobber(&self.path) };
         match persisted {

@@ -1,0 +1,117 @@
+//! The program as its users run it, on the model that it carries.
+
+use serde_json::Value as Json;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn kvant(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_kvant")).args(arguments).output().expect("the program starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("UTF-8")
+}
+
+/// Runs a command that has to succeed; its one JSON object.
+fn json(arguments: &[&str]) -> Json {
+    let output = kvant(&[arguments, &["--json"]].concat());
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    let out = text(&output.stdout);
+    let mut objects = serde_json::Deserializer::from_str(&out).into_iter::<Json>();
+    let object = objects.next().expect("an object").expect("JSON");
+    assert!(objects.next().is_none(), "{arguments:?} printed more than one object");
+    assert!(object["kvant"].is_string(), "{arguments:?}: the version is missing");
+    object
+}
+
+fn fails(arguments: &[&str], status: i32, word: &str) {
+    let output = kvant(arguments);
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(status), "{arguments:?}: {error}");
+    assert!(error.contains(word), "{arguments:?}: {error}");
+    assert!(output.stdout.is_empty(), "{arguments:?} printed a result");
+}
+
+fn path(folder: &Path, name: &str) -> String {
+    folder.join(name).to_str().expect("UTF-8").to_owned()
+}
+
+#[test]
+fn files_are_the_same_for_any_threads_and_instruction_set() {
+    let folder = tempfile::tempdir().unwrap();
+    for format in ["q4_0", "q8_0", "q4_k_m", "iq4_xs"] {
+        let make = |name: &str, threads: &str, isa: &str| {
+            let output = path(folder.path(), name);
+            let made = json(&[
+                "quantize", "demo", "-o", &output, "--format", format, "--method", "rtn", "--force", "-t",
+                threads, "--isa", isa,
+            ]);
+            assert_eq!(made["bytes_out"].as_u64().unwrap(), {
+                let tensors = made["tensors"].as_array().unwrap();
+                tensors.iter().map(|t| t["bytes"].as_u64().unwrap()).sum::<u64>()
+            });
+            std::fs::read(output).unwrap()
+        };
+        let oracle = make("oracle.gguf", "1", "scalar");
+        assert!(oracle == make("one.gguf", "1", "auto"), "{format}: one thread");
+        assert!(oracle == make("three.gguf", "3", "auto"), "{format}: three threads");
+    }
+}
+
+#[test]
+fn a_converted_model_gives_the_same_logits() {
+    let folder = tempfile::tempdir().unwrap();
+    let (gguf, a, b) =
+        (path(folder.path(), "demo.gguf"), path(folder.path(), "a.npy"), path(folder.path(), "b.npy"));
+    let converted = json(&["convert", "demo", "-o", &gguf]);
+    assert_eq!(converted["tensors"], 56);
+    let tokens = "--tokens=0,100,200,300,400,500";
+    let before = json(&["logits", "demo", tokens, "--npy", &a]);
+    let after = json(&["logits", &gguf, tokens, "--npy", &b]);
+    assert_eq!(before["shape"], serde_json::json!([6, 4096]));
+    assert_eq!(before, after);
+    assert!(std::fs::read(a).unwrap() == std::fs::read(b).unwrap(), "logits differ");
+}
+
+#[test]
+fn measures_and_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let (small, held_out) = (path(folder.path(), "small.gguf"), path(folder.path(), "text.txt"));
+    json(&["quantize", "demo", "-o", &small, "--format", "q4_0", "--method", "rtn"]);
+    let card: Json = serde_json::from_slice(&std::fs::read(format!("{small}.card.json")).unwrap()).unwrap();
+    let inspected = json(&["inspect", &small]);
+    assert_eq!(inspected["card"]["method"], "rtn");
+    assert_eq!(inspected["card"]["input_blake3"], card["card"]["input_blake3"]);
+    let text = "Once upon a time there was a little fox. 옛날에 작은 여우가 살았어요. ".repeat(40);
+    std::fs::write(&held_out, text).unwrap();
+    let quality = json(&["eval", &small, "--text", &held_out, "--reference", "demo", "--ctx", "128"]);
+    let kld = quality["kld_mean"].as_f64().unwrap();
+    assert!(kld > 1e-5 && kld < 0.1, "KLD {kld}");
+    let same = json(&["eval", "demo", "--text", &held_out, "--reference", "demo", "--ctx", "128"]);
+    assert_eq!(same["kld_mean"].as_f64(), Some(0.0));
+    let run = |seed: &str| json(&["run", &small, "-p", "Once upon a time", "-n", "24", "--seed", seed]);
+    assert_eq!(run("7")["text"], run("7")["text"]);
+    assert!(run("7")["completion_tokens"].as_u64().unwrap() > 8);
+}
+
+#[test]
+fn says_what_is_wrong_and_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = path(folder.path(), "taken.gguf");
+    std::fs::write(&taken, "mine").unwrap();
+    fails(&["quantize", "demo", "-o", &taken], 1, "--force");
+    assert_eq!(std::fs::read(&taken).unwrap(), b"mine");
+    let small = path(folder.path(), "small.gguf");
+    json(&["quantize", "demo", "-o", &small, "--format", "q8_0", "--method", "rtn"]);
+    let again = path(folder.path(), "again.gguf");
+    fails(&["quantize", &small, "-o", &again, "--format", "q4_0"], 1, "--allow-requantize");
+    assert!(!Path::new(&again).exists());
+    fails(&["quantize", "demo", "-o", &again, "--format", "q9"], 2, "q9");
+    fails(&["quantize", "demo", "-o", &again, "--method", "magic"], 2, "magic");
+    fails(&["quantize", "missing.gguf", "-o", &again], 1, "missing.gguf");
+    fails(&["inspect", "hf:org/name"], 2, "hf:");
+    fails(&["serve", "demo"], 2, "serve");
+    fails(&["logits", "demo", "--tokens", "99999"], 1, "99999");
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 3, "only what was made is there: {left:?}");
+}
