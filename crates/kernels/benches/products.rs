@@ -1,0 +1,103 @@
+//! Products of stored weights with many and with one row of activations, beside this machine's own limits:
+//! `cargo bench -p kvant-kernels`. Probes and products take turns, so that a ratio compares the same minute.
+
+#![allow(unsafe_code)]
+
+use kvant_core::{Bytes, Shape, Tensor, format};
+use kvant_kernels::{Backend, Isa};
+use std::hint::black_box;
+use std::time::Instant;
+
+/// Rounds of each measurement; the median counts.
+const ROUNDS: usize = 5;
+
+fn median(mut seconds: Vec<f64>) -> f64 {
+    seconds.sort_by(f64::total_cmp);
+    seconds[seconds.len() / 2]
+}
+
+/// Multiply-adds of the peak probe: 12 independent vectors of eight.
+const CHAINS: usize = 12;
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn chains(steps: usize) -> f32 {
+    use std::arch::x86_64::{_mm256_cvtss_f32, _mm256_fmadd_ps, _mm256_set1_ps};
+    let (a, b) = (_mm256_set1_ps(black_box(0.999_9)), _mm256_set1_ps(black_box(1e-4)));
+    let mut sums = [b; CHAINS];
+    for _ in 0..steps {
+        for sum in &mut sums {
+            *sum = _mm256_fmadd_ps(*sum, a, b);
+        }
+    }
+    sums.iter().map(|&sum| _mm256_cvtss_f32(sum)).sum()
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn chains(steps: usize) -> f32 {
+    let (a, b) = (black_box(0.999_9f32), black_box(1e-4f32));
+    let mut sums = [[b; 8]; CHAINS];
+    for _ in 0..steps {
+        for sum in sums.as_flattened_mut() {
+            *sum = *sum * a + b;
+        }
+    }
+    sums.as_flattened().iter().sum()
+}
+
+/// Multiply-adds a second of all threads, registers only.
+fn peak(backend: &Backend) -> f64 {
+    const STEPS: usize = 4_000_000;
+    let begin = Instant::now();
+    let threads = backend.threads();
+    backend.pool().run(threads, &|_| {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the benchmark runs with the backend of an instruction set that has these features; see `main`.
+        black_box(unsafe { chains(STEPS) });
+        #[cfg(not(target_arch = "x86_64"))]
+        black_box(chains(STEPS));
+    });
+    (threads * STEPS * CHAINS * 8) as f64 / begin.elapsed().as_secs_f64()
+}
+
+fn main() {
+    let isa = Isa::best();
+    if isa == Isa::Scalar {
+        println!("this processor has the scalar path alone: nothing to compare");
+        return;
+    }
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    for threads in [1, threads] {
+        let backend = Backend::new(isa, threads);
+        println!("{threads} threads, {}: share of the f32 multiply-add peak at 512 rows", isa.name());
+        println!("{:>8} {:>6} {:>7} {:>12} {:>7}", "format", "rows", "columns", "GFMA/s", "share");
+        for name in ["f32", "f16", "q8_0", "q4_0", "q4_k"] {
+            for (rows, columns) in [(768, 768), (1536, 768), (2048, 2048), (8192, 2048)] {
+                product(&backend, name, rows, columns);
+            }
+        }
+    }
+}
+
+fn product(backend: &Backend, name: &str, rows: usize, columns: usize) {
+    const ACTIVATIONS: usize = 512;
+    let format = format::by_name(name).expect("a format of the registry");
+    let shape = Shape::new(&[rows, columns]).expect("a shape");
+    let values: Vec<f32> = (0..rows * columns).map(|i| ((i * 7919 % 1009) as f32 - 504.0) / 5040.0).collect();
+    let mut bytes = vec![0; format.tensor_bytes(&shape).expect("whole blocks")];
+    format.encode(&values, None, &mut bytes);
+    let tensor = Tensor::new(shape, format, Bytes::from(bytes)).expect("a tensor");
+    let matrix = backend.load(&tensor).expect("a matrix");
+    let x = vec![0.01; ACTIVATIONS * columns];
+    let mut y = vec![0.0; ACTIVATIONS * rows];
+    let (mut peaks, mut seconds) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        peaks.push(peak(backend));
+        let begin = Instant::now();
+        matrix.multiply(&x, &mut y);
+        seconds.push(begin.elapsed().as_secs_f64());
+    }
+    let rate = (ACTIVATIONS * rows * columns) as f64 / median(seconds);
+    let share = rate / median(peaks);
+    println!("{name:>8} {rows:>6} {columns:>7} {:>12.1} {:>6.1} %", rate / 1e9, share * 100.0);
+}
