@@ -108,9 +108,27 @@ pub struct Quantize {
     /// File type, for example q4_k_m, q8_0, f16
     #[arg(long, default_value = "q4_k_m")]
     pub format: String,
-    /// Method (this version has rtn)
-    #[arg(long, default_value = "rtn")]
+    /// Method: rtn, imatrix, gptq, descent, corrected, auto
+    #[arg(long, default_value = "auto")]
     pub method: String,
+    /// Calibration text: files and the word `builtin`, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "builtin")]
+    pub calib: Vec<PathBuf>,
+    /// At most so many tokens of it
+    #[arg(long, default_value_t = 32768)]
+    pub calib_tokens: usize,
+    /// Added to the diagonal of what columns have in common, as a share of its mean
+    #[arg(long)]
+    pub damping: Option<f32>,
+    /// The same for the correction of earlier losses: the larger, the less is corrected
+    #[arg(long)]
+    pub correction_damping: Option<f32>,
+    /// Where unfinished work is kept (default: OUT.work)
+    #[arg(long)]
+    pub work: Option<PathBuf>,
+    /// Start over instead of going on with unfinished work
+    #[arg(long)]
+    pub fresh: bool,
     /// Format of tensors whose GGUF name matches: REGEX=FORMAT
     #[arg(long = "set", value_name = "PATTERN=FORMAT")]
     pub overrides: Vec<String>,

@@ -1,6 +1,7 @@
 //! The program `kvant`: arguments in, results on stdout, progress and errors on stderr. No logic of its own.
 
 mod arguments;
+mod calibration;
 mod cmd;
 mod demo_model;
 mod failure;

@@ -4,6 +4,7 @@ use crate::shared::Shared;
 use crate::{Backend, scratch};
 
 /// Sizes of one attention.
+#[derive(Clone, Copy, Debug)]
 pub struct AttentionShape {
     /// Heads of queries.
     pub heads: usize,

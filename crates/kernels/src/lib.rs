@@ -11,6 +11,7 @@
 mod attention;
 mod backend;
 mod cpu;
+pub mod dense;
 mod error;
 mod isa;
 pub mod ops;

@@ -9,6 +9,7 @@
 //! (`kvant-eval`), batching of several sequences (the server's).
 
 mod arch;
+mod block;
 mod cache;
 mod chat_template;
 mod error;
@@ -22,13 +23,14 @@ mod transformer;
 mod weights;
 
 pub use arch::{ARCHITECTURES, Architecture};
+pub use block::{Block, Positions, STAGES};
 pub use cache::KvCache;
 pub use chat_template::{ChatTemplate, Message, TemplateError};
 pub use error::Error;
 pub use generate::{Answer, Finish, generate};
 pub use rope::{Rope, RopeScaling};
 pub use sampler::{Sampler, SamplerError, Sampling};
-pub use spec::{Attention, BlockSpec, FeedForward, Slot, Spec, StreamId, VectorSlot};
+pub use spec::{Attention, BlockSpec, FeedForward, Slot, Spec, Stage, StreamId, VectorSlot};
 pub use tokenizer::{
     Kind, PreTokenizer, Special, TextStream, TokenKind, Tokenizer, TokenizerError, Vocabulary,
 };

@@ -88,6 +88,28 @@ pub struct BlockSpec {
     pub feed_forward: FeedForward,
 }
 
+/// The maps of a block that read one activation, in order of computation: what is calibrated together.
+#[derive(Clone, Debug)]
+pub struct Stage<'a> {
+    /// The maps.
+    pub slots: Vec<&'a Slot>,
+    /// Whether their output is added to the residual stream.
+    pub residual: bool,
+}
+
+impl BlockSpec {
+    /// The block's stages; [`crate::Block`] runs them in this order.
+    pub fn stages(&self) -> [Stage<'_>; crate::STAGES] {
+        let (a, f) = (&self.attention, &self.feed_forward);
+        [
+            Stage { slots: vec![&a.query, &a.key, &a.value], residual: false },
+            Stage { slots: vec![&a.output], residual: true },
+            Stage { slots: vec![&f.gate, &f.up], residual: false },
+            Stage { slots: vec![&f.down], residual: true },
+        ]
+    }
+}
+
 /// A whole network.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spec {

@@ -79,7 +79,50 @@ pub enum Error {
         /// What it was.
         value: f32,
     },
+    /// The work folder.
+    #[error("{path}: {source}")]
+    Work {
+        /// The file in it.
+        path: PathBuf,
+        /// What the file system says.
+        source: std::io::Error,
+    },
+    /// Another process works there.
+    #[error("{path}: another run is at work there; wait for it, or name another folder with --work")]
+    WorkInUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A work folder of another input, recipe or text.
+    #[error(
+        "{path}: holds the unfinished work of another recipe or input; --fresh starts over, --work names another \
+         folder"
+    )]
+    WorkOfAnother {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A file of the work folder that is not what was saved.
+    #[error("{path}: is damaged; --fresh starts over")]
+    WorkDamaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Calibration text of less than one context.
+    #[error("the calibration text has {found} tokens, less than one context of {context}")]
+    ShortCalibration {
+        /// Tokens found.
+        found: usize,
+        /// Tokens a context.
+        context: usize,
+    },
+    /// A method that needs text, and none was given.
+    #[error("method {method} needs calibration text: --calib FILE or --calib builtin")]
+    NoCalibration {
+        /// The method.
+        method: &'static str,
+    },
     /// Stopped by the user; nothing was written.
-    #[error("interrupted; nothing was written")]
+    #[error("interrupted; no output was written")]
     Interrupted,
 }

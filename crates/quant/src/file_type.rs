@@ -1,9 +1,10 @@
 //! Upstream's file types: which format each tensor of a network gets.
 //!
 //! Source: llama.cpp's `src/llama-quant.cpp` (`llama_tensor_get_type_impl`, `tensor_type_fallback`) for dense
-//! networks of the Llama family, without importance data. Left out: the rules for experts and for other families,
-//! which come with them.
+//! networks of the Llama family, with importance data (a method that looks at activations) and without. Left out: the
+//! rules for experts and for other families, which come with them.
 
+use crate::Need;
 use kvant_core::{FormatRef, format};
 use kvant_model::{Entry, Spec};
 
@@ -89,13 +90,14 @@ fn quantizes(entry: &Entry) -> bool {
         && !entry.name.contains("_norm.weight")
 }
 
-/// Gives every tensor its format. `pure` switches the per-tensor rules off (not the fall-backs); of the overrides
-/// the last one that matches wins.
+/// Gives every tensor its format. `pure` switches the per-tensor rules off (not the fall-backs); some rules depend on
+/// what the method needs to know; of the overrides the last one that matches wins.
 pub fn assign(
     spec: &Spec,
     entries: &[Entry],
     file_type: &FileType,
     pure: bool,
+    need: Need,
     overrides: &[Override],
 ) -> Vec<Assignment> {
     let assigned = entries.iter().map(|entry| {
@@ -107,7 +109,7 @@ pub fn assign(
         let wanted = match asked {
             Some(format) => format,
             None if pure || file_type.format().grid().is_none() => file_type.format(),
-            None => by_rule(spec, entry, file_type),
+            None => by_rule(spec, entry, file_type, need > Need::Nothing),
         };
         let format = fall_back(wanted, entry.shape.columns());
         Assignment { fallback_from: (format != wanted).then_some(wanted), format, ..keep }
@@ -122,7 +124,7 @@ fn use_more_bits(layer: usize, layers: usize) -> bool {
 }
 
 /// Upstream's rule for one tensor, before the row length is looked at.
-fn by_rule(spec: &Spec, entry: &Entry, file_type: &FileType) -> FormatRef {
+fn by_rule(spec: &Spec, entry: &Entry, file_type: &FileType, calibrated: bool) -> FormatRef {
     let base = file_type.format();
     let named = |name: &str| format::by_name(name).unwrap_or(base);
     let rules = file_type.rules();
@@ -158,7 +160,10 @@ fn by_rule(spec: &Spec, entry: &Entry, file_type: &FileType) -> FormatRef {
         }
         "ffn_down" => match rules {
             "q4_k_m" | "q5_k_m" if use_more_bits(layer, layers) => named("q6_k"),
-            "iq4_nl" | "iq4_xs" | "q4_k_s" if layer < layers / 8 => named("q5_k"),
+            "q4_k_s" if layer < layers / 8 => named("q5_k"),
+            "iq4_nl" | "iq4_xs" if layer < layers / 8 && !calibrated => named("q5_k"),
+            "q4_0" if layer < layers / 8 && calibrated => named("q4_1"),
+            "q5_0" if layer < layers / 8 && calibrated => named("q5_1"),
             _ => base,
         },
         _ => base,

@@ -5,19 +5,32 @@
 //! [`Solver`] into a [`kvant_io::Sink`], and then checks the written file. [`convert`] is the same path with every
 //! format kept.
 //!
-//! Invariant: what is written depends on input and recipe alone, not on threads or instruction set. Left out, for
-//! now: calibration and the solvers that need it.
+//! Methods that look at activations walk through the network block by block, on calibration text (`stream`), and keep
+//! what they have solved in a work folder (`work`), so that they can be stopped at any moment.
+//!
+//! Invariant: what is written depends on input, recipe and text alone, not on threads or interruptions; for methods
+//! without a Hessian not on the instruction set either.
 
+mod activations;
+mod calibration;
 mod card;
 mod error;
 mod file_type;
 mod pipeline;
 mod solver;
+mod statistics;
+mod stream;
 mod validate;
+mod work;
 
+pub use calibration::Calibration;
 pub use card::{Card, HostCard};
 pub use error::Error;
 pub use file_type::{Assignment, FILE_TYPES, FileType, Override, assign};
 pub use pipeline::{Progress, Recipe, Report, TensorReport, convert, plan_tensors, planned_bytes, quantize};
-pub use solver::{METHODS, RoundToNearest, Solved, Solver, method};
+pub use solver::{
+    Hessian, ImportanceWeighted, Layer, METHODS, Need, RoundToNearest, Settings, Solved, Solver, method,
+};
+pub use statistics::{Inputs, Statistics};
+pub use stream::importance;
 pub use validate::{Expected, validate};

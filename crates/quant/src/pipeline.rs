@@ -1,14 +1,19 @@
 //! The stream from a checkpoint to a GGUF file, tensor after tensor, and the check of what was written.
 
 use crate::card::{CARD_KEY, Card};
-use crate::{Assignment, Error, Expected, FileType, Override, Solved, Solver, assign, validate};
+use crate::stream::{self, Stream};
+use crate::work::Work;
+use crate::{
+    Assignment, Calibration, Error, Expected, FileType, Layer, Need, Override, Settings, Solved, Solver,
+    assign, validate,
+};
 use kvant_core::{FormatRef, Tensor, format};
 use kvant_io::{Meta, Metadata, Plan, PlannedTensor, Value};
 use kvant_kernels::Backend;
 use kvant_model::{Entry, Weights, export};
 use serde::Serialize;
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 
 /// What to do to a model: plain data.
 #[derive(Clone)]
@@ -23,8 +28,38 @@ pub struct Recipe {
     pub overrides: Vec<Override>,
     /// Whether an input that is already quantized is taken.
     pub allow_requantize: bool,
-    /// The seed (`rtn` draws nothing; it is recorded).
+    /// The seed (no method so far draws anything; it is recorded).
     pub seed: u64,
+    /// What a user turned on the method.
+    pub settings: Settings,
+    /// Text for methods that need it.
+    pub calibration: Option<Calibration>,
+    /// Mean squares of the input's columns by weight name, for methods that weigh by them; gathered on the
+    /// calibration text where they are not given.
+    pub importance: Option<HashMap<String, Vec<f32>>>,
+    /// Where unfinished work is kept.
+    pub work: PathBuf,
+    /// Whether unfinished work is forgotten.
+    pub fresh: bool,
+}
+
+impl Recipe {
+    /// A recipe without calibration, overrides or anything else out of the ordinary.
+    pub fn plain(file_type: &'static FileType, method: &'static dyn Solver) -> Self {
+        Self {
+            file_type,
+            method,
+            pure: false,
+            overrides: Vec::new(),
+            allow_requantize: false,
+            seed: 0,
+            settings: Settings::default(),
+            calibration: None,
+            importance: None,
+            work: PathBuf::new(),
+            fresh: false,
+        }
+    }
 }
 
 /// Hears how far the work is, and may stop it.
@@ -83,8 +118,14 @@ pub struct Report {
 /// # Errors
 /// [`Error::AlreadyQuantized`] where the recipe does not allow it.
 pub fn plan_tensors(weights: &Weights, recipe: &Recipe) -> Result<Vec<Assignment>, Error> {
-    let mut assignments =
-        assign(weights.spec(), weights.entries(), recipe.file_type, recipe.pure, &recipe.overrides);
+    let mut assignments = assign(
+        weights.spec(),
+        weights.entries(),
+        recipe.file_type,
+        recipe.pure,
+        recipe.method.need(),
+        &recipe.overrides,
+    );
     for assignment in assignments.iter_mut().filter(|a| a.entry.shape.dimensions().len() == 1) {
         assignment.format = kept_format(weights, &assignment.entry);
     }
@@ -133,15 +174,89 @@ pub fn quantize(
     metadata.set("general.quantization_version", Value::U32(2));
     metadata.set("general.file_type", Value::U32(recipe.file_type.number));
     metadata.set(CARD_KEY, Value::String(card.to_json()));
-    let mut report = write(weights, &assignments, metadata, recipe.method, output, force, backend, progress)?;
-    for tensor in report.tensors.iter().filter(|t| t.flags.contains(&"zero")) {
-        warnings.push(format!("{}: all weights are zero", tensor.name));
+    let work = open_work(recipe, &assignments, &card.input_blake3)?;
+    let mut solved = match &work {
+        Some((work, calibration)) => {
+            let assignments = &assignments;
+            Stream { weights, recipe, assignments, calibration, work, backend, progress }.run()?
+        }
+        None => HashMap::new(),
+    };
+    let gathered;
+    let importance = match (&recipe.importance, recipe.method.need(), &recipe.calibration) {
+        (Some(given), _, _) => Some(given),
+        (None, Need::Importance, Some(calibration)) => {
+            gathered = stream::importance(weights, calibration, backend, progress)?;
+            Some(&gathered)
+        }
+        _ => None,
+    };
+    let mut source = |assignment: &Assignment| {
+        if let Some(solved) = solved.remove(&assignment.entry.name) {
+            return Ok(Some(solved));
+        }
+        let weight = weights.tensor(&assignment.entry.name)?;
+        let layer = Layer {
+            name: &assignment.entry.name,
+            weight: &weight,
+            importance: importance.and_then(|all| all.get(&assignment.entry.name)).map(Vec::as_slice),
+            statistics: None,
+            selection: None,
+            settings: recipe.settings,
+            backend,
+        };
+        recipe.method.solve(&layer, assignment.format).map(Some)
+    };
+    let mut report = write(weights, &assignments, metadata, &mut source, output, force, backend, progress)?;
+    if let Some((work, _)) = work {
+        work.remove();
     }
+    warnings.extend(report.tensors.iter().flat_map(flag_warnings));
     card.output_blake3 = std::mem::take(&mut report.card.output_blake3);
     card.warnings.clone_from(&warnings);
     report.card = card;
     report.warnings = warnings;
     Ok(report)
+}
+
+/// The work folder and the text of a method that walks through the network; `None` for the others.
+fn open_work<'a>(
+    recipe: &'a Recipe,
+    assignments: &[Assignment],
+    input: &str,
+) -> Result<Option<(Work, &'a Calibration)>, Error> {
+    if recipe.method.need() == Need::Nothing {
+        return Ok(None);
+    }
+    let missing = Error::NoCalibration { method: recipe.method.name() };
+    if recipe.method.need() == Need::Importance {
+        let given = recipe.importance.is_some() || recipe.calibration.is_some();
+        return if given { Ok(None) } else { Err(missing) };
+    }
+    let calibration = recipe.calibration.as_ref().ok_or(missing)?;
+    let mut hasher = blake3::Hasher::new();
+    let settings = serde_json::to_string(&recipe.settings).unwrap_or_default();
+    for part in
+        [env!("CARGO_PKG_VERSION"), recipe.method.name(), input, &calibration.digest(), settings.as_str()]
+    {
+        hasher.update(part.as_bytes()).update(b"\0");
+    }
+    for assignment in assignments {
+        hasher.update(assignment.entry.name.as_bytes()).update(assignment.format.name().as_bytes());
+    }
+    let work = Work::open(&recipe.work, &hasher.finalize().to_hex(), recipe.fresh)?;
+    Ok(Some((work, calibration)))
+}
+
+/// What a tensor's flags mean to a user.
+fn flag_warnings(tensor: &TensorReport) -> Vec<String> {
+    let text = |flag: &&'static str| match *flag {
+        "zero" => Some("all weights are zero"),
+        "uncalibrated" => Some("no usable calibration data; encoded without it"),
+        "dead-columns" => Some("some input columns were zero in all of the calibration text"),
+        _ => None,
+    };
+    tensor.flags.iter().filter_map(text).map(|text| format!("{}: {text}", tensor.name)).collect()
 }
 
 /// Writes `weights` to `output` (GGUF), every tensor in the format it has; vectors of a Hugging Face checkpoint
@@ -161,7 +276,7 @@ pub fn convert(
     if metadata.get("general.file_type").is_none() {
         metadata.set("general.file_type", Value::U32(prevailing_file_type(&assignments)));
     }
-    write(weights, &assignments, metadata, &crate::RoundToNearest, output, force, backend, progress)
+    write(weights, &assignments, metadata, &mut |_| Ok(None), output, force, backend, progress)
 }
 
 /// Every tensor in its own format, vectors of a Hugging Face checkpoint in `f32`.
@@ -204,13 +319,16 @@ fn fallback_warnings(assignments: &[Assignment]) -> Vec<String> {
     groups.into_iter().map(describe).collect()
 }
 
+/// Gives a tensor's solution, where it is not to be kept as it is.
+type Source<'a> = &'a mut dyn FnMut(&Assignment) -> Result<Option<Solved>, Error>;
+
 /// The one path to a file: solve or copy each tensor, write, reopen, check.
 #[allow(clippy::too_many_arguments)]
 fn write(
     weights: &Weights,
     assignments: &[Assignment],
     metadata: Metadata,
-    solver: &dyn Solver,
+    source: Source,
     output: &Path,
     force: bool,
     backend: &Backend,
@@ -232,7 +350,7 @@ fn write(
             return Err(Error::Interrupted);
         }
         progress.at(done, total, &assignment.entry.name);
-        let (tensor, report) = one(weights, assignment, solver)?;
+        let (tensor, report) = one(weights, assignment, source)?;
         digests.push(blake3::hash(tensor.bytes()));
         sink.put(&assignment.entry.name, &tensor)?;
         done += input_bytes(assignment);
@@ -259,11 +377,7 @@ fn input_bytes(assignment: &Assignment) -> u64 {
 }
 
 /// One tensor solved or kept.
-fn one(
-    weights: &Weights,
-    assignment: &Assignment,
-    solver: &dyn Solver,
-) -> Result<(Tensor, TensorReport), Error> {
+fn one(weights: &Weights, assignment: &Assignment, source: Source) -> Result<(Tensor, TensorReport), Error> {
     let Assignment { entry, format, fallback_from } = assignment;
     let tensor = weights.tensor(&entry.name)?;
     let mut flags = Vec::new();
@@ -278,11 +392,12 @@ fn one(
         rel_rmse,
         flags,
     };
-    if tensor.format() == *format {
+    let solved = if tensor.format() == *format { None } else { source(assignment)? };
+    let Some(solved) = solved else {
         flags.push("kept");
         return Ok((tensor.clone(), report(tensor.bytes().len(), 0.0, flags)));
-    }
-    let solved = solver.solve(&entry.name, &tensor, *format)?;
+    };
+    flags.extend(&solved.flags);
     check_finite(weights.path(), &entry.name, &solved, *format)?;
     if solved.squared_sum == 0.0 {
         flags.push("zero");
@@ -292,7 +407,13 @@ fn one(
     Ok((solved.tensor.clone(), report(solved.tensor.bytes().len(), rel_rmse, flags)))
 }
 
-fn check_finite(path: &Path, tensor: &str, solved: &Solved, format: FormatRef) -> Result<(), Error> {
+/// What is not finite before or after, as an error.
+pub(crate) fn check_finite(
+    path: &Path,
+    tensor: &str,
+    solved: &Solved,
+    format: FormatRef,
+) -> Result<(), Error> {
     let (path, tensor) = (path.to_owned(), tensor.to_owned());
     match (solved.not_finite, solved.overflow) {
         (Some((element, value)), _) => Err(Error::NotFinite { path, tensor, element, value }),

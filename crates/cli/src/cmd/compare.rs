@@ -104,14 +104,7 @@ fn measure(common: &Common, subject: &Subject) -> Result<Compared, Failure> {
     for name in subject.formats {
         let file_type = file_type(name)?;
         let path = folder.path().join(format!("{name}.gguf"));
-        let recipe = Recipe {
-            file_type,
-            method: &kvant::quant::RoundToNearest,
-            pure: false,
-            overrides: Vec::new(),
-            allow_requantize: false,
-            seed: 0,
-        };
+        let recipe = Recipe::plain(file_type, &kvant::quant::RoundToNearest);
         let bar = Bar::new(common, &format!("{name}: quantize"));
         let report = kvant::quant::quantize(&source, &recipe, &path, true, &backend, &bar)?;
         let weights = Weights::new(kvant::io::open(&path, &kvant::io::Limits::default())?)?;

@@ -3,10 +3,13 @@
 use crate::arguments::{Common, Quantize};
 use crate::failure::Failure;
 use crate::output::Bar;
-use crate::{open, output};
+use crate::{calibration, open, output};
 use kvant::core::format;
 use kvant::eval::peak_resident_bytes;
-use kvant::quant::{FILE_TYPES, FileType, HostCard, Override, Recipe, TensorReport, method, plan_tensors};
+use kvant::quant::{
+    FILE_TYPES, FileType, HostCard, METHODS, Need, Override, Recipe, Settings, TensorReport, method,
+    plan_tensors,
+};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -38,7 +41,7 @@ pub fn file_type(name: &str) -> Result<&'static FileType, Failure> {
     })
 }
 
-fn recipe(arguments: &Quantize) -> Result<Recipe, Failure> {
+fn recipe(arguments: &Quantize, opened: &open::Opened) -> Result<Recipe, Failure> {
     let overrides = arguments.overrides.iter().map(|text| {
         let (pattern, name) = text
             .rsplit_once('=')
@@ -49,16 +52,32 @@ fn recipe(arguments: &Quantize) -> Result<Recipe, Failure> {
         Ok::<_, Failure>(Override { pattern, format })
     });
     let method_of = |name: &str| {
-        let unbuilt = || Failure::Usage(format!("--method {name} is not built yet; this version has rtn"));
-        method(name).ok_or_else(unbuilt)
+        let known: Vec<&str> = METHODS.iter().map(|m| m.name()).collect();
+        method(name).ok_or_else(|| {
+            Failure::Usage(format!("--method {name} is not known; there are {}", known.join(", ")))
+        })
     };
+    let method = method_of(&arguments.method)?;
+    let calibration = (method.need() > Need::Nothing).then(|| {
+        calibration::read(&arguments.calib, arguments.calib_tokens, opened, &arguments.model.path())
+    });
+    let mut settings = Settings::default();
+    settings.damping = arguments.damping.unwrap_or(settings.damping);
+    settings.correction_damping = arguments.correction_damping.unwrap_or(settings.correction_damping);
+    let mut work = arguments.output.clone().into_os_string();
+    work.push(".work");
     Ok(Recipe {
         file_type: file_type(&arguments.format)?,
-        method: method_of(&arguments.method)?,
+        method,
         pure: arguments.pure,
         overrides: overrides.collect::<Result<_, _>>()?,
         allow_requantize: arguments.allow_requantize,
         seed: arguments.seed,
+        settings,
+        calibration: calibration.transpose()?,
+        importance: None,
+        work: arguments.work.clone().unwrap_or(work.into()),
+        fresh: arguments.fresh,
     })
 }
 
@@ -73,9 +92,9 @@ pub fn check_output(path: &Path) -> Result<(), Failure> {
 /// Runs the command.
 pub fn run(common: &Common, arguments: &Quantize) -> Result<ExitCode, Failure> {
     let begin = Instant::now();
-    let recipe = recipe(arguments)?;
     check_output(&arguments.output)?;
     let opened = open::model(&arguments.model.path())?;
+    let recipe = recipe(arguments, &opened)?;
     if arguments.dry_run {
         return dry_run(common, arguments, &opened, &recipe);
     }
@@ -98,7 +117,7 @@ pub fn run(common: &Common, arguments: &Quantize) -> Result<ExitCode, Failure> {
         bpw: report.bpw,
         seconds: begin.elapsed().as_secs_f64(),
         peak_rss_bytes: peak_resident_bytes(),
-        calib_tokens: 0,
+        calib_tokens: recipe.calibration.as_ref().map_or(0, |c| c.tokens() as u64),
         tensors: report.tensors,
         warnings: report.warnings,
     };

@@ -11,7 +11,7 @@
 
 use super::fit::Group;
 use super::lanes::{Lanes, Run, gather, runs, scatter};
-use super::{Block, Format, Grid, Part, f16_at, halves, iq4, put_f16, search, stored_f16};
+use super::{Block, Format, Grid, Part, Scaling, f16_at, halves, iq4, put_f16, search, stored_f16};
 use crate::{Codes, Levels};
 
 /// `iq4_nl`.
@@ -75,6 +75,10 @@ fn encode_run(x: &[Lanes; 32], weights: &[Lanes; 32], blocks: &mut [[u8; 18]]) {
 impl Grid for Iq4Nl {
     fn levels(&self) -> Levels {
         iq4::LEVELS
+    }
+
+    fn scaling(&self) -> Scaling {
+        Scaling::Block
     }
 
     fn unpack(&self, block: &[u8], codes: &mut Codes) {

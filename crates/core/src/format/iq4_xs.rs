@@ -12,7 +12,7 @@
 
 use super::fit::Group;
 use super::lanes::{Lanes, gather};
-use super::{Block, Format, Grid, Part, f16_at, halves, iq4, put_f16, search, stored_f16};
+use super::{Block, Format, Grid, Part, Scaling, f16_at, halves, iq4, put_f16, search, stored_f16};
 use crate::{Codes, Levels};
 
 /// `iq4_xs`.
@@ -95,6 +95,10 @@ fn encode_block(x: &[f32; 256], importance: Option<&[f32]>, block: &mut [u8; 136
 impl Grid for Iq4Xs {
     fn levels(&self) -> Levels {
         iq4::LEVELS
+    }
+
+    fn scaling(&self) -> Scaling {
+        Scaling::Groups { low: -32, high: 31 }
     }
 
     fn unpack(&self, block: &[u8], codes: &mut Codes) {

@@ -93,10 +93,34 @@ pub enum Part {
     Group(usize),
 }
 
+/// What stands beside the codes: which scales a solver may choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scaling {
+    /// The block's `d` alone.
+    Block,
+    /// The block's `d` and `dmin`, every group's integers being 1.
+    BlockAffine,
+    /// `d`, and for each group an integer scale of `low..=high`.
+    Groups {
+        /// Least integer.
+        low: i16,
+        /// Largest integer.
+        high: i16,
+    },
+    /// `d` and `dmin`, and for each group an integer scale and an integer minimum, both of `0..=high`.
+    GroupsAffine {
+        /// Largest integer.
+        high: i16,
+    },
+}
+
 /// A format whose blocks are integer codes under stored scales, so that a solver can choose them itself.
-pub trait Grid {
+pub trait Grid: Sync {
     /// What the codes stand for.
     fn levels(&self) -> Levels;
+
+    /// Which scales are stored.
+    fn scaling(&self) -> Scaling;
 
     /// Opens one block of `block().bytes` bytes.
     fn unpack(&self, block: &[u8], codes: &mut Codes);

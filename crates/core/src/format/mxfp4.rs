@@ -10,7 +10,7 @@
 
 use super::fit::{Group, least};
 use super::lanes::Lanes;
-use super::{Block, Format, Grid, Part, array, halves, search};
+use super::{Block, Format, Grid, Part, Scaling, array, halves, search};
 use crate::{Codes, Levels};
 
 /// `mxfp4`.
@@ -95,6 +95,10 @@ fn level(x: Lanes) -> Lanes {
 impl Grid for Mxfp4 {
     fn levels(&self) -> Levels {
         Levels::Table(&LEVELS)
+    }
+
+    fn scaling(&self) -> Scaling {
+        Scaling::Block
     }
 
     fn unpack(&self, block: &[u8], codes: &mut Codes) {

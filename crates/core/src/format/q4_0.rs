@@ -10,7 +10,7 @@
 
 use super::fit::{Group, symmetric_level, symmetric_starts};
 use super::lanes::{Lanes, Run, gather, runs, scatter};
-use super::{Block, Format, Grid, Part, array, f16_at, halves, put_f16, search, stored_f16};
+use super::{Block, Format, Grid, Part, Scaling, array, f16_at, halves, put_f16, search, stored_f16};
 use crate::{Codes, Levels};
 
 /// `q4_0`.
@@ -82,6 +82,10 @@ fn close(codes: &[u8], block: &mut [u8]) {
 impl Grid for Q4_0 {
     fn levels(&self) -> Levels {
         Levels::Linear { count: 16, offset: 8 }
+    }
+
+    fn scaling(&self) -> Scaling {
+        Scaling::Block
     }
 
     fn unpack(&self, block: &[u8], codes: &mut Codes) {

@@ -10,7 +10,7 @@
 use super::k_affine::Kind;
 use super::k_scales::{self, Scales};
 use super::search::Ladder;
-use super::{Block, Format, Grid, Part};
+use super::{Block, Format, Grid, Part, Scaling};
 use crate::{Codes, Levels};
 
 /// `q4_k`.
@@ -65,6 +65,10 @@ fn close(codes: &[u8], block: &mut [u8]) {
 impl Grid for Q4K {
     fn levels(&self) -> Levels {
         Levels::Linear { count: 16, offset: 0 }
+    }
+
+    fn scaling(&self) -> Scaling {
+        Scaling::GroupsAffine { high: 63 }
     }
 
     fn unpack(&self, block: &[u8], codes: &mut Codes) {

@@ -13,7 +13,7 @@
 
 use super::fit::Group;
 use super::lanes::{Lanes, Run, gather, runs, scatter};
-use super::{Block, Format, Grid, Part, array, f16_at, halves, put_f16, search, stored_f16};
+use super::{Block, Format, Grid, Part, Scaling, array, f16_at, halves, put_f16, search, stored_f16};
 use crate::{Codes, Levels};
 
 /// `q5_1`.
@@ -91,6 +91,10 @@ fn close(codes: &[u8], block: &mut [u8]) {
 impl Grid for Q5_1 {
     fn levels(&self) -> Levels {
         Levels::Linear { count: 32, offset: 0 }
+    }
+
+    fn scaling(&self) -> Scaling {
+        Scaling::BlockAffine
     }
 
     fn unpack(&self, block: &[u8], codes: &mut Codes) {

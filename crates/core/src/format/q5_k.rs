@@ -11,7 +11,7 @@
 use super::k_affine::Kind;
 use super::k_scales::{self, Scales};
 use super::search::Ladder;
-use super::{Block, Format, Grid, Part, array};
+use super::{Block, Format, Grid, Part, Scaling, array};
 use crate::{Codes, Levels};
 
 /// `q5_k`.
@@ -70,6 +70,10 @@ fn close(codes: &[u8], block: &mut [u8]) {
 impl Grid for Q5K {
     fn levels(&self) -> Levels {
         Levels::Linear { count: 32, offset: 0 }
+    }
+
+    fn scaling(&self) -> Scaling {
+        Scaling::GroupsAffine { high: 63 }
     }
 
     fn unpack(&self, block: &[u8], codes: &mut Codes) {

@@ -12,7 +12,7 @@
 
 use super::fit::{Group, symmetric_level, symmetric_starts};
 use super::lanes::{gather, scatter};
-use super::{Block, Format, Grid, Part, array, f16_at, put_f16, search, stored_f16};
+use super::{Block, Format, Grid, Part, Scaling, array, f16_at, put_f16, search, stored_f16};
 use crate::{Codes, Levels};
 
 /// `q6_k`.
@@ -122,6 +122,10 @@ fn close(codes: &[u8], block: &mut [u8]) {
 impl Grid for Q6K {
     fn levels(&self) -> Levels {
         Levels::Linear { count: 64, offset: 32 }
+    }
+
+    fn scaling(&self) -> Scaling {
+        Scaling::Groups { low: -128, high: 127 }
     }
 
     fn unpack(&self, block: &[u8], codes: &mut Codes) {

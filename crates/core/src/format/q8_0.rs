@@ -8,7 +8,7 @@
 //! Source: `block_q8_0`, `quantize_row_q8_0_ref`. Importance changes nothing: upstream has no search here.
 
 use super::fit::{Group, symmetric_level, symmetric_starts};
-use super::{Block, Format, Grid, Part, f16_at, put_f16, search, stored_f16};
+use super::{Block, Format, Grid, Part, Scaling, f16_at, put_f16, search, stored_f16};
 use crate::{Codes, Levels};
 
 /// `q8_0`.
@@ -62,6 +62,10 @@ fn magnitude(x: &[f32; 32]) -> f32 {
 impl Grid for Q8_0 {
     fn levels(&self) -> Levels {
         Levels::Linear { count: 256, offset: 128 }
+    }
+
+    fn scaling(&self) -> Scaling {
+        Scaling::Block
     }
 
     fn unpack(&self, block: &[u8], codes: &mut Codes) {

@@ -1,0 +1,73 @@
+//! The text that `--calib` names, as tokens; and the text that the program carries.
+
+use crate::failure::Failure;
+use crate::open;
+use kvant::model::{ChatTemplate, Message, Special};
+use kvant::quant::Calibration;
+use std::path::{Path, PathBuf};
+
+/// Tokens a context, where the model reads that many.
+const CONTEXT: usize = 512;
+
+/// Own text of many kinds (`assets/calibration`).
+const BUILTIN: &[&str] = &[
+    include_str!("../../../assets/calibration/encyclopaedia.txt"),
+    include_str!("../../../assets/calibration/prose.txt"),
+    include_str!("../../../assets/calibration/code.txt"),
+    include_str!("../../../assets/calibration/mathematics.txt"),
+    include_str!("../../../assets/calibration/korean.txt"),
+    include_str!("../../../assets/calibration/languages.txt"),
+];
+
+/// Own conversations: one JSON array of messages a line.
+const CHAT: &str = include_str!("../../../assets/calibration/chat.jsonl");
+
+/// Reads and cuts the texts.
+pub fn read(
+    sources: &[PathBuf],
+    most_tokens: usize,
+    opened: &open::Opened,
+    path: &Path,
+) -> Result<Calibration, Failure> {
+    let meta = opened.weights.checkpoint().meta();
+    let tokenizer = open::tokenizer(meta, path)?;
+    let encode = |text: &str, parse: bool| tokenizer.encode(text, Special { add: false, parse });
+    let mut texts = Vec::new();
+    for source in sources {
+        if source == Path::new("builtin") {
+            for text in BUILTIN {
+                texts.push(encode(text, false)?);
+            }
+            // A template that cannot be read is chat's to complain about; here plain text serves.
+            let template = ChatTemplate::of(&tokenizer).ok().flatten();
+            texts.push(encode(&conversations(template.as_ref()), template.is_some())?);
+        } else {
+            texts.push(encode(&open::text(source)?, false)?);
+        }
+    }
+    let length = CONTEXT.min(opened.weights.spec().context);
+    let bos = tokenizer.adds_bos().then(|| tokenizer.bos()).flatten();
+    let names: Vec<String> = sources.iter().map(|s| s.display().to_string()).collect();
+    Ok(Calibration::new(&texts, length, most_tokens.div_ceil(length), bos, names.join(","))?)
+}
+
+/// The conversations as the model's template writes them, or as plain text where it has none.
+fn conversations(template: Option<&ChatTemplate>) -> String {
+    #[derive(serde::Deserialize)]
+    struct Turn {
+        role: String,
+        content: String,
+    }
+    let mut text = String::new();
+    for line in CHAT.lines() {
+        let Ok(turns) = serde_json::from_str::<Vec<Turn>>(line) else { continue };
+        let messages: Vec<Message> =
+            turns.iter().map(|t| Message::new(&t.role, t.content.as_str())).collect();
+        match template.and_then(|template| template.render(&messages, false).ok()) {
+            Some(rendered) => text.push_str(&rendered),
+            None => turns.iter().for_each(|t| text.push_str(&format!("{}: {}\n", t.role, t.content))),
+        }
+        text.push('\n');
+    }
+    text
+}

@@ -1,0 +1,372 @@
+//! Dense matrices: products, Gram matrices, Cholesky factors and what solvers of linear systems need.
+//!
+//! `gemm` does the multiplying; this cuts the work. Invariant: every sum runs over pieces of at most [`DEPTH`] in
+//! fixed order, and tasks are cut by shape, so that a result depends neither on the number of threads nor on the
+//! sizes of caches. Left out: pivoting and everything that is not symmetric positive definite.
+
+use crate::Backend;
+use crate::shared::Shared;
+
+/// Longest sum that `gemm` sees at once: short enough that it never cuts it by itself.
+const DEPTH: usize = 256;
+/// Rows of a task.
+const PANEL: usize = 64;
+
+/// Numbers that matrices are made of here.
+pub trait Real: Copy + Send + Sync + PartialEq + 'static {
+    /// 0.
+    const ZERO: Self;
+    /// 1.
+    const ONE: Self;
+}
+
+impl Real for f32 {
+    const ZERO: Self = 0.0;
+    const ONE: Self = 1.0;
+}
+
+impl Real for f64 {
+    const ZERO: Self = 0.0;
+    const ONE: Self = 1.0;
+}
+
+/// A matrix inside a slice: element (i, j) at `i · row_stride + j · column_stride`.
+#[derive(Clone, Copy)]
+pub struct View<'a, T> {
+    data: &'a [T],
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+    column_stride: usize,
+}
+
+impl<'a, T> View<'a, T> {
+    /// Rows of `columns` numbers, `stride` apart. Panics unless they lie inside `data`.
+    pub fn new(data: &'a [T], rows: usize, columns: usize, stride: usize) -> Self {
+        inside(data.len(), rows, columns, stride, 1);
+        Self { data, rows, columns, row_stride: stride, column_stride: 1 }
+    }
+
+    /// Rows and columns exchanged.
+    pub fn transposed(self) -> Self {
+        Self {
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+            ..self
+        }
+    }
+}
+
+fn inside(length: usize, rows: usize, columns: usize, row_stride: usize, column_stride: usize) {
+    let last = rows.saturating_sub(1) * row_stride + columns.saturating_sub(1) * column_stride;
+    assert!(rows == 0 || columns == 0 || last < length, "a {rows} × {columns} matrix lies inside its slice");
+}
+
+/// `out` (rows `stride` apart) = `keep` · `out` + `factor` · a · b, on the calling thread.
+///
+/// Panics where the shapes don't fit.
+pub fn product<T: Real>(out: &mut [T], stride: usize, keep: T, factor: T, a: View<T>, b: View<T>) {
+    inside(out.len(), a.rows, b.columns, stride, 1);
+    assert_eq!(a.columns, b.rows, "as many columns on the left as rows on the right");
+    assert!(b.columns <= stride || a.rows <= 1, "rows of the result don't overlap");
+    let mut keep = keep;
+    for start in (0..a.columns).step_by(DEPTH) {
+        let depth = DEPTH.min(a.columns - start);
+        // SAFETY: both views lie inside their slices by construction, so every element with a row below `a.rows`,
+        // a column below `b.columns` and an inner index below `start + depth` does; the result's extent is checked
+        // above, and `out` is borrowed mutably, so nothing else points there.
+        unsafe {
+            gemm::gemm(
+                a.rows,
+                b.columns,
+                depth,
+                out.as_mut_ptr(),
+                1,
+                stride as isize,
+                keep != T::ZERO,
+                a.data.as_ptr().add(start * a.column_stride),
+                a.column_stride as isize,
+                a.row_stride as isize,
+                b.data.as_ptr().add(start * b.row_stride),
+                b.column_stride as isize,
+                b.row_stride as isize,
+                keep,
+                factor,
+                false,
+                false,
+                false,
+                gemm::Parallelism::None,
+            );
+        }
+        keep = T::ONE;
+    }
+}
+
+/// `sum` (columns of x × columns of y) += `x`ᵀ · `y`, where both have rows of activations.
+pub fn add_gram(
+    backend: &Backend,
+    x: &[f32],
+    x_columns: usize,
+    y: &[f32],
+    y_columns: usize,
+    sum: &mut [f32],
+) {
+    let rows = x.len() / x_columns;
+    assert!(
+        x.len() == rows * x_columns && y.len() == rows * y_columns && sum.len() == x_columns * y_columns,
+        "rows of {x_columns} and of {y_columns} numbers"
+    );
+    let left = View::new(x, rows, x_columns, x_columns);
+    let right = View::new(y, rows, y_columns, y_columns);
+    let sum = Shared::new(sum);
+    backend.pool().run(x_columns.div_ceil(PANEL), &|task| {
+        let start = task * PANEL;
+        let count = PANEL.min(x_columns - start);
+        // SAFETY: tasks have disjoint rows of the sum.
+        let out = unsafe { sum.part(start * y_columns, count * y_columns) };
+        let left = View { data: &left.data[start..], columns: count, ..left };
+        product(out, y_columns, 1.0, 1.0, left.transposed(), right);
+    });
+}
+
+/// `out` (rows of a × columns of b) = `keep` · `out` + `a` · `b`.
+pub fn multiply(backend: &Backend, a: &[f32], b: &[f32], inner: usize, keep: f32, out: &mut [f32]) {
+    let columns = b.len() / inner;
+    assert_eq!(out.len(), a.len() / inner * columns, "a result for every row");
+    let b = View::new(b, inner, columns, columns);
+    by_panels(backend, out, columns, &|start, out| {
+        let count = out.len() / columns;
+        product(out, columns, keep, 1.0, View::new(&a[start * inner..], count, inner, inner), b);
+    });
+}
+
+/// Runs `work(first row, rows)` on panels of whole rows.
+fn by_panels<T: Real>(
+    backend: &Backend,
+    out: &mut [T],
+    columns: usize,
+    work: &(dyn Fn(usize, &mut [T]) + Sync),
+) {
+    assert!(columns > 0 && out.len().is_multiple_of(columns), "whole rows of {columns}");
+    let rows = out.len() / columns;
+    let out = Shared::new(out);
+    backend.pool().run(rows.div_ceil(PANEL), &|task| {
+        let start = task * PANEL;
+        let count = PANEL.min(rows - start);
+        // SAFETY: tasks have disjoint rows.
+        work(start, unsafe { out.part(start * columns, count * columns) });
+    });
+}
+
+/// Replaces the lower triangle of the symmetric `a` (`n` × `n`) by L with `a` = L Lᵀ; what lies above the diagonal
+/// is left as it was. False, and `a` in ruins, where it is not positive definite.
+///
+/// Right-looking by panels of 64 columns: factor the panel's square, solve the rows below it, subtract their
+/// products from what is left (Golub and Van Loan, Matrix Computations, 4.2.9).
+pub fn cholesky(backend: &Backend, a: &mut [f64], n: usize) -> bool {
+    assert_eq!(a.len(), n * n, "a square matrix");
+    let mut square = vec![0.0; PANEL * PANEL];
+    for start in (0..n).step_by(PANEL) {
+        let width = PANEL.min(n - start);
+        for i in 0..width {
+            let row = &a[(start + i) * n + start..][..width];
+            square[i * width..(i + 1) * width].copy_from_slice(row);
+        }
+        if !factor_square(&mut square[..width * width], width) {
+            return false;
+        }
+        for i in 0..width {
+            a[(start + i) * n + start..][..=i].copy_from_slice(&square[i * width..i * width + i + 1]);
+        }
+        let below = start + width;
+        if below == n {
+            break;
+        }
+        let lower = &square[..width * width];
+        let (rows, panel) = (n - below, &mut a[below * n..]);
+        // Kept aside, since the update reads every row's panel while it writes the rows.
+        let mut solved = vec![0.0; rows * width];
+        by_panels(backend, &mut solved, width, &|first, out| {
+            for (i, x) in out.chunks_exact_mut(width).enumerate() {
+                x.copy_from_slice(&panel[(first + i) * n + start..][..width]);
+                solve_lower(lower, width, x);
+            }
+        });
+        by_panels(backend, panel, n, &|first, out| {
+            let count = out.len() / n;
+            for (i, row) in out.chunks_exact_mut(n).enumerate() {
+                row[start..below].copy_from_slice(&solved[(first + i) * width..][..width]);
+            }
+            let left = View::new(&solved[first * width..], count, width, width);
+            let right = View::new(&solved, first + count, width, width).transposed();
+            product(&mut out[below..], n, 1.0, -1.0, left, right);
+        });
+    }
+    true
+}
+
+/// [`cholesky`] of a small matrix, entry by entry.
+fn factor_square(a: &mut [f64], n: usize) -> bool {
+    for j in 0..n {
+        for i in j..n {
+            let sum = (0..j).fold(a[i * n + j], |sum, k| sum - a[i * n + k] * a[j * n + k]);
+            if i > j {
+                a[i * n + j] = sum / a[j * n + j];
+            } else if sum > 0.0 && sum.is_finite() {
+                a[i * n + j] = sum.sqrt();
+            } else {
+                return false;
+            }
+        }
+    }
+    true
+}
+
+/// x Lᵀ = b for one row: `x` holds b and becomes the solution.
+fn solve_lower(lower: &[f64], n: usize, x: &mut [f64]) {
+    for j in 0..n {
+        let sum = (0..j).fold(x[j], |sum, k| sum - x[k] * lower[j * n + k]);
+        x[j] = sum / lower[j * n + j];
+    }
+}
+
+/// Solves X (L Lᵀ) = B for rows of B, in place, where `lower` holds L in its lower triangle.
+pub fn solve(backend: &Backend, lower: &[f64], n: usize, b: &mut [f64]) {
+    assert!(lower.len() == n * n && b.len().is_multiple_of(n), "rows of {n} numbers");
+    by_panels(backend, b, n, &|_, rows| {
+        let count = rows.len() / n;
+        let starts: Vec<usize> = (0..n).step_by(PANEL).collect();
+        let mut part = vec![0.0; count * PANEL];
+        // Y Lᵀ = B from the first columns on, then X L = Y from the last ones back.
+        for &start in &starts {
+            let width = PANEL.min(n - start);
+            take(rows, n, start, width, &mut part);
+            let done = View::new(rows, count, start, n);
+            let factors = View::new(&lower[start * n..], width, start, n).transposed();
+            product(&mut part, width, 1.0, -1.0, done, factors);
+            for row in part[..count * width].chunks_exact_mut(width) {
+                for j in 0..width {
+                    let l = &lower[(start + j) * n + start..][..=j];
+                    let sum = (0..j).fold(row[j], |sum, k| sum - row[k] * l[k]);
+                    row[j] = sum / l[j];
+                }
+            }
+            put(rows, n, start, width, &part);
+        }
+        for &start in starts.iter().rev() {
+            let width = PANEL.min(n - start);
+            let end = start + width;
+            take(rows, n, start, width, &mut part);
+            if end < n {
+                let done = View::new(&rows[end..], count, n - end, n);
+                let factors = View::new(&lower[end * n + start..], n - end, width, n);
+                product(&mut part, width, 1.0, -1.0, done, factors);
+            }
+            for row in part[..count * width].chunks_exact_mut(width) {
+                for j in (0..width).rev() {
+                    let sum = (j + 1..width)
+                        .fold(row[j], |sum, k| sum - row[k] * lower[(start + k) * n + start + j]);
+                    row[j] = sum / lower[(start + j) * n + start + j];
+                }
+            }
+            put(rows, n, start, width, &part);
+        }
+    });
+}
+
+fn take(rows: &[f64], n: usize, start: usize, width: usize, part: &mut [f64]) {
+    for (row, part) in rows.chunks_exact(n).zip(part.chunks_exact_mut(width)) {
+        part.copy_from_slice(&row[start..start + width]);
+    }
+}
+
+fn put(rows: &mut [f64], n: usize, start: usize, width: usize, part: &[f64]) {
+    for (row, part) in rows.chunks_exact_mut(n).zip(part.chunks_exact(width)) {
+        row[start..start + width].copy_from_slice(part);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Isa;
+
+    fn numbers(count: usize, seed: u64) -> Vec<f64> {
+        let mut state = seed;
+        let next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as f64 / (1u64 << 31) as f64 - 0.5
+        };
+        std::iter::repeat_with(next).take(count).collect()
+    }
+
+    fn positive_definite(n: usize) -> Vec<f64> {
+        let x = numbers(n * n, 7);
+        let mut a = vec![0.0; n * n];
+        for i in 0..n {
+            for j in 0..n {
+                a[i * n + j] = (0..n).map(|k| x[i * n + k] * x[j * n + k]).sum();
+            }
+            a[i * n + i] += 0.5;
+        }
+        a
+    }
+
+    #[test]
+    fn factors_multiply_back_and_solve() {
+        for n in [1, 3, 64, 65, 150] {
+            let a = positive_definite(n);
+            let mut results = Vec::new();
+            for threads in [1, 3] {
+                let backend = Backend::new(Isa::best(), threads);
+                let mut lower = a.clone();
+                assert!(cholesky(&backend, &mut lower, n));
+                for i in 0..n {
+                    for j in 0..=i {
+                        let sum: f64 = (0..=j).map(|k| lower[i * n + k] * lower[j * n + k]).sum();
+                        assert!((sum - a[i * n + j]).abs() < 1e-9, "{n}: {i}, {j}");
+                    }
+                }
+                let right = numbers(70 * n, 3);
+                let mut x = right.clone();
+                solve(&backend, &lower, n, &mut x);
+                for (x, b) in x.chunks_exact(n).zip(right.chunks_exact(n)) {
+                    for j in 0..n {
+                        let sum: f64 = (0..n).map(|k| x[k] * a[k * n + j]).sum();
+                        assert!((sum - b[j]).abs() < 1e-7, "{n}: {sum} {}", b[j]);
+                    }
+                }
+                results.push((lower, x));
+            }
+            assert!(results[0] == results[1], "{n}: threads change the result");
+        }
+    }
+
+    #[test]
+    fn what_is_not_positive_definite_is_refused() {
+        let mut a = positive_definite(80);
+        a[75 * 80 + 75] = -1.0;
+        assert!(!cholesky(&Backend::new(Isa::best(), 2), &mut a, 80));
+    }
+
+    #[test]
+    fn gram_matrices_and_products_equal_plain_sums() {
+        let backend = Backend::new(Isa::best(), 2);
+        let narrow = |x: Vec<f64>| x.into_iter().map(|x| x as f32).collect::<Vec<f32>>();
+        let (x, y) = (narrow(numbers(300 * 70, 1)), narrow(numbers(300 * 40, 2)));
+        let mut sum = vec![1.0; 70 * 40];
+        add_gram(&backend, &x, 70, &y, 40, &mut sum);
+        for i in 0..70 {
+            for j in 0..40 {
+                let expected: f32 = (0..300).map(|t| x[t * 70 + i] * y[t * 40 + j]).sum();
+                assert!((sum[i * 40 + j] - 1.0 - expected).abs() < 1e-4);
+            }
+        }
+        let mut out = vec![0.5; 300 * 40];
+        multiply(&backend, &x, &sum, 70, 2.0, &mut out);
+        let expected: f32 = (0..70).map(|k| x[299 * 70 + k] * sum[k * 40 + 39]).sum();
+        assert!((out[299 * 40 + 39] - 1.0 - expected).abs() < 1e-3);
+    }
+}

@@ -1,0 +1,237 @@
+//! One block, run stage by stage.
+//!
+//! A stage is the maps that read one activation ([`crate::Stage`]): queries, keys and values; the attention's output;
+//! gate and up; down. [`Block::advance`] runs one stage and returns the next one's input, so that whoever calibrates
+//! can look at every input, solve the maps that read it, put the solved ones in place ([`Block::replace`]) and go on.
+//! The forward pass is the same four steps. Left out: what comes before the first block and after the last.
+
+use crate::cache::Layer;
+use crate::{Error, Slot, Spec, Weights};
+use kvant_core::Tensor;
+use kvant_kernels::{AttentionShape, Backend, Matrix, attention, ops};
+use std::sync::Arc;
+
+/// Stages of a block.
+pub const STAGES: usize = 4;
+
+/// A linear map ready to multiply.
+#[derive(Clone)]
+pub(crate) struct Linear {
+    name: String,
+    weight: Arc<dyn Matrix>,
+    bias: Option<Vec<f32>>,
+}
+
+impl Linear {
+    pub fn load(weights: &Weights, backend: &Backend, slot: &Slot) -> Result<Self, Error> {
+        let name = slot.weight();
+        let weight = prepare(backend, &weights.tensor(&name)?, weights, &name)?;
+        let bias = slot.bias().map(|name| weights.vector(&name)).transpose()?;
+        Ok(Self { name, weight, bias })
+    }
+
+    pub fn without_bias(weight: Arc<dyn Matrix>) -> Self {
+        Self { name: String::new(), weight, bias: None }
+    }
+
+    pub fn weight(&self) -> &dyn Matrix {
+        &*self.weight
+    }
+
+    pub fn into_weight(self) -> Arc<dyn Matrix> {
+        self.weight
+    }
+
+    /// `x` is n × columns; the result n × rows.
+    pub fn apply(&self, backend: &Backend, x: &[f32]) -> Vec<f32> {
+        let n = x.len() / self.weight.columns();
+        let mut y = vec![0.0; n * self.weight.rows()];
+        self.weight.multiply(x, &mut y);
+        if let Some(bias) = &self.bias {
+            ops::add_bias(backend, &mut y, bias);
+        }
+        y
+    }
+}
+
+fn prepare(
+    backend: &Backend,
+    tensor: &Tensor,
+    weights: &Weights,
+    name: &str,
+) -> Result<Arc<dyn Matrix>, Error> {
+    let matrix = backend.load(tensor).map_err(|source| Error::Kernel {
+        path: weights.path().to_owned(),
+        tensor: name.to_owned(),
+        source,
+    })?;
+    Ok(Arc::from(matrix))
+}
+
+/// Where the tokens of a piece stand: the angles of their rotary embedding.
+pub struct Positions {
+    past: usize,
+    rotated: usize,
+    cosines: Vec<f32>,
+    sines: Vec<f32>,
+}
+
+impl Positions {
+    /// Positions `past..past + count`.
+    pub fn new(spec: &Spec, past: usize, count: usize) -> Self {
+        let (frequencies, factor) = spec.rope.frequencies();
+        let angles =
+            (past..past + count).flat_map(|position| frequencies.iter().map(move |f| position as f32 * f));
+        let (cosines, sines) = angles.map(|a| (a.cos() * factor, a.sin() * factor)).unzip();
+        Self { past, rotated: spec.rope.rotated, cosines, sines }
+    }
+}
+
+/// A block that runs. Cloning shares the weights.
+#[derive(Clone)]
+pub struct Block {
+    backend: Backend,
+    norm_epsilon: f32,
+    attention_norm: Vec<f32>,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    output: Linear,
+    feed_forward_norm: Vec<f32>,
+    gate: Linear,
+    up: Linear,
+    down: Linear,
+    heads: usize,
+    shape: AttentionShape,
+}
+
+impl Block {
+    /// Prepares block `index` for this processor.
+    ///
+    /// # Errors
+    /// What [`Weights::tensor`] or a kernel says.
+    pub fn load(weights: &Weights, backend: &Backend, index: usize) -> Result<Self, Error> {
+        let spec = &weights.spec().blocks[index];
+        let linear = |slot: &Slot| Linear::load(weights, backend, slot);
+        let (a, f) = (&spec.attention, &spec.feed_forward);
+        Ok(Self {
+            backend: backend.clone(),
+            norm_epsilon: weights.spec().norm_epsilon,
+            attention_norm: weights.vector(&spec.attention_norm.name)?,
+            query: linear(&a.query)?,
+            key: linear(&a.key)?,
+            value: linear(&a.value)?,
+            output: linear(&a.output)?,
+            feed_forward_norm: weights.vector(&spec.feed_forward_norm.name)?,
+            gate: linear(&f.gate)?,
+            up: linear(&f.up)?,
+            down: linear(&f.down)?,
+            heads: a.heads,
+            shape: AttentionShape {
+                heads: a.heads,
+                kv_heads: a.kv_heads,
+                head_size: a.head_size,
+                scale: 1.0 / (a.head_size as f32).sqrt(),
+            },
+        })
+    }
+
+    fn maps(&self) -> [&Linear; 7] {
+        [&self.query, &self.key, &self.value, &self.output, &self.gate, &self.up, &self.down]
+    }
+
+    /// Bytes of weights that one token reads.
+    pub fn weight_bytes(&self) -> usize {
+        self.maps().iter().map(|l| l.weight.weight_bytes()).sum()
+    }
+
+    /// Puts other values of the same shape in the place of the weight called `name`; a bias stays.
+    ///
+    /// # Errors
+    /// What a kernel says. Panics where the block has no such weight.
+    pub fn replace(&mut self, name: &str, tensor: &Tensor, weights: &Weights) -> Result<(), Error> {
+        let weight = prepare(&self.backend, tensor, weights, name)?;
+        let maps = [
+            &mut self.query,
+            &mut self.key,
+            &mut self.value,
+            &mut self.output,
+            &mut self.gate,
+            &mut self.up,
+            &mut self.down,
+        ];
+        let map = maps.into_iter().find(|map| map.name == name).expect("a weight of this block");
+        map.weight = weight;
+        Ok(())
+    }
+
+    /// The first stage's input, from the residual stream (rows of the network's width).
+    pub fn enter(&self, residual: &[f32]) -> Vec<f32> {
+        self.normed(residual, &self.attention_norm)
+    }
+
+    /// Runs stage `stage` of [`STAGES`] on its input and returns the next one's, empty after the last. Stages that
+    /// write to the residual stream add to `residual`; the first appends keys and values to `layer`.
+    pub(crate) fn advance(
+        &self,
+        stage: usize,
+        input: &[f32],
+        residual: &mut [f32],
+        positions: &Positions,
+        layer: &mut Layer,
+    ) -> Vec<f32> {
+        let backend = &self.backend;
+        match stage {
+            0 => {
+                let rotation = ops::Rotation {
+                    head_size: self.shape.head_size,
+                    rotated: positions.rotated,
+                    cosines: &positions.cosines,
+                    sines: &positions.sines,
+                };
+                let mut query = self.query.apply(backend, input);
+                let mut key = self.key.apply(backend, input);
+                let value = self.value.apply(backend, input);
+                ops::rope_interleaved(backend, &mut query, self.heads, &rotation);
+                ops::rope_interleaved(backend, &mut key, self.shape.kv_heads, &rotation);
+                layer.keys.extend_from_slice(&key);
+                layer.values.extend_from_slice(&value);
+                let mut attended = vec![0.0; query.len()];
+                let (keys, values) = (&layer.keys, &layer.values);
+                attention(backend, &self.shape, &query, keys, values, positions.past, &mut attended);
+                attended
+            }
+            1 => {
+                ops::add(backend, residual, &self.output.apply(backend, input));
+                self.normed(residual, &self.feed_forward_norm)
+            }
+            2 => {
+                let mut gate = self.gate.apply(backend, input);
+                let up = self.up.apply(backend, input);
+                ops::swiglu(backend, &mut gate, &up);
+                gate
+            }
+            _ => {
+                ops::add(backend, residual, &self.down.apply(backend, input));
+                Vec::new()
+            }
+        }
+    }
+
+    /// [`Block::advance`] for a whole sequence at once, which nothing precedes and nothing follows.
+    pub fn advance_alone(
+        &self,
+        stage: usize,
+        input: &[f32],
+        residual: &mut [f32],
+        positions: &Positions,
+    ) -> Vec<f32> {
+        self.advance(stage, input, residual, positions, &mut Layer::default())
+    }
+
+    fn normed(&self, residual: &[f32], weight: &[f32]) -> Vec<f32> {
+        let mut out = vec![0.0; residual.len()];
+        ops::rms_norm(&self.backend, residual, weight, self.norm_epsilon, &mut out);
+        out
+    }
+}

@@ -1,0 +1,87 @@
+//! The text that statistics are gathered on, cut into contexts of tokens.
+//!
+//! Every context has the same length; its first token is BOS where the model adds one. Every eighth is selection
+//! text: methods that choose keep it out of their statistics while they choose, and take it back for the final run.
+//! Left out: where the text comes from.
+
+use crate::Error;
+
+/// Every so many contexts one is kept to choose by.
+pub const SELECTION_EVERY: usize = 8;
+
+/// Contexts of tokens.
+#[derive(Clone, Debug)]
+pub struct Calibration {
+    contexts: Vec<Vec<u32>>,
+    source: String,
+}
+
+impl Calibration {
+    /// Cuts each text's tokens into contexts of `length` and takes from all texts in turn, in proportion to their
+    /// length, until `most` contexts are there. `source` names the texts in the card.
+    ///
+    /// # Errors
+    /// Texts that are shorter than one context together.
+    pub fn new(
+        texts: &[Vec<u32>],
+        length: usize,
+        most: usize,
+        bos: Option<u32>,
+        source: String,
+    ) -> Result<Self, Error> {
+        let mut placed: Vec<(f64, usize, Vec<u32>)> = Vec::new();
+        for (index, tokens) in texts.iter().enumerate() {
+            let contexts: Vec<_> = tokens.chunks_exact(length).collect();
+            for (i, context) in contexts.iter().enumerate() {
+                placed.push(((i as f64 + 0.5) / contexts.len() as f64, index, context.to_vec()));
+            }
+        }
+        placed.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        if placed.is_empty() {
+            let found = texts.iter().map(Vec::len).sum();
+            return Err(Error::ShortCalibration { found, context: length });
+        }
+        // Evenly over all of them, so that a limit thins every text alike.
+        let (all, most) = (placed.len(), placed.len().min(most.max(1)));
+        let mut contexts: Vec<Vec<u32>> =
+            (0..most).map(|i| std::mem::take(&mut placed[i * all / most].2)).collect();
+        if let Some(bos) = bos {
+            contexts.iter_mut().for_each(|context| context[0] = bos);
+        }
+        Ok(Self { contexts, source })
+    }
+
+    /// The contexts.
+    pub fn contexts(&self) -> &[Vec<u32>] {
+        &self.contexts
+    }
+
+    /// Where the text came from.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Tokens a context.
+    pub fn length(&self) -> usize {
+        self.contexts[0].len()
+    }
+
+    /// All tokens.
+    pub fn tokens(&self) -> usize {
+        self.contexts.len() * self.length()
+    }
+
+    /// Whether context `index` is selection text.
+    pub fn selects(&self, index: usize) -> bool {
+        self.contexts.len() >= 2 * SELECTION_EVERY && index % SELECTION_EVERY == SELECTION_EVERY - 1
+    }
+
+    /// blake3 over all tokens.
+    pub fn digest(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for token in self.contexts.iter().flatten() {
+            hasher.update(&token.to_le_bytes());
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+}

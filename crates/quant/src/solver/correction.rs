@@ -1,0 +1,77 @@
+//! The target that makes up for what earlier maps did.
+//!
+//! The float network gives `W xf`; ours gives `Q xq`, and its residual stream has already lost `rf − rq`. So the
+//! weights that ours should have are those that minimize Σ ‖W xf + (rf − rq) − W* xq‖² + λ‖W* − W‖²:
+//!
+//! ```text
+//! W* = W + (W (C − G) + R) (G + λI)⁻¹      C = Σ xf xqᵀ, G = Σ xq xqᵀ, R = Σ (rf − rq) xqᵀ
+//! ```
+//!
+//! R counts for maps that write to the residual stream alone. Source: the first-order condition; the same idea as
+//! Qronos (Zhang et al., arXiv 2505.11695) for the input and as error propagation in QEP (Arai and Ichikawa, arXiv
+//! 2504.09629). λ is a share of G's mean diagonal: the smaller, the more it trusts the calibration text.
+
+use super::Layer;
+use crate::Statistics;
+use kvant_kernels::dense;
+
+/// Rows that are corrected at once: bounds the double-precision copies.
+const ROWS: usize = 1024;
+
+/// A factored system, ready for any rows.
+pub struct Correction<'a> {
+    statistics: &'a Statistics,
+    /// C − G.
+    mismatch: Vec<f32>,
+    /// Cholesky factor of G + λI.
+    lower: Vec<f64>,
+}
+
+impl<'a> Correction<'a> {
+    /// `None` where there is nothing to correct with, or the matrix cannot be factored.
+    pub fn new(layer: &Layer, statistics: &'a Statistics, damping: f32) -> Option<Self> {
+        let mean = statistics.mean_diagonal();
+        if statistics.cross.is_empty() || !(mean > 0.0 && mean.is_finite() && damping.is_finite()) {
+            return None;
+        }
+        let n = statistics.columns;
+        let mismatch = statistics.cross.iter().zip(&statistics.gram).map(|(c, g)| c - g).collect();
+        let mut lower: Vec<f64> = statistics.gram.iter().map(|&g| f64::from(g)).collect();
+        (0..n).for_each(|i| lower[i * n + i] += f64::from(damping) * mean);
+        dense::cholesky(layer.backend, &mut lower, n).then_some(Self { statistics, mismatch, lower })
+    }
+
+    /// Moves `weights` (all rows × columns) to their target.
+    pub fn apply(&self, layer: &Layer, weights: &mut [f32]) {
+        let n = self.statistics.columns;
+        for (index, rows) in weights.chunks_mut(ROWS * n).enumerate() {
+            let mut lost = match self.statistics.residual.get(index * ROWS * n..) {
+                Some(residual) if !self.statistics.residual.is_empty() => residual[..rows.len()].to_vec(),
+                _ => vec![0.0; rows.len()],
+            };
+            dense::multiply(layer.backend, rows, &self.mismatch, n, 1.0, &mut lost);
+            let mut moved: Vec<f64> = lost.into_iter().map(f64::from).collect();
+            dense::solve(layer.backend, &self.lower, n, &mut moved);
+            rows.iter_mut().zip(moved).for_each(|(w, m)| *w += m as f32);
+        }
+    }
+}
+
+/// Σ ‖W xf + (rf − rq) − V xq‖² over the contexts of `statistics`, less what does not depend on V.
+pub fn loss(layer: &Layer, statistics: &Statistics, original: &[f32], values: &[f32]) -> f64 {
+    let n = statistics.columns;
+    let mut total = 0.0;
+    for (index, (w, v)) in original.chunks(ROWS * n).zip(values.chunks(ROWS * n)).enumerate() {
+        let mut wanted = match statistics.residual.get(index * ROWS * n..) {
+            Some(residual) if !statistics.residual.is_empty() => residual[..w.len()].to_vec(),
+            _ => vec![0.0; w.len()],
+        };
+        let target = if statistics.cross.is_empty() { &statistics.gram } else { &statistics.cross };
+        dense::multiply(layer.backend, w, target, n, 1.0, &mut wanted);
+        let mut given = vec![0.0; v.len()];
+        dense::multiply(layer.backend, v, &statistics.gram, n, 0.0, &mut given);
+        let terms = v.iter().zip(given.iter().zip(&wanted));
+        total += terms.map(|(&v, (&g, &t))| f64::from(v) * (f64::from(g) - 2.0 * f64::from(t))).sum::<f64>();
+    }
+    total
+}

@@ -1,0 +1,40 @@
+//! Each block on its own, errors weighted by how large the column's input is: llama.cpp's search with an importance
+//! matrix.
+//!
+//! ```text
+//! w_j ← mean square of input column j      (1 where the map has none)
+//! for each piece of whole rows: bytes ← encode(x, w)
+//! ```
+//!
+//! Source: llama.cpp's `src/llama-quant.cpp` and `quantize_row_*_impl`. A map without data, or with columns that
+//! were never other than zero, is encoded as if all columns counted alike there, and flagged.
+
+use super::{Layer, Need, Solved, Solver, by_pieces};
+use crate::Error;
+use kvant_core::FormatRef;
+
+/// `imatrix`.
+pub struct ImportanceWeighted;
+
+impl Solver for ImportanceWeighted {
+    fn name(&self) -> &'static str {
+        "imatrix"
+    }
+
+    fn need(&self) -> Need {
+        Need::Importance
+    }
+
+    fn solve(&self, layer: &Layer, format: FormatRef) -> Result<Solved, Error> {
+        let Some(importance) = layer.importance.filter(|x| x.iter().any(|&x| x > 0.0)) else {
+            let mut solved = by_pieces(layer, format, &|_, x, out| format.encode(x, None, out))?;
+            solved.flags.push("uncalibrated");
+            return Ok(solved);
+        };
+        let mut solved = by_pieces(layer, format, &|_, x, out| format.encode(x, Some(importance), out))?;
+        if importance.contains(&0.0) {
+            solved.flags.push("dead-columns");
+        }
+        Ok(solved)
+    }
+}

@@ -1,0 +1,177 @@
+//! Methods that choose a tensor's stored values, and their registry.
+//!
+//! A solver hands over the final bytes, never rounded floats that somebody must round again. What it may look at is
+//! a [`Layer`]; what it has to be given, it says ([`Solver::need`]). Invariant: the bytes depend on the layer, the
+//! format and the settings alone, not on threads.
+
+mod correction;
+mod descent;
+mod gptq;
+mod hessian;
+mod importance;
+mod order;
+mod round_to_nearest;
+
+pub use hessian::Hessian;
+pub use importance::ImportanceWeighted;
+pub use round_to_nearest::RoundToNearest;
+
+use crate::{Error, Statistics};
+use kvant_core::{Bytes, FormatRef, Tensor};
+use kvant_kernels::Backend;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+/// A tensor in its new format, and what it lost.
+#[derive(Clone, Debug)]
+pub struct Solved {
+    /// The final bytes.
+    pub tensor: Tensor,
+    /// Sum of squared errors, f64 in fixed order.
+    pub squared_error: f64,
+    /// Sum of squares of the original.
+    pub squared_sum: f64,
+    /// First element that was not finite before, and its value.
+    pub not_finite: Option<(usize, f32)>,
+    /// First element that is not finite after, and its value before.
+    pub overflow: Option<(usize, f32)>,
+    /// What is special.
+    pub flags: Vec<&'static str>,
+}
+
+/// What a method has to be given besides the weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Need {
+    /// Nothing.
+    Nothing,
+    /// Mean squares of the input's columns.
+    Importance,
+    /// Products of the input's columns, of both networks.
+    Hessian,
+}
+
+/// What a user may turn.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// What is added to the Gram matrix's diagonal, as a share of its mean, before anything is rounded under it.
+    pub damping: f32,
+    /// The same for the correction of the target: the larger, the less of the mismatch is corrected.
+    pub correction_damping: f32,
+    /// Most sweeps of coordinate descent.
+    pub sweeps: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { damping: 0.3, correction_damping: 1.0, sweeps: 4 }
+    }
+}
+
+/// One linear map and what is known of its input.
+pub struct Layer<'a> {
+    /// GGUF name of the weight.
+    pub name: &'a str,
+    /// The weight, `rows × columns`.
+    pub weight: &'a Tensor,
+    /// Mean square of each column of the input.
+    pub importance: Option<&'a [f32]>,
+    /// Sums over the input.
+    pub statistics: Option<&'a Statistics>,
+    /// Sums over contexts that were kept out of `statistics`, to choose by.
+    pub selection: Option<&'a Statistics>,
+    /// What a user turned.
+    pub settings: Settings,
+    /// What products run on.
+    pub backend: &'a Backend,
+}
+
+/// A method of quantization.
+pub trait Solver: Sync {
+    /// What `--method` takes.
+    fn name(&self) -> &'static str;
+
+    /// What has to be known of a map's input.
+    fn need(&self) -> Need;
+
+    /// Chooses the stored values of `layer` in `format`.
+    ///
+    /// # Errors
+    /// A shape that the format cannot hold.
+    fn solve(&self, layer: &Layer, format: FormatRef) -> Result<Solved, Error>;
+}
+
+/// Every method, the simplest first.
+pub static METHODS: &[&dyn Solver] = &[
+    &RoundToNearest,
+    &ImportanceWeighted,
+    &Hessian { name: "gptq", descent: false, correction: false, choose: false },
+    &Hessian { name: "descent", descent: true, correction: false, choose: false },
+    &Hessian { name: "corrected", descent: true, correction: true, choose: false },
+    &Hessian { name: "auto", descent: true, correction: true, choose: true },
+];
+
+/// The method of this name.
+pub fn method(name: &str) -> Option<&'static dyn Solver> {
+    METHODS.iter().copied().find(|m| m.name() == name)
+}
+
+/// Elements that are decoded at once: bounds memory to a few pieces a thread, whatever the tensor's size.
+const PIECE_ELEMENTS: usize = 1 << 16;
+
+struct Piece {
+    squared_error: f64,
+    squared_sum: f64,
+    not_finite: Option<(usize, f32)>,
+    overflow: Option<(usize, f32)>,
+}
+
+/// Fills a tensor's bytes piece by piece, in parallel: `encode(first row, values, bytes)`; then compares.
+fn by_pieces(
+    layer: &Layer,
+    format: FormatRef,
+    encode: &(dyn Fn(usize, &[f32], &mut [u8]) + Sync),
+) -> Result<Solved, Error> {
+    let tensor = layer.weight;
+    let shape_error = |source| Error::Shape { tensor: layer.name.to_owned(), source };
+    let shape = *tensor.shape();
+    let mut bytes = vec![0u8; format.tensor_bytes(&shape).map_err(shape_error)?];
+    let columns = shape.columns();
+    let rows_a_piece = (PIECE_ELEMENTS / columns.max(1)).max(1);
+    let row_bytes = columns / format.block().elements * format.block().bytes;
+    let pieces: Vec<Piece> = if bytes.is_empty() {
+        Vec::new()
+    } else {
+        bytes
+            .par_chunks_mut(rows_a_piece * row_bytes)
+            .enumerate()
+            .map(|(index, out)| {
+                let (start, rows) = (index * rows_a_piece, out.len() / row_bytes);
+                let mut before = vec![0.0f32; rows * columns];
+                tensor.format().decode(tensor.rows(start, rows), &mut before);
+                encode(start, &before, out);
+                compare(&before, start * columns, format, out)
+            })
+            .collect()
+    };
+    Ok(Solved {
+        tensor: Tensor::new(shape, format, Bytes::from(bytes)).map_err(shape_error)?,
+        squared_error: pieces.iter().map(|p| p.squared_error).sum(),
+        squared_sum: pieces.iter().map(|p| p.squared_sum).sum(),
+        not_finite: pieces.iter().find_map(|p| p.not_finite),
+        overflow: pieces.iter().find_map(|p| p.overflow),
+        flags: Vec::new(),
+    })
+}
+
+fn compare(before: &[f32], first: usize, format: FormatRef, out: &[u8]) -> Piece {
+    let not_finite = before.iter().position(|x| !x.is_finite()).map(|i| (first + i, before[i]));
+    let mut after = vec![0.0f32; before.len()];
+    format.decode(out, &mut after);
+    let overflow = after.iter().position(|x| !x.is_finite()).map(|i| (first + i, before[i]));
+    let (mut squared_error, mut squared_sum) = (0.0f64, 0.0f64);
+    for (x, y) in before.iter().zip(&after) {
+        squared_error += f64::from(x - y) * f64::from(x - y);
+        squared_sum += f64::from(*x) * f64::from(*x);
+    }
+    Piece { squared_error, squared_sum, not_finite, overflow }
+}

@@ -1,0 +1,85 @@
+//! In what order columns are rounded, and what an error on one means for the later ones.
+//!
+//! Storage order is the format's; the order of rounding is free. Blocks go by falling mean of the Gram matrix's
+//! diagonal, in them groups, in them columns: what counts most is rounded first, while all others can still make up
+//! for it.
+
+use super::Layer;
+use crate::Statistics;
+use kvant_core::Block;
+use kvant_kernels::dense;
+
+/// Columns in order of rounding, and the damped Gram matrix H = (A + I) diag(w) (A + I)ᵀ in that order.
+pub struct Order {
+    /// `columns[p]` is the column rounded at place `p`. Blocks and groups stay together.
+    pub columns: Vec<usize>,
+    /// The strictly upper part of A, places × places: an error e at place p moves place q by e · A[p][q].
+    pub feedback: Vec<f32>,
+    /// w: how much a squared error counts at each place, once all earlier ones have been made up for.
+    pub weights: Vec<f32>,
+}
+
+/// Sorted by falling key; of equal ones the first comes first.
+fn falling(count: usize, key: impl Fn(usize) -> f64) -> Vec<usize> {
+    let mut all: Vec<usize> = (0..count).collect();
+    all.sort_by(|&a, &b| key(b).total_cmp(&key(a)));
+    all
+}
+
+fn places(statistics: &Statistics, block: Block) -> Vec<usize> {
+    let n = statistics.columns;
+    let diagonal = |i: usize| f64::from(statistics.gram[i * n + i]);
+    let mean = |start: usize, count: usize| (start..start + count).map(diagonal).sum::<f64>() / count as f64;
+    let mut columns = Vec::with_capacity(n);
+    for b in falling(n / block.elements, |b| mean(b * block.elements, block.elements)) {
+        let start = b * block.elements;
+        for g in falling(block.elements / block.group, |g| mean(start + g * block.group, block.group)) {
+            let start = start + g * block.group;
+            columns.extend(falling(block.group, |c| diagonal(start + c)).into_iter().map(|c| start + c));
+        }
+    }
+    columns
+}
+
+impl Order {
+    /// The order for a format's blocks. The damping grows tenfold until the matrix can be factored; where that never
+    /// happens, `None`.
+    pub fn new(layer: &Layer, statistics: &Statistics, block: Block, damping: f32) -> Option<Self> {
+        let n = statistics.columns;
+        let mean = statistics.mean_diagonal();
+        if !(mean > 0.0 && mean.is_finite()) {
+            return None;
+        }
+        let columns = places(statistics, block);
+        let mut share = f64::from(damping.max(1e-6));
+        for _ in 0..8 {
+            // Turned around, so that the factor of what is rounded first comes out as an upper triangle.
+            let mut lower = vec![0.0f64; n * n];
+            for (i, row) in lower.chunks_exact_mut(n).enumerate() {
+                let from = columns[n - 1 - i] * n;
+                for (j, x) in row[..=i].iter_mut().enumerate() {
+                    *x = f64::from(statistics.gram[from + columns[n - 1 - j]]);
+                }
+                row[i] += share * mean;
+            }
+            if dense::cholesky(layer.backend, &mut lower, n) {
+                return Some(Self::from_factor(columns, &lower));
+            }
+            share *= 10.0;
+        }
+        None
+    }
+
+    fn from_factor(columns: Vec<usize>, lower: &[f64]) -> Self {
+        let n = columns.len();
+        let upper = |i: usize, j: usize| lower[(n - 1 - i) * n + (n - 1 - j)];
+        let mut feedback = vec![0.0f32; n * n];
+        for (i, row) in feedback.chunks_exact_mut(n).enumerate() {
+            for (j, x) in row.iter_mut().enumerate().skip(i + 1) {
+                *x = (upper(i, j) / upper(j, j)) as f32;
+            }
+        }
+        let weights = (0..n).map(|j| (upper(j, j) * upper(j, j)) as f32).collect();
+        Self { columns, feedback, weights }
+    }
+}

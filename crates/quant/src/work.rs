@@ -1,0 +1,184 @@
+//! The work folder: what an unfinished run has already solved, so that the same command goes on from there.
+//!
+//! One file a unit (embedding, each block, head), renamed into place when the unit is done: a JSON header, the
+//! tensors' bytes, blake3 over both. A block's file also carries the digests of the residual streams after it. The
+//! key names input, recipe and calibration text; a folder with another key is another run's. Invariant: what is
+//! loaded is what was saved, or an error; two runs never share a folder. Left out: what a unit means.
+
+use crate::{Error, Solved};
+use kvant_core::{Bytes, Shape, Tensor, format};
+use serde::{Deserialize, Serialize};
+use std::fs::{File, TryLockError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// A locked work folder.
+pub struct Work {
+    folder: PathBuf,
+    _lock: File,
+}
+
+/// One solved tensor.
+#[derive(Clone)]
+pub struct Unit {
+    /// Tensors by name, in order.
+    pub tensors: Vec<(String, Solved)>,
+    /// Digests of the residual streams after a block: float, quantized.
+    pub residuals: Option<(String, String)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    tensors: Vec<TensorHeader>,
+    residuals: Option<(String, String)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TensorHeader {
+    name: String,
+    format: String,
+    dimensions: Vec<usize>,
+    squared_error: f64,
+    squared_sum: f64,
+    flags: Vec<String>,
+}
+
+/// Flags that a tensor may have come with; names live as long as the program.
+const FLAGS: &[&str] = &["uncalibrated", "dead-columns", "lattice", "uncorrected"];
+
+impl Work {
+    /// Makes or opens the folder for the run called `key`; `fresh` forgets what is there.
+    ///
+    /// # Errors
+    /// A folder in use by another process, or of another run; what the file system says.
+    pub fn open(folder: &Path, key: &str, fresh: bool) -> Result<Self, Error> {
+        let fail = |path: &Path, source| Error::Work { path: path.to_owned(), source };
+        std::fs::create_dir_all(folder).map_err(|e| fail(folder, e))?;
+        let path = folder.join("lock");
+        let lock = File::options().write(true).create(true).truncate(false).open(&path);
+        let lock = lock.map_err(|e| fail(&path, e))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(Error::WorkInUse { path: folder.to_owned() }),
+            Err(TryLockError::Error(e)) => return Err(fail(&path, e)),
+        }
+        let work = Self { folder: folder.to_owned(), _lock: lock };
+        let key_path = folder.join("key");
+        let found = std::fs::read_to_string(&key_path).ok();
+        if fresh || found.is_none() {
+            work.forget()?;
+            work.place("key", key.as_bytes())?;
+        } else if found.as_deref() != Some(key) {
+            return Err(Error::WorkOfAnother { path: folder.to_owned() });
+        }
+        Ok(work)
+    }
+
+    /// A path inside the folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Removes every unit and activation.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn forget(&self) -> Result<(), Error> {
+        let fail = |source| Error::Work { path: self.folder.clone(), source };
+        for entry in std::fs::read_dir(&self.folder).map_err(fail)? {
+            let path = entry.map_err(fail)?.path();
+            let ours = path.extension().is_some_and(|e| e == "unit" || e == "f32" || e == "part");
+            if ours || path.ends_with("key") {
+                std::fs::remove_file(&path).map_err(|source| Error::Work { path, source })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the folder, with what this type put there; anything else stays.
+    pub fn remove(self) {
+        let _ = self.forget();
+        let _ = std::fs::remove_file(self.folder.join("lock"));
+        let _ = std::fs::remove_dir(&self.folder);
+    }
+
+    /// Puts a whole file into place.
+    fn place(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        let (part, path) = (self.folder.join(format!("{name}.part")), self.folder.join(name));
+        let write = || {
+            let mut file = File::create(&part)?;
+            file.write_all(bytes)?;
+            file.sync_data()?;
+            std::fs::rename(&part, &path)
+        };
+        write().map_err(|source| Error::Work { path: path.clone(), source })
+    }
+
+    /// Saves a unit.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn save(&self, name: &str, unit: &Unit) -> Result<(), Error> {
+        let header = Header {
+            tensors: unit
+                .tensors
+                .iter()
+                .map(|(name, solved)| TensorHeader {
+                    name: name.clone(),
+                    format: solved.tensor.format().name().to_owned(),
+                    dimensions: solved.tensor.shape().dimensions().to_vec(),
+                    squared_error: solved.squared_error,
+                    squared_sum: solved.squared_sum,
+                    flags: solved.flags.iter().map(|&f| f.to_owned()).collect(),
+                })
+                .collect(),
+            residuals: unit.residuals.clone(),
+        };
+        let json = serde_json::to_vec(&header).unwrap_or_default();
+        let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
+        bytes.extend_from_slice(&json);
+        unit.tensors.iter().for_each(|(_, solved)| bytes.extend_from_slice(solved.tensor.bytes()));
+        bytes.extend_from_slice(blake3::hash(&bytes).as_bytes());
+        self.place(&format!("{name}.unit"), &bytes)
+    }
+
+    /// Loads a unit, if it was saved.
+    ///
+    /// # Errors
+    /// A file that is not what was saved.
+    pub fn load(&self, name: &str) -> Result<Option<Unit>, Error> {
+        let path = self.folder.join(format!("{name}.unit"));
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(Error::Work { path, source }),
+        };
+        parse(&bytes).map(Some).ok_or(Error::WorkDamaged { path })
+    }
+}
+
+fn parse(bytes: &[u8]) -> Option<Unit> {
+    let (body, digest) = bytes.split_at_checked(bytes.len().checked_sub(32)?)?;
+    if blake3::hash(body).as_bytes() != digest {
+        return None;
+    }
+    let length = usize::try_from(u64::from_le_bytes(*body.first_chunk::<8>()?)).ok()?;
+    let (json, mut data) = body[8..].split_at_checked(length)?;
+    let header: Header = serde_json::from_slice(json).ok()?;
+    let mut tensors = Vec::new();
+    for tensor in header.tensors {
+        let (shape, format) = (Shape::new(&tensor.dimensions).ok()?, format::by_name(&tensor.format)?);
+        let (own, rest) = data.split_at_checked(format.tensor_bytes(&shape).ok()?)?;
+        data = rest;
+        let solved = Solved {
+            tensor: Tensor::new(shape, format, Bytes::from(own.to_vec())).ok()?,
+            squared_error: tensor.squared_error,
+            squared_sum: tensor.squared_sum,
+            not_finite: None,
+            overflow: None,
+            flags: FLAGS.iter().copied().filter(|f| tensor.flags.iter().any(|t| t == f)).collect(),
+        };
+        tensors.push((tensor.name, solved));
+    }
+    Some(Unit { tensors, residuals: header.residuals })
+}
