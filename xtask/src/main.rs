@@ -1,7 +1,8 @@
-//! Developer commands, not shipped: `cargo xtask tidy`, `cargo xtask real`, `cargo xtask fuzz`.
+//! Developer commands, not shipped: `cargo xtask tidy`, `real`, `fuzz` and `synth`.
 
 mod fuzz;
 mod real;
+mod synth;
 mod tidy;
 
 use clap::{Parser, Subcommand};
@@ -22,6 +23,8 @@ enum Command {
     Real(real::Real),
     /// Hostile input for a bounded time
     Fuzz(fuzz::Fuzz),
+    /// A model of random weights and a published one's shape
+    Synth(synth::Synth),
 }
 
 fn main() -> ExitCode {
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run(&root),
         Command::Real(arguments) => real::run(&root, &arguments),
         Command::Fuzz(arguments) => fuzz::run(&root, &arguments),
+        Command::Synth(arguments) => synth::run(&arguments),
     };
     for fault in &faults {
         eprintln!("{fault}");
