@@ -105,7 +105,7 @@ pub fn product<T: Real>(out: &mut [T], stride: usize, keep: T, factor: T, a: Vie
 }
 
 /// `sum` (columns of x × columns of y) += `x`ᵀ · `y`, where both have rows of activations.
-pub fn add_gram(
+pub fn add_products(
     backend: &Backend,
     x: &[f32],
     x_columns: usize,
@@ -128,6 +128,24 @@ pub fn add_gram(
         let out = unsafe { sum.part(start * y_columns, count * y_columns) };
         let left = View { data: &left.data[start..], columns: count, ..left };
         product(out, y_columns, 1.0, 1.0, left.transposed(), right);
+    });
+}
+
+/// The lower triangle of `sum` (columns × columns) += that of `x`ᵀ · `x`; what lies above it is left as chance has it.
+pub fn add_gram(backend: &Backend, x: &[f32], columns: usize, sum: &mut [f32]) {
+    let rows = x.len() / columns;
+    assert!(x.len() == rows * columns && sum.len() == columns * columns, "rows of {columns} numbers");
+    let all = View::new(x, rows, columns, columns);
+    let sum = Shared::new(sum);
+    backend.pool().run(columns.div_ceil(PANEL), &|task| {
+        // The longest rows first, so that threads end together.
+        let start = (columns.div_ceil(PANEL) - 1 - task) * PANEL;
+        let count = PANEL.min(columns - start);
+        // SAFETY: tasks have disjoint rows of the sum.
+        let out = unsafe { sum.part(start * columns, count * columns) };
+        let left = View { data: &x[start..], columns: count, ..all };
+        let right = View { columns: start + count, ..all };
+        product(out, columns, 1.0, 1.0, left.transposed(), right);
     });
 }
 
@@ -357,7 +375,11 @@ mod tests {
         let narrow = |x: Vec<f64>| x.into_iter().map(|x| x as f32).collect::<Vec<f32>>();
         let (x, y) = (narrow(numbers(300 * 70, 1)), narrow(numbers(300 * 40, 2)));
         let mut sum = vec![1.0; 70 * 40];
-        add_gram(&backend, &x, 70, &y, 40, &mut sum);
+        add_products(&backend, &x, 70, &y, 40, &mut sum);
+        let mut square = vec![0.0; 70 * 70];
+        add_gram(&backend, &x, 70, &mut square);
+        let expected: f32 = (0..300).map(|t| x[t * 70 + 69] * x[t * 70 + 3]).sum();
+        assert!((square[69 * 70 + 3] - expected).abs() < 1e-4);
         for i in 0..70 {
             for j in 0..40 {
                 let expected: f32 = (0..300).map(|t| x[t * 70 + i] * y[t * 40 + j]).sum();

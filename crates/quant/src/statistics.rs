@@ -5,6 +5,7 @@
 //! Maps that read the same activation share them. Sums are f32 in fixed order. Left out: means.
 
 use kvant_kernels::{Backend, dense};
+use std::borrow::Cow;
 
 /// Sums over the tokens of some contexts, for one activation of `columns` numbers.
 #[derive(Clone, Debug)]
@@ -13,7 +14,7 @@ pub struct Statistics {
     pub columns: usize,
     /// Tokens summed.
     pub tokens: usize,
-    /// Σ xq xqᵀ, columns × columns.
+    /// Σ xq xqᵀ, columns × columns; above the diagonal only after [`Statistics::finish`].
     pub gram: Vec<f32>,
     /// Σ xf xqᵀ, columns × columns; empty where nobody asks for it.
     pub cross: Vec<f32>,
@@ -29,6 +30,22 @@ pub struct Inputs<'a> {
     pub float: &'a [f32],
     /// The residual streams of both, tokens × hidden: quantized, float.
     pub residuals: Option<(&'a [f32], &'a [f32])>,
+    /// How much each token's error counts; all alike where there are none.
+    pub weights: Option<&'a [f32]>,
+}
+
+impl Inputs<'_> {
+    /// `x` with every token's row multiplied by the root of its weight.
+    fn weighted<'b>(&self, x: &'b [f32]) -> Cow<'b, [f32]> {
+        let Some(weights) = self.weights else { return Cow::Borrowed(x) };
+        let mut x = x.to_vec();
+        let columns = x.len() / weights.len();
+        for (row, weight) in x.chunks_exact_mut(columns).zip(weights) {
+            let root = weight.sqrt();
+            row.iter_mut().for_each(|x| *x *= root);
+        }
+        Cow::Owned(x)
+    }
 }
 
 impl Statistics {
@@ -47,14 +64,33 @@ impl Statistics {
     pub fn add(&mut self, backend: &Backend, inputs: &Inputs) {
         let columns = self.columns;
         self.tokens += inputs.quantized.len() / columns;
-        dense::add_gram(backend, inputs.quantized, columns, inputs.quantized, columns, &mut self.gram);
+        let quantized = inputs.weighted(inputs.quantized);
+        dense::add_gram(backend, &quantized, columns, &mut self.gram);
         if !self.cross.is_empty() {
-            dense::add_gram(backend, inputs.float, columns, inputs.quantized, columns, &mut self.cross);
+            dense::add_products(
+                backend,
+                &inputs.weighted(inputs.float),
+                columns,
+                &quantized,
+                columns,
+                &mut self.cross,
+            );
         }
-        if let (false, Some((quantized, float))) = (self.residual.is_empty(), inputs.residuals) {
-            let lost: Vec<f32> = float.iter().zip(quantized).map(|(f, q)| f - q).collect();
+        if let (false, Some((ours, float))) = (self.residual.is_empty(), inputs.residuals) {
+            let lost: Vec<f32> = float.iter().zip(ours).map(|(f, q)| f - q).collect();
             let hidden = self.residual.len() / columns;
-            dense::add_gram(backend, &lost, hidden, inputs.quantized, columns, &mut self.residual);
+            let lost = inputs.weighted(&lost);
+            dense::add_products(backend, &lost, hidden, &quantized, columns, &mut self.residual);
+        }
+    }
+
+    /// Completes the Gram matrix, of which [`Statistics::add`] sums the lower triangle alone.
+    pub fn finish(&mut self) {
+        let n = self.columns;
+        for i in 0..n {
+            for j in i + 1..n {
+                self.gram[i * n + j] = self.gram[j * n + i];
+            }
         }
     }
 
@@ -76,6 +112,13 @@ impl Statistics {
     /// Mean of the Gram matrix's diagonal.
     pub fn mean_diagonal(&self) -> f64 {
         self.diagonal().map(f64::from).sum::<f64>() / self.columns.max(1) as f64
+    }
+
+    /// What is added to the diagonal: a share `damping` of `part` · the diagonal itself + (1 − `part`) · its mean.
+    pub fn ridge(&self, damping: f32, part: f32) -> Vec<f32> {
+        let mean = self.mean_diagonal();
+        let (damping, part) = (f64::from(damping), f64::from(part));
+        self.diagonal().map(|d| (damping * (part * f64::from(d) + (1.0 - part) * mean)) as f32).collect()
     }
 
     fn diagonal(&self) -> impl Iterator<Item = f32> {

@@ -81,6 +81,15 @@ struct Sums {
     selection: Option<Statistics>,
 }
 
+impl Sums {
+    fn finish(&mut self) {
+        self.all.finish();
+        if let Some(selection) = &mut self.selection {
+            selection.finish();
+        }
+    }
+}
+
 impl Stream<'_> {
     /// Solves every linear map that is to be stored in codes; what other tensors become is not this walk's business.
     ///
@@ -230,7 +239,7 @@ impl Stream<'_> {
             let mut sums = self.sums(columns, stage.residual);
             for context in 0..self.calibration.contexts().len() {
                 self.say(&what, index)?;
-                let place = if number < 2 { &mut *before } else { &mut middle };
+                let place = if number <= 2 { &mut *before } else { &mut middle };
                 let (mut rf, mut rq) = place.read(context, numbers)?;
                 let (xf, xq) = if number == 0 {
                     (float.enter(&rf), quantized.enter(&rq))
@@ -252,8 +261,15 @@ impl Stream<'_> {
                     middle.write(context, &rf, &rq)?;
                 }
                 let residuals = stage.residual.then_some((&*rq, &*rf));
-                self.add(&mut sums, context, &Inputs { quantized: &xq, float: &xf, residuals });
+                let weights = (stage.residual && self.recipe.settings.token_weights).then(|| {
+                    let mut after = rf.clone();
+                    float.advance_alone(number, &xf, &mut after, &positions);
+                    token_weights(&after, self.weights.spec().hidden)
+                });
+                let weights = weights.as_deref();
+                self.add(&mut sums, context, &Inputs { quantized: &xq, float: &xf, residuals, weights });
             }
+            sums.finish();
             for slot in &stage.slots {
                 if let Some((name, solved)) = self.solve(slot, Some(&sums))? {
                     quantized.replace(&name, &solved.tensor, self.weights)?;
@@ -306,8 +322,9 @@ impl Stream<'_> {
             let mut all = Statistics::new(spec.hidden, false, None);
             for residual in &streams {
                 let x = self.normed(residual, &norm);
-                all.add(self.backend, &Inputs { quantized: &x, float: &x, residuals: None });
+                all.add(self.backend, &Inputs { quantized: &x, float: &x, residuals: None, weights: None });
             }
+            all.finish();
             sums = Some(Sums { all, selection: None });
         }
         let tensors = self.solve(&spec.embedding, sums.as_ref())?.into_iter().collect();
@@ -334,11 +351,26 @@ impl Stream<'_> {
             self.say("head", self.weights.spec().blocks.len())?;
             let (rf, rq) = residuals.read(context, self.residual_numbers())?;
             let (xf, xq) = (self.normed(&rf, &norm), self.normed(&rq, &norm));
-            self.add(&mut sums, context, &Inputs { quantized: &xq, float: &xf, residuals: None });
+            self.add(
+                &mut sums,
+                context,
+                &Inputs { quantized: &xq, float: &xf, residuals: None, weights: None },
+            );
         }
+        sums.finish();
         let tensors = self.solve(slot, Some(&sums))?.into_iter().collect();
         Ok(Unit { tensors, residuals: None })
     }
+}
+
+/// How much an error on each token counts, where it is added to the residual stream: what follows sees the stream
+/// divided by its root mean square, so the larger that is, the less. Harmonic over the context, 1 on average.
+fn token_weights(residual: &[f32], hidden: usize) -> Vec<f32> {
+    let squares = residual.chunks_exact(hidden).map(|row| row.iter().map(|x| x * x).sum::<f32>().max(1e-20));
+    let mut weights: Vec<f32> = squares.map(|square| 1.0 / square).collect();
+    let mean = weights.iter().sum::<f32>() / weights.len() as f32;
+    weights.iter_mut().for_each(|w| *w /= mean);
+    weights
 }
 
 fn block_name(index: usize) -> String {

@@ -64,6 +64,8 @@ fn recipe(arguments: &Quantize, opened: &open::Opened) -> Result<Recipe, Failure
     let mut settings = Settings::default();
     settings.damping = arguments.damping.unwrap_or(settings.damping);
     settings.correction_damping = arguments.correction_damping.unwrap_or(settings.correction_damping);
+    settings.diagonal = arguments.diagonal.unwrap_or(settings.diagonal);
+    settings.token_weights |= arguments.token_weights;
     let mut work = arguments.output.clone().into_os_string();
     work.push(".work");
     Ok(Recipe {

@@ -37,7 +37,8 @@ impl<'a> Correction<'a> {
         let n = statistics.columns;
         let mismatch = statistics.cross.iter().zip(&statistics.gram).map(|(c, g)| c - g).collect();
         let mut lower: Vec<f64> = statistics.gram.iter().map(|&g| f64::from(g)).collect();
-        (0..n).for_each(|i| lower[i * n + i] += f64::from(damping) * mean);
+        let ridge = statistics.ridge(damping, layer.settings.diagonal);
+        (0..n).for_each(|i| lower[i * n + i] += f64::from(ridge[i]));
         dense::cholesky(layer.backend, &mut lower, n).then_some(Self { statistics, mismatch, lower })
     }
 

@@ -91,11 +91,8 @@ impl Hessian {
             correction.apply(layer, &mut target);
         }
         let n = statistics.columns;
-        let quadratic = Quadratic {
-            columns: n,
-            gram: &statistics.gram,
-            ridge: (f64::from(settings.damping) * statistics.mean_diagonal()) as f32,
-        };
+        let ridge = statistics.ridge(settings.damping, settings.diagonal);
+        let quadratic = Quadratic { columns: n, gram: &statistics.gram, ridge: &ridge };
         let mut bytes = vec![0u8; count];
         let row_bytes = n / format.block().elements * format.block().bytes;
         bytes.par_chunks_mut(ROWS * row_bytes).zip(target.par_chunks(ROWS * n)).for_each(

@@ -26,6 +26,9 @@ impl Solver for ImportanceWeighted {
     }
 
     fn solve(&self, layer: &Layer, format: FormatRef) -> Result<Solved, Error> {
+        if format.grid().is_none() {
+            return by_pieces(layer, format, &|_, x, out| format.encode(x, None, out));
+        }
         let Some(importance) = layer.importance.filter(|x| x.iter().any(|&x| x > 0.0)) else {
             let mut solved = by_pieces(layer, format, &|_, x, out| format.encode(x, None, out))?;
             solved.flags.push("uncalibrated");

@@ -51,8 +51,9 @@ impl Order {
             return None;
         }
         let columns = places(statistics, block);
-        let mut share = f64::from(damping.max(1e-6));
+        let mut damping = damping.max(1e-6);
         for _ in 0..8 {
+            let ridge = statistics.ridge(damping, layer.settings.diagonal);
             // Turned around, so that the factor of what is rounded first comes out as an upper triangle.
             let mut lower = vec![0.0f64; n * n];
             for (i, row) in lower.chunks_exact_mut(n).enumerate() {
@@ -60,12 +61,12 @@ impl Order {
                 for (j, x) in row[..=i].iter_mut().enumerate() {
                     *x = f64::from(statistics.gram[from + columns[n - 1 - j]]);
                 }
-                row[i] += share * mean;
+                row[i] += f64::from(ridge[columns[n - 1 - i]]);
             }
             if dense::cholesky(layer.backend, &mut lower, n) {
                 return Some(Self::from_factor(columns, &lower));
             }
-            share *= 10.0;
+            damping *= 10.0;
         }
         None
     }
