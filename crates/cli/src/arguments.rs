@@ -57,6 +57,9 @@ pub enum Command {
     /// Make a model small
     #[command(after_help = "Example: kvant quantize model.gguf -o small.gguf --format q4_k_m")]
     Quantize(Quantize),
+    /// How much each input column counts: an importance matrix in llama.cpp's file format
+    #[command(after_help = "Example: kvant imatrix model.gguf --text calibration.txt -o model.imatrix.gguf")]
+    Imatrix(Imatrix),
     /// Measure quality: perplexity, and KL divergence from a reference
     #[command(after_help = "Example: kvant eval small.gguf --text wiki.txt --reference model.gguf")]
     Eval(Eval),
@@ -117,6 +120,9 @@ pub struct Quantize {
     /// At most so many tokens of it
     #[arg(long, default_value_t = 32768)]
     pub calib_tokens: usize,
+    /// Importance matrix (llama.cpp's file, either kind) for the method imatrix, instead of calibration text
+    #[arg(long, value_name = "FILE")]
+    pub imatrix: Option<PathBuf>,
     /// Added to the diagonal of what columns have in common, as a share of its mean
     #[arg(long)]
     pub damping: Option<f32>,
@@ -148,6 +154,24 @@ pub struct Quantize {
     /// Say what would be done
     #[arg(long)]
     pub dry_run: bool,
+    /// Replace an existing output
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Args)]
+pub struct Imatrix {
+    #[command(flatten)]
+    pub model: Model,
+    /// Text: files and the word `builtin`, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "builtin")]
+    pub text: Vec<PathBuf>,
+    /// At most so many contexts of 512 tokens
+    #[arg(long)]
+    pub chunks: Option<usize>,
+    /// Output file (GGUF)
+    #[arg(short, long)]
+    pub output: PathBuf,
     /// Replace an existing output
     #[arg(long)]
     pub force: bool,

@@ -7,7 +7,7 @@ use kvant::quant::Calibration;
 use std::path::{Path, PathBuf};
 
 /// Tokens a context, where the model reads that many.
-const CONTEXT: usize = 512;
+pub const CONTEXT: usize = 512;
 
 /// Own text of many kinds (`assets/calibration`).
 const BUILTIN: &[&str] = &[

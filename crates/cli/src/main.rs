@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     let common = &arguments.common;
     let result = match &arguments.command {
         Command::Quantize(a) => cmd::quantize::run(common, a),
+        Command::Imatrix(a) => cmd::imatrix::run(common, a),
         Command::Eval(a) => cmd::eval::run(common, a),
         Command::Compare(a) => cmd::compare::run(common, a),
         Command::Demo(a) => cmd::compare::demo(common, a),

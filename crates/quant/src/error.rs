@@ -122,7 +122,116 @@ pub enum Error {
         /// The method.
         method: &'static str,
     },
+    /// Importance data that cannot be used.
+    #[error(transparent)]
+    Importance(#[from] ImportanceFault),
+    /// An importance file that cannot be used, or data that would make one.
+    #[error("{path}: {source}")]
+    ImportanceFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: ImportanceFault,
+    },
     /// Stopped by the user; nothing was written.
     #[error("interrupted; no output was written")]
     Interrupted,
+}
+
+/// What is wrong with importance data, wherever they come from.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportanceFault {
+    /// No tensor at all.
+    #[error("holds no importance entry")]
+    Empty,
+    /// A sum of squares that is none.
+    #[error(
+        "importance of tensor {tensor:?}, expert {expert}, column {column}: {value} is no sum of squares, expected a \
+         finite number of at least 0"
+    )]
+    Sum {
+        /// The tensor.
+        tensor: String,
+        /// The expert, 0 for a plain matrix.
+        expert: usize,
+        /// The input column.
+        column: usize,
+        /// What stands there.
+        value: f32,
+    },
+    /// A count that counts nothing.
+    #[error(
+        "importance of tensor {tensor:?}: count {index} is {value}, expected a finite number of at least 0"
+    )]
+    Count {
+        /// The tensor.
+        tensor: String,
+        /// Which of its counts.
+        index: usize,
+        /// What stands there.
+        value: f32,
+    },
+    /// Sums that cannot be dealt out to the counts.
+    #[error("importance of tensor {tensor:?}: {sums} sums cannot be shared out evenly to {counts} counts")]
+    Lengths {
+        /// The tensor.
+        tensor: String,
+        /// How many sums there are.
+        sums: usize,
+        /// How many counts.
+        counts: usize,
+    },
+    /// A tensor of another size.
+    #[error(
+        "importance of tensor {tensor:?} has {found} values, but the tensor has {columns} columns and {experts} \
+         experts; was it gathered from another model?"
+    )]
+    Columns {
+        /// The tensor.
+        tensor: String,
+        /// Its columns.
+        columns: usize,
+        /// Its experts, 1 for a plain matrix.
+        experts: usize,
+        /// How many sums there are.
+        found: usize,
+    },
+    /// Sums without counts, or counts without sums.
+    #[error("importance of tensor {tensor:?}: there is no tensor of that name and {missing:?}")]
+    Half {
+        /// The tensor of the network.
+        tensor: String,
+        /// What its missing tensor ends in.
+        missing: &'static str,
+    },
+    /// Sums or counts that are not stored as plain numbers.
+    #[error("tensor {tensor:?} has format {found}, expected f32")]
+    Format {
+        /// The tensor in the importance file.
+        tensor: String,
+        /// Its format.
+        found: &'static str,
+    },
+    /// A name that upstream could not read back.
+    #[error("importance of tensor {tensor:?}: the name takes {bytes} bytes, llama.cpp reads at most {max}")]
+    LongName {
+        /// The tensor.
+        tensor: String,
+        /// Bytes of its name.
+        bytes: usize,
+        /// Bytes that it may have.
+        max: usize,
+    },
+    /// A number in the older kind of file that cannot be.
+    #[error("{what} at offset {offset} is {found}, expected at least {least}; is it an importance file?")]
+    Number {
+        /// What the number says.
+        what: &'static str,
+        /// Its place.
+        offset: u64,
+        /// What stands there.
+        found: i32,
+        /// The least it may be.
+        least: u32,
+    },
 }

@@ -3,7 +3,7 @@
 //! A [`FileType`] is upstream's mix of formats with its per-tensor rules; [`assign`] gives every tensor of a network
 //! its format. The pipeline ([`quantize`]) streams tensor after tensor from [`kvant_model::Weights`] through a
 //! [`Solver`] into a [`kvant_io::Sink`], and then checks the written file. [`convert`] is the same path with every
-//! format kept.
+//! format kept. [`Importance`] reads and writes llama.cpp's importance files, which say what columns matter most.
 //!
 //! Methods that look at activations walk through the network block by block, on calibration text (`stream`), and keep
 //! what they have solved in a work folder (`work`), so that they can be stopped at any moment.
@@ -16,6 +16,7 @@ mod calibration;
 mod card;
 mod error;
 mod file_type;
+pub mod importance;
 mod pipeline;
 mod solver;
 mod statistics;
@@ -25,12 +26,13 @@ mod work;
 
 pub use calibration::Calibration;
 pub use card::{Card, HostCard};
-pub use error::Error;
+pub use error::{Error, ImportanceFault};
 pub use file_type::{Assignment, FILE_TYPES, FileType, Override, assign};
+pub use importance::Importance;
 pub use pipeline::{Progress, Recipe, Report, TensorReport, convert, plan_tensors, planned_bytes, quantize};
 pub use solver::{
     Hessian, ImportanceWeighted, Layer, METHODS, Need, RoundToNearest, Settings, Solved, Solver, method,
 };
 pub use statistics::{Inputs, Statistics};
-pub use stream::importance;
+pub use stream::gather_importance;
 pub use validate::{Expected, validate};

@@ -4,8 +4,8 @@ use crate::card::{CARD_KEY, Card};
 use crate::stream::{self, Stream};
 use crate::work::Work;
 use crate::{
-    Assignment, Calibration, Error, Expected, FileType, Layer, Need, Override, Settings, Solved, Solver,
-    assign, validate,
+    Assignment, Calibration, Error, Expected, FileType, Importance, Layer, Need, Override, Settings, Solved,
+    Solver, assign, validate,
 };
 use kvant_core::{FormatRef, Tensor, format};
 use kvant_io::{Meta, Metadata, Plan, PlannedTensor, Value};
@@ -34,9 +34,8 @@ pub struct Recipe {
     pub settings: Settings,
     /// Text for methods that need it.
     pub calibration: Option<Calibration>,
-    /// Mean squares of the input's columns by weight name, for methods that weigh by them; gathered on the
-    /// calibration text where they are not given.
-    pub importance: Option<HashMap<String, Vec<f32>>>,
+    /// For methods that weigh by it; gathered on the calibration text where it is not given.
+    pub importance: Option<Importance>,
     /// Where unfinished work is kept.
     pub work: PathBuf,
     /// Whether unfinished work is forgotten.
@@ -186,7 +185,7 @@ pub fn quantize(
     let importance = match (&recipe.importance, recipe.method.need(), &recipe.calibration) {
         (Some(given), _, _) => Some(given),
         (None, Need::Importance, Some(calibration)) => {
-            gathered = stream::importance(weights, calibration, backend, progress)?;
+            gathered = stream::gather_importance(weights, calibration, backend, progress)?;
             Some(&gathered)
         }
         _ => None,
@@ -195,11 +194,14 @@ pub fn quantize(
         if let Some(solved) = solved.remove(&assignment.entry.name) {
             return Ok(Some(solved));
         }
-        let weight = weights.tensor(&assignment.entry.name)?;
+        let name = assignment.entry.name.as_str();
+        let weight = weights.tensor(name)?;
+        let of = |all: &Importance| all.mean_square(name, weight.shape().columns(), 1);
+        let importance = importance.map(of).transpose()?.flatten();
         let layer = Layer {
-            name: &assignment.entry.name,
+            name,
             weight: &weight,
-            importance: importance.and_then(|all| all.get(&assignment.entry.name)).map(Vec::as_slice),
+            importance: importance.as_deref(),
             statistics: None,
             selection: None,
             settings: recipe.settings,

@@ -16,14 +16,15 @@
 //! the output (`pipeline`).
 
 use crate::activations::Activations;
+use crate::importance::Entry;
 use crate::pipeline::{Progress, Recipe};
 use crate::statistics::{Inputs, Statistics};
 use crate::work::{Unit, Work};
-use crate::{Assignment, Calibration, Error, Layer, Solved};
+use crate::{Assignment, Calibration, Error, Importance, Layer, Solved};
 use kvant_core::Tensor;
 use kvant_kernels::{Backend, Matrix};
 use kvant_model::{Block, Positions, STAGES, Slot, Weights};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Contexts of the float network that the tied head's inputs are gathered on, before the walk begins.
 const HEAD_CONTEXTS: usize = 16;
@@ -163,14 +164,8 @@ impl Stream<'_> {
         }
         if next == 0 {
             let spec = self.weights.spec();
-            let load = |tensor: &Tensor| {
-                self.backend.load(tensor).map_err(|source| kvant_model::Error::Kernel {
-                    path: self.weights.path().to_owned(),
-                    tensor: spec.embedding.weight(),
-                    source,
-                })
-            };
-            let (float, quantized) = (load(&self.weights.tensor(&spec.embedding.weight())?)?, load(table)?);
+            let float = crate::stream::table(self.weights, self.backend)?;
+            let quantized = load(self.weights, self.backend, table, spec.embedding.weight())?;
             for (i, tokens) in self.calibration.contexts().iter().enumerate() {
                 let rows = |table: &dyn Matrix| embed(table, tokens);
                 residuals[0].write(i, &rows(&*float), &rows(&*quantized))?;
@@ -300,12 +295,7 @@ impl Stream<'_> {
         let mut sums = None;
         if tied && coded {
             let norm = self.weights.vector(&spec.output_norm.name)?;
-            let table = self.backend.load(&self.weights.tensor(&spec.embedding.weight())?);
-            let table = table.map_err(|source| kvant_model::Error::Kernel {
-                path: self.weights.path().to_owned(),
-                tensor: spec.embedding.weight(),
-                source,
-            })?;
+            let table = table(self.weights, self.backend)?;
             let positions = Positions::new(spec, 0, self.calibration.length());
             let chosen: Vec<&Vec<u32>> = self.calibration.contexts().iter().take(HEAD_CONTEXTS).collect();
             let mut streams: Vec<Vec<f32>> = chosen.iter().map(|tokens| embed(&*table, tokens)).collect();
@@ -386,50 +376,70 @@ fn embed(table: &dyn Matrix, tokens: &[u32]) -> Vec<f32> {
     rows
 }
 
-/// Mean squares of every map's input in the float network, by weight name: what `imatrix` methods weigh with.
+/// Sums of squares of every map's input in the float network: what llama-imatrix gathers.
 ///
 /// # Errors
 /// What reading or a kernel says; [`Error::Interrupted`].
-pub fn importance(
+pub fn gather_importance(
     weights: &Weights,
     calibration: &Calibration,
     backend: &Backend,
     progress: &dyn Progress,
-) -> Result<HashMap<String, Vec<f32>>, Error> {
+) -> Result<Importance, Error> {
     let spec = weights.spec();
-    let table = backend.load(&weights.tensor(&spec.embedding.weight())?).map_err(|source| {
-        kvant_model::Error::Kernel {
-            path: weights.path().to_owned(),
-            tensor: spec.embedding.weight(),
-            source,
-        }
-    })?;
+    let table = table(weights, backend)?;
     let positions = Positions::new(spec, 0, calibration.length());
     let blocks: Vec<Block> =
         (0..spec.blocks.len()).map(|index| Block::load(weights, backend, index)).collect::<Result<_, _>>()?;
-    let mut sums: HashMap<String, Vec<f64>> = HashMap::new();
-    let all = calibration.contexts().len() as u64;
+    let mut sums: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    let all = calibration.contexts().len();
     for (done, tokens) in calibration.contexts().iter().enumerate() {
         if progress.stop() {
             return Err(Error::Interrupted);
         }
-        progress.at(done as u64, all + 1, "importance of columns");
+        progress.at(done as u64, all as u64 + 1, "importance of columns");
         let mut residual = embed(&*table, tokens);
         for (block, spec) in blocks.iter().zip(&spec.blocks) {
             let mut x = block.enter(&residual);
             for (number, stage) in spec.stages().iter().enumerate() {
                 let columns = stage.slots[0].columns;
-                for slot in &stage.slots {
-                    let sum = sums.entry(slot.weight()).or_insert_with(|| vec![0.0; columns]);
-                    for row in x.chunks_exact(columns) {
-                        sum.iter_mut().zip(row).for_each(|(s, &x)| *s += f64::from(x * x));
-                    }
+                let sum = sums.entry(stage.slots[0].weight()).or_insert_with(|| vec![0.0; columns]);
+                for row in x.chunks_exact(columns) {
+                    sum.iter_mut().zip(row).for_each(|(s, &x)| *s += f64::from(x * x));
                 }
                 x = block.advance_alone(number, &x, &mut residual, &positions);
             }
         }
     }
-    let tokens = calibration.tokens() as f64;
-    let mean = |sums: Vec<f64>| sums.into_iter().map(|s| (s / tokens) as f32).collect();
-    Ok(sums.into_iter().map(|(name, sums)| (name, mean(sums))).collect())
+    let counts = vec![calibration.tokens() as f32];
+    let mut importance = Importance {
+        datasets: vec![calibration.source().to_owned()],
+        chunk_count: all as u32,
+        chunk_size: calibration.length() as u32,
+        ..Importance::default()
+    };
+    for stage in spec.blocks.iter().flat_map(|b| b.stages()) {
+        let Some(sums) = sums.get(&stage.slots[0].weight()) else { continue };
+        let sums: Vec<f32> = sums.iter().map(|&s| s as f32).collect();
+        for slot in &stage.slots {
+            importance.entries.insert(slot.weight(), Entry { sums: sums.clone(), counts: counts.clone() });
+        }
+    }
+    Ok(importance)
+}
+
+/// The float network's embedding, ready to be read.
+fn table(weights: &Weights, backend: &Backend) -> Result<Box<dyn Matrix>, Error> {
+    let name = weights.spec().embedding.weight();
+    load(weights, backend, &weights.tensor(&name)?, name)
+}
+
+fn load(
+    weights: &Weights,
+    backend: &Backend,
+    tensor: &Tensor,
+    name: String,
+) -> Result<Box<dyn Matrix>, Error> {
+    let path = weights.path().to_owned();
+    Ok(backend.load(tensor).map_err(|source| kvant_model::Error::Kernel { path, tensor: name, source })?)
 }

@@ -41,6 +41,7 @@ struct TensorHeader {
     squared_error: f64,
     squared_sum: f64,
     flags: Vec<String>,
+    chosen: Option<crate::Settings>,
 }
 
 /// Flags that a tensor may have come with; names live as long as the program.
@@ -130,6 +131,7 @@ impl Work {
                     squared_error: solved.squared_error,
                     squared_sum: solved.squared_sum,
                     flags: solved.flags.iter().map(|&f| f.to_owned()).collect(),
+                    chosen: solved.chosen,
                 })
                 .collect(),
             residuals: unit.residuals.clone(),
@@ -176,6 +178,7 @@ fn parse(bytes: &[u8]) -> Option<Unit> {
             squared_sum: tensor.squared_sum,
             not_finite: None,
             overflow: None,
+            chosen: tensor.chosen,
             flags: FLAGS.iter().copied().filter(|f| tensor.flags.iter().any(|t| t == f)).collect(),
         };
         tensors.push((tensor.name, solved));

@@ -1,6 +1,6 @@
 //! `kvant schema`, `completions` and `man`: what the program says about itself.
 
-use super::{compare, convert, inspect, logits, quantize, run, tokenize};
+use super::{compare, convert, imatrix, inspect, logits, quantize, run, tokenize};
 use crate::arguments::{Arguments, Completions, Schema};
 use crate::failure::Failure;
 use crate::output;
@@ -12,6 +12,7 @@ use std::process::ExitCode;
 pub fn schema(arguments: &Schema) -> Result<ExitCode, Failure> {
     let schema = match arguments.command.as_str() {
         "quantize" => schema_for!(quantize::Quantized),
+        "imatrix" => schema_for!(imatrix::Gathered),
         "eval" => schema_for!(kvant::eval::Quality),
         "compare" | "demo" => schema_for!(compare::Compared),
         "run" => schema_for!(run::Ran),

@@ -5,6 +5,7 @@ pub mod chat;
 pub mod compare;
 pub mod convert;
 pub mod eval;
+pub mod imatrix;
 pub mod inspect;
 pub mod logits;
 pub mod quantize;

@@ -58,7 +58,16 @@ fn recipe(arguments: &Quantize, opened: &open::Opened) -> Result<Recipe, Failure
         })
     };
     let method = method_of(&arguments.method)?;
-    let calibration = (method.need() > Need::Nothing).then(|| {
+    if arguments.imatrix.is_some() && method.need() != Need::Importance {
+        return Err(Failure::Usage(format!(
+            "--imatrix: the method {} does not read it; --method imatrix does",
+            method.name()
+        )));
+    }
+    let limits = kvant::io::Limits::default();
+    let importance =
+        arguments.imatrix.as_ref().map(|path| kvant::quant::Importance::read(path, &limits)).transpose()?;
+    let calibration = (method.need() > Need::Nothing && importance.is_none()).then(|| {
         calibration::read(&arguments.calib, arguments.calib_tokens, opened, &arguments.model.path())
     });
     let mut settings = Settings::default();
@@ -77,7 +86,7 @@ fn recipe(arguments: &Quantize, opened: &open::Opened) -> Result<Recipe, Failure
         seed: arguments.seed,
         settings,
         calibration: calibration.transpose()?,
-        importance: None,
+        importance,
         work: arguments.work.clone().unwrap_or(work.into()),
         fresh: arguments.fresh,
     })

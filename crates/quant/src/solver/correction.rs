@@ -11,9 +11,9 @@
 //! Qronos (Zhang et al., arXiv 2505.11695) for the input and as error propagation in QEP (Arai and Ichikawa, arXiv
 //! 2504.09629). λ is a share of G's mean diagonal: the smaller, the more it trusts the calibration text.
 
-use super::Layer;
+use super::Settings;
 use crate::Statistics;
-use kvant_kernels::dense;
+use kvant_kernels::{Backend, dense};
 
 /// Rows that are corrected at once: bounds the double-precision copies.
 const ROWS: usize = 1024;
@@ -29,7 +29,8 @@ pub struct Correction<'a> {
 
 impl<'a> Correction<'a> {
     /// `None` where there is nothing to correct with, or the matrix cannot be factored.
-    pub fn new(layer: &Layer, statistics: &'a Statistics, damping: f32) -> Option<Self> {
+    pub fn new(backend: &Backend, statistics: &'a Statistics, settings: &Settings) -> Option<Self> {
+        let damping = settings.correction_damping;
         let mean = statistics.mean_diagonal();
         if statistics.cross.is_empty() || !(mean > 0.0 && mean.is_finite() && damping.is_finite()) {
             return None;
@@ -37,42 +38,42 @@ impl<'a> Correction<'a> {
         let n = statistics.columns;
         let mismatch = statistics.cross.iter().zip(&statistics.gram).map(|(c, g)| c - g).collect();
         let mut lower: Vec<f64> = statistics.gram.iter().map(|&g| f64::from(g)).collect();
-        let ridge = statistics.ridge(damping, layer.settings.diagonal);
+        let ridge = statistics.ridge(damping, settings.diagonal);
         (0..n).for_each(|i| lower[i * n + i] += f64::from(ridge[i]));
-        dense::cholesky(layer.backend, &mut lower, n).then_some(Self { statistics, mismatch, lower })
+        dense::cholesky(backend, &mut lower, n).then_some(Self { statistics, mismatch, lower })
     }
 
-    /// Moves `weights` (all rows × columns) to their target.
-    pub fn apply(&self, layer: &Layer, weights: &mut [f32]) {
+    /// Moves `weights` (rows × columns) to their target; `lost` holds the same rows of R, or nothing.
+    pub fn apply(&self, backend: &Backend, weights: &mut [f32], lost: &[f32]) {
         let n = self.statistics.columns;
         for (index, rows) in weights.chunks_mut(ROWS * n).enumerate() {
-            let mut lost = match self.statistics.residual.get(index * ROWS * n..) {
-                Some(residual) if !self.statistics.residual.is_empty() => residual[..rows.len()].to_vec(),
-                _ => vec![0.0; rows.len()],
-            };
-            dense::multiply(layer.backend, rows, &self.mismatch, n, 1.0, &mut lost);
-            let mut moved: Vec<f64> = lost.into_iter().map(f64::from).collect();
-            dense::solve(layer.backend, &self.lower, n, &mut moved);
+            let mut wanted = part(lost, index * ROWS * n, rows.len());
+            dense::multiply(backend, rows, &self.mismatch, n, 1.0, &mut wanted);
+            let mut moved: Vec<f64> = wanted.into_iter().map(f64::from).collect();
+            dense::solve(backend, &self.lower, n, &mut moved);
             rows.iter_mut().zip(moved).for_each(|(w, m)| *w += m as f32);
         }
     }
 }
 
-/// Σ ‖W xf + (rf − rq) − V xq‖² over the contexts of `statistics`, less what does not depend on V.
-pub fn loss(layer: &Layer, statistics: &Statistics, original: &[f32], values: &[f32]) -> f64 {
+fn part(lost: &[f32], start: usize, length: usize) -> Vec<f32> {
+    if lost.is_empty() { vec![0.0; length] } else { lost[start..start + length].to_vec() }
+}
+
+/// Σ ‖W xf + (rf − rq) − V xq‖² over the contexts of `statistics`, less what does not depend on V; `lost` as above.
+pub fn loss(
+    backend: &Backend,
+    statistics: &Statistics,
+    original: &[f32],
+    lost: &[f32],
+    values: &[f32],
+) -> f64 {
     let n = statistics.columns;
-    let mut total = 0.0;
-    for (index, (w, v)) in original.chunks(ROWS * n).zip(values.chunks(ROWS * n)).enumerate() {
-        let mut wanted = match statistics.residual.get(index * ROWS * n..) {
-            Some(residual) if !statistics.residual.is_empty() => residual[..w.len()].to_vec(),
-            _ => vec![0.0; w.len()],
-        };
-        let target = if statistics.cross.is_empty() { &statistics.gram } else { &statistics.cross };
-        dense::multiply(layer.backend, w, target, n, 1.0, &mut wanted);
-        let mut given = vec![0.0; v.len()];
-        dense::multiply(layer.backend, v, &statistics.gram, n, 0.0, &mut given);
-        let terms = v.iter().zip(given.iter().zip(&wanted));
-        total += terms.map(|(&v, (&g, &t))| f64::from(v) * (f64::from(g) - 2.0 * f64::from(t))).sum::<f64>();
-    }
-    total
+    let mut wanted = part(lost, 0, values.len());
+    let target = if statistics.cross.is_empty() { &statistics.gram } else { &statistics.cross };
+    dense::multiply(backend, original, target, n, 1.0, &mut wanted);
+    let mut given = vec![0.0; values.len()];
+    dense::multiply(backend, values, &statistics.gram, n, 0.0, &mut given);
+    let terms = values.iter().zip(given.iter().zip(&wanted));
+    terms.map(|(&v, (&g, &t))| f64::from(v) * (f64::from(g) - 2.0 * f64::from(t))).sum()
 }

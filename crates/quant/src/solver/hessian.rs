@@ -15,7 +15,7 @@
 use super::correction::Correction;
 use super::descent::{Quadratic, descend};
 use super::order::Order;
-use super::{ImportanceWeighted, Layer, Need, Solved, Solver, by_pieces, gptq};
+use super::{ImportanceWeighted, Layer, Need, Settings, Solved, Solver, by_pieces, choice, gptq};
 use crate::{Error, Statistics};
 use kvant_core::{Bytes, FormatRef, Grid, Tensor};
 use rayon::prelude::*;
@@ -54,7 +54,7 @@ impl Solver for Hessian {
             .map_err(|source| Error::Shape { tensor: layer.name.to_owned(), source })?;
         let usable = layer.statistics.filter(|s| s.columns == shape.columns());
         let solved = usable.and_then(|statistics| self.bytes(layer, statistics, format, grid, bytes));
-        let Some(bytes) = solved else {
+        let Some((bytes, settings)) = solved else {
             let mut solved = ImportanceWeighted.solve(layer, format)?;
             if !solved.flags.contains(&"uncalibrated") {
                 solved.flags.push("uncalibrated");
@@ -63,9 +63,11 @@ impl Solver for Hessian {
         };
         let bytes = Tensor::new(shape, format, Bytes::from(bytes))
             .map_err(|source| Error::Shape { tensor: layer.name.to_owned(), source })?;
-        by_pieces(layer, format, &|first, x, out| {
+        let mut solved = by_pieces(layer, format, &|first, x, out| {
             out.copy_from_slice(bytes.rows(first, x.len() / shape.columns()));
-        })
+        })?;
+        solved.chosen = self.choose.then_some(settings);
+        Ok(solved)
     }
 }
 
@@ -78,17 +80,27 @@ impl Hessian {
         format: FormatRef,
         grid: &dyn Grid,
         count: usize,
-    ) -> Option<Vec<u8>> {
-        let settings = layer.settings;
-        let order = Order::new(layer, statistics, format.block(), settings.damping)?;
+    ) -> Option<(Vec<u8>, Settings)> {
         let mut target = layer.weight.decode();
         if target.iter().any(|x| !x.is_finite()) {
             return None;
         }
+        let (mut settings, mut merged) = (layer.settings, None);
+        if let Some(selection) = layer.selection {
+            if self.choose {
+                settings = choice::choose(layer, statistics, selection, format, &target);
+            }
+            // What was kept out to choose by comes back for the final run.
+            let mut all = statistics.clone();
+            all.merge(selection);
+            merged = Some(all);
+        }
+        let statistics = merged.as_ref().unwrap_or(statistics);
+        let order = Order::new(layer.backend, statistics, format.block(), &settings)?;
         if self.correction
-            && let Some(correction) = Correction::new(layer, statistics, settings.correction_damping)
+            && let Some(correction) = Correction::new(layer.backend, statistics, &settings)
         {
-            correction.apply(layer, &mut target);
+            correction.apply(layer.backend, &mut target, &statistics.residual);
         }
         let n = statistics.columns;
         let ridge = statistics.ridge(settings.damping, settings.diagonal);
@@ -106,6 +118,6 @@ impl Hessian {
                 }
             },
         );
-        Some(bytes)
+        Some((bytes, settings))
     }
 }

@@ -4,6 +4,7 @@
 //! a [`Layer`]; what it has to be given, it says ([`Solver::need`]). Invariant: the bytes depend on the layer, the
 //! format and the settings alone, not on threads.
 
+mod choice;
 mod correction;
 mod descent;
 mod gptq;
@@ -37,6 +38,8 @@ pub struct Solved {
     pub overflow: Option<(usize, f32)>,
     /// What is special.
     pub flags: Vec<&'static str>,
+    /// What the method chose, where it chose.
+    pub chosen: Option<Settings>,
 }
 
 /// What a method has to be given besides the weights.
@@ -164,6 +167,7 @@ fn by_pieces(
         not_finite: pieces.iter().find_map(|p| p.not_finite),
         overflow: pieces.iter().find_map(|p| p.overflow),
         flags: Vec::new(),
+        chosen: None,
     })
 }
 

@@ -4,10 +4,10 @@
 //! diagonal, in them groups, in them columns: what counts most is rounded first, while all others can still make up
 //! for it.
 
-use super::Layer;
+use super::Settings;
 use crate::Statistics;
 use kvant_core::Block;
-use kvant_kernels::dense;
+use kvant_kernels::{Backend, dense};
 
 /// Columns in order of rounding, and the damped Gram matrix H = (A + I) diag(w) (A + I)ᵀ in that order.
 pub struct Order {
@@ -44,16 +44,21 @@ fn places(statistics: &Statistics, block: Block) -> Vec<usize> {
 impl Order {
     /// The order for a format's blocks. The damping grows tenfold until the matrix can be factored; where that never
     /// happens, `None`.
-    pub fn new(layer: &Layer, statistics: &Statistics, block: Block, damping: f32) -> Option<Self> {
+    pub fn new(
+        backend: &Backend,
+        statistics: &Statistics,
+        block: Block,
+        settings: &Settings,
+    ) -> Option<Self> {
         let n = statistics.columns;
         let mean = statistics.mean_diagonal();
         if !(mean > 0.0 && mean.is_finite()) {
             return None;
         }
         let columns = places(statistics, block);
-        let mut damping = damping.max(1e-6);
+        let mut damping = settings.damping.max(1e-6);
         for _ in 0..8 {
-            let ridge = statistics.ridge(damping, layer.settings.diagonal);
+            let ridge = statistics.ridge(damping, settings.diagonal);
             // Turned around, so that the factor of what is rounded first comes out as an upper triangle.
             let mut lower = vec![0.0f64; n * n];
             for (i, row) in lower.chunks_exact_mut(n).enumerate() {
@@ -63,7 +68,7 @@ impl Order {
                 }
                 row[i] += f64::from(ridge[columns[n - 1 - i]]);
             }
-            if dense::cholesky(layer.backend, &mut lower, n) {
+            if dense::cholesky(backend, &mut lower, n) {
                 return Some(Self::from_factor(columns, &lower));
             }
             damping *= 10.0;

@@ -1,0 +1,49 @@
+//! `kvant imatrix`: an importance matrix, gathered on text.
+
+use crate::arguments::{Common, Imatrix};
+use crate::failure::Failure;
+use crate::output::Bar;
+use crate::{calibration, open, output};
+use kvant::quant::gather_importance;
+use serde::Serialize;
+use std::process::ExitCode;
+
+/// What `--json` prints.
+#[derive(Serialize, schemars::JsonSchema)]
+pub struct Gathered {
+    tokens: usize,
+    tensors: Vec<Gathering>,
+}
+
+/// One tensor's share of it.
+#[derive(Serialize, schemars::JsonSchema)]
+struct Gathering {
+    name: String,
+    columns: usize,
+    mean_square: f64,
+}
+
+/// Runs the command.
+pub fn run(common: &Common, arguments: &Imatrix) -> Result<ExitCode, Failure> {
+    let path = arguments.model.path();
+    let opened = open::model(&path)?;
+    let most = arguments.chunks.map_or(usize::MAX, |n| n.saturating_mul(calibration::CONTEXT));
+    let calibration = calibration::read(&arguments.text, most, &opened, &path)?;
+    let bar = Bar::new(common, "imatrix");
+    let importance = gather_importance(&opened.weights, &calibration, &open::backend(common)?, &bar)?;
+    importance.write(&arguments.output, arguments.force)?;
+    let tensors = importance.entries.iter().map(|(name, entry)| Gathering {
+        name: name.clone(),
+        columns: entry.sums.len(),
+        mean_square: entry.sums.iter().map(|&s| f64::from(s)).sum::<f64>()
+            / (entry.sums.len() as f64 * f64::from(entry.counts[0])),
+    });
+    let result = Gathered { tokens: calibration.tokens(), tensors: tensors.collect() };
+    if common.json {
+        output::json(&result)?;
+    } else {
+        let (output, count, tokens) = (arguments.output.display(), result.tensors.len(), result.tokens);
+        output::line(&format!("{output}: {count} tensors on {tokens} tokens"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

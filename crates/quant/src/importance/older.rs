@@ -1,0 +1,105 @@
+//! The older kind of importance file (`imatrix.dat`): little-endian numbers one after another.
+//!
+//! i32 count of entries; of each i32 length of the name, the name, i32 calls, i32 count of values, the values in f32;
+//! then, in all but the oldest files, i32 count of chunks, i32 length of the text's name, that name. The values are
+//! mean squares times calls. Stricter than upstream, which takes a trailer that is cut or followed by more. Left out:
+//! writing it.
+
+use super::{Entry, Importance};
+use crate::{Error, ImportanceFault};
+use kvant_io::Limits;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Bytes of an entry with an empty name and one value.
+const LEAST_ENTRY_BYTES: u64 = 16;
+
+pub(super) fn parse(path: &Path, bytes: &[u8], limits: &Limits) -> Result<Importance, Error> {
+    let mut reader = Reader { path, limits, bytes, at: 0 };
+    let count = reader.number("count of importance entries", 1)?;
+    reader.bound("importance entries", count, limits.tensors)?;
+    reader.needs("importance entries", u64::from(count) * LEAST_ENTRY_BYTES)?;
+    let mut entries = BTreeMap::new();
+    for _ in 0..count {
+        let name = reader.string("tensor name")?;
+        let calls = reader.number("count of calls", 0)?;
+        let values = reader.number("count of values", 1)?;
+        let bytes = reader.take("values", u64::from(values) * 4)?;
+        let sums = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        // Without calls upstream takes the values as they are, whereas a count of zero would make them 1.
+        let entry = Entry { sums, counts: vec![calls.max(1) as f32] };
+        if entries.contains_key(&name) {
+            let (path, what) = (path.into(), "importance entry");
+            return Err(kvant_io::Error::DuplicateName { path, what, name }.into());
+        }
+        entries.insert(name, entry);
+    }
+    let mut importance = Importance { entries, ..Importance::default() };
+    if reader.left() > 0 {
+        importance.chunk_count = reader.number("count of chunks", 0)?;
+        let dataset = reader.string("name of the text")?;
+        importance.datasets.extend(Some(dataset).filter(|name| !name.is_empty()));
+    }
+    match reader.left() {
+        0 => Ok(importance),
+        bytes => Err(kvant_io::Error::Hole { path: path.into(), offset: reader.at as u64, bytes }.into()),
+    }
+}
+
+/// A place in the file that only moves inside it.
+struct Reader<'a> {
+    path: &'a Path,
+    limits: &'a Limits,
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn left(&self) -> u64 {
+        (self.bytes.len() - self.at) as u64
+    }
+
+    fn needs(&self, what: &'static str, needed: u64) -> Result<(), Error> {
+        let (path, offset, available) = (self.path.into(), self.at as u64, self.left());
+        if needed > available {
+            return Err(kvant_io::Error::Truncated { path, what, offset, needed, available }.into());
+        }
+        Ok(())
+    }
+
+    fn bound(&self, what: &'static str, found: u32, max: usize) -> Result<(), Error> {
+        if found as usize > max {
+            let (path, found, max) = (self.path.into(), found.into(), max as u64);
+            return Err(kvant_io::Error::Limit { path, what, found, max }.into());
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, what: &'static str, count: u64) -> Result<&'a [u8], Error> {
+        self.needs(what, count)?;
+        let slice = &self.bytes[self.at..self.at + count as usize];
+        self.at += count as usize;
+        Ok(slice)
+    }
+
+    /// A number that the file stores with a sign but may not be less than `least`.
+    fn number(&mut self, what: &'static str, least: u32) -> Result<u32, Error> {
+        let offset = self.at as u64;
+        let mut bytes = [0; 4];
+        bytes.copy_from_slice(self.take(what, 4)?);
+        let found = i32::from_le_bytes(bytes);
+        u32::try_from(found).ok().filter(|&n| n >= least).ok_or_else(|| Error::ImportanceFile {
+            path: self.path.into(),
+            source: ImportanceFault::Number { what, offset, found, least },
+        })
+    }
+
+    fn string(&mut self, what: &'static str) -> Result<String, Error> {
+        let length = self.number(what, 0)?;
+        self.bound(what, length, self.limits.string_bytes)?;
+        let offset = self.at as u64;
+        let text = std::str::from_utf8(self.take(what, length.into())?);
+        let bad = |_| Error::Io(kvant_io::Error::BadUtf8 { path: self.path.into(), what, offset });
+        text.map(str::to_owned).map_err(bad)
+    }
+}

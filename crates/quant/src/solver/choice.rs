@@ -1,0 +1,69 @@
+//! Which dampings a map gets: tried on some of its rows, judged on text that was kept out of the sums.
+//!
+//! ```text
+//! for each pair of dampings, the largest first:
+//!     values ← GPTQ of the corrected target of some rows, under the sums without selection text
+//!     loss ← Σ ‖W xf + (rf − rq) − V xq‖² on selection text
+//! take the first pair that gains nearly as much over no correction as the best one
+//! ```
+//!
+//! The larger of two dampings that do about as well is the one that leans less on what calibration text happens to
+//! be about.
+
+use super::correction::{self, Correction};
+use super::order::Order;
+use super::{Layer, Settings, gptq};
+use crate::Statistics;
+use kvant_core::FormatRef;
+
+/// Rows that are tried, spread evenly.
+const ROWS: usize = 96;
+
+/// Dampings of the correction and of the rounding, largest first.
+const LADDER: [(f32, f32); 6] = [(3.0, 1.0), (1.0, 0.3), (0.3, 0.1), (0.1, 0.1), (0.03, 0.03), (0.01, 0.01)];
+
+/// Share of the best pair's gain that suffices.
+const NEARLY: f64 = 0.97;
+
+/// The settings to solve `layer` with.
+pub fn choose(
+    layer: &Layer,
+    statistics: &Statistics,
+    selection: &Statistics,
+    format: FormatRef,
+    weights: &[f32],
+) -> Settings {
+    let (n, settings) = (statistics.columns, layer.settings);
+    let Some(grid) = format.grid() else { return settings };
+    let rows = weights.len() / n;
+    let tried = ROWS.min(rows);
+    let pick = |from: &[f32]| -> Vec<f32> {
+        if from.is_empty() {
+            return Vec::new();
+        }
+        (0..tried).flat_map(|i| from[i * rows / tried * n..][..n].iter().copied()).collect()
+    };
+    let (original, lost, judged) = (pick(weights), pick(&statistics.residual), pick(&selection.residual));
+    let levels = grid.levels();
+    let attempt = |settings: &Settings, correct: bool| -> Option<f64> {
+        let mut target = original.clone();
+        if correct {
+            Correction::new(layer.backend, statistics, settings)?.apply(layer.backend, &mut target, &lost);
+        }
+        let order = Order::new(layer.backend, statistics, format.block(), settings)?;
+        let codes = gptq::round_rows(grid, format, &order, &target);
+        let values: Vec<f32> =
+            codes.iter().flat_map(|c| (0..c.codes.len()).map(|i| c.value(&levels, i))).collect();
+        Some(correction::loss(layer.backend, selection, &original, &judged, &values))
+    };
+    let Some(without) = attempt(&Settings { damping: 0.3, ..settings }, false) else { return settings };
+    let mut gains = Vec::new();
+    for (correction_damping, damping) in LADDER {
+        let settings = Settings { damping, correction_damping, ..settings };
+        if let Some(loss) = attempt(&settings, true).filter(|l| l.is_finite()) {
+            gains.push((without - loss, settings));
+        }
+    }
+    let best = gains.iter().map(|g| g.0).fold(0.0, f64::max);
+    gains.iter().find(|g| g.0 >= NEARLY * best).map_or(settings, |g| g.1)
+}
