@@ -4,6 +4,7 @@
 //! its format. The pipeline ([`quantize`]) streams tensor after tensor from [`kvant_model::Weights`] through a
 //! [`Solver`] into a [`kvant_io::Sink`], and then checks the written file. [`convert`] is the same path with every
 //! format kept. [`Importance`] reads and writes llama.cpp's importance files, which say what columns matter most.
+//! format kept. [`Lattice`] carries weights that lie on a quantization lattice already over as they are.
 //!
 //! Methods that look at activations walk through the network block by block, on calibration text (`stream`), and keep
 //! what they have solved in a work folder (`work`), so that they can be stopped at any moment.
@@ -17,6 +18,7 @@ mod card;
 mod error;
 mod file_type;
 pub mod importance;
+mod lattice;
 mod pipeline;
 mod solver;
 mod statistics;
@@ -29,6 +31,7 @@ pub use card::{Card, HostCard};
 pub use error::{Error, ImportanceFault};
 pub use file_type::{Assignment, FILE_TYPES, FileType, Override, assign};
 pub use importance::Importance;
+pub use lattice::Lattice;
 pub use pipeline::{Progress, Recipe, Report, TensorReport, convert, plan_tensors, planned_bytes, quantize};
 pub use solver::{
     Hessian, ImportanceWeighted, Layer, METHODS, Need, RoundToNearest, Settings, Solved, Solver, method,
