@@ -115,3 +115,45 @@ fn says_what_is_wrong_and_loses_nothing() {
     let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left.len(), 3, "only what was made is there: {left:?}");
 }
+
+/// Killed at any moment and started again, a run gives the bytes of one that nobody disturbed; so does one with
+/// other threads.
+#[test]
+fn goes_on_after_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let calm = path(folder.path(), "calm.gguf");
+    let arguments = |output: &str, threads: &str| -> Vec<String> {
+        ["quantize", "demo", "-o", output, "--format", "q4_k_m", "--calib-tokens", "8192", "-t", threads]
+            .map(str::to_owned)
+            .to_vec()
+    };
+    let begin = std::time::Instant::now();
+    assert!(
+        Command::new(env!("CARGO_BIN_EXE_kvant"))
+            .args(arguments(&calm, "1"))
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
+    let whole = begin.elapsed();
+    let killed = path(folder.path(), "killed.gguf");
+    for share in [0.3, 0.5, 0.7] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_kvant"))
+            .args(arguments(&killed, "2"))
+            .stderr(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(whole.mul_f64(share / 2.0));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    if !Path::new(&killed).exists() {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_kvant")).args(arguments(&killed, "2")).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+    assert!(std::fs::read(&calm).unwrap() == std::fs::read(&killed).unwrap(), "the bytes differ");
+    assert!(!Path::new(&format!("{killed}.work")).exists(), "the work folder is left");
+}

@@ -3,8 +3,8 @@
 //! A [`FileType`] is upstream's mix of formats with its per-tensor rules; [`assign`] gives every tensor of a network
 //! its format. The pipeline ([`quantize`]) streams tensor after tensor from [`kvant_model::Weights`] through a
 //! [`Solver`] into a [`kvant_io::Sink`], and then checks the written file. [`convert`] is the same path with every
-//! format kept. [`Importance`] reads and writes llama.cpp's importance files, which say what columns matter most.
-//! format kept. [`Lattice`] carries weights that lie on a quantization lattice already over as they are.
+//! format kept. [`Importance`] reads and writes llama.cpp's importance files, which say what columns matter most;
+//! [`Lattice`] carries weights that lie on a quantization lattice already over as they are.
 //!
 //! Methods that look at activations walk through the network block by block, on calibration text (`stream`), and keep
 //! what they have solved in a work folder (`work`), so that they can be stopped at any moment.

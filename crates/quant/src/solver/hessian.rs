@@ -9,14 +9,14 @@
 //!     bytes ← pack(codes)
 //! ```
 //!
-//! A map whose input was never seen, or whose sums cannot be factored, falls back to importance-weighted encoding
+//! A map whose weights lie on the format's lattice already is carried over as it is. One whose input was never seen, or whose sums cannot be factored, falls back to importance-weighted encoding
 //! and is flagged.
 
 use super::correction::Correction;
 use super::descent::{Quadratic, descend};
 use super::order::Order;
 use super::{ImportanceWeighted, Layer, Need, Settings, Solved, Solver, by_pieces, choice, gptq};
-use crate::{Error, Statistics};
+use crate::{Error, Lattice, Statistics};
 use kvant_core::{Bytes, FormatRef, Grid, Tensor};
 use rayon::prelude::*;
 
@@ -52,6 +52,14 @@ impl Solver for Hessian {
         let bytes = format
             .tensor_bytes(&shape)
             .map_err(|source| Error::Shape { tensor: layer.name.to_owned(), source })?;
+        if let Some(bytes) = on_lattice(layer, format, bytes) {
+            let mut solved = by_pieces(layer, format, &|first, _, out| {
+                let start = first * shape.columns() / format.block().elements * format.block().bytes;
+                out.copy_from_slice(&bytes[start..start + out.len()]);
+            })?;
+            solved.flags.push("lattice");
+            return Ok(solved);
+        }
         let usable = layer.statistics.filter(|s| s.columns == shape.columns());
         let solved = usable.and_then(|statistics| self.bytes(layer, statistics, format, grid, bytes));
         let Some((bytes, settings)) = solved else {
@@ -69,6 +77,46 @@ impl Solver for Hessian {
         solved.chosen = self.choose.then_some(settings);
         Ok(solved)
     }
+}
+
+/// Share of a tensor's blocks that lie on the format's lattice where the tensor counts as made for it.
+const LATTICE_SHARE: f64 = 0.99;
+/// Blocks that are looked at before all of them are.
+const LATTICE_PROBE: usize = 64;
+
+/// The bytes of a tensor whose weights lie on the format's own lattice already, as those of a checkpoint that was
+/// trained for it do: carried over as they are, the few other blocks encoded. `None` for all other tensors.
+fn on_lattice(layer: &Layer, format: FormatRef, count: usize) -> Option<Vec<u8>> {
+    let lattice = Lattice::new(layer.weight.format(), format)?;
+    let block = format.block();
+    let columns = layer.weight.shape().columns();
+    let rows = layer.weight.shape().elements() / columns;
+    let decode = |first: usize, count: usize| {
+        let mut x = vec![0.0f32; count * columns];
+        layer.weight.format().decode(layer.weight.rows(first, count), &mut x);
+        x
+    };
+    let probe = decode(rows / 2, LATTICE_PROBE.div_ceil(columns / block.elements).min(rows - rows / 2));
+    let mut out = vec![0u8; probe.len() / block.elements * block.bytes];
+    let enough = |taken: usize, all: usize| taken as f64 >= LATTICE_SHARE * all as f64;
+    let taken = lattice.transplant(&probe, &mut out);
+    if !enough(taken.iter().filter(|t| **t).count(), taken.len()) {
+        return None;
+    }
+    let mut bytes = vec![0u8; count];
+    let row_bytes = columns / block.elements * block.bytes;
+    let refused: usize = bytes
+        .par_chunks_mut(ROWS * row_bytes)
+        .enumerate()
+        .map(|(index, bytes)| {
+            let x = decode(index * ROWS, bytes.len() / row_bytes);
+            // What the lattice refuses keeps the encoder's bytes.
+            format.encode(&x, layer.importance.filter(|w| w.iter().all(|&w| w > 0.0)), bytes);
+            lattice.transplant(&x, bytes).iter().filter(|taken| !**taken).count()
+        })
+        .sum();
+    let all = count / block.bytes;
+    enough(all - refused, all).then_some(bytes)
 }
 
 impl Hessian {

@@ -1,0 +1,246 @@
+//! Solvers against plain oracles, over every format that has codes.
+
+use kvant_core::{Bytes, FormatRef, Shape, Tensor, format};
+use kvant_kernels::{Backend, Isa};
+use kvant_quant::{Inputs, Layer, Settings, Statistics, method};
+
+const ROWS: usize = 24;
+const COLUMNS: usize = 512;
+const TOKENS: usize = 700;
+
+/// Deterministic numbers, roughly normal.
+fn normal(count: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut uniform = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
+    };
+    (0..count).map(|_| (0..6).map(|_| uniform()).sum::<f32>() * 1.4).collect()
+}
+
+/// Inputs whose columns go together, with a few loud ones.
+fn activations(seed: u64) -> Vec<f32> {
+    let (hidden, mix, noise) =
+        (normal(TOKENS * 40, seed), normal(40 * COLUMNS, 5), normal(TOKENS * COLUMNS, seed + 1));
+    let mut x = vec![0.0; TOKENS * COLUMNS];
+    for t in 0..TOKENS {
+        for c in 0..COLUMNS {
+            let sum: f32 = (0..40).map(|k| hidden[t * 40 + k] * mix[k * COLUMNS + c]).sum();
+            let loud = if c % 97 == 3 { 8.0 } else { 1.0 };
+            x[t * COLUMNS + c] = loud * (0.3 * sum + 0.5 * noise[t * COLUMNS + c]);
+        }
+    }
+    x
+}
+
+fn weight() -> Tensor {
+    let values = normal(ROWS * COLUMNS, 11).into_iter().map(|x| x * 0.02);
+    let bytes: Vec<u8> = values.flat_map(f32::to_le_bytes).collect();
+    Tensor::new(Shape::new(&[ROWS, COLUMNS]).unwrap(), &format::F32, Bytes::from(bytes)).unwrap()
+}
+
+fn statistics(backend: &Backend, quantized: &[f32], float: &[f32]) -> Statistics {
+    let mut sums = Statistics::new(COLUMNS, true, None);
+    sums.add(backend, &Inputs { quantized, float, residuals: None, weights: None });
+    sums.finish();
+    sums
+}
+
+fn coded() -> impl Iterator<Item = FormatRef> {
+    format::FORMATS.iter().copied().filter(|f| f.grid().is_some())
+}
+
+fn solve(name: &str, format: FormatRef, sums: &Statistics, threads: usize) -> Tensor {
+    let backend = Backend::new(Isa::best(), threads);
+    let weight = weight();
+    let importance = sums.mean_squares();
+    let layer = Layer {
+        name: "map.weight",
+        weight: &weight,
+        importance: Some(&importance),
+        statistics: Some(sums),
+        selection: None,
+        settings: Settings { damping: 0.02, correction_damping: 0.02, ..Settings::default() },
+        backend: &backend,
+    };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    pool.install(|| method(name).unwrap().solve(&layer, format)).unwrap().tensor
+}
+
+/// Σ ‖W xf − Q xq‖² over the tokens, in f64.
+fn loss(q: &Tensor, quantized: &[f32], float: &[f32]) -> f64 {
+    let (w, q) = (weight().decode(), q.decode());
+    let mut total = 0.0;
+    for t in 0..TOKENS {
+        let (xf, xq) = (&float[t * COLUMNS..][..COLUMNS], &quantized[t * COLUMNS..][..COLUMNS]);
+        for r in 0..ROWS {
+            let row = r * COLUMNS..(r + 1) * COLUMNS;
+            let dot = |a: &[f32], b: &[f32]| {
+                a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>()
+            };
+            let error = dot(&w[row.clone()], xf) - dot(&q[row], xq);
+            total += error * error;
+        }
+    }
+    total
+}
+
+#[test]
+fn each_step_loses_less_than_the_one_before() {
+    let backend = Backend::new(Isa::best(), 2);
+    let x = activations(1);
+    let sums = statistics(&backend, &x, &x);
+    for format in coded() {
+        let of = |name: &str| loss(&solve(name, format, &sums, 2), &x, &x);
+        let (plain, gptq, descent) = (of("imatrix"), of("gptq"), of("descent"));
+        assert!(gptq < 0.9 * plain, "{}: gptq {gptq} of {plain}", format.name());
+        assert!(descent <= gptq, "{}: descent {descent} of {gptq}", format.name());
+    }
+}
+
+#[test]
+fn the_correction_makes_up_for_a_changed_input() {
+    let backend = Backend::new(Isa::best(), 2);
+    let float = activations(1);
+    let lost = normal(float.len(), 9);
+    // What came before shrinks the input and adds noise.
+    let quantized: Vec<f32> = float.iter().zip(&lost).map(|(x, e)| 0.9 * x + 0.1 * e).collect();
+    let sums = statistics(&backend, &quantized, &float);
+    for format in [&format::Q4K as FormatRef, &format::Q4_0] {
+        let of = |name: &str| loss(&solve(name, format, &sums, 2), &quantized, &float);
+        let (without, with) = (of("descent"), of("corrected"));
+        assert!(with < 0.6 * without, "{}: corrected {with} of {without}", format.name());
+    }
+}
+
+#[test]
+fn threads_change_nothing() {
+    let backend = Backend::new(Isa::best(), 2);
+    let x = activations(1);
+    let sums = statistics(&backend, &x, &x);
+    for format in coded() {
+        let of = |threads| solve("corrected", format, &sums, threads);
+        assert!(of(1).bytes()[..] == of(3).bytes()[..], "{}", format.name());
+    }
+}
+
+/// Where columns have nothing in common, no error can be made up for: every value is the nearest one under its
+/// block's stored scales.
+#[test]
+fn independent_columns_are_rounded_to_nearest() {
+    let mut sums = Statistics::new(COLUMNS, false, None);
+    (0..COLUMNS).for_each(|i| sums.gram[i * COLUMNS + i] = 1.0);
+    sums.tokens = 1;
+    let w = weight().decode();
+    for format in coded() {
+        let solved = solve("gptq", format, &sums, 1);
+        let (grid, block) = (format.grid().unwrap(), format.block());
+        let levels = grid.levels();
+        let mut codes = kvant_core::Codes::new(block);
+        for (bytes, x) in solved.bytes().chunks_exact(block.bytes).zip(w.chunks_exact(block.elements)) {
+            grid.unpack(bytes, &mut codes);
+            for (at, &x) in x.iter().enumerate() {
+                let stored = codes.value(&levels, at);
+                let mut other = codes.clone();
+                let nearest = grid.round(&mut other, at, x);
+                assert!((x - stored).abs() <= (x - nearest).abs() * 1.000_01, "{}: {x}", format.name());
+            }
+        }
+    }
+}
+
+/// GPTQ one column at a time over whole rows, in f64 with an explicit inverse: the oracle of the blocked one.
+#[test]
+fn equals_the_algorithm_column_by_column() {
+    let backend = Backend::new(Isa::best(), 1);
+    let x = activations(2);
+    let sums = statistics(&backend, &x, &x);
+    let format: FormatRef = &format::Q4_0;
+    let (grid, n) = (format.grid().unwrap(), COLUMNS);
+    let mean = (0..n).map(|i| f64::from(sums.gram[i * n + i])).sum::<f64>() / n as f64;
+    let h = |i: usize, j: usize| f64::from(sums.gram[i * n + j]) + if i == j { 0.02 * mean } else { 0.0 };
+    // Blocks of 32 by falling mean diagonal, in them columns by falling diagonal.
+    let diagonal = |c: usize| sums.gram[c * n + c];
+    let block_mean = |b: usize| (b * 32..b * 32 + 32).map(|c| f64::from(diagonal(c))).sum::<f64>();
+    let mut order: Vec<usize> = Vec::new();
+    let mut blocks: Vec<usize> = (0..n / 32).collect();
+    blocks.sort_by(|&a, &b| block_mean(b).total_cmp(&block_mean(a)));
+    for b in blocks {
+        let mut columns: Vec<usize> = (b * 32..b * 32 + 32).collect();
+        columns.sort_by(|&a, &b| diagonal(b).total_cmp(&diagonal(a)));
+        order.extend(columns);
+    }
+    let inverse = inverse(n, |i, j| h(order[i], order[j]));
+    // Upper factor of the inverse: GPTQ's own form.
+    let upper = upper_factor(n, inverse);
+    let mut live = weight().decode().iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
+    let mut stored = vec![0.0f32; ROWS * n];
+    let mut codes = kvant_core::Codes::new(format.block());
+    for r in 0..ROWS {
+        for p in 0..n {
+            let column = order[p];
+            if p % 32 == 0 {
+                let start = column / 32 * 32;
+                let x: Vec<f32> = (start..start + 32).map(|c| live[r * n + c] as f32).collect();
+                let place = |c: usize| order.iter().position(|&o| o == c).unwrap();
+                let w: Vec<f32> = (start..start + 32)
+                    .map(|c| (1.0 / upper[place(c) * n + place(c)].powi(2)) as f32)
+                    .collect();
+                grid.fit(&x, Some(&w), kvant_core::Part::Block, &mut codes);
+            }
+            let q = grid.round(&mut codes, column % 32, live[r * n + column] as f32);
+            stored[r * n + column] = q;
+            let error = (live[r * n + column] - f64::from(q)) / upper[p * n + p];
+            for k in p + 1..n {
+                live[r * n + order[k]] -= error * upper[p * n + k];
+            }
+        }
+    }
+    let solved = solve("gptq", format, &sums, 1);
+    let found = solved.decode();
+    let same = |columns: &[usize]| {
+        let places = (0..ROWS).flat_map(|r| columns.iter().map(move |c| r * n + c));
+        places.filter(|&at| found[at] == stored[at]).count()
+    };
+    assert_eq!(same(&order[..32]), ROWS * 32, "the first block");
+    // Sums in another order and precision tip a near-tie now and then, and everything after it in that row.
+    assert!(same(&order[32..64]) > ROWS * 32 * 7 / 10, "{} of {}", same(&order[32..64]), ROWS * 32);
+    let bytes: Vec<u8> = stored.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let oracle = Tensor::new(*solved.shape(), &format::F32, Bytes::from(bytes)).unwrap();
+    let (ours, theirs) = (loss(&solved, &x, &x), loss(&oracle, &x, &x));
+    assert!((ours / theirs - 1.0).abs() < 0.02, "losses {ours} and {theirs}");
+}
+
+fn inverse(n: usize, h: impl Fn(usize, usize) -> f64) -> Vec<f64> {
+    let mut a: Vec<f64> = (0..n * n).map(|at| h(at / n, at % n)).collect();
+    let mut b = vec![0.0; n * n];
+    (0..n).for_each(|i| b[i * n + i] = 1.0);
+    for p in 0..n {
+        let pivot = a[p * n + p];
+        for j in 0..n {
+            a[p * n + j] /= pivot;
+            b[p * n + j] /= pivot;
+        }
+        let (row_a, row_b) = (a[p * n..(p + 1) * n].to_vec(), b[p * n..(p + 1) * n].to_vec());
+        for i in (0..n).filter(|&i| i != p) {
+            let factor = a[i * n + p];
+            for j in 0..n {
+                a[i * n + j] -= factor * row_a[j];
+                b[i * n + j] -= factor * row_b[j];
+            }
+        }
+    }
+    b
+}
+
+/// U with Uᵀ U = `a`.
+fn upper_factor(n: usize, a: Vec<f64>) -> Vec<f64> {
+    let mut u = vec![0.0; n * n];
+    for i in 0..n {
+        for j in i..n {
+            let sum = (0..i).fold(a[i * n + j], |sum, k| sum - u[k * n + i] * u[k * n + j]);
+            u[i * n + j] = if i == j { sum.sqrt() } else { sum / u[i * n + i] };
+        }
+    }
+    u
+}
