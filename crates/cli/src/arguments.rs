@@ -129,10 +129,6 @@ pub struct Quantize {
     /// The same for the correction of earlier losses: the larger, the less is corrected
     #[arg(long)]
     pub correction_damping: Option<f32>,
-    #[arg(long)]
-    pub diagonal: Option<f32>,
-    #[arg(long)]
-    pub token_weights: bool,
     /// Where unfinished work is kept (default: OUT.work)
     #[arg(long)]
     pub work: Option<PathBuf>,

@@ -60,6 +60,13 @@ impl Bar {
     }
 }
 
+impl Bar {
+    /// Takes the bar off the screen.
+    pub fn clear(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
 impl Progress for Bar {
     fn at(&self, done: u64, total: u64, what: &str) {
         self.0.set_length(total);

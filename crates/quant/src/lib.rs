@@ -32,7 +32,9 @@ pub use error::{Error, ImportanceFault};
 pub use file_type::{Assignment, FILE_TYPES, FileType, Override, assign};
 pub use importance::Importance;
 pub use lattice::Lattice;
-pub use pipeline::{Progress, Recipe, Report, TensorReport, convert, plan_tensors, planned_bytes, quantize};
+pub use pipeline::{
+    Progress, Recipe, Report, TensorReport, convert, plan_tensors, planned_bytes, quantize, work_bytes,
+};
 pub use solver::{
     Hessian, ImportanceWeighted, Layer, METHODS, Need, RoundToNearest, Settings, Solved, Solver, method,
 };

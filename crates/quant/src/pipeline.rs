@@ -91,8 +91,11 @@ pub struct TensorReport {
     pub bytes: u64,
     /// Root mean square of the error over that of the weights; 0 where nothing changed.
     pub rel_rmse: f64,
-    /// What is special: `fallback`, `kept`, `zero`.
+    /// What is special: `fallback`, `kept`, `zero`, `uncalibrated`, `dead-columns`, `lattice`.
     pub flags: Vec<&'static str>,
+    /// What a method that chooses has chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chosen: Option<Settings>,
 }
 
 /// What became of a model.
@@ -151,6 +154,10 @@ pub fn quantize(
     backend: &Backend,
     progress: &dyn Progress,
 ) -> Result<Report, Error> {
+    if !force && output.exists() {
+        // Said before the work, not after it.
+        return Err(kvant_io::Error::Exists { path: output.to_owned() }.into());
+    }
     let assignments = plan_tensors(weights, recipe)?;
     let mut warnings = fallback_warnings(&assignments);
     let mut formats = BTreeMap::new();
@@ -248,6 +255,16 @@ fn open_work<'a>(
     }
     let work = Work::open(&recipe.work, &hasher.finalize().to_hex(), recipe.fresh)?;
     Ok(Some((work, calibration)))
+}
+
+/// Bytes that a recipe's work folder will take at most; 0 for methods that need none.
+pub fn work_bytes(weights: &Weights, recipe: &Recipe, bytes_out: u64) -> u64 {
+    let (Need::Hessian, Some(calibration)) = (recipe.method.need(), &recipe.calibration) else { return 0 };
+    let spec = weights.spec();
+    let stages = spec.blocks.iter().flat_map(|b| b.stages());
+    let widest = stages.map(|s| s.slots[0].columns).max().unwrap_or(0);
+    // Residual streams before, between and after a block, and the widest input; of two networks.
+    bytes_out + (calibration.tokens() * 2 * (3 * spec.hidden + widest) * size_of::<f32>()) as u64
 }
 
 /// What a tensor's flags mean to a user.
@@ -386,18 +403,19 @@ fn one(weights: &Weights, assignment: &Assignment, source: Source) -> Result<(Te
     if fallback_from.is_some() {
         flags.push("fallback");
     }
-    let report = |bytes: usize, rel_rmse, flags| TensorReport {
+    let report = |bytes: usize, rel_rmse, flags, chosen| TensorReport {
         name: entry.name.clone(),
         from: entry.format.name(),
         format: format.name(),
         bytes: bytes as u64,
         rel_rmse,
         flags,
+        chosen,
     };
     let solved = if tensor.format() == *format { None } else { source(assignment)? };
     let Some(solved) = solved else {
         flags.push("kept");
-        return Ok((tensor.clone(), report(tensor.bytes().len(), 0.0, flags)));
+        return Ok((tensor.clone(), report(tensor.bytes().len(), 0.0, flags, None)));
     };
     flags.extend(&solved.flags);
     check_finite(weights.path(), &entry.name, &solved, *format)?;
@@ -406,7 +424,7 @@ fn one(weights: &Weights, assignment: &Assignment, source: Source) -> Result<(Te
     }
     let rel_rmse =
         if solved.squared_sum > 0.0 { (solved.squared_error / solved.squared_sum).sqrt() } else { 0.0 };
-    Ok((solved.tensor.clone(), report(solved.tensor.bytes().len(), rel_rmse, flags)))
+    Ok((solved.tensor.clone(), report(solved.tensor.bytes().len(), rel_rmse, flags, solved.chosen)))
 }
 
 /// What is not finite before or after, as an error.

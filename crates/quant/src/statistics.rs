@@ -114,11 +114,9 @@ impl Statistics {
         self.diagonal().map(f64::from).sum::<f64>() / self.columns.max(1) as f64
     }
 
-    /// What is added to the diagonal: a share `damping` of `part` · the diagonal itself + (1 − `part`) · its mean.
-    pub fn ridge(&self, damping: f32, part: f32) -> Vec<f32> {
-        let mean = self.mean_diagonal();
-        let (damping, part) = (f64::from(damping), f64::from(part));
-        self.diagonal().map(|d| (damping * (part * f64::from(d) + (1.0 - part) * mean)) as f32).collect()
+    /// What is added to the diagonal: a share of its mean.
+    pub fn ridge(&self, damping: f32) -> f32 {
+        (f64::from(damping) * self.mean_diagonal()) as f32
     }
 
     fn diagonal(&self) -> impl Iterator<Item = f32> {

@@ -256,7 +256,7 @@ impl Stream<'_> {
                     middle.write(context, &rf, &rq)?;
                 }
                 let residuals = stage.residual.then_some((&*rq, &*rf));
-                let weights = (stage.residual && self.recipe.settings.token_weights).then(|| {
+                let weights = stage.residual.then(|| {
                     let mut after = rf.clone();
                     float.advance_alone(number, &xf, &mut after, &positions);
                     token_weights(&after, self.weights.spec().hidden)

@@ -8,7 +8,7 @@ use kvant::core::format;
 use kvant::eval::peak_resident_bytes;
 use kvant::quant::{
     FILE_TYPES, FileType, HostCard, METHODS, Need, Override, Recipe, Settings, TensorReport, method,
-    plan_tensors,
+    plan_tensors, planned_bytes, work_bytes,
 };
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -73,8 +73,6 @@ fn recipe(arguments: &Quantize, opened: &open::Opened) -> Result<Recipe, Failure
     let mut settings = Settings::default();
     settings.damping = arguments.damping.unwrap_or(settings.damping);
     settings.correction_damping = arguments.correction_damping.unwrap_or(settings.correction_damping);
-    settings.diagonal = arguments.diagonal.unwrap_or(settings.diagonal);
-    settings.token_weights |= arguments.token_weights;
     let mut work = arguments.output.clone().into_os_string();
     work.push(".work");
     Ok(Recipe {
@@ -111,6 +109,7 @@ pub fn run(common: &Common, arguments: &Quantize) -> Result<ExitCode, Failure> {
     }
     let threads = open::threads(common);
     let backend = open::backend(common)?;
+    say_work(common, &opened, &recipe)?;
     let bar = Bar::new(common, "quantize");
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
@@ -118,6 +117,17 @@ pub fn run(common: &Common, arguments: &Quantize) -> Result<ExitCode, Failure> {
         .map_err(|e| Failure::Fault(format!("cannot start {threads} threads: {e}")))?;
     let report = pool.install(|| {
         kvant::quant::quantize(&opened.weights, &recipe, &arguments.output, arguments.force, &backend, &bar)
+    });
+    let report = report.map_err(|error| match error {
+        kvant::quant::Error::Interrupted if recipe.work.exists() => {
+            bar.clear();
+            eprintln!(
+                "kvant: what is solved so far lies in {}; the same command goes on from there",
+                recipe.work.display()
+            );
+            Failure::Interrupted
+        }
+        error => error.into(),
     })?;
     let result = Quantized {
         output: arguments.output.clone(),
@@ -145,6 +155,16 @@ pub fn run(common: &Common, arguments: &Quantize) -> Result<ExitCode, Failure> {
     print(common, &result)
 }
 
+/// Says where unfinished work will lie and how large it may get.
+fn say_work(common: &Common, opened: &open::Opened, recipe: &Recipe) -> Result<(), Failure> {
+    let bytes_out = planned_bytes(&plan_tensors(&opened.weights, recipe)?);
+    let bytes = work_bytes(&opened.weights, recipe, bytes_out);
+    if bytes > 0 && !common.quiet {
+        eprintln!("kvant: work in {}, up to {}", recipe.work.display(), output::size(bytes));
+    }
+    Ok(())
+}
+
 fn dry_run(
     common: &Common,
     arguments: &Quantize,
@@ -162,6 +182,7 @@ fn dry_run(
             bytes: a.format.tensor_bytes(&a.entry.shape).map_or(0, |n| n as u64),
             rel_rmse: 0.0,
             flags: vec!["planned"],
+            chosen: None,
         })
         .collect();
     let bytes_out: u64 = tensors.iter().map(|t| t.bytes).sum();
@@ -190,7 +211,10 @@ fn print(common: &Common, result: &Quantized) -> Result<ExitCode, Failure> {
     }
     if common.verbose {
         for t in &result.tensors {
-            let flags = t.flags.join(" ");
+            let mut flags = t.flags.join(" ");
+            if let Some(s) = t.chosen {
+                flags.push_str(&format!("damping {}, of the correction {}", s.damping, s.correction_damping));
+            }
             output::line(&format!(
                 "{:<28} {:>6} → {:<7} {:>8.4} {flags}",
                 t.name, t.from, t.format, t.rel_rmse

@@ -38,8 +38,8 @@ impl<'a> Correction<'a> {
         let n = statistics.columns;
         let mismatch = statistics.cross.iter().zip(&statistics.gram).map(|(c, g)| c - g).collect();
         let mut lower: Vec<f64> = statistics.gram.iter().map(|&g| f64::from(g)).collect();
-        let ridge = statistics.ridge(damping, settings.diagonal);
-        (0..n).for_each(|i| lower[i * n + i] += f64::from(ridge[i]));
+        let ridge = f64::from(statistics.ridge(damping));
+        (0..n).for_each(|i| lower[i * n + i] += ridge);
         dense::cholesky(backend, &mut lower, n).then_some(Self { statistics, mismatch, lower })
     }
 

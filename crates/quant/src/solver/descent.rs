@@ -28,8 +28,8 @@ pub struct Quadratic<'a> {
     pub columns: usize,
     /// columns × columns.
     pub gram: &'a [f32],
-    /// Added to the diagonal, a number a column.
-    pub ridge: &'a [f32],
+    /// Added to the diagonal.
+    pub ridge: f32,
 }
 
 /// Improves the codes of some rows (as many as `target` has, one [`Codes`] a block).
@@ -132,10 +132,7 @@ impl<'a> Rows<'a> {
             let target = &target[at * block.elements..];
             error.iter_mut().enumerate().for_each(|(i, e)| *e = codes.value(&levels, i) - target[i]);
         }
-        let mut gradient: Vec<f32> = error
-            .chunks_exact(n)
-            .flat_map(|row| row.iter().zip(quadratic.ridge).map(|(e, r)| e * r))
-            .collect();
+        let mut gradient: Vec<f32> = error.iter().map(|e| e * quadratic.ridge).collect();
         let (left, right) = (View::new(&error, count, n, n), View::new(quadratic.gram, n, n, n));
         dense::product(&mut gradient, n, 1.0, 1.0, left, right);
         Self { grid, levels, table, scaling: grid.scaling(), block, quadratic, codes, count, gradient }
@@ -168,7 +165,7 @@ impl<'a> Rows<'a> {
         let mut square = [[0.0; N]; N];
         for (i, row) in square.iter_mut().enumerate() {
             row.copy_from_slice(&self.quadratic.gram[(at + i) * n + at..][..N]);
-            row[i] += self.quadratic.ridge[at + i];
+            row[i] += self.quadratic.ridge;
         }
         square
     }
@@ -220,8 +217,8 @@ impl<'a> Rows<'a> {
         let right = View::new(&self.quadratic.gram[at * n..], width, n, n);
         dense::product(&mut self.gradient, n, 1.0, 1.0, left, right);
         for (gradient, deltas) in self.gradient.chunks_exact_mut(n).zip(deltas.chunks_exact(width)) {
-            let ridge = &self.quadratic.ridge[at..];
-            gradient[at..].iter_mut().zip(deltas).zip(ridge).for_each(|((g, d), r)| *g += r * d);
+            let ridge = self.quadratic.ridge;
+            gradient[at..].iter_mut().zip(deltas).for_each(|(g, d)| *g += ridge * d);
         }
     }
 
@@ -363,9 +360,7 @@ impl<'a> Rows<'a> {
             }
         }
         let times_gram = |x: &[f32]| {
-            let ridge = &self.quadratic.ridge[at..];
-            let mut out: Vec<f32> =
-                x.chunks_exact(elements).flat_map(|x| x.iter().zip(ridge).map(|(x, r)| x * r)).collect();
+            let mut out: Vec<f32> = x.iter().map(|x| x * self.quadratic.ridge).collect();
             let right = View::new(&self.quadratic.gram[at * n + at..], elements, elements, n);
             dense::product(&mut out, elements, 1.0, 1.0, View::new(x, count, elements, elements), right);
             out

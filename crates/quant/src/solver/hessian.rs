@@ -151,8 +151,8 @@ impl Hessian {
             correction.apply(layer.backend, &mut target, &statistics.residual);
         }
         let n = statistics.columns;
-        let ridge = statistics.ridge(settings.damping, settings.diagonal);
-        let quadratic = Quadratic { columns: n, gram: &statistics.gram, ridge: &ridge };
+        let ridge = statistics.ridge(settings.damping);
+        let quadratic = Quadratic { columns: n, gram: &statistics.gram, ridge };
         let mut bytes = vec![0u8; count];
         let row_bytes = n / format.block().elements * format.block().bytes;
         bytes.par_chunks_mut(ROWS * row_bytes).zip(target.par_chunks(ROWS * n)).for_each(

@@ -54,7 +54,7 @@ pub enum Need {
 }
 
 /// What a user may turn.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Settings {
     /// What is added to the Gram matrix's diagonal, as a share of its mean, before anything is rounded under it.
     pub damping: f32,
@@ -62,15 +62,11 @@ pub struct Settings {
     pub correction_damping: f32,
     /// Most sweeps of coordinate descent.
     pub sweeps: usize,
-    /// Whether errors on the residual stream count by its size.
-    pub token_weights: bool,
-    /// Share of the diagonal itself in what is added.
-    pub diagonal: f32,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { damping: 0.3, correction_damping: 1.0, sweeps: 4, token_weights: false, diagonal: 0.0 }
+        Self { damping: 0.3, correction_damping: 1.0, sweeps: 4 }
     }
 }
 

@@ -58,7 +58,7 @@ impl Order {
         let columns = places(statistics, block);
         let mut damping = settings.damping.max(1e-6);
         for _ in 0..8 {
-            let ridge = statistics.ridge(damping, settings.diagonal);
+            let ridge = f64::from(statistics.ridge(damping));
             // Turned around, so that the factor of what is rounded first comes out as an upper triangle.
             let mut lower = vec![0.0f64; n * n];
             for (i, row) in lower.chunks_exact_mut(n).enumerate() {
@@ -66,7 +66,7 @@ impl Order {
                 for (j, x) in row[..=i].iter_mut().enumerate() {
                     *x = f64::from(statistics.gram[from + columns[n - 1 - j]]);
                 }
-                row[i] += f64::from(ridge[columns[n - 1 - i]]);
+                row[i] += ridge;
             }
             if dense::cholesky(backend, &mut lower, n) {
                 return Some(Self::from_factor(columns, &lower));
