@@ -111,8 +111,8 @@ pub struct Quantize {
     /// File type, for example q4_k_m, q8_0, f16
     #[arg(long, default_value = "q4_k_m")]
     pub format: String,
-    /// Method: rtn, imatrix, gptq, descent, corrected, auto
-    #[arg(long, default_value = "auto")]
+    /// Method: rtn (upstream's rounding), imatrix, gptq, descent, corrected, auto (the best; takes minutes)
+    #[arg(long, default_value = "rtn")]
     pub method: String,
     /// Calibration text: files and the word `builtin`, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "builtin")]

@@ -123,9 +123,22 @@ fn goes_on_after_a_kill() {
     let folder = tempfile::tempdir().unwrap();
     let calm = path(folder.path(), "calm.gguf");
     let arguments = |output: &str, threads: &str| -> Vec<String> {
-        ["quantize", "demo", "-o", output, "--format", "q4_k_m", "--calib-tokens", "8192", "-t", threads]
-            .map(str::to_owned)
-            .to_vec()
+        [
+            "quantize",
+            "demo",
+            "-o",
+            output,
+            "--format",
+            "q4_k_m",
+            "--method",
+            "auto",
+            "--calib-tokens",
+            "4096",
+            "-t",
+            threads,
+        ]
+        .map(str::to_owned)
+        .to_vec()
     };
     let begin = std::time::Instant::now();
     assert!(

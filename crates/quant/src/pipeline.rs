@@ -199,22 +199,18 @@ pub fn quantize(
     };
     let mut source = |assignment: &Assignment| {
         if let Some(solved) = solved.remove(&assignment.entry.name) {
-            return Ok(Some(solved));
+            return Ok(solved);
         }
         let name = assignment.entry.name.as_str();
         let weight = weights.tensor(name)?;
         let of = |all: &Importance| all.mean_square(name, weight.shape().columns(), 1);
         let importance = importance.map(of).transpose()?.flatten();
         let layer = Layer {
-            name,
-            weight: &weight,
             importance: importance.as_deref(),
-            statistics: None,
-            selection: None,
             settings: recipe.settings,
-            backend,
+            ..Layer::uncalibrated(name, &weight, backend)
         };
-        recipe.method.solve(&layer, assignment.format).map(Some)
+        recipe.method.solve(&layer, assignment.format)
     };
     let mut report = write(weights, &assignments, metadata, &mut source, output, force, backend, progress)?;
     if let Some((work, _)) = work {
@@ -295,7 +291,12 @@ pub fn convert(
     if metadata.get("general.file_type").is_none() {
         metadata.set("general.file_type", Value::U32(prevailing_file_type(&assignments)));
     }
-    write(weights, &assignments, metadata, &mut |_| Ok(None), output, force, backend, progress)
+    let mut widened = |assignment: &Assignment| {
+        let weight = weights.tensor(&assignment.entry.name)?;
+        let layer = Layer::uncalibrated(&assignment.entry.name, &weight, backend);
+        crate::RoundToNearest.solve(&layer, assignment.format)
+    };
+    write(weights, &assignments, metadata, &mut widened, output, force, backend, progress)
 }
 
 /// Every tensor in its own format, vectors of a Hugging Face checkpoint in `f32`.
@@ -338,8 +339,8 @@ fn fallback_warnings(assignments: &[Assignment]) -> Vec<String> {
     groups.into_iter().map(describe).collect()
 }
 
-/// Gives a tensor's solution, where it is not to be kept as it is.
-type Source<'a> = &'a mut dyn FnMut(&Assignment) -> Result<Option<Solved>, Error>;
+/// Gives the solution of a tensor that does not keep its format.
+type Source<'a> = &'a mut dyn FnMut(&Assignment) -> Result<Solved, Error>;
 
 /// The one path to a file: solve or copy each tensor, write, reopen, check.
 #[allow(clippy::too_many_arguments)]
@@ -412,11 +413,11 @@ fn one(weights: &Weights, assignment: &Assignment, source: Source) -> Result<(Te
         flags,
         chosen,
     };
-    let solved = if tensor.format() == *format { None } else { source(assignment)? };
-    let Some(solved) = solved else {
+    if tensor.format() == *format {
         flags.push("kept");
         return Ok((tensor.clone(), report(tensor.bytes().len(), 0.0, flags, None)));
-    };
+    }
+    let solved = source(assignment)?;
     flags.extend(&solved.flags);
     check_finite(weights.path(), &entry.name, &solved, *format)?;
     if solved.squared_sum == 0.0 {

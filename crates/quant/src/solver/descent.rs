@@ -174,7 +174,8 @@ impl<'a> Rows<'a> {
     fn group<const N: usize>(&mut self, b: usize, g: usize) -> usize {
         let (n, at) = (self.quadratic.columns, b * self.block.elements + g * N);
         let square = self.square::<N>(at);
-        if (0..N).any(|i| !(square[i][i] > 0.0)) {
+        // NaN is no better than zero.
+        if !(0..N).all(|i| square[i][i] > 0.0) {
             return 0;
         }
         let mut deltas = vec![0.0f32; self.count * N];

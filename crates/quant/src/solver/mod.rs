@@ -88,6 +88,14 @@ pub struct Layer<'a> {
     pub backend: &'a Backend,
 }
 
+impl<'a> Layer<'a> {
+    /// A map of which nothing but its weights is known.
+    pub fn uncalibrated(name: &'a str, weight: &'a Tensor, backend: &'a Backend) -> Self {
+        let settings = Settings::default();
+        Self { name, weight, importance: None, statistics: None, selection: None, settings, backend }
+    }
+}
+
 /// A method of quantization.
 pub trait Solver: Sync {
     /// What `--method` takes.
@@ -128,12 +136,11 @@ struct Piece {
     overflow: Option<(usize, f32)>,
 }
 
-/// Fills a tensor's bytes piece by piece, in parallel: `encode(first row, values, bytes)`; then compares.
-fn by_pieces(
-    layer: &Layer,
-    format: FormatRef,
-    encode: &(dyn Fn(usize, &[f32], &mut [u8]) + Sync),
-) -> Result<Solved, Error> {
+/// Fills bytes from values: first row, values of whole rows, their bytes.
+type Encode<'a> = &'a (dyn Fn(usize, &[f32], &mut [u8]) + Sync);
+
+/// Fills a tensor's bytes piece by piece, in parallel; then compares.
+fn by_pieces(layer: &Layer, format: FormatRef, encode: Encode) -> Result<Solved, Error> {
     let tensor = layer.weight;
     let shape_error = |source| Error::Shape { tensor: layer.name.to_owned(), source };
     let shape = *tensor.shape();
