@@ -21,7 +21,7 @@ impl Calibration {
     /// length, until `most` contexts are there. `source` names the texts in the card.
     ///
     /// # Errors
-    /// Texts that are shorter than one context together.
+    /// Texts of which none has a whole context.
     pub fn new(
         texts: &[Vec<u32>],
         length: usize,

@@ -31,10 +31,29 @@ pub struct Card {
     pub output_blake3: String,
     /// How many tensors each format has.
     pub formats: BTreeMap<String, usize>,
+    /// The text that statistics were gathered on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<CalibrationCard>,
+    /// What was turned on the method.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<crate::Settings>,
     /// `--set` as given.
     pub overrides: Vec<String>,
     /// What a user should know.
     pub warnings: Vec<String>,
+}
+
+/// Which text a method has seen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct CalibrationCard {
+    /// Files, or `builtin`.
+    pub source: String,
+    /// blake3 over the token ids.
+    pub tokens_blake3: String,
+    /// How many contexts.
+    pub contexts: usize,
+    /// Tokens of each.
+    pub context_tokens: usize,
 }
 
 impl Card {

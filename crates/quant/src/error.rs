@@ -109,7 +109,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// Calibration text of less than one context.
-    #[error("the calibration text has {found} tokens, less than one context of {context}")]
+    #[error("no calibration text has a whole context of {context} tokens ({found} tokens in all)")]
     ShortCalibration {
         /// Tokens found.
         found: usize,

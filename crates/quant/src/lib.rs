@@ -27,7 +27,7 @@ mod validate;
 mod work;
 
 pub use calibration::Calibration;
-pub use card::{Card, HostCard};
+pub use card::{CalibrationCard, Card, HostCard};
 pub use error::{Error, ImportanceFault};
 pub use file_type::{Assignment, FILE_TYPES, FileType, Override, assign};
 pub use importance::Importance;

@@ -1,6 +1,6 @@
 //! The stream from a checkpoint to a GGUF file, tensor after tensor, and the check of what was written.
 
-use crate::card::{CARD_KEY, Card};
+use crate::card::{CARD_KEY, CalibrationCard, Card};
 use crate::stream::{self, Stream};
 use crate::work::Work;
 use crate::{
@@ -63,7 +63,8 @@ impl Recipe {
 
 /// Hears how far the work is, and may stop it.
 pub trait Progress: Sync {
-    /// `done` of `total` bytes of input are read; `what` is in work.
+    /// `done` of `total` are through (blocks of the network, contexts of text or bytes of input, as the step goes);
+    /// `what` is in work.
     fn at(&self, done: u64, total: u64, what: &str);
 
     /// Whether the user wants to stop.
@@ -173,14 +174,23 @@ pub fn quantize(
         input_blake3: kvant_io::content_hash(weights.checkpoint())?.to_hex().to_string(),
         output_blake3: String::new(),
         formats,
+        calibration: recipe.calibration.as_ref().map(|c| CalibrationCard {
+            source: c.source().to_owned(),
+            tokens_blake3: c.digest(),
+            contexts: c.contexts().len(),
+            context_tokens: c.length(),
+        }),
+        settings: (recipe.method.need() == Need::Hessian).then_some(recipe.settings),
         overrides: recipe.overrides.iter().map(|o| format!("{}={}", o.pattern, o.format.name())).collect(),
         warnings: warnings.clone(),
     };
     let mut metadata = export::gguf_metadata(weights)?;
     metadata.set("general.quantization_version", Value::U32(2));
     metadata.set("general.file_type", Value::U32(recipe.file_type.number));
+    // What shapes activations beside the tensors: rotary settings, epsilon, tokenizer.
+    let settings = format!("{metadata:?}");
     metadata.set(CARD_KEY, Value::String(card.to_json()));
-    let work = open_work(recipe, &assignments, &card.input_blake3)?;
+    let work = open_work(recipe, &assignments, &card.input_blake3, &settings, backend)?;
     let mut solved = match &work {
         Some((work, calibration)) => {
             let assignments = &assignments;
@@ -229,6 +239,8 @@ fn open_work<'a>(
     recipe: &'a Recipe,
     assignments: &[Assignment],
     input: &str,
+    metadata: &str,
+    backend: &Backend,
 ) -> Result<Option<(Work, &'a Calibration)>, Error> {
     if recipe.method.need() == Need::Nothing {
         return Ok(None);
@@ -240,10 +252,16 @@ fn open_work<'a>(
     }
     let calibration = recipe.calibration.as_ref().ok_or(missing)?;
     let mut hasher = blake3::Hasher::new();
-    let settings = serde_json::to_string(&recipe.settings).unwrap_or_default();
-    for part in
-        [env!("CARGO_PKG_VERSION"), recipe.method.name(), input, &calibration.digest(), settings.as_str()]
-    {
+    let settings = format!("{:?} {}", recipe.settings, calibration.length());
+    for part in [
+        env!("CARGO_PKG_VERSION"),
+        recipe.method.name(),
+        input,
+        metadata,
+        &calibration.digest(),
+        &settings,
+        backend.isa().name(),
+    ] {
         hasher.update(part.as_bytes()).update(b"\0");
     }
     for assignment in assignments {
@@ -268,6 +286,7 @@ fn flag_warnings(tensor: &TensorReport) -> Vec<String> {
     let text = |flag: &&'static str| match *flag {
         "zero" => Some("all weights are zero"),
         "uncalibrated" => Some("no usable calibration data; encoded without it"),
+        "uncorrected" => Some("earlier losses could not be made up for; the sums have no factor"),
         "dead-columns" => Some("some input columns were zero in all of the calibration text"),
         _ => None,
     };

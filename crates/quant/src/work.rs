@@ -18,7 +18,7 @@ pub struct Work {
     _lock: File,
 }
 
-/// One solved tensor.
+/// What is solved and saved together.
 #[derive(Clone)]
 pub struct Unit {
     /// Tensors by name, in order.
@@ -80,7 +80,7 @@ impl Work {
         self.folder.join(name)
     }
 
-    /// Removes every unit and activation.
+    /// Removes every unit and activation that this type may have put there, and nothing else.
     ///
     /// # Errors
     /// What the file system says.
@@ -88,8 +88,7 @@ impl Work {
         let fail = |source| Error::Work { path: self.folder.clone(), source };
         for entry in std::fs::read_dir(&self.folder).map_err(fail)? {
             let path = entry.map_err(fail)?.path();
-            let ours = path.extension().is_some_and(|e| e == "unit" || e == "f32" || e == "part");
-            if ours || path.ends_with("key") {
+            if path.file_name().and_then(|name| name.to_str()).is_some_and(is_ours) {
                 std::fs::remove_file(&path).map_err(|source| Error::Work { path, source })?;
             }
         }
@@ -136,7 +135,7 @@ impl Work {
                 .collect(),
             residuals: unit.residuals.clone(),
         };
-        let json = serde_json::to_vec(&header).unwrap_or_default();
+        let json = serde_json::to_vec(&header).expect("a header of names and numbers is JSON");
         let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
         bytes.extend_from_slice(&json);
         unit.tensors.iter().for_each(|(_, solved)| bytes.extend_from_slice(solved.tensor.bytes()));
@@ -157,6 +156,24 @@ impl Work {
         };
         parse(&bytes).map(Some).ok_or(Error::WorkDamaged { path })
     }
+}
+
+/// Whether a file of this name is one of a work folder: somebody may have named a folder that holds other things.
+fn is_ours(name: &str) -> bool {
+    let name = name.strip_suffix(".part").unwrap_or(name);
+    let unit = |stem: &str| {
+        let number = stem.strip_prefix("block-");
+        stem == "embedding"
+            || stem == "head"
+            || number.is_some_and(|n| n.len() >= 4 && n.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let stream = |stem: &str| {
+        let of = stem.strip_suffix("-float").or_else(|| stem.strip_suffix("-quantized"));
+        of.is_some_and(|of| ["residual-0", "residual-1", "input", "middle"].contains(&of))
+    };
+    name == "key"
+        || name.strip_suffix(".unit").is_some_and(unit)
+        || name.strip_suffix(".f32").is_some_and(stream)
 }
 
 fn parse(bytes: &[u8]) -> Option<Unit> {
@@ -184,4 +201,75 @@ fn parse(bytes: &[u8]) -> Option<Unit> {
         tensors.push((tensor.name, solved));
     }
     Some(Unit { tensors, residuals: header.residuals })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unit(fill: u8) -> Unit {
+        let shape = Shape::new(&[2, 32]).unwrap();
+        let tensor = Tensor::new(shape, &format::Q4_0, Bytes::from(vec![fill; 36])).unwrap();
+        let solved = Solved {
+            tensor,
+            squared_error: 0.1,
+            squared_sum: 1.0 / 3.0,
+            not_finite: None,
+            overflow: None,
+            flags: vec!["lattice"],
+            chosen: Some(crate::Settings { correction_damping: None, ..crate::Settings::default() }),
+        };
+        Unit { tensors: vec![("a.weight".into(), solved)], residuals: Some(("f".into(), "q".into())) }
+    }
+
+    #[test]
+    fn what_is_loaded_is_what_was_saved() {
+        let folder = tempfile::tempdir().unwrap();
+        let work = Work::open(folder.path(), "key", false).unwrap();
+        assert!(work.load("block-0000").unwrap().is_none());
+        work.save("block-0000", &unit(7)).unwrap();
+        let loaded = work.load("block-0000").unwrap().unwrap();
+        let (expected, found) = (&unit(7).tensors[0], &loaded.tensors[0]);
+        assert_eq!(found.0, expected.0);
+        assert!(found.1.tensor.bytes()[..] == expected.1.tensor.bytes()[..]);
+        assert_eq!(found.1.squared_sum, expected.1.squared_sum);
+        assert_eq!((&found.1.flags, found.1.chosen), (&expected.1.flags, expected.1.chosen));
+        assert_eq!(loaded.residuals, unit(7).residuals);
+        let path = work.path("block-0000.unit");
+        let good = std::fs::read(&path).unwrap();
+        for at in (0..good.len()).step_by(7) {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            std::fs::write(&path, &bad).unwrap();
+            assert!(matches!(work.load("block-0000"), Err(Error::WorkDamaged { .. })), "byte {at}");
+            std::fs::write(&path, &good[..at]).unwrap();
+            assert!(matches!(work.load("block-0000"), Err(Error::WorkDamaged { .. })), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn a_folder_belongs_to_one_run_and_other_files_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let theirs = ["download.part", "samples.f32", "notes.unit", "block-1.unit"];
+        theirs.iter().for_each(|name| std::fs::write(folder.path().join(name), name).unwrap());
+        let work = Work::open(folder.path(), "one", false).unwrap();
+        work.save("head", &unit(1)).unwrap();
+        assert!(matches!(Work::open(folder.path(), "one", false), Err(Error::WorkInUse { .. })));
+        drop(work);
+        assert!(matches!(Work::open(folder.path(), "two", false), Err(Error::WorkOfAnother { .. })));
+        let work = Work::open(folder.path(), "one", false).unwrap();
+        assert!(work.load("head").unwrap().is_some());
+        drop(work);
+        let work = Work::open(folder.path(), "two", true).unwrap();
+        assert!(work.load("head").unwrap().is_none());
+        work.remove();
+        let mut left: Vec<_> = std::fs::read_dir(folder.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        let mut expected = theirs.map(str::to_owned).to_vec();
+        expected.sort();
+        assert_eq!(left, expected);
+    }
 }

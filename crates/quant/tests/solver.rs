@@ -60,7 +60,7 @@ fn solve(name: &str, format: FormatRef, sums: &Statistics, threads: usize) -> Te
         importance: Some(&importance),
         statistics: Some(sums),
         selection: None,
-        settings: Settings { damping: 0.02, correction_damping: 0.02, ..Settings::default() },
+        settings: Settings { damping: 0.02, correction_damping: Some(0.02), ..Settings::default() },
         backend: &backend,
     };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

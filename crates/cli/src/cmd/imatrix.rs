@@ -26,8 +26,12 @@ struct Gathering {
 /// Runs the command.
 pub fn run(common: &Common, arguments: &Imatrix) -> Result<ExitCode, Failure> {
     let path = arguments.model.path();
+    if !arguments.force && arguments.output.exists() {
+        return Err(kvant::io::Error::Exists { path: arguments.output.clone() }.into());
+    }
     let opened = open::model(&path)?;
-    let most = arguments.chunks.map_or(usize::MAX, |n| n.saturating_mul(calibration::CONTEXT));
+    let length = calibration::CONTEXT.min(opened.weights.spec().context);
+    let most = arguments.chunks.map_or(usize::MAX, |n| n.saturating_mul(length));
     let calibration = calibration::read(&arguments.text, most, &opened, &path)?;
     let bar = Bar::new(common, "imatrix");
     let importance = gather_importance(&opened.weights, &calibration, &open::backend(common)?, &bar)?;

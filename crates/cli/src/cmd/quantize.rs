@@ -71,8 +71,20 @@ fn recipe(arguments: &Quantize, opened: &open::Opened) -> Result<Recipe, Failure
         calibration::read(&arguments.calib, arguments.calib_tokens, opened, &arguments.model.path())
     });
     let mut settings = Settings::default();
+    for (flag, given) in
+        [("--damping", arguments.damping), ("--correction-damping", arguments.correction_damping)]
+    {
+        let Some(x) = given else { continue };
+        if method.chooses() || method.need() != Need::Hessian {
+            let why = if method.chooses() { "chooses it itself" } else { "has no use for it" };
+            return Err(Failure::Usage(format!("{flag}: the method {} {why}", method.name())));
+        }
+        if !(x.is_finite() && x >= 0.0) {
+            return Err(Failure::Usage(format!("{flag} {x}: expected a finite number of at least 0")));
+        }
+    }
     settings.damping = arguments.damping.unwrap_or(settings.damping);
-    settings.correction_damping = arguments.correction_damping.unwrap_or(settings.correction_damping);
+    settings.correction_damping = arguments.correction_damping.or(settings.correction_damping);
     let mut work = arguments.output.clone().into_os_string();
     work.push(".work");
     Ok(Recipe {
@@ -119,7 +131,7 @@ pub fn run(common: &Common, arguments: &Quantize) -> Result<ExitCode, Failure> {
         kvant::quant::quantize(&opened.weights, &recipe, &arguments.output, arguments.force, &backend, &bar)
     });
     let report = report.map_err(|error| match error {
-        kvant::quant::Error::Interrupted if recipe.work.exists() => {
+        kvant::quant::Error::Interrupted if recipe.method.need() == Need::Hessian => {
             bar.clear();
             eprintln!(
                 "kvant: what is solved so far lies in {}; the same command goes on from there",
@@ -213,7 +225,8 @@ fn print(common: &Common, result: &Quantized) -> Result<ExitCode, Failure> {
         for t in &result.tensors {
             let mut flags = t.flags.join(" ");
             if let Some(s) = t.chosen {
-                flags.push_str(&format!("damping {}, of the correction {}", s.damping, s.correction_damping));
+                let correction = s.correction_damping.map_or("none".to_owned(), |x| x.to_string());
+                flags.push_str(&format!(" damping {}, of the correction {correction}", s.damping));
             }
             output::line(&format!(
                 "{:<28} {:>6} → {:<7} {:>8.4} {flags}",

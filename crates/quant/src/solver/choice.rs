@@ -56,14 +56,16 @@ pub fn choose(
             codes.iter().flat_map(|c| (0..c.codes.len()).map(|i| c.value(&levels, i))).collect();
         Some(correction::loss(layer.backend, selection, &original, &judged, &values))
     };
-    let Some(without) = attempt(&Settings { damping: 0.3, ..settings }, false) else { return settings };
+    let uncorrected = Settings { damping: 0.3, correction_damping: None, ..settings };
+    let Some(without) = attempt(&uncorrected, false) else { return settings };
     let mut gains = Vec::new();
     for (correction_damping, damping) in LADDER {
-        let settings = Settings { damping, correction_damping, ..settings };
+        let settings = Settings { damping, correction_damping: Some(correction_damping), ..settings };
         if let Some(loss) = attempt(&settings, true).filter(|l| l.is_finite()) {
             gains.push((without - loss, settings));
         }
     }
     let best = gains.iter().map(|g| g.0).fold(0.0, f64::max);
-    gains.iter().find(|g| g.0 >= NEARLY * best).map_or(settings, |g| g.1)
+    // Where every correction loses, none is made.
+    gains.iter().find(|g| g.0 > 0.0 && g.0 >= NEARLY * best).map_or(uncorrected, |g| g.1)
 }

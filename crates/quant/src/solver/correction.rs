@@ -30,9 +30,9 @@ pub struct Correction<'a> {
 impl<'a> Correction<'a> {
     /// `None` where there is nothing to correct with, or the matrix cannot be factored.
     pub fn new(backend: &Backend, statistics: &'a Statistics, settings: &Settings) -> Option<Self> {
-        let damping = settings.correction_damping;
+        let damping = settings.correction_damping?;
         let mean = statistics.mean_diagonal();
-        if statistics.cross.is_empty() || !(mean > 0.0 && mean.is_finite() && damping.is_finite()) {
+        if statistics.cross.is_empty() || !(mean > 0.0 && mean.is_finite()) {
             return None;
         }
         let n = statistics.columns;

@@ -45,8 +45,7 @@ pub fn descend(
     pulp::Arch::new().dispatch(Sweeps { rows, sweeps });
 }
 
-/// The work as a type, so that it is compiled for each instruction set. Nothing here multiplies and adds in one
-/// step, so all of them give the same bytes.
+/// The work as a type, so that it is compiled for each instruction set.
 struct Sweeps<'a> {
     rows: Rows<'a>,
     sweeps: usize,

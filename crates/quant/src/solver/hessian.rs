@@ -44,6 +44,14 @@ impl Solver for Hessian {
         Need::Hessian
     }
 
+    fn corrects(&self) -> bool {
+        self.correction
+    }
+
+    fn chooses(&self) -> bool {
+        self.choose
+    }
+
     fn solve(&self, layer: &Layer, format: FormatRef) -> Result<Solved, Error> {
         let Some(grid) = format.grid() else {
             return by_pieces(layer, format, &|_, x, out| format.encode(x, None, out));
@@ -62,7 +70,7 @@ impl Solver for Hessian {
         }
         let usable = layer.statistics.filter(|s| s.columns == shape.columns());
         let solved = usable.and_then(|statistics| self.bytes(layer, statistics, format, grid, bytes));
-        let Some((bytes, settings)) = solved else {
+        let Some(Bytewise { bytes, settings, corrected }) = solved else {
             let mut solved = ImportanceWeighted.solve(layer, format)?;
             if !solved.flags.contains(&"uncalibrated") {
                 solved.flags.push("uncalibrated");
@@ -74,7 +82,10 @@ impl Solver for Hessian {
         let mut solved = by_pieces(layer, format, &|first, x, out| {
             out.copy_from_slice(bytes.rows(first, x.len() / shape.columns()));
         })?;
-        solved.chosen = self.choose.then_some(settings);
+        solved.chosen = (self.choose && layer.selection.is_some()).then_some(settings);
+        if self.correction && !corrected && settings.correction_damping.is_some() {
+            solved.flags.push("uncorrected");
+        }
         Ok(solved)
     }
 }
@@ -119,6 +130,13 @@ fn on_lattice(layer: &Layer, format: FormatRef, count: usize) -> Option<Vec<u8>>
     enough(all - refused, all).then_some(bytes)
 }
 
+/// What [`Hessian::bytes`] comes to.
+struct Bytewise {
+    bytes: Vec<u8>,
+    settings: Settings,
+    corrected: bool,
+}
+
 impl Hessian {
     /// All bytes of the solved tensor, or `None` where the statistics don't serve.
     fn bytes(
@@ -128,7 +146,7 @@ impl Hessian {
         format: FormatRef,
         grid: &dyn Grid,
         count: usize,
-    ) -> Option<(Vec<u8>, Settings)> {
+    ) -> Option<Bytewise> {
         let mut target = layer.weight.decode();
         if target.iter().any(|x| !x.is_finite()) {
             return None;
@@ -144,14 +162,16 @@ impl Hessian {
             merged = Some(all);
         }
         let statistics = merged.as_ref().unwrap_or(statistics);
-        let order = Order::new(layer.backend, statistics, format.block(), &settings)?;
+        let mut corrected = false;
         if self.correction
             && let Some(correction) = Correction::new(layer.backend, statistics, &settings)
         {
             correction.apply(layer.backend, &mut target, &statistics.residual);
+            corrected = true;
         }
+        let order = Order::new(layer.backend, statistics, format.block(), &settings)?;
         let n = statistics.columns;
-        let ridge = statistics.ridge(settings.damping);
+        let ridge = statistics.ridge(order.damping);
         let quadratic = Quadratic { columns: n, gram: &statistics.gram, ridge };
         let mut bytes = vec![0u8; count];
         let row_bytes = n / format.block().elements * format.block().bytes;
@@ -166,6 +186,6 @@ impl Hessian {
                 }
             },
         );
-        Some((bytes, settings))
+        Some(Bytewise { bytes, settings, corrected })
     }
 }

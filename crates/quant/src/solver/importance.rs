@@ -6,8 +6,9 @@
 //! for each piece of whole rows: bytes ← encode(x, w)
 //! ```
 //!
-//! Source: llama.cpp's `src/llama-quant.cpp` and `quantize_row_*_impl`. A map without data, or with columns that
-//! were never other than zero, is encoded as if all columns counted alike there, and flagged.
+//! Source: llama.cpp's `src/llama-quant.cpp` and `quantize_row_*_impl`. A map without data is
+//! encoded as if all columns counted alike. Columns that were always zero count nothing, as upstream has it: a block of
+//! nothing else may come out as zeros. Both are flagged.
 
 use super::{Layer, Need, Solved, Solver, by_pieces};
 use crate::Error;

@@ -58,15 +58,16 @@ pub enum Need {
 pub struct Settings {
     /// What is added to the Gram matrix's diagonal, as a share of its mean, before anything is rounded under it.
     pub damping: f32,
-    /// The same for the correction of the target: the larger, the less of the mismatch is corrected.
-    pub correction_damping: f32,
+    /// The same for the correction of the target: the larger, the less of the mismatch is corrected; none where
+    /// nothing is.
+    pub correction_damping: Option<f32>,
     /// Most sweeps of coordinate descent.
     pub sweeps: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { damping: 0.3, correction_damping: 1.0, sweeps: 4 }
+        Self { damping: 0.3, correction_damping: Some(1.0), sweeps: 4 }
     }
 }
 
@@ -103,6 +104,16 @@ pub trait Solver: Sync {
 
     /// What has to be known of a map's input.
     fn need(&self) -> Need;
+
+    /// Whether it looks at what earlier maps have lost.
+    fn corrects(&self) -> bool {
+        false
+    }
+
+    /// Whether it chooses by text that was kept out of the sums.
+    fn chooses(&self) -> bool {
+        false
+    }
 
     /// Chooses the stored values of `layer` in `format`.
     ///

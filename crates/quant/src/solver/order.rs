@@ -15,6 +15,8 @@ pub struct Order {
     pub columns: Vec<usize>,
     /// The strictly upper part of A, places × places: an error e at place p moves place q by e · A[p][q].
     pub feedback: Vec<f32>,
+    /// The damping that it took.
+    pub damping: f32,
     /// w: how much a squared error counts at each place, once all earlier ones have been made up for.
     pub weights: Vec<f32>,
 }
@@ -69,14 +71,14 @@ impl Order {
                 row[i] += ridge;
             }
             if dense::cholesky(backend, &mut lower, n) {
-                return Some(Self::from_factor(columns, &lower));
+                return Some(Self::from_factor(columns, &lower, damping));
             }
             damping *= 10.0;
         }
         None
     }
 
-    fn from_factor(columns: Vec<usize>, lower: &[f64]) -> Self {
+    fn from_factor(columns: Vec<usize>, lower: &[f64], damping: f32) -> Self {
         let n = columns.len();
         let upper = |i: usize, j: usize| lower[(n - 1 - i) * n + (n - 1 - j)];
         let mut feedback = vec![0.0f32; n * n];
@@ -86,6 +88,6 @@ impl Order {
             }
         }
         let weights = (0..n).map(|j| (upper(j, j) * upper(j, j)) as f32).collect();
-        Self { columns, feedback, weights }
+        Self { columns, feedback, damping, weights }
     }
 }
