@@ -39,7 +39,7 @@ print(f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide:.0f}" height="{high
 print('<rect width="100%" height="100%" rx="8" fill="#1d2330"/>')
 print('<g font-family="DejaVu Sans Mono, Menlo, Consolas, D2Coding, monospace" font-size="14" xml:space="preserve">')
 for index, line in enumerate(lines):
-    colour = "#8fd6a0" if line.startswith("$") else "#e4e8f0" if index < 7 else "#b9c2d3"
+    colour = "#8fd6a0" if line.startswith("$") else "#e4e8f0"
     y = MARGIN + LINE * index + 14
     print(f'<text x="{MARGIN}" y="{y}" fill="{colour}">{html.escape(line)}</text>')
 print("</g></svg>")
