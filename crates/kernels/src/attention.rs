@@ -65,14 +65,9 @@ pub fn attention(
             for (t, score) in scores.iter_mut().enumerate() {
                 *score = (operations.dot)(query, key(t)) * scale;
             }
-            let max = scores.iter().fold(f32::NEG_INFINITY, |m, s| m.max(*s));
-            let mut sum = 0.0;
-            for score in scores.iter_mut() {
-                *score = (*score - max).exp();
-                sum += *score;
-            }
+            softmax(scores);
             for (t, score) in scores.iter().enumerate() {
-                (operations.add_scaled)(score / sum, value(t), out);
+                (operations.add_scaled)(*score, value(t), out);
             }
         });
     });

@@ -45,9 +45,9 @@ pub fn choose(
     };
     let (original, lost, judged) = (pick(weights), pick(&statistics.residual), pick(&selection.residual));
     let levels = grid.levels();
-    let attempt = |settings: &Settings, correct: bool| -> Option<f64> {
+    let attempt = |settings: &Settings| -> Option<f64> {
         let mut target = original.clone();
-        if correct {
+        if settings.correction_damping.is_some() {
             Correction::new(layer.backend, statistics, settings)?.apply(layer.backend, &mut target, &lost);
         }
         let order = Order::new(layer.backend, statistics, format.block(), settings)?;
@@ -57,11 +57,11 @@ pub fn choose(
         Some(correction::loss(layer.backend, selection, &original, &judged, &values))
     };
     let uncorrected = Settings { damping: 0.3, correction_damping: None, ..settings };
-    let Some(without) = attempt(&uncorrected, false) else { return settings };
+    let Some(without) = attempt(&uncorrected) else { return settings };
     let mut gains = Vec::new();
     for (correction_damping, damping) in LADDER {
         let settings = Settings { damping, correction_damping: Some(correction_damping), ..settings };
-        if let Some(loss) = attempt(&settings, true).filter(|l| l.is_finite()) {
+        if let Some(loss) = attempt(&settings).filter(|l| l.is_finite()) {
             gains.push((without - loss, settings));
         }
     }
