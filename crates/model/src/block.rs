@@ -80,10 +80,21 @@ impl Positions {
     /// Positions `past..past + count`.
     pub fn new(spec: &Spec, past: usize, count: usize) -> Self {
         let (frequencies, factor) = spec.rope.frequencies();
+        Self::turned(spec.rope.rotated, &frequencies, factor, past, count)
+    }
+
+    /// The same with frequencies at hand, for whoever asks for every token.
+    pub(crate) fn turned(
+        rotated: usize,
+        frequencies: &[f32],
+        factor: f32,
+        past: usize,
+        count: usize,
+    ) -> Self {
         let angles =
             (past..past + count).flat_map(|position| frequencies.iter().map(move |f| position as f32 * f));
         let (cosines, sines) = angles.map(|a| (a.cos() * factor, a.sin() * factor)).unzip();
-        Self { past, rotated: spec.rope.rotated, cosines, sines }
+        Self { past, rotated, cosines, sines }
     }
 }
 

@@ -17,6 +17,8 @@ pub struct Transformer {
     blocks: Vec<Block>,
     output_norm: Vec<f32>,
     head: Linear,
+    frequencies: Vec<f32>,
+    rope_factor: f32,
 }
 
 impl Transformer {
@@ -37,7 +39,8 @@ impl Transformer {
         let blocks =
             (0..spec.blocks.len()).map(|i| Block::load(weights, &backend, i)).collect::<Result<_, _>>()?;
         let output_norm = weights.vector(&spec.output_norm.name)?;
-        Ok(Self { spec, backend, embedding, blocks, output_norm, head })
+        let (frequencies, rope_factor) = spec.rope.frequencies();
+        Ok(Self { spec, backend, embedding, blocks, output_norm, head, frequencies, rope_factor })
     }
 
     /// The network's description.
@@ -103,7 +106,8 @@ impl Transformer {
         for (row, &token) in x.chunks_exact_mut(hidden).zip(tokens) {
             self.embedding.row(token as usize, row);
         }
-        let positions = Positions::new(&self.spec, past, n);
+        let rotated = self.spec.rope.rotated;
+        let positions = Positions::turned(rotated, &self.frequencies, self.rope_factor, past, n);
         for (block, layer) in self.blocks.iter().zip(&mut cache.layers) {
             let mut input = block.enter(&x);
             for stage in 0..STAGES {
