@@ -34,6 +34,26 @@ pub struct Common {
     pub quiet: bool,
 }
 
+/// Bytes, as people write them: `3.9GiB`, `512MiB`, `900MB` or a plain number.
+fn size(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, f64); 7] = [
+        ("gib", (1u64 << 30) as f64),
+        ("mib", (1u64 << 20) as f64),
+        ("kib", (1u64 << 10) as f64),
+        ("gb", 1e9),
+        ("mb", 1e6),
+        ("kb", 1e3),
+        ("b", 1.0),
+    ];
+    let lower = text.trim().to_ascii_lowercase();
+    let unit = UNITS.iter().find(|(name, _)| lower.ends_with(name));
+    let (number, factor) = unit.map_or((&*lower, 1.0), |(name, factor)| (&lower[..lower.len() - name.len()], *factor));
+    match number.trim().parse::<f64>() {
+        Ok(x) if x > 0.0 && x * factor < (1u64 << 62) as f64 => Ok((x * factor) as u64),
+        _ => Err("expected a size such as 3.9GiB, 512MiB, 900MB or plain bytes".to_owned()),
+    }
+}
+
 /// The model, as a word or after `-m`.
 #[derive(Args)]
 pub struct Model {
@@ -132,6 +152,9 @@ pub struct Quantize {
     /// Where unfinished work is kept (default: OUT.work)
     #[arg(long)]
     pub work: Option<PathBuf>,
+    /// Most memory to take: kept, or refused before work with the figure needed (for example 6GiB)
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub memory: Option<u64>,
     /// Start over instead of going on with unfinished work
     #[arg(long)]
     pub fresh: bool,

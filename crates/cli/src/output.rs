@@ -6,6 +6,8 @@ use crate::open;
 use indicatif::{ProgressBar, ProgressStyle};
 use kvant::quant::Progress;
 use serde::Serialize;
+use std::sync::OnceLock;
+use std::time::Instant;
 
 /// Prints the one JSON object of `--json`, with the version in it.
 pub fn json(value: &impl Serialize) -> Result<(), Failure> {
@@ -36,44 +38,59 @@ pub fn size(bytes: u64) -> String {
 }
 
 /// A bar on stderr, if that is a terminal.
-pub struct Bar(ProgressBar);
+pub struct Bar {
+    bar: ProgressBar,
+    begin: Instant,
+    /// Where the work was when it was first heard of: one that goes on does not begin at nothing.
+    first: OnceLock<u64>,
+}
 
 impl Bar {
     /// A bar of unknown length.
     pub fn new(common: &Common, what: &str) -> Self {
         let bar = if common.quiet { ProgressBar::hidden() } else { ProgressBar::no_length() };
-        if let Ok(style) = ProgressStyle::with_template("{prefix} [{bar:32}] {percent}% {eta} {wide_msg}") {
+        if let Ok(style) = ProgressStyle::with_template("{prefix} [{bar:32}] {percent}% {wide_msg}") {
             bar.set_style(style);
         }
         bar.set_prefix(what.to_owned());
-        Self(bar)
+        Self { bar, begin: Instant::now(), first: OnceLock::new() }
     }
 
     /// `done` of `total`; false once the user wants to stop.
     pub fn step(&self, done: usize, total: usize) -> bool {
-        self.0.set_length(total as u64);
-        self.0.set_position(done as u64);
-        if done == total {
-            self.0.finish_and_clear();
-        }
+        self.at(done as u64, total as u64, "");
         open::interrupts() == 0
     }
-}
 
-impl Bar {
     /// Takes the bar off the screen.
     pub fn clear(&self) {
-        self.0.finish_and_clear();
+        self.bar.finish_and_clear();
+    }
+
+    /// What is left, at the mean speed so far: steps differ too much for the last ones to tell.
+    fn left(&self, done: u64, total: u64) -> Option<String> {
+        let first = *self.first.get_or_init(|| done);
+        let (through, elapsed) = (done.checked_sub(first)?, self.begin.elapsed().as_secs_f64());
+        if through == 0 || elapsed < 2.0 {
+            return None;
+        }
+        let seconds = elapsed / through as f64 * total.saturating_sub(done) as f64;
+        Some(match seconds {
+            s if s < 90.0 => format!("{s:.0} s left"),
+            s if s < 5400.0 => format!("{:.0} min left", s / 60.0),
+            s => format!("{:.1} h left", s / 3600.0),
+        })
     }
 }
 
 impl Progress for Bar {
     fn at(&self, done: u64, total: u64, what: &str) {
-        self.0.set_length(total);
-        self.0.set_position(done);
-        self.0.set_message(what.to_owned());
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+        let left = self.left(done, total).unwrap_or_default();
+        self.bar.set_message(if what.is_empty() { left } else { format!("{what}  {left}") });
         if done == total {
-            self.0.finish_and_clear();
+            self.bar.finish_and_clear();
         }
     }
 

@@ -6,11 +6,14 @@
 //!
 //! Invariant: what [`Importance::read`] returns is whole and finite, and [`Importance::mean_square`] gives the very
 //! numbers that upstream's quantizer would hand to its encoders. Source: llama.cpp's `common/imatrix-loader.cpp`,
-//! `tools/imatrix/imatrix.cpp` and `tools/quantize/quantize.cpp`. Left out: gathering the sums, joining files,
-//! renaming for networks whose layers were pruned.
+//! `tools/imatrix/imatrix.cpp` and `tools/quantize/quantize.cpp`. Left out: joining files, renaming for networks whose
+//! layers were pruned.
 
+mod gather;
 mod gguf;
 mod older;
+
+pub use gather::gather_importance;
 
 use crate::{Error, ImportanceFault};
 use kvant_io::{Limits, MappedFile};

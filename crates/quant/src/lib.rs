@@ -15,10 +15,12 @@
 mod activations;
 mod calibration;
 mod card;
+mod cost;
 mod error;
 mod file_type;
 pub mod importance;
 mod lattice;
+mod memory;
 mod pipeline;
 mod solver;
 mod statistics;
@@ -28,10 +30,12 @@ mod work;
 
 pub use calibration::Calibration;
 pub use card::{CalibrationCard, Card, HostCard};
+pub use cost::{Cost, Step};
 pub use error::{Error, ImportanceFault};
 pub use file_type::{Assignment, FILE_TYPES, FileType, Override, assign};
-pub use importance::Importance;
+pub use importance::{Importance, gather_importance};
 pub use lattice::Lattice;
+pub use memory::memory_bytes;
 pub use pipeline::{
     Progress, Recipe, Report, TensorReport, convert, plan_tensors, planned_bytes, quantize, work_bytes,
 };
@@ -39,5 +43,4 @@ pub use solver::{
     Hessian, ImportanceWeighted, Layer, METHODS, Need, RoundToNearest, Settings, Solved, Solver, method,
 };
 pub use statistics::{Inputs, Statistics};
-pub use stream::gather_importance;
 pub use validate::{Expected, validate};

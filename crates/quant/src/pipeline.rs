@@ -1,10 +1,11 @@
 //! The stream from a checkpoint to a GGUF file, tensor after tensor, and the check of what was written.
 
 use crate::card::{CARD_KEY, CalibrationCard, Card};
-use crate::stream::{self, Stream};
+use crate::importance::gather_importance;
+use crate::stream::Stream;
 use crate::work::Work;
 use crate::{
-    Assignment, Calibration, Error, Expected, FileType, Importance, Layer, Need, Override, Settings, Solved,
+    Assignment, Calibration, Cost, Error, Expected, FileType, Importance, Layer, Need, Override, Settings, Solved,
     Solver, assign, validate,
 };
 use kvant_core::{FormatRef, Tensor, format};
@@ -12,7 +13,8 @@ use kvant_io::{Meta, Metadata, Plan, PlannedTensor, Value};
 use kvant_kernels::Backend;
 use kvant_model::{Entry, Weights, export};
 use serde::Serialize;
-use std::collections::{BTreeMap, HashMap};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// What to do to a model: plain data.
@@ -112,6 +114,8 @@ pub struct Report {
     pub tensors: Vec<TensorReport>,
     /// What a user should know.
     pub warnings: Vec<String>,
+    /// What the walk through the network cost, where the method makes one; a run that went on counts its own part.
+    pub cost: Option<Cost>,
     /// The card in the file, output hash added.
     pub card: Card,
 }
@@ -191,24 +195,24 @@ pub fn quantize(
     let settings = format!("{metadata:?}");
     metadata.set(CARD_KEY, Value::String(card.to_json()));
     let work = open_work(recipe, &assignments, &card.input_blake3, &settings, backend)?;
-    let mut solved = match &work {
-        Some((work, calibration)) => {
-            let assignments = &assignments;
-            Stream { weights, recipe, assignments, calibration, work, backend, progress }.run()?
-        }
-        None => HashMap::new(),
-    };
+    let stream = work.as_ref().map(|(work, calibration)| {
+        let (assignments, cost) = (&assignments, RefCell::default());
+        Stream { weights, recipe, assignments, calibration, work, backend, progress, cost }
+    });
+    let mut solutions = stream.as_ref().map(Stream::run).transpose()?;
     let gathered;
     let importance = match (&recipe.importance, recipe.method.need(), &recipe.calibration) {
         (Some(given), _, _) => Some(given),
         (None, Need::Importance, Some(calibration)) => {
-            gathered = stream::gather_importance(weights, calibration, backend, progress)?;
+            gathered = gather_importance(weights, calibration, backend, progress)?;
             Some(&gathered)
         }
         _ => None,
     };
     let mut source = |assignment: &Assignment| {
-        if let Some(solved) = solved.remove(&assignment.entry.name) {
+        if let Some(solutions) = &mut solutions
+            && let Some(solved) = solutions.get(&assignment.entry.name)?
+        {
             return Ok(solved);
         }
         let name = assignment.entry.name.as_str();
@@ -223,6 +227,7 @@ pub fn quantize(
         recipe.method.solve(&layer, assignment.format)
     };
     let mut report = write(weights, &assignments, metadata, &mut source, output, force, backend, progress)?;
+    report.cost = stream.map(|stream| stream.cost.into_inner());
     if let Some((work, _)) = work {
         work.remove();
     }
@@ -407,6 +412,7 @@ fn write(
         bpw: bytes_out as f64 * 8.0 / elements.max(1) as f64,
         tensors,
         warnings: Vec::new(),
+        cost: None,
         card: Card { output_blake3, ..Card::default() },
     })
 }

@@ -1,7 +1,7 @@
 //! What calibration knows of the input of some maps: sums of products over tokens.
 //!
-//! `gram` = Σ xq xqᵀ over the inputs that the already quantized network gives; `cross` = Σ xf xqᵀ with the float
-//! network's inputs for the same tokens; `residual` = Σ (rf − rq) xqᵀ, what the residual stream has lost so far.
+//! `gram` = Σ xq xqᵀ over the inputs that the already quantized network gives; `mismatch` = Σ (xf − xq) xqᵀ with the
+//! float network's inputs for the same tokens; `residual` = Σ (rf − rq) xqᵀ, what the residual stream has lost so far.
 //! Maps that read the same activation share them. Sums are f32 in fixed order. Left out: means.
 
 use kvant_kernels::{Backend, dense};
@@ -16,8 +16,8 @@ pub struct Statistics {
     pub tokens: usize,
     /// Σ xq xqᵀ, columns × columns; above the diagonal only after [`Statistics::finish`].
     pub gram: Vec<f32>,
-    /// Σ xf xqᵀ, columns × columns; empty where nobody asks for it.
-    pub cross: Vec<f32>,
+    /// Σ (xf − xq) xqᵀ, columns × columns; empty where nobody asks for it.
+    pub mismatch: Vec<f32>,
     /// Σ (rf − rq) xqᵀ, hidden × columns; empty for maps that don't write to the residual stream.
     pub residual: Vec<f32>,
 }
@@ -36,9 +36,9 @@ pub struct Inputs<'a> {
 
 impl Inputs<'_> {
     /// `x` with every token's row multiplied by the root of its weight.
-    fn weighted<'b>(&self, x: &'b [f32]) -> Cow<'b, [f32]> {
-        let Some(weights) = self.weights else { return Cow::Borrowed(x) };
-        let mut x = x.to_vec();
+    fn weighted<'b>(&self, x: Cow<'b, [f32]>) -> Cow<'b, [f32]> {
+        let Some(weights) = self.weights else { return x };
+        let mut x = x.into_owned();
         let columns = x.len() / weights.len();
         for (row, weight) in x.chunks_exact_mut(columns).zip(weights) {
             let root = weight.sqrt();
@@ -49,37 +49,46 @@ impl Inputs<'_> {
 }
 
 impl Statistics {
-    /// Empty sums; `hidden` is the residual stream's width where its loss is wanted.
-    pub fn new(columns: usize, cross: bool, hidden: Option<usize>) -> Self {
+    /// Empty sums; `mismatch` says whether the two networks' difference is wanted, `hidden` is the residual stream's
+    /// width where its loss is too.
+    pub fn new(columns: usize, mismatch: bool, hidden: Option<usize>) -> Self {
         Self {
             columns,
             tokens: 0,
             gram: vec![0.0; columns * columns],
-            cross: if cross { vec![0.0; columns * columns] } else { Vec::new() },
-            residual: hidden.filter(|_| cross).map_or_else(Vec::new, |hidden| vec![0.0; hidden * columns]),
+            mismatch: if mismatch { vec![0.0; columns * columns] } else { Vec::new() },
+            residual: hidden.filter(|_| mismatch).map_or_else(Vec::new, |hidden| vec![0.0; hidden * columns]),
         }
+    }
+
+    /// Numbers that such sums hold.
+    pub fn numbers(columns: usize, mismatch: bool, hidden: Option<usize>) -> usize {
+        let square = columns * columns;
+        square + if mismatch { square + hidden.unwrap_or(0) * columns } else { 0 }
+    }
+
+    /// Multiply-adds that adding so many tokens takes.
+    pub fn multiply_adds(&self, tokens: usize) -> f64 {
+        let triangle = self.columns * (self.columns + 1) / 2;
+        tokens as f64 * (triangle + self.mismatch.len() + self.residual.len()) as f64
     }
 
     /// Adds a context.
     pub fn add(&mut self, backend: &Backend, inputs: &Inputs) {
         let columns = self.columns;
         self.tokens += inputs.quantized.len() / columns;
-        let quantized = inputs.weighted(inputs.quantized);
+        let difference = |a: &[f32], b: &[f32]| {
+            inputs.weighted(Cow::Owned(a.iter().zip(b).map(|(a, b)| a - b).collect()))
+        };
+        let quantized = inputs.weighted(Cow::Borrowed(inputs.quantized));
         dense::add_gram(backend, &quantized, columns, &mut self.gram);
-        if !self.cross.is_empty() {
-            dense::add_products(
-                backend,
-                &inputs.weighted(inputs.float),
-                columns,
-                &quantized,
-                columns,
-                &mut self.cross,
-            );
+        if !self.mismatch.is_empty() {
+            let missed = difference(inputs.float, inputs.quantized);
+            dense::add_products(backend, &missed, columns, &quantized, columns, &mut self.mismatch);
         }
         if let (false, Some((ours, float))) = (self.residual.is_empty(), inputs.residuals) {
-            let lost: Vec<f32> = float.iter().zip(ours).map(|(f, q)| f - q).collect();
             let hidden = self.residual.len() / columns;
-            let lost = inputs.weighted(&lost);
+            let lost = difference(float, ours);
             dense::add_products(backend, &lost, hidden, &quantized, columns, &mut self.residual);
         }
     }
@@ -99,7 +108,7 @@ impl Statistics {
         let add = |sum: &mut [f32], more: &[f32]| sum.iter_mut().zip(more).for_each(|(s, m)| *s += m);
         self.tokens += other.tokens;
         add(&mut self.gram, &other.gram);
-        add(&mut self.cross, &other.cross);
+        add(&mut self.mismatch, &other.mismatch);
         add(&mut self.residual, &other.residual);
     }
 

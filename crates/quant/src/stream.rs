@@ -11,23 +11,27 @@
 //! head, where it has weights of its own
 //! ```
 //!
-//! One block is in memory, and one context's activations; those of all contexts lie in the work folder. A run that
-//! was stopped goes on after the last saved block, byte for byte as if it had not been stopped. Left out: writing
-//! the output (`pipeline`).
+//! One block is in memory, and one context's activations; those of all contexts, and what is solved, lie in the work
+//! folder. A run that was stopped goes on after the last saved block, byte for byte as if it had not been stopped.
+//! Left out: writing the output (`pipeline`), embedding and head (`stream/ends.rs`).
 
-use crate::activations::Activations;
-use crate::importance::Entry;
+mod ends;
+mod pair;
+mod solutions;
+
+pub use ends::HEAD_CONTEXTS;
+pub use solutions::Solutions;
+
+use crate::cost::{Cost, Part};
 use crate::pipeline::{Progress, Recipe};
 use crate::statistics::{Inputs, Statistics};
 use crate::work::{Unit, Work};
-use crate::{Assignment, Calibration, Error, Importance, Layer, Solved};
+use crate::{Assignment, Calibration, Error, Layer, Solved};
 use kvant_core::Tensor;
 use kvant_kernels::{Backend, Matrix};
-use kvant_model::{Block, Positions, STAGES, Slot, Weights};
-use std::collections::{BTreeMap, HashMap};
-
-/// Contexts of the float network that the tied head's inputs are gathered on, before the walk begins.
-const HEAD_CONTEXTS: usize = 16;
+use kvant_model::{Block, Positions, STAGES, Slot, Stage, Weights};
+use pair::Pair;
+use std::cell::RefCell;
 
 /// What the walk needs.
 pub struct Stream<'a> {
@@ -45,35 +49,8 @@ pub struct Stream<'a> {
     pub backend: &'a Backend,
     /// Who is told.
     pub progress: &'a dyn Progress,
-}
-
-/// The streams of both networks between two blocks or stages.
-struct Pair {
-    float: Activations,
-    quantized: Activations,
-}
-
-impl Pair {
-    fn open(work: &Work, name: &str, numbers: usize) -> Result<Self, Error> {
-        Ok(Self {
-            float: Activations::open(&work.path(&format!("{name}-float.f32")), numbers)?,
-            quantized: Activations::open(&work.path(&format!("{name}-quantized.f32")), numbers)?,
-        })
-    }
-
-    fn read(&mut self, context: usize, count: usize) -> Result<(Vec<f32>, Vec<f32>), Error> {
-        Ok((self.float.read(context, count)?, self.quantized.read(context, count)?))
-    }
-
-    fn write(&mut self, context: usize, float: &[f32], quantized: &[f32]) -> Result<(), Error> {
-        self.float.write(context, float)?;
-        self.quantized.write(context, quantized)
-    }
-
-    fn digests(&mut self) -> Result<(String, String), Error> {
-        let text = |hash: blake3::Hash| hash.to_hex().to_string();
-        Ok((text(self.float.digest()?), text(self.quantized.digest()?)))
-    }
+    /// What the steps have cost so far.
+    pub cost: RefCell<Cost>,
 }
 
 /// Sums of one stage: what is solved on, and what is chosen by.
@@ -82,41 +59,29 @@ struct Sums {
     selection: Option<Statistics>,
 }
 
-impl Sums {
-    fn finish(&mut self) {
-        self.all.finish();
-        if let Some(selection) = &mut self.selection {
-            selection.finish();
-        }
-    }
-}
-
 impl Stream<'_> {
     /// Solves every linear map that does not keep its format; what other tensors become is not this walk's business.
     ///
     /// # Errors
     /// What reading, solving or the work folder says; [`Error::Interrupted`].
-    pub fn run(&self) -> Result<HashMap<String, Solved>, Error> {
+    pub fn run(&self) -> Result<Solutions<'_>, Error> {
         let spec = self.weights.spec();
-        let mut solved = HashMap::new();
-        let embedding = self.unit("embedding", || self.embedding())?;
-        let table = match embedding.tensors.first() {
-            Some((_, solved)) => solved.tensor.clone(),
+        let mut embedding = self.unit("embedding", || self.embedding())?;
+        let table = match embedding.tensors.pop() {
+            Some((_, solved)) => solved.tensor,
             None => self.weights.tensor(&spec.embedding.weight())?,
         };
-        solved.extend(embedding.tensors);
-        let (mut next, mut residuals) = self.resume(&mut solved, &table)?;
+        let (mut next, mut residuals) = self.resume(&table)?;
+        drop(table);
         while next < spec.blocks.len() {
             let unit = self.block(next, &mut residuals)?;
             self.work.save(&block_name(next), &unit)?;
-            solved.extend(unit.tensors);
             next += 1;
         }
         if let Some(head) = &spec.head {
-            let unit = self.unit("head", || self.head(head, &mut residuals[next % 2]))?;
-            solved.extend(unit.tensors);
+            self.unit("head", || self.head(head, &mut residuals[next % 2]))?;
         }
-        Ok(solved)
+        Ok(Solutions::new(self.work, spec))
     }
 
     fn unit(&self, name: &str, solve: impl FnOnce() -> Result<Unit, Error>) -> Result<Unit, Error> {
@@ -128,12 +93,15 @@ impl Stream<'_> {
         Ok(unit)
     }
 
-    fn say(&self, what: &str, block: usize) -> Result<(), Error> {
+    /// Tells how far the walk is: `pass` of a block's passes (its stages and the last) over context `context`.
+    fn say(&self, what: &str, block: usize, pass: usize, context: usize) -> Result<(), Error> {
         if self.progress.stop() {
             return Err(Error::Interrupted);
         }
-        let blocks = self.weights.spec().blocks.len();
-        self.progress.at(block as u64, blocks as u64 + 1, what);
+        let (blocks, contexts) = (self.weights.spec().blocks.len(), self.calibration.contexts().len());
+        let passes = STAGES + 1;
+        let done = (block * passes + pass) * contexts + context;
+        self.progress.at(done as u64, ((blocks + 1) * passes * contexts) as u64, what);
         Ok(())
     }
 
@@ -143,11 +111,7 @@ impl Stream<'_> {
     }
 
     /// The first block without a saved solution, and the residual streams before it (at its parity).
-    fn resume(
-        &self,
-        solved: &mut HashMap<String, Solved>,
-        table: &Tensor,
-    ) -> Result<(usize, [Pair; 2]), Error> {
+    fn resume(&self, table: &Tensor) -> Result<(usize, [Pair; 2]), Error> {
         let numbers = self.residual_numbers();
         let mut residuals =
             [Pair::open(self.work, "residual-0", numbers)?, Pair::open(self.work, "residual-1", numbers)?];
@@ -155,8 +119,7 @@ impl Stream<'_> {
         while next < self.weights.spec().blocks.len()
             && let Some(unit) = self.work.load(&block_name(next))?
         {
-            expected = unit.residuals.clone();
-            solved.extend(unit.tensors);
+            expected = unit.residuals;
             next += 1;
         }
         let needed = next < self.weights.spec().blocks.len() || self.weights.spec().head.is_some();
@@ -167,7 +130,7 @@ impl Stream<'_> {
         }
         if next == 0 {
             let spec = self.weights.spec();
-            let float = crate::stream::table(self.weights, self.backend)?;
+            let float = self::table(self.weights, self.backend)?;
             let quantized = load(self.weights, self.backend, table, spec.embedding.weight())?;
             for (i, tokens) in self.calibration.contexts().iter().enumerate() {
                 let rows = |table: &dyn Matrix| embed(table, tokens);
@@ -181,26 +144,48 @@ impl Stream<'_> {
         self.assignments.iter().find(|a| a.entry.name == name)
     }
 
-    /// Solves one map, unless it keeps its format.
-    fn solve(&self, slot: &Slot, sums: Option<&Sums>) -> Result<Option<(String, Solved)>, Error> {
-        let name = slot.weight();
-        let Some(assignment) = self.assignment(&name).filter(|a| a.format != a.entry.format) else {
-            return Ok(None);
-        };
-        let weight = self.weights.tensor(&name)?;
-        let importance = sums.map(|s| s.all.mean_squares());
-        let layer = Layer {
-            name: &name,
-            weight: &weight,
-            importance: importance.as_deref(),
-            statistics: sums.map(|s| &s.all),
-            selection: sums.and_then(|s| s.selection.as_ref()),
-            settings: self.recipe.settings,
-            backend: self.backend,
-        };
-        let solved = self.recipe.method.solve(&layer, assignment.format)?;
-        crate::pipeline::check_finite(self.weights.path(), &name, &solved, assignment.format)?;
-        Ok(Some((name, solved)))
+    /// Solves the maps that read one activation, but for those that keep their format.
+    fn solve(&self, slots: &[&Slot], mut sums: Option<Sums>) -> Result<Vec<(String, Solved)>, Error> {
+        let assignments = slots.iter().filter_map(|slot| self.assignment(&slot.weight()));
+        let assignments: Vec<_> = assignments.filter(|a| a.format != a.entry.format).collect();
+        let method = self.recipe.method;
+        let mut chosen = vec![None; assignments.len()];
+        if let Some(sums) = &mut sums
+            && let Some(selection) = sums.selection.take()
+        {
+            for (assignment, chosen) in assignments.iter().zip(&mut chosen) {
+                let name = &assignment.entry.name;
+                let weight = self.weights.tensor(name)?;
+                let layer = Layer {
+                    statistics: Some(&sums.all),
+                    settings: self.recipe.settings,
+                    ..Layer::uncalibrated(name, &weight, self.backend)
+                };
+                let choose = || method.choose(&layer, assignment.format, &selection);
+                *chosen = Some(self.cost.borrow_mut().time(Part::Choosing, 0.0, choose));
+            }
+            // What was kept out to choose by comes back for the final run.
+            sums.all.merge(&selection);
+        }
+        let statistics = sums.as_ref().map(|s| &s.all);
+        let importance = statistics.map(Statistics::mean_squares);
+        let mut tensors = Vec::new();
+        for (assignment, chosen) in assignments.into_iter().zip(chosen) {
+            let name = assignment.entry.name.clone();
+            let weight = self.weights.tensor(&name)?;
+            let layer = Layer {
+                importance: importance.as_deref(),
+                statistics,
+                settings: chosen.unwrap_or(self.recipe.settings),
+                ..Layer::uncalibrated(&name, &weight, self.backend)
+            };
+            let solve = || method.solve(&layer, assignment.format);
+            let mut solved = self.cost.borrow_mut().time(Part::Solving, 0.0, solve)?;
+            solved.chosen = chosen.filter(|_| solved.flags.is_empty());
+            crate::pipeline::check_finite(self.weights.path(), &name, &solved, assignment.format)?;
+            tensors.push((name, solved));
+        }
+        Ok(tensors)
     }
 
     fn sums(&self, columns: usize, residual: bool) -> Sums {
@@ -213,10 +198,31 @@ impl Stream<'_> {
     }
 
     fn add(&self, sums: &mut Sums, context: usize, inputs: &Inputs) {
-        match &mut sums.selection {
-            Some(selection) if self.calibration.selects(context) => selection.add(self.backend, inputs),
-            _ => sums.all.add(self.backend, inputs),
-        }
+        let to = match &mut sums.selection {
+            Some(selection) if self.calibration.selects(context) => selection,
+            _ => &mut sums.all,
+        };
+        let adds = to.multiply_adds(inputs.quantized.len() / to.columns);
+        self.cost.borrow_mut().time(Part::Sums, adds, || to.add(self.backend, inputs));
+    }
+
+    /// Runs a stage of both networks on one context.
+    fn advance(
+        &self,
+        blocks: (&Block, &Block),
+        stage: (usize, &Stage),
+        inputs: (&[f32], &[f32]),
+        residuals: (&mut [f32], &mut [f32]),
+        positions: &Positions,
+    ) -> (Vec<f32>, Vec<f32>) {
+        let maps: usize = stage.1.slots.iter().map(|s| s.rows * s.columns).sum();
+        let adds = 2.0 * (self.calibration.length() * maps) as f64;
+        self.cost.borrow_mut().time(Part::Passes, adds, || {
+            (
+                blocks.0.advance_alone(stage.0, inputs.0, residuals.0, positions),
+                blocks.1.advance_alone(stage.0, inputs.1, residuals.1, positions),
+            )
+        })
     }
 
     /// One block: its maps solved, the residual streams after it written.
@@ -235,25 +241,23 @@ impl Stream<'_> {
         let stages = spec.stages();
         for (number, stage) in stages.iter().enumerate() {
             let what = format!("block {index}: {}", stage.slots[0].name);
-            let columns = stage.slots[0].columns;
-            let mut sums = self.sums(columns, stage.residual);
+            let mut sums = self.sums(stage.slots[0].columns, stage.residual);
             for context in 0..self.calibration.contexts().len() {
-                self.say(&what, index)?;
+                self.say(&what, index, number, context)?;
                 let place = if number <= 2 { &mut *before } else { &mut middle };
                 let (mut rf, mut rq) = place.read(context, numbers)?;
                 let (xf, xq) = if number == 0 {
                     (float.enter(&rf), quantized.enter(&rq))
                 } else {
-                    let earlier = stages[number - 1].slots[0].columns;
-                    let (xf, xq) = if number == 1 {
+                    let earlier = number - 1;
+                    let (xf, xq) = if earlier == 0 {
                         (float.enter(&rf), quantized.enter(&rq))
                     } else {
-                        inputs.read(context, length * earlier)?
+                        inputs.read(context, length * stages[earlier].slots[0].columns)?
                     };
-                    let next = |block: &Block, x: &[f32], r: &mut [f32]| {
-                        block.advance_alone(number - 1, x, r, &positions)
-                    };
-                    let advanced = (next(&float, &xf, &mut rf), next(&quantized, &xq, &mut rq));
+                    let (blocks, residuals) = ((&float, &quantized), (&mut *rf, &mut *rq));
+                    let stage = (earlier, &stages[earlier]);
+                    let advanced = self.advance(blocks, stage, (&xf, &xq), residuals, &positions);
                     inputs.write(context, &advanced.0, &advanced.1)?;
                     advanced
                 };
@@ -270,91 +274,31 @@ impl Stream<'_> {
                 self.add(&mut sums, context, &Inputs { quantized: &xq, float: &xf, residuals, weights });
             }
             sums.finish();
-            for slot in &stage.slots {
-                if let Some((name, solved)) = self.solve(slot, Some(&sums))? {
-                    quantized.replace(&name, &solved.tensor, self.weights)?;
-                    tensors.push((name, solved));
-                }
+            let solved = self.solve(&stage.slots, Some(sums))?;
+            for (name, solved) in &solved {
+                quantized.replace(name, &solved.tensor, self.weights)?;
             }
+            tensors.extend(solved);
         }
         let last = STAGES - 1;
         for context in 0..self.calibration.contexts().len() {
-            self.say(&format!("block {index}: onwards"), index)?;
+            self.say(&format!("block {index}: onwards"), index, STAGES, context)?;
             let (mut rf, mut rq) = middle.read(context, numbers)?;
             let (xf, xq) = inputs.read(context, length * stages[last].slots[0].columns)?;
-            float.advance_alone(last, &xf, &mut rf, &positions);
-            quantized.advance_alone(last, &xq, &mut rq, &positions);
+            let (blocks, residuals) = ((&float, &quantized), (&mut *rf, &mut *rq));
+            self.advance(blocks, (last, &stages[last]), (&xf, &xq), residuals, &positions);
             after.write(context, &rf, &rq)?;
         }
         Ok(Unit { tensors, residuals: Some(after.digests()?) })
     }
+}
 
-    /// The embedding. Where it is the head too, it is solved on what the float network gives the head to read.
-    fn embedding(&self) -> Result<Unit, Error> {
-        let spec = self.weights.spec();
-        self.say("embedding", 0)?;
-        let tied = spec.head.is_none();
-        let coded = self
-            .assignment(&spec.embedding.weight())
-            .is_some_and(|a| a.format != a.entry.format && a.format.grid().is_some());
-        let mut sums = None;
-        if tied && coded {
-            let norm = self.weights.vector(&spec.output_norm.name)?;
-            let table = table(self.weights, self.backend)?;
-            let positions = Positions::new(spec, 0, self.calibration.length());
-            let chosen: Vec<&Vec<u32>> = self.calibration.contexts().iter().take(HEAD_CONTEXTS).collect();
-            let mut streams: Vec<Vec<f32>> = chosen.iter().map(|tokens| embed(&*table, tokens)).collect();
-            for index in 0..spec.blocks.len() {
-                let block = Block::load(self.weights, self.backend, index)?;
-                for residual in &mut streams {
-                    self.say("embedding: what the head reads", 0)?;
-                    let mut x = block.enter(residual);
-                    for stage in 0..STAGES {
-                        x = block.advance_alone(stage, &x, residual, &positions);
-                    }
-                }
-            }
-            let mut all = Statistics::new(spec.hidden, false, None);
-            for residual in &streams {
-                let x = self.normed(residual, &norm);
-                all.add(self.backend, &Inputs { quantized: &x, float: &x, residuals: None, weights: None });
-            }
-            all.finish();
-            sums = Some(Sums { all, selection: None });
+impl Sums {
+    fn finish(&mut self) {
+        self.all.finish();
+        if let Some(selection) = &mut self.selection {
+            selection.finish();
         }
-        let tensors = self.solve(&spec.embedding, sums.as_ref())?.into_iter().collect();
-        Ok(Unit { tensors, residuals: None })
-    }
-
-    fn normed(&self, residual: &[f32], weight: &[f32]) -> Vec<f32> {
-        let mut x = vec![0.0; residual.len()];
-        kvant_kernels::ops::rms_norm(
-            self.backend,
-            residual,
-            weight,
-            self.weights.spec().norm_epsilon,
-            &mut x,
-        );
-        x
-    }
-
-    /// The head, where it has weights of its own.
-    fn head(&self, slot: &Slot, residuals: &mut Pair) -> Result<Unit, Error> {
-        let norm = self.weights.vector(&self.weights.spec().output_norm.name)?;
-        let mut sums = self.sums(slot.columns, false);
-        for context in 0..self.calibration.contexts().len() {
-            self.say("head", self.weights.spec().blocks.len())?;
-            let (rf, rq) = residuals.read(context, self.residual_numbers())?;
-            let (xf, xq) = (self.normed(&rf, &norm), self.normed(&rq, &norm));
-            self.add(
-                &mut sums,
-                context,
-                &Inputs { quantized: &xq, float: &xf, residuals: None, weights: None },
-            );
-        }
-        sums.finish();
-        let tensors = self.solve(slot, Some(&sums))?.into_iter().collect();
-        Ok(Unit { tensors, residuals: None })
     }
 }
 
@@ -368,11 +312,11 @@ fn token_weights(residual: &[f32], hidden: usize) -> Vec<f32> {
     weights
 }
 
-fn block_name(index: usize) -> String {
+pub fn block_name(index: usize) -> String {
     format!("block-{index:04}")
 }
 
-fn embed(table: &dyn Matrix, tokens: &[u32]) -> Vec<f32> {
+pub fn embed(table: &dyn Matrix, tokens: &[u32]) -> Vec<f32> {
     let width = table.columns();
     let mut rows = vec![0.0; tokens.len() * width];
     for (row, &token) in rows.chunks_exact_mut(width).zip(tokens) {
@@ -381,60 +325,8 @@ fn embed(table: &dyn Matrix, tokens: &[u32]) -> Vec<f32> {
     rows
 }
 
-/// Sums of squares of every map's input in the float network: what llama-imatrix gathers.
-///
-/// # Errors
-/// What reading or a kernel says; [`Error::Interrupted`].
-pub fn gather_importance(
-    weights: &Weights,
-    calibration: &Calibration,
-    backend: &Backend,
-    progress: &dyn Progress,
-) -> Result<Importance, Error> {
-    let spec = weights.spec();
-    let table = table(weights, backend)?;
-    let positions = Positions::new(spec, 0, calibration.length());
-    let blocks: Vec<Block> =
-        (0..spec.blocks.len()).map(|index| Block::load(weights, backend, index)).collect::<Result<_, _>>()?;
-    let mut sums: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-    let all = calibration.contexts().len();
-    for (done, tokens) in calibration.contexts().iter().enumerate() {
-        if progress.stop() {
-            return Err(Error::Interrupted);
-        }
-        progress.at(done as u64, all as u64 + 1, "importance of columns");
-        let mut residual = embed(&*table, tokens);
-        for (block, spec) in blocks.iter().zip(&spec.blocks) {
-            let mut x = block.enter(&residual);
-            for (number, stage) in spec.stages().iter().enumerate() {
-                let columns = stage.slots[0].columns;
-                let sum = sums.entry(stage.slots[0].weight()).or_insert_with(|| vec![0.0; columns]);
-                for row in x.chunks_exact(columns) {
-                    sum.iter_mut().zip(row).for_each(|(s, &x)| *s += f64::from(x * x));
-                }
-                x = block.advance_alone(number, &x, &mut residual, &positions);
-            }
-        }
-    }
-    let counts = vec![calibration.tokens() as f32];
-    let mut importance = Importance {
-        datasets: vec![calibration.source().to_owned()],
-        chunk_count: all as u32,
-        chunk_size: calibration.length() as u32,
-        ..Importance::default()
-    };
-    for stage in spec.blocks.iter().flat_map(|b| b.stages()) {
-        let Some(sums) = sums.get(&stage.slots[0].weight()) else { continue };
-        let sums: Vec<f32> = sums.iter().map(|&s| s as f32).collect();
-        for slot in &stage.slots {
-            importance.entries.insert(slot.weight(), Entry { sums: sums.clone(), counts: counts.clone() });
-        }
-    }
-    Ok(importance)
-}
-
 /// The float network's embedding, ready to be read.
-fn table(weights: &Weights, backend: &Backend) -> Result<Box<dyn Matrix>, Error> {
+pub fn table(weights: &Weights, backend: &Backend) -> Result<Box<dyn Matrix>, Error> {
     let name = weights.spec().embedding.weight();
     load(weights, backend, &weights.tensor(&name)?, name)
 }

@@ -7,8 +7,8 @@ use crate::{calibration, open, output};
 use kvant::core::format;
 use kvant::eval::peak_resident_bytes;
 use kvant::quant::{
-    FILE_TYPES, FileType, HostCard, METHODS, Need, Override, Recipe, Settings, TensorReport, method,
-    plan_tensors, planned_bytes, work_bytes,
+    Cost, FILE_TYPES, FileType, HostCard, METHODS, Need, Override, Recipe, Settings, Step, TensorReport, method,
+    memory_bytes, plan_tensors, planned_bytes, work_bytes,
 };
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -29,6 +29,9 @@ pub struct Quantized {
     calib_tokens: u64,
     tensors: Vec<TensorReport>,
     warnings: Vec<String>,
+    /// What the walk through the network cost, for methods that make one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cost: Option<Cost>,
 }
 
 /// The file type of this name.
@@ -121,7 +124,7 @@ pub fn run(common: &Common, arguments: &Quantize) -> Result<ExitCode, Failure> {
     }
     let threads = open::threads(common);
     let backend = open::backend(common)?;
-    say_work(common, &opened, &recipe)?;
+    prepare(common, arguments, &opened, &recipe, threads)?;
     let bar = Bar::new(common, "quantize");
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
@@ -153,6 +156,7 @@ pub fn run(common: &Common, arguments: &Quantize) -> Result<ExitCode, Failure> {
         calib_tokens: recipe.calibration.as_ref().map_or(0, |c| c.tokens() as u64),
         tensors: report.tensors,
         warnings: report.warnings,
+        cost: report.cost,
     };
     let host = HostCard {
         card: report.card,
@@ -167,12 +171,33 @@ pub fn run(common: &Common, arguments: &Quantize) -> Result<ExitCode, Failure> {
     print(common, &result)
 }
 
-/// Says where unfinished work will lie and how large it may get.
-fn say_work(common: &Common, opened: &open::Opened, recipe: &Recipe) -> Result<(), Failure> {
-    let bytes_out = planned_bytes(&plan_tensors(&opened.weights, recipe)?);
-    let bytes = work_bytes(&opened.weights, recipe, bytes_out);
+/// Refuses work that needs more memory than is allowed; says where unfinished work will lie and how large it may get.
+fn prepare(
+    common: &Common,
+    arguments: &Quantize,
+    opened: &open::Opened,
+    recipe: &Recipe,
+    threads: usize,
+) -> Result<(), Failure> {
+    let assignments = plan_tensors(&opened.weights, recipe)?;
+    let needed = memory_bytes(&opened.weights, recipe, &assignments, threads);
+    if let Some(allowed) = arguments.memory.filter(|&allowed| needed > allowed) {
+        return Err(Failure::Fault(format!(
+            "--memory {}: the method {} needs up to {needed} bytes ({}) for this model; nothing was done; allow that much, \
+             or take a method that needs less (rtn, imatrix)",
+            output::size(allowed),
+            recipe.method.name(),
+            output::size(needed)
+        )));
+    }
+    let bytes = work_bytes(&opened.weights, recipe, planned_bytes(&assignments));
     if bytes > 0 && !common.quiet {
-        eprintln!("kvant: work in {}, up to {}", recipe.work.display(), output::size(bytes));
+        eprintln!(
+            "kvant: work in {}, up to {}; memory up to {}",
+            recipe.work.display(),
+            output::size(bytes),
+            output::size(needed)
+        );
     }
     Ok(())
 }
@@ -212,6 +237,7 @@ fn dry_run(
         calib_tokens: 0,
         tensors,
         warnings: Vec::new(),
+        cost: None,
     };
     print(common, &result)
 }
@@ -233,6 +259,17 @@ fn print(common: &Common, result: &Quantized) -> Result<ExitCode, Failure> {
                 t.name, t.from, t.format, t.rel_rmse
             ))?;
         }
+    }
+    if let (true, Some(cost)) = (common.verbose, &result.cost) {
+        let step = |name: &str, step: Step| {
+            let rate = step.multiply_adds / step.seconds.max(1e-9) / 1e9;
+            let rate = if step.multiply_adds > 0.0 { format!(", {rate:.1} G multiply-adds/s") } else { String::new() };
+            output::line(&format!("{name:<28} {:>8.1} s{rate}", step.seconds))
+        };
+        step("passes of both networks", cost.passes)?;
+        step("sums of products", cost.sums)?;
+        step("choosing settings", cost.choosing)?;
+        step("solving", cost.solving)?;
     }
     for warning in &result.warnings {
         eprintln!("kvant: note: {warning}");

@@ -26,24 +26,22 @@ const LADDER: [(f32, f32); 6] = [(3.0, 1.0), (1.0, 0.3), (0.3, 0.1), (0.1, 0.1),
 const NEARLY: f64 = 0.92;
 
 /// The settings to solve `layer` with.
-pub fn choose(
-    layer: &Layer,
-    statistics: &Statistics,
-    selection: &Statistics,
-    format: FormatRef,
-    weights: &[f32],
-) -> Settings {
+pub fn choose(layer: &Layer, statistics: &Statistics, selection: &Statistics, format: FormatRef) -> Settings {
     let (n, settings) = (statistics.columns, layer.settings);
     let Some(grid) = format.grid() else { return settings };
-    let rows = weights.len() / n;
-    let tried = ROWS.min(rows);
+    let rows = layer.weight.shape().elements() / n;
+    let tried: Vec<usize> = (0..ROWS.min(rows)).map(|i| i * rows / ROWS.min(rows)).collect();
+    let mut original = vec![0.0f32; tried.len() * n];
+    for (row, &at) in original.chunks_exact_mut(n).zip(&tried) {
+        layer.weight.format().decode(layer.weight.rows(at, 1), row);
+    }
     let pick = |from: &[f32]| -> Vec<f32> {
         if from.is_empty() {
             return Vec::new();
         }
-        (0..tried).flat_map(|i| from[i * rows / tried * n..][..n].iter().copied()).collect()
+        tried.iter().flat_map(|&at| from[at * n..][..n].iter().copied()).collect()
     };
-    let (original, lost, judged) = (pick(weights), pick(&statistics.residual), pick(&selection.residual));
+    let (lost, judged) = (pick(&statistics.residual), pick(&selection.residual));
     let levels = grid.levels();
     let attempt = |settings: &Settings| -> Option<f64> {
         let mut target = original.clone();

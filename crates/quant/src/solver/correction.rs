@@ -4,7 +4,7 @@
 //! weights that ours should have are those that minimize Σ ‖W xf + (rf − rq) − W* xq‖² + λ‖W* − W‖²:
 //!
 //! ```text
-//! W* = W + (W (C − G) + R) (G + λI)⁻¹      C = Σ xf xqᵀ, G = Σ xq xqᵀ, R = Σ (rf − rq) xqᵀ
+//! W* = W + (W M + R) (G + λI)⁻¹      M = Σ (xf − xq) xqᵀ, G = Σ xq xqᵀ, R = Σ (rf − rq) xqᵀ
 //! ```
 //!
 //! R counts for maps that write to the residual stream alone. Source: the first-order condition; the same idea as
@@ -21,8 +21,6 @@ const ROWS: usize = 1024;
 /// A factored system, ready for any rows.
 pub struct Correction<'a> {
     statistics: &'a Statistics,
-    /// C − G.
-    mismatch: Vec<f32>,
     /// Cholesky factor of G + λI.
     lower: Vec<f64>,
 }
@@ -32,15 +30,14 @@ impl<'a> Correction<'a> {
     pub fn new(backend: &Backend, statistics: &'a Statistics, settings: &Settings) -> Option<Self> {
         let damping = settings.correction_damping?;
         let mean = statistics.mean_diagonal();
-        if statistics.cross.is_empty() || !(mean > 0.0 && mean.is_finite()) {
+        if statistics.mismatch.is_empty() || !(mean > 0.0 && mean.is_finite()) {
             return None;
         }
         let n = statistics.columns;
-        let mismatch = statistics.cross.iter().zip(&statistics.gram).map(|(c, g)| c - g).collect();
         let mut lower: Vec<f64> = statistics.gram.iter().map(|&g| f64::from(g)).collect();
         let ridge = f64::from(statistics.ridge(damping));
         (0..n).for_each(|i| lower[i * n + i] += ridge);
-        dense::cholesky(backend, &mut lower, n).then_some(Self { statistics, mismatch, lower })
+        dense::cholesky(backend, &mut lower, n).then_some(Self { statistics, lower })
     }
 
     /// Moves `weights` (rows × columns) to their target; `lost` holds the same rows of R, or nothing.
@@ -48,7 +45,7 @@ impl<'a> Correction<'a> {
         let n = self.statistics.columns;
         for (index, rows) in weights.chunks_mut(ROWS * n).enumerate() {
             let mut wanted = part(lost, index * ROWS * n, rows.len());
-            dense::multiply(backend, rows, &self.mismatch, n, 1.0, &mut wanted);
+            dense::multiply(backend, rows, &self.statistics.mismatch, n, 1.0, &mut wanted);
             let mut moved: Vec<f64> = wanted.into_iter().map(f64::from).collect();
             dense::solve(backend, &self.lower, n, &mut moved);
             rows.iter_mut().zip(moved).for_each(|(w, m)| *w += m as f32);
@@ -70,8 +67,10 @@ pub fn loss(
 ) -> f64 {
     let n = statistics.columns;
     let mut wanted = part(lost, 0, values.len());
-    let target = if statistics.cross.is_empty() { &statistics.gram } else { &statistics.cross };
-    dense::multiply(backend, original, target, n, 1.0, &mut wanted);
+    dense::multiply(backend, original, &statistics.gram, n, 1.0, &mut wanted);
+    if !statistics.mismatch.is_empty() {
+        dense::multiply(backend, original, &statistics.mismatch, n, 1.0, &mut wanted);
+    }
     let mut given = vec![0.0; values.len()];
     dense::multiply(backend, values, &statistics.gram, n, 0.0, &mut given);
     let terms = values.iter().zip(given.iter().zip(&wanted));

@@ -9,8 +9,8 @@
 //!     bytes ← pack(codes)
 //! ```
 //!
-//! A map whose weights lie on the format's lattice already is carried over as it is. One whose input was never seen, or whose sums cannot be factored, falls back to importance-weighted encoding
-//! and is flagged.
+//! A map whose weights lie on the format's lattice already is carried over as it is. One whose input was never seen,
+//! or whose sums cannot be factored, falls back to importance-weighted encoding and is flagged.
 
 use super::correction::Correction;
 use super::descent::{Quadratic, descend};
@@ -52,6 +52,14 @@ impl Solver for Hessian {
         self.choose
     }
 
+    fn choose(&self, layer: &Layer, format: FormatRef, selection: &Statistics) -> Settings {
+        let usable = layer.statistics.filter(|s| s.columns == layer.weight.shape().columns());
+        match usable {
+            Some(statistics) if self.choose => choice::choose(layer, statistics, selection, format),
+            _ => layer.settings,
+        }
+    }
+
     fn solve(&self, layer: &Layer, format: FormatRef) -> Result<Solved, Error> {
         let Some(grid) = format.grid() else {
             return by_pieces(layer, format, &|_, x, out| format.encode(x, None, out));
@@ -70,7 +78,7 @@ impl Solver for Hessian {
         }
         let usable = layer.statistics.filter(|s| s.columns == shape.columns());
         let solved = usable.and_then(|statistics| self.bytes(layer, statistics, format, grid, bytes));
-        let Some(Bytewise { bytes, settings, corrected }) = solved else {
+        let Some(Bytewise { bytes, corrected }) = solved else {
             let mut solved = ImportanceWeighted.solve(layer, format)?;
             if !solved.flags.contains(&"uncalibrated") {
                 solved.flags.push("uncalibrated");
@@ -82,8 +90,7 @@ impl Solver for Hessian {
         let mut solved = by_pieces(layer, format, &|first, x, out| {
             out.copy_from_slice(bytes.rows(first, x.len() / shape.columns()));
         })?;
-        solved.chosen = (self.choose && layer.selection.is_some()).then_some(settings);
-        if self.correction && !corrected && settings.correction_damping.is_some() {
+        if self.correction && !corrected && layer.settings.correction_damping.is_some() {
             solved.flags.push("uncorrected");
         }
         Ok(solved)
@@ -133,9 +140,11 @@ fn on_lattice(layer: &Layer, format: FormatRef, count: usize) -> Option<Vec<u8>>
 /// What [`Hessian::bytes`] comes to.
 struct Bytewise {
     bytes: Vec<u8>,
-    settings: Settings,
     corrected: bool,
 }
+
+/// Rows whose targets are in memory at once.
+pub const SLAB: usize = 16_384;
 
 impl Hessian {
     /// All bytes of the solved tensor, or `None` where the statistics don't serve.
@@ -147,45 +156,48 @@ impl Hessian {
         grid: &dyn Grid,
         count: usize,
     ) -> Option<Bytewise> {
-        let mut target = layer.weight.decode();
-        if target.iter().any(|x| !x.is_finite()) {
-            return None;
-        }
-        let (mut settings, mut merged) = (layer.settings, None);
-        if let Some(selection) = layer.selection {
-            if self.choose {
-                settings = choice::choose(layer, statistics, selection, format, &target);
-            }
-            // What was kept out to choose by comes back for the final run.
-            let mut all = statistics.clone();
-            all.merge(selection);
-            merged = Some(all);
-        }
-        let statistics = merged.as_ref().unwrap_or(statistics);
-        let mut corrected = false;
-        if self.correction
-            && let Some(correction) = Correction::new(layer.backend, statistics, &settings)
-        {
-            correction.apply(layer.backend, &mut target, &statistics.residual);
-            corrected = true;
-        }
-        let order = Order::new(layer.backend, statistics, format.block(), &settings)?;
-        let n = statistics.columns;
-        let ridge = statistics.ridge(order.damping);
-        let quadratic = Quadratic { columns: n, gram: &statistics.gram, ridge };
-        let mut bytes = vec![0u8; count];
+        let (n, settings) = (statistics.columns, layer.settings);
+        let rows = layer.weight.shape().elements() / n;
         let row_bytes = n / format.block().elements * format.block().bytes;
-        bytes.par_chunks_mut(ROWS * row_bytes).zip(target.par_chunks(ROWS * n)).for_each(
-            |(bytes, target)| {
-                let mut codes = gptq::round_rows(grid, format, &order, target);
-                if self.descent {
-                    descend(grid, format, quadratic, target, &mut codes, settings.sweeps);
-                }
-                for (block, codes) in bytes.chunks_exact_mut(format.block().bytes).zip(&codes) {
-                    grid.pack(codes, block);
-                }
-            },
-        );
-        Some(Bytewise { bytes, settings, corrected })
+        let wanted = self.correction.then(|| Correction::new(layer.backend, statistics, &settings));
+        let mut correction = wanted.flatten();
+        let corrected = correction.is_some();
+        let mut order = None;
+        let mut bytes = vec![0u8; count];
+        for (slab, bytes) in bytes.chunks_mut(SLAB * row_bytes).enumerate() {
+            let (start, count) = (slab * SLAB, bytes.len() / row_bytes);
+            let mut target = vec![0.0f32; count * n];
+            layer.weight.format().decode(layer.weight.rows(start, count), &mut target);
+            if target.iter().any(|x| !x.is_finite()) {
+                return None;
+            }
+            if let Some(correction) = &correction {
+                let lost = &statistics.residual;
+                let lost = if lost.is_empty() { lost } else { &lost[start * n..][..count * n] };
+                correction.apply(layer.backend, &mut target, lost);
+            }
+            if start + count == rows {
+                // A wide map has one slab, and two factors of its width would be the most that is ever in memory.
+                correction = None;
+            }
+            if order.is_none() {
+                order = Some(Order::new(layer.backend, statistics, format.block(), &settings)?);
+            }
+            let order = order.as_ref()?;
+            let ridge = statistics.ridge(order.damping);
+            let quadratic = Quadratic { columns: n, gram: &statistics.gram, ridge };
+            bytes.par_chunks_mut(ROWS * row_bytes).zip(target.par_chunks(ROWS * n)).for_each(
+                |(bytes, target)| {
+                    let mut codes = gptq::round_rows(grid, format, order, target);
+                    if self.descent {
+                        descend(grid, format, quadratic, target, &mut codes, settings.sweeps);
+                    }
+                    for (block, codes) in bytes.chunks_exact_mut(format.block().bytes).zip(&codes) {
+                        grid.pack(codes, block);
+                    }
+                },
+            );
+        }
+        Some(Bytewise { bytes, corrected })
     }
 }

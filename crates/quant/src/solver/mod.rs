@@ -13,7 +13,7 @@ mod importance;
 mod order;
 mod round_to_nearest;
 
-pub use hessian::Hessian;
+pub use hessian::{Hessian, SLAB};
 pub use importance::ImportanceWeighted;
 pub use round_to_nearest::RoundToNearest;
 
@@ -81,8 +81,6 @@ pub struct Layer<'a> {
     pub importance: Option<&'a [f32]>,
     /// Sums over the input.
     pub statistics: Option<&'a Statistics>,
-    /// Sums over contexts that were kept out of `statistics`, to choose by.
-    pub selection: Option<&'a Statistics>,
     /// What a user turned.
     pub settings: Settings,
     /// What products run on.
@@ -93,7 +91,7 @@ impl<'a> Layer<'a> {
     /// A map of which nothing but its weights is known.
     pub fn uncalibrated(name: &'a str, weight: &'a Tensor, backend: &'a Backend) -> Self {
         let settings = Settings::default();
-        Self { name, weight, importance: None, statistics: None, selection: None, settings, backend }
+        Self { name, weight, importance: None, statistics: None, settings, backend }
     }
 }
 
@@ -110,9 +108,14 @@ pub trait Solver: Sync {
         false
     }
 
-    /// Whether it chooses by text that was kept out of the sums.
+    /// Whether it chooses by text that is kept out of the sums at first.
     fn chooses(&self) -> bool {
         false
+    }
+
+    /// The settings to solve `layer` with, judged by `selection`: sums over contexts that the layer's don't have.
+    fn choose(&self, layer: &Layer, _format: FormatRef, _selection: &Statistics) -> Settings {
+        layer.settings
     }
 
     /// Chooses the stored values of `layer` in `format`.

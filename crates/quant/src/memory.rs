@@ -1,0 +1,86 @@
+//! How much memory a recipe takes, said before any work.
+//!
+//! Counted is private memory: the mapped input and what the system keeps of the work folder's files are given back
+//! when others need it. The figure is a bound, not an estimate: every buffer that grows with the model is in it at its
+//! largest. Left out: the tokenizer, which is gone before the walk begins, and what the caller holds.
+
+use crate::statistics::Statistics;
+use crate::{Assignment, Need, Recipe};
+use kvant_io::Meta;
+use kvant_model::{BlockSpec, Stage, Weights};
+
+/// Program, threads' stacks, the allocator's slack.
+const BASE: usize = 64 << 20;
+/// Pieces that one thread has in work: decoded numbers, codes, a few rows' gradients.
+const THREAD: usize = 8 << 20;
+/// Rows whose targets are solved for in double precision at once.
+const CORRECTED_ROWS: usize = 1024;
+
+/// Private bytes that quantizing takes at most, with so many threads.
+pub fn memory_bytes(weights: &Weights, recipe: &Recipe, assignments: &[Assignment], threads: usize) -> u64 {
+    let base = BASE + threads * THREAD;
+    let bytes = |a: &Assignment| a.format.tensor_bytes(&a.entry.shape).unwrap_or(0);
+    let written = assignments.iter().map(bytes).max().unwrap_or(0);
+    let reordered = match weights.checkpoint().meta() {
+        Meta::Gguf(_) => 0,
+        // Queries and keys are copied, for their rows change places.
+        Meta::HuggingFace(_) => assignments.iter().map(|a| a.entry.shape.elements() * 4).max().unwrap_or(0),
+    };
+    let walked = match (recipe.method.need(), &recipe.calibration, &recipe.importance) {
+        (Need::Hessian, Some(_), _) => walk(weights, recipe, assignments),
+        (Need::Importance, Some(calibration), None) => {
+            let copies = reordered * 2 * weights.spec().blocks.len().saturating_sub(1);
+            copies + activations(weights, calibration.length())
+        }
+        _ => 0,
+    };
+    (base + reordered * 2 + written.max(walked)) as u64
+}
+
+/// One context's activations of one network.
+fn activations(weights: &Weights, length: usize) -> usize {
+    let spec = weights.spec();
+    let widest = spec.blocks.iter().flat_map(BlockSpec::stages).map(|s| width(&s)).max().unwrap_or(0);
+    let heads = spec.blocks.iter().map(|b| b.attention.heads).max().unwrap_or(0);
+    4 * length * (4 * spec.hidden + 4 * widest) + 4 * heads.min(64) * length * length
+}
+
+/// Numbers of a stage's widest activation, read or given.
+fn width(stage: &Stage) -> usize {
+    stage.slots.iter().map(|s| s.columns.max(s.rows)).max().unwrap_or(0)
+}
+
+/// The largest stage of the walk.
+fn walk(weights: &Weights, recipe: &Recipe, assignments: &[Assignment]) -> usize {
+    let (spec, method) = (weights.spec(), recipe.method);
+    let length = recipe.calibration.as_ref().map_or(0, |c| c.length());
+    let stored = |name: &str| {
+        let found = assignments.iter().find(|a| a.entry.name == name);
+        found.map_or(0, |a| a.format.tensor_bytes(&a.entry.shape).unwrap_or(0))
+    };
+    let stage = |columns: usize, rows: usize, hidden: Option<usize>| {
+        let sums = 4 * Statistics::numbers(columns, method.corrects(), hidden);
+        let square = columns * columns;
+        // Either factor is made in double precision; the order of rounding keeps a single one beside it.
+        let factor = 12 * square;
+        let slab = 4 * columns * rows.min(crate::solver::SLAB);
+        let solved = 4 * 3 * columns * rows.min(CORRECTED_ROWS);
+        let chosen = if method.chooses() { sums + factor } else { 0 };
+        let both = if rows > crate::solver::SLAB { 8 * square } else { 0 };
+        sums + chosen.max(factor + both + slab + solved)
+    };
+    let mut most = 0;
+    for block in &spec.blocks {
+        let stages = block.stages();
+        let unit: usize = stages.iter().flat_map(|s| &s.slots).map(|slot| stored(&slot.weight())).sum();
+        for s in &stages {
+            let rows = s.slots.iter().map(|slot| slot.rows).max().unwrap_or(0);
+            let hidden = s.residual.then_some(spec.hidden);
+            // The unit is copied once to be saved.
+            most = most.max(stage(s.slots[0].columns, rows, hidden) + 2 * unit);
+        }
+    }
+    let head = spec.head.as_ref().unwrap_or(&spec.embedding);
+    let ends = stage(head.columns, head.rows, None) + 2 * stored(&head.weight());
+    most.max(ends) + 2 * activations(weights, length) + crate::stream::HEAD_CONTEXTS * 4 * length * spec.hidden
+}

@@ -1,0 +1,34 @@
+//! One activation of both networks, for every context, in the work folder.
+
+use crate::Error;
+use crate::activations::Activations;
+use crate::work::Work;
+
+/// What the float network and the quantized one have at one place.
+pub struct Pair {
+    float: Activations,
+    quantized: Activations,
+}
+
+impl Pair {
+    pub fn open(work: &Work, name: &str, numbers: usize) -> Result<Self, Error> {
+        Ok(Self {
+            float: Activations::open(&work.path(&format!("{name}-float.f32")), numbers)?,
+            quantized: Activations::open(&work.path(&format!("{name}-quantized.f32")), numbers)?,
+        })
+    }
+
+    pub fn read(&mut self, context: usize, count: usize) -> Result<(Vec<f32>, Vec<f32>), Error> {
+        Ok((self.float.read(context, count)?, self.quantized.read(context, count)?))
+    }
+
+    pub fn write(&mut self, context: usize, float: &[f32], quantized: &[f32]) -> Result<(), Error> {
+        self.float.write(context, float)?;
+        self.quantized.write(context, quantized)
+    }
+
+    pub fn digests(&mut self) -> Result<(String, String), Error> {
+        let text = |hash: blake3::Hash| hash.to_hex().to_string();
+        Ok((text(self.float.digest()?), text(self.quantized.digest()?)))
+    }
+}

@@ -1,0 +1,47 @@
+//! What a walk has solved, read back from the work folder as it is asked for: one unit is in memory at a time.
+
+use super::block_name;
+use crate::work::{Unit, Work};
+use crate::{Error, Solved};
+use kvant_model::{Slot, Spec};
+use std::collections::HashMap;
+
+/// Solved tensors by name.
+pub struct Solutions<'a> {
+    work: &'a Work,
+    /// The unit of every linear map.
+    units: HashMap<String, String>,
+    open: Option<(String, Unit)>,
+}
+
+impl<'a> Solutions<'a> {
+    /// Of a finished walk through a network of this description.
+    pub(super) fn new(work: &'a Work, spec: &Spec) -> Self {
+        let mut units = HashMap::new();
+        let mut put = |slot: &Slot, unit: String| units.insert(slot.weight(), unit);
+        put(&spec.embedding, "embedding".to_owned());
+        for (index, block) in spec.blocks.iter().enumerate() {
+            for slot in block.stages().iter().flat_map(|stage| &stage.slots) {
+                put(slot, block_name(index));
+            }
+        }
+        if let Some(head) = &spec.head {
+            put(head, "head".to_owned());
+        }
+        Self { work, units, open: None }
+    }
+
+    /// One tensor, where the walk has solved it.
+    ///
+    /// # Errors
+    /// What the work folder says.
+    pub fn get(&mut self, name: &str) -> Result<Option<Solved>, Error> {
+        let Some(unit) = self.units.get(name) else { return Ok(None) };
+        if self.open.as_ref().is_none_or(|(open, _)| open != unit) {
+            self.open = None;
+            self.open = self.work.load(unit)?.map(|loaded| (unit.clone(), loaded));
+        }
+        let tensors = self.open.iter().flat_map(|(_, unit)| &unit.tensors);
+        Ok(tensors.into_iter().find(|(tensor, _)| tensor == name).map(|(_, solved)| solved.clone()))
+    }
+}
