@@ -76,6 +76,7 @@ pub fn run(root: &Path, arguments: &Real) -> Vec<String> {
     strings(&mut check);
     chat(&mut check);
     quantized(&mut check);
+    lattice(&mut check);
     match &arguments.shared {
         None => println!("--   no --shared: whole texts and perplexity are not checked"),
         Some(shared) => {
@@ -242,8 +243,9 @@ fn quantized(check: &mut Check) {
     ];
     for format in mixes {
         let output = check.model(&format!("quantized-{format}.gguf"));
-        let made =
-            check.json(&["quantize", &reference, "-o", &output, "--format", format, "--force", "--json"]);
+        let made = check.json(&[
+            "quantize", &reference, "-o", &output, "--format", format, "--method", "rtn", "--force", "--json",
+        ]);
         let Ok(file) = kvant::io::open(Path::new(&output), &kvant::io::Limits::default()) else {
             check.expect(&format!("types of {format}"), false, "the file does not open");
             continue;
@@ -269,5 +271,49 @@ fn quantized(check: &mut Check) {
             exact == promised,
             &format!("{exact} of {promised} tensors"),
         );
+    }
+}
+
+/// The published Q4_1 maps, expanded and quantized again by the method that a user gets: they lie on their lattice, and
+/// every value comes back.
+fn lattice(check: &mut Check) {
+    let published = check.model("smollm2-135m-instruct-q4_1.gguf");
+    for wide in ["f32", "f16"] {
+        let (expanded, again) =
+            (check.model(&format!("expanded-{wide}.gguf")), check.model("again-q4_1.gguf"));
+        check.json(&[
+            "quantize",
+            &published,
+            "-o",
+            &expanded,
+            "--format",
+            wide,
+            "--allow-requantize",
+            "--force",
+            "--json",
+        ]);
+        let made =
+            check.json(&["quantize", &expanded, "-o", &again, "--format", "q4_1", "--force", "--json"]);
+        let open = |path: &str| kvant::io::open(Path::new(path), &kvant::io::Limits::default()).ok();
+        let (Some(first), Some(before), Some(after)) = (open(&published), open(&expanded), open(&again))
+        else {
+            check.expect(&format!("lattice from {wide}"), false, "a file does not open");
+            continue;
+        };
+        let (mut maps, mut values, mut wrong) = (0, 0, 0);
+        for info in first.tensors().iter().filter(|t| t.format.name() == "q4_1") {
+            let (Ok(x), Ok(y)) = (before.tensor(&info.name), after.tensor(&info.name)) else { continue };
+            let mut stored = vec![0u8; x.bytes().len()];
+            let decoded = y.decode();
+            x.format().encode(&decoded, None, &mut stored);
+            maps += usize::from(y.format().name() == "q4_1");
+            let width = x.bytes().len() / decoded.len();
+            values += decoded.len();
+            let differs = |(a, b): &(&[u8], &[u8])| a != b;
+            wrong += stored.chunks_exact(width).zip(x.bytes().chunks_exact(width)).filter(differs).count();
+        }
+        let seconds = made["seconds"].as_f64().unwrap_or_default();
+        let detail = format!("{wrong} of {values} values in {maps} maps differ; {seconds:.0} s");
+        check.expect(&format!("lattice from {wide}"), maps > 100 && wrong == 0, &detail);
     }
 }

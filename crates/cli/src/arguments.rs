@@ -47,7 +47,8 @@ fn size(text: &str) -> Result<u64, String> {
     ];
     let lower = text.trim().to_ascii_lowercase();
     let unit = UNITS.iter().find(|(name, _)| lower.ends_with(name));
-    let (number, factor) = unit.map_or((&*lower, 1.0), |(name, factor)| (&lower[..lower.len() - name.len()], *factor));
+    let (number, factor) =
+        unit.map_or((&*lower, 1.0), |(name, factor)| (&lower[..lower.len() - name.len()], *factor));
     match number.trim().parse::<f64>() {
         Ok(x) if x > 0.0 && x * factor < (1u64 << 62) as f64 => Ok((x * factor) as u64),
         _ => Err("expected a size such as 3.9GiB, 512MiB, 900MB or plain bytes".to_owned()),
@@ -131,9 +132,16 @@ pub struct Quantize {
     /// File type, for example q4_k_m, q8_0, f16
     #[arg(long, default_value = "q4_k_m")]
     pub format: String,
-    /// Method: rtn (upstream's rounding), imatrix, gptq, descent, corrected, auto (the best; takes minutes)
-    #[arg(long, default_value = "rtn")]
-    pub method: String,
+    /// Instead of a file type: the best formats for a file of at most this size (for example 900MB)
+    #[arg(long, value_name = "SIZE", value_parser = size, conflicts_with_all = ["format", "pure", "bpw"])]
+    pub bytes: Option<u64>,
+    /// Instead of a file type: the best formats for so many bits a weight
+    #[arg(long, value_name = "X", conflicts_with_all = ["format", "pure"])]
+    pub bpw: Option<f64>,
+    /// Method: rtn (upstream's rounding), imatrix, gptq, descent, corrected, auto (default: auto; with --imatrix,
+    /// imatrix; rtn where there is nothing to calibrate)
+    #[arg(long)]
+    pub method: Option<String>,
     /// Calibration text: files and the word `builtin`, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "builtin")]
     pub calib: Vec<PathBuf>,

@@ -1,7 +1,7 @@
 //! The text that `--calib` names, as tokens; and the text that the program carries.
 
 use crate::failure::Failure;
-use crate::open;
+use crate::{noise, open};
 use kvant::model::{ChatTemplate, Message, Special};
 use kvant::quant::Calibration;
 use std::path::{Path, PathBuf};
@@ -22,10 +22,11 @@ const BUILTIN: &[&str] = &[
 /// Own conversations: one JSON array of messages a line.
 const CHAT: &str = include_str!("../../../assets/calibration/chat.jsonl");
 
-/// Reads and cuts the texts.
+/// Reads and cuts the texts; where `noisy`, a share of the contexts gives way to noise.
 pub fn read(
     sources: &[PathBuf],
     most_tokens: usize,
+    noisy: bool,
     opened: &open::Opened,
     path: &Path,
 ) -> Result<Calibration, Failure> {
@@ -48,7 +49,9 @@ pub fn read(
     let length = CONTEXT.min(opened.weights.spec().context);
     let bos = tokenizer.adds_bos().then(|| tokenizer.bos()).flatten();
     let names: Vec<String> = sources.iter().map(|s| s.display().to_string()).collect();
-    Ok(Calibration::new(&texts, length, most_tokens.div_ceil(length), bos, names.join(","))?)
+    let calibration = Calibration::new(&texts, length, most_tokens.div_ceil(length), bos, names.join(","))?;
+    let places = if noisy { calibration.noisy() } else { 0 };
+    Ok(calibration.with_noise(&noise::noise(&tokenizer, places, length)?))
 }
 
 /// The conversations as the model's template writes them, or as plain text where it has none.

@@ -5,6 +5,7 @@ mod calibration;
 mod cmd;
 mod demo_model;
 mod failure;
+mod noise;
 mod open;
 mod output;
 

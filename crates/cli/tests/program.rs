@@ -109,11 +109,50 @@ fn says_what_is_wrong_and_loses_nothing() {
     fails(&["quantize", "demo", "-o", &again, "--format", "q9"], 2, "q9");
     fails(&["quantize", "demo", "-o", &again, "--method", "magic"], 2, "magic");
     fails(&["quantize", "missing.gguf", "-o", &again], 1, "missing.gguf");
+    fails(&["quantize", "demo", "-o", &again, "--memory", "20MiB"], 1, "needs up to");
+    fails(&["quantize", "demo", "-o", &again, "--memory", "much"], 2, "much");
+    fails(&["quantize", "demo", "-o", &again, "--bpw", "4.5", "--format", "q4_0"], 2, "--bpw");
+    fails(&["quantize", "demo", "-o", &again, "--bytes", "10kB"], 1, "metadata");
     fails(&["inspect", "hf:org/name"], 2, "hf:");
     fails(&["serve", "demo"], 2, "serve");
     fails(&["logits", "demo", "--tokens", "99999"], 1, "99999");
     let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left.len(), 3, "only what was made is there: {left:?}");
+}
+
+/// Never above the budget, never worse than what a named mix of that size measures.
+#[test]
+fn keeps_a_budget() {
+    let folder = tempfile::tempdir().unwrap();
+    let small = path(folder.path(), "small.gguf");
+    let mut spent = Vec::new();
+    for (flag, limit) in [("--bpw", "4.6"), ("--bpw", "5.5"), ("--bytes", "3.6MB")] {
+        let made = json(&[
+            "quantize",
+            "demo",
+            "-o",
+            &small,
+            flag,
+            limit,
+            "--method",
+            "rtn",
+            "--calib-tokens",
+            "8192",
+            "--force",
+        ]);
+        assert_eq!(made["format"], "mixed");
+        match flag {
+            "--bpw" => assert!(made["bpw"].as_f64().unwrap() <= limit.parse().unwrap(), "{flag} {limit}"),
+            _ => assert!(std::fs::metadata(&small).unwrap().len() <= 3_600_000, "{flag} {limit}"),
+        }
+        let candidates = made["allocation"]["candidates"].as_array().unwrap();
+        let klds: Vec<f64> = candidates.iter().map(|c| c["kld"].as_f64().unwrap()).collect();
+        assert!(candidates.len() > 1 && klds.is_sorted(), "{klds:?}");
+        assert_eq!(candidates[0]["bytes"], made["bytes_out"]);
+        spent.push(klds[0]);
+    }
+    assert!(spent[1] < spent[0], "more bits lose less");
+    fails(&["quantize", "demo", "-o", &small, "--bpw", "1", "--force"], 1, "smallest formats");
 }
 
 /// Killed at any moment and started again, a run gives the bytes of one that nobody disturbed; so does one with

@@ -11,5 +11,5 @@ mod speed;
 
 pub use error::Error;
 pub use memory::peak_resident_bytes;
-pub use perplexity::{Contexts, Divergence, Quality, Scores, evaluate};
+pub use perplexity::{Contexts, Divergence, Quality, Scores, evaluate, kl_divergence};
 pub use speed::{Speed, speed};

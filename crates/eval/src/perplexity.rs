@@ -180,16 +180,7 @@ fn context(
             }
             let p_nll = p_total - f64::from(p[next]);
             theirs.nll.push(p_nll);
-            let kld: f64 = p
-                .iter()
-                .zip(q)
-                .map(|(&p, &q)| {
-                    let (ln_p, ln_q) = (f64::from(p) - p_total, f64::from(q) - q_total);
-                    ln_p.exp() * (ln_p - ln_q)
-                })
-                .sum();
-            // Exact sums can't be negative; rounding can make an exact zero so.
-            divergence.kld.push(kld.max(0.0));
+            divergence.kld.push(divergence_of(p, p_total, q, q_total));
             divergence.same_top.push(top(p) == top(q));
             divergence.delta_p.push((-q_nll).exp() - (-p_nll).exp());
         }
@@ -199,6 +190,22 @@ fn context(
         divergence.kld_by_context.push(mean(&divergence.kld[start..]));
     }
     Ok(())
+}
+
+/// KL(p ‖ q) of two rows of logits over one vocabulary; NaN where either has no distribution.
+pub fn kl_divergence(p: &[f32], q: &[f32]) -> f64 {
+    let (p_total, q_total) = (log_sum_exp(p), log_sum_exp(q));
+    if p_total.is_finite() && q_total.is_finite() { divergence_of(p, p_total, q, q_total) } else { f64::NAN }
+}
+
+/// The same with the logarithms of both rows' sums of exponentials at hand.
+fn divergence_of(p: &[f32], p_total: f64, q: &[f32], q_total: f64) -> f64 {
+    let term = |(&p, &q): (&f32, &f32)| {
+        let (ln_p, ln_q) = (f64::from(p) - p_total, f64::from(q) - q_total);
+        ln_p.exp() * (ln_p - ln_q)
+    };
+    // Exact sums can't be negative; rounding can make an exact zero so.
+    p.iter().zip(q).map(term).sum::<f64>().max(0.0)
 }
 
 fn log_sum_exp(logits: &[f32]) -> f64 {

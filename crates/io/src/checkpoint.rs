@@ -74,11 +74,27 @@ pub fn open(path: &Path, limits: &Limits) -> Result<Box<dyn Checkpoint>, Error> 
     }
 }
 
-/// blake3 over every tensor's name, shape, format and bytes, in file order.
+/// blake3 over bytes, on all threads of the caller's pool.
+pub fn hash(bytes: &[u8]) -> blake3::Hash {
+    blake3::Hasher::new().update_rayon(bytes).finalize()
+}
+
+/// blake3 over every tensor's name, shape, format and [`hash`], in file order.
 ///
 /// # Errors
 /// As [`Checkpoint::tensor`].
 pub fn content_hash(checkpoint: &dyn Checkpoint) -> Result<blake3::Hash, Error> {
+    content_hash_with(checkpoint, |info| Ok(hash(checkpoint.tensor(&info.name)?.bytes())))
+}
+
+/// [`content_hash`] by whoever has the tensors' hashes already.
+///
+/// # Errors
+/// What `of` says.
+pub fn content_hash_with<E>(
+    checkpoint: &dyn Checkpoint,
+    mut of: impl FnMut(&TensorInfo) -> Result<blake3::Hash, E>,
+) -> Result<blake3::Hash, E> {
     let mut hasher = blake3::Hasher::new();
     for info in checkpoint.tensors() {
         // Lengths go first, so that no two different lists of tensors feed the same bytes.
@@ -89,7 +105,7 @@ pub fn content_hash(checkpoint: &dyn Checkpoint) -> Result<blake3::Hash, Error> 
             hasher.update(&(d as u64).to_le_bytes());
         }
         hasher.update(info.format.name().as_bytes());
-        hasher.update(checkpoint.tensor(&info.name)?.bytes());
+        hasher.update(of(info)?.as_bytes());
     }
     Ok(hasher.finalize())
 }

@@ -15,9 +15,9 @@ mod meta;
 mod mmap;
 mod sink;
 
-pub use checkpoint::{Checkpoint, TensorInfo, content_hash, open};
+pub use checkpoint::{Checkpoint, TensorInfo, content_hash, content_hash_with, hash, open};
 pub use error::Error;
 pub use limits::Limits;
 pub use meta::{Array, HuggingFace, Meta, Metadata, Value};
 pub use mmap::MappedFile;
-pub use sink::{Plan, PlannedTensor, Sink, create};
+pub use sink::{Plan, PlannedTensor, Sink, create, file_bytes};

@@ -54,3 +54,11 @@ pub trait Sink: Send {
 pub fn create(path: &Path, plan: &Plan, force: bool) -> Result<Box<dyn Sink>, Error> {
     Ok(Box::new(GgufWriter::create(path, plan, force)?))
 }
+
+/// Bytes of the file that [`create`] would make of a plan; `path` is named in errors.
+///
+/// # Errors
+/// As [`create`].
+pub fn file_bytes(path: &Path, plan: &Plan) -> Result<u64, Error> {
+    GgufWriter::file_bytes(path, plan)
+}

@@ -23,6 +23,17 @@ impl Activations {
         Ok(Self { path: path.to_owned(), file, numbers })
     }
 
+    /// A file without a name in the folder of `beside`: it is gone with the program.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn unnamed(beside: &Path, numbers: usize) -> Result<Self, Error> {
+        let folder = beside.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let file = tempfile::tempfile_in(folder);
+        let file = file.map_err(|source| Error::Work { path: folder.to_owned(), source })?;
+        Ok(Self { path: folder.to_owned(), file, numbers })
+    }
+
     fn fail(&self, source: std::io::Error) -> Error {
         Error::Work { path: self.path.clone(), source }
     }

@@ -2,18 +2,27 @@
 //!
 //! Every context has the same length; its first token is BOS where the model adds one. Every eighth is selection
 //! text: methods that choose keep it out of their statistics while they choose, and take it back for the final run.
-//! Left out: where the text comes from.
+//! Another eighth may be noise, which keeps solvers from leaning on what the text happens to be about; some of it is
+//! selection text too. Left out: where text and noise come from.
 
 use crate::Error;
 
 /// Every so many contexts one is kept to choose by.
 pub const SELECTION_EVERY: usize = 8;
+/// Of as many, this one may be noise.
+const NOISE_AT: usize = 3;
+/// Of so many contexts of noise one is selection text.
+const SELECTED_NOISE: usize = 3;
 
 /// Contexts of tokens.
 #[derive(Clone, Debug)]
 pub struct Calibration {
     contexts: Vec<Vec<u32>>,
     source: String,
+    /// Whether the first token of each is BOS.
+    bos: bool,
+    /// Which are noise.
+    noise: Vec<usize>,
 }
 
 impl Calibration {
@@ -48,7 +57,32 @@ impl Calibration {
         if let Some(bos) = bos {
             contexts.iter_mut().for_each(|context| context[0] = bos);
         }
-        Ok(Self { contexts, source })
+        Ok(Self { contexts, source, bos: bos.is_some(), noise: Vec::new() })
+    }
+
+    /// How many contexts may give way to noise: none where there are few.
+    pub fn noisy(&self) -> usize {
+        (0..self.contexts.len()).filter(|&i| self.gives_way(i)).count()
+    }
+
+    fn gives_way(&self, index: usize) -> bool {
+        self.contexts.len() >= 2 * SELECTION_EVERY && index % SELECTION_EVERY == NOISE_AT
+    }
+
+    /// The same with contexts of `noise` (tokens, context after context) in the place of those that may give way.
+    #[must_use]
+    pub fn with_noise(mut self, noise: &[u32]) -> Self {
+        let length = self.length();
+        let places: Vec<usize> = (0..self.contexts.len()).filter(|&i| self.gives_way(i)).collect();
+        for (noise, place) in noise.chunks_exact(length).zip(places) {
+            let first = self.contexts[place][0];
+            self.contexts[place].copy_from_slice(noise);
+            if self.bos {
+                self.contexts[place][0] = first;
+            }
+            self.noise.push(place);
+        }
+        self
     }
 
     /// The contexts.
@@ -71,9 +105,33 @@ impl Calibration {
         self.contexts.len() * self.length()
     }
 
+    /// Whether context `index` is noise.
+    pub fn is_noise(&self, index: usize) -> bool {
+        self.noise.contains(&index)
+    }
+
     /// Whether context `index` is selection text.
     pub fn selects(&self, index: usize) -> bool {
-        self.contexts.len() >= 2 * SELECTION_EVERY && index % SELECTION_EVERY == SELECTION_EVERY - 1
+        let text = index % SELECTION_EVERY == SELECTION_EVERY - 1;
+        let noise = || self.noise.iter().position(|&i| i == index).is_some_and(|n| n % SELECTED_NOISE == 1);
+        self.contexts.len() >= 2 * SELECTION_EVERY && (text || noise())
+    }
+
+    /// Selection text alone, at most `most` contexts; where there is none, the first contexts.
+    pub fn selection(&self, most: usize) -> Self {
+        let text = |i: &usize| self.selects(*i) && !self.is_noise(*i);
+        let selected = (0..self.contexts.len()).filter(text).take(most);
+        let contexts: Vec<_> = selected.map(|i| self.contexts[i].clone()).collect();
+        if contexts.is_empty() { self.first(most) } else { self.of(contexts) }
+    }
+
+    /// The first contexts, at most `most` of them.
+    pub fn first(&self, most: usize) -> Self {
+        self.of(self.contexts.iter().take(most.max(1)).cloned().collect())
+    }
+
+    fn of(&self, contexts: Vec<Vec<u32>>) -> Self {
+        Self { contexts, source: self.source.clone(), bos: self.bos, noise: Vec::new() }
     }
 
     /// blake3 over all tokens.

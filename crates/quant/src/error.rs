@@ -116,6 +116,16 @@ pub enum Error {
         /// Tokens a context.
         context: usize,
     },
+    /// Fewer bytes than the smallest formats take.
+    #[error("{path}: {budget} bytes of tensors are too few; the smallest formats take {needed}")]
+    Budget {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Bytes allowed.
+        budget: u64,
+        /// Bytes that the smallest formats take.
+        needed: u64,
+    },
     /// A method that needs text, and none was given.
     #[error("method {method} needs calibration text: --calib FILE or --calib builtin")]
     NoCalibration {

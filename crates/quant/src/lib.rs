@@ -13,6 +13,7 @@
 //! without a Hessian not on the instruction set either.
 
 mod activations;
+mod allocation;
 mod calibration;
 mod card;
 mod cost;
@@ -22,12 +23,14 @@ pub mod importance;
 mod lattice;
 mod memory;
 mod pipeline;
+mod recipe;
 mod solver;
 mod statistics;
 mod stream;
 mod validate;
 mod work;
 
+pub use allocation::{Allocation, Candidate, Formats, allocate};
 pub use calibration::Calibration;
 pub use card::{CalibrationCard, Card, HostCard};
 pub use cost::{Cost, Step};
@@ -37,10 +40,13 @@ pub use importance::{Importance, gather_importance};
 pub use lattice::Lattice;
 pub use memory::memory_bytes;
 pub use pipeline::{
-    Progress, Recipe, Report, TensorReport, convert, plan_tensors, planned_bytes, quantize, work_bytes,
+    Progress, Report, TensorReport, convert, overhead_bytes, plan_tensors, planned_bytes, quantize,
+    work_bytes,
 };
+pub use recipe::Recipe;
 pub use solver::{
     Hessian, ImportanceWeighted, Layer, METHODS, Need, RoundToNearest, Settings, Solved, Solver, method,
 };
 pub use statistics::{Inputs, Statistics};
-pub use validate::{Expected, validate};
+pub use stream::Expected;
+pub use validate::{Written, validate};

@@ -82,5 +82,7 @@ fn walk(weights: &Weights, recipe: &Recipe, assignments: &[Assignment]) -> usize
     }
     let head = spec.head.as_ref().unwrap_or(&spec.embedding);
     let ends = stage(head.columns, head.rows, None) + 2 * stored(&head.weight());
-    most.max(ends) + 2 * activations(weights, length) + crate::stream::HEAD_CONTEXTS * 4 * length * spec.hidden
+    most.max(ends)
+        + 2 * activations(weights, length)
+        + crate::stream::HEAD_CONTEXTS * 4 * length * spec.hidden
 }

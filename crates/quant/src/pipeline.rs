@@ -2,11 +2,11 @@
 
 use crate::card::{CARD_KEY, CalibrationCard, Card};
 use crate::importance::gather_importance;
-use crate::stream::Stream;
+use crate::stream::{Expected, Stream};
 use crate::work::Work;
 use crate::{
-    Assignment, Calibration, Cost, Error, Expected, FileType, Importance, Layer, Need, Override, Settings, Solved,
-    Solver, assign, validate,
+    Assignment, Calibration, Cost, Error, FileType, Importance, Layer, Need, Recipe, Settings, Solved,
+    Solver, Written, assign, validate,
 };
 use kvant_core::{FormatRef, Tensor, format};
 use kvant_io::{Meta, Metadata, Plan, PlannedTensor, Value};
@@ -15,53 +15,7 @@ use kvant_model::{Entry, Weights, export};
 use serde::Serialize;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-
-/// What to do to a model: plain data.
-#[derive(Clone)]
-pub struct Recipe {
-    /// The mix of formats.
-    pub file_type: &'static FileType,
-    /// How values are chosen.
-    pub method: &'static dyn Solver,
-    /// Whether the mix's per-tensor rules are off.
-    pub pure: bool,
-    /// The user's word on some tensors.
-    pub overrides: Vec<Override>,
-    /// Whether an input that is already quantized is taken.
-    pub allow_requantize: bool,
-    /// The seed (no method so far draws anything; it is recorded).
-    pub seed: u64,
-    /// What a user turned on the method.
-    pub settings: Settings,
-    /// Text for methods that need it.
-    pub calibration: Option<Calibration>,
-    /// For methods that weigh by it; gathered on the calibration text where it is not given.
-    pub importance: Option<Importance>,
-    /// Where unfinished work is kept.
-    pub work: PathBuf,
-    /// Whether unfinished work is forgotten.
-    pub fresh: bool,
-}
-
-impl Recipe {
-    /// A recipe without calibration, overrides or anything else out of the ordinary.
-    pub fn plain(file_type: &'static FileType, method: &'static dyn Solver) -> Self {
-        Self {
-            file_type,
-            method,
-            pure: false,
-            overrides: Vec::new(),
-            allow_requantize: false,
-            seed: 0,
-            settings: Settings::default(),
-            calibration: None,
-            importance: None,
-            work: PathBuf::new(),
-            fresh: false,
-        }
-    }
-}
+use std::path::Path;
 
 /// Hears how far the work is, and may stop it.
 pub trait Progress: Sync {
@@ -116,6 +70,8 @@ pub struct Report {
     pub warnings: Vec<String>,
     /// What the walk through the network cost, where the method makes one; a run that went on counts its own part.
     pub cost: Option<Cost>,
+    /// What the result lost on calibration text, where the method walks through the network.
+    pub expected: Option<Expected>,
     /// The card in the file, output hash added.
     pub card: Card,
 }
@@ -133,6 +89,12 @@ pub fn plan_tensors(weights: &Weights, recipe: &Recipe) -> Result<Vec<Assignment
         recipe.method.need(),
         &recipe.overrides,
     );
+    let found = recipe.formats.iter().flatten();
+    for (name, &format) in found {
+        for assignment in assignments.iter_mut().filter(|a| a.entry.name == *name) {
+            (assignment.format, assignment.fallback_from) = (format, None);
+        }
+    }
     for assignment in assignments.iter_mut().filter(|a| a.entry.shape.dimensions().len() == 1) {
         assignment.format = kept_format(weights, &assignment.entry);
     }
@@ -164,42 +126,25 @@ pub fn quantize(
         return Err(kvant_io::Error::Exists { path: output.to_owned() }.into());
     }
     let assignments = plan_tensors(weights, recipe)?;
-    let mut warnings = fallback_warnings(&assignments);
-    let mut formats = BTreeMap::new();
-    for assignment in &assignments {
-        *formats.entry(assignment.format.name().to_owned()).or_insert(0) += 1;
-    }
-    let mut card = Card {
-        kvant: env!("CARGO_PKG_VERSION").to_owned(),
-        method: recipe.method.name().to_owned(),
-        format: recipe.file_type.name.to_owned(),
-        pure: recipe.pure,
-        seed: recipe.seed,
-        input_blake3: kvant_io::content_hash(weights.checkpoint())?.to_hex().to_string(),
-        output_blake3: String::new(),
-        formats,
-        calibration: recipe.calibration.as_ref().map(|c| CalibrationCard {
-            source: c.source().to_owned(),
-            tokens_blake3: c.digest(),
-            contexts: c.contexts().len(),
-            context_tokens: c.length(),
-        }),
-        settings: (recipe.method.need() == Need::Hessian).then_some(recipe.settings),
-        overrides: recipe.overrides.iter().map(|o| format!("{}={}", o.pattern, o.format.name())).collect(),
-        warnings: warnings.clone(),
-    };
+    let mut warnings = recipe.notes.clone();
+    warnings.extend(fallback_warnings(&assignments));
+    let input = kvant_io::content_hash(weights.checkpoint())?.to_hex().to_string();
+    let mut card = card(recipe, &assignments, input);
+    card.warnings.clone_from(&warnings);
     let mut metadata = export::gguf_metadata(weights)?;
     metadata.set("general.quantization_version", Value::U32(2));
     metadata.set("general.file_type", Value::U32(recipe.file_type.number));
     // What shapes activations beside the tensors: rotary settings, epsilon, tokenizer.
     let settings = format!("{metadata:?}");
-    metadata.set(CARD_KEY, Value::String(card.to_json()));
     let work = open_work(recipe, &assignments, &card.input_blake3, &settings, backend)?;
     let stream = work.as_ref().map(|(work, calibration)| {
         let (assignments, cost) = (&assignments, RefCell::default());
         Stream { weights, recipe, assignments, calibration, work, backend, progress, cost }
     });
     let mut solutions = stream.as_ref().map(Stream::run).transpose()?;
+    let known = solutions.iter().flat_map(|s| s.flags());
+    card.warnings.extend(known.flat_map(|(name, flags)| flag_warnings(name, flags)));
+    metadata.set(CARD_KEY, Value::String(card.to_json()));
     let gathered;
     let importance = match (&recipe.importance, recipe.method.need(), &recipe.calibration) {
         (Some(given), _, _) => Some(given),
@@ -227,16 +172,63 @@ pub fn quantize(
         recipe.method.solve(&layer, assignment.format)
     };
     let mut report = write(weights, &assignments, metadata, &mut source, output, force, backend, progress)?;
+    report.expected = solutions.and_then(|s| s.expected);
     report.cost = stream.map(|stream| stream.cost.into_inner());
     if let Some((work, _)) = work {
         work.remove();
     }
-    warnings.extend(report.tensors.iter().flat_map(flag_warnings));
+    warnings.extend(report.tensors.iter().flat_map(|t| flag_warnings(&t.name, &t.flags)));
     card.output_blake3 = std::mem::take(&mut report.card.output_blake3);
     card.warnings.clone_from(&warnings);
     report.card = card;
     report.warnings = warnings;
     Ok(report)
+}
+
+/// What determines the file, as far as it is known before the work.
+fn card(recipe: &Recipe, assignments: &[Assignment], input_blake3: String) -> Card {
+    let mut formats = BTreeMap::new();
+    for assignment in assignments {
+        *formats.entry(assignment.format.name().to_owned()).or_insert(0) += 1;
+    }
+    Card {
+        kvant: env!("CARGO_PKG_VERSION").to_owned(),
+        method: recipe.method.name().to_owned(),
+        format: recipe.format_name().to_owned(),
+        pure: recipe.pure,
+        seed: recipe.seed,
+        input_blake3,
+        output_blake3: String::new(),
+        formats,
+        calibration: recipe.calibration.as_ref().map(|c| CalibrationCard {
+            source: c.source().to_owned(),
+            tokens_blake3: c.digest(),
+            contexts: c.contexts().len(),
+            context_tokens: c.length(),
+        }),
+        settings: (recipe.method.need() == Need::Hessian).then_some(recipe.settings),
+        overrides: recipe.overrides.iter().map(|o| format!("{}={}", o.pattern, o.format.name())).collect(),
+        warnings: Vec::new(),
+    }
+}
+
+/// Bytes of a file that are not tensor data, at most, where its formats are found for a budget.
+///
+/// # Errors
+/// What describing the network says.
+pub fn overhead_bytes(weights: &Weights, recipe: &Recipe) -> Result<u64, Error> {
+    let assignments = plan_tensors(weights, recipe)?;
+    let mut metadata = export::gguf_metadata(weights)?;
+    metadata.set("general.quantization_version", Value::U32(2));
+    metadata.set("general.file_type", Value::U32(recipe.file_type.number));
+    let mut card = card(recipe, &assignments, " ".repeat(64));
+    // Whatever formats it comes to.
+    card.formats = format::FORMATS.iter().map(|f| (f.name().to_owned(), assignments.len())).collect();
+    metadata.set(CARD_KEY, Value::String(card.to_json()));
+    let tensors: Vec<PlannedTensor> = planned(&assignments);
+    let padding = tensors.len() as u64 * 32;
+    let file = kvant_io::file_bytes(weights.path(), &Plan { metadata, tensors })?;
+    Ok(file - planned_bytes(&assignments) + padding)
 }
 
 /// The work folder and the text of a method that walks through the network; `None` for the others.
@@ -287,7 +279,7 @@ pub fn work_bytes(weights: &Weights, recipe: &Recipe, bytes_out: u64) -> u64 {
 }
 
 /// What a tensor's flags mean to a user.
-fn flag_warnings(tensor: &TensorReport) -> Vec<String> {
+fn flag_warnings(name: &str, flags: &[&'static str]) -> Vec<String> {
     let text = |flag: &&'static str| match *flag {
         "zero" => Some("all weights are zero"),
         "uncalibrated" => Some("no usable calibration data; encoded without it"),
@@ -295,7 +287,7 @@ fn flag_warnings(tensor: &TensorReport) -> Vec<String> {
         "dead-columns" => Some("some input columns were zero in all of the calibration text"),
         _ => None,
     };
-    tensor.flags.iter().filter_map(text).map(|text| format!("{}: {text}", tensor.name)).collect()
+    flags.iter().filter_map(text).map(|text| format!("{name}: {text}")).collect()
 }
 
 /// Writes `weights` to `output` (GGUF), every tensor in the format it has; vectors of a Hugging Face checkpoint
@@ -339,7 +331,7 @@ fn kept_format(weights: &Weights, entry: &Entry) -> FormatRef {
 }
 
 /// The file type of the format that most weights have.
-fn prevailing_file_type(assignments: &[Assignment]) -> u32 {
+pub(crate) fn prevailing_file_type(assignments: &[Assignment]) -> u32 {
     let mut elements: BTreeMap<&str, usize> = BTreeMap::new();
     for a in assignments {
         *elements.entry(a.format.name()).or_default() += a.entry.shape.elements();
@@ -378,12 +370,7 @@ fn write(
     backend: &Backend,
     progress: &dyn Progress,
 ) -> Result<Report, Error> {
-    let planned = assignments.iter().map(|a| PlannedTensor {
-        name: a.entry.name.clone(),
-        shape: a.entry.shape,
-        format: a.format,
-    });
-    let plan = Plan { metadata, tensors: planned.collect() };
+    let plan = Plan { metadata, tensors: planned(assignments) };
     let mut sink = kvant_io::create(output, &plan, force)?;
     let total: u64 = assignments.iter().map(input_bytes).sum();
     let (mut done, mut bytes_out, mut elements) = (0, 0, 0usize);
@@ -395,7 +382,7 @@ fn write(
         }
         progress.at(done, total, &assignment.entry.name);
         let (tensor, report) = one(weights, assignment, source)?;
-        digests.push(blake3::hash(tensor.bytes()));
+        digests.push(kvant_io::hash(tensor.bytes()));
         sink.put(&assignment.entry.name, &tensor)?;
         done += input_bytes(assignment);
         bytes_out += report.bytes;
@@ -403,7 +390,7 @@ fn write(
         tensors.push(report);
     }
     progress.at(total, total, "checking the written file");
-    let expected = tensors.iter().zip(digests).map(|(report, digest)| Expected { report, digest });
+    let expected = tensors.iter().zip(digests).map(|(report, digest)| Written { report, digest });
     let output_blake3 = validate(sink.seal()?, output, &expected.collect::<Vec<_>>(), backend)?;
     sink.finish()?;
     Ok(Report {
@@ -413,8 +400,15 @@ fn write(
         tensors,
         warnings: Vec::new(),
         cost: None,
+        expected: None,
         card: Card { output_blake3, ..Card::default() },
     })
+}
+
+fn planned(assignments: &[Assignment]) -> Vec<PlannedTensor> {
+    let tensor =
+        |a: &Assignment| PlannedTensor { name: a.entry.name.clone(), shape: a.entry.shape, format: a.format };
+    assignments.iter().map(tensor).collect()
 }
 
 fn input_bytes(assignment: &Assignment) -> u64 {

@@ -77,9 +77,8 @@ impl Statistics {
     pub fn add(&mut self, backend: &Backend, inputs: &Inputs) {
         let columns = self.columns;
         self.tokens += inputs.quantized.len() / columns;
-        let difference = |a: &[f32], b: &[f32]| {
-            inputs.weighted(Cow::Owned(a.iter().zip(b).map(|(a, b)| a - b).collect()))
-        };
+        let difference =
+            |a: &[f32], b: &[f32]| inputs.weighted(Cow::Owned(a.iter().zip(b).map(|(a, b)| a - b).collect()));
         let quantized = inputs.weighted(Cow::Borrowed(inputs.quantized));
         dense::add_gram(backend, &quantized, columns, &mut self.gram);
         if !self.mismatch.is_empty() {

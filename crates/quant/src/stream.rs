@@ -19,19 +19,27 @@ mod ends;
 mod pair;
 mod solutions;
 
-pub use ends::HEAD_CONTEXTS;
+pub use ends::{Expected, HEAD_CONTEXTS};
 pub use solutions::Solutions;
 
 use crate::cost::{Cost, Part};
-use crate::pipeline::{Progress, Recipe};
+use crate::pipeline::Progress;
 use crate::statistics::{Inputs, Statistics};
 use crate::work::{Unit, Work};
-use crate::{Assignment, Calibration, Error, Layer, Solved};
+use crate::{Assignment, Calibration, Error, Layer, Recipe, Settings, Solved};
 use kvant_core::Tensor;
 use kvant_kernels::{Backend, Matrix};
-use kvant_model::{Block, Positions, STAGES, Slot, Stage, Weights};
+use kvant_model::{Block, BlockSpec, Positions, STAGES, Slot, Stage, Weights};
 use pair::Pair;
 use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+/// A method that chooses does so in every so many blocks; those between take over what the last one chose for the
+/// same map. Neighbours want much the same, and choosing costs as much as solving.
+const CHOICE_EVERY: usize = 4;
+
+/// Settings that were chosen, by the map's name without its block.
+type Choices = BTreeMap<String, Settings>;
 
 /// What the walk needs.
 pub struct Stream<'a> {
@@ -66,22 +74,36 @@ impl Stream<'_> {
     /// What reading, solving or the work folder says; [`Error::Interrupted`].
     pub fn run(&self) -> Result<Solutions<'_>, Error> {
         let spec = self.weights.spec();
+        let mut solutions = Solutions::new(self.work, spec);
         let mut embedding = self.unit("embedding", || self.embedding())?;
+        solutions.note(&embedding);
         let table = match embedding.tensors.pop() {
             Some((_, solved)) => solved.tensor,
             None => self.weights.tensor(&spec.embedding.weight())?,
         };
-        let (mut next, mut residuals) = self.resume(&table)?;
+        let (mut next, mut choices, mut residuals) = self.resume(&table, &mut solutions)?;
         drop(table);
+        let carried = self.all_carried()?;
         while next < spec.blocks.len() {
-            let unit = self.block(next, &mut residuals)?;
+            let unit =
+                if carried { self.carried_block(next)? } else { self.block(next, &choices, &mut residuals)? };
             self.work.save(&block_name(next), &unit)?;
+            choices = chosen(&unit);
+            solutions.note(&unit);
             next += 1;
         }
         if let Some(head) = &spec.head {
-            self.unit("head", || self.head(head, &mut residuals[next % 2]))?;
+            let unit = self.unit("head", || self.head(head, &mut residuals[next % 2]))?;
+            solutions.note(&unit);
         }
-        Ok(Solutions::new(self.work, spec))
+        if !carried && !spec.blocks.is_empty() {
+            let name = spec.head().weight();
+            let head = solutions
+                .get(&name)?
+                .map_or_else(|| self.weights.tensor(&name).map_err(Error::from), |s| Ok(s.tensor))?;
+            solutions.expected = Some(self.expected(&mut residuals[next % 2], &head)?);
+        }
+        Ok(solutions)
     }
 
     fn unit(&self, name: &str, solve: impl FnOnce() -> Result<Unit, Error>) -> Result<Unit, Error> {
@@ -110,20 +132,28 @@ impl Stream<'_> {
         self.calibration.length() * self.weights.spec().hidden
     }
 
-    /// The first block without a saved solution, and the residual streams before it (at its parity).
-    fn resume(&self, table: &Tensor) -> Result<(usize, [Pair; 2]), Error> {
+    /// The first block without a saved solution, what was chosen in the one before it, and the residual streams
+    /// between them (at its parity).
+    fn resume(
+        &self,
+        table: &Tensor,
+        solutions: &mut Solutions,
+    ) -> Result<(usize, Choices, [Pair; 2]), Error> {
         let numbers = self.residual_numbers();
         let mut residuals =
             [Pair::open(self.work, "residual-0", numbers)?, Pair::open(self.work, "residual-1", numbers)?];
-        let (mut next, mut expected) = (0, None);
+        let (mut next, mut expected, mut choices) = (0, None, Choices::new());
         while next < self.weights.spec().blocks.len()
             && let Some(unit) = self.work.load(&block_name(next))?
         {
+            choices = chosen(&unit);
+            solutions.note(&unit);
             expected = unit.residuals;
             next += 1;
         }
         let needed = next < self.weights.spec().blocks.len() || self.weights.spec().head.is_some();
-        if next > 0 && needed && expected != Some(residuals[next % 2].digests()?) {
+        // Blocks that were carried over have no streams; then none are needed.
+        if next > 0 && needed && expected.is_some() && expected != Some(residuals[next % 2].digests()?) {
             return Err(Error::WorkDamaged {
                 path: self.work.path(&format!("residual-{}-float.f32", next % 2)),
             });
@@ -137,7 +167,43 @@ impl Stream<'_> {
                 residuals[0].write(i, &rows(&*float), &rows(&*quantized))?;
             }
         }
-        Ok((next, residuals))
+        Ok((next, choices, residuals))
+    }
+
+    /// Whether every map of every block is carried over as it is, so that nobody has to look at activations.
+    fn all_carried(&self) -> Result<bool, Error> {
+        let blocks = &self.weights.spec().blocks;
+        for slot in blocks.iter().flat_map(BlockSpec::stages).flat_map(|stage| stage.slots) {
+            if self.changing(&[slot]).next().is_some() && self.carry(&slot.weight())?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(!blocks.is_empty() && self.weights.spec().head.is_none())
+    }
+
+    /// A block whose maps are all carried over.
+    fn carried_block(&self, index: usize) -> Result<Unit, Error> {
+        let mut tensors = Vec::new();
+        for stage in self.weights.spec().blocks[index].stages() {
+            self.say(&format!("block {index}: {}", stage.slots[0].name), index, 0, 0)?;
+            for assignment in self.changing(&stage.slots) {
+                let name = &assignment.entry.name;
+                tensors.extend(self.carry(name)?.map(|solved| (name.clone(), solved)));
+            }
+        }
+        Ok(Unit { tensors, residuals: None })
+    }
+
+    fn carry(&self, name: &str) -> Result<Option<Solved>, Error> {
+        let Some(assignment) = self.assignment(name) else { return Ok(None) };
+        let weight = self.weights.tensor(name)?;
+        self.recipe.method.carry(&Layer::uncalibrated(name, &weight, self.backend), assignment.format)
+    }
+
+    /// The assignments of maps that don't keep their format.
+    fn changing(&self, slots: &[&Slot]) -> impl Iterator<Item = &Assignment> {
+        let assignments = slots.iter().filter_map(|slot| self.assignment(&slot.weight()));
+        assignments.filter(|a| a.format != a.entry.format)
     }
 
     fn assignment(&self, name: &str) -> Option<&Assignment> {
@@ -145,11 +211,18 @@ impl Stream<'_> {
     }
 
     /// Solves the maps that read one activation, but for those that keep their format.
-    fn solve(&self, slots: &[&Slot], mut sums: Option<Sums>) -> Result<Vec<(String, Solved)>, Error> {
-        let assignments = slots.iter().filter_map(|slot| self.assignment(&slot.weight()));
-        let assignments: Vec<_> = assignments.filter(|a| a.format != a.entry.format).collect();
+    ///
+    /// Where there is text to choose by, settings are chosen; else they are those of `choices`, if any.
+    fn solve(
+        &self,
+        slots: &[&Slot],
+        mut sums: Option<Sums>,
+        choices: &Choices,
+    ) -> Result<Vec<(String, Solved)>, Error> {
+        let assignments: Vec<_> = self.changing(slots).collect();
         let method = self.recipe.method;
-        let mut chosen = vec![None; assignments.len()];
+        let kept = |a: &&Assignment| choices.get(kind(&a.entry.name)).copied();
+        let mut chosen: Vec<Option<Settings>> = assignments.iter().map(kept).collect();
         if let Some(sums) = &mut sums
             && let Some(selection) = sums.selection.take()
         {
@@ -188,12 +261,13 @@ impl Stream<'_> {
         Ok(tensors)
     }
 
-    fn sums(&self, columns: usize, residual: bool) -> Sums {
+    fn sums(&self, columns: usize, residual: bool, chooses: bool) -> Sums {
         let hidden = residual.then_some(self.weights.spec().hidden);
         let method = self.recipe.method;
         let empty = || Statistics::new(columns, method.corrects(), hidden);
         let contexts = 0..self.calibration.contexts().len();
-        let selects = method.chooses() && contexts.into_iter().any(|i| self.calibration.selects(i));
+        let selects =
+            chooses && method.chooses() && contexts.into_iter().any(|i| self.calibration.selects(i));
         Sums { all: empty(), selection: selects.then(empty) }
     }
 
@@ -226,7 +300,7 @@ impl Stream<'_> {
     }
 
     /// One block: its maps solved, the residual streams after it written.
-    fn block(&self, index: usize, residuals: &mut [Pair; 2]) -> Result<Unit, Error> {
+    fn block(&self, index: usize, choices: &Choices, residuals: &mut [Pair; 2]) -> Result<Unit, Error> {
         let spec = &self.weights.spec().blocks[index];
         let (length, numbers) = (self.calibration.length(), self.residual_numbers());
         let float = Block::load(self.weights, self.backend, index)?;
@@ -241,7 +315,8 @@ impl Stream<'_> {
         let stages = spec.stages();
         for (number, stage) in stages.iter().enumerate() {
             let what = format!("block {index}: {}", stage.slots[0].name);
-            let mut sums = self.sums(stage.slots[0].columns, stage.residual);
+            let mut sums =
+                self.sums(stage.slots[0].columns, stage.residual, index.is_multiple_of(CHOICE_EVERY));
             for context in 0..self.calibration.contexts().len() {
                 self.say(&what, index, number, context)?;
                 let place = if number <= 2 { &mut *before } else { &mut middle };
@@ -274,7 +349,7 @@ impl Stream<'_> {
                 self.add(&mut sums, context, &Inputs { quantized: &xq, float: &xf, residuals, weights });
             }
             sums.finish();
-            let solved = self.solve(&stage.slots, Some(sums))?;
+            let solved = self.solve(&stage.slots, Some(sums), choices)?;
             for (name, solved) in &solved {
                 quantized.replace(name, &solved.tensor, self.weights)?;
             }
@@ -312,6 +387,16 @@ fn token_weights(residual: &[f32], hidden: usize) -> Vec<f32> {
     weights
 }
 
+/// A map's name without its block.
+fn kind(name: &str) -> &str {
+    name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')).map_or(name, |(_, kind)| kind)
+}
+
+fn chosen(unit: &Unit) -> Choices {
+    let of = |(name, solved): &(String, Solved)| Some((kind(name).to_owned(), solved.chosen?));
+    unit.tensors.iter().filter_map(of).collect()
+}
+
 pub fn block_name(index: usize) -> String {
     format!("block-{index:04}")
 }
@@ -331,7 +416,8 @@ pub fn table(weights: &Weights, backend: &Backend) -> Result<Box<dyn Matrix>, Er
     load(weights, backend, &weights.tensor(&name)?, name)
 }
 
-fn load(
+/// A tensor, ready to multiply.
+pub fn load(
     weights: &Weights,
     backend: &Backend,
     tensor: &Tensor,

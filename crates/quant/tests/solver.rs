@@ -59,7 +59,6 @@ fn solve(name: &str, format: FormatRef, sums: &Statistics, threads: usize) -> Te
         weight: &weight,
         importance: Some(&importance),
         statistics: Some(sums),
-        selection: None,
         settings: Settings { damping: 0.02, correction_damping: Some(0.02), ..Settings::default() },
         backend: &backend,
     };

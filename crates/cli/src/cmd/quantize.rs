@@ -7,8 +7,9 @@ use crate::{calibration, open, output};
 use kvant::core::format;
 use kvant::eval::peak_resident_bytes;
 use kvant::quant::{
-    Cost, FILE_TYPES, FileType, HostCard, METHODS, Need, Override, Recipe, Settings, Step, TensorReport, method,
-    memory_bytes, plan_tensors, planned_bytes, work_bytes,
+    Allocation, Cost, Expected, FILE_TYPES, FileType, HostCard, METHODS, Need, Override, Recipe, Settings,
+    Solver, Step, TensorReport, allocate, memory_bytes, method, overhead_bytes, plan_tensors, planned_bytes,
+    work_bytes,
 };
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,12 @@ pub struct Quantized {
     /// What the walk through the network cost, for methods that make one.
     #[serde(skip_serializing_if = "Option::is_none")]
     cost: Option<Cost>,
+    /// What the result lost on calibration text, for the same methods.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expected: Option<Expected>,
+    /// What a budget came to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allocation: Option<Allocation>,
 }
 
 /// The file type of this name.
@@ -54,13 +61,9 @@ fn recipe(arguments: &Quantize, opened: &open::Opened) -> Result<Recipe, Failure
         let pattern = regex::Regex::new(pattern).map_err(|e| Failure::Usage(format!("--set {text}: {e}")))?;
         Ok::<_, Failure>(Override { pattern, format })
     });
-    let method_of = |name: &str| {
-        let known: Vec<&str> = METHODS.iter().map(|m| m.name()).collect();
-        method(name).ok_or_else(|| {
-            Failure::Usage(format!("--method {name} is not known; there are {}", known.join(", ")))
-        })
-    };
-    let method = method_of(&arguments.method)?;
+    let file_type = file_type(&arguments.format)?;
+    let budget = arguments.bytes.is_some() || arguments.bpw.is_some();
+    let (method, notes) = chosen_method(arguments, opened, budget || file_type.format().grid().is_some())?;
     if arguments.imatrix.is_some() && method.need() != Need::Importance {
         return Err(Failure::Usage(format!(
             "--imatrix: the method {} does not read it; --method imatrix does",
@@ -70,8 +73,9 @@ fn recipe(arguments: &Quantize, opened: &open::Opened) -> Result<Recipe, Failure
     let limits = kvant::io::Limits::default();
     let importance =
         arguments.imatrix.as_ref().map(|path| kvant::quant::Importance::read(path, &limits)).transpose()?;
-    let calibration = (method.need() > Need::Nothing && importance.is_none()).then(|| {
-        calibration::read(&arguments.calib, arguments.calib_tokens, opened, &arguments.model.path())
+    let calibration = (budget || method.need() > Need::Nothing && importance.is_none()).then(|| {
+        let noisy = method.need() == Need::Hessian;
+        calibration::read(&arguments.calib, arguments.calib_tokens, noisy, opened, &arguments.model.path())
     });
     let mut settings = Settings::default();
     for (flag, given) in
@@ -91,9 +95,10 @@ fn recipe(arguments: &Quantize, opened: &open::Opened) -> Result<Recipe, Failure
     let mut work = arguments.output.clone().into_os_string();
     work.push(".work");
     Ok(Recipe {
-        file_type: file_type(&arguments.format)?,
+        file_type,
         method,
         pure: arguments.pure,
+        formats: None,
         overrides: overrides.collect::<Result<_, _>>()?,
         allow_requantize: arguments.allow_requantize,
         seed: arguments.seed,
@@ -102,7 +107,35 @@ fn recipe(arguments: &Quantize, opened: &open::Opened) -> Result<Recipe, Failure
         importance,
         work: arguments.work.clone().unwrap_or(work.into()),
         fresh: arguments.fresh,
+        notes,
     })
+}
+
+/// The method asked for, or the best that the model and the given files allow, with a note where that is not `auto`.
+fn chosen_method(
+    arguments: &Quantize,
+    opened: &open::Opened,
+    coded: bool,
+) -> Result<(&'static dyn Solver, Vec<String>), Failure> {
+    let known: Vec<&str> = METHODS.iter().map(|m| m.name()).collect();
+    let named = |name: &str| {
+        let unknown =
+            || Failure::Usage(format!("--method {name} is not known; there are {}", known.join(", ")));
+        method(name).ok_or_else(unknown)
+    };
+    let (name, note) = match &arguments.method {
+        Some(name) => (name.as_str(), None),
+        None if arguments.imatrix.is_some() => ("imatrix", None),
+        None if !coded => ("rtn", None),
+        None if open::tokenizer(opened.weights.checkpoint().meta(), &arguments.model.path()).is_err() => (
+            "rtn",
+            Some(
+                "the model has no tokenizer that can be used, so nothing was calibrated: method rtn instead of auto",
+            ),
+        ),
+        None => ("auto", None),
+    };
+    Ok((named(name)?, note.map(str::to_owned).into_iter().collect()))
 }
 
 /// Refuses outputs that this version cannot write.
@@ -118,18 +151,28 @@ pub fn run(common: &Common, arguments: &Quantize) -> Result<ExitCode, Failure> {
     let begin = Instant::now();
     check_output(&arguments.output)?;
     let opened = open::model(&arguments.model.path())?;
-    let recipe = recipe(arguments, &opened)?;
-    if arguments.dry_run {
-        return dry_run(common, arguments, &opened, &recipe);
-    }
+    let mut recipe = recipe(arguments, &opened)?;
     let threads = open::threads(common);
     let backend = open::backend(common)?;
-    prepare(common, arguments, &opened, &recipe, threads)?;
-    let bar = Bar::new(common, "quantize");
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build()
         .map_err(|e| Failure::Fault(format!("cannot start {threads} threads: {e}")))?;
+    let mut allocation = None;
+    if let Some(budget) = budget(arguments, &opened, &recipe)? {
+        let bar = Bar::new(common, "allocate");
+        let found = pool.install(|| allocate(&opened.weights, &recipe, budget, &backend, &bar));
+        bar.clear();
+        let found = found?;
+        recipe = recipe.allocated(&opened.weights, found.formats.clone())?;
+        say_allocation(common, &found);
+        allocation = Some(found);
+    }
+    if arguments.dry_run {
+        return dry_run(common, arguments, &opened, &recipe, allocation);
+    }
+    prepare(common, arguments, &opened, &recipe, threads)?;
+    let bar = Bar::new(common, "quantize");
     let report = pool.install(|| {
         kvant::quant::quantize(&opened.weights, &recipe, &arguments.output, arguments.force, &backend, &bar)
     });
@@ -146,7 +189,7 @@ pub fn run(common: &Common, arguments: &Quantize) -> Result<ExitCode, Failure> {
     })?;
     let result = Quantized {
         output: arguments.output.clone(),
-        format: recipe.file_type.name,
+        format: recipe.format_name(),
         method: recipe.method.name(),
         bytes_in: report.bytes_in,
         bytes_out: report.bytes_out,
@@ -157,6 +200,8 @@ pub fn run(common: &Common, arguments: &Quantize) -> Result<ExitCode, Failure> {
         tensors: report.tensors,
         warnings: report.warnings,
         cost: report.cost,
+        expected: report.expected,
+        allocation,
     };
     let host = HostCard {
         card: report.card,
@@ -202,11 +247,53 @@ fn prepare(
     Ok(())
 }
 
+/// Bytes of tensor data that `--bytes` or `--bpw` allow.
+fn budget(arguments: &Quantize, opened: &open::Opened, recipe: &Recipe) -> Result<Option<u64>, Failure> {
+    let elements: usize = opened.weights.entries().iter().map(|e| e.shape.elements()).sum();
+    match (arguments.bytes, arguments.bpw) {
+        (Some(bytes), _) => {
+            let overhead = overhead_bytes(&opened.weights, recipe)?;
+            let error = || {
+                let text = "--bytes {}: tokenizer and other metadata alone take {}";
+                Failure::Fault(text.replacen("{}", &output::size(bytes), 1).replacen(
+                    "{}",
+                    &output::size(overhead),
+                    1,
+                ))
+            };
+            Ok(Some(bytes.checked_sub(overhead).ok_or_else(error)?))
+        }
+        (None, Some(bits)) if bits.is_finite() && bits > 0.0 => {
+            Ok(Some((bits * elements as f64 / 8.0) as u64))
+        }
+        (None, Some(bits)) => Err(Failure::Usage(format!("--bpw {bits}: expected a number above 0"))),
+        (None, None) => Ok(None),
+    }
+}
+
+/// Says what a budget came to, what else was measured, and what more bytes would buy.
+fn say_allocation(common: &Common, allocation: &Allocation) {
+    if common.quiet {
+        return;
+    }
+    for (i, candidate) in allocation.candidates.iter().enumerate() {
+        eprintln!(
+            "kvant: {} {}: {}, KL divergence {:.5} with quick encoders",
+            if i == 0 { "taken:" } else { "not taken:" },
+            candidate.name,
+            output::size(candidate.bytes),
+            candidate.kld
+        );
+    }
+    eprintln!("kvant: 5 % more bytes would lower it by about {:.0} %", 100.0 * allocation.next_5_percent);
+}
+
 fn dry_run(
     common: &Common,
     arguments: &Quantize,
     opened: &open::Opened,
     recipe: &Recipe,
+    allocation: Option<Allocation>,
 ) -> Result<ExitCode, Failure> {
     let assignments = plan_tensors(&opened.weights, recipe)?;
     let elements: usize = assignments.iter().map(|a| a.entry.shape.elements()).sum();
@@ -227,7 +314,7 @@ fn dry_run(
         assignments.iter().map(|a| a.entry.format.tensor_bytes(&a.entry.shape).map_or(0, |n| n as u64)).sum();
     let result = Quantized {
         output: arguments.output.clone(),
-        format: recipe.file_type.name,
+        format: recipe.format_name(),
         method: recipe.method.name(),
         bytes_in,
         bytes_out,
@@ -238,6 +325,8 @@ fn dry_run(
         tensors,
         warnings: Vec::new(),
         cost: None,
+        expected: None,
+        allocation,
     };
     print(common, &result)
 }
@@ -263,7 +352,11 @@ fn print(common: &Common, result: &Quantized) -> Result<ExitCode, Failure> {
     if let (true, Some(cost)) = (common.verbose, &result.cost) {
         let step = |name: &str, step: Step| {
             let rate = step.multiply_adds / step.seconds.max(1e-9) / 1e9;
-            let rate = if step.multiply_adds > 0.0 { format!(", {rate:.1} G multiply-adds/s") } else { String::new() };
+            let rate = if step.multiply_adds > 0.0 {
+                format!(", {rate:.1} G multiply-adds/s")
+            } else {
+                String::new()
+            };
             output::line(&format!("{name:<28} {:>8.1} s{rate}", step.seconds))
         };
         step("passes of both networks", cost.passes)?;
@@ -273,6 +366,13 @@ fn print(common: &Common, result: &Quantized) -> Result<ExitCode, Failure> {
     }
     for warning in &result.warnings {
         eprintln!("kvant: note: {warning}");
+    }
+    if let Some(expected) = &result.expected {
+        output::line(&format!(
+            "expected loss: KL divergence {:.4} on text like that of calibration, {:.4} of it by the head; \
+             `kvant eval` measures it on yours",
+            expected.kld, expected.head_kld
+        ))?;
     }
     output::line(&format!(
         "{}: {} → {} ({:.3} bits a weight, {}) in {:.1} s",

@@ -70,38 +70,54 @@ pub(super) fn nearest(x: f32) -> u8 {
 /// The level nearest to `doubled / 2` in each lane.
 #[inline(always)]
 fn levels(doubled: Lanes) -> Lanes {
-    let intervals = doubled.0.map(interval);
-    Lanes(intervals.map(|i| NEAREST_VALUES[i]))
+    doubled.each(|x| NEAREST_VALUES[interval(x)])
 }
 
 /// Scales for eight groups of 32: the best of 16 starting scales around the one that makes the extreme the lowest
 /// level, each refit by weighted least squares; 0 for a group that counts as zero.
 pub(super) fn scales(x: &[Lanes; 32], weights: &[Lanes; 32]) -> Lanes {
-    const TRIES: i8 = 7;
-    let lowest = VALUES[0];
-    let extreme = search::extremes(x);
-    let sums = |inverse: Lanes| {
-        let inverse = inverse + inverse;
-        let (mut sum_qx, mut sum_q2) = (Lanes::ZERO, Lanes::ZERO);
-        for j in 0..32 {
-            let q = levels(inverse * x[j]);
-            let weighted = weights[j] * q;
-            sum_qx = sum_qx + weighted * x[j];
-            sum_q2 = sum_q2 + weighted * q;
+    pulp::Arch::new().dispatch(Search { x, weights })
+}
+
+/// [`scales`] as a type, so that it is compiled for each instruction set.
+struct Search<'a> {
+    x: &'a [Lanes; 32],
+    weights: &'a [Lanes; 32],
+}
+
+impl pulp::NullaryFnOnce for Search<'_> {
+    type Output = Lanes;
+
+    #[inline(always)]
+    fn call(self) -> Lanes {
+        let Self { x, weights } = self;
+
+        const TRIES: i8 = 7;
+        let lowest = VALUES[0];
+        let extreme = search::extremes(x);
+        let sums = |inverse: Lanes| {
+            let inverse = inverse + inverse;
+            let (mut sum_qx, mut sum_q2) = (Lanes::ZERO, Lanes::ZERO);
+            for j in 0..32 {
+                let q = levels(inverse * x[j]);
+                let weighted = weights[j] * q;
+                sum_qx = sum_qx + weighted * x[j];
+                sum_q2 = sum_q2 + weighted * q;
+            }
+            (sum_qx, sum_q2)
+        };
+        let (sum_qx, sum_q2) = sums(Lanes::all(1.0) / (-extreme / Lanes::all(lowest)));
+        let mut scale = sum_q2.greater(Lanes::ZERO).select(sum_qx / sum_q2, Lanes::ZERO);
+        let mut best = scale * sum_qx;
+        for step in -TRIES..=TRIES {
+            let (sum_qx, sum_q2) = sums(Lanes::all(f32::from(step) + lowest) / extreme);
+            let better = sum_q2.greater(Lanes::ZERO).and((sum_qx * sum_qx).greater(best * sum_q2));
+            let refit = sum_qx / sum_q2;
+            scale = better.select(refit, scale);
+            best = better.select(refit * sum_qx, best);
         }
-        (sum_qx, sum_q2)
-    };
-    let (sum_qx, sum_q2) = sums(Lanes::all(1.0) / (-extreme / Lanes::all(lowest)));
-    let mut scale = sum_q2.greater(Lanes::ZERO).select(sum_qx / sum_q2, Lanes::ZERO);
-    let mut best = scale * sum_qx;
-    for step in -TRIES..=TRIES {
-        let (sum_qx, sum_q2) = sums(Lanes::all(f32::from(step) + lowest) / extreme);
-        let better = sum_q2.greater(Lanes::ZERO).and((sum_qx * sum_qx).greater(best * sum_q2));
-        let refit = sum_qx / sum_q2;
-        scale = better.select(refit, scale);
-        best = better.select(refit * sum_qx, best);
+        search::not_zero(extreme).select(scale, Lanes::ZERO)
     }
-    search::not_zero(extreme).select(scale, Lanes::ZERO)
 }
 
 /// A scale of one group for a solver.

@@ -10,7 +10,7 @@
 //! `quantize_row_iq4_nl_ref`, which files are not written with.
 
 use super::fit::Group;
-use super::lanes::{Lanes, Run, gather, runs, scatter};
+use super::lanes::{Lanes, Run, each, gather, runs, scatter};
 use super::{Block, Format, Grid, Part, Scaling, f16_at, halves, iq4, put_f16, search, stored_f16};
 use crate::{Codes, Levels};
 
@@ -43,7 +43,7 @@ impl Format for Iq4Nl {
             let runs = rows.chunks(256).zip(dst.chunks_mut(8 * 18));
             for (x, blocks) in runs {
                 let turned = gather(x);
-                encode_run(&turned, &turned.map(|x| x * x), blocks.as_chunks_mut().0);
+                encode_run(&turned, &each(&turned, |x| x * x), blocks.as_chunks_mut().0);
             }
             return;
         };
@@ -64,8 +64,8 @@ impl Format for Iq4Nl {
 fn encode_run(x: &[Lanes; 32], weights: &[Lanes; 32], blocks: &mut [[u8; 18]]) {
     let scales = iq4::scales(x, weights).0;
     // Upstream does not round against the stored scale here.
-    let inverses = Lanes(scales.map(|scale| if scale != 0.0 { 1.0 / scale } else { 0.0 }));
-    let codes = scatter(x.map(|x| Lanes((inverses * x).0.map(|x| f32::from(iq4::nearest(x))))));
+    let inverses = Lanes(scales).each(|scale| if scale != 0.0 { 1.0 / scale } else { 0.0 });
+    let codes = scatter(each(x, |x| (inverses * x).each(|x| f32::from(iq4::nearest(x)))));
     for ((block, scale), codes) in blocks.iter_mut().zip(scales).zip(codes) {
         put_f16(block, 0, scale);
         halves::pack(&codes, &mut block[2..]);

@@ -11,7 +11,7 @@
 //! weighted by x², with importance by importance · sqrt(2 · mean square of the block + x²).
 
 use super::fit::Group;
-use super::lanes::{Lanes, gather};
+use super::lanes::{Lanes, each, gather};
 use super::{Block, Format, Grid, Part, Scaling, f16_at, halves, iq4, put_f16, search, stored_f16};
 use crate::{Codes, Levels};
 
@@ -72,7 +72,7 @@ fn put_scales(scales: impl Iterator<Item = i16>, block: &mut [u8]) {
 fn encode_block(x: &[f32; 256], importance: Option<&[f32]>, block: &mut [u8; 136]) {
     let turned = gather::<32>(x);
     let weights = match importance {
-        None => turned.map(|x| x * x),
+        None => each(&turned, |x| x * x),
         Some(importance) => {
             let spread = Lanes::all(search::sum_of_squares(x) * (2.0 / 256.0));
             search::weights(&turned, &gather(importance), spread)

@@ -13,7 +13,7 @@
 
 use super::fit::Group;
 use super::k_scales::Scales;
-use super::lanes::{Lanes, gather, scatter};
+use super::lanes::{Lanes, each, gather, scatter};
 use super::search::{self, Affine, Ladder, WITH_IMPORTANCE, affine, nearest, positive, sum_of_squares};
 use super::{Part, importance_at, stored_f16};
 use crate::Codes;
@@ -49,7 +49,7 @@ impl Kind {
                 let (scale, min) = scales.group(j);
                 if scale == 0.0 {
                     // Any code stands for −min; upstream leaves those of its search.
-                    *codes = as_searched.get_or_insert_with(|| scatter(turned.map(|x| found.code(x))))[j];
+                    *codes = as_searched.get_or_insert_with(|| scatter(each(&turned, |x| found.code(x))))[j];
                     continue;
                 }
                 for (code, &x) in codes.iter_mut().zip(x) {
@@ -64,7 +64,7 @@ impl Kind {
         let turned = gather::<32>(x);
         let squares = turned.iter().fold(Lanes::ZERO, |sum, &x| sum + x * x);
         let root = (squares * Lanes::all(1.0 / 32.0)).sqrt();
-        let found = affine(self.levels, &turned, &turned.map(|x| root + x.abs()), self.ladder);
+        let found = affine(self.levels, &turned, &each(&turned, |x| root + x.abs()), self.ladder);
         let (scales, mins) = (found.scale.0, (-found.least).0);
         let largest = |x: &[f32; 8]| x.iter().fold(0.0f32, |most, &x| if x > most { x } else { most });
         let six_bits = |x: [f32; 8], largest: f32| {

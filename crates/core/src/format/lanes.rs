@@ -5,7 +5,6 @@
 //! every step of a search then is eight equal operations, which the compiler makes vector instructions. The result
 //! is the same on every instruction set, because no sum crosses lanes and nothing is fused.
 
-use std::array::from_fn;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
 /// How many lanes there are.
@@ -26,7 +25,11 @@ macro_rules! lane_by_lane {
 
             #[inline(always)]
             fn $method(self, other: Self) -> Self {
-                Self(from_fn(|i| self.0[i] $operator other.0[i]))
+                let mut out = self;
+                for (a, b) in out.0.iter_mut().zip(other.0) {
+                    *a = *a $operator b;
+                }
+                out
             }
         }
     };
@@ -42,12 +45,31 @@ impl Neg for Lanes {
 
     #[inline(always)]
     fn neg(self) -> Self {
-        Self(self.0.map(|x| -x))
+        self.each(|x| -x)
     }
 }
 
 impl Lanes {
     pub const ZERO: Self = Self([0.0; WIDTH]);
+
+    /// `change` of every lane. A plain loop, as everywhere here: the standard library's closures over arrays are not
+    /// always inlined, and then lose the caller's instruction set.
+    #[inline(always)]
+    pub fn each(mut self, change: impl Fn(f32) -> f32) -> Self {
+        for x in &mut self.0 {
+            *x = change(*x);
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn compare(self, other: Self, holds: impl Fn(f32, f32) -> bool) -> Mask {
+        let mut mask = Mask([0; WIDTH]);
+        for (m, (a, b)) in mask.0.iter_mut().zip(self.0.into_iter().zip(other.0)) {
+            *m = u32::from(holds(a, b)).wrapping_neg();
+        }
+        mask
+    }
 
     /// The same number in every lane.
     #[inline(always)]
@@ -57,33 +79,33 @@ impl Lanes {
 
     #[inline(always)]
     pub fn abs(self) -> Self {
-        Self(self.0.map(f32::abs))
+        self.each(f32::abs)
     }
 
     #[inline(always)]
     pub fn sqrt(self) -> Self {
-        Self(self.0.map(f32::sqrt))
+        self.each(f32::sqrt)
     }
 
     /// Rounded to the nearest integer, ties to even, for magnitudes up to 2²².
     #[inline(always)]
     pub fn nearest(self) -> Self {
-        Self(self.0.map(super::search::nearest))
+        self.each(super::search::nearest)
     }
 
     /// Kept inside `low..=high`.
     #[inline(always)]
     pub fn clamp(self, low: f32, high: f32) -> Self {
         let at_least = |x: f32| if x < low { low } else { x };
-        Self(self.0.map(|x| {
+        self.each(|x| {
             let x = at_least(x);
             if x > high { high } else { x }
-        }))
+        })
     }
 
     #[inline(always)]
     pub fn less(self, other: Self) -> Mask {
-        Mask(from_fn(|i| u32::from(self.0[i] < other.0[i]).wrapping_neg()))
+        self.compare(other, |a, b| a < b)
     }
 
     #[inline(always)]
@@ -93,25 +115,34 @@ impl Lanes {
 
     #[inline(always)]
     pub fn equal(self, other: Self) -> Mask {
-        Mask(from_fn(|i| u32::from(self.0[i] == other.0[i]).wrapping_neg()))
+        self.compare(other, |a, b| a == b)
     }
 }
 
 impl Mask {
     #[inline(always)]
     pub fn and(self, other: Self) -> Self {
-        Self(from_fn(|i| self.0[i] & other.0[i]))
+        let mut out = self;
+        for (a, b) in out.0.iter_mut().zip(other.0) {
+            *a &= b;
+        }
+        out
     }
 
     /// `yes` where the condition holds, else `no`.
     #[inline(always)]
     pub fn select(self, yes: Lanes, no: Lanes) -> Lanes {
-        Lanes(from_fn(|i| f32::from_bits(yes.0[i].to_bits() & self.0[i] | no.0[i].to_bits() & !self.0[i])))
+        let mut out = no;
+        for (out, (yes, mask)) in out.0.iter_mut().zip(yes.0.into_iter().zip(self.0)) {
+            *out = f32::from_bits(yes.to_bits() & mask | out.to_bits() & !mask);
+        }
+        out
     }
 }
 
 /// Up to [`WIDTH`] groups of `N` elements, turned on their side: element `j` of group `i` is lane `i` of entry `j`.
 /// Lanes without a group are zero.
+#[inline(always)]
 pub(super) fn gather<const N: usize>(groups: &[f32]) -> [Lanes; N] {
     let mut turned = [Lanes::ZERO; N];
     for (lane, group) in groups.as_chunks::<N>().0.iter().take(WIDTH).enumerate() {
@@ -122,9 +153,26 @@ pub(super) fn gather<const N: usize>(groups: &[f32]) -> [Lanes; N] {
     turned
 }
 
+/// `change` of every entry.
+#[inline(always)]
+pub(super) fn each<const N: usize>(turned: &[Lanes; N], change: impl Fn(Lanes) -> Lanes) -> [Lanes; N] {
+    let mut out = *turned;
+    for x in &mut out {
+        *x = change(*x);
+    }
+    out
+}
+
 /// [`gather`] undone, for codes: whole numbers from 0 to 255.
+#[inline(always)]
 pub(super) fn scatter<const N: usize>(turned: [Lanes; N]) -> [[u8; N]; WIDTH] {
-    from_fn(|lane| from_fn(|j| turned[j].0[lane] as u8))
+    let mut codes = [[0; N]; WIDTH];
+    for (j, entry) in turned.iter().enumerate() {
+        for (codes, &x) in codes.iter_mut().zip(&entry.0) {
+            codes[j] = x as u8;
+        }
+    }
+    codes
 }
 
 /// At most [`WIDTH`] blocks of one row.

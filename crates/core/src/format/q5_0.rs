@@ -10,7 +10,7 @@
 //! importance · sqrt(mean square of the row + x²).
 
 use super::fit::{Group, symmetric_level, symmetric_starts};
-use super::lanes::{Lanes, Run, gather, runs, scatter};
+use super::lanes::{Lanes, Run, each, gather, runs, scatter};
 use super::{Block, Format, Grid, Part, Scaling, array, f16_at, halves, put_f16, search, stored_f16};
 use crate::{Codes, Levels};
 
@@ -45,7 +45,7 @@ impl Format for Q5_0 {
             let spread = Lanes::all(search::sum_of_squares(row) / row.len() as f32);
             let weights = search::weights(&turned, &gather(importance), spread);
             let found = search::symmetric(16.0, &turned, &weights);
-            let codes = scatter(turned.map(|x| found.code(x)));
+            let codes = scatter(each(&turned, |x| found.code(x)));
             for ((block, scale), codes) in blocks.iter_mut().zip(found.scale.0).zip(codes) {
                 put_f16(block, 0, scale);
                 close(&codes, block);

@@ -12,7 +12,7 @@
 //! group's min 1.
 
 use super::fit::Group;
-use super::lanes::{Lanes, Run, gather, runs, scatter};
+use super::lanes::{Lanes, Run, each, gather, runs, scatter};
 use super::{Block, Format, Grid, Part, Scaling, array, f16_at, halves, put_f16, search, stored_f16};
 use crate::{Codes, Levels};
 
@@ -47,7 +47,7 @@ impl Format for Q5_1 {
             let spread = Lanes::all(search::sum_of_squares(row) / row.len() as f32);
             let weights = search::weights(&turned, &gather(importance), spread);
             let found = search::affine(31.0, &turned, &weights, search::WITH_IMPORTANCE);
-            let codes = scatter(turned.map(|x| found.code(x)));
+            let codes = scatter(each(&turned, |x| found.code(x)));
             let scales = found.scale.0.into_iter().zip(found.least.0);
             for ((block, (scale, least)), codes) in blocks.iter_mut().zip(scales).zip(codes) {
                 put_f16(block, 0, scale);

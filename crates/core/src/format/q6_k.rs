@@ -11,7 +11,7 @@
 //! importance as it is).
 
 use super::fit::{Group, symmetric_level, symmetric_starts};
-use super::lanes::{gather, scatter};
+use super::lanes::{each, gather, scatter};
 use super::{Block, Format, Grid, Part, Scaling, array, f16_at, put_f16, search, stored_f16};
 use crate::{Codes, Levels};
 
@@ -61,12 +61,12 @@ fn encode_block(x: &[f32; 256], importance: Option<&[f32]>, block: &mut [u8; 210
         let turned = gather::<16>(x);
         let weights = match importance {
             Some(importance) => gather(&importance[128 * half..][..128]),
-            None => turned.map(|x| x * x),
+            None => each(&turned, |x| x * x),
         };
         let found = search::symmetric(32.0, &turned, &weights);
         scales[8 * half..][..8].copy_from_slice(&found.scale.0);
         // Codes as searched stay where a group's stored scale is zero.
-        let as_searched = scatter(turned.map(|x| found.code(x)));
+        let as_searched = scatter(each(&turned, |x| found.code(x)));
         codes[128 * half..][..128].copy_from_slice(as_searched.as_flattened());
     }
     let largest = search::extreme(&scales);

@@ -5,8 +5,8 @@
 //! `make_qkx3_quants` ([`affine`]), `make_qp_quants` ([`positive`]). Left out: upstream's other error measures,
 //! which none of the formats here ask for.
 
-use super::lanes::{Lanes, Mask};
-use std::array::from_fn;
+use super::lanes::{Lanes, Mask, each};
+use pulp::NullaryFnOnce;
 
 /// Below this magnitude a group counts as zero.
 pub(super) const ZERO_GROUP: f32 = 1e-15;
@@ -25,11 +25,17 @@ pub(super) fn extreme(x: &[f32]) -> f32 {
 }
 
 /// [`extreme`] of each lane.
+#[inline(always)]
 pub(super) fn extremes<const N: usize>(x: &[Lanes; N]) -> Lanes {
-    x.iter().fold(Lanes::ZERO, |best, &v| v.abs().greater(best.abs()).select(v, best))
+    let mut best = Lanes::ZERO;
+    for &v in x {
+        best = v.abs().greater(best.abs()).select(v, best);
+    }
+    best
 }
 
 /// Which of these extremes belong to groups that don't count as zero.
+#[inline(always)]
 pub(super) fn not_zero(extremes: Lanes) -> Mask {
     // Written with the next smaller number, for there is no "at least".
     extremes.abs().greater(Lanes::all(ZERO_GROUP.next_down()))
@@ -49,7 +55,11 @@ pub(super) fn sum_of_squares(x: &[f32]) -> f32 {
 
 /// Weights of squared errors where importance is known: `importance · sqrt(spread + x²)`.
 pub(super) fn weights<const N: usize>(x: &[Lanes; N], importance: &[Lanes; N], spread: Lanes) -> [Lanes; N] {
-    from_fn(|j| importance[j] * (spread + x[j] * x[j]).sqrt())
+    let mut out = *importance;
+    for (weight, &x) in out.iter_mut().zip(x) {
+        *weight = *weight * (spread + x * x).sqrt();
+    }
+    out
 }
 
 /// What [`symmetric`] finds.
@@ -74,31 +84,49 @@ impl Symmetric {
 /// Scales for `x ≈ scale · l`, `l` in `−half..half`: the best of 19 starting scales around the extreme, each refit by
 /// weighted least squares; 0 for a group that counts as zero.
 pub(super) fn symmetric<const N: usize>(half: f32, x: &[Lanes; N], weights: &[Lanes; N]) -> Symmetric {
-    let extreme = extremes(x);
-    let sums = |inverse: Lanes| {
-        let (mut sum_lx, mut sum_l2) = (Lanes::ZERO, Lanes::ZERO);
-        for (&x, &w) in x.iter().zip(weights) {
-            let l = (inverse * x).nearest().clamp(-half, half - 1.0);
-            sum_lx = sum_lx + w * x * l;
-            sum_l2 = sum_l2 + w * l * l;
+    pulp::Arch::new().dispatch(SymmetricSearch { half, x, weights })
+}
+
+/// [`symmetric`] as a type, so that it is compiled for each instruction set.
+struct SymmetricSearch<'a, const N: usize> {
+    half: f32,
+    x: &'a [Lanes; N],
+    weights: &'a [Lanes; N],
+}
+
+impl<const N: usize> NullaryFnOnce for SymmetricSearch<'_, N> {
+    type Output = Symmetric;
+
+    #[inline(always)]
+    fn call(self) -> Symmetric {
+        let Self { half, x, weights } = self;
+
+        let extreme = extremes(x);
+        let sums = |inverse: Lanes| {
+            let (mut sum_lx, mut sum_l2) = (Lanes::ZERO, Lanes::ZERO);
+            for (&x, &w) in x.iter().zip(weights) {
+                let l = (inverse * x).nearest().clamp(-half, half - 1.0);
+                sum_lx = sum_lx + w * x * l;
+                sum_l2 = sum_l2 + w * l * l;
+            }
+            (sum_lx, sum_l2)
+        };
+        let mut inverse = Lanes::all(-half) / extreme;
+        let (sum_lx, sum_l2) = sums(inverse);
+        let mut scale = sum_l2.equal(Lanes::ZERO).select(Lanes::ZERO, sum_lx / sum_l2);
+        let mut best = scale * sum_lx;
+        for step in (-9i8..=9).filter(|&step| step != 0) {
+            let start = Lanes::all(-(half + 0.1 * f32::from(step))) / extreme;
+            let (sum_lx, sum_l2) = sums(start);
+            let better = sum_l2.greater(Lanes::ZERO).and((sum_lx * sum_lx).greater(best * sum_l2));
+            let refit = sum_lx / sum_l2;
+            inverse = better.select(start, inverse);
+            scale = better.select(refit, scale);
+            best = better.select(refit * sum_lx, best);
         }
-        (sum_lx, sum_l2)
-    };
-    let mut inverse = Lanes::all(-half) / extreme;
-    let (sum_lx, sum_l2) = sums(inverse);
-    let mut scale = sum_l2.equal(Lanes::ZERO).select(Lanes::ZERO, sum_lx / sum_l2);
-    let mut best = scale * sum_lx;
-    for step in (-9i8..=9).filter(|&step| step != 0) {
-        let start = Lanes::all(-(half + 0.1 * f32::from(step))) / extreme;
-        let (sum_lx, sum_l2) = sums(start);
-        let better = sum_l2.greater(Lanes::ZERO).and((sum_lx * sum_lx).greater(best * sum_l2));
-        let refit = sum_lx / sum_l2;
-        inverse = better.select(start, inverse);
-        scale = better.select(refit, scale);
-        best = better.select(refit * sum_lx, best);
+        let not_zero = not_zero(extreme);
+        Symmetric { scale: not_zero.select(scale, Lanes::ZERO), inverse, not_zero, half }
     }
-    let not_zero = not_zero(extreme);
-    Symmetric { scale: not_zero.select(scale, Lanes::ZERO), inverse, not_zero, half }
 }
 
 /// The starting scales of [`affine`]: `range / (first + step · i + levels)` for `i` in `0..=last`.
@@ -140,58 +168,78 @@ pub(super) fn affine<const N: usize>(
     weights: &[Lanes; N],
     ladder: Ladder,
 ) -> Affine {
-    let (mut lowest, mut highest) = (x[0], x[0]);
-    let (mut sum_w, mut sum_x) = (weights[0], weights[0] * x[0]);
-    for (&x, &w) in x.iter().zip(weights).skip(1) {
-        lowest = x.less(lowest).select(x, lowest);
-        highest = x.greater(highest).select(x, highest);
-        sum_w = sum_w + w;
-        sum_x = sum_x + w * x;
-    }
-    lowest = lowest.greater(Lanes::ZERO).select(Lanes::ZERO, lowest);
-    let error = |scale: Lanes, least: Lanes, codes: &[Lanes; N]| {
-        let mut sum = Lanes::ZERO;
-        for ((&x, &w), &l) in x.iter().zip(weights).zip(codes) {
-            let difference = scale * l + least - x;
-            sum = sum + w * (difference * difference);
+    pulp::Arch::new().dispatch(AffineSearch { levels, x, weights, ladder })
+}
+
+/// [`affine`] as a type, so that it is compiled for each instruction set.
+struct AffineSearch<'a, const N: usize> {
+    levels: f32,
+    x: &'a [Lanes; N],
+    weights: &'a [Lanes; N],
+    ladder: Ladder,
+}
+
+impl<const N: usize> NullaryFnOnce for AffineSearch<'_, N> {
+    type Output = Affine;
+
+    #[inline(always)]
+    fn call(self) -> Affine {
+        let Self { levels, x, weights, ladder } = self;
+
+        let (mut lowest, mut highest) = (x[0], x[0]);
+        let (mut sum_w, mut sum_x) = (weights[0], weights[0] * x[0]);
+        for (&x, &w) in x.iter().zip(weights).skip(1) {
+            lowest = x.less(lowest).select(x, lowest);
+            highest = x.greater(highest).select(x, highest);
+            sum_w = sum_w + w;
+            sum_x = sum_x + w * x;
         }
-        sum
-    };
-    let inverse = Lanes::all(levels) / (highest - lowest);
-    let mut codes = x.map(|x| (inverse * (x - lowest)).nearest().clamp(0.0, levels));
-    let mut found = Affine { scale: Lanes::all(1.0) / inverse, least: lowest, inverse, base: lowest, levels };
-    let mut best = error(found.scale, found.least, &codes);
-    for step in 0..=ladder.last {
-        // As upstream, every start is measured from the least value found so far.
-        let base = found.least;
-        let start = Lanes::all(ladder.first + ladder.step * f32::from(step) + levels) / (highest - base);
-        let (mut sum_l, mut sum_l2, mut sum_xl) = (Lanes::ZERO, Lanes::ZERO, Lanes::ZERO);
-        for ((&x, &w), code) in x.iter().zip(weights).zip(&mut codes) {
-            let l = (start * (x - base)).nearest().clamp(0.0, levels);
-            let weighted = w * l;
-            sum_l = sum_l + weighted;
-            sum_l2 = sum_l2 + weighted * l;
-            sum_xl = sum_xl + weighted * x;
-            *code = l;
+        lowest = lowest.greater(Lanes::ZERO).select(Lanes::ZERO, lowest);
+        let error = |scale: Lanes, least: Lanes, codes: &[Lanes; N]| {
+            let mut sum = Lanes::ZERO;
+            for ((&x, &w), &l) in x.iter().zip(weights).zip(codes) {
+                let difference = scale * l + least - x;
+                sum = sum + w * (difference * difference);
+            }
+            sum
+        };
+        let inverse = Lanes::all(levels) / (highest - lowest);
+        let mut codes = each(x, |x| (inverse * (x - lowest)).nearest().clamp(0.0, levels));
+        let mut found =
+            Affine { scale: Lanes::all(1.0) / inverse, least: lowest, inverse, base: lowest, levels };
+        let mut best = error(found.scale, found.least, &codes);
+        for step in 0..=ladder.last {
+            // As upstream, every start is measured from the least value found so far.
+            let base = found.least;
+            let start = Lanes::all(ladder.first + ladder.step * f32::from(step) + levels) / (highest - base);
+            let (mut sum_l, mut sum_l2, mut sum_xl) = (Lanes::ZERO, Lanes::ZERO, Lanes::ZERO);
+            for ((&x, &w), code) in x.iter().zip(weights).zip(&mut codes) {
+                let l = (start * (x - base)).nearest().clamp(0.0, levels);
+                let weighted = w * l;
+                sum_l = sum_l + weighted;
+                sum_l2 = sum_l2 + weighted * l;
+                sum_xl = sum_xl + weighted * x;
+                *code = l;
+            }
+            let determinant = sum_w * sum_l2 - sum_l * sum_l;
+            let least = (sum_l2 * sum_x - sum_l * sum_xl) / determinant;
+            let scale = (sum_w * sum_xl - sum_x * sum_l) / determinant;
+            let above = least.greater(Lanes::ZERO);
+            let (least, scale) = (above.select(Lanes::ZERO, least), above.select(sum_xl / sum_l2, scale));
+            let this = error(scale, least, &codes);
+            let better = determinant.greater(Lanes::ZERO).and(this.less(best));
+            best = better.select(this, best);
+            found.scale = better.select(scale, found.scale);
+            found.least = better.select(least, found.least);
+            found.inverse = better.select(start, found.inverse);
+            found.base = better.select(base, found.base);
         }
-        let determinant = sum_w * sum_l2 - sum_l * sum_l;
-        let least = (sum_l2 * sum_x - sum_l * sum_xl) / determinant;
-        let scale = (sum_w * sum_xl - sum_x * sum_l) / determinant;
-        let above = least.greater(Lanes::ZERO);
-        let (least, scale) = (above.select(Lanes::ZERO, least), above.select(sum_xl / sum_l2, scale));
-        let this = error(scale, least, &codes);
-        let better = determinant.greater(Lanes::ZERO).and(this.less(best));
-        best = better.select(this, best);
-        found.scale = better.select(scale, found.scale);
-        found.least = better.select(least, found.least);
-        found.inverse = better.select(start, found.inverse);
-        found.base = better.select(base, found.base);
+        let flat = highest.equal(lowest);
+        found.scale = flat.select(Lanes::ZERO, found.scale);
+        found.least = flat.select(lowest, found.least);
+        found.inverse = flat.select(Lanes::ZERO, found.inverse);
+        found
     }
-    let flat = highest.equal(lowest);
-    found.scale = flat.select(Lanes::ZERO, found.scale);
-    found.least = flat.select(lowest, found.least);
-    found.inverse = flat.select(Lanes::ZERO, found.inverse);
-    found
 }
 
 /// One scale for numbers that are not negative, `x ≈ scale · l` with `l` in `0..=levels`, and the codes: the best of

@@ -60,22 +60,27 @@ impl Solver for Hessian {
         }
     }
 
+    fn carry(&self, layer: &Layer, format: FormatRef) -> Result<Option<Solved>, Error> {
+        let shape = *layer.weight.shape();
+        let bytes = format.tensor_bytes(&shape).map_err(|source| shape_error(layer, source))?;
+        let Some(bytes) = on_lattice(layer, format, bytes) else { return Ok(None) };
+        let mut solved = by_pieces(layer, format, &|first, _, out| {
+            let start = first * shape.columns() / format.block().elements * format.block().bytes;
+            out.copy_from_slice(&bytes[start..start + out.len()]);
+        })?;
+        solved.flags.push("lattice");
+        Ok(Some(solved))
+    }
+
     fn solve(&self, layer: &Layer, format: FormatRef) -> Result<Solved, Error> {
         let Some(grid) = format.grid() else {
             return by_pieces(layer, format, &|_, x, out| format.encode(x, None, out));
         };
-        let shape = *layer.weight.shape();
-        let bytes = format
-            .tensor_bytes(&shape)
-            .map_err(|source| Error::Shape { tensor: layer.name.to_owned(), source })?;
-        if let Some(bytes) = on_lattice(layer, format, bytes) {
-            let mut solved = by_pieces(layer, format, &|first, _, out| {
-                let start = first * shape.columns() / format.block().elements * format.block().bytes;
-                out.copy_from_slice(&bytes[start..start + out.len()]);
-            })?;
-            solved.flags.push("lattice");
+        if let Some(solved) = self.carry(layer, format)? {
             return Ok(solved);
         }
+        let shape = *layer.weight.shape();
+        let bytes = format.tensor_bytes(&shape).map_err(|source| shape_error(layer, source))?;
         let usable = layer.statistics.filter(|s| s.columns == shape.columns());
         let solved = usable.and_then(|statistics| self.bytes(layer, statistics, format, grid, bytes));
         let Some(Bytewise { bytes, corrected }) = solved else {
@@ -85,16 +90,24 @@ impl Solver for Hessian {
             }
             return Ok(solved);
         };
-        let bytes = Tensor::new(shape, format, Bytes::from(bytes))
-            .map_err(|source| Error::Shape { tensor: layer.name.to_owned(), source })?;
+        let bytes =
+            Tensor::new(shape, format, Bytes::from(bytes)).map_err(|source| shape_error(layer, source))?;
         let mut solved = by_pieces(layer, format, &|first, x, out| {
             out.copy_from_slice(bytes.rows(first, x.len() / shape.columns()));
         })?;
-        if self.correction && !corrected && layer.settings.correction_damping.is_some() {
+        let mismatch = usable.is_some_and(|s| !s.mismatch.is_empty());
+        if self.correction && !corrected && mismatch && layer.settings.correction_damping.is_some() {
             solved.flags.push("uncorrected");
+        }
+        if usable.is_some_and(|s| s.mean_squares().contains(&0.0)) {
+            solved.flags.push("dead-columns");
         }
         Ok(solved)
     }
+}
+
+fn shape_error(layer: &Layer, source: kvant_core::Error) -> Error {
+    Error::Shape { tensor: layer.name.to_owned(), source }
 }
 
 /// Share of a tensor's blocks that lie on the format's lattice where the tensor counts as made for it.

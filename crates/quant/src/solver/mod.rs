@@ -118,6 +118,15 @@ pub trait Solver: Sync {
         layer.settings
     }
 
+    /// The layer in `format` where that takes no looking at activations: weights that lie on the format's lattice
+    /// already.
+    ///
+    /// # Errors
+    /// As [`Solver::solve`].
+    fn carry(&self, _layer: &Layer, _format: FormatRef) -> Result<Option<Solved>, Error> {
+        Ok(None)
+    }
+
     /// Chooses the stored values of `layer` in `format`.
     ///
     /// # Errors

@@ -1,14 +1,32 @@
-//! What stands before the first block and after the last: embedding and head.
+//! What stands before the first block and after the last: embedding and head; and what the whole walk came to.
 
 use super::pair::Pair;
-use super::{Stream, Sums, embed, table};
+use super::{Choices, Stream, Sums, embed, load, table};
+use crate::Error;
 use crate::statistics::{Inputs, Statistics};
 use crate::work::Unit;
-use crate::Error;
+use kvant_core::Tensor;
+use kvant_kernels::Matrix;
 use kvant_model::{Block, Positions, STAGES, Slot};
 
 /// Contexts of the float network that the tied head's inputs are gathered on, before the walk begins.
 pub const HEAD_CONTEXTS: usize = 16;
+
+/// Contexts that the result is measured on.
+const EXPECTED_CONTEXTS: usize = 8;
+/// Rows of logits in memory at once.
+const LOGIT_ROWS: usize = 32;
+
+/// What the network lost on text of the kind that it was calibrated on.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, schemars::JsonSchema)]
+pub struct Expected {
+    /// Mean KL divergence from the float network.
+    pub kld: f64,
+    /// The same where the head alone is quantized.
+    pub head_kld: f64,
+    /// Contexts that it was measured on.
+    pub contexts: usize,
+}
 
 impl Stream<'_> {
     /// The embedding. Where it is the head too, it is solved on what the float network gives the head to read.
@@ -44,7 +62,7 @@ impl Stream<'_> {
             all.finish();
             sums = Some(Sums { all, selection: None });
         }
-        let tensors = self.solve(&[&spec.embedding], sums)?;
+        let tensors = self.solve(&[&spec.embedding], sums, &Choices::new())?;
         Ok(Unit { tensors, residuals: None })
     }
 
@@ -63,7 +81,7 @@ impl Stream<'_> {
     /// The head, where it has weights of its own.
     pub(super) fn head(&self, slot: &Slot, residuals: &mut Pair) -> Result<Unit, Error> {
         let norm = self.weights.vector(&self.weights.spec().output_norm.name)?;
-        let mut sums = self.sums(slot.columns, false);
+        let mut sums = self.sums(slot.columns, false, true);
         for context in 0..self.calibration.contexts().len() {
             self.say("head", self.weights.spec().blocks.len(), 0, context)?;
             let (rf, rq) = residuals.read(context, self.residual_numbers())?;
@@ -75,7 +93,56 @@ impl Stream<'_> {
             );
         }
         sums.finish();
-        let tensors = self.solve(&[slot], Some(sums))?;
+        let tensors = self.solve(&[slot], Some(sums), &Choices::new())?;
         Ok(Unit { tensors, residuals: None })
+    }
+
+    /// KL divergence of the network as solved, on selection text (which the final solutions have seen): over every
+    /// second position of the contexts' second halves.
+    pub(super) fn expected(&self, residuals: &mut Pair, head: &Tensor) -> Result<Expected, Error> {
+        let spec = self.weights.spec();
+        let (hidden, length) = (spec.hidden, self.calibration.length());
+        let norm = self.weights.vector(&spec.output_norm.name)?;
+        let name = spec.head().weight();
+        let float = load(self.weights, self.backend, &self.weights.tensor(&name)?, name.clone())?;
+        let quantized = load(self.weights, self.backend, head, name)?;
+        let all = 0..self.calibration.contexts().len();
+        let mut contexts: Vec<usize> =
+            all.clone().filter(|&i| self.calibration.selects(i) && !self.calibration.is_noise(i)).collect();
+        if contexts.is_empty() {
+            contexts = all.collect();
+        }
+        contexts.truncate(EXPECTED_CONTEXTS);
+        let positions: Vec<usize> = (length / 2..length - 1).step_by(2).collect();
+        let mut expected = Expected { kld: 0.0, head_kld: 0.0, contexts: contexts.len() };
+        for &context in &contexts {
+            self.say("what it came to", spec.blocks.len(), 0, 0)?;
+            let (rf, rq) = residuals.read(context, self.residual_numbers())?;
+            for positions in positions.chunks(LOGIT_ROWS) {
+                let states = |residual: &[f32]| {
+                    let rows =
+                        positions.iter().flat_map(|&p| residual[p * hidden..][..hidden].iter().copied());
+                    self.normed(&rows.collect::<Vec<f32>>(), &norm)
+                };
+                let logits = |head: &dyn Matrix, x: &[f32]| {
+                    let mut out = vec![0.0; positions.len() * head.rows()];
+                    head.multiply(x, &mut out);
+                    out
+                };
+                let (xf, xq) = (states(&rf), states(&rq));
+                let reference = logits(&*float, &xf);
+                let divergence = |found: Vec<f32>| -> f64 {
+                    let pairs =
+                        reference.chunks_exact(spec.vocabulary).zip(found.chunks_exact(spec.vocabulary));
+                    pairs.map(|(p, q)| kvant_eval::kl_divergence(p, q)).sum()
+                };
+                expected.kld += divergence(logits(&*quantized, &xq));
+                expected.head_kld += divergence(logits(&*quantized, &xf));
+            }
+        }
+        let count = (contexts.len() * positions.len()).max(1) as f64;
+        expected.kld /= count;
+        expected.head_kld /= count;
+        Ok(expected)
     }
 }

@@ -1,6 +1,6 @@
 //! What a walk has solved, read back from the work folder as it is asked for: one unit is in memory at a time.
 
-use super::block_name;
+use super::{Expected, block_name};
 use crate::work::{Unit, Work};
 use crate::{Error, Solved};
 use kvant_model::{Slot, Spec};
@@ -11,11 +11,15 @@ pub struct Solutions<'a> {
     work: &'a Work,
     /// The unit of every linear map.
     units: HashMap<String, String>,
+    /// What is special about solved tensors, in the order in which they were solved.
+    flags: Vec<(String, Vec<&'static str>)>,
     open: Option<(String, Unit)>,
+    /// What the network lost; unknown where nobody had to look at activations.
+    pub expected: Option<Expected>,
 }
 
 impl<'a> Solutions<'a> {
-    /// Of a finished walk through a network of this description.
+    /// Of a walk through a network of this description, which [`Solutions::note`] will tell of every unit.
     pub(super) fn new(work: &'a Work, spec: &Spec) -> Self {
         let mut units = HashMap::new();
         let mut put = |slot: &Slot, unit: String| units.insert(slot.weight(), unit);
@@ -28,7 +32,18 @@ impl<'a> Solutions<'a> {
         if let Some(head) = &spec.head {
             put(head, "head".to_owned());
         }
-        Self { work, units, open: None }
+        Self { work, units, flags: Vec::new(), open: None, expected: None }
+    }
+
+    /// Remembers what is special about a unit's tensors.
+    pub(super) fn note(&mut self, unit: &Unit) {
+        let flagged = unit.tensors.iter().filter(|(_, solved)| !solved.flags.is_empty());
+        self.flags.extend(flagged.map(|(name, solved)| (name.clone(), solved.flags.clone())));
+    }
+
+    /// Tensors with something special, and what that is.
+    pub fn flags(&self) -> &[(String, Vec<&'static str>)] {
+        &self.flags
     }
 
     /// One tensor, where the walk has solved it.

@@ -24,6 +24,14 @@ struct Planned {
 }
 
 impl GgufWriter {
+    /// Bytes of the file that a plan comes to.
+    ///
+    /// # Errors
+    /// A name twice, a shape that its format cannot hold; `path` is named in the error.
+    pub fn file_bytes(path: &Path, plan: &Plan) -> Result<u64, Error> {
+        Ok(layout(path, plan)?.file_bytes)
+    }
+
     /// Writes the header of all that is planned to a temporary file beside `path`.
     ///
     /// # Errors

@@ -1,0 +1,79 @@
+//! Tokens of no language in particular, for a share of the calibration contexts.
+//!
+//! Text of one kind moves a network's activations in few directions; a solver that has seen nothing else spends all
+//! others' accuracy on these. Contexts of noise keep it from doing so: tokens drawn from the whole vocabulary, and
+//! words of letters drawn from many scripts, in equal parts. What they are worth stands in docs/quality.md.
+
+use crate::failure::Failure;
+use kvant::model::{Special, TokenKind, Tokenizer};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+/// Ranges of letters, and of a few signs, from all over Unicode.
+const SCRIPTS: [(u32, u32); 18] = [
+    (0x21, 0x40),
+    (0x41, 0x7a),
+    (0xc0, 0x17f),
+    (0x391, 0x3c9),
+    (0x410, 0x44f),
+    (0x561, 0x586),
+    (0x5d0, 0x5ea),
+    (0x621, 0x64a),
+    (0x905, 0x939),
+    (0x985, 0x9b9),
+    (0xb85, 0xbb9),
+    (0xe01, 0xe2e),
+    (0x10d0, 0x10f0),
+    (0x3041, 0x3096),
+    (0x30a1, 0x30fa),
+    (0x4e00, 0x9fa5),
+    (0xac00, 0xd7a3),
+    (0x1f300, 0x1f5ff),
+];
+/// Words of one script in a row.
+const WORDS: u32 = 24;
+
+/// `contexts` contexts of `length` tokens: of the vocabulary and of scripts in turn, always the same ones.
+///
+/// # Errors
+/// What the tokenizer says.
+pub fn noise(tokenizer: &Tokenizer, contexts: usize, length: usize) -> Result<Vec<u32>, Failure> {
+    let mut random = ChaCha8Rng::seed_from_u64(0);
+    let kinds = &tokenizer.vocabulary().kinds;
+    let normal: Vec<u32> =
+        (0..tokenizer.len() as u32).filter(|&id| kinds[id as usize] == TokenKind::Normal).collect();
+    let mut letters: Vec<u32> = Vec::new();
+    let mut tokens = Vec::with_capacity(contexts * length);
+    for context in 0..contexts {
+        if context % 2 == 0 && !normal.is_empty() {
+            tokens.extend((0..length).map(|_| normal[below(&mut random, normal.len() as u32) as usize]));
+            continue;
+        }
+        while letters.len() < length {
+            let more = tokenizer.encode(&words(&mut random), Special { add: false, parse: false })?;
+            if more.is_empty() {
+                return Ok(tokens);
+            }
+            letters.extend(more);
+        }
+        tokens.extend(letters.drain(..length));
+    }
+    Ok(tokens)
+}
+
+/// A run of words in one script.
+fn words(random: &mut ChaCha8Rng) -> String {
+    let (first, last) = SCRIPTS[below(random, SCRIPTS.len() as u32) as usize];
+    let mut text = String::new();
+    for _ in 0..WORDS {
+        for _ in 0..=below(random, 7) {
+            text.extend(char::from_u32(first + below(random, last - first + 1)));
+        }
+        text.push(' ');
+    }
+    text
+}
+
+fn below(random: &mut ChaCha8Rng, bound: u32) -> u32 {
+    ((u64::from(random.next_u32()) * u64::from(bound)) >> 32) as u32
+}

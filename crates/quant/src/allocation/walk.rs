@@ -1,0 +1,176 @@
+//! Several quantized variants of a network run side by side, block by block: how far each is from the float network.
+//!
+//! One block is in memory; the residual streams of all variants lie in a file without a name. Variants that have not
+//! met a quantized tensor yet share the float network's stream.
+
+use super::Formats;
+use crate::activations::Activations;
+use crate::pipeline::Progress;
+use crate::stream::{embed, load};
+use crate::{Calibration, Error, Importance, ImportanceWeighted, Layer, Solver};
+use kvant_core::{FormatRef, Tensor};
+use kvant_kernels::{Backend, Matrix, ops};
+use kvant_model::{Block, Positions, STAGES, Weights};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+/// Rows of logits in memory at once.
+const ROWS: usize = 32;
+
+/// What the walk needs.
+pub struct Walk<'a> {
+    pub weights: &'a Weights,
+    pub importance: &'a Importance,
+    pub backend: &'a Backend,
+    pub progress: &'a dyn Progress,
+    /// A path beside which the streams may lie.
+    pub scratch: &'a Path,
+}
+
+impl Walk<'_> {
+    /// Mean KL divergence of each variant from the float network, over every `stride`-th position of the contexts'
+    /// second halves.
+    pub fn divergences(
+        &self,
+        contexts: &Calibration,
+        variants: &[&Formats],
+        stride: usize,
+    ) -> Result<Vec<f64>, Error> {
+        let spec = self.weights.spec();
+        let (count, length) = (contexts.contexts().len(), contexts.length());
+        let mut streams = Activations::unnamed(self.scratch, length * spec.hidden)?;
+        // Stream 0 is the float network's; stream i + 1 is variant i's once it has parted from it.
+        let place = |stream: usize, context: usize| stream * count + context;
+        let embedding = spec.embedding.weight();
+        let mut parted: Vec<bool> = variants.iter().map(|v| v.contains_key(&embedding)).collect();
+        for stream in 0..=variants.len() {
+            if stream > 0 && !parted[stream - 1] {
+                continue;
+            }
+            let format = stream.checked_sub(1).and_then(|i| variants[i].get(&embedding));
+            let table = self.matrix(&embedding, format.copied())?;
+            for (context, tokens) in contexts.contexts().iter().enumerate() {
+                streams.write(place(stream, context), &embed(&*table, tokens))?;
+            }
+        }
+        let positions = Positions::new(spec, 0, length);
+        let numbers = length * spec.hidden;
+        for index in 0..spec.blocks.len() {
+            let names: Vec<String> =
+                spec.blocks[index].stages().iter().flat_map(|s| &s.slots).map(|slot| slot.weight()).collect();
+            let float = Block::load(self.weights, self.backend, index)?;
+            let mut encoded: HashMap<(&str, &str), Tensor> = HashMap::new();
+            for stream in (0..=variants.len()).rev() {
+                let variant = stream.checked_sub(1).map(|i| variants[i]);
+                let replaced: Vec<(&str, FormatRef)> =
+                    names.iter().filter_map(|name| Some((name.as_str(), *variant?.get(name)?))).collect();
+                let mut from = stream;
+                if stream > 0 && !parted[stream - 1] {
+                    if replaced.is_empty() {
+                        continue;
+                    }
+                    // The float network's own stream goes last, so it is still the one before this block.
+                    (parted[stream - 1], from) = (true, 0);
+                }
+                let mut block = float.clone();
+                for (name, format) in replaced {
+                    let tensor = match encoded.get(&(name, format.name())) {
+                        Some(tensor) => tensor,
+                        None => {
+                            let tensor = self.encode(name, format)?;
+                            encoded.entry((name, format.name())).or_insert(tensor)
+                        }
+                    };
+                    block.replace(name, tensor, self.weights)?;
+                }
+                for context in 0..count {
+                    if self.progress.stop() {
+                        return Err(Error::Interrupted);
+                    }
+                    let done = index * (variants.len() + 1) + variants.len() - stream;
+                    let all = (spec.blocks.len() + 1) * (variants.len() + 1);
+                    self.progress.at(done as u64, all as u64, "what errors cost");
+                    let mut residual = streams.read(place(from, context), numbers)?;
+                    let mut x = block.enter(&residual);
+                    for stage in 0..STAGES {
+                        x = block.advance_alone(stage, &x, &mut residual, &positions);
+                    }
+                    streams.write(place(stream, context), &residual)?;
+                }
+            }
+        }
+        self.compare(contexts, variants, &parted, stride, &mut streams)
+    }
+
+    /// Norm, head and divergence of all variants' last streams.
+    fn compare(
+        &self,
+        contexts: &Calibration,
+        variants: &[&Formats],
+        parted: &[bool],
+        stride: usize,
+        streams: &mut Activations,
+    ) -> Result<Vec<f64>, Error> {
+        let spec = self.weights.spec();
+        let (count, length, hidden) = (contexts.contexts().len(), contexts.length(), spec.hidden);
+        let norm = self.weights.vector(&spec.output_norm.name)?;
+        let name = spec.head().weight();
+        let mut heads: BTreeMap<Option<&str>, Box<dyn Matrix>> = BTreeMap::new();
+        for format in std::iter::once(None).chain(variants.iter().map(|v| v.get(&name).copied())) {
+            let key = format.map(|f| f.name());
+            if let Entry::Vacant(place) = heads.entry(key) {
+                place.insert(self.matrix(&name, format)?);
+            }
+        }
+        let scored: Vec<usize> = (length / 2..length - 1).step_by(stride).collect();
+        let mut sums = vec![0.0f64; variants.len()];
+        for context in 0..count {
+            let mut states = |stream: usize| -> Result<Vec<f32>, Error> {
+                let residual = streams.read(stream * count + context, length * hidden)?;
+                let rows: Vec<f32> =
+                    scored.iter().flat_map(|&p| residual[p * hidden..][..hidden].iter().copied()).collect();
+                let mut out = vec![0.0; rows.len()];
+                ops::rms_norm(self.backend, &rows, &norm, spec.norm_epsilon, &mut out);
+                Ok(out)
+            };
+            let logits = |head: &dyn Matrix, x: &[f32]| {
+                let mut out = vec![0.0; x.len() / hidden * head.rows()];
+                head.multiply(x, &mut out);
+                out
+            };
+            let float = states(0)?;
+            for (start, rows) in float.chunks(ROWS * hidden).enumerate() {
+                let expected = logits(&*heads[&None], rows);
+                for (i, variant) in variants.iter().enumerate() {
+                    if self.progress.stop() {
+                        return Err(Error::Interrupted);
+                    }
+                    let own =
+                        if parted[i] { &states(i + 1)?[start * ROWS * hidden..][..rows.len()] } else { rows };
+                    let found = logits(&*heads[&variant.get(&name).map(|f| f.name())], own);
+                    let pairs =
+                        expected.chunks_exact(spec.vocabulary).zip(found.chunks_exact(spec.vocabulary));
+                    sums[i] += pairs.map(|(p, q)| kvant_eval::kl_divergence(p, q)).sum::<f64>();
+                }
+            }
+        }
+        Ok(sums.into_iter().map(|sum| sum / (count * scored.len()) as f64).collect())
+    }
+
+    fn encode(&self, name: &str, format: FormatRef) -> Result<Tensor, Error> {
+        let weight = self.weights.tensor(name)?;
+        let importance = self.importance.mean_square(name, weight.shape().columns(), 1)?;
+        let layer =
+            Layer { importance: importance.as_deref(), ..Layer::uncalibrated(name, &weight, self.backend) };
+        Ok(ImportanceWeighted.solve(&layer, format)?.tensor)
+    }
+
+    fn matrix(&self, name: &str, format: Option<FormatRef>) -> Result<Box<dyn Matrix>, Error> {
+        let tensor = match format {
+            Some(format) => self.encode(name, format)?,
+            None => self.weights.tensor(name)?,
+        };
+        load(self.weights, self.backend, &tensor, name.to_owned())
+    }
+}

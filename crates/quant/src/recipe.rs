@@ -1,0 +1,77 @@
+//! What to do to a model.
+
+use crate::{
+    Calibration, Error, FILE_TYPES, FileType, Formats, Importance, Override, Settings, Solver, pipeline,
+};
+use kvant_model::Weights;
+use std::path::PathBuf;
+
+/// What to do to a model: plain data.
+#[derive(Clone)]
+pub struct Recipe {
+    /// The mix of formats.
+    pub file_type: &'static FileType,
+    /// How values are chosen.
+    pub method: &'static dyn Solver,
+    /// Whether the mix's per-tensor rules are off.
+    pub pure: bool,
+    /// Formats of some tensors, found for a budget: they go before the mix's rules.
+    pub formats: Option<Formats>,
+    /// The user's word on some tensors.
+    pub overrides: Vec<Override>,
+    /// Whether an input that is already quantized is taken.
+    pub allow_requantize: bool,
+    /// The seed (no method so far draws anything; it is recorded).
+    pub seed: u64,
+    /// What a user turned on the method.
+    pub settings: Settings,
+    /// Text for methods that need it.
+    pub calibration: Option<Calibration>,
+    /// For methods that weigh by it; gathered on the calibration text where it is not given.
+    pub importance: Option<Importance>,
+    /// Where unfinished work is kept.
+    pub work: PathBuf,
+    /// Whether unfinished work is forgotten.
+    pub fresh: bool,
+    /// What a user should know of how the recipe came about; it stands among the warnings.
+    pub notes: Vec<String>,
+}
+
+impl Recipe {
+    /// A recipe without calibration, overrides or anything else out of the ordinary.
+    pub fn plain(file_type: &'static FileType, method: &'static dyn Solver) -> Self {
+        Self {
+            file_type,
+            method,
+            pure: false,
+            formats: None,
+            overrides: Vec::new(),
+            allow_requantize: false,
+            seed: 0,
+            settings: Settings::default(),
+            calibration: None,
+            importance: None,
+            work: PathBuf::new(),
+            fresh: false,
+            notes: Vec::new(),
+        }
+    }
+}
+
+impl Recipe {
+    /// What the mix of formats is called: the file type's name, or `mixed` where formats were found for a budget.
+    pub fn format_name(&self) -> &'static str {
+        if self.formats.is_some() { "mixed" } else { self.file_type.name }
+    }
+
+    /// The same with formats found for a budget, under the file type of the format that most weights have.
+    ///
+    /// # Errors
+    /// As [`crate::plan_tensors`].
+    pub fn allocated(self, weights: &Weights, formats: Formats) -> Result<Self, Error> {
+        let recipe = Self { formats: Some(formats), ..self };
+        let number = pipeline::prevailing_file_type(&pipeline::plan_tensors(weights, &recipe)?);
+        let file_type = FILE_TYPES.iter().find(|t| t.number == number).unwrap_or(recipe.file_type);
+        Ok(Self { file_type, ..recipe })
+    }
+}
