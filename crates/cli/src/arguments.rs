@@ -145,9 +145,9 @@ pub struct Quantize {
     /// Calibration text: files and the word `builtin`, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "builtin")]
     pub calib: Vec<PathBuf>,
-    /// At most so many tokens of it
-    #[arg(long, default_value_t = 32768)]
-    pub calib_tokens: usize,
+    /// At most so many tokens of it (default: 32768; 49152 of the built-in text alone, which is of many kinds)
+    #[arg(long)]
+    pub calib_tokens: Option<usize>,
     /// Importance matrix (llama.cpp's file, either kind) for the method imatrix, instead of calibration text
     #[arg(long, value_name = "FILE")]
     pub imatrix: Option<PathBuf>,

@@ -22,6 +22,12 @@ const BUILTIN: &[&str] = &[
 /// Own conversations: one JSON array of messages a line.
 const CHAT: &str = include_str!("../../../assets/calibration/chat.jsonl");
 
+/// Tokens that are taken of these sources where nobody says how many.
+pub fn tokens(sources: &[PathBuf]) -> usize {
+    let builtin = sources.iter().all(|source| source == Path::new("builtin"));
+    CONTEXT * if builtin { 96 } else { 64 }
+}
+
 /// Reads and cuts the texts; where `noisy`, a share of the contexts gives way to noise.
 pub fn read(
     sources: &[PathBuf],

@@ -70,7 +70,7 @@ fn first_not_finite(tensor: &Tensor) -> Option<(usize, f32)> {
     tensor.bytes().par_chunks(piece * block.bytes).enumerate().find_map_first(|(index, bytes)| {
         let mut numbers = vec![0.0; bytes.len() / block.bytes * block.elements];
         tensor.format().decode(bytes, &mut numbers);
-        let at = numbers.iter().position(|x| !x.is_finite())?;
+        let at = crate::solver::first_not_finite(&numbers)?;
         Some((index * piece * block.elements + at, numbers[at]))
     })
 }

@@ -75,7 +75,8 @@ fn recipe(arguments: &Quantize, opened: &open::Opened) -> Result<Recipe, Failure
         arguments.imatrix.as_ref().map(|path| kvant::quant::Importance::read(path, &limits)).transpose()?;
     let calibration = (budget || method.need() > Need::Nothing && importance.is_none()).then(|| {
         let noisy = method.need() == Need::Hessian;
-        calibration::read(&arguments.calib, arguments.calib_tokens, noisy, opened, &arguments.model.path())
+        let most = arguments.calib_tokens.unwrap_or_else(|| calibration::tokens(&arguments.calib));
+        calibration::read(&arguments.calib, most, noisy, opened, &arguments.model.path())
     });
     let mut settings = Settings::default();
     for (flag, given) in

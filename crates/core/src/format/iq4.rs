@@ -95,17 +95,7 @@ impl pulp::NullaryFnOnce for Search<'_> {
         const TRIES: i8 = 7;
         let lowest = VALUES[0];
         let extreme = search::extremes(x);
-        let sums = |inverse: Lanes| {
-            let inverse = inverse + inverse;
-            let (mut sum_qx, mut sum_q2) = (Lanes::ZERO, Lanes::ZERO);
-            for j in 0..32 {
-                let q = levels(inverse * x[j]);
-                let weighted = weights[j] * q;
-                sum_qx = sum_qx + weighted * x[j];
-                sum_q2 = sum_q2 + weighted * q;
-            }
-            (sum_qx, sum_q2)
-        };
+        let sums = |inverse: Lanes| sums(x, weights, inverse);
         let (sum_qx, sum_q2) = sums(Lanes::all(1.0) / (-extreme / Lanes::all(lowest)));
         let mut scale = sum_q2.greater(Lanes::ZERO).select(sum_qx / sum_q2, Lanes::ZERO);
         let mut best = scale * sum_qx;
@@ -118,6 +108,21 @@ impl pulp::NullaryFnOnce for Search<'_> {
         }
         search::not_zero(extreme).select(scale, Lanes::ZERO)
     }
+}
+
+/// Weighted sums of products of levels and numbers, and of levels' squares. No closure: it has to be inlined at every
+/// place, so as to be compiled for the caller's instruction set.
+#[inline(always)]
+fn sums(x: &[Lanes; 32], weights: &[Lanes; 32], inverse: Lanes) -> (Lanes, Lanes) {
+    let inverse = inverse + inverse;
+    let (mut sum_qx, mut sum_q2) = (Lanes::ZERO, Lanes::ZERO);
+    for j in 0..32 {
+        let q = levels(inverse * x[j]);
+        let weighted = weights[j] * q;
+        sum_qx = sum_qx + weighted * x[j];
+        sum_q2 = sum_q2 + weighted * q;
+    }
+    (sum_qx, sum_q2)
 }
 
 /// A scale of one group for a solver.

@@ -183,8 +183,8 @@ pub(super) struct Run<'a, const B: usize> {
     pub importance: &'a [f32],
     /// Their bytes.
     pub blocks: &'a mut [[u8; B]],
-    /// The whole row.
-    pub row: &'a [f32],
+    /// Mean square of the whole row.
+    pub mean_square: f32,
 }
 
 /// Cuts whole rows of blocks of `E` elements in `B` bytes into runs.
@@ -198,8 +198,9 @@ pub(super) fn runs<'a, const B: usize, const E: usize>(
     assert!(rows.len().is_multiple_of(importance.len()), "rows are as long as their importance");
     assert!(dst.len() == rows.len() / E * B, "bytes and numbers are the same blocks");
     dst.chunks_exact_mut(blocks * B).zip(rows.chunks_exact(importance.len())).flat_map(move |(bytes, row)| {
+        let mean_square = super::search::sum_of_squares(row) / row.len() as f32;
         let blocks = bytes.as_chunks_mut().0.chunks_mut(WIDTH);
         let columns = row.chunks(WIDTH * E).zip(importance.chunks(WIDTH * E));
-        columns.zip(blocks).map(move |((x, importance), blocks)| Run { x, importance, blocks, row })
+        columns.zip(blocks).map(move |((x, importance), blocks)| Run { x, importance, blocks, mean_square })
     })
 }

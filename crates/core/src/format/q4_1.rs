@@ -41,9 +41,9 @@ impl Format for Q4_1 {
         let Some(importance) = importance else {
             return encode_by_range(rows, dst);
         };
-        for Run { x, importance, blocks, row } in runs::<20, 32>(rows, importance, dst) {
+        for Run { x, importance, blocks, mean_square } in runs::<20, 32>(rows, importance, dst) {
             let turned = gather::<32>(x);
-            let spread = Lanes::all(search::sum_of_squares(row) / row.len() as f32);
+            let spread = Lanes::all(mean_square);
             let weights = search::weights(&turned, &gather(importance), spread);
             let found = search::affine(15.0, &turned, &weights, search::WITH_IMPORTANCE);
             let codes = scatter(each(&turned, |x| found.code(x)));

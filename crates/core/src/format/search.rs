@@ -21,7 +21,15 @@ pub(super) fn nearest(x: f32) -> f32 {
 
 /// The element of largest magnitude, the first of several, with its sign; 0 where there is none but NaN.
 pub(super) fn extreme(x: &[f32]) -> f32 {
-    x.iter().fold(0.0, |best: f32, &v| if v.abs() > best.abs() { v } else { best })
+    // The magnitude first, eight side by side, then where it stands.
+    let mut most = [0.0f32; 8];
+    for chunk in x.chunks(8) {
+        for (most, v) in most.iter_mut().zip(chunk) {
+            *most = if v.abs() > *most { v.abs() } else { *most };
+        }
+    }
+    let largest = most.into_iter().fold(0.0, f32::max);
+    if largest == 0.0 { 0.0 } else { x.iter().copied().find(|v| v.abs() == largest).unwrap_or(0.0) }
 }
 
 /// [`extreme`] of each lane.
@@ -102,15 +110,7 @@ impl<const N: usize> NullaryFnOnce for SymmetricSearch<'_, N> {
         let Self { half, x, weights } = self;
 
         let extreme = extremes(x);
-        let sums = |inverse: Lanes| {
-            let (mut sum_lx, mut sum_l2) = (Lanes::ZERO, Lanes::ZERO);
-            for (&x, &w) in x.iter().zip(weights) {
-                let l = (inverse * x).nearest().clamp(-half, half - 1.0);
-                sum_lx = sum_lx + w * x * l;
-                sum_l2 = sum_l2 + w * l * l;
-            }
-            (sum_lx, sum_l2)
-        };
+        let sums = |inverse: Lanes| symmetric_sums(half, x, weights, inverse);
         let mut inverse = Lanes::all(-half) / extreme;
         let (sum_lx, sum_l2) = sums(inverse);
         let mut scale = sum_l2.equal(Lanes::ZERO).select(Lanes::ZERO, sum_lx / sum_l2);
@@ -127,6 +127,24 @@ impl<const N: usize> NullaryFnOnce for SymmetricSearch<'_, N> {
         let not_zero = not_zero(extreme);
         Symmetric { scale: not_zero.select(scale, Lanes::ZERO), inverse, not_zero, half }
     }
+}
+
+/// Weighted sums of products of codes and numbers, and of codes' squares, under one scale a lane. No closure: it has to
+/// be inlined at every place, so as to be compiled for the caller's instruction set.
+#[inline(always)]
+fn symmetric_sums<const N: usize>(
+    half: f32,
+    x: &[Lanes; N],
+    weights: &[Lanes; N],
+    inverse: Lanes,
+) -> (Lanes, Lanes) {
+    let (mut sum_lx, mut sum_l2) = (Lanes::ZERO, Lanes::ZERO);
+    for (&x, &w) in x.iter().zip(weights) {
+        let l = (inverse * x).nearest().clamp(-half, half - 1.0);
+        sum_lx = sum_lx + w * x * l;
+        sum_l2 = sum_l2 + w * l * l;
+    }
+    (sum_lx, sum_l2)
 }
 
 /// The starting scales of [`affine`]: `range / (first + step · i + levels)` for `i` in `0..=last`.
@@ -195,14 +213,8 @@ impl<const N: usize> NullaryFnOnce for AffineSearch<'_, N> {
             sum_x = sum_x + w * x;
         }
         lowest = lowest.greater(Lanes::ZERO).select(Lanes::ZERO, lowest);
-        let error = |scale: Lanes, least: Lanes, codes: &[Lanes; N]| {
-            let mut sum = Lanes::ZERO;
-            for ((&x, &w), &l) in x.iter().zip(weights).zip(codes) {
-                let difference = scale * l + least - x;
-                sum = sum + w * (difference * difference);
-            }
-            sum
-        };
+        let error =
+            |scale: Lanes, least: Lanes, codes: &[Lanes; N]| affine_error(x, weights, scale, least, codes);
         let inverse = Lanes::all(levels) / (highest - lowest);
         let mut codes = each(x, |x| (inverse * (x - lowest)).nearest().clamp(0.0, levels));
         let mut found =
@@ -240,6 +252,23 @@ impl<const N: usize> NullaryFnOnce for AffineSearch<'_, N> {
         found.inverse = flat.select(Lanes::ZERO, found.inverse);
         found
     }
+}
+
+/// Weighted squared error of `x ≈ scale · code + least` in each lane; no closure, for the same reason.
+#[inline(always)]
+fn affine_error<const N: usize>(
+    x: &[Lanes; N],
+    weights: &[Lanes; N],
+    scale: Lanes,
+    least: Lanes,
+    codes: &[Lanes; N],
+) -> Lanes {
+    let mut sum = Lanes::ZERO;
+    for ((&x, &w), &l) in x.iter().zip(weights).zip(codes) {
+        let difference = scale * l + least - x;
+        sum = sum + w * (difference * difference);
+    }
+    sum
 }
 
 /// One scale for numbers that are not negative, `x ≈ scale · l` with `l` in `0..=levels`, and the codes: the best of

@@ -23,7 +23,7 @@ const ROWS: usize = 96;
 const LADDER: [(f32, f32); 6] = [(3.0, 1.0), (1.0, 0.3), (0.3, 0.1), (0.1, 0.1), (0.03, 0.03), (0.01, 0.01)];
 
 /// Share of the best pair's gain that suffices.
-const NEARLY: f64 = 0.92;
+const NEARLY: f64 = 0.97;
 
 /// The settings to solve `layer` with.
 pub fn choose(layer: &Layer, statistics: &Statistics, selection: &Statistics, format: FormatRef) -> Settings {
