@@ -27,7 +27,7 @@ macro_rules! lane_by_lane {
             fn $method(self, other: Self) -> Self {
                 let mut out = self;
                 for (a, b) in out.0.iter_mut().zip(other.0) {
-                    *a = *a $operator b;
+                    *a $operator b;
                 }
                 out
             }
@@ -35,10 +35,10 @@ macro_rules! lane_by_lane {
     };
 }
 
-lane_by_lane!(Add, add, +);
-lane_by_lane!(Sub, sub, -);
-lane_by_lane!(Mul, mul, *);
-lane_by_lane!(Div, div, /);
+lane_by_lane!(Add, add, +=);
+lane_by_lane!(Sub, sub, -=);
+lane_by_lane!(Mul, mul, *=);
+lane_by_lane!(Div, div, /=);
 
 impl Neg for Lanes {
     type Output = Self;
