@@ -2,7 +2,7 @@
 
 use crate::failure::Failure;
 use crate::{noise, open};
-use kvant::model::{ChatTemplate, Message, Special};
+use kvant::model::{ChatTemplate, Message, Special, Tokenizer};
 use kvant::quant::Calibration;
 use std::path::{Path, PathBuf};
 
@@ -34,10 +34,8 @@ pub fn read(
     most_tokens: usize,
     noisy: bool,
     opened: &open::Opened,
-    path: &Path,
+    tokenizer: &Tokenizer,
 ) -> Result<Calibration, Failure> {
-    let meta = opened.weights.checkpoint().meta();
-    let tokenizer = open::tokenizer(meta, path)?;
     let encode = |text: &str, parse: bool| tokenizer.encode(text, Special { add: false, parse });
     let mut texts = Vec::new();
     for source in sources {
@@ -46,7 +44,7 @@ pub fn read(
                 texts.push(encode(text, false)?);
             }
             // A template that cannot be read is chat's to complain about; here plain text serves.
-            let template = ChatTemplate::of(&tokenizer).ok().flatten();
+            let template = ChatTemplate::of(tokenizer).ok().flatten();
             texts.push(encode(&conversations(template.as_ref()), template.is_some())?);
         } else {
             texts.push(encode(&open::text(source)?, false)?);
@@ -57,7 +55,7 @@ pub fn read(
     let names: Vec<String> = sources.iter().map(|s| s.display().to_string()).collect();
     let calibration = Calibration::new(&texts, length, most_tokens.div_ceil(length), bos, names.join(","))?;
     let places = if noisy { calibration.noisy() } else { 0 };
-    Ok(calibration.with_noise(&noise::noise(&tokenizer, places, length)?))
+    Ok(calibration.with_noise(&noise::noise(tokenizer, places, length)?))
 }
 
 /// The conversations as the model's template writes them, or as plain text where it has none.

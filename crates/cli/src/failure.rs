@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fmt;
 
 /// An end without a result.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Failure {
     /// The input or the machine is at fault: status 1.
     Fault(String),

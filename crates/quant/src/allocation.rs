@@ -18,6 +18,7 @@ mod spend;
 mod walk;
 
 use crate::pipeline::{Progress, planned_bytes};
+use crate::stream::place;
 use crate::{Assignment, Calibration, Error, FILE_TYPES, Recipe, gather_importance, plan_tensors};
 use curve::Curve;
 use kvant_core::FormatRef;
@@ -169,12 +170,6 @@ fn named(
         }
     }
     Ok(all)
-}
-
-/// The block and the kind of a map: `blk.3.attn_q.weight` is block 3's `attn_q.weight`.
-fn place(name: &str) -> Option<(usize, &str)> {
-    let (block, kind) = name.strip_prefix("blk.")?.split_once('.')?;
-    Some((block.parse().ok()?, kind))
 }
 
 /// Measures what errors cost: every block, every kind of map, and what stands outside the blocks, each on its own.

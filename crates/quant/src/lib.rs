@@ -19,6 +19,7 @@ mod card;
 mod cost;
 mod error;
 mod file_type;
+mod head;
 pub mod importance;
 mod lattice;
 mod memory;

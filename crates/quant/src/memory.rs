@@ -13,8 +13,6 @@ use kvant_model::{BlockSpec, Stage, Weights};
 const BASE: usize = 64 << 20;
 /// Pieces that one thread has in work: decoded numbers, codes, a few rows' gradients.
 const THREAD: usize = 8 << 20;
-/// Rows whose targets are solved for in double precision at once.
-const CORRECTED_ROWS: usize = 1024;
 
 /// Private bytes that quantizing takes at most, with so many threads.
 pub fn memory_bytes(weights: &Weights, recipe: &Recipe, assignments: &[Assignment], threads: usize) -> u64 {
@@ -64,7 +62,7 @@ fn walk(weights: &Weights, recipe: &Recipe, assignments: &[Assignment]) -> usize
         // Either factor is made in double precision; the order of rounding keeps a single one beside it.
         let factor = 12 * square;
         let slab = 4 * columns * rows.min(crate::solver::SLAB);
-        let solved = 4 * 3 * columns * rows.min(CORRECTED_ROWS);
+        let solved = 4 * 3 * columns * rows.min(crate::solver::CORRECTED_ROWS);
         let chosen = if method.chooses() { sums + factor } else { 0 };
         let both = if rows > crate::solver::SLAB { 8 * square } else { 0 };
         sums + chosen.max(factor + both + slab + solved)

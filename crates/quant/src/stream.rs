@@ -29,7 +29,7 @@ use crate::work::{Unit, Work};
 use crate::{Assignment, Calibration, Error, Layer, Recipe, Settings, Solved};
 use kvant_core::Tensor;
 use kvant_kernels::{Backend, Matrix};
-use kvant_model::{Block, BlockSpec, Positions, STAGES, Slot, Stage, Weights};
+use kvant_model::{Block, BlockSpec, Positions, STAGES, Slot, Spec, Stage, Weights};
 use pair::Pair;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -81,9 +81,12 @@ impl Stream<'_> {
             Some((_, solved)) => solved.tensor,
             None => self.weights.tensor(&spec.embedding.weight())?,
         };
-        let (mut next, mut choices, mut residuals) = self.resume(&table, &mut solutions)?;
-        drop(table);
+        let (mut next, mut choices, mut residuals) = self.resume(&mut solutions)?;
         let carried = self.all_carried()?;
+        if next == 0 && !carried {
+            self.begin(&table, &mut residuals[0])?;
+        }
+        drop(table);
         while next < spec.blocks.len() {
             let unit =
                 if carried { self.carried_block(next)? } else { self.block(next, &choices, &mut residuals)? };
@@ -134,11 +137,7 @@ impl Stream<'_> {
 
     /// The first block without a saved solution, what was chosen in the one before it, and the residual streams
     /// between them (at its parity).
-    fn resume(
-        &self,
-        table: &Tensor,
-        solutions: &mut Solutions,
-    ) -> Result<(usize, Choices, [Pair; 2]), Error> {
+    fn resume(&self, solutions: &mut Solutions) -> Result<(usize, Choices, [Pair; 2]), Error> {
         let numbers = self.residual_numbers();
         let mut residuals =
             [Pair::open(self.work, "residual-0", numbers)?, Pair::open(self.work, "residual-1", numbers)?];
@@ -151,34 +150,39 @@ impl Stream<'_> {
             expected = unit.residuals;
             next += 1;
         }
-        let needed = next < self.weights.spec().blocks.len() || self.weights.spec().head.is_some();
         // Blocks that were carried over have no streams; then none are needed.
-        if next > 0 && needed && expected.is_some() && expected != Some(residuals[next % 2].digests()?) {
+        if let Some(expected) = expected
+            && expected != residuals[next % 2].digests()?
+        {
             return Err(Error::WorkDamaged {
                 path: self.work.path(&format!("residual-{}-float.f32", next % 2)),
             });
         }
-        if next == 0 {
-            let spec = self.weights.spec();
-            let float = self::table(self.weights, self.backend)?;
-            let quantized = load(self.weights, self.backend, table, spec.embedding.weight())?;
-            for (i, tokens) in self.calibration.contexts().iter().enumerate() {
-                let rows = |table: &dyn Matrix| embed(table, tokens);
-                residuals[0].write(i, &rows(&*float), &rows(&*quantized))?;
-            }
-        }
         Ok((next, choices, residuals))
+    }
+
+    /// Both residual streams before the first block: every context's embedding, by the quantized `table` too.
+    fn begin(&self, table: &Tensor, residuals: &mut Pair) -> Result<(), Error> {
+        let float = self::table(self.weights, self.backend)?;
+        let quantized = load(self.weights, self.backend, table, self.weights.spec().embedding.weight())?;
+        for (i, tokens) in self.calibration.contexts().iter().enumerate() {
+            residuals.write(i, &embed(&*float, tokens), &embed(&*quantized, tokens))?;
+        }
+        Ok(())
     }
 
     /// Whether every map of every block is carried over as it is, so that nobody has to look at activations.
     fn all_carried(&self) -> Result<bool, Error> {
-        let blocks = &self.weights.spec().blocks;
+        let Spec { blocks, head, .. } = self.weights.spec();
+        if blocks.is_empty() || head.is_some() {
+            return Ok(false);
+        }
         for slot in blocks.iter().flat_map(BlockSpec::stages).flat_map(|stage| stage.slots) {
             if self.changing(&[slot]).next().is_some() && self.carry(&slot.weight())?.is_none() {
                 return Ok(false);
             }
         }
-        Ok(!blocks.is_empty() && self.weights.spec().head.is_none())
+        Ok(true)
     }
 
     /// A block whose maps are all carried over.
@@ -389,7 +393,13 @@ fn token_weights(residual: &[f32], hidden: usize) -> Vec<f32> {
 
 /// A map's name without its block.
 fn kind(name: &str) -> &str {
-    name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')).map_or(name, |(_, kind)| kind)
+    place(name).map_or(name, |(_, kind)| kind)
+}
+
+/// The block and the kind of a map: `blk.3.attn_q.weight` is block 3's `attn_q.weight`. `None` outside the blocks.
+pub fn place(name: &str) -> Option<(usize, &str)> {
+    let (block, kind) = name.strip_prefix("blk.")?.split_once('.')?;
+    Some((block.parse().ok()?, kind))
 }
 
 fn chosen(unit: &Unit) -> Choices {

@@ -32,7 +32,8 @@ pub fn run(common: &Common, arguments: &Imatrix) -> Result<ExitCode, Failure> {
     let opened = open::model(&path)?;
     let length = calibration::CONTEXT.min(opened.weights.spec().context);
     let most = arguments.chunks.map_or(usize::MAX, |n| n.saturating_mul(length));
-    let calibration = calibration::read(&arguments.text, most, false, &opened, &path)?;
+    let tokenizer = open::tokenizer(opened.weights.checkpoint().meta(), &path)?;
+    let calibration = calibration::read(&arguments.text, most, false, &opened, &tokenizer)?;
     let bar = Bar::new(common, "imatrix");
     let importance = gather_importance(&opened.weights, &calibration, &open::backend(common)?, &bar)?;
     importance.write(&arguments.output, arguments.force)?;

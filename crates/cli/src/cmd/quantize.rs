@@ -6,12 +6,14 @@ use crate::output::Bar;
 use crate::{calibration, open, output};
 use kvant::core::format;
 use kvant::eval::peak_resident_bytes;
+use kvant::model::Tokenizer;
 use kvant::quant::{
     Allocation, Cost, Expected, FILE_TYPES, FileType, HostCard, METHODS, Need, Override, Recipe, Settings,
     Solver, Step, TensorReport, allocate, memory_bytes, method, overhead_bytes, plan_tensors, planned_bytes,
     work_bytes,
 };
 use serde::Serialize;
+use std::cell::LazyCell;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -63,7 +65,10 @@ fn recipe(arguments: &Quantize, opened: &open::Opened) -> Result<Recipe, Failure
     });
     let file_type = file_type(&arguments.format)?;
     let budget = arguments.bytes.is_some() || arguments.bpw.is_some();
-    let (method, notes) = chosen_method(arguments, opened, budget || file_type.format().grid().is_some())?;
+    let tokenizer =
+        LazyCell::new(|| open::tokenizer(opened.weights.checkpoint().meta(), &arguments.model.path()));
+    let (method, notes) =
+        chosen_method(arguments, &tokenizer, budget || file_type.format().grid().is_some())?;
     if arguments.imatrix.is_some() && method.need() != Need::Importance {
         return Err(Failure::Usage(format!(
             "--imatrix: the method {} does not read it; --method imatrix does",
@@ -76,7 +81,10 @@ fn recipe(arguments: &Quantize, opened: &open::Opened) -> Result<Recipe, Failure
     let calibration = (budget || method.need() > Need::Nothing && importance.is_none()).then(|| {
         let noisy = method.need() == Need::Hessian;
         let most = arguments.calib_tokens.unwrap_or_else(|| calibration::tokens(&arguments.calib));
-        calibration::read(&arguments.calib, most, noisy, opened, &arguments.model.path())
+        match &*tokenizer {
+            Ok(tokenizer) => calibration::read(&arguments.calib, most, noisy, opened, tokenizer),
+            Err(failure) => Err(failure.clone()),
+        }
     });
     let mut settings = Settings::default();
     for (flag, given) in
@@ -115,7 +123,7 @@ fn recipe(arguments: &Quantize, opened: &open::Opened) -> Result<Recipe, Failure
 /// The method asked for, or the best that the model and the given files allow, with a note where that is not `auto`.
 fn chosen_method(
     arguments: &Quantize,
-    opened: &open::Opened,
+    tokenizer: &LazyCell<Result<Tokenizer, Failure>, impl FnOnce() -> Result<Tokenizer, Failure>>,
     coded: bool,
 ) -> Result<(&'static dyn Solver, Vec<String>), Failure> {
     let known: Vec<&str> = METHODS.iter().map(|m| m.name()).collect();
@@ -128,7 +136,7 @@ fn chosen_method(
         Some(name) => (name.as_str(), None),
         None if arguments.imatrix.is_some() => ("imatrix", None),
         None if !coded => ("rtn", None),
-        None if open::tokenizer(opened.weights.checkpoint().meta(), &arguments.model.path()).is_err() => (
+        None if tokenizer.is_err() => (
             "rtn",
             Some(
                 "the model has no tokenizer that can be used, so nothing was calibrated: method rtn instead of auto",
@@ -255,11 +263,10 @@ fn budget(arguments: &Quantize, opened: &open::Opened, recipe: &Recipe) -> Resul
         (Some(bytes), _) => {
             let overhead = overhead_bytes(&opened.weights, recipe)?;
             let error = || {
-                let text = "--bytes {}: tokenizer and other metadata alone take {}";
-                Failure::Fault(text.replacen("{}", &output::size(bytes), 1).replacen(
-                    "{}",
-                    &output::size(overhead),
-                    1,
+                Failure::Fault(format!(
+                    "--bytes {}: tokenizer and other metadata alone take {}",
+                    output::size(bytes),
+                    output::size(overhead)
                 ))
             };
             Ok(Some(bytes.checked_sub(overhead).ok_or_else(error)?))

@@ -95,12 +95,11 @@ impl pulp::NullaryFnOnce for Search<'_> {
         const TRIES: i8 = 7;
         let lowest = VALUES[0];
         let extreme = search::extremes(x);
-        let sums = |inverse: Lanes| sums(x, weights, inverse);
-        let (sum_qx, sum_q2) = sums(Lanes::all(1.0) / (-extreme / Lanes::all(lowest)));
+        let (sum_qx, sum_q2) = sums(x, weights, Lanes::all(1.0) / (-extreme / Lanes::all(lowest)));
         let mut scale = sum_q2.greater(Lanes::ZERO).select(sum_qx / sum_q2, Lanes::ZERO);
         let mut best = scale * sum_qx;
         for step in -TRIES..=TRIES {
-            let (sum_qx, sum_q2) = sums(Lanes::all(f32::from(step) + lowest) / extreme);
+            let (sum_qx, sum_q2) = sums(x, weights, Lanes::all(f32::from(step) + lowest) / extreme);
             let better = sum_q2.greater(Lanes::ZERO).and((sum_qx * sum_qx).greater(best * sum_q2));
             let refit = sum_qx / sum_q2;
             scale = better.select(refit, scale);

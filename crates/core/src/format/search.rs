@@ -110,14 +110,13 @@ impl<const N: usize> NullaryFnOnce for SymmetricSearch<'_, N> {
         let Self { half, x, weights } = self;
 
         let extreme = extremes(x);
-        let sums = |inverse: Lanes| symmetric_sums(half, x, weights, inverse);
         let mut inverse = Lanes::all(-half) / extreme;
-        let (sum_lx, sum_l2) = sums(inverse);
+        let (sum_lx, sum_l2) = symmetric_sums(half, x, weights, inverse);
         let mut scale = sum_l2.equal(Lanes::ZERO).select(Lanes::ZERO, sum_lx / sum_l2);
         let mut best = scale * sum_lx;
         for step in (-9i8..=9).filter(|&step| step != 0) {
             let start = Lanes::all(-(half + 0.1 * f32::from(step))) / extreme;
-            let (sum_lx, sum_l2) = sums(start);
+            let (sum_lx, sum_l2) = symmetric_sums(half, x, weights, start);
             let better = sum_l2.greater(Lanes::ZERO).and((sum_lx * sum_lx).greater(best * sum_l2));
             let refit = sum_lx / sum_l2;
             inverse = better.select(start, inverse);
@@ -213,13 +212,11 @@ impl<const N: usize> NullaryFnOnce for AffineSearch<'_, N> {
             sum_x = sum_x + w * x;
         }
         lowest = lowest.greater(Lanes::ZERO).select(Lanes::ZERO, lowest);
-        let error =
-            |scale: Lanes, least: Lanes, codes: &[Lanes; N]| affine_error(x, weights, scale, least, codes);
         let inverse = Lanes::all(levels) / (highest - lowest);
         let mut codes = each(x, |x| (inverse * (x - lowest)).nearest().clamp(0.0, levels));
         let mut found =
             Affine { scale: Lanes::all(1.0) / inverse, least: lowest, inverse, base: lowest, levels };
-        let mut best = error(found.scale, found.least, &codes);
+        let mut best = affine_error(x, weights, found.scale, found.least, &codes);
         for step in 0..=ladder.last {
             // As upstream, every start is measured from the least value found so far.
             let base = found.least;
@@ -238,7 +235,7 @@ impl<const N: usize> NullaryFnOnce for AffineSearch<'_, N> {
             let scale = (sum_w * sum_xl - sum_x * sum_l) / determinant;
             let above = least.greater(Lanes::ZERO);
             let (least, scale) = (above.select(Lanes::ZERO, least), above.select(sum_xl / sum_l2, scale));
-            let this = error(scale, least, &codes);
+            let this = affine_error(x, weights, scale, least, &codes);
             let better = determinant.greater(Lanes::ZERO).and(this.less(best));
             best = better.select(this, best);
             found.scale = better.select(scale, found.scale);

@@ -5,18 +5,19 @@
 
 use super::Formats;
 use crate::activations::Activations;
+use crate::head::{Head, LOGIT_ROWS, logits};
 use crate::pipeline::Progress;
 use crate::stream::{embed, load};
 use crate::{Calibration, Error, Importance, ImportanceWeighted, Layer, Solver};
 use kvant_core::{FormatRef, Tensor};
-use kvant_kernels::{Backend, Matrix, ops};
+use kvant_kernels::{Backend, Matrix};
 use kvant_model::{Block, Positions, STAGES, Weights};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-/// Rows of logits in memory at once.
-const ROWS: usize = 32;
+/// A matrix as the float network has it (`None`) and in each format that a variant asks for.
+type Matrices = BTreeMap<Option<&'static str>, Box<dyn Matrix>>;
 
 /// What the walk needs.
 pub struct Walk<'a> {
@@ -44,16 +45,19 @@ impl Walk<'_> {
         let place = |stream: usize, context: usize| stream * count + context;
         let embedding = spec.embedding.weight();
         let mut parted: Vec<bool> = variants.iter().map(|v| v.contains_key(&embedding)).collect();
+        let tables = self.matrices(&embedding, variants)?;
         for stream in 0..=variants.len() {
             if stream > 0 && !parted[stream - 1] {
                 continue;
             }
             let format = stream.checked_sub(1).and_then(|i| variants[i].get(&embedding));
-            let table = self.matrix(&embedding, format.copied())?;
+            let table = &*tables[&format.map(|f| f.name())];
             for (context, tokens) in contexts.contexts().iter().enumerate() {
-                streams.write(place(stream, context), &embed(&*table, tokens))?;
+                streams.write(place(stream, context), &embed(table, tokens))?;
             }
         }
+        // Where embedding and head are one, so are their matrices.
+        let shared = spec.head.is_none().then_some(tables);
         let positions = Positions::new(spec, 0, length);
         let numbers = length * spec.hidden;
         for index in 0..spec.blocks.len() {
@@ -100,7 +104,8 @@ impl Walk<'_> {
                 }
             }
         }
-        self.compare(contexts, variants, &parted, stride, &mut streams)
+        let heads = shared.map_or_else(|| self.matrices(&spec.head().weight(), variants), Ok)?;
+        self.compare(contexts, variants, &heads, &parted, stride, &mut streams)
     }
 
     /// Norm, head and divergence of all variants' last streams.
@@ -108,54 +113,50 @@ impl Walk<'_> {
         &self,
         contexts: &Calibration,
         variants: &[&Formats],
+        heads: &Matrices,
         parted: &[bool],
         stride: usize,
         streams: &mut Activations,
     ) -> Result<Vec<f64>, Error> {
         let spec = self.weights.spec();
         let (count, length, hidden) = (contexts.contexts().len(), contexts.length(), spec.hidden);
-        let norm = self.weights.vector(&spec.output_norm.name)?;
+        let head = Head::new(self.weights, self.backend)?;
         let name = spec.head().weight();
-        let mut heads: BTreeMap<Option<&str>, Box<dyn Matrix>> = BTreeMap::new();
-        for format in std::iter::once(None).chain(variants.iter().map(|v| v.get(&name).copied())) {
-            let key = format.map(|f| f.name());
-            if let Entry::Vacant(place) = heads.entry(key) {
-                place.insert(self.matrix(&name, format)?);
-            }
-        }
         let scored: Vec<usize> = (length / 2..length - 1).step_by(stride).collect();
         let mut sums = vec![0.0f64; variants.len()];
         for context in 0..count {
             let mut states = |stream: usize| -> Result<Vec<f32>, Error> {
-                let residual = streams.read(stream * count + context, length * hidden)?;
-                let rows: Vec<f32> =
-                    scored.iter().flat_map(|&p| residual[p * hidden..][..hidden].iter().copied()).collect();
-                let mut out = vec![0.0; rows.len()];
-                ops::rms_norm(self.backend, &rows, &norm, spec.norm_epsilon, &mut out);
-                Ok(out)
-            };
-            let logits = |head: &dyn Matrix, x: &[f32]| {
-                let mut out = vec![0.0; x.len() / hidden * head.rows()];
-                head.multiply(x, &mut out);
-                out
+                Ok(head.states_at(&streams.read(stream * count + context, length * hidden)?, &scored))
             };
             let float = states(0)?;
-            for (start, rows) in float.chunks(ROWS * hidden).enumerate() {
+            let own: Vec<Option<Vec<f32>>> = (0..variants.len())
+                .map(|i| parted[i].then(|| states(i + 1)).transpose())
+                .collect::<Result<_, _>>()?;
+            for (chunk, rows) in float.chunks(LOGIT_ROWS * hidden).enumerate() {
                 let expected = logits(&*heads[&None], rows);
                 for (i, variant) in variants.iter().enumerate() {
                     if self.progress.stop() {
                         return Err(Error::Interrupted);
                     }
-                    let own =
-                        if parted[i] { &states(i + 1)?[start * ROWS * hidden..][..rows.len()] } else { rows };
+                    let start = chunk * LOGIT_ROWS * hidden;
+                    let own = own[i].as_ref().map_or(rows, |own| &own[start..][..rows.len()]);
                     let found = logits(&*heads[&variant.get(&name).map(|f| f.name())], own);
-                    let pairs =
-                        expected.chunks_exact(spec.vocabulary).zip(found.chunks_exact(spec.vocabulary));
-                    sums[i] += pairs.map(|(p, q)| kvant_eval::kl_divergence(p, q)).sum::<f64>();
+                    sums[i] += head.divergence(&expected, &found);
                 }
             }
         }
         Ok(sums.into_iter().map(|sum| sum / (count * scored.len()) as f64).collect())
+    }
+
+    /// One matrix in every format that it has in some variant, and as the float network has it.
+    fn matrices(&self, name: &str, variants: &[&Formats]) -> Result<Matrices, Error> {
+        let mut matrices = Matrices::new();
+        for format in std::iter::once(None).chain(variants.iter().map(|v| v.get(name).copied())) {
+            if let Entry::Vacant(place) = matrices.entry(format.map(|f| f.name())) {
+                place.insert(self.matrix(name, format)?);
+            }
+        }
+        Ok(matrices)
     }
 
     fn encode(&self, name: &str, format: FormatRef) -> Result<Tensor, Error> {

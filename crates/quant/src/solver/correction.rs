@@ -16,7 +16,7 @@ use crate::Statistics;
 use kvant_kernels::{Backend, dense};
 
 /// Rows that are corrected at once: bounds the double-precision copies.
-const ROWS: usize = 1024;
+pub const ROWS: usize = 1024;
 
 /// A factored system, ready for any rows.
 pub struct Correction<'a> {

@@ -13,6 +13,7 @@ mod importance;
 mod order;
 mod round_to_nearest;
 
+pub use correction::ROWS as CORRECTED_ROWS;
 pub use hessian::{Hessian, SLAB};
 pub use importance::ImportanceWeighted;
 pub use round_to_nearest::RoundToNearest;

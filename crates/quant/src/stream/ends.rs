@@ -3,10 +3,10 @@
 use super::pair::Pair;
 use super::{Choices, Stream, Sums, embed, load, table};
 use crate::Error;
+use crate::head::{Head, LOGIT_ROWS, logits};
 use crate::statistics::{Inputs, Statistics};
 use crate::work::Unit;
 use kvant_core::Tensor;
-use kvant_kernels::Matrix;
 use kvant_model::{Block, Positions, STAGES, Slot};
 
 /// Contexts of the float network that the tied head's inputs are gathered on, before the walk begins.
@@ -14,8 +14,6 @@ pub const HEAD_CONTEXTS: usize = 16;
 
 /// Contexts that the result is measured on.
 const EXPECTED_CONTEXTS: usize = 8;
-/// Rows of logits in memory at once.
-const LOGIT_ROWS: usize = 32;
 
 /// What the network lost on text of the kind that it was calibrated on.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, schemars::JsonSchema)]
@@ -39,7 +37,7 @@ impl Stream<'_> {
             .is_some_and(|a| a.format != a.entry.format && a.format.grid().is_some());
         let mut sums = None;
         if tied && coded {
-            let norm = self.weights.vector(&spec.output_norm.name)?;
+            let head = Head::new(self.weights, self.backend)?;
             let table = table(self.weights, self.backend)?;
             let positions = Positions::new(spec, 0, self.calibration.length());
             let chosen: Vec<&Vec<u32>> = self.calibration.contexts().iter().take(HEAD_CONTEXTS).collect();
@@ -56,7 +54,7 @@ impl Stream<'_> {
             }
             let mut all = Statistics::new(spec.hidden, false, None);
             for residual in &streams {
-                let x = self.normed(residual, &norm);
+                let x = head.states(residual);
                 all.add(self.backend, &Inputs { quantized: &x, float: &x, residuals: None, weights: None });
             }
             all.finish();
@@ -66,26 +64,14 @@ impl Stream<'_> {
         Ok(Unit { tensors, residuals: None })
     }
 
-    fn normed(&self, residual: &[f32], weight: &[f32]) -> Vec<f32> {
-        let mut x = vec![0.0; residual.len()];
-        kvant_kernels::ops::rms_norm(
-            self.backend,
-            residual,
-            weight,
-            self.weights.spec().norm_epsilon,
-            &mut x,
-        );
-        x
-    }
-
     /// The head, where it has weights of its own.
     pub(super) fn head(&self, slot: &Slot, residuals: &mut Pair) -> Result<Unit, Error> {
-        let norm = self.weights.vector(&self.weights.spec().output_norm.name)?;
+        let head = Head::new(self.weights, self.backend)?;
         let mut sums = self.sums(slot.columns, false, true);
         for context in 0..self.calibration.contexts().len() {
             self.say("head", self.weights.spec().blocks.len(), 0, context)?;
             let (rf, rq) = residuals.read(context, self.residual_numbers())?;
-            let (xf, xq) = (self.normed(&rf, &norm), self.normed(&rq, &norm));
+            let (xf, xq) = (head.states(&rf), head.states(&rq));
             self.add(
                 &mut sums,
                 context,
@@ -99,13 +85,12 @@ impl Stream<'_> {
 
     /// KL divergence of the network as solved, on selection text (which the final solutions have seen): over every
     /// second position of the contexts' second halves.
-    pub(super) fn expected(&self, residuals: &mut Pair, head: &Tensor) -> Result<Expected, Error> {
+    pub(super) fn expected(&self, residuals: &mut Pair, solved: &Tensor) -> Result<Expected, Error> {
         let spec = self.weights.spec();
-        let (hidden, length) = (spec.hidden, self.calibration.length());
-        let norm = self.weights.vector(&spec.output_norm.name)?;
+        let (head, length) = (Head::new(self.weights, self.backend)?, self.calibration.length());
         let name = spec.head().weight();
         let float = load(self.weights, self.backend, &self.weights.tensor(&name)?, name.clone())?;
-        let quantized = load(self.weights, self.backend, head, name)?;
+        let quantized = load(self.weights, self.backend, solved, name)?;
         let all = 0..self.calibration.contexts().len();
         let mut contexts: Vec<usize> =
             all.clone().filter(|&i| self.calibration.selects(i) && !self.calibration.is_noise(i)).collect();
@@ -119,25 +104,10 @@ impl Stream<'_> {
             self.say("what it came to", spec.blocks.len(), 0, 0)?;
             let (rf, rq) = residuals.read(context, self.residual_numbers())?;
             for positions in positions.chunks(LOGIT_ROWS) {
-                let states = |residual: &[f32]| {
-                    let rows =
-                        positions.iter().flat_map(|&p| residual[p * hidden..][..hidden].iter().copied());
-                    self.normed(&rows.collect::<Vec<f32>>(), &norm)
-                };
-                let logits = |head: &dyn Matrix, x: &[f32]| {
-                    let mut out = vec![0.0; positions.len() * head.rows()];
-                    head.multiply(x, &mut out);
-                    out
-                };
-                let (xf, xq) = (states(&rf), states(&rq));
+                let (xf, xq) = (head.states_at(&rf, positions), head.states_at(&rq, positions));
                 let reference = logits(&*float, &xf);
-                let divergence = |found: Vec<f32>| -> f64 {
-                    let pairs =
-                        reference.chunks_exact(spec.vocabulary).zip(found.chunks_exact(spec.vocabulary));
-                    pairs.map(|(p, q)| kvant_eval::kl_divergence(p, q)).sum()
-                };
-                expected.kld += divergence(logits(&*quantized, &xq));
-                expected.head_kld += divergence(logits(&*quantized, &xf));
+                expected.kld += head.divergence(&reference, &logits(&*quantized, &xq));
+                expected.head_kld += head.divergence(&reference, &logits(&*quantized, &xf));
             }
         }
         let count = (contexts.len() * positions.len()).max(1) as f64;
