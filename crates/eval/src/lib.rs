@@ -10,6 +10,6 @@ mod perplexity;
 mod speed;
 
 pub use error::Error;
-pub use memory::peak_resident_bytes;
+pub use memory::{machine_memory_bytes, peak_resident_bytes};
 pub use perplexity::{Contexts, Divergence, Quality, Scores, evaluate, kl_divergence};
 pub use speed::{Speed, speed};

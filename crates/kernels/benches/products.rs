@@ -1,4 +1,4 @@
-//! Products of stored weights with many and with one row of activations, beside this machine's own limits:
+//! Products of stored weights with few and with many rows of activations, beside this machine's own limits:
 //! `cargo bench -p kvant-kernels`. Probes and products take turns, so that a ratio compares the same minute.
 
 #![allow(unsafe_code)]
@@ -69,18 +69,22 @@ fn main() {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     for threads in [1, threads] {
         let backend = Backend::new(isa, threads);
-        println!("{threads} threads, {}: share of the f32 multiply-add peak at 512 rows", isa.name());
-        println!("{:>8} {:>6} {:>7} {:>12} {:>7}", "format", "rows", "columns", "GFMA/s", "share");
+        println!("{threads} threads, {}: share of the f32 multiply-add peak", isa.name());
+        println!(
+            "{:>8} {:>6} {:>7} {:>11} {:>12} {:>7}",
+            "format", "rows", "columns", "activations", "GFMA/s", "share"
+        );
         for name in ["f32", "f16", "q8_0", "q4_0", "q4_k"] {
             for (rows, columns) in [(768, 768), (1536, 768), (2048, 2048), (8192, 2048)] {
-                product(&backend, name, rows, columns);
+                for activations in [16, 32, 512] {
+                    product(&backend, name, rows, columns, activations);
+                }
             }
         }
     }
 }
 
-fn product(backend: &Backend, name: &str, rows: usize, columns: usize) {
-    const ACTIVATIONS: usize = 512;
+fn product(backend: &Backend, name: &str, rows: usize, columns: usize, activations: usize) {
     let format = format::by_name(name).expect("a format of the registry");
     let shape = Shape::new(&[rows, columns]).expect("a shape");
     let values: Vec<f32> = (0..rows * columns).map(|i| ((i * 7919 % 1009) as f32 - 504.0) / 5040.0).collect();
@@ -88,8 +92,8 @@ fn product(backend: &Backend, name: &str, rows: usize, columns: usize) {
     format.encode(&values, None, &mut bytes);
     let tensor = Tensor::new(shape, format, Bytes::from(bytes)).expect("a tensor");
     let matrix = backend.load(&tensor).expect("a matrix");
-    let x = vec![0.01; ACTIVATIONS * columns];
-    let mut y = vec![0.0; ACTIVATIONS * rows];
+    let x = vec![0.01; activations * columns];
+    let mut y = vec![0.0; activations * rows];
     let (mut peaks, mut seconds) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         peaks.push(peak(backend));
@@ -97,7 +101,11 @@ fn product(backend: &Backend, name: &str, rows: usize, columns: usize) {
         matrix.multiply(&x, &mut y);
         seconds.push(begin.elapsed().as_secs_f64());
     }
-    let rate = (ACTIVATIONS * rows * columns) as f64 / median(seconds);
+    let rate = (activations * rows * columns) as f64 / median(seconds);
     let share = rate / median(peaks);
-    println!("{name:>8} {rows:>6} {columns:>7} {:>12.1} {:>6.1} %", rate / 1e9, share * 100.0);
+    println!(
+        "{name:>8} {rows:>6} {columns:>7} {activations:>11} {:>12.1} {:>6.1} %",
+        rate / 1e9,
+        share * 100.0
+    );
 }

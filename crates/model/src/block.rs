@@ -70,7 +70,6 @@ fn prepare(
 
 /// Where the tokens of a piece stand: the angles of their rotary embedding.
 pub struct Positions {
-    past: usize,
     rotated: usize,
     cosines: Vec<f32>,
     sines: Vec<f32>,
@@ -80,21 +79,19 @@ impl Positions {
     /// Positions `past..past + count`.
     pub fn new(spec: &Spec, past: usize, count: usize) -> Self {
         let (frequencies, factor) = spec.rope.frequencies();
-        Self::turned(spec.rope.rotated, &frequencies, factor, past, count)
+        Self::turned(spec.rope.rotated, &frequencies, factor, past..past + count)
     }
 
-    /// The same with frequencies at hand, for whoever asks for every token.
+    /// The same for any positions, with frequencies at hand, for whoever asks for every token.
     pub(crate) fn turned(
         rotated: usize,
         frequencies: &[f32],
         factor: f32,
-        past: usize,
-        count: usize,
+        positions: impl Iterator<Item = usize>,
     ) -> Self {
-        let angles =
-            (past..past + count).flat_map(|position| frequencies.iter().map(move |f| position as f32 * f));
+        let angles = positions.flat_map(|position| frequencies.iter().map(move |f| position as f32 * f));
         let (cosines, sines) = angles.map(|a| (a.cos() * factor, a.sin() * factor)).unzip();
-        Self { past, rotated, cosines, sines }
+        Self { rotated, cosines, sines }
     }
 }
 
@@ -182,14 +179,15 @@ impl Block {
     }
 
     /// Runs stage `stage` of [`STAGES`] on its input and returns the next one's, empty after the last. Stages that
-    /// write to the residual stream add to `residual`; the first appends keys and values to `layer`.
+    /// write to the residual stream add to `residual`; the first appends keys and values to `layers`, one a
+    /// sequence: every sequence has as many rows of the input, one after the other.
     pub(crate) fn advance(
         &self,
         stage: usize,
         input: &[f32],
         residual: &mut [f32],
         positions: &Positions,
-        layer: &mut Layer,
+        layers: &mut [&mut Layer],
     ) -> Vec<f32> {
         let backend = &self.backend;
         match stage {
@@ -205,11 +203,16 @@ impl Block {
                 let value = self.value.apply(backend, input);
                 ops::rope_interleaved(backend, &mut query, self.heads, &rotation);
                 ops::rope_interleaved(backend, &mut key, self.shape.kv_heads, &rotation);
-                layer.keys.extend_from_slice(&key);
-                layer.values.extend_from_slice(&value);
                 let mut attended = vec![0.0; query.len()];
-                let (keys, values) = (&layer.keys, &layer.values);
-                attention(backend, &self.shape, &query, keys, values, positions.past, &mut attended);
+                let (wide, narrow) = (query.len() / layers.len(), key.len() / layers.len());
+                let width = self.shape.kv_heads * self.shape.head_size;
+                for (i, layer) in layers.iter_mut().enumerate() {
+                    let past = layer.keys.len() / width;
+                    layer.keys.extend_from_slice(&key[i * narrow..][..narrow]);
+                    layer.values.extend_from_slice(&value[i * narrow..][..narrow]);
+                    let (query, out) = (&query[i * wide..][..wide], &mut attended[i * wide..][..wide]);
+                    attention(backend, &self.shape, query, &layer.keys, &layer.values, past, out);
+                }
                 attended
             }
             1 => {
@@ -237,7 +240,7 @@ impl Block {
         residual: &mut [f32],
         positions: &Positions,
     ) -> Vec<f32> {
-        self.advance(stage, input, residual, positions, &mut Layer::default())
+        self.advance(stage, input, residual, positions, &mut [&mut Layer::default()])
     }
 
     fn normed(&self, residual: &[f32], weight: &[f32]) -> Vec<f32> {

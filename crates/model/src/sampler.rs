@@ -135,11 +135,15 @@ impl Sampler {
         Some(logits)
     }
 
-    /// What top-k, top-p and min-p leave, best first.
+    /// What top-k, top-p and min-p leave, best first; in order of ids where they leave all.
     fn candidates(&self, logits: &[f32]) -> Vec<u32> {
         let better = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
         let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
-        let keep = self.sampling.top_k;
+        let Sampling { top_k: keep, top_p, min_p, .. } = self.sampling;
+        if keep == 0 && top_p >= 1.0 && min_p <= 0.0 {
+            // All are left, so nobody asks for their order.
+            return ids;
+        }
         if keep > 0 && keep < ids.len() {
             ids.select_nth_unstable_by(keep - 1, better);
             ids.truncate(keep);

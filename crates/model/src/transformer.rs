@@ -99,19 +99,55 @@ impl Transformer {
         Ok(self.logits(&states[states.len() - self.spec.hidden..]))
     }
 
-    /// The residual stream after all blocks for at most [`Self::PIECE`] tokens.
-    fn piece(&self, cache: &mut KvCache, tokens: &[u32]) -> Vec<f32> {
-        let (hidden, n, past) = (self.spec.hidden, tokens.len(), cache.len());
-        let mut x = vec![0.0; n * hidden];
-        for (row, &token) in x.chunks_exact_mut(hidden).zip(tokens) {
+    /// Runs one token of each sequence after what its cache holds, all together, and returns the normed hidden states,
+    /// one row a sequence.
+    ///
+    /// # Errors
+    /// As [`Transformer::hidden`]; the caches are then as they were.
+    pub fn together(&self, caches: &mut [KvCache], tokens: &[u32]) -> Result<Vec<f32>, Error> {
+        assert_eq!(caches.len(), tokens.len(), "a token for every sequence");
+        let vocabulary = self.spec.vocabulary;
+        if let Some(&token) = tokens.iter().find(|&&t| t as usize >= vocabulary) {
+            return Err(Error::Token { token, vocabulary });
+        }
+        if let Some(full) = caches.iter().find(|c| c.len() == c.capacity()) {
+            return Err(Error::Context { needed: full.len() + 1, context: full.capacity() });
+        }
+        let mut x = self.embed(tokens);
+        let places = caches.iter().map(KvCache::len);
+        let rotated = self.spec.rope.rotated;
+        let positions = Positions::turned(rotated, &self.frequencies, self.rope_factor, places);
+        for (index, block) in self.blocks.iter().enumerate() {
+            let mut layers: Vec<_> = caches.iter_mut().map(|cache| &mut cache.layers[index]).collect();
+            let mut input = block.enter(&x);
+            for stage in 0..STAGES {
+                input = block.advance(stage, &input, &mut x, &positions, &mut layers);
+            }
+        }
+        caches.iter_mut().for_each(|cache| cache.length += 1);
+        let mut states = vec![0.0; x.len()];
+        ops::rms_norm(&self.backend, &x, &self.output_norm, self.spec.norm_epsilon, &mut states);
+        Ok(states)
+    }
+
+    fn embed(&self, tokens: &[u32]) -> Vec<f32> {
+        let mut x = vec![0.0; tokens.len() * self.spec.hidden];
+        for (row, &token) in x.chunks_exact_mut(self.spec.hidden).zip(tokens) {
             self.embedding.row(token as usize, row);
         }
+        x
+    }
+
+    /// The residual stream after all blocks for at most [`Self::PIECE`] tokens.
+    fn piece(&self, cache: &mut KvCache, tokens: &[u32]) -> Vec<f32> {
+        let (n, past) = (tokens.len(), cache.len());
+        let mut x = self.embed(tokens);
         let rotated = self.spec.rope.rotated;
-        let positions = Positions::turned(rotated, &self.frequencies, self.rope_factor, past, n);
+        let positions = Positions::turned(rotated, &self.frequencies, self.rope_factor, past..past + n);
         for (block, layer) in self.blocks.iter().zip(&mut cache.layers) {
             let mut input = block.enter(&x);
             for stage in 0..STAGES {
-                input = block.advance(stage, &input, &mut x, &positions, layer);
+                input = block.advance(stage, &input, &mut x, &positions, &mut [&mut *layer]);
             }
         }
         cache.length = past + n;

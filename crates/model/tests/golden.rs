@@ -2,7 +2,7 @@
 
 use kvant_io::Limits;
 use kvant_kernels::{Backend, Isa};
-use kvant_model::{KvCache, Transformer, Weights};
+use kvant_model::{KvCache, Transformer, Weights, continue_together};
 use std::path::{Path, PathBuf};
 
 /// What logits may differ by; `transformers` itself differs by 1.4e-5 between f32 and f64.
@@ -83,4 +83,52 @@ fn a_token_outside_the_vocabulary_and_a_full_cache_are_errors_that_leave_the_cac
     assert!(cache.is_empty());
     assert!(model.hidden(&mut cache, &[1, 2, 3]).is_ok());
     assert_eq!(cache.len(), 3);
+}
+
+#[test]
+fn sequences_together_give_what_each_gives_alone() {
+    for folder in folders() {
+        let (tokens, _) = expected(&folder);
+        for isa in Isa::available() {
+            let model = load(&folder, isa, 2);
+            // As many sequences as take products of one, of some and of tiles with a rest; all of another length.
+            for count in [1, 2, 5] {
+                let (mut caches, mut alone) = (Vec::new(), Vec::new());
+                for i in 0..count {
+                    let mut cache = KvCache::new(model.spec(), tokens.len());
+                    model.hidden(&mut cache, &tokens[..=i]).unwrap();
+                    caches.push(cache.clone());
+                    alone.extend(model.hidden(&mut cache, &tokens[i + 1..i + 2]).unwrap());
+                }
+                let next: Vec<u32> = (0..count).map(|i| tokens[i + 1]).collect();
+                let together = model.together(&mut caches, &next).unwrap();
+                let found = largest_difference(&together, &alone);
+                assert!(found < 1e-4, "{} {isa:?} {count}: {found}", folder.display());
+                assert!(caches.iter().enumerate().all(|(i, cache)| cache.len() == i + 2));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_network_writes_depends_on_its_seed_alone_and_can_be_stopped() {
+    let folder = &folders()[0];
+    let run = |threads, seeds: &[u64]| {
+        let starts = vec![vec![1, 2, 3]; seeds.len()];
+        continue_together(&load(folder, Isa::best(), threads), &starts, seeds, 12, &mut |_| true)
+            .unwrap()
+            .unwrap()
+    };
+    let found = run(1, &[4, 5, 6, 7]);
+    assert!(found.iter().all(|sequence| sequence.len() == 12 && sequence[..3] == [1, 2, 3]));
+    assert_ne!(found[0], found[1]);
+    assert_eq!(found, run(3, &[4, 5, 6, 7]));
+    assert_eq!(found[1..], run(2, &[5, 6, 7]));
+    let mut asked = 0;
+    let mut go_on = |_| {
+        asked += 1;
+        asked < 3
+    };
+    let stopped = continue_together(&load(folder, Isa::best(), 1), &[vec![1]], &[0], 12, &mut go_on);
+    assert!(stopped.unwrap().is_none() && asked == 3);
 }

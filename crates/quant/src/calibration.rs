@@ -3,7 +3,8 @@
 //! Every context has the same length; its first token is BOS where the model adds one. Every eighth is selection
 //! text: methods that choose keep it out of their statistics while they choose, and take it back for the final run.
 //! Another eighth may be noise, which keeps solvers from leaning on what the text happens to be about; some of it is
-//! selection text too. Left out: where text and noise come from.
+//! selection text too. What the network itself has written comes after all of it (`own_text`). Left out: where text and
+//! noise come from.
 
 use crate::Error;
 
@@ -82,6 +83,13 @@ impl Calibration {
             }
             self.noise.push(place);
         }
+        self
+    }
+
+    /// The same with contexts that the network has written, after all others.
+    #[must_use]
+    pub(crate) fn with_own_text(mut self, own: Vec<Vec<u32>>) -> Self {
+        self.contexts.extend(own);
         self
     }
 

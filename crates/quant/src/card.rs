@@ -54,6 +54,9 @@ pub struct CalibrationCard {
     pub contexts: usize,
     /// Tokens of each.
     pub context_tokens: usize,
+    /// How many contexts the network has written itself, beside these.
+    #[serde(default)]
+    pub own_contexts: usize,
 }
 
 impl Card {

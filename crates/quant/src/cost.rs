@@ -15,6 +15,8 @@ pub struct Step {
 /// All of them; reading, writing and the check of the file are in none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Cost {
+    /// Writing text of the network's own.
+    pub own_text: Step,
     /// Running both networks.
     pub passes: Step,
     /// Sums of products over tokens.
@@ -28,6 +30,8 @@ pub struct Cost {
 /// Names a step.
 #[derive(Clone, Copy)]
 pub enum Part {
+    /// [`Cost::own_text`].
+    OwnText,
     /// [`Cost::passes`].
     Passes,
     /// [`Cost::sums`].
@@ -44,6 +48,7 @@ impl Cost {
         let begin = Instant::now();
         let done = work();
         let step = match part {
+            Part::OwnText => &mut self.own_text,
             Part::Passes => &mut self.passes,
             Part::Sums => &mut self.sums,
             Part::Choosing => &mut self.choosing,

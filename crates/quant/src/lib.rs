@@ -23,6 +23,7 @@ mod head;
 pub mod importance;
 mod lattice;
 mod memory;
+mod own_text;
 mod pipeline;
 mod recipe;
 mod solver;

@@ -80,7 +80,8 @@ fn walk(weights: &Weights, recipe: &Recipe, assignments: &[Assignment]) -> usize
     }
     let head = spec.head.as_ref().unwrap_or(&spec.embedding);
     let ends = stage(head.columns, head.rows, None) + 2 * stored(&head.weight());
-    most.max(ends)
+    let own = crate::own_text::own_text_bytes(spec, recipe.own_contexts, length);
+    most.max(ends).max(own)
         + 2 * activations(weights, length)
         + crate::stream::HEAD_CONTEXTS * 4 * length * spec.hidden
 }

@@ -137,11 +137,20 @@ pub fn quantize(
     // What shapes activations beside the tensors: rotary settings, epsilon, tokenizer.
     let settings = format!("{metadata:?}");
     let work = open_work(recipe, &assignments, &card.input_blake3, &settings, backend)?;
-    let stream = work.as_ref().map(|(work, calibration)| {
-        let (assignments, cost) = (&assignments, RefCell::default());
-        Stream { weights, recipe, assignments, calibration, work, backend, progress, cost }
+    let mut stream = work.as_ref().map(|(work, calibration)| {
+        let (assignments, calibration) = (&assignments, (*calibration).clone());
+        Stream {
+            weights,
+            recipe,
+            assignments,
+            calibration,
+            work,
+            backend,
+            progress,
+            cost: RefCell::default(),
+        }
     });
-    let mut solutions = stream.as_ref().map(Stream::run).transpose()?;
+    let mut solutions = stream.as_mut().map(Stream::run).transpose()?;
     let known = solutions.iter().flat_map(|s| s.flags());
     card.warnings.extend(known.flat_map(|(name, flags)| flag_warnings(name, flags)));
     metadata.set(CARD_KEY, Value::String(card.to_json()));
@@ -205,6 +214,7 @@ fn card(recipe: &Recipe, assignments: &[Assignment], input_blake3: String) -> Ca
             tokens_blake3: c.digest(),
             contexts: c.contexts().len(),
             context_tokens: c.length(),
+            own_contexts: if recipe.method.need() == Need::Hessian { recipe.own_contexts } else { 0 },
         }),
         settings: (recipe.method.need() == Need::Hessian).then_some(recipe.settings),
         overrides: recipe.overrides.iter().map(|o| format!("{}={}", o.pattern, o.format.name())).collect(),
@@ -249,7 +259,7 @@ fn open_work<'a>(
     }
     let calibration = recipe.calibration.as_ref().ok_or(missing)?;
     let mut hasher = blake3::Hasher::new();
-    let settings = format!("{:?} {}", recipe.settings, calibration.length());
+    let settings = format!("{:?} {} {}", recipe.settings, calibration.length(), recipe.own_contexts);
     for part in [
         env!("CARGO_PKG_VERSION"),
         recipe.method.name(),
@@ -274,8 +284,9 @@ pub fn work_bytes(weights: &Weights, recipe: &Recipe, bytes_out: u64) -> u64 {
     let spec = weights.spec();
     let stages = spec.blocks.iter().flat_map(|b| b.stages());
     let widest = stages.map(|s| s.slots[0].columns).max().unwrap_or(0);
+    let tokens = calibration.tokens() + recipe.own_contexts * calibration.length();
     // Residual streams before, between and after a block, and the widest input; of two networks.
-    bytes_out + (calibration.tokens() * 2 * (3 * spec.hidden + widest) * size_of::<f32>()) as u64
+    bytes_out + (tokens * 2 * (3 * spec.hidden + widest) * size_of::<f32>()) as u64
 }
 
 /// What a tensor's flags mean to a user.

@@ -27,6 +27,8 @@ pub struct Recipe {
     pub settings: Settings,
     /// Text for methods that need it.
     pub calibration: Option<Calibration>,
+    /// Contexts that the network writes itself, beside the text, for methods that walk through it.
+    pub own_contexts: usize,
     /// For methods that weigh by it; gathered on the calibration text where it is not given.
     pub importance: Option<Importance>,
     /// Where unfinished work is kept.
@@ -50,6 +52,7 @@ impl Recipe {
             seed: 0,
             settings: Settings::default(),
             calibration: None,
+            own_contexts: 0,
             importance: None,
             work: PathBuf::new(),
             fresh: false,

@@ -1,6 +1,7 @@
 //! The walk through a network block by block, for methods that look at activations.
 //!
 //! ```text
+//! text that the float network writes itself              (`own_text`)
 //! embedding: solved on the float head's inputs where head and embedding are one
 //! both residual streams ← embedding of every context       (float network's, quantized network's)
 //! for each block:
@@ -23,6 +24,7 @@ pub use ends::{Expected, HEAD_CONTEXTS};
 pub use solutions::Solutions;
 
 use crate::cost::{Cost, Part};
+use crate::own_text::with_own_text;
 use crate::pipeline::Progress;
 use crate::statistics::{Inputs, Statistics};
 use crate::work::{Unit, Work};
@@ -49,8 +51,8 @@ pub struct Stream<'a> {
     pub recipe: &'a Recipe,
     /// The format of every tensor.
     pub assignments: &'a [Assignment],
-    /// The text.
-    pub calibration: &'a Calibration,
+    /// The text, to which the walk adds what the network writes itself.
+    pub calibration: Calibration,
     /// Where unfinished work lies.
     pub work: &'a Work,
     /// What products run on.
@@ -67,13 +69,21 @@ struct Sums {
     selection: Option<Statistics>,
 }
 
-impl Stream<'_> {
+impl<'a> Stream<'a> {
     /// Solves every linear map that does not keep its format; what other tensors become is not this walk's business.
     ///
     /// # Errors
     /// What reading, solving or the work folder says; [`Error::Interrupted`].
-    pub fn run(&self) -> Result<Solutions<'_>, Error> {
+    pub fn run(&mut self) -> Result<Solutions<'a>, Error> {
         let spec = self.weights.spec();
+        let carried = self.all_carried()?;
+        if !carried {
+            let (weights, count, work) = (self.weights, self.recipe.own_contexts, self.work);
+            let write =
+                || with_own_text(weights, &self.calibration, count, work, self.backend, self.progress);
+            let calibration = self.cost.borrow_mut().time(Part::OwnText, 0.0, write)?;
+            self.calibration = calibration;
+        }
         let mut solutions = Solutions::new(self.work, spec);
         let mut embedding = self.unit("embedding", || self.embedding())?;
         solutions.note(&embedding);
@@ -82,7 +92,6 @@ impl Stream<'_> {
             None => self.weights.tensor(&spec.embedding.weight())?,
         };
         let (mut next, mut choices, mut residuals) = self.resume(&mut solutions)?;
-        let carried = self.all_carried()?;
         if next == 0 && !carried {
             self.begin(&table, &mut residuals[0])?;
         }

@@ -1,7 +1,7 @@
 //! The work folder: what an unfinished run has already solved, so that the same command goes on from there.
 //!
 //! One file a unit (embedding, each block, head), renamed into place when the unit is done: a JSON header, the
-//! tensors' bytes, blake3 over both. A block's file also carries the digests of the residual streams after it. The
+//! tensors' bytes, blake3 over both; and the tokens of text that the network has written. A block's file also carries the digests of the residual streams after it. The
 //! key names input, recipe and calibration text; a folder with another key is another run's. Invariant: what is
 //! loaded is what was saved, or an error; two runs never share a folder. Left out: what a unit means.
 
@@ -143,44 +143,74 @@ impl Work {
         self.place(&format!("{name}.unit"), &bytes)
     }
 
+    /// Saves tokens.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn save_tokens(&self, name: &str, tokens: &[u32]) -> Result<(), Error> {
+        let mut bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
+        bytes.extend_from_slice(blake3::hash(&bytes).as_bytes());
+        self.place(&format!("{name}.tokens"), &bytes)
+    }
+
+    /// Loads tokens, if they were saved.
+    ///
+    /// # Errors
+    /// A file that is not what was saved.
+    pub fn load_tokens(&self, name: &str) -> Result<Option<Vec<u32>>, Error> {
+        let path = self.folder.join(format!("{name}.tokens"));
+        let Some(bytes) = read(&path)? else { return Ok(None) };
+        let whole = checked(&bytes).filter(|body| body.len().is_multiple_of(4));
+        let body = whole.ok_or(Error::WorkDamaged { path })?;
+        Ok(Some(body.as_chunks().0.iter().map(|token| u32::from_le_bytes(*token)).collect()))
+    }
+
     /// Loads a unit, if it was saved.
     ///
     /// # Errors
     /// A file that is not what was saved.
     pub fn load(&self, name: &str) -> Result<Option<Unit>, Error> {
         let path = self.folder.join(format!("{name}.unit"));
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(Error::Work { path, source }),
-        };
+        let Some(bytes) = read(&path)? else { return Ok(None) };
         parse(&bytes).map(Some).ok_or(Error::WorkDamaged { path })
     }
+}
+
+/// A file's bytes, if it is there.
+fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::Work { path: path.to_owned(), source }),
+    }
+}
+
+/// What stands before the digest that ends a file, where that is its digest.
+fn checked(bytes: &[u8]) -> Option<&[u8]> {
+    let (body, digest) = bytes.split_at_checked(bytes.len().checked_sub(32)?)?;
+    (blake3::hash(body).as_bytes() == digest).then_some(body)
 }
 
 /// Whether a file of this name is one of a work folder: somebody may have named a folder that holds other things.
 fn is_ours(name: &str) -> bool {
     let name = name.strip_suffix(".part").unwrap_or(name);
-    let unit = |stem: &str| {
-        let number = stem.strip_prefix("block-");
-        stem == "embedding"
-            || stem == "head"
-            || number.is_some_and(|n| n.len() >= 4 && n.bytes().all(|b| b.is_ascii_digit()))
+    let numbered = |stem: &str, kind: &str| {
+        let number = stem.strip_prefix(kind);
+        number.is_some_and(|n| n.len() >= 4 && n.bytes().all(|b| b.is_ascii_digit()))
     };
+    let unit = |stem: &str| stem == "embedding" || stem == "head" || numbered(stem, "block-");
     let stream = |stem: &str| {
         let of = stem.strip_suffix("-float").or_else(|| stem.strip_suffix("-quantized"));
         of.is_some_and(|of| ["residual-0", "residual-1", "input", "middle"].contains(&of))
     };
     name == "key"
         || name.strip_suffix(".unit").is_some_and(unit)
+        || name.strip_suffix(".tokens").is_some_and(|stem| numbered(stem, "own-text-"))
         || name.strip_suffix(".f32").is_some_and(stream)
 }
 
 fn parse(bytes: &[u8]) -> Option<Unit> {
-    let (body, digest) = bytes.split_at_checked(bytes.len().checked_sub(32)?)?;
-    if blake3::hash(body).as_bytes() != digest {
-        return None;
-    }
+    let body = checked(bytes)?;
     let length = usize::try_from(u64::from_le_bytes(*body.first_chunk::<8>()?)).ok()?;
     let (json, mut data) = body[8..].split_at_checked(length)?;
     let header: Header = serde_json::from_slice(json).ok()?;
@@ -235,6 +265,11 @@ mod tests {
         assert_eq!(found.1.squared_sum, expected.1.squared_sum);
         assert_eq!((&found.1.flags, found.1.chosen), (&expected.1.flags, expected.1.chosen));
         assert_eq!(loaded.residuals, unit(7).residuals);
+        assert!(work.load_tokens("own-text-0000").unwrap().is_none());
+        work.save_tokens("own-text-0000", &[7, u32::MAX]).unwrap();
+        assert_eq!(work.load_tokens("own-text-0000").unwrap().unwrap(), [7, u32::MAX]);
+        std::fs::write(work.path("own-text-0000.tokens"), [0; 40]).unwrap();
+        assert!(matches!(work.load_tokens("own-text-0000"), Err(Error::WorkDamaged { .. })));
         let path = work.path("block-0000.unit");
         let good = std::fs::read(&path).unwrap();
         for at in (0..good.len()).step_by(7) {

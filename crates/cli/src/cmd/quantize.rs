@@ -5,12 +5,12 @@ use crate::failure::Failure;
 use crate::output::Bar;
 use crate::{calibration, open, output};
 use kvant::core::format;
-use kvant::eval::peak_resident_bytes;
-use kvant::model::Tokenizer;
+use kvant::eval::{machine_memory_bytes, peak_resident_bytes};
+use kvant::model::{Entry, Tokenizer};
 use kvant::quant::{
-    Allocation, Cost, Expected, FILE_TYPES, FileType, HostCard, METHODS, Need, Override, Recipe, Settings,
-    Solver, Step, TensorReport, allocate, memory_bytes, method, overhead_bytes, plan_tensors, planned_bytes,
-    work_bytes,
+    Allocation, Calibration, Cost, Expected, FILE_TYPES, FileType, HostCard, METHODS, Need, Override, Recipe,
+    Settings, Solver, Step, TensorReport, allocate, memory_bytes, method, overhead_bytes, plan_tensors,
+    planned_bytes, work_bytes,
 };
 use serde::Serialize;
 use std::cell::LazyCell;
@@ -30,6 +30,8 @@ pub struct Quantized {
     seconds: f64,
     peak_rss_bytes: u64,
     calib_tokens: u64,
+    /// Tokens that the model wrote itself to be calibrated on.
+    own_tokens: u64,
     tensors: Vec<TensorReport>,
     warnings: Vec<String>,
     /// What the walk through the network cost, for methods that make one.
@@ -67,7 +69,7 @@ fn recipe(arguments: &Quantize, opened: &open::Opened) -> Result<Recipe, Failure
     let budget = arguments.bytes.is_some() || arguments.bpw.is_some();
     let tokenizer =
         LazyCell::new(|| open::tokenizer(opened.weights.checkpoint().meta(), &arguments.model.path()));
-    let (method, notes) =
+    let (method, mut notes) =
         chosen_method(arguments, &tokenizer, budget || file_type.format().grid().is_some())?;
     if arguments.imatrix.is_some() && method.need() != Need::Importance {
         return Err(Failure::Usage(format!(
@@ -86,6 +88,8 @@ fn recipe(arguments: &Quantize, opened: &open::Opened) -> Result<Recipe, Failure
             Err(failure) => Err(failure.clone()),
         }
     });
+    let calibration = calibration.transpose()?;
+    let own_contexts = own_contexts(arguments, opened, method, calibration.as_ref(), &mut notes)?;
     let mut settings = Settings::default();
     for (flag, given) in
         [("--damping", arguments.damping), ("--correction-damping", arguments.correction_damping)]
@@ -112,12 +116,48 @@ fn recipe(arguments: &Quantize, opened: &open::Opened) -> Result<Recipe, Failure
         allow_requantize: arguments.allow_requantize,
         seed: arguments.seed,
         settings,
-        calibration: calibration.transpose()?,
+        calibration,
+        own_contexts,
         importance,
         work: arguments.work.clone().unwrap_or(work.into()),
         fresh: arguments.fresh,
         notes,
     })
+}
+
+/// A model of more bytes than this share of the machine's memory writes no text of its own unless asked to.
+const FITS: f64 = 0.75;
+
+/// Contexts that the model is to write itself.
+fn own_contexts(
+    arguments: &Quantize,
+    opened: &open::Opened,
+    method: &dyn Solver,
+    calibration: Option<&Calibration>,
+    notes: &mut Vec<String>,
+) -> Result<usize, Failure> {
+    let (Need::Hessian, Some(calibration)) = (method.need(), calibration) else {
+        return match arguments.own_tokens {
+            Some(n) if n > 0 => {
+                Err(Failure::Usage(format!("--own-tokens: the method {} has no use for it", method.name())))
+            }
+            _ => Ok(0),
+        };
+    };
+    if let Some(tokens) = arguments.own_tokens {
+        return Ok(tokens.div_ceil(calibration.length()));
+    }
+    let bytes = |e: &Entry| e.format.tensor_bytes(&e.shape).unwrap_or(0) as u64;
+    let all: u64 = opened.weights.entries().iter().map(bytes).sum();
+    if machine_memory_bytes().is_some_and(|memory| all as f64 > FITS * memory as f64) {
+        notes.push(
+            "the model does not fit in this machine's memory, so it wrote no text of its own to be calibrated on; \
+             --own-tokens asks for it"
+                .to_owned(),
+        );
+        return Ok(0);
+    }
+    Ok(calibration.contexts().len() / 2)
 }
 
 /// The method asked for, or the best that the model and the given files allow, with a note where that is not `auto`.
@@ -206,6 +246,7 @@ pub fn run(common: &Common, arguments: &Quantize) -> Result<ExitCode, Failure> {
         seconds: begin.elapsed().as_secs_f64(),
         peak_rss_bytes: peak_resident_bytes(),
         calib_tokens: recipe.calibration.as_ref().map_or(0, |c| c.tokens() as u64),
+        own_tokens: recipe.calibration.as_ref().map_or(0, |c| (c.length() * recipe.own_contexts) as u64),
         tensors: report.tensors,
         warnings: report.warnings,
         cost: report.cost,
@@ -330,6 +371,7 @@ fn dry_run(
         seconds: 0.0,
         peak_rss_bytes: peak_resident_bytes(),
         calib_tokens: 0,
+        own_tokens: 0,
         tensors,
         warnings: Vec::new(),
         cost: None,
@@ -367,6 +409,7 @@ fn print(common: &Common, result: &Quantized) -> Result<ExitCode, Failure> {
             };
             output::line(&format!("{name:<28} {:>8.1} s{rate}", step.seconds))
         };
+        step("text of the model's own", cost.own_text)?;
         step("passes of both networks", cost.passes)?;
         step("sums of products", cost.sums)?;
         step("choosing settings", cost.choosing)?;

@@ -1,7 +1,7 @@
 //! x86-64 with AVX2, FMA and F16C: the loops of [`super::body`] compiled for them, and decoders of the formats that
 //! are read most.
 
-use super::{Operations, body};
+use super::{Operations, Take, body};
 
 /// Proof that this processor has AVX2, FMA and F16C: only detection makes one.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +28,7 @@ impl Avx2 {
 }
 
 /// Reached through [`Avx2::operations`] alone, so that the token stands before every call.
-static OPERATIONS: Operations = Operations { name: "avx2", dot, add_scaled };
+static OPERATIONS: Operations = Operations { name: "avx2", dot, add_scaled, tiles };
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -40,6 +40,52 @@ fn dot_avx2(x: &[f32], y: &[f32]) -> f32 {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn add_scaled_avx2(a: f32, x: &[f32], y: &mut [f32]) {
     body::add_scaled::<true>(a, x, y);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn tiles_avx2(columns: usize, w: &[f32], x: &[f32], out: Take) {
+    body::tiles::<true, Fused>(columns, w, x, out);
+}
+
+struct Fused;
+
+#[cfg(target_arch = "x86_64")]
+impl body::Tiles for Fused {
+    #[inline(always)]
+    fn tile<const W: usize, const X: usize>(columns: usize, w: &[f32], x: &[f32]) -> body::Tile<W, X> {
+        // SAFETY: this type is reached through `tiles` alone, hence through an `Avx2` token.
+        unsafe { tile_avx2(columns, w, x) }
+    }
+}
+
+/// Four rows of weights and three of activations: twelve sums, three activations and one weight make sixteen
+/// registers.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+fn tile_avx2<const W: usize, const X: usize>(columns: usize, w: &[f32], x: &[f32]) -> body::Tile<W, X> {
+    use std::arch::x86_64::{__m256, _mm256_fmadd_ps, _mm256_setzero_ps};
+    let rows = |all: &'_ [f32], i: usize| -> *const [f32; body::TILE_LANES] {
+        all[i * columns..][..columns].as_ptr().cast()
+    };
+    let w: [_; W] = std::array::from_fn(|i| rows(w, i));
+    let x: [_; X] = std::array::from_fn(|j| rows(x, j));
+    let mut sums = [[_mm256_setzero_ps(); X]; W];
+    for at in 0..columns / body::TILE_LANES {
+        let load = |row: *const [f32; body::TILE_LANES]| -> __m256 {
+            // SAFETY: each pointer is a row of `columns` numbers, and `at` counts its whole lanes.
+            bytemuck::cast(unsafe { *row.add(at) })
+        };
+        let x = x.map(load);
+        for i in 0..W {
+            let w = load(w[i]);
+            for j in 0..X {
+                sums[i][j] = _mm256_fmadd_ps(w, x[j], sums[i][j]);
+            }
+        }
+    }
+    sums.map(|row| row.map(bytemuck::cast))
 }
 
 fn dot(x: &[f32], y: &[f32]) -> f32 {
@@ -60,4 +106,14 @@ fn add_scaled(a: f32, x: &[f32], y: &mut [f32]) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     body::add_scaled::<false>(a, x, y);
+}
+
+fn tiles(columns: usize, w: &[f32], x: &[f32], out: Take) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as `dot`.
+    unsafe {
+        tiles_avx2(columns, w, x, out);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    super::scalar::OPERATIONS.tiles(columns, w, x, out);
 }

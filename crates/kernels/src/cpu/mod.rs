@@ -1,7 +1,7 @@
 //! Matrices on a central processor: rows of blocks, multiplied where they lie.
 //!
 //! A stored row is decoded to f32 and multiplied at once. Few rows of activations take a dot product each
-//! ([`Operations::dot`]); many take a panel of decoded rows and `gemm`. Decoding is `kvant-core`'s.
+//! ([`Operations::dot`]), some take tiles of them ([`Operations::tiles`]); many take a panel of decoded rows and `gemm`. Decoding is `kvant-core`'s.
 //! Left out, for now: kernels on integers, and decoders written for one instruction set.
 
 pub(crate) mod avx2;
@@ -19,4 +19,10 @@ pub(crate) struct Operations {
     pub dot: fn(&[f32], &[f32]) -> f32,
     /// y += a x.
     pub add_scaled: fn(f32, &[f32], &mut [f32]),
+    /// Products of all rows (of so many columns) of the first with all of the second, handed over as (row of the
+    /// first, row of the second, product); each in an order that depends on the columns alone.
+    pub tiles: fn(usize, &[f32], &[f32], Take),
 }
+
+/// Takes a product: row of the first, row of the second, what they come to.
+pub(crate) type Take<'a> = &'a mut dyn FnMut(usize, usize, f32);

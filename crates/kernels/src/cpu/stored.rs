@@ -6,8 +6,12 @@ use crate::shared::Shared;
 use crate::{Backend, scratch};
 use kvant_core::Tensor;
 
-/// From this many rows of activations on, a decoded panel pays.
-const MANY: usize = 8;
+/// From this many rows of activations on, tiles of products pay.
+const SOME: usize = 3;
+/// From this many rows of activations on, a decoded panel and `gemm` pay.
+const MANY: usize = 64;
+/// Numbers that the decoded rows of a task with tiles may have.
+const TILED_NUMBERS: usize = 1 << 15;
 /// Rows that one task of a product with few activations takes.
 const FEW_ROWS: usize = 16;
 /// Numbers that a decoded panel may have: it stays in the second-level cache while `gemm` reads it.
@@ -50,6 +54,23 @@ impl Stored {
                         unsafe { y.part(i * rows + r, 1).fill(dot) };
                     }
                 }
+            });
+        });
+    }
+
+    fn some(&self, x: &[f32], y: &mut [f32]) {
+        let (rows, columns) = (self.rows(), self.columns());
+        let panel = (TILED_NUMBERS / columns.max(1) / 4 * 4).clamp(4, 64);
+        let y = Shared::new(y);
+        self.backend.pool().run(rows.div_ceil(panel), &|task| {
+            let start = task * panel;
+            let count = panel.min(rows - start);
+            scratch::with(count * columns, |weights| {
+                self.decode(start, count, weights);
+                (self.operations.tiles)(columns, weights, x, &mut |i, j, product| {
+                    // SAFETY: each task has its own rows of the weights, hence its own results.
+                    unsafe { y.part(j * rows + start + i, 1).fill(product) };
+                });
             });
         });
     }
@@ -115,10 +136,10 @@ impl Matrix for Stored {
         let columns = self.columns();
         assert!(x.len().is_multiple_of(columns), "activations are rows of {columns}");
         assert_eq!(y.len(), x.len() / columns * self.rows(), "a result for every row");
-        if x.len() / columns < MANY || self.backend.isa() == crate::Isa::Scalar {
-            self.few(x, y);
-        } else {
-            self.many(x, y);
+        match x.len() / columns {
+            n if n < SOME || self.backend.isa() == crate::Isa::Scalar => self.few(x, y),
+            n if n < MANY => self.some(x, y),
+            _ => self.many(x, y),
         }
     }
 

@@ -1,16 +1,16 @@
 //! Each block on its own, errors weighted by how large the column's input is: llama.cpp's search with an importance
-//! matrix.
+//! matrix, and what [`super::separate`] finds from there.
 //!
 //! ```text
 //! w_j ← mean square of input column j      (1 where the map has none)
-//! for each piece of whole rows: bytes ← encode(x, w)
+//! for each piece of whole rows: bytes ← refine(encode(x, w))     never a larger Σ w_j (v_j − x_j)² than encode's
 //! ```
 //!
 //! Source: llama.cpp's `src/llama-quant.cpp` and `quantize_row_*_impl`. A map without data is
 //! encoded as if all columns counted alike. Columns that were always zero count nothing, as upstream has it: a block of
 //! nothing else may come out as zeros. Both are flagged.
 
-use super::{Layer, Need, Solved, Solver, by_pieces};
+use super::{Layer, Need, Solved, Solver, by_pieces, separate};
 use crate::Error;
 use kvant_core::FormatRef;
 
@@ -27,15 +27,18 @@ impl Solver for ImportanceWeighted {
     }
 
     fn solve(&self, layer: &Layer, format: FormatRef) -> Result<Solved, Error> {
-        if format.grid().is_none() {
+        let Some(grid) = format.grid() else {
             return by_pieces(layer, format, &|_, x, out| format.encode(x, None, out));
-        }
+        };
         let Some(importance) = layer.importance.filter(|x| x.iter().any(|&x| x > 0.0)) else {
             let mut solved = by_pieces(layer, format, &|_, x, out| format.encode(x, None, out))?;
             solved.flags.push("uncalibrated");
             return Ok(solved);
         };
-        let mut solved = by_pieces(layer, format, &|_, x, out| format.encode(x, Some(importance), out))?;
+        let mut solved = by_pieces(layer, format, &|_, x, out| {
+            format.encode(x, Some(importance), out);
+            separate::refine(format, grid, x, importance, out);
+        })?;
         if importance.contains(&0.0) {
             solved.flags.push("dead-columns");
         }

@@ -40,8 +40,11 @@ impl Stream<'_> {
             let head = Head::new(self.weights, self.backend)?;
             let table = table(self.weights, self.backend)?;
             let positions = Positions::new(spec, 0, self.calibration.length());
-            let chosen: Vec<&Vec<u32>> = self.calibration.contexts().iter().take(HEAD_CONTEXTS).collect();
-            let mut streams: Vec<Vec<f32>> = chosen.iter().map(|tokens| embed(&*table, tokens)).collect();
+            let all = self.calibration.contexts();
+            // Evenly, so that text of every kind and the network's own are among them.
+            let count = HEAD_CONTEXTS.min(all.len());
+            let chosen = (0..count).map(|i| &all[i * all.len() / count]);
+            let mut streams: Vec<Vec<f32>> = chosen.map(|tokens| embed(&*table, tokens)).collect();
             for index in 0..spec.blocks.len() {
                 let block = Block::load(self.weights, self.backend, index)?;
                 for residual in &mut streams {

@@ -1,0 +1,39 @@
+//! Every instruction set's products against the scalar path, over every format and shapes with rests.
+
+use kvant_core::{Bytes, Shape, Tensor, format};
+use kvant_kernels::{Backend, Isa};
+
+fn numbers(count: usize, seed: usize) -> Vec<f32> {
+    (0..count).map(|i| ((i * 7919 + seed * 104_729) % 1013) as f32 / 506.0 - 1.0).collect()
+}
+
+#[test]
+fn every_path_gives_what_the_scalar_one_gives() {
+    for format in format::FORMATS {
+        let unit = format.block().elements;
+        for (rows, blocks) in [(1, 1), (5, 3), (67, 2), (130, 1)] {
+            // Plain numbers have rows that no vector divides.
+            let columns = if unit == 1 { 37 * blocks } else { unit * blocks };
+            let shape = Shape::new(&[rows, columns]).unwrap();
+            let mut bytes = vec![0; format.tensor_bytes(&shape).unwrap()];
+            format.encode(&numbers(rows * columns, 1), None, &mut bytes);
+            let tensor = Tensor::new(shape, *format, Bytes::from(bytes)).unwrap();
+            for n in [1, 2, 3, 4, 5, 16, 63, 64, 65] {
+                let x = numbers(n * columns, 2);
+                let run = |isa: Isa, threads: usize| {
+                    let mut y = vec![f32::NAN; n * rows];
+                    Backend::new(isa, threads).load(&tensor).unwrap().multiply(&x, &mut y);
+                    y
+                };
+                let oracle = run(Isa::Scalar, 1);
+                let bound = 1e-6 * columns as f32;
+                for isa in Isa::available() {
+                    let found = run(isa, 1);
+                    let worst = oracle.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                    assert!(worst < bound, "{} {rows} × {columns}, {n} {isa:?}: {worst}", format.name());
+                    assert!(found.iter().all(|y| y.is_finite()) && found == run(isa, 3));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Sequences that a network continues by itself, many together: text of the distribution it has learnt.
+//!
+//! Tokens are drawn from the whole distribution (temperature 1), each sequence from a random sequence of its own, so
+//! that a sequence depends neither on threads nor on which others are made beside it, but for how products of few and
+//! of many rows round. Ends of texts are tokens like any other. Left out: stop words, penalties ([`crate::generate`]).
+
+use crate::{Error, KvCache, Sampler, Sampling, Transformer};
+
+/// Continues each of `starts` to `length` tokens; `seeds` has one number a sequence. `go_on` is asked before every
+/// step and told how many tokens each sequence has; once it says no, the result is `None`.
+///
+/// # Errors
+/// As [`Transformer::hidden`], and broken weights.
+pub fn continue_together(
+    transformer: &Transformer,
+    starts: &[Vec<u32>],
+    seeds: &[u64],
+    length: usize,
+    go_on: &mut dyn FnMut(usize) -> bool,
+) -> Result<Option<Vec<Vec<u32>>>, Error> {
+    let shortest = starts.iter().map(Vec::len).min().unwrap_or(0);
+    assert!(shortest > 0 && starts.iter().all(|s| s.len() == shortest), "starts of one length");
+    let free = |&seed: &u64| Sampling {
+        temperature: 1.0,
+        top_k: 0,
+        top_p: 1.0,
+        min_p: 0.0,
+        repeat_penalty: 1.0,
+        seed,
+    };
+    let mut samplers: Vec<Sampler> =
+        seeds.iter().map(|seed| Sampler::new(free(seed))).collect::<Result<_, _>>()?;
+    assert_eq!(samplers.len(), starts.len(), "a seed for every sequence");
+    let spec = transformer.spec();
+    let mut caches: Vec<KvCache> = starts.iter().map(|_| KvCache::new(spec, length)).collect();
+    let mut sequences = starts.to_vec();
+    let mut states = Vec::with_capacity(starts.len() * spec.hidden);
+    for (cache, start) in caches.iter_mut().zip(starts) {
+        let all = transformer.hidden(cache, start)?;
+        states.extend_from_slice(&all[all.len() - spec.hidden..]);
+    }
+    for place in shortest..length {
+        if !go_on(place) {
+            return Ok(None);
+        }
+        let logits = transformer.logits(&states);
+        let rows = logits.chunks_exact(spec.vocabulary);
+        let drawn: Vec<u32> =
+            samplers.iter_mut().zip(rows).map(|(s, row)| s.pick(row, &[])).collect::<Result<_, _>>()?;
+        sequences.iter_mut().zip(&drawn).for_each(|(sequence, &token)| sequence.push(token));
+        if place + 1 < length {
+            states = transformer.together(&mut caches, &drawn)?;
+        }
+    }
+    Ok(Some(sequences))
+}

@@ -1,0 +1,113 @@
+//! Contexts that the float network writes itself, for the calibration of its quantized twin.
+//!
+//! ```text
+//! for each context: its first tokens are those of a calibration context, every fourth time of noise
+//!                   every further token is drawn from what the float network expects there
+//! ```
+//!
+//! Text of one kind shows a solver few of the directions that a network uses; what the network writes shows those
+//! that it has learnt, and there is as much of it as one likes. What it is worth stands in docs/quality.md. Source:
+//! Liu et al., LLM-QAT, arXiv 2305.17888, section 2.1, draws training text so. Contexts lie in the work folder batch
+//! by batch, so that a killed run goes on with the next one. Invariant: the tokens depend on the model, the
+//! calibration text and the processor's kind alone. Left out: networks too large for memory, of which every token
+//! would be read from the disk; the caller asks for none then.
+
+use crate::pipeline::Progress;
+use crate::work::Work;
+use crate::{Calibration, Error};
+use kvant_kernels::Backend;
+use kvant_model::{KvCache, Spec, Transformer, Weights, continue_together};
+
+/// Tokens that a context begins with.
+const START: usize = 8;
+/// Every so many contexts one begins with noise, where there is some.
+const NOISE_EVERY: usize = 4;
+/// Bytes of keys and values that are in memory at once, at most, but for one sequence's.
+const CACHE_BYTES: usize = 1 << 30;
+/// Most sequences that are continued together.
+const TOGETHER: usize = 32;
+
+/// Sequences of `length` tokens that are continued together: as many as bounded memory allows.
+fn together(spec: &Spec, length: usize) -> usize {
+    (CACHE_BYTES / cache_bytes(spec, length).max(1)).clamp(1, TOGETHER)
+}
+
+fn cache_bytes(spec: &Spec, length: usize) -> usize {
+    // Vectors grow by doubling.
+    2 * KvCache::new(spec, length).bytes(length)
+}
+
+/// Private bytes that writing `count` contexts takes at most.
+pub fn own_text_bytes(spec: &Spec, count: usize, length: usize) -> usize {
+    let sequences = count.min(together(spec, length));
+    sequences * (cache_bytes(spec, length) + 3 * size_of::<f32>() * spec.vocabulary)
+}
+
+/// `calibration` with `count` more contexts, written by the network; those that `work` holds already are read.
+///
+/// # Errors
+/// What the network or the work folder says; [`Error::Interrupted`].
+pub fn with_own_text(
+    weights: &Weights,
+    calibration: &Calibration,
+    count: usize,
+    work: &Work,
+    backend: &Backend,
+    progress: &dyn Progress,
+) -> Result<Calibration, Error> {
+    let (spec, length) = (weights.spec(), calibration.length());
+    if count == 0 || length <= START {
+        return Ok(calibration.clone());
+    }
+    let mut transformer = None;
+    let mut written = Vec::with_capacity(count);
+    let starts = starts(calibration, count);
+    for (batch, starts) in starts.chunks(together(spec, length)).enumerate() {
+        let name = format!("own-text-{batch:04}");
+        let tokens = match work.load_tokens(&name)? {
+            Some(tokens) => tokens,
+            None => {
+                if transformer.is_none() {
+                    transformer = Some(Transformer::load(weights, backend.clone())?);
+                }
+                let Some(transformer) = &transformer else { continue };
+                let seeds: Vec<u64> =
+                    (written.len()..written.len() + starts.len()).map(|i| i as u64).collect();
+                let mut go_on = |tokens: usize| {
+                    let done = written.len() * length + starts.len() * tokens;
+                    progress.at(done as u64, (count * length) as u64, "text of the model's own");
+                    !progress.stop()
+                };
+                let found = continue_together(transformer, starts, &seeds, length, &mut go_on)?;
+                let tokens: Vec<u32> = found.ok_or(Error::Interrupted)?.into_iter().flatten().collect();
+                work.save_tokens(&name, &tokens)?;
+                tokens
+            }
+        };
+        written.extend(tokens.chunks_exact(length).map(<[u32]>::to_vec));
+    }
+    Ok(calibration.clone().with_own_text(written))
+}
+
+/// What each context begins with.
+fn starts(calibration: &Calibration, count: usize) -> Vec<Vec<u32>> {
+    let (noise, text): (Vec<usize>, Vec<usize>) =
+        (0..calibration.contexts().len()).partition(|&i| calibration.is_noise(i));
+    let mut noisy = 0;
+    let start = |i: usize| {
+        let (context, at) = if i % NOISE_EVERY == NOISE_EVERY - 1 && !noise.is_empty() {
+            noisy += 1;
+            // Other tokens of the same noise, once all of it has been used.
+            let round = (noisy - 1) / noise.len() % (calibration.length() / START);
+            (noise[(noisy - 1) % noise.len()], round * START)
+        } else {
+            (text[i * text.len() / count], 0)
+        };
+        let context = &calibration.contexts()[context];
+        let mut start = context[at..][..START].to_vec();
+        // BOS, where the model adds one.
+        start[0] = context[0];
+        start
+    };
+    (0..count).map(start).collect()
+}

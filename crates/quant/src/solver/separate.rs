@@ -1,0 +1,349 @@
+//! Stored scales, minima and codes of one block chosen together, where every column's error counts for itself.
+//!
+//! ```text
+//! minimize Σ w_j (v_j − x_j)² for each block, from the values v that a quick search has found:
+//! repeat:
+//!     for each group:
+//!         for the closed-form best scale (and min) under these codes, as it can be stored, and for its neighbours:
+//!             every code ← the nearest one under them
+//!         take what makes the sum smallest
+//!     d and dmin ← their closed-form best under these codes and integers, if that makes the sum smaller
+//! until nothing changes, at most ROUNDS times
+//! ```
+//!
+//! The quick searches round group scales first and the block's afterwards; here each is chosen against what is really
+//! stored of the other. The sum never rises. Sums run in fixed order without fused multiply-add, so the bytes are the
+//! same on every instruction set. Source: alternating least squares, as in Lloyd's method; the moves are those of
+//! [`super::descent`] with a diagonal matrix. Left out: what columns have in common.
+
+use kvant_core::{Block, Codes, FormatRef, Grid, Levels, Scaling};
+use std::array::from_fn;
+
+/// Most rounds over a block.
+const ROUNDS: usize = 4;
+/// Lanes that a sum is spread over.
+const LANES: usize = 8;
+/// Adding and subtracting it rounds to a whole number: 1.5 · 2²³.
+const WHOLE: f32 = 12_582_912.0;
+
+/// Improves `bytes`, whole rows in `format`, for the values `x` of the same rows under `weights`, one a column.
+pub fn refine(format: FormatRef, grid: &dyn Grid, x: &[f32], weights: &[f32], bytes: &mut [u8]) {
+    pulp::Arch::new().dispatch(Rows { search: Search::new(grid, format.block()), x, weights, bytes });
+}
+
+/// The work as a type, so that it is compiled for each instruction set.
+struct Rows<'a> {
+    search: Search<'a>,
+    x: &'a [f32],
+    weights: &'a [f32],
+    bytes: &'a mut [u8],
+}
+
+impl pulp::NullaryFnOnce for Rows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Block { elements, group, bytes } = self.search.block;
+        let mut codes = Codes::new(self.search.block);
+        for (index, bytes) in self.bytes.chunks_exact_mut(bytes).enumerate() {
+            let at = index * elements;
+            let (x, w) = (&self.x[at..][..elements], &self.weights[at % self.weights.len()..][..elements]);
+            self.search.grid.unpack(bytes, &mut codes);
+            let changed = match group {
+                16 => self.search.block::<16>(x, w, &mut codes),
+                32 => self.search.block::<32>(x, w, &mut codes),
+                group => unreachable!("no format has groups of {group}"),
+            };
+            if changed {
+                self.search.grid.pack(&codes, bytes);
+            }
+        }
+    }
+}
+
+/// A format's levels in rising order, each once.
+enum Sorted {
+    /// Whole numbers of a range.
+    Whole { low: f32, high: f32 },
+    /// Levels, what to add from one to the next, and the borders between them.
+    Steps { lowest: f32, steps: Vec<(f32, f32)> },
+}
+
+struct Search<'a> {
+    grid: &'a dyn Grid,
+    block: Block,
+    levels: Levels,
+    sorted: Sorted,
+    scaling: Scaling,
+}
+
+/// Integers and factors of one group.
+#[derive(Clone, Copy, PartialEq)]
+struct Scales {
+    d: f32,
+    dmin: f32,
+    scale: i16,
+    min: i16,
+}
+
+impl Scales {
+    fn factor(self) -> f32 {
+        self.d * f32::from(self.scale)
+    }
+
+    fn subtracted(self) -> f32 {
+        self.dmin * f32::from(self.min)
+    }
+}
+
+/// Sums that give the closed-form best scale and min under some levels.
+struct Moments {
+    ll: f32,
+    l: f32,
+    one: f32,
+    xl: f32,
+    x: f32,
+}
+
+impl<'a> Search<'a> {
+    fn new(grid: &'a dyn Grid, block: Block) -> Self {
+        let levels = grid.levels();
+        let sorted = match levels {
+            Levels::Linear { count, offset } => {
+                let low = -f32::from(offset);
+                Sorted::Whole { low, high: low + f32::from(count - 1) }
+            }
+            Levels::Table(table) => {
+                let mut all = table.to_vec();
+                all.sort_unstable();
+                all.dedup();
+                let step = |pair: &[i8]| {
+                    let (a, b) = (f32::from(pair[0]), f32::from(pair[1]));
+                    ((a + b) / 2.0, b - a)
+                };
+                Sorted::Steps { lowest: f32::from(all[0]), steps: all.windows(2).map(step).collect() }
+            }
+        };
+        Self { grid, block, levels, sorted, scaling: grid.scaling() }
+    }
+
+    #[inline(always)]
+    fn block<const N: usize>(&self, x: &[f32], w: &[f32], codes: &mut Codes) -> bool {
+        let (xs, ws) = (x.as_chunks::<N>().0, w.as_chunks::<N>().0);
+        if x.iter().chain(w).any(|x| !x.is_finite()) || !codes.d.is_finite() || !codes.dmin.is_finite() {
+            return false;
+        }
+        let mut changed = false;
+        for _ in 0..ROUNDS {
+            let mut moved = false;
+            for (g, (x, w)) in xs.iter().zip(ws).enumerate() {
+                moved |= self.group(g, x, w, codes);
+            }
+            if xs.len() > 1 {
+                moved |= self.refit(xs, ws, codes);
+            }
+            if !moved {
+                break;
+            }
+            changed = true;
+        }
+        changed
+    }
+
+    /// Levels of a group's codes.
+    #[inline(always)]
+    fn levels_of<const N: usize>(&self, group: usize, codes: &Codes) -> [f32; N] {
+        from_fn(|i| self.levels.level(codes.codes[group * N + i]))
+    }
+
+    /// The better scales and codes of one group; whether there are any.
+    #[inline(always)]
+    fn group<const N: usize>(&self, g: usize, x: &[f32; N], w: &[f32; N], codes: &mut Codes) -> bool {
+        let now = Scales { d: codes.d, dmin: codes.dmin, scale: codes.scales[g], min: codes.mins[g] };
+        let level = self.levels_of::<N>(g, codes);
+        let mut best = (error(x, w, &level, now), now, level);
+        let (candidates, count) = self.candidates(&moments(x, w, &level), now);
+        for &scales in &candidates[..count] {
+            let level = self.nearest(x, scales);
+            let found = error(x, w, &level, scales);
+            if found < best.0 {
+                best = (found, scales, level);
+            }
+        }
+        let (_, scales, level) = best;
+        if scales == now {
+            return false;
+        }
+        (codes.d, codes.dmin) = (scales.d, scales.dmin);
+        (codes.scales[g], codes.mins[g]) = (scales.scale, scales.min);
+        for (code, level) in codes.codes[g * N..][..N].iter_mut().zip(level) {
+            *code = self.levels.nearest(level);
+        }
+        true
+    }
+
+    /// The levels nearest to `x` under `scales`.
+    #[inline(always)]
+    fn nearest<const N: usize>(&self, x: &[f32; N], scales: Scales) -> [f32; N] {
+        let (factor, subtracted) = (scales.factor(), scales.subtracted());
+        let inverse = if factor != 0.0 { 1.0 / factor } else { 0.0 };
+        match &self.sorted {
+            Sorted::Whole { low, high } => {
+                from_fn(|i| (((x[i] + subtracted) * inverse).max(*low).min(*high) + WHOLE) - WHOLE)
+            }
+            Sorted::Steps { lowest, steps } => {
+                let mut level = [*lowest; N];
+                for (border, step) in steps {
+                    for i in 0..N {
+                        level[i] += if (x[i] + subtracted) * inverse > *border { *step } else { 0.0 };
+                    }
+                }
+                level
+            }
+        }
+    }
+
+    /// Scales worth a try, and how many.
+    #[inline(always)]
+    fn candidates(&self, sums: &Moments, now: Scales) -> ([Scales; 9], usize) {
+        let Moments { ll, l, one, xl, x } = *sums;
+        let symmetric = if ll > 0.0 { xl / ll } else { 0.0 };
+        let determinant = ll * one - l * l;
+        let (scale, min) = if determinant > 1e-6 * ll * one {
+            ((one * xl - l * x) / determinant, (l * xl - ll * x) / determinant)
+        } else {
+            (symmetric, 0.0)
+        };
+        let mut list = ([now; 9], 0);
+        let mut add = |scales: Scales| {
+            let usable = scales.d.is_finite() && scales.dmin.is_finite();
+            if usable && scales != now && !list.0[..list.1].contains(&scales) {
+                list.0[list.1] = scales;
+                list.1 += 1;
+            }
+        };
+        match self.scaling {
+            Scaling::Block => {
+                // A stored power of two has no neighbours but its half and its double.
+                let powers = self.grid.stored(now.d * 1.06) == now.d;
+                let steps: &[f32] = if powers { &[1.0, 0.5, 2.0] } else { &NEAR };
+                steps.iter().for_each(|step| add(Scales { d: self.grid.stored(symmetric * step), ..now }));
+            }
+            Scaling::BlockAffine => {
+                for step in NEAR {
+                    let d = self.grid.stored(scale * step);
+                    add(Scales { d, dmin: self.grid.stored((d * l - x) / one), ..now });
+                }
+            }
+            Scaling::Groups { low, high } => {
+                let best = integer(symmetric / now.d);
+                for scale in [best, best - 1, best + 1, best - 2, best + 2, now.scale - 1, now.scale + 1] {
+                    add(Scales { scale: scale.clamp(low, high), ..now });
+                }
+            }
+            Scaling::GroupsAffine { high } => {
+                let (best, min) = (integer(scale / now.d), integer(min / now.dmin));
+                let pairs = [
+                    (best, min),
+                    (best - 1, min),
+                    (best + 1, min),
+                    (best, min - 1),
+                    (best, min + 1),
+                    (now.scale - 1, now.min),
+                    (now.scale + 1, now.min),
+                    (now.scale, now.min - 1),
+                    (now.scale, now.min + 1),
+                ];
+                for (scale, min) in pairs {
+                    add(Scales { scale: scale.clamp(0, high), min: min.clamp(0, high), ..now });
+                }
+            }
+        }
+        list
+    }
+
+    /// Moves `d` and `dmin` under codes and integers as they are; whether that made the sum smaller.
+    #[inline(always)]
+    fn refit<const N: usize>(&self, xs: &[[f32; N]], ws: &[[f32; N]], codes: &mut Codes) -> bool {
+        // What a unit of d and of −dmin adds to each value, and their sums over the block.
+        let (mut dd, mut dm, mut mm, mut xd, mut xm) = (0.0f32, 0.0f32, 0.0f32, 0.0f32, 0.0f32);
+        let mut levels = Vec::with_capacity(xs.len());
+        for (g, (x, w)) in xs.iter().zip(ws).enumerate() {
+            let level = self.levels_of::<N>(g, codes);
+            let (s, m) = (f32::from(codes.scales[g]), f32::from(codes.mins[g]));
+            let sums = moments(x, w, &level);
+            dd += s * s * sums.ll;
+            dm += s * m * sums.l;
+            mm += m * m * sums.one;
+            xd += s * sums.xl;
+            xm += m * sums.x;
+            levels.push(level);
+        }
+        let determinant = dd * mm - dm * dm;
+        let (d, dmin) = if mm > 0.0 && determinant > 1e-6 * dd * mm {
+            ((mm * xd - dm * xm) / determinant, (dm * xd - dd * xm) / determinant)
+        } else if dd > 0.0 {
+            ((xd + codes.dmin * dm) / dd, codes.dmin)
+        } else {
+            return false;
+        };
+        let (d, dmin) = (self.grid.stored(d), self.grid.stored(dmin));
+        let usable = d != 0.0 && d.is_finite() && dmin.is_finite() && dmin >= 0.0;
+        if !usable || (d, dmin) == (codes.d, codes.dmin) {
+            return false;
+        }
+        let total = |d: f32, dmin: f32| {
+            let of = |(g, ((x, w), level)): (usize, ((&[f32; N], &[f32; N]), &[f32; N]))| {
+                error(x, w, level, Scales { d, dmin, scale: codes.scales[g], min: codes.mins[g] })
+            };
+            xs.iter().zip(ws).zip(&levels).enumerate().map(of).sum::<f32>()
+        };
+        let better = total(d, dmin) < total(codes.d, codes.dmin);
+        if better {
+            (codes.d, codes.dmin) = (d, dmin);
+        }
+        better
+    }
+}
+
+/// Factors at which a block's scale is tried beside the closed-form one.
+const NEAR: [f32; 5] = [1.0, 0.975, 1.025, 0.94, 1.06];
+
+/// Σ w (v − x)², where v has these levels and scales.
+#[inline(always)]
+fn error<const N: usize>(x: &[f32; N], w: &[f32; N], level: &[f32; N], scales: Scales) -> f32 {
+    let (factor, subtracted) = (scales.factor(), scales.subtracted());
+    let term = |i: usize| {
+        let error = factor * level[i] - subtracted - x[i];
+        w[i] * (error * error)
+    };
+    sum::<N>(term)
+}
+
+#[inline(always)]
+fn moments<const N: usize>(x: &[f32; N], w: &[f32; N], level: &[f32; N]) -> Moments {
+    Moments {
+        ll: sum::<N>(|i| w[i] * level[i] * level[i]),
+        l: sum::<N>(|i| w[i] * level[i]),
+        one: sum::<N>(|i| w[i]),
+        xl: sum::<N>(|i| w[i] * level[i] * x[i]),
+        x: sum::<N>(|i| w[i] * x[i]),
+    }
+}
+
+/// A sum over lanes in turn.
+#[inline(always)]
+fn sum<const N: usize>(term: impl Fn(usize) -> f32) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    for start in (0..N).step_by(LANES) {
+        for (lane, sum) in lanes.iter_mut().enumerate() {
+            *sum += term(start + lane);
+        }
+    }
+    lanes.iter().sum()
+}
+
+fn integer(x: f32) -> i16 {
+    x.round_ties_even() as i16
+}
