@@ -32,6 +32,16 @@ impl KvCache {
         }
     }
 
+    /// The same with the memory for all positions taken at once: exactly [`KvCache::bytes`] of them.
+    #[must_use]
+    pub fn reserved(mut self) -> Self {
+        for (layer, width) in self.layers.iter_mut().zip(&self.widths) {
+            layer.keys.reserve_exact(self.capacity * width);
+            layer.values.reserve_exact(self.capacity * width);
+        }
+        self
+    }
+
     /// Positions held.
     pub fn len(&self) -> usize {
         self.length

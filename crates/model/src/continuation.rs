@@ -32,7 +32,7 @@ pub fn continue_together(
         seeds.iter().map(|seed| Sampler::new(free(seed))).collect::<Result<_, _>>()?;
     assert_eq!(samplers.len(), starts.len(), "a seed for every sequence");
     let spec = transformer.spec();
-    let mut caches: Vec<KvCache> = starts.iter().map(|_| KvCache::new(spec, length)).collect();
+    let mut caches: Vec<KvCache> = starts.iter().map(|_| KvCache::new(spec, length).reserved()).collect();
     let mut sequences = starts.to_vec();
     let mut states = Vec::with_capacity(starts.len() * spec.hidden);
     for (cache, start) in caches.iter_mut().zip(starts) {

@@ -4,10 +4,11 @@
 //! when others need it. The figure is a bound, not an estimate: every buffer that grows with the model is in it at its
 //! largest. Left out: the tokenizer, which is gone before the walk begins, and what the caller holds.
 
+use crate::own_text::own_text_bytes;
 use crate::statistics::Statistics;
 use crate::{Assignment, Need, Recipe};
 use kvant_io::Meta;
-use kvant_model::{BlockSpec, Stage, Weights};
+use kvant_model::{BlockSpec, Slot, Stage, Weights};
 
 /// Program, threads' stacks, the allocator's slack.
 const BASE: usize = 64 << 20;
@@ -19,20 +20,32 @@ pub fn memory_bytes(weights: &Weights, recipe: &Recipe, assignments: &[Assignmen
     let base = BASE + threads * THREAD;
     let bytes = |a: &Assignment| a.format.tensor_bytes(&a.entry.shape).unwrap_or(0);
     let written = assignments.iter().map(bytes).max().unwrap_or(0);
-    let reordered = match weights.checkpoint().meta() {
-        Meta::Gguf(_) => 0,
-        // Queries and keys are copied, for their rows change places.
-        Meta::HuggingFace(_) => assignments.iter().map(|a| a.entry.shape.elements() * 4).max().unwrap_or(0),
-    };
     let walked = match (recipe.method.need(), &recipe.calibration, &recipe.importance) {
-        (Need::Hessian, Some(_), _) => walk(weights, recipe, assignments),
+        (Need::Hessian, Some(calibration), _) => {
+            let own = own_text_bytes(weights.spec(), recipe.own_contexts, calibration.length());
+            let writing = if own > 0 { own + reordered(weights, assignments).iter().sum::<usize>() } else { 0 };
+            walk(weights, recipe, assignments).max(writing)
+        }
         (Need::Importance, Some(calibration), None) => {
-            let copies = reordered * 2 * weights.spec().blocks.len().saturating_sub(1);
-            copies + activations(weights, calibration.length())
+            reordered(weights, assignments).iter().sum::<usize>() + activations(weights, calibration.length())
         }
         _ => 0,
     };
-    (base + reordered * 2 + written.max(walked)) as u64
+    let one_block = reordered(weights, assignments).into_iter().max().unwrap_or(0);
+    (base + 2 * one_block + written.max(walked)) as u64
+}
+
+/// Bytes of each block that are copied from a checkpoint whose queries and keys have their rows in another order.
+fn reordered(weights: &Weights, assignments: &[Assignment]) -> Vec<usize> {
+    if matches!(weights.checkpoint().meta(), Meta::Gguf(_)) {
+        return Vec::new();
+    }
+    let bytes = |slot: &Slot| {
+        let found = assignments.iter().find(|a| a.entry.name == slot.weight());
+        found.map_or(0, |a| a.entry.format.tensor_bytes(&a.entry.shape).unwrap_or(0))
+    };
+    let block = |b: &BlockSpec| bytes(&b.attention.query) + bytes(&b.attention.key);
+    weights.spec().blocks.iter().map(block).collect()
 }
 
 /// One context's activations of one network.
@@ -80,8 +93,7 @@ fn walk(weights: &Weights, recipe: &Recipe, assignments: &[Assignment]) -> usize
     }
     let head = spec.head.as_ref().unwrap_or(&spec.embedding);
     let ends = stage(head.columns, head.rows, None) + 2 * stored(&head.weight());
-    let own = crate::own_text::own_text_bytes(spec, recipe.own_contexts, length);
-    most.max(ends).max(own)
+    most.max(ends)
         + 2 * activations(weights, length)
         + crate::stream::HEAD_CONTEXTS * 4 * length * spec.hidden
 }

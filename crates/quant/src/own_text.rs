@@ -23,24 +23,21 @@ const START: usize = 8;
 /// Every so many contexts one begins with noise, where there is some.
 const NOISE_EVERY: usize = 4;
 /// Bytes of keys and values that are in memory at once, at most, but for one sequence's.
-const CACHE_BYTES: usize = 1 << 30;
+const CACHE_BYTES: usize = 1 << 29;
 /// Most sequences that are continued together.
 const TOGETHER: usize = 32;
 
 /// Sequences of `length` tokens that are continued together: as many as bounded memory allows.
 fn together(spec: &Spec, length: usize) -> usize {
-    (CACHE_BYTES / cache_bytes(spec, length).max(1)).clamp(1, TOGETHER)
-}
-
-fn cache_bytes(spec: &Spec, length: usize) -> usize {
-    // Vectors grow by doubling.
-    2 * KvCache::new(spec, length).bytes(length)
+    (CACHE_BYTES / KvCache::new(spec, length).bytes(length).max(1)).clamp(1, TOGETHER)
 }
 
 /// Private bytes that writing `count` contexts takes at most.
 pub fn own_text_bytes(spec: &Spec, count: usize, length: usize) -> usize {
     let sequences = count.min(together(spec, length));
-    sequences * (cache_bytes(spec, length) + 3 * size_of::<f32>() * spec.vocabulary)
+    // Beside them a row of logits each, and what one of them is drawn by.
+    sequences * (KvCache::new(spec, length).bytes(length) + 2 * size_of::<f32>() * spec.vocabulary)
+        + 16 * spec.vocabulary
 }
 
 /// `calibration` with `count` more contexts, written by the network; those that `work` holds already are read.

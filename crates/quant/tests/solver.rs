@@ -97,6 +97,45 @@ fn each_step_loses_less_than_the_one_before() {
     }
 }
 
+/// Σ w (v − x)² of every block, in f64.
+fn weighted_errors(format: FormatRef, bytes: &[u8], x: &[f32], weights: &[f32]) -> Vec<f64> {
+    let mut values = vec![0.0; x.len()];
+    format.decode(bytes, &mut values);
+    let term = |i: usize| f64::from(weights[i % weights.len()]) * f64::from(values[i] - x[i]).powi(2);
+    let elements = format.block().elements;
+    (0..x.len() / elements).map(|b| (b * elements..(b + 1) * elements).map(term).sum()).collect()
+}
+
+#[test]
+fn no_block_has_a_larger_weighted_error_than_upstreams_search_leaves() {
+    let backend = Backend::new(Isa::best(), 2);
+    let mut x = weight().decode();
+    // Blocks of zeros, of one value, of tiny and of huge ones.
+    x[..512].fill(0.0);
+    x[512..1024].fill(0.25);
+    x[1024..1536].iter_mut().for_each(|x| *x *= 1e-6);
+    x[1536..2048].iter_mut().for_each(|x| *x *= 1e5);
+    let bytes: Vec<u8> = x.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let weight =
+        Tensor::new(Shape::new(&[ROWS, COLUMNS]).unwrap(), &format::F32, Bytes::from(bytes)).unwrap();
+    let mut importance: Vec<f32> = normal(COLUMNS, 3).iter().map(|x| (4.0 * x).exp()).collect();
+    importance[64..96].fill(0.0);
+    for format in coded() {
+        let layer =
+            Layer { importance: Some(&importance), ..Layer::uncalibrated("map.weight", &weight, &backend) };
+        let solved = method("imatrix").unwrap().solve(&layer, format).unwrap().tensor;
+        let mut searched = vec![0; solved.bytes().len()];
+        format.encode(&x, Some(&importance), &mut searched);
+        let ours = weighted_errors(format, solved.bytes(), &x, &importance);
+        let upstream = weighted_errors(format, &searched, &x, &importance);
+        for (block, (a, b)) in ours.iter().zip(&upstream).enumerate() {
+            assert!(*a <= b * 1.000_01 + 1e-30, "{} block {block}: {a} of {b}", format.name());
+        }
+        let gain = ours.iter().zip(&upstream).filter(|(a, b)| a < b).count() as f64 / ours.len() as f64;
+        assert!(gain > 0.1, "{}: only {gain:.2} of the blocks gain", format.name());
+    }
+}
+
 #[test]
 fn the_correction_makes_up_for_a_changed_input() {
     let backend = Backend::new(Isa::best(), 2);

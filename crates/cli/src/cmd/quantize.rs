@@ -279,7 +279,7 @@ fn prepare(
     if let Some(allowed) = arguments.memory.filter(|&allowed| needed > allowed) {
         return Err(Failure::Fault(format!(
             "--memory {}: the method {} needs up to {needed} bytes ({}) for this model; nothing was done; allow that much, \
-             or take a method that needs less (rtn, imatrix)",
+             or leave out what the model writes itself (--own-tokens 0), or take a method that needs less (rtn, imatrix)",
             output::size(allowed),
             recipe.method.name(),
             output::size(needed)

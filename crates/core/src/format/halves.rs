@@ -1,6 +1,7 @@
 //! How 32 four-bit codes share 16 bytes in upstream's older types: code `j` low, code `j + 16` high.
 
 /// Joins 32 codes below 16.
+#[inline(always)]
 pub(super) fn pack(codes: &[u8], bytes: &mut [u8]) {
     for (j, byte) in bytes[..16].iter_mut().enumerate() {
         *byte = (codes[j] & 15) | (codes[j + 16] << 4);
@@ -8,6 +9,7 @@ pub(super) fn pack(codes: &[u8], bytes: &mut [u8]) {
 }
 
 /// Parts 16 bytes.
+#[inline(always)]
 pub(super) fn unpack(bytes: &[u8], codes: &mut [u8]) {
     for (j, byte) in bytes[..16].iter().enumerate() {
         codes[j] = byte & 15;
@@ -16,6 +18,7 @@ pub(super) fn unpack(bytes: &[u8], codes: &mut [u8]) {
 }
 
 /// Adds the fifth bits of 32 codes, bit `j` of a little-endian word for code `j`.
+#[inline(always)]
 pub(super) fn unpack_fifth(word: [u8; 4], codes: &mut [u8]) {
     let word = u32::from_le_bytes(word);
     for (j, code) in codes[..32].iter_mut().enumerate() {
@@ -24,6 +27,7 @@ pub(super) fn unpack_fifth(word: [u8; 4], codes: &mut [u8]) {
 }
 
 /// The fifth bits of 32 codes.
+#[inline(always)]
 pub(super) fn pack_fifth(codes: &[u8]) -> [u8; 4] {
     codes[..32]
         .iter()

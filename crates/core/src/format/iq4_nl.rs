@@ -27,14 +27,19 @@ impl Format for Iq4Nl {
     }
 
     fn decode(&self, src: &[u8], dst: &mut [f32]) {
-        for (block, out) in super::blocks::<18, 32>(src, dst) {
-            let d = f16_at(block, 0);
-            let mut codes = [0; 32];
-            halves::unpack(&block[2..], &mut codes);
-            for (x, code) in out.iter_mut().zip(codes) {
-                *x = d * iq4::VALUES[usize::from(code)];
-            }
-        }
+        super::each_block::<18, 32>(
+            src,
+            dst,
+            #[inline(always)]
+            |block, out| {
+                let d = f16_at(block, 0);
+                let mut codes = [0; 32];
+                halves::unpack(&block[2..], &mut codes);
+                for (x, code) in out.iter_mut().zip(codes) {
+                    *x = d * iq4::VALUES[usize::from(code)];
+                }
+            },
+        );
     }
 
     fn encode(&self, rows: &[f32], importance: Option<&[f32]>, dst: &mut [u8]) {

@@ -28,17 +28,22 @@ impl Format for Iq4Xs {
     }
 
     fn decode(&self, src: &[u8], dst: &mut [f32]) {
-        for (block, out) in super::blocks::<136, 256>(src, dst) {
-            let d = f16_at(block, 0);
-            for (group, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-                let scale = d * f32::from(scale_at(block, group));
-                let mut codes = [0; 32];
-                halves::unpack(&block[8 + 16 * group..], &mut codes);
-                for (x, code) in out.iter_mut().zip(codes) {
-                    *x = scale * iq4::VALUES[usize::from(code)];
+        super::each_block::<136, 256>(
+            src,
+            dst,
+            #[inline(always)]
+            |block, out| {
+                let d = f16_at(block, 0);
+                for (group, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+                    let scale = d * f32::from(scale_at(block, group));
+                    let mut codes = [0; 32];
+                    halves::unpack(&block[8 + 16 * group..], &mut codes);
+                    for (x, code) in out.iter_mut().zip(codes) {
+                        *x = scale * iq4::VALUES[usize::from(code)];
+                    }
                 }
-            }
-        }
+            },
+        );
     }
 
     fn encode(&self, rows: &[f32], importance: Option<&[f32]>, dst: &mut [u8]) {

@@ -217,6 +217,30 @@ fn blocks_mut<'a, const B: usize, const E: usize>(
     dst.as_chunks_mut().0.iter_mut().zip(src.as_chunks().0)
 }
 
+/// Does `work` to each block and its numbers, compiled for each instruction set.
+fn each_block<const B: usize, const E: usize>(
+    src: &[u8],
+    dst: &mut [f32],
+    work: impl Fn(&[u8; B], &mut [f32; E]),
+) {
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || blocks(src, dst).for_each(|(block, x)| work(block, x)),
+    );
+}
+
+/// Does `work` to each block to be written and its numbers, compiled for each instruction set.
+fn each_block_mut<const B: usize, const E: usize>(
+    dst: &mut [u8],
+    src: &[f32],
+    work: impl Fn(&mut [u8; B], &[f32; E]),
+) {
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || blocks_mut(dst, src).for_each(|(block, x)| work(block, x)),
+    );
+}
+
 /// The importance of the `count` columns that element `at` of some rows begins.
 fn importance_at(importance: Option<&[f32]>, at: usize, count: usize) -> Option<&[f32]> {
     importance.map(|all| &all[at % all.len()..][..count])

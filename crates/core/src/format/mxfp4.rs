@@ -29,23 +29,33 @@ impl Format for Mxfp4 {
     }
 
     fn decode(&self, src: &[u8], dst: &mut [f32]) {
-        for (block, out) in super::blocks::<17, 32>(src, dst) {
-            let d = scale(block[0]);
-            let mut codes = [0; 32];
-            halves::unpack(&block[1..], &mut codes);
-            for (x, code) in out.iter_mut().zip(codes) {
-                *x = f32::from(LEVELS[usize::from(code)]) * d;
-            }
-        }
+        super::each_block::<17, 32>(
+            src,
+            dst,
+            #[inline(always)]
+            |block, out| {
+                let d = scale(block[0]);
+                let mut codes = [0; 32];
+                halves::unpack(&block[1..], &mut codes);
+                for (x, code) in out.iter_mut().zip(codes) {
+                    *x = f32::from(LEVELS[usize::from(code)]) * d;
+                }
+            },
+        );
     }
 
     fn encode(&self, rows: &[f32], _importance: Option<&[f32]>, dst: &mut [u8]) {
-        for (block, x) in super::blocks_mut::<17, 32>(dst, rows) {
-            let e = exponent(x);
-            let d = scale(e);
-            block[0] = e;
-            halves::pack(&nearest(x, d), &mut block[1..]);
-        }
+        super::each_block_mut::<17, 32>(
+            dst,
+            rows,
+            #[inline(always)]
+            |block, x| {
+                let e = exponent(x);
+                let d = scale(e);
+                block[0] = e;
+                halves::pack(&nearest(x, d), &mut block[1..]);
+            },
+        );
     }
 
     fn grid(&self) -> Option<&dyn Grid> {

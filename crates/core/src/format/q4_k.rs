@@ -28,21 +28,26 @@ impl Format for Q4K {
     }
 
     fn decode(&self, src: &[u8], dst: &mut [f32]) {
-        for (block, out) in super::blocks::<144, 256>(src, dst) {
-            let scales = Scales::read(block);
-            let bytes = block[16..].as_chunks::<32>().0;
-            for ((pair, out), bytes) in out.as_chunks_mut::<64>().0.iter_mut().enumerate().zip(bytes) {
-                let (low, high) = out.split_at_mut(32);
-                let (scale, min) = scales.group(2 * pair);
-                for (x, byte) in low.iter_mut().zip(bytes) {
-                    *x = scale * f32::from(byte & 15) - min;
+        super::each_block::<144, 256>(
+            src,
+            dst,
+            #[inline(always)]
+            |block, out| {
+                let scales = Scales::read(block);
+                let bytes = block[16..].as_chunks::<32>().0;
+                for ((pair, out), bytes) in out.as_chunks_mut::<64>().0.iter_mut().enumerate().zip(bytes) {
+                    let (low, high) = out.split_at_mut(32);
+                    let (scale, min) = scales.group(2 * pair);
+                    for (x, byte) in low.iter_mut().zip(bytes) {
+                        *x = scale * f32::from(byte & 15) - min;
+                    }
+                    let (scale, min) = scales.group(2 * pair + 1);
+                    for (x, byte) in high.iter_mut().zip(bytes) {
+                        *x = scale * f32::from(byte >> 4) - min;
+                    }
                 }
-                let (scale, min) = scales.group(2 * pair + 1);
-                for (x, byte) in high.iter_mut().zip(bytes) {
-                    *x = scale * f32::from(byte >> 4) - min;
-                }
-            }
-        }
+            },
+        );
     }
 
     fn encode(&self, rows: &[f32], importance: Option<&[f32]>, dst: &mut [u8]) {

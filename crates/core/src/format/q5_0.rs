@@ -27,13 +27,18 @@ impl Format for Q5_0 {
     }
 
     fn decode(&self, src: &[u8], dst: &mut [f32]) {
-        for (block, out) in super::blocks::<22, 32>(src, dst) {
-            let d = f16_at(block, 0);
-            let codes = open(block);
-            for (x, code) in out.iter_mut().zip(codes) {
-                *x = f32::from(code as i8 - 16) * d;
-            }
-        }
+        super::each_block::<22, 32>(
+            src,
+            dst,
+            #[inline(always)]
+            |block, out| {
+                let d = f16_at(block, 0);
+                let codes = open(block);
+                for (x, code) in out.iter_mut().zip(codes) {
+                    *x = f32::from(code as i8 - 16) * d;
+                }
+            },
+        );
     }
 
     fn encode(&self, rows: &[f32], importance: Option<&[f32]>, dst: &mut [u8]) {
@@ -60,14 +65,19 @@ impl Format for Q5_0 {
 
 /// Without importance the extreme becomes −16.
 fn encode_by_extreme(rows: &[f32], dst: &mut [u8]) {
-    for (block, x) in super::blocks_mut::<22, 32>(dst, rows) {
-        let d = search::extreme(x) / -16.0;
-        let inverse = if d != 0.0 { 1.0 / d } else { 0.0 };
-        // Upstream truncates after adding a half, which is not rounding ties to even.
-        let codes = x.map(|x| ((x * inverse + 16.5) as i32).clamp(0, 31) as u8);
-        put_f16(block, 0, d);
-        close(&codes, block);
-    }
+    super::each_block_mut::<22, 32>(
+        dst,
+        rows,
+        #[inline(always)]
+        |block, x| {
+            let d = search::extreme(x) / -16.0;
+            let inverse = if d != 0.0 { 1.0 / d } else { 0.0 };
+            // Upstream truncates after adding a half, which is not rounding ties to even.
+            let codes = x.map(|x| ((x * inverse + 16.5) as i32).clamp(0, 31) as u8);
+            put_f16(block, 0, d);
+            close(&codes, block);
+        },
+    );
 }
 
 fn open(block: &[u8; 22]) -> [u8; 32] {

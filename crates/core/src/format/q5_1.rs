@@ -29,13 +29,18 @@ impl Format for Q5_1 {
     }
 
     fn decode(&self, src: &[u8], dst: &mut [f32]) {
-        for (block, out) in super::blocks::<24, 32>(src, dst) {
-            let (d, m) = (f16_at(block, 0), f16_at(block, 2));
-            let codes = open(block);
-            for (x, code) in out.iter_mut().zip(codes) {
-                *x = f32::from(code) * d + m;
-            }
-        }
+        super::each_block::<24, 32>(
+            src,
+            dst,
+            #[inline(always)]
+            |block, out| {
+                let (d, m) = (f16_at(block, 0), f16_at(block, 2));
+                let codes = open(block);
+                for (x, code) in out.iter_mut().zip(codes) {
+                    *x = f32::from(code) * d + m;
+                }
+            },
+        );
     }
 
     fn encode(&self, rows: &[f32], importance: Option<&[f32]>, dst: &mut [u8]) {
@@ -64,16 +69,21 @@ impl Format for Q5_1 {
 
 /// Without importance the codes span the block's range.
 fn encode_by_range(rows: &[f32], dst: &mut [u8]) {
-    for (block, x) in super::blocks_mut::<24, 32>(dst, rows) {
-        let (min, max) = search::range(x);
-        let d = (max - min) / 31.0;
-        let inverse = if d != 0.0 { 1.0 / d } else { 0.0 };
-        // Upstream truncates after adding a half, which is not rounding ties to even.
-        let codes = x.map(|x| (((x - min) * inverse + 0.5) as i32).clamp(0, 31) as u8);
-        put_f16(block, 0, d);
-        put_f16(block, 2, min);
-        close(&codes, block);
-    }
+    super::each_block_mut::<24, 32>(
+        dst,
+        rows,
+        #[inline(always)]
+        |block, x| {
+            let (min, max) = search::range(x);
+            let d = (max - min) / 31.0;
+            let inverse = if d != 0.0 { 1.0 / d } else { 0.0 };
+            // Upstream truncates after adding a half, which is not rounding ties to even.
+            let codes = x.map(|x| (((x - min) * inverse + 0.5) as i32).clamp(0, 31) as u8);
+            put_f16(block, 0, d);
+            put_f16(block, 2, min);
+            close(&codes, block);
+        },
+    );
 }
 
 fn open(block: &[u8; 24]) -> [u8; 32] {

@@ -29,15 +29,20 @@ impl Format for Q5K {
     }
 
     fn decode(&self, src: &[u8], dst: &mut [f32]) {
-        for (block, out) in super::blocks::<176, 256>(src, dst) {
-            let scales = Scales::read(block);
-            for (group, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-                let (scale, min) = scales.group(group);
-                for (x, code) in out.iter_mut().zip(open_group(block, group)) {
-                    *x = scale * f32::from(code) - min;
+        super::each_block::<176, 256>(
+            src,
+            dst,
+            #[inline(always)]
+            |block, out| {
+                let scales = Scales::read(block);
+                for (group, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+                    let (scale, min) = scales.group(group);
+                    for (x, code) in out.iter_mut().zip(open_group(block, group)) {
+                        *x = scale * f32::from(code) - min;
+                    }
                 }
-            }
-        }
+            },
+        );
     }
 
     fn encode(&self, rows: &[f32], importance: Option<&[f32]>, dst: &mut [u8]) {

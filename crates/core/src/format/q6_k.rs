@@ -28,18 +28,27 @@ impl Format for Q6K {
     }
 
     fn decode(&self, src: &[u8], dst: &mut [f32]) {
-        for (block, out) in super::blocks::<210, 256>(src, dst) {
-            let d = f16_at(block, 208);
-            let codes = open(block);
-            for ((out, codes), &scale) in
-                out.as_chunks_mut::<16>().0.iter_mut().zip(codes.as_chunks::<16>().0).zip(&block[192..208])
-            {
-                let scale = d * f32::from(scale as i8);
-                for (x, &code) in out.iter_mut().zip(codes) {
-                    *x = scale * f32::from(code as i8 - 32);
+        super::each_block::<210, 256>(
+            src,
+            dst,
+            #[inline(always)]
+            |block, out| {
+                let d = f16_at(block, 208);
+                let codes = open(block);
+                for ((out, codes), &scale) in out
+                    .as_chunks_mut::<16>()
+                    .0
+                    .iter_mut()
+                    .zip(codes.as_chunks::<16>().0)
+                    .zip(&block[192..208])
+                {
+                    let scale = d * f32::from(scale as i8);
+                    for (x, &code) in out.iter_mut().zip(codes) {
+                        *x = scale * f32::from(code as i8 - 32);
+                    }
                 }
-            }
-        }
+            },
+        );
     }
 
     fn encode(&self, rows: &[f32], importance: Option<&[f32]>, dst: &mut [u8]) {

@@ -24,23 +24,33 @@ impl Format for Q8_0 {
     }
 
     fn decode(&self, src: &[u8], dst: &mut [f32]) {
-        for (block, out) in super::blocks::<34, 32>(src, dst) {
-            let d = f16_at(block, 0);
-            for (x, &q) in out.iter_mut().zip(&block[2..]) {
-                *x = f32::from(q as i8) * d;
-            }
-        }
+        super::each_block::<34, 32>(
+            src,
+            dst,
+            #[inline(always)]
+            |block, out| {
+                let d = f16_at(block, 0);
+                for (x, &q) in out.iter_mut().zip(&block[2..]) {
+                    *x = f32::from(q as i8) * d;
+                }
+            },
+        );
     }
 
     fn encode(&self, rows: &[f32], _importance: Option<&[f32]>, dst: &mut [u8]) {
-        for (block, x) in super::blocks_mut::<34, 32>(dst, rows) {
-            let d = magnitude(x) / 127.0;
-            let inverse = if d != 0.0 { 1.0 / d } else { 0.0 };
-            put_f16(block, 0, d);
-            for (q, &x) in block[2..].iter_mut().zip(x) {
-                *q = half_away_from_zero(x * inverse) as i8 as u8;
-            }
-        }
+        super::each_block_mut::<34, 32>(
+            dst,
+            rows,
+            #[inline(always)]
+            |block, x| {
+                let d = magnitude(x) / 127.0;
+                let inverse = if d != 0.0 { 1.0 / d } else { 0.0 };
+                put_f16(block, 0, d);
+                for (q, &x) in block[2..].iter_mut().zip(x) {
+                    *q = half_away_from_zero(x * inverse) as i8 as u8;
+                }
+            },
+        );
     }
 
     fn grid(&self) -> Option<&dyn Grid> {

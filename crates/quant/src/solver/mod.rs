@@ -206,20 +206,31 @@ fn compare(before: &[f32], first: usize, format: FormatRef, out: &[u8]) -> Piece
     let mut after = vec![0.0f32; before.len()];
     format.decode(out, &mut after);
     let place = |x: &[f32]| first_not_finite(x).map(|i| (first + i, before[i]));
-    let (mut errors, mut squares) = ([0.0f64; SUMS], [0.0f64; SUMS]);
-    for (x, y) in before.chunks(SUMS).zip(after.chunks(SUMS)) {
-        for (i, (x, y)) in x.iter().zip(y).enumerate() {
-            let (x, error) = (f64::from(*x), f64::from(x - y));
-            errors[i] += error * error;
-            squares[i] += x * x;
-        }
-    }
-    Piece {
-        squared_error: errors.iter().sum(),
-        squared_sum: squares.iter().sum(),
-        not_finite: place(before),
-        overflow: place(&after),
-    }
+    // Compiled for each instruction set; the sums' order is the same.
+    let (squared_error, squared_sum) = pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            let (mut errors, mut squares) = ([0.0f64; SUMS], [0.0f64; SUMS]);
+            let (whole, after_whole) = (before.as_chunks::<SUMS>(), after.as_chunks::<SUMS>());
+            for (x, y) in whole.0.iter().zip(after_whole.0) {
+                for i in 0..SUMS {
+                    add_error(&mut errors[i], &mut squares[i], x[i], y[i]);
+                }
+            }
+            for (i, (x, y)) in whole.1.iter().zip(after_whole.1).enumerate() {
+                add_error(&mut errors[i], &mut squares[i], *x, *y);
+            }
+            (errors.iter().sum(), squares.iter().sum())
+        },
+    );
+    Piece { squared_error, squared_sum, not_finite: place(before), overflow: place(&after) }
+}
+
+#[inline(always)]
+fn add_error(errors: &mut f64, squares: &mut f64, x: f32, y: f32) {
+    let (x, error) = (f64::from(x), f64::from(x - y));
+    *errors += error * error;
+    *squares += x * x;
 }
 
 /// Where the first number stands that is NaN or infinite.
