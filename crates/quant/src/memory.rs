@@ -23,7 +23,8 @@ pub fn memory_bytes(weights: &Weights, recipe: &Recipe, assignments: &[Assignmen
     let walked = match (recipe.method.need(), &recipe.calibration, &recipe.importance) {
         (Need::Hessian, Some(calibration), _) => {
             let own = own_text_bytes(weights.spec(), recipe.own_contexts, calibration.length());
-            let writing = if own > 0 { own + reordered(weights, assignments).iter().sum::<usize>() } else { 0 };
+            let writing =
+                if own > 0 { own + reordered(weights, assignments).iter().sum::<usize>() } else { 0 };
             walk(weights, recipe, assignments).max(writing)
         }
         (Need::Importance, Some(calibration), None) => {

@@ -13,6 +13,7 @@
 //! Source: coordinate descent over codes as in Behdin et al., QuantEase, arXiv 2309.01885; the moves of scales are
 //! exact line searches on the same quadratic. f never rises. Left out: moves of several groups at once.
 
+use super::scales::{Best, Choices, Scales};
 use kvant_core::{Block, Codes, FormatRef, Grid, Levels, Scaling};
 use kvant_kernels::dense::{self, View};
 
@@ -81,29 +82,6 @@ struct Rows<'a> {
     count: usize,
     /// H (q − t), rows × columns.
     gradient: Vec<f32>,
-}
-
-/// One choice of what scales a group.
-#[derive(Clone, Copy, PartialEq)]
-struct Scales {
-    d: f32,
-    dmin: f32,
-    scale: i16,
-    min: i16,
-}
-
-impl Scales {
-    fn of(codes: &Codes, group: usize) -> Self {
-        Self { d: codes.d, dmin: codes.dmin, scale: codes.scales[group], min: codes.mins[group] }
-    }
-
-    fn factor(self) -> f32 {
-        self.d * f32::from(self.scale)
-    }
-
-    fn subtracted(self) -> f32 {
-        self.dmin * f32::from(self.min)
-    }
 }
 
 /// What a choice comes to.
@@ -186,8 +164,7 @@ impl<'a> Rows<'a> {
             let now = Scales::of(&self.codes[index], g);
             let values = codes.map(|c| now.factor() * self.table[usize::from(c)] - now.subtracted());
             let mut best = (now, self.choice::<N>(&square, gradient, &values, codes, now));
-            let (candidates, count) = self.candidates::<N>(&square, gradient, codes, now);
-            for &scales in &candidates[..count] {
+            for &scales in self.candidates::<N>(&square, gradient, codes, now).as_slice() {
                 let outcome = self.choice::<N>(&square, gradient, &values, codes, scales);
                 if outcome.change < best.1.change {
                     best = (scales, outcome);
@@ -270,7 +247,7 @@ impl<'a> Rows<'a> {
         out
     }
 
-    /// Other scales worth a try, and how many.
+    /// Other scales worth a try.
     #[inline(always)]
     fn candidates<const N: usize>(
         &self,
@@ -278,7 +255,7 @@ impl<'a> Rows<'a> {
         gradient: &[f32; N],
         codes: &[u8; N],
         now: Scales,
-    ) -> ([Scales; 10], usize) {
+    ) -> Choices {
         let level = codes.map(|c| self.table[usize::from(c)]);
         // H l and H 1, and their products.
         let (mut hl, mut h1) = ([0.0f32; N], [0.0f32; N]);
@@ -297,49 +274,12 @@ impl<'a> Rows<'a> {
         } else {
             (symmetric, 0.0)
         };
-        let mut list = List { items: [now; 10], count: 0, now };
-        match self.scaling {
-            Scaling::Block => {
-                let best = now.d + symmetric;
-                let steps: &[f32] =
-                    if self.grid.stored(now.d * 1.06) == now.d { &[1.0, 0.5, 2.0] } else { &NEAR };
-                for step in steps {
-                    list.add(Scales { d: self.grid.stored(best * step), ..now });
-                }
-            }
-            Scaling::BlockAffine => {
-                let (best, min) = (now.d + affine_scale, now.dmin + affine_min);
-                for step in NEAR {
-                    let (d, dmin) = (self.grid.stored(best * step), self.grid.stored(min));
-                    list.add(Scales { d, dmin, ..now });
-                }
-            }
-            Scaling::Groups { low, high } => {
-                let best = nearest_integer((now.factor() + symmetric) / now.d);
-                for scale in [best, best - 1, best + 1, now.scale - 1, now.scale + 1, best - 2, best + 2] {
-                    list.add(Scales { scale: scale.clamp(low, high), ..now });
-                }
-            }
-            Scaling::GroupsAffine { high } => {
-                let best = nearest_integer((now.factor() + affine_scale) / now.d);
-                let min = nearest_integer((now.subtracted() + affine_min) / now.dmin);
-                let pairs = [
-                    (best, min),
-                    (best - 1, min),
-                    (best + 1, min),
-                    (best, min - 1),
-                    (best, min + 1),
-                    (now.scale - 1, now.min),
-                    (now.scale + 1, now.min),
-                    (now.scale, now.min - 1),
-                    (now.scale, now.min + 1),
-                ];
-                for (scale, min) in pairs {
-                    list.add(Scales { scale: scale.clamp(0, high), min: min.clamp(0, high), ..now });
-                }
-            }
-        }
-        (list.items, list.count)
+        let best = Best {
+            symmetric: now.factor() + symmetric,
+            factor: now.factor() + affine_scale,
+            subtracted: now.subtracted() + affine_min,
+        };
+        Choices::near(self.grid, self.scaling, now, &best)
     }
 
     /// Moves `d` and `dmin` of one block in every row where that makes the quadratic smaller.
@@ -403,36 +343,11 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Factors at which a block's scale is tried beside the closed-form one.
-const NEAR: [f32; 5] = [1.0, 0.975, 1.025, 0.94, 1.06];
-
-/// Choices without repetition.
-struct List {
-    items: [Scales; 10],
-    count: usize,
-    now: Scales,
-}
-
-impl List {
-    #[inline(always)]
-    fn add(&mut self, scales: Scales) {
-        let usable = scales.d.is_finite() && scales.dmin.is_finite();
-        if usable && scales != self.now && !self.items[..self.count].contains(&scales) {
-            self.items[self.count] = scales;
-            self.count += 1;
-        }
-    }
-}
-
 #[inline(always)]
 fn add_scaled<const N: usize>(y: &mut [f32; N], a: f32, x: &[f32; N]) {
     for i in 0..N {
         y[i] += a * x[i];
     }
-}
-
-fn nearest_integer(x: f32) -> i16 {
-    x.round_ties_even() as i16
 }
 
 fn array<T, const N: usize>(slice: &[T]) -> &[T; N] {

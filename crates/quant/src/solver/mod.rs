@@ -12,6 +12,7 @@ mod hessian;
 mod importance;
 mod order;
 mod round_to_nearest;
+mod scales;
 mod separate;
 
 pub use correction::ROWS as CORRECTED_ROWS;

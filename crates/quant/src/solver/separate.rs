@@ -16,6 +16,7 @@
 //! same on every instruction set. Source: alternating least squares, as in Lloyd's method; the moves are those of
 //! [`super::descent`] with a diagonal matrix. Left out: what columns have in common.
 
+use super::scales::{Best, Choices, Scales};
 use kvant_core::{Block, Codes, FormatRef, Grid, Levels, Scaling};
 use std::array::from_fn;
 
@@ -76,25 +77,6 @@ struct Search<'a> {
     levels: Levels,
     sorted: Sorted,
     scaling: Scaling,
-}
-
-/// Integers and factors of one group.
-#[derive(Clone, Copy, PartialEq)]
-struct Scales {
-    d: f32,
-    dmin: f32,
-    scale: i16,
-    min: i16,
-}
-
-impl Scales {
-    fn factor(self) -> f32 {
-        self.d * f32::from(self.scale)
-    }
-
-    fn subtracted(self) -> f32 {
-        self.dmin * f32::from(self.min)
-    }
 }
 
 /// Sums that give the closed-form best scale and min under some levels.
@@ -160,11 +142,10 @@ impl<'a> Search<'a> {
     /// The better scales and codes of one group; whether there are any.
     #[inline(always)]
     fn group<const N: usize>(&self, g: usize, x: &[f32; N], w: &[f32; N], codes: &mut Codes) -> bool {
-        let now = Scales { d: codes.d, dmin: codes.dmin, scale: codes.scales[g], min: codes.mins[g] };
+        let now = Scales::of(codes, g);
         let level = self.levels_of::<N>(g, codes);
         let mut best = (error(x, w, &level, now), now, level);
-        let (candidates, count) = self.candidates(&moments(x, w, &level), now);
-        for &scales in &candidates[..count] {
+        for &scales in self.candidates(&moments(x, w, &level), now).as_slice() {
             let level = self.nearest(x, scales);
             let found = error(x, w, &level, scales);
             if found < best.0 {
@@ -204,63 +185,18 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Scales worth a try, and how many.
+    /// Other scales worth a try.
     #[inline(always)]
-    fn candidates(&self, sums: &Moments, now: Scales) -> ([Scales; 9], usize) {
+    fn candidates(&self, sums: &Moments, now: Scales) -> Choices {
         let Moments { ll, l, one, xl, x } = *sums;
         let symmetric = if ll > 0.0 { xl / ll } else { 0.0 };
         let determinant = ll * one - l * l;
-        let (scale, min) = if determinant > 1e-6 * ll * one {
+        let (factor, subtracted) = if determinant > 1e-6 * ll * one {
             ((one * xl - l * x) / determinant, (l * xl - ll * x) / determinant)
         } else {
             (symmetric, 0.0)
         };
-        let mut list = ([now; 9], 0);
-        let mut add = |scales: Scales| {
-            let usable = scales.d.is_finite() && scales.dmin.is_finite();
-            if usable && scales != now && !list.0[..list.1].contains(&scales) {
-                list.0[list.1] = scales;
-                list.1 += 1;
-            }
-        };
-        match self.scaling {
-            Scaling::Block => {
-                // A stored power of two has no neighbours but its half and its double.
-                let powers = self.grid.stored(now.d * 1.06) == now.d;
-                let steps: &[f32] = if powers { &[1.0, 0.5, 2.0] } else { &NEAR };
-                steps.iter().for_each(|step| add(Scales { d: self.grid.stored(symmetric * step), ..now }));
-            }
-            Scaling::BlockAffine => {
-                for step in NEAR {
-                    let d = self.grid.stored(scale * step);
-                    add(Scales { d, dmin: self.grid.stored((d * l - x) / one), ..now });
-                }
-            }
-            Scaling::Groups { low, high } => {
-                let best = integer(symmetric / now.d);
-                for scale in [best, best - 1, best + 1, best - 2, best + 2, now.scale - 1, now.scale + 1] {
-                    add(Scales { scale: scale.clamp(low, high), ..now });
-                }
-            }
-            Scaling::GroupsAffine { high } => {
-                let (best, min) = (integer(scale / now.d), integer(min / now.dmin));
-                let pairs = [
-                    (best, min),
-                    (best - 1, min),
-                    (best + 1, min),
-                    (best, min - 1),
-                    (best, min + 1),
-                    (now.scale - 1, now.min),
-                    (now.scale + 1, now.min),
-                    (now.scale, now.min - 1),
-                    (now.scale, now.min + 1),
-                ];
-                for (scale, min) in pairs {
-                    add(Scales { scale: scale.clamp(0, high), min: min.clamp(0, high), ..now });
-                }
-            }
-        }
-        list
+        Choices::near(self.grid, self.scaling, now, &Best { symmetric, factor, subtracted })
     }
 
     /// Moves `d` and `dmin` under codes and integers as they are; whether that made the sum smaller.
@@ -294,10 +230,11 @@ impl<'a> Search<'a> {
             return false;
         }
         let total = |d: f32, dmin: f32| {
-            let of = |(g, ((x, w), level)): (usize, ((&[f32; N], &[f32; N]), &[f32; N]))| {
-                error(x, w, level, Scales { d, dmin, scale: codes.scales[g], min: codes.mins[g] })
+            let of = |g: usize| {
+                let scales = Scales { d, dmin, scale: codes.scales[g], min: codes.mins[g] };
+                error(&xs[g], &ws[g], &levels[g], scales)
             };
-            xs.iter().zip(ws).zip(&levels).enumerate().map(of).sum::<f32>()
+            (0..xs.len()).map(of).sum::<f32>()
         };
         let better = total(d, dmin) < total(codes.d, codes.dmin);
         if better {
@@ -306,9 +243,6 @@ impl<'a> Search<'a> {
         better
     }
 }
-
-/// Factors at which a block's scale is tried beside the closed-form one.
-const NEAR: [f32; 5] = [1.0, 0.975, 1.025, 0.94, 1.06];
 
 /// Σ w (v − x)², where v has these levels and scales.
 #[inline(always)]
@@ -342,8 +276,4 @@ fn sum<const N: usize>(term: impl Fn(usize) -> f32) -> f32 {
         }
     }
     lanes.iter().sum()
-}
-
-fn integer(x: f32) -> i16 {
-    x.round_ties_even() as i16
 }
