@@ -131,8 +131,12 @@ fn no_block_has_a_larger_weighted_error_than_upstreams_search_leaves() {
         for (block, (a, b)) in ours.iter().zip(&upstream).enumerate() {
             assert!(*a <= b * 1.000_01 + 1e-30, "{} block {block}: {a} of {b}", format.name());
         }
+        if format.block().group == format.block().elements {
+            assert_eq!(ours, upstream, "{}: one scale a block is upstream's", format.name());
+            continue;
+        }
         let gain = ours.iter().zip(&upstream).filter(|(a, b)| a < b).count() as f64 / ours.len() as f64;
-        assert!(gain > 0.1, "{}: only {gain:.2} of the blocks gain", format.name());
+        assert!(gain > 0.3, "{}: only {gain:.2} of the blocks gain", format.name());
     }
 }
 

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! w_j ← mean square of input column j      (1 where the map has none)
-//! for each piece of whole rows: bytes ← refine(encode(x, w))     never a larger Σ w_j (v_j − x_j)² than encode's
+//! for each piece of whole rows: bytes ← encode(x, w)
+//!     where groups' scales are stored under a block's: bytes ← refine(bytes)     never a larger Σ w_j (v_j − x_j)² than encode's
 //! ```
 //!
 //! Source: llama.cpp's `src/llama-quant.cpp` and `quantize_row_*_impl`. A map without data is
@@ -35,9 +36,13 @@ impl Solver for ImportanceWeighted {
             solved.flags.push("uncalibrated");
             return Ok(solved);
         };
+        // A single scale has its least squares from the search; what is stored as a product of two has not.
+        let stored_twice = format.block().group < format.block().elements;
         let mut solved = by_pieces(layer, format, &|_, x, out| {
             format.encode(x, Some(importance), out);
-            separate::refine(format, grid, x, importance, out);
+            if stored_twice {
+                separate::refine(format, grid, x, importance, out);
+            }
         })?;
         if importance.contains(&0.0) {
             solved.flags.push("dead-columns");

@@ -18,10 +18,9 @@
 
 use super::scales::{Best, Choices, Scales};
 use kvant_core::{Block, Codes, FormatRef, Grid, Levels, Scaling};
-use std::array::from_fn;
 
 /// Most rounds over a block.
-const ROUNDS: usize = 4;
+const ROUNDS: usize = 2;
 /// Lanes that a sum is spread over.
 const LANES: usize = 8;
 /// Adding and subtracting it rounds to a whole number: 1.5 · 2²³.
@@ -76,6 +75,8 @@ struct Search<'a> {
     block: Block,
     levels: Levels,
     sorted: Sorted,
+    /// The level of every code.
+    table: [f32; 256],
     scaling: Scaling,
 }
 
@@ -107,13 +108,17 @@ impl<'a> Search<'a> {
                 Sorted::Steps { lowest: f32::from(all[0]), steps: all.windows(2).map(step).collect() }
             }
         };
-        Self { grid, block, levels, sorted, scaling: grid.scaling() }
+        let mut table = [0.0; 256];
+        (0..levels.count()).for_each(|code| table[code] = levels.level(code as u8));
+        Self { grid, block, levels, sorted, table, scaling: grid.scaling() }
     }
 
     #[inline(always)]
     fn block<const N: usize>(&self, x: &[f32], w: &[f32], codes: &mut Codes) -> bool {
         let (xs, ws) = (x.as_chunks::<N>().0, w.as_chunks::<N>().0);
-        if x.iter().chain(w).any(|x| !x.is_finite()) || !codes.d.is_finite() || !codes.dmin.is_finite() {
+        // A sum of squares that is a number has nothing but numbers in it; no early end, so that it is vector work.
+        let all: f32 = xs.iter().zip(ws).map(|(x, w)| sum::<N>(|i| w[i] * x[i] * x[i])).sum();
+        if !all.is_finite() || !codes.d.is_finite() || !codes.dmin.is_finite() {
             return false;
         }
         let mut changed = false;
@@ -136,7 +141,11 @@ impl<'a> Search<'a> {
     /// Levels of a group's codes.
     #[inline(always)]
     fn levels_of<const N: usize>(&self, group: usize, codes: &Codes) -> [f32; N] {
-        from_fn(|i| self.levels.level(codes.codes[group * N + i]))
+        let mut level = [0.0; N];
+        for (level, &code) in level.iter_mut().zip(&codes.codes[group * N..][..N]) {
+            *level = self.table[usize::from(code)];
+        }
+        level
     }
 
     /// The better scales and codes of one group; whether there are any.
@@ -171,7 +180,11 @@ impl<'a> Search<'a> {
         let inverse = if factor != 0.0 { 1.0 / factor } else { 0.0 };
         match &self.sorted {
             Sorted::Whole { low, high } => {
-                from_fn(|i| (((x[i] + subtracted) * inverse).max(*low).min(*high) + WHOLE) - WHOLE)
+                let mut level = [0.0; N];
+                for i in 0..N {
+                    level[i] = (((x[i] + subtracted) * inverse).max(*low).min(*high) + WHOLE) - WHOLE;
+                }
+                level
             }
             Sorted::Steps { lowest, steps } => {
                 let mut level = [*lowest; N];
