@@ -26,7 +26,13 @@ pub(crate) fn dot<const FUSED: bool>(x: &[f32], y: &[f32]) -> f32 {
     for ((lane, x), y) in lanes.iter_mut().zip(x.1).zip(y.1) {
         *lane = multiply_add::<FUSED>(*x, *y, *lane);
     }
-    let mut width = LANES / 2;
+    pairwise(lanes)
+}
+
+/// The sum of lanes, a power of two of them: the upper half onto the lower one until one is left.
+#[inline(always)]
+fn pairwise<const N: usize>(mut lanes: [f32; N]) -> f32 {
+    let mut width = N / 2;
     while width > 0 {
         for i in 0..width {
             lanes[i] += lanes[i + width];
@@ -71,14 +77,7 @@ fn finish<const FUSED: bool>(mut lanes: [f32; TILE_LANES], w: &[f32], x: &[f32])
     for ((lane, w), x) in lanes.iter_mut().zip(w).zip(x) {
         *lane = multiply_add::<FUSED>(*w, *x, *lane);
     }
-    let mut width = TILE_LANES / 2;
-    while width > 0 {
-        for lane in 0..width {
-            lanes[lane] += lanes[lane + width];
-        }
-        width /= 2;
-    }
-    lanes[0]
+    pairwise(lanes)
 }
 
 /// An instruction set's tiles.

@@ -1,7 +1,8 @@
 //! Matrices on a central processor: rows of blocks, multiplied where they lie.
 //!
 //! A stored row is decoded to f32 and multiplied at once. Few rows of activations take a dot product each
-//! ([`Operations::dot`]), some take tiles of them ([`Operations::tiles`]); many take a panel of decoded rows and `gemm`. Decoding is `kvant-core`'s.
+//! ([`Operations::dot`]), some take tiles of them ([`Operations::tiles`]); many take a panel of decoded rows and `gemm`.
+//! Decoding is `kvant-core`'s.
 //! Left out, for now: kernels on integers, and decoders written for one instruction set.
 
 pub(crate) mod avx2;
