@@ -65,7 +65,7 @@ pub fn attention(
             for (t, score) in scores.iter_mut().enumerate() {
                 *score = (operations.dot)(query, key(t)) * scale;
             }
-            softmax(scores);
+            (operations.softmax)(scores);
             for (t, score) in scores.iter().enumerate() {
                 (operations.add_scaled)(*score, value(t), out);
             }
@@ -85,7 +85,7 @@ fn many(
 ) {
     let AttentionShape { heads, kv_heads, head_size, scale } = *shape;
     let (columns, kv_columns) = (heads * head_size, kv_heads * head_size);
-    let n = query.len() / columns;
+    let (n, operations) = (query.len() / columns, backend.operations());
     let out = Shared::new(out);
     backend.pool().run(n.div_ceil(BLOCK) * heads, &|task| {
         // The last blocks see most, so they go first.
@@ -102,7 +102,7 @@ fn many(
             product(scores, seen, 0.0, scale, queries, key);
             for (i, row) in scores.chunks_exact_mut(seen).enumerate() {
                 let (seen, hidden) = row.split_at_mut(past + start + i + 1);
-                softmax(seen);
+                (operations.softmax)(seen);
                 hidden.fill(0.0);
             }
             product(sums, head_size, 0.0, 1.0, View::new(scores, count, seen, seen), value);
@@ -113,16 +113,6 @@ fn many(
             }
         });
     });
-}
-
-fn softmax(scores: &mut [f32]) {
-    let max = scores.iter().fold(f32::NEG_INFINITY, |m, s| m.max(*s));
-    let mut sum = 0.0;
-    for score in scores.iter_mut() {
-        *score = (*score - max).exp();
-        sum += *score;
-    }
-    scores.iter_mut().for_each(|score| *score /= sum);
 }
 
 #[cfg(test)]

@@ -49,10 +49,9 @@ pub fn add_bias(backend: &Backend, x: &mut [f32], bias: &[f32]) {
 /// `gate` = silu(`gate`) × `up`, where silu(x) = x / (1 + e⁻ˣ).
 pub fn swiglu(backend: &Backend, gate: &mut [f32], up: &[f32]) {
     assert_eq!(gate.len(), up.len(), "a gate for every number");
+    let operations = backend.operations();
     by_rows(backend, gate, 1, &|start, gate| {
-        for (gate, up) in gate.iter_mut().zip(&up[start..]) {
-            *gate = *gate / (1.0 + (-*gate).exp()) * up;
-        }
+        (operations.swiglu)(gate, &up[start..][..gate.len()]);
     });
 }
 

@@ -5,6 +5,7 @@
 //! of many rows round. Ends of texts are tokens like any other. Left out: stop words, penalties ([`crate::generate`]).
 
 use crate::{Error, KvCache, Sampler, Sampling, Transformer};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Continues each of `starts` to `length` tokens; `seeds` has one number a sequence. `go_on` is asked before every
 /// step and told how many tokens each sequence has; once it says no, the result is `None`.
@@ -28,8 +29,9 @@ pub fn continue_together(
         repeat_penalty: 1.0,
         seed,
     };
-    let mut samplers: Vec<Sampler> =
-        seeds.iter().map(|seed| Sampler::new(free(seed))).collect::<Result<_, _>>()?;
+    // Each task locks the one that is its own: never waited for.
+    let samplers: Vec<Mutex<Sampler>> =
+        seeds.iter().map(|seed| Sampler::new(free(seed)).map(Mutex::new)).collect::<Result<_, _>>()?;
     assert_eq!(samplers.len(), starts.len(), "a seed for every sequence");
     let spec = transformer.spec();
     let mut caches: Vec<KvCache> = starts.iter().map(|_| KvCache::new(spec, length).reserved()).collect();
@@ -44,9 +46,13 @@ pub fn continue_together(
             return Ok(None);
         }
         let logits = transformer.logits(&states);
-        let rows = logits.chunks_exact(spec.vocabulary);
+        let picked: Vec<OnceLock<_>> = samplers.iter().map(|_| OnceLock::new()).collect();
+        transformer.backend().pool().run(samplers.len(), &|i| {
+            let mut sampler = samplers[i].lock().unwrap_or_else(PoisonError::into_inner);
+            picked[i].get_or_init(|| sampler.pick(&logits[i * spec.vocabulary..][..spec.vocabulary], &[]));
+        });
         let drawn: Vec<u32> =
-            samplers.iter_mut().zip(rows).map(|(s, row)| s.pick(row, &[])).collect::<Result<_, _>>()?;
+            picked.into_iter().filter_map(OnceLock::into_inner).collect::<Result<_, _>>()?;
         sequences.iter_mut().zip(&drawn).for_each(|(sequence, &token)| sequence.push(token));
         if place + 1 < length {
             states = transformer.together(&mut caches, &drawn)?;

@@ -104,8 +104,8 @@ impl Sampler {
         let candidates = self.candidates(logits);
         let top = logits[best];
         let temperature = f64::from(self.sampling.temperature);
-        let weights: Vec<f64> =
-            candidates.iter().map(|&id| (f64::from(logits[id as usize] - top) / temperature).exp()).collect();
+        let weight = |&id: &u32| (f64::from(logits[id as usize] - top) / temperature).exp();
+        let weights: Vec<f64> = candidates.iter().map(weight).collect();
         // 53 random bits make every double of [0, 1) that has them.
         let unit = (self.random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
         let mut left = unit * weights.iter().sum::<f64>();

@@ -23,18 +23,23 @@ const START: usize = 8;
 /// Every so many contexts one begins with noise, where there is some.
 const NOISE_EVERY: usize = 4;
 /// Bytes of keys and values that are in memory at once, at most, but for one sequence's.
-const CACHE_BYTES: usize = 1 << 29;
+const CACHE_BYTES: usize = 1 << 30;
 /// Most sequences that are continued together.
-const TOGETHER: usize = 32;
+const TOGETHER: usize = 63;
 
-/// Sequences of `length` tokens that are continued together: as many as bounded memory allows.
-fn together(spec: &Spec, length: usize) -> usize {
-    (CACHE_BYTES / KvCache::new(spec, length).bytes(length).max(1)).clamp(1, TOGETHER)
+/// Of `count` sequences of `length` tokens, how many are continued together: as many as bounded memory allows, in
+/// batches of about one size, for a small batch takes as many steps as a large one.
+fn together(spec: &Spec, count: usize, length: usize) -> usize {
+    let most = (CACHE_BYTES / KvCache::new(spec, length).bytes(length).max(1)).clamp(1, TOGETHER);
+    count.div_ceil(count.div_ceil(most).max(1)).max(1)
 }
 
 /// Private bytes that writing `count` contexts takes at most.
 pub fn own_text_bytes(spec: &Spec, count: usize, length: usize) -> usize {
-    let sequences = count.min(together(spec, length));
+    if count == 0 {
+        return 0;
+    }
+    let sequences = together(spec, count, length);
     // Beside them a row of logits each, and what one of them is drawn by.
     sequences * (KvCache::new(spec, length).bytes(length) + 2 * size_of::<f32>() * spec.vocabulary)
         + 16 * spec.vocabulary
@@ -59,15 +64,15 @@ pub fn with_own_text(
     let mut transformer = None;
     let mut written = Vec::with_capacity(count);
     let starts = starts(calibration, count);
-    for (batch, starts) in starts.chunks(together(spec, length)).enumerate() {
+    for (batch, starts) in starts.chunks(together(spec, count, length)).enumerate() {
         let name = format!("own-text-{batch:04}");
         let tokens = match work.load_tokens(&name)? {
             Some(tokens) => tokens,
             None => {
-                if transformer.is_none() {
-                    transformer = Some(Transformer::load(weights, backend.clone())?);
-                }
-                let Some(transformer) = &transformer else { continue };
+                let transformer = match &mut transformer {
+                    Some(loaded) => loaded,
+                    none => none.insert(Transformer::load(weights, backend.clone())?),
+                };
                 let seeds: Vec<u64> =
                     (written.len()..written.len() + starts.len()).map(|i| i as u64).collect();
                 let mut go_on = |tokens: usize| {

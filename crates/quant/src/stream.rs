@@ -18,6 +18,7 @@
 
 mod ends;
 mod pair;
+mod side;
 mod solutions;
 
 pub use ends::{Expected, HEAD_CONTEXTS};
@@ -33,6 +34,7 @@ use kvant_core::Tensor;
 use kvant_kernels::{Backend, Matrix};
 use kvant_model::{Block, BlockSpec, Positions, STAGES, Slot, Spec, Stage, Weights};
 use pair::Pair;
+use side::{Path, Side, State};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
@@ -293,89 +295,68 @@ impl<'a> Stream<'a> {
         self.cost.borrow_mut().time(Part::Sums, adds, || to.add(self.backend, inputs));
     }
 
-    /// Runs a stage of both networks on one context.
+    /// Runs a stage of one network on one context.
     fn advance(
         &self,
-        blocks: (&Block, &Block),
-        stage: (usize, &Stage),
-        inputs: (&[f32], &[f32]),
-        residuals: (&mut [f32], &mut [f32]),
-        positions: &Positions,
-    ) -> (Vec<f32>, Vec<f32>) {
-        let maps: usize = stage.1.slots.iter().map(|s| s.rows * s.columns).sum();
-        let adds = 2.0 * (self.calibration.length() * maps) as f64;
-        self.cost.borrow_mut().time(Part::Passes, adds, || {
-            (
-                blocks.0.advance_alone(stage.0, inputs.0, residuals.0, positions),
-                blocks.1.advance_alone(stage.0, inputs.1, residuals.1, positions),
-            )
-        })
+        side: &mut Side,
+        stage: &Stage,
+        number: usize,
+        context: usize,
+        state: State,
+    ) -> Result<State, Error> {
+        let maps: usize = stage.slots.iter().map(|s| s.rows * s.columns).sum();
+        let adds = (self.calibration.length() * maps) as f64;
+        self.cost.borrow_mut().time(Part::Passes, adds, || side.advance(number, context, state))
     }
 
     /// One block: its maps solved, the residual streams after it written.
     fn block(&self, index: usize, choices: &Choices, residuals: &mut [Pair; 2]) -> Result<Unit, Error> {
-        let spec = &self.weights.spec().blocks[index];
-        let (length, numbers) = (self.calibration.length(), self.residual_numbers());
-        let float = Block::load(self.weights, self.backend, index)?;
-        let mut quantized = float.clone();
+        let (length, hidden) = (self.calibration.length(), self.weights.spec().hidden);
+        let stages = self.weights.spec().blocks[index].stages();
         let positions = Positions::new(self.weights.spec(), 0, length);
-        let widest = spec.stages().iter().map(|s| s.slots[0].columns).max().unwrap_or(0);
-        let mut inputs = Pair::open(self.work, "input", length * widest)?;
-        let mut middle = Pair::open(self.work, "middle", numbers)?;
+        let path = Path { stages: &stages, positions: &positions, length, hidden };
         let [even, odd] = residuals;
         let (before, after) = if index.is_multiple_of(2) { (even, odd) } else { (odd, even) };
+        let block = Block::load(self.weights, self.backend, index)?;
+        let side = |name: &str, block, from, to| Side::new(self.work, name, block, &path, from, to);
+        let mut float = side("float", block.clone(), &mut before.float, &mut after.float)?;
+        let mut quantized = side("quantized", block, &mut before.quantized, &mut after.quantized)?;
+        let contexts = 0..self.calibration.contexts().len();
         let mut tensors = Vec::new();
-        let stages = spec.stages();
         for (number, stage) in stages.iter().enumerate() {
             let what = format!("block {index}: {}", stage.slots[0].name);
             let mut sums =
                 self.sums(stage.slots[0].columns, stage.residual, index.is_multiple_of(CHOICE_EVERY));
-            for context in 0..self.calibration.contexts().len() {
+            for context in contexts.clone() {
                 self.say(&what, index, number, context)?;
-                let place = if number <= 2 { &mut *before } else { &mut middle };
-                let (mut rf, mut rq) = place.read(context, numbers)?;
-                let (xf, xq) = if number == 0 {
-                    (float.enter(&rf), quantized.enter(&rq))
-                } else {
-                    let earlier = number - 1;
-                    let (xf, xq) = if earlier == 0 {
-                        (float.enter(&rf), quantized.enter(&rq))
-                    } else {
-                        inputs.read(context, length * stages[earlier].slots[0].columns)?
-                    };
-                    let (blocks, residuals) = ((&float, &quantized), (&mut *rf, &mut *rq));
-                    let stage = (earlier, &stages[earlier]);
-                    let advanced = self.advance(blocks, stage, (&xf, &xq), residuals, &positions);
-                    inputs.write(context, &advanced.0, &advanced.1)?;
-                    advanced
-                };
-                if number == 2 {
-                    middle.write(context, &rf, &rq)?;
+                // The float network is a stage ahead; the quantized one had to wait for its maps.
+                let mut ours = quantized.before(number.saturating_sub(1), context)?;
+                if let Some(earlier) = number.checked_sub(1) {
+                    ours = self.advance(&mut quantized, &stages[earlier], earlier, context, ours)?;
                 }
-                let residuals = stage.residual.then_some((&*rq, &*rf));
-                let weights = stage.residual.then(|| {
-                    let mut after = rf.clone();
-                    float.advance_alone(number, &xf, &mut after, &positions);
-                    token_weights(&after, self.weights.spec().hidden)
-                });
-                let weights = weights.as_deref();
-                self.add(&mut sums, context, &Inputs { quantized: &xq, float: &xf, residuals, weights });
+                let theirs = float.before(number, context)?;
+                let next = self.advance(&mut float, stage, number, context, theirs.clone())?;
+                let weights = stage.residual.then(|| token_weights(&next.residual, hidden));
+                let inputs = Inputs {
+                    quantized: &ours.input,
+                    float: &theirs.input,
+                    residuals: stage.residual.then_some((&*ours.residual, &*theirs.residual)),
+                    weights: weights.as_deref(),
+                };
+                self.add(&mut sums, context, &inputs);
             }
             sums.finish();
             let solved = self.solve(&stage.slots, Some(sums), choices)?;
             for (name, solved) in &solved {
-                quantized.replace(name, &solved.tensor, self.weights)?;
+                quantized.block.replace(name, &solved.tensor, self.weights)?;
             }
             tensors.extend(solved);
         }
         let last = STAGES - 1;
-        for context in 0..self.calibration.contexts().len() {
+        for context in contexts {
             self.say(&format!("block {index}: onwards"), index, STAGES, context)?;
-            let (mut rf, mut rq) = middle.read(context, numbers)?;
-            let (xf, xq) = inputs.read(context, length * stages[last].slots[0].columns)?;
-            let (blocks, residuals) = ((&float, &quantized), (&mut *rf, &mut *rq));
-            self.advance(blocks, (last, &stages[last]), (&xf, &xq), residuals, &positions);
-            after.write(context, &rf, &rq)?;
+            let state = quantized.before(last, context)?;
+            self.advance(&mut quantized, &stages[last], last, context, state)?;
         }
         Ok(Unit { tensors, residuals: Some(after.digests()?) })
     }

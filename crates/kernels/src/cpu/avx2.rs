@@ -28,7 +28,7 @@ impl Avx2 {
 }
 
 /// Reached through [`Avx2::operations`] alone, so that the token stands before every call.
-static OPERATIONS: Operations = Operations { name: "avx2", dot, add_scaled, tiles };
+static OPERATIONS: Operations = Operations { name: "avx2", dot, add_scaled, tiles, softmax, swiglu };
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -46,6 +46,18 @@ fn add_scaled_avx2(a: f32, x: &[f32], y: &mut [f32]) {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn tiles_avx2(columns: usize, w: &[f32], x: &[f32], out: Take) {
     body::tiles::<true, Fused>(columns, w, x, out);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn softmax_avx2(x: &mut [f32]) {
+    body::softmax::<true>(x);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn swiglu_avx2(gate: &mut [f32], up: &[f32]) {
+    body::swiglu::<true>(gate, up);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -124,4 +136,24 @@ fn tiles(columns: usize, w: &[f32], x: &[f32], out: Take) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     (super::scalar::OPERATIONS.tiles)(columns, w, x, out);
+}
+
+fn softmax(x: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as `dot`.
+    unsafe {
+        softmax_avx2(x);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    body::softmax::<false>(x);
+}
+
+fn swiglu(gate: &mut [f32], up: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as `dot`.
+    unsafe {
+        swiglu_avx2(gate, up);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    body::swiglu::<false>(gate, up);
 }

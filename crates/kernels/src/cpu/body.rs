@@ -50,6 +50,59 @@ pub(crate) fn add_scaled<const FUSED: bool>(a: f32, x: &[f32], y: &mut [f32]) {
     }
 }
 
+/// e to the power of x, within two units in the last place; 0 below −87, infinite above 88, NaN for NaN.
+///
+/// x = n ln 2 + r; 2ⁿ is put together from bits, eʳ is its series up to r⁷, for |r| ≤ ln 2 / 2.
+#[inline(always)]
+pub(crate) fn exp<const FUSED: bool>(x: f32) -> f32 {
+    // A number that leaves whole ones in the last bits of what it is added to.
+    const WHOLE: f32 = 12_582_912.0;
+    // ln 2 in two parts; products of the first with a whole number are exact.
+    const LN_2: (f32, f32) = (0.693_359_4, -2.121_944_4e-4);
+    const SERIES: [f32; 6] = [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0];
+    let inside = if x < -87.0 { -87.0 } else { x };
+    let inside = if inside > 88.0 { 88.0 } else { inside };
+    let shifted = multiply_add::<FUSED>(inside, std::f32::consts::LOG2_E, WHOLE);
+    let n = shifted - WHOLE;
+    let r = multiply_add::<FUSED>(-n, LN_2.1, multiply_add::<FUSED>(-n, LN_2.0, inside));
+    let mut sum = 1.0 / 5040.0;
+    for term in SERIES {
+        sum = multiply_add::<FUSED>(sum, r, term);
+    }
+    let sum = multiply_add::<FUSED>(sum, r, 1.0);
+    let power = sum * f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000));
+    let power = if x < -87.0 { 0.0 } else { power };
+    if x > 88.0 { f32::INFINITY } else { power }
+}
+
+/// Numbers become shares: their powers of e over the sum of all of these.
+#[inline(always)]
+pub(crate) fn softmax<const FUSED: bool>(x: &mut [f32]) {
+    let higher = |a: f32, b: f32| if b > a { b } else { a };
+    let mut tops = [f32::NEG_INFINITY; LANES];
+    for part in x.chunks(LANES) {
+        tops.iter_mut().zip(part).for_each(|(top, &x)| *top = higher(*top, x));
+    }
+    let top = tops.into_iter().fold(f32::NEG_INFINITY, higher);
+    let mut sums = [0.0f32; LANES];
+    for part in x.chunks_mut(LANES) {
+        for (sum, x) in sums.iter_mut().zip(part) {
+            *x = exp::<FUSED>(*x - top);
+            *sum += *x;
+        }
+    }
+    let share = 1.0 / pairwise(sums);
+    x.iter_mut().for_each(|x| *x *= share);
+}
+
+/// `gate` = silu(`gate`) × `up`.
+#[inline(always)]
+pub(crate) fn swiglu<const FUSED: bool>(gate: &mut [f32], up: &[f32]) {
+    for (gate, up) in gate.iter_mut().zip(up) {
+        *gate = *gate / (1.0 + exp::<FUSED>(-*gate)) * up;
+    }
+}
+
 /// Lanes of a tile's sums: one vector each.
 pub(crate) const TILE_LANES: usize = 8;
 
@@ -120,5 +173,40 @@ pub(crate) fn tiles<const FUSED: bool, T: Tiles>(columns: usize, w: &[f32], x: &
             }
         }
         i += count;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn powers_of_e_are_near_exact() {
+        for i in -87_000..88_000 {
+            let x = i as f32 / 1000.0;
+            let exact = f64::from(x).exp();
+            for found in [exp::<false>(x), exp::<true>(x)] {
+                assert!((f64::from(found) / exact - 1.0).abs() < 2.5e-7, "{x}: {found}, not {exact}");
+            }
+        }
+        assert_eq!((exp::<true>(f32::NEG_INFINITY), exp::<true>(-1e9)), (0.0, 0.0));
+        assert_eq!(exp::<true>(f32::INFINITY), f32::INFINITY);
+        assert!(exp::<true>(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn shares_and_gates_equal_plain_ones() {
+        let plain = &crate::cpu::scalar::OPERATIONS;
+        for count in [1, 7, 32, 33, 1000] {
+            let x: Vec<f32> = (0..count).map(|i| ((i * 7919) % 1013) as f32 / 30.0 - 17.0).collect();
+            let (mut expected, mut found) = (x.clone(), x.clone());
+            (plain.softmax)(&mut expected);
+            softmax::<true>(&mut found);
+            assert!(expected.iter().zip(&found).all(|(a, b)| (a - b).abs() < 1e-6), "{count}");
+            let (mut expected, mut found) = (x.clone(), x.clone());
+            (plain.swiglu)(&mut expected, &x);
+            swiglu::<true>(&mut found, &x);
+            assert!(expected.iter().zip(&found).all(|(a, b)| (a - b).abs() <= 1e-6 * a.abs()), "{count}");
+        }
     }
 }

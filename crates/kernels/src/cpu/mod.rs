@@ -23,6 +23,10 @@ pub(crate) struct Operations {
     /// Products of all rows (of so many columns) of the first with all of the second, handed over as (row of the
     /// first, row of the second, product); each in an order that depends on the columns alone.
     pub tiles: fn(usize, &[f32], &[f32], Take),
+    /// Numbers become shares: their powers of e over the sum of all of these.
+    pub softmax: fn(&mut [f32]),
+    /// The first = x / (1 + e⁻ˣ) of it, times the second.
+    pub swiglu: fn(&mut [f32], &[f32]),
 }
 
 /// Takes a product: row of the first, row of the second, what they come to.

@@ -6,8 +6,8 @@ use crate::work::Work;
 
 /// What the float network and the quantized one have at one place.
 pub struct Pair {
-    float: Activations,
-    quantized: Activations,
+    pub float: Activations,
+    pub quantized: Activations,
 }
 
 impl Pair {

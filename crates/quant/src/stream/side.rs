@@ -1,0 +1,92 @@
+//! One network's way through a block: what a stage reads and the residual stream beside it, context by context, in
+//! files.
+//!
+//! Invariant: the residual stream before the block is never written to, so that a killed run can start the block again.
+
+use crate::Error;
+use crate::activations::Activations;
+use crate::work::Work;
+use kvant_model::{Block, Positions, Stage};
+
+/// A context on its way.
+#[derive(Clone)]
+pub struct State {
+    /// The residual stream, tokens × hidden.
+    pub residual: Vec<f32>,
+    /// What the next stage reads, tokens × its columns; empty after the last.
+    pub input: Vec<f32>,
+}
+
+/// What both networks' sides share.
+pub struct Path<'a> {
+    pub stages: &'a [Stage<'a>],
+    pub positions: &'a Positions,
+    /// Tokens of a context.
+    pub length: usize,
+    /// Numbers of a token in the residual stream.
+    pub hidden: usize,
+}
+
+/// One of the two networks in one block.
+pub struct Side<'a> {
+    pub block: Block,
+    path: &'a Path<'a>,
+    before: &'a mut Activations,
+    input: Activations,
+    /// The residual stream after the first stage that writes to it.
+    middle: Activations,
+    after: &'a mut Activations,
+}
+
+impl<'a> Side<'a> {
+    /// The side called `name`, with the residual stream `before` the block and what it will be `after`.
+    pub fn new(
+        work: &Work,
+        name: &str,
+        block: Block,
+        path: &'a Path<'a>,
+        before: &'a mut Activations,
+        after: &'a mut Activations,
+    ) -> Result<Self, Error> {
+        let widest = path.stages.iter().map(|s| s.slots[0].columns).max().unwrap_or(0);
+        let open = |file: &str, columns: usize| {
+            Activations::open(&work.path(&format!("{file}-{name}.f32")), path.length * columns)
+        };
+        Ok(Self {
+            block,
+            path,
+            before,
+            input: open("input", widest)?,
+            middle: open("middle", path.hidden)?,
+            after,
+        })
+    }
+
+    /// A context before `stage`, as the stage before it has left it.
+    pub fn before(&mut self, stage: usize, context: usize) -> Result<State, Error> {
+        let Path { stages, length, hidden, .. } = *self.path;
+        let written = stages[..stage].iter().any(|s| s.residual);
+        let place = if written { &mut self.middle } else { &mut *self.before };
+        let residual = place.read(context, length * hidden)?;
+        let input = match stage {
+            0 => self.block.enter(&residual),
+            _ => self.input.read(context, length * stages[stage].slots[0].columns)?,
+        };
+        Ok(State { residual, input })
+    }
+
+    /// Runs `stage` on a context, and keeps what becomes of it.
+    pub fn advance(&mut self, stage: usize, context: usize, mut state: State) -> Result<State, Error> {
+        let stages = self.path.stages;
+        state.input = self.block.advance_alone(stage, &state.input, &mut state.residual, self.path.positions);
+        if stage + 1 == stages.len() {
+            self.after.write(context, &state.residual)?;
+        } else {
+            self.input.write(context, &state.input)?;
+            if stages[stage].residual {
+                self.middle.write(context, &state.residual)?;
+            }
+        }
+        Ok(state)
+    }
+}
