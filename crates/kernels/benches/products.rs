@@ -1,10 +1,11 @@
-//! Products of stored weights with few and with many rows of activations, beside this machine's own limits:
+//! Products of stored weights with few and with many rows of activations, and the sums that solvers need, beside this
+//! machine's own limits:
 //! `cargo bench -p kvant-kernels`. Probes and products take turns, so that a ratio compares the same minute.
 
 #![allow(unsafe_code)]
 
 use kvant_core::{Bytes, Shape, Tensor, format};
-use kvant_kernels::{Backend, Isa};
+use kvant_kernels::{Backend, Isa, dense};
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -74,6 +75,9 @@ fn main() {
             "{:>8} {:>6} {:>7} {:>11} {:>12} {:>7}",
             "format", "rows", "columns", "activations", "GFMA/s", "share"
         );
+        for columns in [576, 1536, 2048, 8192] {
+            sums(&backend, columns);
+        }
         for name in ["f32", "f16", "q8_0", "q4_0", "q4_k"] {
             for (rows, columns) in [(768, 768), (1536, 768), (2048, 2048), (8192, 2048)] {
                 for activations in [16, 32, 512] {
@@ -94,18 +98,36 @@ fn product(backend: &Backend, name: &str, rows: usize, columns: usize, activatio
     let matrix = backend.load(&tensor).expect("a matrix");
     let x = vec![0.01; activations * columns];
     let mut y = vec![0.0; activations * rows];
+    let adds = activations * rows * columns;
+    measure(backend, &format!("{name:>8} {rows:>6} {columns:>7} {activations:>11}"), adds, &mut || {
+        matrix.multiply(&x, &mut y);
+    });
+}
+
+/// Gram matrix and mismatch of a context's activations.
+fn sums(backend: &Backend, columns: usize) {
+    const TOKENS: usize = 512;
+    let x = vec![0.01; TOKENS * columns];
+    let (mut gram, mut mismatch) = (vec![0.0; columns * columns], vec![0.0; columns * columns]);
+    let triangle = TOKENS * columns * (columns + 1) / 2;
+    measure(backend, &format!("{:>8} {columns:>6} {columns:>7} {TOKENS:>11}", "gram"), triangle, &mut || {
+        dense::add_gram(backend, &x, columns, &mut gram);
+    });
+    let square = TOKENS * columns * columns;
+    measure(backend, &format!("{:>8} {columns:>6} {columns:>7} {TOKENS:>11}", "sums"), square, &mut || {
+        dense::add_products(backend, &x, columns, &x, columns, &mut mismatch);
+    });
+}
+
+/// Prints the rate of `work`, which makes so many multiply-adds, and its share of the peak probed between its runs.
+fn measure(backend: &Backend, label: &str, multiply_adds: usize, work: &mut dyn FnMut()) {
     let (mut peaks, mut seconds) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         peaks.push(peak(backend));
         let begin = Instant::now();
-        matrix.multiply(&x, &mut y);
+        work();
         seconds.push(begin.elapsed().as_secs_f64());
     }
-    let rate = (activations * rows * columns) as f64 / median(seconds);
-    let share = rate / median(peaks);
-    println!(
-        "{name:>8} {rows:>6} {columns:>7} {activations:>11} {:>12.1} {:>6.1} %",
-        rate / 1e9,
-        share * 100.0
-    );
+    let rate = multiply_adds as f64 / median(seconds);
+    println!("{label} {:>12.1} {:>6.1} %", rate / 1e9, rate / median(peaks) * 100.0);
 }

@@ -14,9 +14,13 @@
 //! exact line searches on the same quadratic. f never rises. Left out: moves of several groups at once.
 
 use super::scales::{Best, Choices, Scales};
+use super::sorted::Sorted;
 use kvant_core::{Block, Codes, FormatRef, Grid, Levels, Scaling};
 use kvant_kernels::dense::{self, View};
+use std::array::from_fn;
 
+/// Rows that are worked on side by side: one vector of most processors.
+const LANES: usize = 8;
 /// Passes over a group's codes under one scale.
 const PASSES: usize = 3;
 /// A sweep that changes fewer groups than this share is the last.
@@ -74,6 +78,7 @@ impl pulp::NullaryFnOnce for Sweeps<'_> {
 struct Rows<'a> {
     grid: &'a dyn Grid,
     levels: Levels,
+    sorted: Sorted,
     table: [f32; 256],
     scaling: Scaling,
     block: Block,
@@ -84,11 +89,49 @@ struct Rows<'a> {
     gradient: Vec<f32>,
 }
 
-/// What a choice comes to.
+/// For every `j` below `N`, an even number, and every lane. Two of a time, since a compiler that sees a loop over
+/// single ones takes it for the one to make vectors of, and shuffles lanes about.
+macro_rules! by_lanes {
+    ($j:ident in $n:ident, $lane:ident => $work:expr) => {
+        let mut first = 0;
+        while first < $n {
+            for $j in first..first + 2 {
+                for $lane in 0..LANES {
+                    $work;
+                }
+            }
+            first += 2;
+        }
+    };
+}
+
+/// One number of each of some rows.
+type Lane = [f32; LANES];
+
+/// A group of some rows, one row a lane.
+struct Group<const N: usize> {
+    /// H (q − t).
+    gradient: [Lane; N],
+    level: [Lane; N],
+    value: [Lane; N],
+    /// The group's square of H times the levels.
+    product: [Lane; N],
+}
+
+/// The square of H that belongs to a group.
+struct Square<const N: usize> {
+    rows: [[f32; N]; N],
+    /// 1 / its diagonal.
+    inverse: [f32; N],
+    /// Sums of its rows.
+    sums: [f32; N],
+}
+
+/// What a choice of scales comes to, in each lane.
 struct Outcome<const N: usize> {
-    change: f32,
-    codes: [u8; N],
-    values: [f32; N],
+    change: Lane,
+    level: [Lane; N],
+    value: [Lane; N],
 }
 
 impl<'a> Rows<'a> {
@@ -112,7 +155,18 @@ impl<'a> Rows<'a> {
         let mut gradient: Vec<f32> = error.iter().map(|e| e * quadratic.ridge).collect();
         let (left, right) = (View::new(&error, count, n, n), View::new(quadratic.gram, n, n, n));
         dense::product(&mut gradient, n, 1.0, 1.0, left, right);
-        Self { grid, levels, table, scaling: grid.scaling(), block, quadratic, codes, count, gradient }
+        Self {
+            grid,
+            levels,
+            sorted: Sorted::new(levels),
+            table,
+            scaling: grid.scaling(),
+            block,
+            quadratic,
+            codes,
+            count,
+            gradient,
+        }
     }
 
     fn target_groups(&self) -> usize {
@@ -135,56 +189,92 @@ impl<'a> Rows<'a> {
         changed
     }
 
-    /// The square of the Gram matrix that belongs to `N` columns from `at` on.
+    /// The square of H that belongs to `N` columns from `at` on; `None` where its diagonal is not above zero.
     #[inline(always)]
-    fn square<const N: usize>(&self, at: usize) -> [[f32; N]; N] {
+    fn square<const N: usize>(&self, at: usize) -> Option<Square<N>> {
         let n = self.quadratic.columns;
-        let mut square = [[0.0; N]; N];
-        for (i, row) in square.iter_mut().enumerate() {
+        let mut square = Square { rows: [[0.0; N]; N], inverse: [0.0; N], sums: [0.0; N] };
+        for (i, row) in square.rows.iter_mut().enumerate() {
             row.copy_from_slice(&self.quadratic.gram[(at + i) * n + at..][..N]);
             row[i] += self.quadratic.ridge;
+            square.inverse[i] = 1.0 / row[i];
+            add_scaled(&mut square.sums, 1.0, row);
         }
-        square
+        // NaN is no better than zero.
+        (0..N).all(|i| square.rows[i][i] > 0.0).then_some(square)
     }
 
     #[inline(always)]
     fn group<const N: usize>(&mut self, b: usize, g: usize) -> usize {
         let (n, at) = (self.quadratic.columns, b * self.block.elements + g * N);
-        let square = self.square::<N>(at);
-        // NaN is no better than zero.
-        if !(0..N).all(|i| square[i][i] > 0.0) {
-            return 0;
-        }
+        let Some(square) = self.square::<N>(at) else { return 0 };
         let mut deltas = vec![0.0f32; self.count * N];
         let mut changed = 0;
-        for row in 0..self.count {
-            let index = row * (n / self.block.elements) + b;
-            let gradient: &[f32; N] = array(&self.gradient[row * n + at..][..N]);
-            let codes: &[u8; N] = array(&self.codes[index].codes[g * N..][..N]);
-            let now = Scales::of(&self.codes[index], g);
-            let values = codes.map(|c| now.factor() * self.table[usize::from(c)] - now.subtracted());
-            let mut best = (now, self.choice::<N>(&square, gradient, &values, codes, now));
-            for &scales in self.candidates::<N>(&square, gradient, codes, now).as_slice() {
-                let outcome = self.choice::<N>(&square, gradient, &values, codes, scales);
-                if outcome.change < best.1.change {
-                    best = (scales, outcome);
-                }
+        for first in (0..self.count).step_by(LANES) {
+            // The last row stands for those that are not there.
+            let rows: [usize; LANES] = from_fn(|lane| (first + lane).min(self.count - 1));
+            let places = rows.map(|row| row * (n / self.block.elements) + b);
+            let now = places.map(|place| Scales::of(&self.codes[place], g));
+            let group = self.gather::<N>(&square, rows, places, at, g, &now);
+            let choices = self.candidates(&square, &group, &now);
+            let most = choices.iter().map(|c| c.as_slice().len()).max().unwrap_or(0);
+            let (mut best, mut taken) = (self.choice(&square, &group, &now, &now), now);
+            for choice in 0..most {
+                let scales: [Scales; LANES] =
+                    from_fn(|lane| choices[lane].as_slice().get(choice).copied().unwrap_or(now[lane]));
+                let outcome = self.choice(&square, &group, &now, &scales);
+                take_better(&mut best, &mut taken, &outcome, &scales);
             }
-            let (scales, outcome) = best;
-            if outcome.change < 0.0 {
-                changed += 1;
-                let delta: &mut [f32] = &mut deltas[row * N..][..N];
-                (0..N).for_each(|i| delta[i] = outcome.values[i] - values[i]);
-                let stored = &mut self.codes[index];
-                (stored.d, stored.dmin) = (scales.d, scales.dmin);
-                (stored.scales[g], stored.mins[g]) = (scales.scale, scales.min);
-                stored.codes[g * N..][..N].copy_from_slice(&outcome.codes);
+            for (lane, row) in (first..self.count.min(first + LANES)).enumerate() {
+                if best.change[lane] < 0.0 {
+                    changed += 1;
+                    let (stored, scales) = (&mut self.codes[places[lane]], taken[lane]);
+                    (stored.d, stored.dmin) = (scales.d, scales.dmin);
+                    (stored.scales[g], stored.mins[g]) = (scales.scale, scales.min);
+                    for j in 0..N {
+                        deltas[row * N + j] = best.value[j][lane] - group.value[j][lane];
+                        stored.codes[g * N + j] = self.levels.nearest(best.level[j][lane]);
+                    }
+                }
             }
         }
         if changed > 0 {
             self.moved(at, N, &deltas);
         }
         changed
+    }
+
+    #[inline(always)]
+    fn gather<const N: usize>(
+        &self,
+        square: &Square<N>,
+        rows: [usize; LANES],
+        places: [usize; LANES],
+        at: usize,
+        g: usize,
+        now: &[Scales; LANES],
+    ) -> Group<N> {
+        let n = self.quadratic.columns;
+        let mut group = Group {
+            gradient: [[0.0; LANES]; N],
+            level: [[0.0; LANES]; N],
+            value: [[0.0; LANES]; N],
+            product: [[0.0; LANES]; N],
+        };
+        for lane in 0..LANES {
+            let gradient: &[f32; N] = array(&self.gradient[rows[lane] * n + at..][..N]);
+            let codes: &[u8; N] = array(&self.codes[places[lane]].codes[g * N..][..N]);
+            let (factor, subtracted) = (now[lane].factor(), now[lane].subtracted());
+            for j in 0..N {
+                group.gradient[j][lane] = gradient[j];
+                group.level[j][lane] = self.table[usize::from(codes[j])];
+                group.value[j][lane] = factor * group.level[j][lane] - subtracted;
+            }
+        }
+        for j in 0..N {
+            add_outer(&mut group.product, &group.level[j], &square.rows[j]);
+        }
+        group
     }
 
     /// Brings the gradient up to date after `width` columns from `at` on have moved.
@@ -199,39 +289,52 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// The best codes under `scales`, from the present ones by coordinate descent.
+    /// The best codes under other scales `to`, from the present ones under `from` by coordinate descent.
     #[inline(always)]
     fn choice<const N: usize>(
         &self,
-        square: &[[f32; N]; N],
-        gradient: &[f32; N],
-        values: &[f32; N],
-        codes: &[u8; N],
-        scales: Scales,
+        square: &Square<N>,
+        group: &Group<N>,
+        from: &[Scales; LANES],
+        to: &[Scales; LANES],
     ) -> Outcome<N> {
-        let (factor, subtracted) = (scales.factor(), scales.subtracted());
-        let mut out = Outcome {
-            change: 0.0,
-            codes: *codes,
-            values: codes.map(|c| factor * self.table[usize::from(c)] - subtracted),
-        };
-        let mut slope = *gradient;
-        for j in 0..N {
-            let delta = out.values[j] - values[j];
-            if delta != 0.0 {
-                add_scaled(&mut slope, delta, &square[j]);
-            }
+        let (factor, subtracted) = (to.map(Scales::factor), to.map(Scales::subtracted));
+        let mut inverse = [0.0; LANES];
+        let (mut by_factor, mut by_subtracted) = ([0.0; LANES], [0.0; LANES]);
+        for lane in 0..LANES {
+            inverse[lane] = if factor[lane] != 0.0 { 1.0 / factor[lane] } else { 0.0 };
+            by_factor[lane] = factor[lane] - from[lane].factor();
+            by_subtracted[lane] = subtracted[lane] - from[lane].subtracted();
         }
-        let inverse = if factor != 0.0 { 1.0 / factor } else { 0.0 };
+        let mut out = Outcome { change: [0.0; LANES], level: group.level, value: group.value };
+        let mut slope = group.gradient;
+        by_lanes!(j in N, lane => {
+            slope[j][lane] += by_factor[lane] * group.product[j][lane] - by_subtracted[lane] * square.sums[j];
+            out.value[j][lane] = factor[lane] * group.level[j][lane] - subtracted[lane];
+        });
         for _ in 0..PASSES {
             let mut moved = false;
             for j in 0..N {
-                let best = out.values[j] - slope[j] / square[j][j];
-                let code = self.levels.nearest((best + subtracted) * inverse);
-                if code != out.codes[j] && factor != 0.0 {
-                    let value = factor * self.table[usize::from(code)] - subtracted;
-                    add_scaled(&mut slope, value - out.values[j], &square[j]);
-                    (out.codes[j], out.values[j], moved) = (code, value, true);
+                let mut wanted = [0.0; LANES];
+                for lane in 0..LANES {
+                    let best = out.value[j][lane] - slope[j][lane] * square.inverse[j];
+                    wanted[lane] = (best + subtracted[lane]) * inverse[lane];
+                }
+                let level = self.sorted.nearest(&wanted);
+                let (mut delta, mut any) = ([0.0f32; LANES], 0);
+                for lane in 0..LANES {
+                    // Under a factor of 0 every level is the same value.
+                    let value = factor[lane] * level[lane] - subtracted[lane];
+                    delta[lane] = value - out.value[j][lane];
+                    any |= delta[lane].to_bits() << 1;
+                }
+                if any != 0 {
+                    moved = true;
+                    add_outer(&mut slope, &delta, &square.rows[j]);
+                    out.level[j] = level;
+                    for lane in 0..LANES {
+                        out.value[j][lane] = factor[lane] * level[lane] - subtracted[lane];
+                    }
                 }
             }
             if !moved {
@@ -239,47 +342,52 @@ impl<'a> Rows<'a> {
             }
         }
         for j in 0..N {
-            out.change += (out.values[j] - values[j]) * (gradient[j] + slope[j]);
+            for lane in 0..LANES {
+                out.change[lane] +=
+                    (out.value[j][lane] - group.value[j][lane]) * (group.gradient[j][lane] + slope[j][lane]);
+            }
         }
-        if !out.change.is_finite() {
-            out.change = f32::INFINITY;
+        for change in &mut out.change {
+            *change = if change.is_finite() { *change } else { f32::INFINITY };
         }
         out
     }
 
-    /// Other scales worth a try.
+    /// Other scales worth a try, in each lane.
     #[inline(always)]
     fn candidates<const N: usize>(
         &self,
-        square: &[[f32; N]; N],
-        gradient: &[f32; N],
-        codes: &[u8; N],
-        now: Scales,
-    ) -> Choices {
-        let level = codes.map(|c| self.table[usize::from(c)]);
-        // H l and H 1, and their products.
-        let (mut hl, mut h1) = ([0.0f32; N], [0.0f32; N]);
-        for j in 0..N {
-            add_scaled(&mut hl, level[j], &square[j]);
-            add_scaled(&mut h1, 1.0, &square[j]);
-        }
-        let dot = |a: &[f32; N], b: &[f32; N]| (0..N).fold(0.0f32, |sum, i| sum + a[i] * b[i]);
-        let ones = [1.0; N];
-        let (gl, g1) = (dot(gradient, &level), dot(gradient, &ones));
-        let (lhl, lh1, oh1) = (dot(&level, &hl), dot(&level, &h1), dot(&ones, &h1));
-        let symmetric = if lhl > 0.0 { -gl / lhl } else { 0.0 };
-        let determinant = lhl * oh1 - lh1 * lh1;
-        let (affine_scale, affine_min) = if determinant > 1e-6 * lhl * oh1 {
-            ((lh1 * g1 - oh1 * gl) / determinant, (lhl * g1 - lh1 * gl) / determinant)
-        } else {
-            (symmetric, 0.0)
-        };
-        let best = Best {
-            symmetric: now.factor() + symmetric,
-            factor: now.factor() + affine_scale,
-            subtracted: now.subtracted() + affine_min,
-        };
-        Choices::near(self.grid, self.scaling, now, &best)
+        square: &Square<N>,
+        group: &Group<N>,
+        now: &[Scales; LANES],
+    ) -> [Choices; LANES] {
+        // Products of levels l and ones 1 with the gradient g and the square H.
+        let (mut gl, mut g1, mut lhl, mut lh1) =
+            ([0.0f32; LANES], [0.0f32; LANES], [0.0f32; LANES], [0.0f32; LANES]);
+        by_lanes!(j in N, lane => {
+            let level = group.level[j][lane];
+            gl[lane] += level * group.gradient[j][lane];
+            g1[lane] += group.gradient[j][lane];
+            lhl[lane] += level * group.product[j][lane];
+            lh1[lane] += level * square.sums[j];
+        });
+        let oh1 = square.sums.iter().sum::<f32>();
+        from_fn(|i| {
+            let (gl, g1, lhl, lh1) = (gl[i], g1[i], lhl[i], lh1[i]);
+            let symmetric = if lhl > 0.0 { -gl / lhl } else { 0.0 };
+            let determinant = lhl * oh1 - lh1 * lh1;
+            let (affine_scale, affine_min) = if determinant > 1e-6 * lhl * oh1 {
+                ((lh1 * g1 - oh1 * gl) / determinant, (lhl * g1 - lh1 * gl) / determinant)
+            } else {
+                (symmetric, 0.0)
+            };
+            let best = Best {
+                symmetric: now[i].factor() + symmetric,
+                factor: now[i].factor() + affine_scale,
+                subtracted: now[i].subtracted() + affine_min,
+            };
+            Choices::near(self.grid, self.scaling, now[i], &best)
+        })
     }
 
     /// Moves `d` and `dmin` of one block in every row where that makes the quadratic smaller.
@@ -347,6 +455,35 @@ impl<'a> Rows<'a> {
 fn add_scaled<const N: usize>(y: &mut [f32; N], a: f32, x: &[f32; N]) {
     for i in 0..N {
         y[i] += a * x[i];
+    }
+}
+
+/// Row j of `y` += x · h[j], lane by lane.
+#[inline(always)]
+fn add_outer<const N: usize>(y: &mut [Lane; N], x: &Lane, h: &[f32; N]) {
+    by_lanes!(j in N, lane => y[j][lane] += x[lane] * h[j]);
+}
+
+/// Lane by lane the better of two outcomes, and its scales.
+#[inline(always)]
+fn take_better<const N: usize>(
+    best: &mut Outcome<N>,
+    taken: &mut [Scales; LANES],
+    other: &Outcome<N>,
+    scales: &[Scales; LANES],
+) {
+    let mut better = [false; LANES];
+    for lane in 0..LANES {
+        better[lane] = other.change[lane] < best.change[lane];
+        if better[lane] {
+            (best.change[lane], taken[lane]) = (other.change[lane], scales[lane]);
+        }
+    }
+    if better.contains(&true) {
+        by_lanes!(j in N, lane => {
+            best.level[j][lane] = if better[lane] { other.level[j][lane] } else { best.level[j][lane] };
+            best.value[j][lane] = if better[lane] { other.value[j][lane] } else { best.value[j][lane] };
+        });
     }
 }
 

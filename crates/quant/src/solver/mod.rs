@@ -14,6 +14,7 @@ mod order;
 mod round_to_nearest;
 mod scales;
 mod separate;
+mod sorted;
 
 pub use correction::ROWS as CORRECTED_ROWS;
 pub use hessian::{Hessian, SLAB};

@@ -17,14 +17,13 @@
 //! [`super::descent`] with a diagonal matrix. Left out: what columns have in common.
 
 use super::scales::{Best, Choices, Scales};
+use super::sorted::Sorted;
 use kvant_core::{Block, Codes, FormatRef, Grid, Levels, Scaling};
 
 /// Most rounds over a block.
 const ROUNDS: usize = 2;
 /// Lanes that a sum is spread over.
 const LANES: usize = 8;
-/// Adding and subtracting it rounds to a whole number: 1.5 · 2²³.
-const WHOLE: f32 = 12_582_912.0;
 
 /// Improves `bytes`, whole rows in `format`, for the values `x` of the same rows under `weights`, one a column.
 pub fn refine(format: FormatRef, grid: &dyn Grid, x: &[f32], weights: &[f32], bytes: &mut [u8]) {
@@ -62,14 +61,6 @@ impl pulp::NullaryFnOnce for Rows<'_> {
     }
 }
 
-/// A format's levels in rising order, each once.
-enum Sorted {
-    /// Whole numbers of a range.
-    Whole { low: f32, high: f32 },
-    /// Levels, what to add from one to the next, and the borders between them.
-    Steps { lowest: f32, steps: Vec<(f32, f32)> },
-}
-
 struct Search<'a> {
     grid: &'a dyn Grid,
     block: Block,
@@ -92,22 +83,7 @@ struct Moments {
 impl<'a> Search<'a> {
     fn new(grid: &'a dyn Grid, block: Block) -> Self {
         let levels = grid.levels();
-        let sorted = match levels {
-            Levels::Linear { count, offset } => {
-                let low = -f32::from(offset);
-                Sorted::Whole { low, high: low + f32::from(count - 1) }
-            }
-            Levels::Table(table) => {
-                let mut all = table.to_vec();
-                all.sort_unstable();
-                all.dedup();
-                let step = |pair: &[i8]| {
-                    let (a, b) = (f32::from(pair[0]), f32::from(pair[1]));
-                    ((a + b) / 2.0, b - a)
-                };
-                Sorted::Steps { lowest: f32::from(all[0]), steps: all.windows(2).map(step).collect() }
-            }
-        };
+        let sorted = Sorted::new(levels);
         let mut table = [0.0; 256];
         (0..levels.count()).for_each(|code| table[code] = levels.level(code as u8));
         Self { grid, block, levels, sorted, table, scaling: grid.scaling() }
@@ -178,24 +154,11 @@ impl<'a> Search<'a> {
     fn nearest<const N: usize>(&self, x: &[f32; N], scales: Scales) -> [f32; N] {
         let (factor, subtracted) = (scales.factor(), scales.subtracted());
         let inverse = if factor != 0.0 { 1.0 / factor } else { 0.0 };
-        match &self.sorted {
-            Sorted::Whole { low, high } => {
-                let mut level = [0.0; N];
-                for i in 0..N {
-                    level[i] = (((x[i] + subtracted) * inverse).max(*low).min(*high) + WHOLE) - WHOLE;
-                }
-                level
-            }
-            Sorted::Steps { lowest, steps } => {
-                let mut level = [*lowest; N];
-                for (border, step) in steps {
-                    for i in 0..N {
-                        level[i] += if (x[i] + subtracted) * inverse > *border { *step } else { 0.0 };
-                    }
-                }
-                level
-            }
+        let mut scaled = [0.0; N];
+        for i in 0..N {
+            scaled[i] = (x[i] + subtracted) * inverse;
         }
+        self.sorted.nearest(&scaled)
     }
 
     /// Other scales worth a try.
