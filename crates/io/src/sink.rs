@@ -33,8 +33,8 @@ pub trait Sink: Send {
     /// A tensor that was not planned, was put before or differs from its plan; a full disk.
     fn put(&mut self, name: &str, tensor: &Tensor) -> Result<(), Error>;
 
-    /// Flushes, checks that every planned tensor was put, and says where the whole file lies until [`Sink::finish`]:
-    /// the place to check it before it takes its name.
+    /// Checks that every planned tensor was put, begins to force the file to the disk, and says where it lies until
+    /// [`Sink::finish`], which waits for the disk: the place to check it before it takes its name.
     ///
     /// # Errors
     /// A missing tensor; whatever the file system says.

@@ -33,7 +33,8 @@ pub fn memory_bytes(weights: &Weights, recipe: &Recipe, assignments: &[Assignmen
         _ => 0,
     };
     let one_block = reordered(weights, assignments).into_iter().max().unwrap_or(0);
-    (base + 2 * one_block + written.max(walked)) as u64
+    // One tensor is written while the next one is solved.
+    (base + 2 * one_block + (2 * written).max(walked)) as u64
 }
 
 /// Bytes of each block that are copied from a checkpoint whose queries and keys have their rows in another order.

@@ -23,7 +23,7 @@ const START: usize = 8;
 /// Every so many contexts one begins with noise, where there is some.
 const NOISE_EVERY: usize = 4;
 /// Bytes of keys and values that are in memory at once, at most, but for one sequence's.
-const CACHE_BYTES: usize = 1 << 30;
+const CACHE_BYTES: usize = 3 << 29;
 /// Most sequences that are continued together.
 const TOGETHER: usize = 63;
 

@@ -9,13 +9,14 @@ use crate::{
     Solver, Written, assign, validate,
 };
 use kvant_core::{FormatRef, Tensor, format};
-use kvant_io::{Meta, Metadata, Plan, PlannedTensor, Value};
+use kvant_io::{Meta, Metadata, Plan, PlannedTensor, Sink, Value};
 use kvant_kernels::Backend;
 use kvant_model::{Entry, Weights, export};
 use serde::Serialize;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::mpsc;
 
 /// Hears how far the work is, and may stop it.
 pub trait Progress: Sync {
@@ -382,24 +383,32 @@ fn write(
     progress: &dyn Progress,
 ) -> Result<Report, Error> {
     let plan = Plan { metadata, tensors: planned(assignments) };
-    let mut sink = kvant_io::create(output, &plan, force)?;
+    let sink = kvant_io::create(output, &plan, force)?;
     let total: u64 = assignments.iter().map(input_bytes).sum();
     let (mut done, mut bytes_out, mut elements) = (0, 0, 0usize);
     let mut tensors = Vec::with_capacity(assignments.len());
-    let mut digests = Vec::with_capacity(assignments.len());
-    for assignment in assignments {
-        if progress.stop() {
-            return Err(Error::Interrupted);
+    // One tensor is hashed and written while the next one is solved.
+    let (mut sink, digests) = std::thread::scope(|scope| -> Result<_, Error> {
+        let (send, receive) = mpsc::sync_channel(0);
+        let writer = scope.spawn(move || put_all(sink, &receive));
+        for assignment in assignments {
+            if progress.stop() {
+                return Err(Error::Interrupted);
+            }
+            progress.at(done, total, &assignment.entry.name);
+            let (tensor, report) = one(weights, assignment, source)?;
+            if send.send((assignment.entry.name.clone(), tensor)).is_err() {
+                // The writer has met an error, which it tells below.
+                break;
+            }
+            done += input_bytes(assignment);
+            bytes_out += report.bytes;
+            elements += assignment.entry.shape.elements();
+            tensors.push(report);
         }
-        progress.at(done, total, &assignment.entry.name);
-        let (tensor, report) = one(weights, assignment, source)?;
-        digests.push(kvant_io::hash(tensor.bytes()));
-        sink.put(&assignment.entry.name, &tensor)?;
-        done += input_bytes(assignment);
-        bytes_out += report.bytes;
-        elements += assignment.entry.shape.elements();
-        tensors.push(report);
-    }
+        drop(send);
+        writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
     progress.at(total, total, "checking the written file");
     let expected = tensors.iter().zip(digests).map(|(report, digest)| Written { report, digest });
     let output_blake3 = validate(sink.seal()?, output, &expected.collect::<Vec<_>>(), backend)?;
@@ -414,6 +423,19 @@ fn write(
         expected: None,
         card: Card { output_blake3, ..Card::default() },
     })
+}
+
+/// Puts every tensor that arrives; the hashes of what was put, in that order.
+fn put_all(
+    mut sink: Box<dyn Sink>,
+    tensors: &mpsc::Receiver<(String, Tensor)>,
+) -> Result<(Box<dyn Sink>, Vec<blake3::Hash>), Error> {
+    let mut digests = Vec::new();
+    for (name, tensor) in tensors {
+        digests.push(kvant_io::hash(tensor.bytes()));
+        sink.put(&name, &tensor)?;
+    }
+    Ok((sink, digests))
 }
 
 fn planned(assignments: &[Assignment]) -> Vec<PlannedTensor> {

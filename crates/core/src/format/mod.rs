@@ -223,10 +223,27 @@ fn each_block<const B: usize, const E: usize>(
     dst: &mut [f32],
     work: impl Fn(&[u8; B], &mut [f32; E]),
 ) {
-    pulp::Arch::new().dispatch(
-        #[inline(always)]
-        || blocks(src, dst).for_each(|(block, x)| work(block, x)),
-    );
+    pulp::Arch::new().dispatch(EachBlock { src, dst, work });
+}
+
+/// [`each_block`] as a type: a closure in its place would be called through a function of the base instruction set.
+struct EachBlock<'a, W, const B: usize, const E: usize> {
+    src: &'a [u8],
+    dst: &'a mut [f32],
+    work: W,
+}
+
+impl<W: Fn(&[u8; B], &mut [f32; E]), const B: usize, const E: usize> pulp::NullaryFnOnce
+    for EachBlock<'_, W, B, E>
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        for (block, x) in blocks(self.src, self.dst) {
+            (self.work)(block, x);
+        }
+    }
 }
 
 /// Does `work` to each block to be written and its numbers, compiled for each instruction set.
@@ -235,10 +252,27 @@ fn each_block_mut<const B: usize, const E: usize>(
     src: &[f32],
     work: impl Fn(&mut [u8; B], &[f32; E]),
 ) {
-    pulp::Arch::new().dispatch(
-        #[inline(always)]
-        || blocks_mut(dst, src).for_each(|(block, x)| work(block, x)),
-    );
+    pulp::Arch::new().dispatch(EachBlockMut { dst, src, work });
+}
+
+/// [`each_block_mut`] as a type, as [`EachBlock`].
+struct EachBlockMut<'a, W, const B: usize, const E: usize> {
+    dst: &'a mut [u8],
+    src: &'a [f32],
+    work: W,
+}
+
+impl<W: Fn(&mut [u8; B], &[f32; E]), const B: usize, const E: usize> pulp::NullaryFnOnce
+    for EachBlockMut<'_, W, B, E>
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        for (block, x) in blocks_mut(self.dst, self.src) {
+            (self.work)(block, x);
+        }
+    }
 }
 
 /// The importance of the `count` columns that element `at` of some rows begins.
@@ -246,15 +280,29 @@ fn importance_at(importance: Option<&[f32]>, at: usize, count: usize) -> Option<
     importance.map(|all| &all[at % all.len()..][..count])
 }
 
+/// The code of each number. A plain loop: the standard library's closures over arrays are not always inlined, and then
+/// lose the caller's instruction set.
+#[inline(always)]
+fn coded<const N: usize>(x: &[f32; N], code: impl Fn(f32) -> u8) -> [u8; N] {
+    let mut codes = [0; N];
+    for (out, &x) in codes.iter_mut().zip(x) {
+        *out = code(x);
+    }
+    codes
+}
+
+#[inline(always)]
 fn f16_at(block: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
 }
 
+#[inline(always)]
 fn put_f16(block: &mut [u8], at: usize, x: f32) {
     block[at..at + 2].copy_from_slice(&f16::from_f32(x).to_le_bytes());
 }
 
 /// What is left of `x` once it is stored as `f16`.
+#[inline(always)]
 fn stored_f16(x: f32) -> f32 {
     f16::from_f32(x).to_f32()
 }

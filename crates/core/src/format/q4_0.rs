@@ -10,7 +10,7 @@
 
 use super::fit::{Group, symmetric_level, symmetric_starts};
 use super::lanes::{Lanes, Run, each, gather, runs, scatter};
-use super::{Block, Format, Grid, Part, Scaling, array, f16_at, halves, put_f16, search, stored_f16};
+use super::{Block, Format, Grid, Part, Scaling, array, coded, f16_at, halves, put_f16, search, stored_f16};
 use crate::{Codes, Levels};
 
 /// `q4_0`.
@@ -72,19 +72,25 @@ fn encode_by_extreme(rows: &[f32], dst: &mut [u8]) {
             let d = search::extreme(x) / -8.0;
             let inverse = if d != 0.0 { 1.0 / d } else { 0.0 };
             // Upstream truncates after adding a half, which is not rounding ties to even.
-            let codes = x.map(|x| ((x * inverse + 8.5) as i32).clamp(0, 15) as u8);
+            let codes = coded(
+                x,
+                #[inline(always)]
+                |x| ((x * inverse + 8.5) as i32).clamp(0, 15) as u8,
+            );
             put_f16(block, 0, d);
             close(&codes, block);
         },
     );
 }
 
+#[inline(always)]
 fn open(block: &[u8; 18]) -> [u8; 32] {
     let mut codes = [0; 32];
     halves::unpack(&block[2..], &mut codes);
     codes
 }
 
+#[inline(always)]
 fn close(codes: &[u8], block: &mut [u8]) {
     halves::pack(codes, &mut block[2..]);
 }

@@ -13,7 +13,7 @@
 
 use super::fit::Group;
 use super::lanes::{Lanes, Run, each, gather, runs, scatter};
-use super::{Block, Format, Grid, Part, Scaling, array, f16_at, halves, put_f16, search, stored_f16};
+use super::{Block, Format, Grid, Part, Scaling, array, coded, f16_at, halves, put_f16, search, stored_f16};
 use crate::{Codes, Levels};
 
 /// `q5_1`.
@@ -78,7 +78,11 @@ fn encode_by_range(rows: &[f32], dst: &mut [u8]) {
             let d = (max - min) / 31.0;
             let inverse = if d != 0.0 { 1.0 / d } else { 0.0 };
             // Upstream truncates after adding a half, which is not rounding ties to even.
-            let codes = x.map(|x| (((x - min) * inverse + 0.5) as i32).clamp(0, 31) as u8);
+            let codes = coded(
+                x,
+                #[inline(always)]
+                |x| (((x - min) * inverse + 0.5) as i32).clamp(0, 31) as u8,
+            );
             put_f16(block, 0, d);
             put_f16(block, 2, min);
             close(&codes, block);
@@ -86,6 +90,7 @@ fn encode_by_range(rows: &[f32], dst: &mut [u8]) {
     );
 }
 
+#[inline(always)]
 fn open(block: &[u8; 24]) -> [u8; 32] {
     let mut codes = [0; 32];
     halves::unpack(&block[8..], &mut codes);
@@ -93,6 +98,7 @@ fn open(block: &[u8; 24]) -> [u8; 32] {
     codes
 }
 
+#[inline(always)]
 fn close(codes: &[u8], block: &mut [u8]) {
     halves::pack(codes, &mut block[8..]);
     block[4..8].copy_from_slice(&halves::pack_fifth(codes));

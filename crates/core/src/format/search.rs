@@ -20,6 +20,7 @@ pub(super) fn nearest(x: f32) -> f32 {
 }
 
 /// The element of largest magnitude, the first of several, with its sign; 0 where there is none but NaN.
+#[inline(always)]
 pub(super) fn extreme(x: &[f32]) -> f32 {
     // The magnitude first, eight side by side, then where it stands.
     let mut most = [0.0f32; 8];
@@ -29,7 +30,12 @@ pub(super) fn extreme(x: &[f32]) -> f32 {
         }
     }
     let largest = most.into_iter().fold(0.0, f32::max);
-    if largest == 0.0 { 0.0 } else { x.iter().copied().find(|v| v.abs() == largest).unwrap_or(0.0) }
+    for &v in x {
+        if largest != 0.0 && v.abs() == largest {
+            return v;
+        }
+    }
+    0.0
 }
 
 /// [`extreme`] of each lane.
@@ -50,6 +56,7 @@ pub(super) fn not_zero(extremes: Lanes) -> Mask {
 }
 
 /// Smallest and largest element; NaN is passed over.
+#[inline(always)]
 pub(super) fn range(x: &[f32]) -> (f32, f32) {
     x.iter().fold((f32::MAX, -f32::MAX), |(min, max), &v| {
         (if v < min { v } else { min }, if v > max { v } else { max })

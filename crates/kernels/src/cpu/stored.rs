@@ -14,8 +14,8 @@ const MANY: usize = 64;
 const TILED_NUMBERS: usize = 1 << 15;
 /// Rows that one task of a product with few activations takes.
 const FEW_ROWS: usize = 16;
-/// Numbers that a decoded panel may have: it stays in the second-level cache while `gemm` reads it.
-const PANEL_NUMBERS: usize = 1 << 17;
+/// Numbers that a decoded panel may have.
+const PANEL_NUMBERS: usize = 1 << 18;
 
 /// `rows × columns` in the tensor's own bytes.
 pub(crate) struct Stored {
@@ -29,10 +29,11 @@ impl Stored {
         Self { tensor: tensor.clone(), backend: backend.clone(), operations: backend.operations() }
     }
 
-    /// Rows of a panel: fixed by the shape, so that no result depends on threads.
+    /// Rows of a panel: fixed by the shape, so that no result depends on threads. `gemm` packs the activations once a
+    /// panel, so wide panels are better, but there should be a few for every thread.
     fn panel_rows(&self) -> usize {
-        let fit = PANEL_NUMBERS / self.columns().max(1) / 16 * 16;
-        fit.clamp(16, if self.rows() < 1024 { 64 } else { 128 })
+        let fit = PANEL_NUMBERS / self.columns().max(1);
+        (self.rows() / 4).clamp(64, 256).min(fit).max(16) / 16 * 16
     }
 
     fn decode(&self, start: usize, count: usize, out: &mut [f32]) {

@@ -89,7 +89,7 @@ struct Rows<'a> {
     gradient: Vec<f32>,
 }
 
-/// For every `j` below `N`, an even number, and every lane. Two of a time, since a compiler that sees a loop over
+/// For every `j` below `N`, an even number, and every lane. Two at a time, since a compiler that sees a loop over
 /// single ones takes it for the one to make vectors of, and shuffles lanes about.
 macro_rules! by_lanes {
     ($j:ident in $n:ident, $lane:ident => $work:expr) => {
@@ -341,12 +341,10 @@ impl<'a> Rows<'a> {
                 break;
             }
         }
-        for j in 0..N {
-            for lane in 0..LANES {
-                out.change[lane] +=
-                    (out.value[j][lane] - group.value[j][lane]) * (group.gradient[j][lane] + slope[j][lane]);
-            }
-        }
+        by_lanes!(j in N, lane => {
+            let moved = out.value[j][lane] - group.value[j][lane];
+            out.change[lane] += moved * (group.gradient[j][lane] + slope[j][lane]);
+        });
         for change in &mut out.change {
             *change = if change.is_finite() { *change } else { f32::INFINITY };
         }

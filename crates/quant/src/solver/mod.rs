@@ -208,24 +208,33 @@ fn compare(before: &[f32], first: usize, format: FormatRef, out: &[u8]) -> Piece
     let mut after = vec![0.0f32; before.len()];
     format.decode(out, &mut after);
     let place = |x: &[f32]| first_not_finite(x).map(|i| (first + i, before[i]));
-    // Compiled for each instruction set; the sums' order is the same.
-    let (squared_error, squared_sum) = pulp::Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            let (mut errors, mut squares) = ([0.0f64; SUMS], [0.0f64; SUMS]);
-            let (whole, after_whole) = (before.as_chunks::<SUMS>(), after.as_chunks::<SUMS>());
-            for (x, y) in whole.0.iter().zip(after_whole.0) {
-                for i in 0..SUMS {
-                    add_error(&mut errors[i], &mut squares[i], x[i], y[i]);
-                }
-            }
-            for (i, (x, y)) in whole.1.iter().zip(after_whole.1).enumerate() {
-                add_error(&mut errors[i], &mut squares[i], *x, *y);
-            }
-            (errors.iter().sum(), squares.iter().sum())
-        },
-    );
+    let (squared_error, squared_sum) = pulp::Arch::new().dispatch(Errors { before, after: &after });
     Piece { squared_error, squared_sum, not_finite: place(before), overflow: place(&after) }
+}
+
+/// Sums of squared errors and of squares, compiled for each instruction set; their order is the same.
+struct Errors<'a> {
+    before: &'a [f32],
+    after: &'a [f32],
+}
+
+impl pulp::NullaryFnOnce for Errors<'_> {
+    type Output = (f64, f64);
+
+    #[inline(always)]
+    fn call(self) -> (f64, f64) {
+        let (mut errors, mut squares) = ([0.0f64; SUMS], [0.0f64; SUMS]);
+        let (before, after) = (self.before.as_chunks::<SUMS>(), self.after.as_chunks::<SUMS>());
+        for (x, y) in before.0.iter().zip(after.0) {
+            for i in 0..SUMS {
+                add_error(&mut errors[i], &mut squares[i], x[i], y[i]);
+            }
+        }
+        for (i, (x, y)) in before.1.iter().zip(after.1).enumerate() {
+            add_error(&mut errors[i], &mut squares[i], *x, *y);
+        }
+        (errors.iter().sum(), squares.iter().sum())
+    }
 }
 
 #[inline(always)]

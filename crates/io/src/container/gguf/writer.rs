@@ -6,6 +6,7 @@ use kvant_core::Tensor;
 use std::collections::HashMap;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 use tempfile::NamedTempFile;
 
 /// A GGUF file in the making.
@@ -15,6 +16,8 @@ pub struct GgufWriter {
     planned: HashMap<String, Planned>,
     file_bytes: u64,
     force: bool,
+    /// Forces the sealed file to the disk.
+    syncing: Option<JoinHandle<io::Result<()>>>,
 }
 
 struct Planned {
@@ -56,7 +59,7 @@ impl GgufWriter {
         // The holes between tensors stay zero.
         file.as_file().set_len(file_bytes).map_err(fail)?;
         file.write_all(&header).map_err(fail)?;
-        Ok(Self { path: path.into(), file, planned, file_bytes, force })
+        Ok(Self { path: path.into(), file, planned, file_bytes, force, syncing: None })
     }
 }
 
@@ -231,12 +234,23 @@ impl Sink for GgufWriter {
                 missing: missing.len(),
             });
         }
-        self.file.as_file().sync_all().map_err(|source| write_error(&self.path, source, self.file_bytes))?;
+        if self.syncing.is_none() {
+            let file = self.file.as_file().try_clone();
+            let file = file.map_err(|source| write_error(&self.path, source, self.file_bytes))?;
+            // What the caller checks meanwhile is read from memory.
+            self.syncing = Some(std::thread::spawn(move || file.sync_all()));
+        }
         Ok(self.file.path())
     }
 
     fn finish(mut self: Box<Self>) -> Result<(), Error> {
         self.seal()?;
+        let synced = self.syncing.take().map_or(Ok(()), |syncing| {
+            syncing.join().unwrap_or_else(|_| {
+                Err(io::Error::other("the thread that forces the file to the disk has died"))
+            })
+        });
+        synced.map_err(|source| write_error(&self.path, source, self.file_bytes))?;
         let persisted =
             if self.force { self.file.persist(&self.path) } else { self.file.persist_noclobber(&self.path) };
         match persisted {
