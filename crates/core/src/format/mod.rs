@@ -306,3 +306,17 @@ fn put_f16(block: &mut [u8], at: usize, x: f32) {
 fn stored_f16(x: f32) -> f32 {
     f16::from_f32(x).to_f32()
 }
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    #[test]
+    fn dispatch_knows_the_vectors_that_the_processor_has() {
+        use std::is_x86_feature_detected as has;
+        let vectors = has!("avx2") && has!("fma") && has!("bmi2") && has!("lzcnt") && has!("movbe");
+        let plain = matches!(pulp::Arch::new(), pulp::Arch::Scalar);
+        assert!(
+            !(vectors && plain),
+            "features of `pulp` are switched off: every search runs on the base instruction set"
+        );
+    }
+}
