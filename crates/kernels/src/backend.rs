@@ -25,6 +25,12 @@ pub trait Matrix: Send + Sync {
     /// Panics if the lengths are not the same number of rows.
     fn multiply(&self, x: &[f32], y: &mut [f32]);
 
+    /// `y += x · W` on the backend's threads: `x` is n × rows, `y` n × columns. What a gradient at this product's
+    /// results means for its activations.
+    ///
+    /// Panics if the lengths are not the same number of rows.
+    fn add_transposed(&self, x: &[f32], y: &mut [f32]);
+
     /// Decodes row `index` of the weights into `out`, `columns` numbers. Panics if there is no such row.
     fn row(&self, index: usize, out: &mut [f32]);
 }

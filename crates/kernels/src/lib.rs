@@ -13,6 +13,7 @@ mod backend;
 mod cpu;
 pub mod dense;
 mod error;
+pub mod gradient;
 mod isa;
 pub mod ops;
 mod pool;

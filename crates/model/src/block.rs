@@ -17,8 +17,8 @@ pub const STAGES: usize = 4;
 /// A linear map ready to multiply.
 #[derive(Clone)]
 pub(crate) struct Linear {
-    name: String,
-    weight: Arc<dyn Matrix>,
+    pub(crate) name: String,
+    pub(crate) weight: Arc<dyn Matrix>,
     bias: Option<Vec<f32>>,
 }
 
@@ -93,24 +93,35 @@ impl Positions {
         let (cosines, sines) = angles.map(|a| (a.cos() * factor, a.sin() * factor)).unzip();
         Self { rotated, cosines, sines }
     }
+
+    /// Angles that turn back what these turn, for gradients. A factor of the rotation stays one.
+    pub(crate) fn turned_back(&self) -> Self {
+        let sines = self.sines.iter().map(|x| -x).collect();
+        Self { rotated: self.rotated, cosines: self.cosines.clone(), sines }
+    }
+
+    /// What turns heads of this size.
+    pub(crate) fn rotation(&self, head_size: usize) -> ops::Rotation<'_> {
+        ops::Rotation { head_size, rotated: self.rotated, cosines: &self.cosines, sines: &self.sines }
+    }
 }
 
 /// A block that runs. Cloning shares the weights.
 #[derive(Clone)]
 pub struct Block {
-    backend: Backend,
-    norm_epsilon: f32,
-    attention_norm: Vec<f32>,
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    output: Linear,
-    feed_forward_norm: Vec<f32>,
-    gate: Linear,
-    up: Linear,
-    down: Linear,
-    heads: usize,
-    shape: AttentionShape,
+    pub(crate) backend: Backend,
+    pub(crate) norm_epsilon: f32,
+    pub(crate) attention_norm: Vec<f32>,
+    pub(crate) query: Linear,
+    pub(crate) key: Linear,
+    pub(crate) value: Linear,
+    pub(crate) output: Linear,
+    pub(crate) feed_forward_norm: Vec<f32>,
+    pub(crate) gate: Linear,
+    pub(crate) up: Linear,
+    pub(crate) down: Linear,
+    pub(crate) heads: usize,
+    pub(crate) shape: AttentionShape,
 }
 
 impl Block {
@@ -192,12 +203,7 @@ impl Block {
         let backend = &self.backend;
         match stage {
             0 => {
-                let rotation = ops::Rotation {
-                    head_size: self.shape.head_size,
-                    rotated: positions.rotated,
-                    cosines: &positions.cosines,
-                    sines: &positions.sines,
-                };
+                let rotation = positions.rotation(self.shape.head_size);
                 let mut query = self.query.apply(backend, input);
                 let mut key = self.key.apply(backend, input);
                 let value = self.value.apply(backend, input);
@@ -243,7 +249,7 @@ impl Block {
         self.advance(stage, input, residual, positions, &mut [&mut Layer::default()])
     }
 
-    fn normed(&self, residual: &[f32], weight: &[f32]) -> Vec<f32> {
+    pub(crate) fn normed(&self, residual: &[f32], weight: &[f32]) -> Vec<f32> {
         let mut out = vec![0.0; residual.len()];
         ops::rms_norm(&self.backend, residual, weight, self.norm_epsilon, &mut out);
         out

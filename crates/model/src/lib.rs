@@ -9,6 +9,7 @@
 //! (`kvant-eval`), batching of several sequences (the server's).
 
 mod arch;
+mod backward;
 mod block;
 mod cache;
 mod chat_template;
@@ -24,6 +25,7 @@ mod transformer;
 mod weights;
 
 pub use arch::{ARCHITECTURES, Architecture};
+pub use backward::Hear;
 pub use block::{Block, Positions, STAGES};
 pub use cache::KvCache;
 pub use chat_template::{ChatTemplate, Message, TemplateError};

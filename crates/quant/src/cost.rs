@@ -17,6 +17,8 @@ pub struct Step {
 pub struct Cost {
     /// Writing text of the network's own.
     pub own_text: Step,
+    /// Gradients, and sums of them.
+    pub sensitivity: Step,
     /// Running both networks.
     pub passes: Step,
     /// Sums of products over tokens.
@@ -32,6 +34,8 @@ pub struct Cost {
 pub enum Part {
     /// [`Cost::own_text`].
     OwnText,
+    /// [`Cost::sensitivity`].
+    Sensitivity,
     /// [`Cost::passes`].
     Passes,
     /// [`Cost::sums`].
@@ -49,6 +53,7 @@ impl Cost {
         let done = work();
         let step = match part {
             Part::OwnText => &mut self.own_text,
+            Part::Sensitivity => &mut self.sensitivity,
             Part::Passes => &mut self.passes,
             Part::Sums => &mut self.sums,
             Part::Choosing => &mut self.choosing,

@@ -1,11 +1,16 @@
 //! What a network makes of its last residual stream: normed states, logits, and how far two networks' logits are apart.
 
 use crate::Error;
-use kvant_kernels::{Backend, Matrix, ops};
+use kvant_kernels::{Backend, Matrix, gradient, ops};
 use kvant_model::Weights;
+use rayon::prelude::*;
 
 /// Rows of logits that are in memory at once.
 pub const LOGIT_ROWS: usize = 32;
+
+/// Logits that are in memory at once while gradients are made, but for one position's: the head is decoded once each
+/// time.
+pub const GRADIENT_LOGITS: usize = 1 << 23;
 
 /// The norm before the head, ready to be used.
 pub struct Head<'a> {
@@ -37,11 +42,53 @@ impl<'a> Head<'a> {
         self.states(&rows.collect::<Vec<f32>>())
     }
 
+    /// The gradient at one context's last residual stream of Σ −log p(y) over its positions, where each y is drawn
+    /// from what the network expects there. `context` is what is drawn by.
+    pub fn gradient(&self, matrix: &dyn Matrix, residual: &[f32], context: usize) -> Vec<f32> {
+        let (hidden, vocabulary) = (self.weights.spec().hidden, self.weights.spec().vocabulary);
+        let positions = (GRADIENT_LOGITS / vocabulary).clamp(1, residual.len() / hidden);
+        let mut gradient = vec![0.0; residual.len()];
+        let parts = residual.chunks(positions * hidden).zip(gradient.chunks_mut(positions * hidden));
+        for (part, (residual, gradient)) in parts.enumerate() {
+            let mut logits = logits(matrix, &self.states(residual));
+            logits.par_chunks_exact_mut(vocabulary).enumerate().for_each(|(i, logits)| {
+                draw(logits, chance(context, part * positions + i));
+            });
+            let mut states = vec![0.0; residual.len()];
+            matrix.add_transposed(&logits, &mut states);
+            gradient::add_rms_norm(residual, &self.norm, self.weights.spec().norm_epsilon, &states, gradient);
+        }
+        gradient
+    }
+
     /// Sum of KL(p ‖ q) over rows of logits.
     pub fn divergence(&self, p: &[f32], q: &[f32]) -> f64 {
         let vocabulary = self.weights.spec().vocabulary;
         let rows = p.chunks_exact(vocabulary).zip(q.chunks_exact(vocabulary));
         rows.map(|(p, q)| kvant_eval::kl_divergence(p, q)).sum()
+    }
+}
+
+/// A number in [0, 1) for a place in a context: always the same.
+fn chance(context: usize, position: usize) -> f32 {
+    let bytes: Vec<u8> = [context, position].iter().flat_map(|x| (*x as u64).to_le_bytes()).collect();
+    let bits = u32::from_le_bytes(*blake3::hash(&bytes).as_bytes().first_chunk().expect("32 bytes"));
+    (bits >> 8) as f32 / (1 << 24) as f32
+}
+
+/// Logits become p − e_y: the gradient of −log p(y) for a y that is drawn from p by a number in [0, 1).
+fn draw(logits: &mut [f32], chance: f32) {
+    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    logits.iter_mut().for_each(|x| *x = (*x - top).exp());
+    let sum: f64 = logits.iter().map(|x| f64::from(*x)).sum();
+    let mut left = f64::from(chance) * sum;
+    let drawn = logits.iter().position(|x| {
+        left -= f64::from(*x);
+        left < 0.0
+    });
+    logits.iter_mut().for_each(|x| *x = (f64::from(*x) / sum) as f32);
+    if let Some(drawn) = drawn {
+        logits[drawn] -= 1.0;
     }
 }
 

@@ -26,6 +26,7 @@ mod memory;
 mod own_text;
 mod pipeline;
 mod recipe;
+pub mod sensitivity;
 mod solver;
 mod statistics;
 mod stream;

@@ -4,7 +4,9 @@
 //! when others need it. The figure is a bound, not an estimate: every buffer that grows with the model is in it at its
 //! largest. Left out: the tokenizer, which is gone before the walk begins, and what the caller holds.
 
+use crate::head::GRADIENT_LOGITS;
 use crate::own_text::own_text_bytes;
+use crate::sensitivity::{PIECE, square_numbers};
 use crate::statistics::Statistics;
 use crate::{Assignment, Need, Recipe};
 use kvant_io::Meta;
@@ -25,7 +27,8 @@ pub fn memory_bytes(weights: &Weights, recipe: &Recipe, assignments: &[Assignmen
             let own = own_text_bytes(weights.spec(), recipe.own_contexts, calibration.length());
             let writing =
                 if own > 0 { own + reordered(weights, assignments).iter().sum::<usize>() } else { 0 };
-            walk(weights, recipe, assignments).max(writing)
+            let gradients = if recipe.method.couples() { gradients(weights, calibration.length()) } else { 0 };
+            walk(weights, recipe, assignments).max(writing).max(gradients)
         }
         (Need::Importance, Some(calibration), None) => {
             reordered(weights, assignments).iter().sum::<usize>() + activations(weights, calibration.length())
@@ -58,6 +61,15 @@ fn activations(weights: &Weights, length: usize) -> usize {
     4 * length * (4 * spec.hidden + 4 * widest) + 4 * heads.min(64) * length * length
 }
 
+/// Sums of gradients of the largest block in the making, packed and on the way to the disk; one context on its way
+/// back; some positions' logits.
+fn gradients(weights: &Weights, length: usize) -> usize {
+    let spec = weights.spec();
+    let sums = spec.blocks.iter().map(square_numbers).max().unwrap_or(0);
+    let logits = GRADIENT_LOGITS.max(spec.vocabulary);
+    8 * sums + 2 * activations(weights, length) + 4 * logits
+}
+
 /// Numbers of a stage's widest activation, read or given.
 fn width(stage: &Stage) -> usize {
     stage.slots.iter().map(|s| s.columns.max(s.rows)).max().unwrap_or(0)
@@ -71,7 +83,7 @@ fn walk(weights: &Weights, recipe: &Recipe, assignments: &[Assignment]) -> usize
         let found = assignments.iter().find(|a| a.entry.name == name);
         found.map_or(0, |a| a.format.tensor_bytes(&a.entry.shape).unwrap_or(0))
     };
-    let stage = |columns: usize, rows: usize, hidden: Option<usize>| {
+    let stage = |columns: usize, rows: usize, hidden: Option<usize>, couples: bool| {
         let sums = 4 * Statistics::numbers(columns, method.corrects(), hidden);
         let square = columns * columns;
         // Either factor is made in double precision; the order of rounding keeps a single one beside it.
@@ -79,22 +91,26 @@ fn walk(weights: &Weights, recipe: &Recipe, assignments: &[Assignment]) -> usize
         let slab = 4 * columns * rows.min(crate::solver::SLAB);
         let solved = 4 * 3 * columns * rows.min(crate::solver::CORRECTED_ROWS);
         let chosen = if method.chooses() { sums + factor } else { 0 };
+        // Factors in double precision and what becomes of them, and as many errors as there are targets.
+        let coupled = if couples { 12 * rows * rows.min(PIECE) + slab } else { 0 };
         let both = if rows > crate::solver::SLAB { 8 * square } else { 0 };
-        sums + chosen.max(factor + both + slab + solved)
+        sums + chosen.max(factor + both + slab + solved.max(coupled))
     };
     let mut most = 0;
     for block in &spec.blocks {
         let stages = block.stages();
         let unit: usize = stages.iter().flat_map(|s| &s.slots).map(|slot| stored(&slot.weight())).sum();
+        // Triangles, twice while they are read.
+        let sensitivities = if method.couples() { 4 * square_numbers(block) } else { 0 };
         for s in &stages {
             let rows = s.slots.iter().map(|slot| slot.rows).max().unwrap_or(0);
             let hidden = s.residual.then_some(spec.hidden);
             // The unit is copied once to be saved.
-            most = most.max(stage(s.slots[0].columns, rows, hidden) + 2 * unit);
+            most = most.max(stage(s.slots[0].columns, rows, hidden, method.couples()) + 2 * unit + sensitivities);
         }
     }
     let head = spec.head.as_ref().unwrap_or(&spec.embedding);
-    let ends = stage(head.columns, head.rows, None) + 2 * stored(&head.weight());
+    let ends = stage(head.columns, head.rows, None, false) + 2 * stored(&head.weight());
     most.max(ends)
         + 2 * activations(weights, length)
         + crate::stream::HEAD_CONTEXTS * 4 * length * spec.hidden

@@ -2,6 +2,7 @@
 
 use crate::card::{CARD_KEY, CalibrationCard, Card};
 use crate::importance::gather_importance;
+use crate::sensitivity;
 use crate::stream::{Expected, Stream};
 use crate::work::Work;
 use crate::{
@@ -286,8 +287,14 @@ pub fn work_bytes(weights: &Weights, recipe: &Recipe, bytes_out: u64) -> u64 {
     let stages = spec.blocks.iter().flat_map(|b| b.stages());
     let widest = stages.map(|s| s.slots[0].columns).max().unwrap_or(0);
     let tokens = calibration.tokens() + recipe.own_contexts * calibration.length();
+    let contexts = tokens / calibration.length().max(1);
+    let sensitivities = match recipe.method.couples() {
+        true => sensitivity::work_bytes(spec, contexts, calibration.length()),
+        false => 0,
+    };
     // Residual streams before, between and after a block, and the widest input; of two networks.
-    bytes_out + (tokens * 2 * (3 * spec.hidden + widest) * size_of::<f32>()) as u64
+    let streams = (tokens * 2 * (3 * spec.hidden + widest) * size_of::<f32>()) as u64;
+    bytes_out + sensitivities + streams
 }
 
 /// What a tensor's flags mean to a user.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! text that the float network writes itself              (`own_text`)
+//! how much the answer minds errors at each map's result  (`sensitivity`)
 //! embedding: solved on the float head's inputs where head and embedding are one
 //! both residual streams ← embedding of every context       (float network's, quantized network's)
 //! for each block:
@@ -27,6 +28,7 @@ pub use solutions::Solutions;
 use crate::cost::{Cost, Part};
 use crate::own_text::with_own_text;
 use crate::pipeline::Progress;
+use crate::sensitivity::{self, BlockSensitivities};
 use crate::statistics::{Inputs, Statistics};
 use crate::work::{Unit, Work};
 use crate::{Assignment, Calibration, Error, Layer, Recipe, Settings, Solved};
@@ -85,6 +87,12 @@ impl<'a> Stream<'a> {
                 || with_own_text(weights, &self.calibration, count, work, self.backend, self.progress);
             let calibration = self.cost.borrow_mut().time(Part::OwnText, 0.0, write)?;
             self.calibration = calibration;
+            if self.recipe.method.couples() {
+                let gather = || {
+                    sensitivity::gather(self.weights, &self.calibration, self.work, self.backend, self.progress)
+                };
+                self.cost.borrow_mut().time(Part::Sensitivity, 0.0, gather)?;
+            }
         }
         let mut solutions = Solutions::new(self.work, spec);
         let mut embedding = self.unit("embedding", || self.embedding())?;
@@ -232,6 +240,7 @@ impl<'a> Stream<'a> {
         &self,
         slots: &[&Slot],
         mut sums: Option<Sums>,
+        sensitivities: &BlockSensitivities,
         choices: &Choices,
     ) -> Result<Vec<(String, Solved)>, Error> {
         let assignments: Vec<_> = self.changing(slots).collect();
@@ -264,6 +273,7 @@ impl<'a> Stream<'a> {
             let layer = Layer {
                 importance: importance.as_deref(),
                 statistics,
+                sensitivity: sensitivities.get(&name),
                 settings: chosen.unwrap_or(self.recipe.settings),
                 ..Layer::uncalibrated(&name, &weight, self.backend)
             };
@@ -322,6 +332,11 @@ impl<'a> Stream<'a> {
         let mut float = side("float", block.clone(), &mut before.float, &mut after.float)?;
         let mut quantized = side("quantized", block, &mut before.quantized, &mut after.quantized)?;
         let contexts = 0..self.calibration.contexts().len();
+        let sensitivities = if self.recipe.method.couples() {
+            sensitivity::of_block(self.work, self.weights.spec(), index)?
+        } else {
+            BlockSensitivities::new()
+        };
         let mut tensors = Vec::new();
         for (number, stage) in stages.iter().enumerate() {
             let what = format!("block {index}: {}", stage.slots[0].name);
@@ -346,7 +361,7 @@ impl<'a> Stream<'a> {
                 self.add(&mut sums, context, &inputs);
             }
             sums.finish();
-            let solved = self.solve(&stage.slots, Some(sums), choices)?;
+            let solved = self.solve(&stage.slots, Some(sums), &sensitivities, choices)?;
             for (name, solved) in &solved {
                 quantized.block.replace(name, &solved.tensor, self.weights)?;
             }

@@ -1,7 +1,7 @@
 //! The work folder: what an unfinished run has already solved, so that the same command goes on from there.
 //!
 //! One file a unit (embedding, each block, head), renamed into place when the unit is done: a JSON header, the
-//! tensors' bytes, blake3 over both; and the tokens of text that the network has written. A block's file also carries the digests of the residual streams after it. The
+//! tensors' bytes, blake3 over both; and the tokens of text that the network has written, and sums of its gradients. A block's file also carries the digests of the residual streams after it. The
 //! key names input, recipe and calibration text; a folder with another key is another run's. Invariant: what is
 //! loaded is what was saved, or an error; two runs never share a folder. Left out: what a unit means.
 
@@ -165,6 +165,35 @@ impl Work {
         Ok(Some(body.as_chunks().0.iter().map(|token| u32::from_le_bytes(*token)).collect()))
     }
 
+    /// Whether numbers were saved under this name.
+    pub fn has_numbers(&self, name: &str) -> bool {
+        self.folder.join(format!("{name}.sums")).exists()
+    }
+
+    /// Saves numbers.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn save_numbers(&self, name: &str, numbers: &[f32]) -> Result<(), Error> {
+        let body: &[u8] = bytemuck::cast_slice(numbers);
+        let mut bytes = Vec::with_capacity(body.len() + 32);
+        bytes.extend_from_slice(body);
+        bytes.extend_from_slice(blake3::hash(body).as_bytes());
+        self.place(&format!("{name}.sums"), &bytes)
+    }
+
+    /// Loads numbers that were saved.
+    ///
+    /// # Errors
+    /// A file that is not what was saved, or not there.
+    pub fn load_numbers(&self, name: &str) -> Result<Vec<f32>, Error> {
+        let path = self.folder.join(format!("{name}.sums"));
+        let bytes = read(&path)?.unwrap_or_default();
+        let whole = checked(&bytes).filter(|body| body.len().is_multiple_of(4));
+        let body = whole.ok_or(Error::WorkDamaged { path })?;
+        Ok(body.as_chunks().0.iter().map(|number| f32::from_le_bytes(*number)).collect())
+    }
+
     /// Loads a unit, if it was saved.
     ///
     /// # Errors
@@ -206,6 +235,7 @@ fn is_ours(name: &str) -> bool {
     name == "key"
         || name.strip_suffix(".unit").is_some_and(unit)
         || name.strip_suffix(".tokens").is_some_and(|stem| numbered(stem, "own-text-"))
+        || name.strip_suffix(".sums").is_some_and(|stem| numbered(stem, "sensitivity-"))
         || name.strip_suffix(".f32").is_some_and(stream)
 }
 

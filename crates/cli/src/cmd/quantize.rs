@@ -410,6 +410,7 @@ fn print(common: &Common, result: &Quantized) -> Result<ExitCode, Failure> {
             output::line(&format!("{name:<28} {:>8.1} s{rate}", step.seconds))
         };
         step("text of the model's own", cost.own_text)?;
+        step("gradients", cost.sensitivity)?;
         step("passes of both networks", cost.passes)?;
         step("sums of products", cost.sums)?;
         step("choosing settings", cost.choosing)?;

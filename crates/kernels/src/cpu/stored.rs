@@ -2,6 +2,7 @@
 
 use super::Operations;
 use crate::backend::Matrix;
+use crate::dense::{View, product};
 use crate::shared::Shared;
 use crate::{Backend, scratch};
 use kvant_core::Tensor;
@@ -142,6 +143,33 @@ impl Matrix for Stored {
             n if n < MANY => self.some(x, y),
             _ => self.many(x, y),
         }
+    }
+
+    fn add_transposed(&self, x: &[f32], y: &mut [f32]) {
+        let (rows, columns) = (self.rows(), self.columns());
+        let n = x.len() / rows;
+        assert!(x.len() == n * rows && y.len() == n * columns, "gradients are rows of {rows}");
+        let panel = (PANEL_NUMBERS / columns.max(1)).clamp(1, rows.max(1));
+        let y = Shared::new(y);
+        scratch::with(panel * columns, |weights| {
+            for start in (0..rows).step_by(panel) {
+                let count = panel.min(rows - start);
+                let decoded = Shared::new(&mut weights[..count * columns]);
+                self.backend.pool().run(count.div_ceil(FEW_ROWS), &|task| {
+                    let (first, count) = (task * FEW_ROWS, FEW_ROWS.min(count - task * FEW_ROWS));
+                    // SAFETY: each task has its own rows of the panel.
+                    self.decode(start + first, count, unsafe { decoded.part(first * columns, count * columns) });
+                });
+                let right = View::new(weights, count, columns, columns);
+                self.backend.pool().run(n.div_ceil(MANY), &|task| {
+                    let (first, tokens) = (task * MANY, MANY.min(n - task * MANY));
+                    let left = View::new(&x[first * rows + start..], tokens, count, rows);
+                    // SAFETY: each task has its own rows of the result.
+                    let out = unsafe { y.part(first * columns, tokens * columns) };
+                    product(out, columns, 1.0, 1.0, left, right);
+                });
+            }
+        });
     }
 
     fn row(&self, index: usize, out: &mut [f32]) {

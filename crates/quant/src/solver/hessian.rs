@@ -7,6 +7,7 @@
 //!     codes ← GPTQ in the container              (`gptq`)
 //!     codes ← coordinate descent                 (`descent`)
 //!     bytes ← pack(codes)
+//!     later rows' targets ← less what these errors did  (`coupling`)
 //! ```
 //!
 //! A map whose weights lie on the format's lattice already is carried over as it is. One whose input was never seen,
@@ -15,9 +16,9 @@
 use super::correction::Correction;
 use super::descent::{Quadratic, descend};
 use super::order::Order;
-use super::{ImportanceWeighted, Layer, Need, Settings, Solved, Solver, by_pieces, choice, gptq};
+use super::{ImportanceWeighted, Layer, Need, Settings, Solved, Solver, by_pieces, choice, coupling, gptq};
 use crate::{Error, Lattice, Statistics};
-use kvant_core::{Bytes, FormatRef, Grid, Tensor};
+use kvant_core::{Bytes, Codes, FormatRef, Grid, Tensor};
 use rayon::prelude::*;
 
 /// Rows that go through the steps together.
@@ -31,6 +32,8 @@ pub struct Hessian {
     pub descent: bool,
     /// Whether the target makes up for earlier losses.
     pub correction: bool,
+    /// Whether rows make up for each other's errors.
+    pub coupling: bool,
     /// Whether dampings are chosen on selection text.
     pub choose: bool,
 }
@@ -46,6 +49,10 @@ impl Solver for Hessian {
 
     fn corrects(&self) -> bool {
         self.correction
+    }
+
+    fn couples(&self) -> bool {
+        self.coupling
     }
 
     fn chooses(&self) -> bool {
@@ -199,15 +206,30 @@ impl Hessian {
             let order = order.as_ref()?;
             let ridge = statistics.ridge(order.damping);
             let quadratic = Quadratic { columns: n, gram: &statistics.gram, ridge };
+            let solve = |target: &[f32], bytes: &mut [u8]| {
+                let mut codes = gptq::round_rows(grid, format, order, target);
+                if self.descent {
+                    descend(grid, format, quadratic, target, &mut codes, settings.sweeps);
+                }
+                for (block, codes) in bytes.chunks_exact_mut(format.block().bytes).zip(&codes) {
+                    grid.pack(codes, block);
+                }
+                codes
+            };
+            if let Some(sensitivity) = layer.sensitivity.filter(|_| self.coupling) {
+                let levels = grid.levels();
+                let each = |target: &[f32], bytes: &mut [u8]| -> Vec<f32> {
+                    let codes = solve(target, bytes);
+                    let values = |c: &Codes| (0..c.codes.len()).map(|i| c.value(&levels, i)).collect::<Vec<_>>();
+                    codes.iter().flat_map(values).collect()
+                };
+                if coupling::solve(layer.backend, sensitivity, start, n, &target, bytes, &each) {
+                    continue;
+                }
+            }
             bytes.par_chunks_mut(ROWS * row_bytes).zip(target.par_chunks(ROWS * n)).for_each(
                 |(bytes, target)| {
-                    let mut codes = gptq::round_rows(grid, format, order, target);
-                    if self.descent {
-                        descend(grid, format, quadratic, target, &mut codes, settings.sweeps);
-                    }
-                    for (block, codes) in bytes.chunks_exact_mut(format.block().bytes).zip(&codes) {
-                        grid.pack(codes, block);
-                    }
+                    solve(target, bytes);
                 },
             );
         }

@@ -6,6 +6,7 @@
 
 mod choice;
 mod correction;
+mod coupling;
 mod descent;
 mod gptq;
 mod hessian;
@@ -21,6 +22,7 @@ pub use hessian::{Hessian, SLAB};
 pub use importance::ImportanceWeighted;
 pub use round_to_nearest::RoundToNearest;
 
+use crate::sensitivity::Sensitivity;
 use crate::{Error, Statistics};
 use kvant_core::{Bytes, FormatRef, Tensor};
 use kvant_kernels::Backend;
@@ -85,6 +87,8 @@ pub struct Layer<'a> {
     pub importance: Option<&'a [f32]>,
     /// Sums over the input.
     pub statistics: Option<&'a Statistics>,
+    /// How much the answer minds errors at the result.
+    pub sensitivity: Option<&'a Sensitivity>,
     /// What a user turned.
     pub settings: Settings,
     /// What products run on.
@@ -95,7 +99,7 @@ impl<'a> Layer<'a> {
     /// A map of which nothing but its weights is known.
     pub fn uncalibrated(name: &'a str, weight: &'a Tensor, backend: &'a Backend) -> Self {
         let settings = Settings::default();
-        Self { name, weight, importance: None, statistics: None, settings, backend }
+        Self { name, weight, importance: None, statistics: None, sensitivity: None, settings, backend }
     }
 }
 
@@ -109,6 +113,11 @@ pub trait Solver: Sync {
 
     /// Whether it looks at what earlier maps have lost.
     fn corrects(&self) -> bool {
+        false
+    }
+
+    /// Whether it looks at how much the answer minds errors at a map's result.
+    fn couples(&self) -> bool {
         false
     }
 
@@ -142,10 +151,11 @@ pub trait Solver: Sync {
 pub static METHODS: &[&dyn Solver] = &[
     &RoundToNearest,
     &ImportanceWeighted,
-    &Hessian { name: "gptq", descent: false, correction: false, choose: false },
-    &Hessian { name: "descent", descent: true, correction: false, choose: false },
-    &Hessian { name: "corrected", descent: true, correction: true, choose: false },
-    &Hessian { name: "auto", descent: true, correction: true, choose: true },
+    &Hessian { name: "gptq", descent: false, correction: false, coupling: false, choose: false },
+    &Hessian { name: "descent", descent: true, correction: false, coupling: false, choose: false },
+    &Hessian { name: "corrected", descent: true, correction: true, coupling: false, choose: false },
+    &Hessian { name: "coupled", descent: true, correction: true, coupling: true, choose: false },
+    &Hessian { name: "auto", descent: true, correction: true, coupling: true, choose: true },
 ];
 
 /// The method of this name.

@@ -4,6 +4,7 @@ use super::pair::Pair;
 use super::{Choices, Stream, Sums, embed, load, table};
 use crate::Error;
 use crate::head::{Head, LOGIT_ROWS, logits};
+use crate::sensitivity::BlockSensitivities;
 use crate::statistics::{Inputs, Statistics};
 use crate::work::Unit;
 use kvant_core::Tensor;
@@ -63,7 +64,7 @@ impl Stream<'_> {
             all.finish();
             sums = Some(Sums { all, selection: None });
         }
-        let tensors = self.solve(&[&spec.embedding], sums, &Choices::new())?;
+        let tensors = self.solve(&[&spec.embedding], sums, &BlockSensitivities::new(), &Choices::new())?;
         Ok(Unit { tensors, residuals: None })
     }
 
@@ -82,7 +83,7 @@ impl Stream<'_> {
             );
         }
         sums.finish();
-        let tensors = self.solve(&[slot], Some(sums), &Choices::new())?;
+        let tensors = self.solve(&[slot], Some(sums), &BlockSensitivities::new(), &Choices::new())?;
         Ok(Unit { tensors, residuals: None })
     }
 

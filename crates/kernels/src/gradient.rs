@@ -1,0 +1,115 @@
+//! Gradients of a network's operations: what a change of the result means for what went in.
+//!
+//! Each takes what the operation read and the gradient of some number with respect to its result, and gives that with
+//! respect to what it read. Invariant: sums run in an order that the shapes alone fix. Left out: gradients with respect
+//! to weights; products by a stored matrix ([`crate::Matrix::add_transposed`]).
+
+use crate::dense::{View, product};
+use crate::shared::Shared;
+use crate::{AttentionShape, Backend, scratch};
+
+/// Queries that are looked at together.
+const BLOCK: usize = 32;
+
+/// `out` += the gradient at the input `x` of [`crate::ops::rms_norm`], where `gradient` is that at its result.
+///
+/// With s = 1 / root mean square and h = gradient × weight: s (h − x s² mean(h x)).
+pub fn add_rms_norm(x: &[f32], weight: &[f32], epsilon: f32, gradient: &[f32], out: &mut [f32]) {
+    let columns = weight.len();
+    assert!(x.len() == out.len() && x.len() == gradient.len(), "gradients of {} numbers", x.len());
+    let rows = x.chunks_exact(columns).zip(gradient.chunks_exact(columns)).zip(out.chunks_exact_mut(columns));
+    for ((x, gradient), out) in rows {
+        let mean = x.iter().fold(0.0, |sum, x| sum + x * x) / columns as f32;
+        let scale = 1.0 / (mean + epsilon).sqrt();
+        let along = (0..columns).fold(0.0, |sum, i| sum + gradient[i] * weight[i] * x[i]) / columns as f32;
+        for i in 0..columns {
+            out[i] += scale * (gradient[i] * weight[i] - x[i] * scale * scale * along);
+        }
+    }
+}
+
+/// The gradients at the inputs `gate` and `up` of [`crate::ops::swiglu`], in their place.
+pub fn swiglu(gate: &mut [f32], up: &mut [f32], gradient: &[f32]) {
+    assert!(gate.len() == up.len() && gate.len() == gradient.len(), "a gradient for every gate");
+    for ((gate, up), gradient) in gate.iter_mut().zip(up).zip(gradient) {
+        let sigmoid = 1.0 / (1.0 + (-*gate).exp());
+        let silu = *gate * sigmoid;
+        let slope = sigmoid + silu * (1.0 - sigmoid);
+        (*gate, *up) = (gradient * *up * slope, gradient * silu);
+    }
+}
+
+/// What [`crate::attention`] of a sequence that nothing precedes read, or the gradients there: queries, n × heads ×
+/// head size; keys and values, n × kv heads × head size.
+pub struct Attended {
+    /// Queries.
+    pub query: Vec<f32>,
+    /// Keys.
+    pub key: Vec<f32>,
+    /// Values.
+    pub value: Vec<f32>,
+}
+
+/// The gradients at the inputs of [`crate::attention`], where `gradient` is that at its result.
+///
+/// With P = softmax(scale Q Kᵀ): dV = Pᵀ dO; dS = P ∘ (dO Vᵀ − rowsum(P ∘ dO Vᵀ)); dQ = scale dS K; dK = scale dSᵀ Q.
+pub fn attention(backend: &Backend, shape: &AttentionShape, read: &Attended, gradient: &[f32]) -> Attended {
+    let AttentionShape { heads, kv_heads, head_size, scale } = *shape;
+    let (columns, kv_columns) = (heads * head_size, kv_heads * head_size);
+    let n = read.query.len() / columns;
+    assert!(read.query.len() == n * columns && gradient.len() == n * columns, "queries are rows of {columns}");
+    assert!(read.key.len() == n * kv_columns && read.value.len() == n * kv_columns, "keys of {n} positions");
+    let mut out =
+        Attended { query: vec![0.0; n * columns], key: vec![0.0; n * kv_columns], value: vec![0.0; n * kv_columns] };
+    let (group, operations) = (heads / kv_heads, backend.operations());
+    let queries = Shared::new(&mut out.query);
+    let (keys, values) = (Shared::new(&mut out.key), Shared::new(&mut out.value));
+    backend.pool().run(kv_heads, &|kv_head| {
+        let offset = kv_head * head_size;
+        let (mut key_sum, mut value_sum) = (vec![0.0f32; n * head_size], vec![0.0f32; n * head_size]);
+        let key = |seen| View::new(&read.key[offset..], seen, head_size, kv_columns);
+        let value = |seen| View::new(&read.value[offset..], seen, head_size, kv_columns);
+        for head in kv_head * group..(kv_head + 1) * group {
+            for start in (0..n).step_by(BLOCK) {
+                let count = BLOCK.min(n - start);
+                let seen = start + count;
+                let at = start * columns + head * head_size;
+                let query = View::new(&read.query[at..], count, head_size, columns);
+                let gradient = View::new(&gradient[at..], count, head_size, columns);
+                scratch::with(2 * count * seen + count * head_size, |all| {
+                    let (shares, rest) = all.split_at_mut(count * seen);
+                    let (slopes, sums) = rest.split_at_mut(count * seen);
+                    product(shares, seen, 0.0, scale, query, key(seen).transposed());
+                    product(slopes, seen, 0.0, 1.0, gradient, value(seen).transposed());
+                    let rows = shares.chunks_exact_mut(seen).zip(slopes.chunks_exact_mut(seen));
+                    for (i, (shares, slopes)) in rows.enumerate() {
+                        let (visible, hidden) = shares.split_at_mut(start + i + 1);
+                        (operations.softmax)(visible);
+                        hidden.fill(0.0);
+                        let along = (operations.dot)(shares, slopes);
+                        slopes.iter_mut().zip(&*shares).for_each(|(slope, share)| *slope = share * (*slope - along));
+                    }
+                    let shares = View::new(shares, count, seen, seen).transposed();
+                    product(&mut value_sum[..seen * head_size], head_size, 1.0, 1.0, shares, gradient);
+                    let slopes = View::new(slopes, count, seen, seen);
+                    product(&mut key_sum[..seen * head_size], head_size, 1.0, scale, slopes.transposed(), query);
+                    product(sums, head_size, 0.0, scale, slopes, key(seen));
+                    for (i, sum) in sums.chunks_exact(head_size).enumerate() {
+                        // SAFETY: each task has its own heads of the queries.
+                        let out = unsafe { queries.part((start + i) * columns + head * head_size, head_size) };
+                        out.copy_from_slice(sum);
+                    }
+                });
+            }
+        }
+        for (i, (key, value)) in key_sum.chunks_exact(head_size).zip(value_sum.chunks_exact(head_size)).enumerate() {
+            let at = i * kv_columns + offset;
+            // SAFETY: each task has its own head of the keys and values.
+            unsafe {
+                keys.part(at, head_size).copy_from_slice(key);
+                values.part(at, head_size).copy_from_slice(value);
+            }
+        }
+    });
+    out
+}

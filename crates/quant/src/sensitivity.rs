@@ -1,0 +1,215 @@
+//! How much the network's answer minds an error at each map's result.
+//!
+//! ```text
+//! residual streams of some contexts, block by block               (kept in a file)
+//! gradient ← that of −log p(y), y drawn from what the float network expects at every position
+//! for each block, the last first:
+//!     g ← gradients at its maps' results; S ← S + g gᵀ over tokens, each token's g divided by its length, softly
+//!     gradient ← that at the residual stream before the block
+//! ```
+//!
+//! The mean of g gᵀ is the Fisher information of a map's result, and E (S ⊗ G) E the second-order KL divergence that
+//! an error E of its weights brings about, if activations (G) and gradients (S) were independent. Source: Tseng et al.,
+//! Model-Preserving Adaptive Rounding (YAQA), arXiv 2505.22988, section 3. The first tokens, which all others look at,
+//! have gradients a hundred times as long as the rest; without the soft division they would be all that counts.
+//! Rows of a wide map are looked at in pieces. Sums lie in the work folder, a file a block. Invariant: they depend on
+//! the model, the calibration text and the processor's kind alone. Left out: embedding and head.
+
+use crate::activations::Activations;
+use crate::head::Head;
+use crate::pipeline::Progress;
+use crate::stream::{embed, load, table};
+use crate::work::Work;
+use crate::{Calibration, Error};
+use kvant_kernels::{Backend, dense};
+use kvant_model::{Block, BlockSpec, Positions, STAGES, Slot, Spec, Weights};
+use std::collections::BTreeMap;
+
+/// Contexts that are looked at, at most.
+pub const CONTEXTS: usize = 32;
+
+/// Rows that are weighed against each other.
+pub const PIECE: usize = 2048;
+
+/// Σ g gᵀ of one map's rows, piece by piece.
+#[derive(Clone, Debug)]
+pub struct Sensitivity {
+    /// Lower triangles, row after row: one of every [`PIECE`] rows.
+    pub pieces: Vec<Vec<f32>>,
+}
+
+/// Those of one block, by weight.
+pub type BlockSensitivities = BTreeMap<String, Sensitivity>;
+
+/// Rows of each piece of a map.
+fn pieces(rows: usize) -> impl Iterator<Item = usize> {
+    (0..rows).step_by(PIECE).map(move |start| PIECE.min(rows - start))
+}
+
+fn triangle(rows: usize) -> usize {
+    rows * (rows + 1) / 2
+}
+
+/// The maps of a block, in the order in which their sums are kept.
+fn slots(block: &BlockSpec) -> Vec<&Slot> {
+    block.stages().into_iter().flat_map(|stage| stage.slots).collect()
+}
+
+fn name(block: usize) -> String {
+    format!("sensitivity-{block:04}")
+}
+
+/// Numbers that a block's sums have while they are made.
+pub fn square_numbers(block: &BlockSpec) -> usize {
+    slots(block).iter().flat_map(|slot| pieces(slot.rows)).map(|rows| rows * rows).sum()
+}
+
+/// Bytes that all blocks' sums and the streams on the way take in the work folder.
+pub fn work_bytes(spec: &Spec, contexts: usize, length: usize) -> u64 {
+    let sums = |block: &BlockSpec| -> usize {
+        slots(block).iter().flat_map(|slot| pieces(slot.rows)).map(triangle).sum()
+    };
+    let kept: usize = spec.blocks.iter().map(sums).sum();
+    let streams = (spec.blocks.len() + 2) * CONTEXTS.min(contexts) * length * spec.hidden;
+    (size_of::<f32>() * (kept + streams)) as u64
+}
+
+/// Fills the work folder with the sums of every block, unless they are there.
+///
+/// # Errors
+/// What the network or the work folder says; [`Error::Interrupted`].
+pub fn gather(
+    weights: &Weights,
+    calibration: &Calibration,
+    work: &Work,
+    backend: &Backend,
+    progress: &dyn Progress,
+) -> Result<(), Error> {
+    let (spec, length) = (weights.spec(), calibration.length());
+    // The first block's are made last.
+    if spec.blocks.is_empty() || work.has_numbers(&name(0)) {
+        return Ok(());
+    }
+    let contexts = calibration.contexts();
+    let count = CONTEXTS.min(contexts.len());
+    let (steps, mut step) = ((count * (2 * spec.blocks.len() + 1)) as u64, 0);
+    let mut say = || {
+        progress.at(step, steps, "how much the answer minds errors");
+        step += 1;
+        if progress.stop() { Err(Error::Interrupted) } else { Ok(()) }
+    };
+    let numbers = length * spec.hidden;
+    // Residual stream before block b of context c at b · count + c; after the last one it gives way to the gradient.
+    let mut streams = Activations::unnamed(&work.path("key"), numbers)?;
+    let embedding = table(weights, backend)?;
+    for (c, i) in (0..count).map(|c| (c, c * contexts.len() / count)) {
+        streams.write(c, &embed(&*embedding, &contexts[i]))?;
+    }
+    drop(embedding);
+    let positions = Positions::new(spec, 0, length);
+    for b in 0..spec.blocks.len() {
+        let block = Block::load(weights, backend, b)?;
+        for c in 0..count {
+            say()?;
+            let mut residual = streams.read(b * count + c, numbers)?;
+            let mut input = block.enter(&residual);
+            for stage in 0..STAGES {
+                input = block.advance_alone(stage, &input, &mut residual, &positions);
+            }
+            streams.write((b + 1) * count + c, &residual)?;
+        }
+    }
+    let last = spec.blocks.len() * count;
+    let head = Head::new(weights, backend)?;
+    let matrix = load(weights, backend, &weights.tensor(&spec.head().weight())?, spec.head().weight())?;
+    for c in 0..count {
+        say()?;
+        let gradient = head.gradient(&*matrix, &streams.read(last + c, numbers)?, c);
+        streams.write(last + c, &gradient)?;
+    }
+    drop(matrix);
+    for b in (0..spec.blocks.len()).rev() {
+        let block = Block::load(weights, backend, b)?;
+        let mut sums = Sums::new(&spec.blocks[b]);
+        for c in 0..count {
+            say()?;
+            let (residual, after) = (streams.read(b * count + c, numbers)?, streams.read(last + c, numbers)?);
+            let before =
+                block.backward(&residual, &after, &positions, &mut |name, g| sums.add(backend, name, g));
+            streams.write(last + c, &before)?;
+        }
+        work.save_numbers(&name(b), &sums.packed(&spec.blocks[b]))?;
+    }
+    Ok(())
+}
+
+/// One block's sums in the making: squares of which the lower triangles count.
+struct Sums(BTreeMap<String, Vec<Vec<f32>>>);
+
+impl Sums {
+    fn new(block: &BlockSpec) -> Self {
+        let empty = |slot: &&Slot| (slot.weight(), pieces(slot.rows).map(|rows| vec![0.0; rows * rows]).collect());
+        Self(slots(block).iter().map(empty).collect())
+    }
+
+    /// Adds one context's gradients at the results of the map called `name`.
+    fn add(&mut self, backend: &Backend, name: &str, gradient: &[f32]) {
+        let sums = self.0.get_mut(name).expect("a map of this block");
+        let rows: usize = sums.iter().map(|square| square.len().isqrt()).sum();
+        let factors = softly(gradient, rows);
+        let mut start = 0;
+        for square in sums {
+            let count = square.len().isqrt();
+            let tokens = gradient.chunks_exact(rows).zip(&factors);
+            let piece: Vec<f32> =
+                tokens.flat_map(|(g, f)| g[start..start + count].iter().map(move |g| g * f)).collect();
+            dense::add_gram(backend, &piece, count, square);
+            start += count;
+        }
+    }
+
+    fn packed(&self, block: &BlockSpec) -> Vec<f32> {
+        let squares = slots(block).into_iter().flat_map(|slot| &self.0[&slot.weight()]);
+        squares
+            .flat_map(|square| {
+                let rows = square.len().isqrt();
+                (0..rows).flat_map(move |i| square[i * rows..][..=i].iter().copied())
+            })
+            .collect()
+    }
+}
+
+/// What each token's gradient is multiplied by: 1 / √(its square + the median square).
+fn softly(gradient: &[f32], rows: usize) -> Vec<f32> {
+    let squares: Vec<f32> = gradient.chunks_exact(rows).map(|g| g.iter().map(|g| g * g).sum()).collect();
+    let mut sorted = squares.clone();
+    sorted.sort_by(f32::total_cmp);
+    let median = sorted.get(sorted.len() / 2).copied().unwrap_or(0.0);
+    let factor = |square: &f32| {
+        let factor = 1.0 / (square + median).sqrt();
+        if factor.is_finite() { factor } else { 0.0 }
+    };
+    squares.iter().map(factor).collect()
+}
+
+/// The sums of block `index` that [`gather`] has left in the work folder.
+///
+/// # Errors
+/// A file that is not what was saved.
+pub fn of_block(work: &Work, spec: &Spec, index: usize) -> Result<BlockSensitivities, Error> {
+    let numbers = work.load_numbers(&name(index))?;
+    let slots = slots(&spec.blocks[index]);
+    let lengths = slots.iter().map(|slot| pieces(slot.rows).map(triangle).collect::<Vec<_>>());
+    let mut rest = &numbers[..];
+    let mut of = |length: usize| {
+        let (own, others) = rest.split_at_checked(length)?;
+        rest = others;
+        Some(own.to_vec())
+    };
+    let sensitivity = |(slot, lengths): (&&Slot, Vec<usize>)| {
+        let pieces = lengths.into_iter().map(&mut of).collect::<Option<Vec<_>>>()?;
+        Some((slot.weight(), Sensitivity { pieces }))
+    };
+    let found = slots.iter().zip(lengths).map(sensitivity).collect::<Option<BTreeMap<_, _>>>();
+    found.ok_or_else(|| Error::WorkDamaged { path: work.path(&name(index)) })
+}

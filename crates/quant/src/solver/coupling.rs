@@ -1,0 +1,131 @@
+//! Errors of rows weighed against each other: later rows make up for what earlier ones did to the answer.
+//!
+//! ```text
+//! minimize tr(S E G Eᵀ), E = Q − W*;   S = Σ g gᵀ + λI = U diag(d) Uᵀ, U unit upper, rows in order
+//!        = Σ d_i ‖(Uᵀ E)_i‖²_G,   (Uᵀ E)_i = e_i + Σ_{j<i} U_ji e_j
+//! for some rows at a time: target_i ← w*_i − Σ_{j<i} U_ji e_j;  solve these rows for their targets
+//! ```
+//!
+//! What GPTQ does among columns, done among rows by how the network's answer minds them (`sensitivity`). Source:
+//! Tseng et al., Model-Preserving Adaptive Rounding (YAQA), arXiv 2505.22988, section 4. Rows that are solved together
+//! ([`PANEL`]) are not fed with each other's errors, so that threads have something to share; pieces of a wide map
+//! know nothing of each other.
+
+use crate::sensitivity::{PIECE, Sensitivity};
+use kvant_kernels::Backend;
+use kvant_kernels::dense::{self, View};
+use rayon::prelude::*;
+
+/// Rows that are solved together.
+const PANEL: usize = 32;
+/// Rows of a panel that one thread takes.
+const ROWS: usize = 16;
+/// λ as a share of the mean of S's diagonal: how little is believed of what some contexts say.
+const DAMPING: f64 = 1.0;
+
+/// Solves some rows for their targets into their bytes, and returns the values that are stored.
+pub type Solve<'a> = &'a (dyn Fn(&[f32], &mut [u8]) -> Vec<f32> + Sync);
+
+/// The rows of each panel, far apart: neighbours, those of one head above all, have most to make up for each other.
+fn panels(rows: usize) -> Vec<Vec<usize>> {
+    if std::env::var("KV_PLAIN").is_ok() {
+        return (0..rows).step_by(PANEL).map(|p| (p..rows.min(p + PANEL)).collect()).collect();
+    }
+    let count = rows.div_ceil(PANEL);
+    (0..count).map(|first| (first..rows).step_by(count).collect()).collect()
+}
+
+/// U of one piece of rows.
+struct Factor {
+    panels: Vec<Vec<usize>>,
+    /// rows × rows, both in order of the panels, transposed: what an error at place j does to the target at place i
+    /// stands at i · rows + j, j < i.
+    feedback: Vec<f32>,
+}
+
+impl Factor {
+    /// `None` where the sums cannot be factored.
+    fn new(backend: &Backend, triangle: &[f32], rows: usize) -> Option<Self> {
+        let panels = panels(rows);
+        let places: Vec<usize> = panels.iter().flatten().copied().collect();
+        let at = |i: usize, j: usize| {
+            let (i, j) = (places[i].max(places[j]), places[i].min(places[j]));
+            f64::from(triangle[i * (i + 1) / 2 + j])
+        };
+        let damping = std::env::var("KV_FD").ok().and_then(|x| x.parse().ok()).unwrap_or(DAMPING);
+        let ridge = damping * (0..rows).map(|i| at(i, i)).sum::<f64>() / rows as f64;
+        if !(ridge > 0.0 && ridge.is_finite()) {
+            return None;
+        }
+        // Turned around, so that an upper triangle comes out.
+        let mut lower = vec![0.0f64; rows * rows];
+        for (i, row) in lower.chunks_exact_mut(rows).enumerate() {
+            for (j, x) in row[..=i].iter_mut().enumerate() {
+                *x = at(rows - 1 - j, rows - 1 - i);
+            }
+            row[i] += ridge;
+        }
+        if !dense::cholesky(backend, &mut lower, rows) {
+            return None;
+        }
+        let upper = |i: usize, j: usize| lower[(rows - 1 - i) * rows + (rows - 1 - j)];
+        let mut feedback = vec![0.0f32; rows * rows];
+        for (i, row) in feedback.chunks_exact_mut(rows).enumerate() {
+            for (j, x) in row[..i].iter_mut().enumerate() {
+                *x = (upper(j, i) / upper(i, i)) as f32;
+            }
+        }
+        Some(Self { panels, feedback })
+    }
+
+    /// Solves all rows of the piece, panel by panel.
+    fn solve(&self, columns: usize, target: &[f32], bytes: &mut [u8], solve: Solve) {
+        let rows = target.len() / columns;
+        let row_bytes = bytes.len() / rows;
+        let mut errors = vec![0.0f32; target.len()];
+        let mut first = 0;
+        for panel in &self.panels {
+            let count = panel.len();
+            let (earlier, errors) = errors.split_at_mut(first * columns);
+            // Until they are solved, their errors are those that they are asked to make.
+            let errors = &mut errors[..count * columns];
+            if first > 0 {
+                let feedback = View::new(&self.feedback[first * rows..], count, first, rows);
+                dense::product(errors, columns, 0.0, -1.0, feedback, View::new(earlier, first, columns, columns));
+            }
+            let mut solved = vec![0u8; count * row_bytes];
+            let parts = panel.par_chunks(ROWS).zip(solved.par_chunks_mut(ROWS * row_bytes));
+            parts.zip(errors.par_chunks_mut(ROWS * columns)).for_each(|((panel, bytes), errors)| {
+                let wanted = || panel.iter().flat_map(|row| &target[row * columns..][..columns]);
+                let asked: Vec<f32> = wanted().zip(&*errors).map(|(wanted, asked)| wanted + asked).collect();
+                let values = solve(&asked, bytes);
+                errors.iter_mut().zip(values).zip(wanted()).for_each(|((e, value), wanted)| *e = value - wanted);
+            });
+            for (row, solved) in panel.iter().zip(solved.chunks_exact(row_bytes)) {
+                bytes[row * row_bytes..][..row_bytes].copy_from_slice(solved);
+            }
+            first += count;
+        }
+    }
+}
+
+/// Solves rows from `start` on, a whole number of pieces but for the last; false, and nothing done, where the sums
+/// cannot be factored.
+pub fn solve(
+    backend: &Backend,
+    sensitivity: &Sensitivity,
+    start: usize,
+    columns: usize,
+    target: &[f32],
+    bytes: &mut [u8],
+    each: Solve,
+) -> bool {
+    let rows = target.len() / columns;
+    let row_bytes = bytes.len() / rows;
+    let triangles = sensitivity.pieces[start / PIECE..].iter().zip((0..rows).step_by(PIECE));
+    let factors = triangles.map(|(triangle, at)| Factor::new(backend, triangle, PIECE.min(rows - at)));
+    let Some(factors) = factors.collect::<Option<Vec<Factor>>>() else { return false };
+    let pieces = target.par_chunks(PIECE * columns).zip(bytes.par_chunks_mut(PIECE * row_bytes));
+    pieces.zip(&factors).for_each(|((target, bytes), factor)| factor.solve(columns, target, bytes, each));
+    true
+}
