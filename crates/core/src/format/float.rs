@@ -74,3 +74,17 @@ fn decode_bf16(src: &[[u8; 2]], dst: &mut [f32]) {
 float_format!(F32, "f32", 4, decode_f32, f32::to_le_bytes);
 float_format!(F16, "f16", 2, decode_f16, |x| f16::from_f32(x).to_le_bytes());
 float_format!(BF16, "bf16", 2, decode_bf16, |x| bf16::from_f32(x).to_le_bytes());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_half_is_widened_as_the_library_does() {
+        for bits in 0..=u16::MAX {
+            let (found, expected) = (widened(bits), f16::from_bits(bits).to_f32());
+            let same = found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan();
+            assert!(same, "{bits:#06x}: expected {expected}, found {found}");
+        }
+    }
+}

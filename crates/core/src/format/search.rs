@@ -389,3 +389,29 @@ pub(super) fn positive<const N: usize>(levels: f32, x: &[f32; N], weights: &[f32
     }
     (if sum_l2 > 0.0 { sum_lx / sum_l2 } else { 0.0 }, codes.map(|l| l as u8))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_extremes_the_first_counts() {
+        for (x, expected) in [
+            (vec![1.0, -3.0, 2.0, 3.0], -3.0),
+            (vec![1.0, 3.0, -3.0, 2.0], 3.0),
+            (vec![0.5; 40].into_iter().chain([-2.0, f32::NAN, 2.0]).collect(), -2.0),
+            (vec![-0.0, 0.0, f32::NAN], 0.0),
+        ] {
+            assert_eq!(extreme(&x).to_bits(), f32::to_bits(expected), "{x:?}");
+        }
+    }
+
+    #[test]
+    fn truncated_is_what_a_cast_gives() {
+        for x in
+            (-40..=200).map(|i| i as f32 / 8.0).chain([f32::NAN, f32::INFINITY, -f32::INFINITY, 14.999_999])
+        {
+            assert_eq!(truncated(x, 15.0), (x as i32).clamp(0, 15) as u8, "{x}");
+        }
+    }
+}
