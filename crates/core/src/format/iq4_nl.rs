@@ -10,7 +10,7 @@
 //! `quantize_row_iq4_nl_ref`, which files are not written with.
 
 use super::fit::Group;
-use super::lanes::{Lanes, Run, each, gather, runs, scatter};
+use super::lanes::{Lanes, Run, each, each_run, gather, scatter};
 use super::{Block, Format, Grid, Part, Scaling, f16_at, halves, iq4, put_f16, search, stored_f16};
 use crate::{Codes, Levels};
 
@@ -52,12 +52,19 @@ impl Format for Iq4Nl {
             }
             return;
         };
-        for Run { x, importance, blocks, .. } in runs::<18, 32>(rows, importance, dst) {
-            let turned = gather::<32>(x);
-            let squares = turned.iter().fold(Lanes::ZERO, |sum, &x| sum + x * x);
-            let spread = squares * Lanes::all(2.0 / 32.0);
-            encode_run(&turned, &search::weights(&turned, &gather(importance), spread), blocks);
-        }
+        each_run::<18, 32>(
+            rows,
+            importance,
+            dst,
+            #[inline(always)]
+            |run| {
+                let Run { x, importance, blocks, .. } = run;
+                let turned = gather::<32>(x);
+                let squares = turned.iter().fold(Lanes::ZERO, |sum, &x| sum + x * x);
+                let spread = squares * Lanes::all(2.0 / 32.0);
+                encode_run(&turned, &search::weights(&turned, &gather(importance), spread), blocks);
+            },
+        );
     }
 
     fn grid(&self) -> Option<&dyn Grid> {

@@ -169,7 +169,7 @@ pub(super) fn scatter<const N: usize>(turned: [Lanes; N]) -> [[u8; N]; WIDTH] {
     let mut codes = [[0; N]; WIDTH];
     for (j, entry) in turned.iter().enumerate() {
         for (codes, &x) in codes.iter_mut().zip(&entry.0) {
-            codes[j] = x as u8;
+            codes[j] = super::search::byte(x);
         }
     }
     codes
@@ -187,20 +187,40 @@ pub(super) struct Run<'a, const B: usize> {
     pub mean_square: f32,
 }
 
-/// Cuts whole rows of blocks of `E` elements in `B` bytes into runs.
-pub(super) fn runs<'a, const B: usize, const E: usize>(
+/// Does `work` to each run of whole rows of blocks of `E` elements in `B` bytes, compiled for each instruction set.
+pub(super) fn each_run<const B: usize, const E: usize>(
+    rows: &[f32],
+    importance: &[f32],
+    dst: &mut [u8],
+    work: impl Fn(Run<B>),
+) {
+    pulp::Arch::new().dispatch(EachRun::<_, B, E> { rows, importance, dst, work });
+}
+
+/// [`each_run`] as a type, as [`super::EachBlock`].
+struct EachRun<'a, W, const B: usize, const E: usize> {
     rows: &'a [f32],
     importance: &'a [f32],
     dst: &'a mut [u8],
-) -> impl Iterator<Item = Run<'a, B>> {
-    let blocks = importance.len() / E;
-    assert!(blocks > 0 && importance.len().is_multiple_of(E), "importance has whole blocks");
-    assert!(rows.len().is_multiple_of(importance.len()), "rows are as long as their importance");
-    assert!(dst.len() == rows.len() / E * B, "bytes and numbers are the same blocks");
-    dst.chunks_exact_mut(blocks * B).zip(rows.chunks_exact(importance.len())).flat_map(move |(bytes, row)| {
-        let mean_square = super::search::sum_of_squares(row) / row.len() as f32;
-        let blocks = bytes.as_chunks_mut().0.chunks_mut(WIDTH);
-        let columns = row.chunks(WIDTH * E).zip(importance.chunks(WIDTH * E));
-        columns.zip(blocks).map(move |((x, importance), blocks)| Run { x, importance, blocks, mean_square })
-    })
+    work: W,
+}
+
+impl<W: Fn(Run<B>), const B: usize, const E: usize> pulp::NullaryFnOnce for EachRun<'_, W, B, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { rows, importance, dst, work } = self;
+        let blocks = importance.len() / E;
+        assert!(blocks > 0 && importance.len().is_multiple_of(E), "importance has whole blocks");
+        assert!(rows.len().is_multiple_of(importance.len()), "rows are as long as their importance");
+        assert!(dst.len() == rows.len() / E * B, "bytes and numbers are the same blocks");
+        for (bytes, row) in dst.chunks_exact_mut(blocks * B).zip(rows.chunks_exact(importance.len())) {
+            let mean_square = super::search::sum_of_squares(row) / row.len() as f32;
+            let columns = row.chunks(WIDTH * E).zip(importance.chunks(WIDTH * E));
+            for ((x, importance), blocks) in columns.zip(bytes.as_chunks_mut().0.chunks_mut(WIDTH)) {
+                work(Run { x, importance, blocks, mean_square });
+            }
+        }
+    }
 }

@@ -252,30 +252,48 @@ fn each_block_mut<const B: usize, const E: usize>(
     src: &[f32],
     work: impl Fn(&mut [u8; B], &[f32; E]),
 ) {
-    pulp::Arch::new().dispatch(EachBlockMut { dst, src, work });
+    each_weighted_block(
+        dst,
+        src,
+        None,
+        #[inline(always)]
+        |block, x, _| work(block, x),
+    );
 }
 
-/// [`each_block_mut`] as a type, as [`EachBlock`].
+/// [`each_block_mut`] with the importance of the block's columns, where that is known.
+fn each_weighted_block<const B: usize, const E: usize>(
+    dst: &mut [u8],
+    src: &[f32],
+    importance: Option<&[f32]>,
+    work: impl Fn(&mut [u8; B], &[f32; E], Option<&[f32]>),
+) {
+    pulp::Arch::new().dispatch(EachBlockMut { dst, src, importance, work });
+}
+
+/// [`each_weighted_block`] as a type, as [`EachBlock`].
 struct EachBlockMut<'a, W, const B: usize, const E: usize> {
     dst: &'a mut [u8],
     src: &'a [f32],
+    importance: Option<&'a [f32]>,
     work: W,
 }
 
-impl<W: Fn(&mut [u8; B], &[f32; E]), const B: usize, const E: usize> pulp::NullaryFnOnce
+impl<W: Fn(&mut [u8; B], &[f32; E], Option<&[f32]>), const B: usize, const E: usize> pulp::NullaryFnOnce
     for EachBlockMut<'_, W, B, E>
 {
     type Output = ();
 
     #[inline(always)]
     fn call(self) {
-        for (block, x) in blocks_mut(self.dst, self.src) {
-            (self.work)(block, x);
+        for (index, (block, x)) in blocks_mut(self.dst, self.src).enumerate() {
+            (self.work)(block, x, importance_at(self.importance, index * E, E));
         }
     }
 }
 
 /// The importance of the `count` columns that element `at` of some rows begins.
+#[inline(always)]
 fn importance_at(importance: Option<&[f32]>, at: usize, count: usize) -> Option<&[f32]> {
     importance.map(|all| &all[at % all.len()..][..count])
 }

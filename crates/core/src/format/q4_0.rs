@@ -9,7 +9,7 @@
 //! importance · sqrt(mean square of the row + x²).
 
 use super::fit::{Group, symmetric_level, symmetric_starts};
-use super::lanes::{Lanes, Run, each, gather, runs, scatter};
+use super::lanes::{Lanes, Run, each, each_run, gather, scatter};
 use super::{Block, Format, Grid, Part, Scaling, array, coded, f16_at, halves, put_f16, search, stored_f16};
 use crate::{Codes, Levels};
 
@@ -44,17 +44,24 @@ impl Format for Q4_0 {
         let Some(importance) = importance else {
             return encode_by_extreme(rows, dst);
         };
-        for Run { x, importance, blocks, mean_square } in runs::<18, 32>(rows, importance, dst) {
-            let turned = gather::<32>(x);
-            let spread = Lanes::all(mean_square);
-            let weights = search::weights(&turned, &gather(importance), spread);
-            let found = search::symmetric(8.0, &turned, &weights);
-            let codes = scatter(each(&turned, |x| found.code(x)));
-            for ((block, scale), codes) in blocks.iter_mut().zip(found.scale.0).zip(codes) {
-                put_f16(block, 0, scale);
-                close(&codes, block);
-            }
-        }
+        each_run::<18, 32>(
+            rows,
+            importance,
+            dst,
+            #[inline(always)]
+            |run| {
+                let Run { x, importance, blocks, mean_square } = run;
+                let turned = gather::<32>(x);
+                let spread = Lanes::all(mean_square);
+                let weights = search::weights(&turned, &gather(importance), spread);
+                let found = search::symmetric(8.0, &turned, &weights);
+                let codes = scatter(each(&turned, |x| found.code(x)));
+                for ((block, scale), codes) in blocks.iter_mut().zip(found.scale.0).zip(codes) {
+                    put_f16(block, 0, scale);
+                    close(&codes, block);
+                }
+            },
+        );
     }
 
     fn grid(&self) -> Option<&dyn Grid> {
@@ -75,7 +82,7 @@ fn encode_by_extreme(rows: &[f32], dst: &mut [u8]) {
             let codes = coded(
                 x,
                 #[inline(always)]
-                |x| ((x * inverse + 8.5) as i32).clamp(0, 15) as u8,
+                |x| search::truncated(x * inverse + 8.5, 15.0),
             );
             put_f16(block, 0, d);
             close(&codes, block);

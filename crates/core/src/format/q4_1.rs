@@ -11,7 +11,7 @@
 //! group's min 1.
 
 use super::fit::Group;
-use super::lanes::{Lanes, Run, each, gather, runs, scatter};
+use super::lanes::{Lanes, Run, each, each_run, gather, scatter};
 use super::{Block, Format, Grid, Part, Scaling, array, coded, f16_at, halves, put_f16, search, stored_f16};
 use crate::{Codes, Levels};
 
@@ -46,19 +46,26 @@ impl Format for Q4_1 {
         let Some(importance) = importance else {
             return encode_by_range(rows, dst);
         };
-        for Run { x, importance, blocks, mean_square } in runs::<20, 32>(rows, importance, dst) {
-            let turned = gather::<32>(x);
-            let spread = Lanes::all(mean_square);
-            let weights = search::weights(&turned, &gather(importance), spread);
-            let found = search::affine(15.0, &turned, &weights, search::WITH_IMPORTANCE);
-            let codes = scatter(each(&turned, |x| found.code(x)));
-            let scales = found.scale.0.into_iter().zip(found.least.0);
-            for ((block, (scale, least)), codes) in blocks.iter_mut().zip(scales).zip(codes) {
-                put_f16(block, 0, scale);
-                put_f16(block, 2, least);
-                close(&codes, block);
-            }
-        }
+        each_run::<20, 32>(
+            rows,
+            importance,
+            dst,
+            #[inline(always)]
+            |run| {
+                let Run { x, importance, blocks, mean_square } = run;
+                let turned = gather::<32>(x);
+                let spread = Lanes::all(mean_square);
+                let weights = search::weights(&turned, &gather(importance), spread);
+                let found = search::affine(15.0, &turned, &weights, search::WITH_IMPORTANCE);
+                let codes = scatter(each(&turned, |x| found.code(x)));
+                let scales = found.scale.0.into_iter().zip(found.least.0);
+                for ((block, (scale, least)), codes) in blocks.iter_mut().zip(scales).zip(codes) {
+                    put_f16(block, 0, scale);
+                    put_f16(block, 2, least);
+                    close(&codes, block);
+                }
+            },
+        );
     }
 
     fn grid(&self) -> Option<&dyn Grid> {
@@ -80,7 +87,7 @@ fn encode_by_range(rows: &[f32], dst: &mut [u8]) {
             let codes = coded(
                 x,
                 #[inline(always)]
-                |x| (((x - min) * inverse + 0.5) as i32).clamp(0, 15) as u8,
+                |x| search::truncated((x - min) * inverse + 0.5, 15.0),
             );
             put_f16(block, 0, d);
             put_f16(block, 2, min);

@@ -52,9 +52,13 @@ impl Format for Q6K {
     }
 
     fn encode(&self, rows: &[f32], importance: Option<&[f32]>, dst: &mut [u8]) {
-        for (index, (block, x)) in super::blocks_mut::<210, 256>(dst, rows).enumerate() {
-            encode_block(x, super::importance_at(importance, index * 256, 256), block);
-        }
+        super::each_weighted_block::<210, 256>(
+            dst,
+            rows,
+            importance,
+            #[inline(always)]
+            |block, x, importance| encode_block(x, importance, block),
+        );
     }
 
     fn grid(&self) -> Option<&dyn Grid> {
@@ -62,6 +66,7 @@ impl Format for Q6K {
     }
 }
 
+#[inline(always)]
 fn encode_block(x: &[f32; 256], importance: Option<&[f32]>, block: &mut [u8; 210]) {
     block.fill(0);
     let mut scales = [0.0; 16];
@@ -70,12 +75,20 @@ fn encode_block(x: &[f32; 256], importance: Option<&[f32]>, block: &mut [u8; 210
         let turned = gather::<16>(x);
         let weights = match importance {
             Some(importance) => gather(&importance[128 * half..][..128]),
-            None => each(&turned, |x| x * x),
+            None => each(
+                &turned,
+                #[inline(always)]
+                |x| x * x,
+            ),
         };
         let found = search::symmetric(32.0, &turned, &weights);
         scales[8 * half..][..8].copy_from_slice(&found.scale.0);
         // Codes as searched stay where a group's stored scale is zero.
-        let as_searched = scatter(each(&turned, |x| found.code(x)));
+        let as_searched = scatter(each(
+            &turned,
+            #[inline(always)]
+            |x| found.code(x),
+        ));
         codes[128 * half..][..128].copy_from_slice(as_searched.as_flattened());
     }
     let largest = search::extreme(&scales);
@@ -92,13 +105,14 @@ fn encode_block(x: &[f32; 256], importance: Option<&[f32]>, block: &mut [u8; 210
         let scale = d * f32::from(integer);
         if scale != 0.0 {
             for (code, &x) in codes.iter_mut().zip(x) {
-                *code = (search::nearest(x / scale).clamp(-32.0, 31.0) + 32.0) as u8;
+                *code = search::byte(search::nearest(x / scale).clamp(-32.0, 31.0) + 32.0);
             }
         }
     }
     close(&codes, block);
 }
 
+#[inline(always)]
 fn open(block: &[u8]) -> [u8; 256] {
     let mut codes = [0; 256];
     for (half, codes) in codes.as_chunks_mut::<128>().0.iter_mut().enumerate() {
@@ -114,6 +128,7 @@ fn open(block: &[u8]) -> [u8; 256] {
     codes
 }
 
+#[inline(always)]
 fn close(codes: &[u8], block: &mut [u8]) {
     for (half, codes) in codes.as_chunks::<128>().0.iter().enumerate() {
         for j in 0..64 {

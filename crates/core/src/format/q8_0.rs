@@ -47,7 +47,7 @@ impl Format for Q8_0 {
                 let inverse = if d != 0.0 { 1.0 / d } else { 0.0 };
                 put_f16(block, 0, d);
                 for (q, &x) in block[2..].iter_mut().zip(x) {
-                    *q = half_away_from_zero(x * inverse) as i8 as u8;
+                    *q = search::byte(half_away_from_zero(x * inverse) + 128.0) ^ 0x80;
                 }
             },
         );
@@ -59,12 +59,14 @@ impl Format for Q8_0 {
 }
 
 /// Rounds as C's `roundf` does, without the call.
+#[inline(always)]
 fn half_away_from_zero(x: f32) -> f32 {
     let even = search::nearest(x);
     let rest = x - even;
     even + if rest == 0.5 && x > 0.0 { 1.0 } else { 0.0 } - if rest == -0.5 && x < 0.0 { 1.0 } else { 0.0 }
 }
 
+#[inline(always)]
 fn magnitude(x: &[f32; 32]) -> f32 {
     x.iter().fold(0.0, |most, x| if x.abs() > most { x.abs() } else { most })
 }

@@ -6,36 +6,71 @@
 //! which none of the formats here ask for.
 
 use super::lanes::{Lanes, Mask, each};
-use pulp::NullaryFnOnce;
+use pulp::{NullaryFnOnce, Simd, f32x8};
 
 /// Below this magnitude a group counts as zero.
 pub(super) const ZERO_GROUP: f32 = 1e-15;
+
+/// Added and taken away again it leaves no fraction.
+const ROUNDER: f32 = 12_582_912.0;
 
 /// Rounds to nearest, ties to even, for magnitudes up to 2²²; beyond, near enough to be clamped.
 #[inline(always)]
 pub(super) fn nearest(x: f32) -> f32 {
     // Unlike a call of `round_ties_even` this is vectorized on every instruction set.
-    const ROUNDER: f32 = 12_582_912.0;
     (x + ROUNDER) - ROUNDER
+}
+
+/// A whole number from 0 to 255 as a byte. A cast would have to say what becomes of every other number, which is not
+/// vectorized.
+#[inline(always)]
+pub(super) fn byte(x: f32) -> u8 {
+    // At 2²³ the last bit of a number counts ones.
+    (x + 8_388_608.0).to_bits() as u8
+}
+
+/// `x` without its fraction, kept inside `0..=most`; 0 for NaN.
+#[inline(always)]
+pub(super) fn truncated(x: f32, most: f32) -> u8 {
+    let x = if x > 0.0 { x } else { 0.0 };
+    let x = if x < most { x } else { most };
+    let rounded = nearest(x);
+    byte(rounded - if rounded > x { 1.0 } else { 0.0 })
 }
 
 /// The element of largest magnitude, the first of several, with its sign; 0 where there is none but NaN.
 #[inline(always)]
 pub(super) fn extreme(x: &[f32]) -> f32 {
-    // The magnitude first, eight side by side, then where it stands.
-    let mut most = [0.0f32; 8];
-    for chunk in x.chunks(8) {
-        for (most, v) in most.iter_mut().zip(chunk) {
-            *most = if v.abs() > *most { v.abs() } else { *most };
+    // Both ends, eight side by side; which stands first matters only where they are equally far.
+    let (mut lowest, mut highest) = ([0.0f32; 8], [0.0f32; 8]);
+    let (chunks, rest) = x.as_chunks::<8>();
+    for chunk in chunks {
+        for ((lowest, highest), &v) in lowest.iter_mut().zip(&mut highest).zip(chunk) {
+            *lowest = if v < *lowest { v } else { *lowest };
+            *highest = if v > *highest { v } else { *highest };
         }
     }
-    let largest = most.into_iter().fold(0.0, f32::max);
-    for &v in x {
-        if largest != 0.0 && v.abs() == largest {
-            return v;
+    for (i, &v) in rest.iter().enumerate() {
+        lowest[i] = if v < lowest[i] { v } else { lowest[i] };
+        highest[i] = if v > highest[i] { v } else { highest[i] };
+    }
+    for half in [4, 2, 1] {
+        for i in 0..half {
+            let (low, high) = (lowest[i + half], highest[i + half]);
+            lowest[i] = if low < lowest[i] { low } else { lowest[i] };
+            highest[i] = if high > highest[i] { high } else { highest[i] };
         }
     }
-    0.0
+    let (low, high) = (lowest[0], highest[0]);
+    if high > -low {
+        high
+    } else if -low > high {
+        low
+    } else if high == 0.0 {
+        0.0
+    } else {
+        x.iter().copied().find(|v| v.abs() == high).unwrap_or(high)
+    }
 }
 
 /// [`extreme`] of each lane.
@@ -99,31 +134,41 @@ impl Symmetric {
 /// Scales for `x ≈ scale · l`, `l` in `−half..half`: the best of 19 starting scales around the extreme, each refit by
 /// weighted least squares; 0 for a group that counts as zero.
 pub(super) fn symmetric<const N: usize>(half: f32, x: &[Lanes; N], weights: &[Lanes; N]) -> Symmetric {
-    pulp::Arch::new().dispatch(SymmetricSearch { half, x, weights })
+    #[cfg(target_arch = "x86_64")]
+    if let Some(simd) = pulp::x86::V3::try_new() {
+        return simd.vectorize(SymmetricSearch { simd, half, x, weights });
+    }
+    SymmetricSearch { simd: pulp::Scalar256b, half, x, weights }.call()
 }
 
 /// [`symmetric`] as a type, so that it is compiled for each instruction set.
-struct SymmetricSearch<'a, const N: usize> {
+struct SymmetricSearch<'a, S, const N: usize> {
+    simd: S,
     half: f32,
     x: &'a [Lanes; N],
     weights: &'a [Lanes; N],
 }
 
-impl<const N: usize> NullaryFnOnce for SymmetricSearch<'_, N> {
+impl<S: Simd<f32s = f32x8>, const N: usize> NullaryFnOnce for SymmetricSearch<'_, S, N> {
     type Output = Symmetric;
 
     #[inline(always)]
     fn call(self) -> Symmetric {
-        let Self { half, x, weights } = self;
+        let Self { simd, half, x, weights } = self;
+        let mut products = *weights;
+        for (product, &x) in products.iter_mut().zip(x) {
+            *product = *product * x;
+        }
+        let sums = SymmetricSums { simd, half, x, weights, products: &products };
 
         let extreme = extremes(x);
         let mut inverse = Lanes::all(-half) / extreme;
-        let (sum_lx, sum_l2) = symmetric_sums(half, x, weights, inverse);
+        let (sum_lx, sum_l2) = sums.under(inverse);
         let mut scale = sum_l2.equal(Lanes::ZERO).select(Lanes::ZERO, sum_lx / sum_l2);
         let mut best = scale * sum_lx;
         for step in (-9i8..=9).filter(|&step| step != 0) {
             let start = Lanes::all(-(half + 0.1 * f32::from(step))) / extreme;
-            let (sum_lx, sum_l2) = symmetric_sums(half, x, weights, start);
+            let (sum_lx, sum_l2) = sums.under(start);
             let better = sum_l2.greater(Lanes::ZERO).and((sum_lx * sum_lx).greater(best * sum_l2));
             let refit = sum_lx / sum_l2;
             inverse = better.select(start, inverse);
@@ -135,22 +180,35 @@ impl<const N: usize> NullaryFnOnce for SymmetricSearch<'_, N> {
     }
 }
 
-/// Weighted sums of products of codes and numbers, and of codes' squares, under one scale a lane. No closure: it has to
-/// be inlined at every place, so as to be compiled for the caller's instruction set.
-#[inline(always)]
-fn symmetric_sums<const N: usize>(
+/// What [`symmetric`] sums for every start. Written in vectors: left to itself the compiler takes some of these lanes
+/// apart for some `N`, and is then three times slower.
+struct SymmetricSums<'a, S, const N: usize> {
+    simd: S,
     half: f32,
-    x: &[Lanes; N],
-    weights: &[Lanes; N],
-    inverse: Lanes,
-) -> (Lanes, Lanes) {
-    let (mut sum_lx, mut sum_l2) = (Lanes::ZERO, Lanes::ZERO);
-    for (&x, &w) in x.iter().zip(weights) {
-        let l = (inverse * x).nearest().clamp(-half, half - 1.0);
-        sum_lx = sum_lx + w * x * l;
-        sum_l2 = sum_l2 + w * l * l;
+    x: &'a [Lanes; N],
+    weights: &'a [Lanes; N],
+    /// Of weights and numbers.
+    products: &'a [Lanes; N],
+}
+
+impl<S: Simd<f32s = f32x8>, const N: usize> SymmetricSums<'_, S, N> {
+    /// Weighted sums of products of codes and numbers, and of codes' squares, under one scale a lane.
+    #[inline(always)]
+    fn under(&self, inverse: Lanes) -> (Lanes, Lanes) {
+        let simd = self.simd;
+        let (inverse, rounder) = (pulp::cast(inverse.0), simd.splat_f32s(ROUNDER));
+        let (low, high) = (simd.splat_f32s(-self.half), simd.splat_f32s(self.half - 1.0));
+        let mut sum_lx = simd.splat_f32s(0.0);
+        let mut sum_l2 = sum_lx;
+        for ((x, w), wx) in self.x.iter().zip(self.weights).zip(self.products) {
+            let l = simd.mul_f32s(inverse, pulp::cast(x.0));
+            let l = simd.sub_f32s(simd.add_f32s(l, rounder), rounder);
+            let l = simd.min_f32s(high, simd.max_f32s(low, l));
+            sum_lx = simd.add_f32s(sum_lx, simd.mul_f32s(pulp::cast(wx.0), l));
+            sum_l2 = simd.add_f32s(sum_l2, simd.mul_f32s(simd.mul_f32s(pulp::cast(w.0), l), l));
+        }
+        (Lanes(pulp::cast(sum_lx)), Lanes(pulp::cast(sum_l2)))
     }
-    (sum_lx, sum_l2)
 }
 
 /// The starting scales of [`affine`]: `range / (first + step · i + levels)` for `i` in `0..=last`.
@@ -330,4 +388,30 @@ pub(super) fn positive<const N: usize>(levels: f32, x: &[f32; N], weights: &[f32
         }
     }
     (if sum_l2 > 0.0 { sum_lx / sum_l2 } else { 0.0 }, codes.map(|l| l as u8))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_extremes_the_first_counts() {
+        for (x, expected) in [
+            (vec![1.0, -3.0, 2.0, 3.0], -3.0),
+            (vec![1.0, 3.0, -3.0, 2.0], 3.0),
+            (vec![0.5; 40].into_iter().chain([-2.0, f32::NAN, 2.0]).collect(), -2.0),
+            (vec![-0.0, 0.0, f32::NAN], 0.0),
+        ] {
+            assert_eq!(extreme(&x).to_bits(), f32::to_bits(expected), "{x:?}");
+        }
+    }
+
+    #[test]
+    fn truncated_is_what_a_cast_gives() {
+        for x in
+            (-40..=200).map(|i| i as f32 / 8.0).chain([f32::NAN, f32::INFINITY, -f32::INFINITY, 14.999_999])
+        {
+            assert_eq!(truncated(x, 15.0), (x as i32).clamp(0, 15) as u8, "{x}");
+        }
+    }
 }

@@ -163,8 +163,9 @@ pub fn method(name: &str) -> Option<&'static dyn Solver> {
     METHODS.iter().copied().find(|m| m.name() == name)
 }
 
-/// Elements that are decoded at once: bounds memory to a few pieces a thread, whatever the tensor's size.
-const PIECE_ELEMENTS: usize = 1 << 16;
+/// Elements that are decoded at once: few enough that a piece stays in a core's own cache from its decoding to its
+/// comparison.
+const PIECE_ELEMENTS: usize = 1 << 14;
 
 struct Piece {
     squared_error: f64,
@@ -191,13 +192,18 @@ fn by_pieces(layer: &Layer, format: FormatRef, encode: Encode) -> Result<Solved,
         bytes
             .par_chunks_mut(rows_a_piece * row_bytes)
             .enumerate()
-            .map(|(index, out)| {
-                let (start, rows) = (index * rows_a_piece, out.len() / row_bytes);
-                let mut before = vec![0.0f32; rows * columns];
-                tensor.format().decode(tensor.rows(start, rows), &mut before);
-                encode(start, &before, out);
-                compare(&before, start * columns, format, out)
-            })
+            .map_init(
+                || (Vec::new(), Vec::new()),
+                |(before, after), (index, out)| {
+                    let (start, rows) = (index * rows_a_piece, out.len() / row_bytes);
+                    before.resize(rows * columns, 0.0f32);
+                    after.resize(rows * columns, 0.0f32);
+                    tensor.format().decode(tensor.rows(start, rows), before);
+                    encode(start, before, out);
+                    format.decode(out, after);
+                    compare(before, after, start * columns)
+                },
+            )
             .collect()
     };
     Ok(Solved {
@@ -211,15 +217,15 @@ fn by_pieces(layer: &Layer, format: FormatRef, encode: Encode) -> Result<Solved,
     })
 }
 
-/// Errors are summed in so many parts, element by element in turn: always the same order, and none waits for another.
-const SUMS: usize = 8;
-
-fn compare(before: &[f32], first: usize, format: FormatRef, out: &[u8]) -> Piece {
-    let mut after = vec![0.0f32; before.len()];
-    format.decode(out, &mut after);
-    let place = |x: &[f32]| first_not_finite(x).map(|i| (first + i, before[i]));
-    let (squared_error, squared_sum) = pulp::Arch::new().dispatch(Errors { before, after: &after });
-    Piece { squared_error, squared_sum, not_finite: place(before), overflow: place(&after) }
+/// What values have lost; `first` is the place of the first one in its tensor.
+fn compare(before: &[f32], after: &[f32], first: usize) -> Piece {
+    let (squared_error, squared_sum) = pulp::Arch::new().dispatch(Errors { before, after });
+    // A finite sum has nothing but finite numbers in it: squares of f32 don't overflow f64.
+    let place = |sum: f64, x: &[f32]| {
+        if sum.is_finite() { None } else { first_not_finite(x).map(|i| (first + i, before[i])) }
+    };
+    let (not_finite, overflow) = (place(squared_sum, before), place(squared_error, after));
+    Piece { squared_error, squared_sum, not_finite, overflow }
 }
 
 /// Sums of squared errors and of squares, compiled for each instruction set; their order is the same.
@@ -228,30 +234,44 @@ struct Errors<'a> {
     after: &'a [f32],
 }
 
+/// Errors that are taken at once.
+const ERRORS: usize = 256;
+
 impl pulp::NullaryFnOnce for Errors<'_> {
     type Output = (f64, f64);
 
     #[inline(always)]
     fn call(self) -> (f64, f64) {
-        let (mut errors, mut squares) = ([0.0f64; SUMS], [0.0f64; SUMS]);
-        let (before, after) = (self.before.as_chunks::<SUMS>(), self.after.as_chunks::<SUMS>());
-        for (x, y) in before.0.iter().zip(after.0) {
-            for i in 0..SUMS {
-                add_error(&mut errors[i], &mut squares[i], x[i], y[i]);
+        let (mut errors, mut squares) = (0.0, 0.0);
+        for (before, after) in self.before.chunks(ERRORS).zip(self.after.chunks(ERRORS)) {
+            // In an array first: errors made one by one inside the sum are not vectorized.
+            let mut error = [0.0f32; ERRORS];
+            for ((error, x), y) in error.iter_mut().zip(before).zip(after) {
+                *error = x - y;
             }
+            errors += sum_of_squares(&error[..before.len()]);
+            squares += sum_of_squares(before);
         }
-        for (i, (x, y)) in before.1.iter().zip(after.1).enumerate() {
-            add_error(&mut errors[i], &mut squares[i], *x, *y);
-        }
-        (errors.iter().sum(), squares.iter().sum())
+        (errors, squares)
     }
 }
 
+/// Summed in eight parts, element by element in turn: always the same order, and none waits for another.
 #[inline(always)]
-fn add_error(errors: &mut f64, squares: &mut f64, x: f32, y: f32) {
-    let (x, error) = (f64::from(x), f64::from(x - y));
-    *errors += error * error;
-    *squares += x * x;
+fn sum_of_squares(x: &[f32]) -> f64 {
+    const SUMS: usize = 8;
+    let mut sums = [0.0f64; SUMS];
+    let (chunks, rest) = x.as_chunks::<SUMS>();
+    let square = |x: f32| f64::from(x) * f64::from(x);
+    for x in chunks {
+        for i in 0..SUMS {
+            sums[i] += square(x[i]);
+        }
+    }
+    for (sum, &x) in sums.iter_mut().zip(rest) {
+        *sum += square(x);
+    }
+    sums.iter().sum()
 }
 
 /// Where the first number stands that is NaN or infinite.

@@ -1,4 +1,6 @@
 //! Writing a GGUF file, version 3: header and infos at once, tensors at planned offsets in any order, then a rename.
+//!
+//! A thread forces what is written to the disk while more is made, so that little is left to wait for at the end.
 
 use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAGIC, types};
 use crate::{Array, Error, Plan, PlannedTensor, Sink, Value};
@@ -16,9 +18,15 @@ pub struct GgufWriter {
     planned: HashMap<String, Planned>,
     file_bytes: u64,
     force: bool,
-    /// Forces the sealed file to the disk.
+    sealed: bool,
+    /// Bytes written since a thread was last told to force them to the disk.
+    unsynced: usize,
+    /// The last thread that was.
     syncing: Option<JoinHandle<io::Result<()>>>,
 }
+
+/// Bytes that are worth a thread that forces them to the disk.
+const SYNC_BYTES: usize = 64 << 20;
 
 struct Planned {
     tensor: PlannedTensor,
@@ -59,8 +67,31 @@ impl GgufWriter {
         // The holes between tensors stay zero.
         file.as_file().set_len(file_bytes).map_err(fail)?;
         file.write_all(&header).map_err(fail)?;
-        Ok(Self { path: path.into(), file, planned, file_bytes, force, syncing: None })
+        let path = path.into();
+        Ok(Self { path, file, planned, file_bytes, force, sealed: false, unsynced: 0, syncing: None })
     }
+}
+
+impl GgufWriter {
+    /// Forces what is written so far to the disk, after what is being forced there already, on a thread of its own.
+    fn begin_sync(&mut self) -> Result<(), Error> {
+        let file = self.file.as_file().try_clone();
+        let file = file.map_err(|source| write_error(&self.path, source, self.file_bytes))?;
+        let earlier = self.syncing.take();
+        self.unsynced = 0;
+        self.syncing = Some(std::thread::spawn(move || {
+            // An error is told but once, so it must not be lost with the earlier thread.
+            synced(earlier)?;
+            file.sync_all()
+        }));
+        Ok(())
+    }
+}
+
+/// Waits for the disk.
+fn synced(syncing: Option<JoinHandle<io::Result<()>>>) -> io::Result<()> {
+    let died = |_| Err(io::Error::other("the thread that forces the file to the disk has died"));
+    syncing.map_or(Ok(()), |syncing| syncing.join().unwrap_or_else(died))
 }
 
 fn write_error(path: &Path, source: io::Error, needed: u64) -> Error {
@@ -220,6 +251,10 @@ impl Sink for GgufWriter {
             .and_then(|_| file.write_all(tensor.bytes()))
             .map_err(|source| write_error(&self.path, source, self.file_bytes))?;
         place.put = true;
+        self.unsynced += tensor.bytes().len();
+        if self.unsynced >= SYNC_BYTES && self.syncing.as_ref().is_none_or(JoinHandle::is_finished) {
+            self.begin_sync()?;
+        }
         Ok(())
     }
 
@@ -234,23 +269,17 @@ impl Sink for GgufWriter {
                 missing: missing.len(),
             });
         }
-        if self.syncing.is_none() {
-            let file = self.file.as_file().try_clone();
-            let file = file.map_err(|source| write_error(&self.path, source, self.file_bytes))?;
+        if !self.sealed {
             // What the caller checks meanwhile is read from memory.
-            self.syncing = Some(std::thread::spawn(move || file.sync_all()));
+            self.begin_sync()?;
+            self.sealed = true;
         }
         Ok(self.file.path())
     }
 
     fn finish(mut self: Box<Self>) -> Result<(), Error> {
         self.seal()?;
-        let synced = self.syncing.take().map_or(Ok(()), |syncing| {
-            syncing.join().unwrap_or_else(|_| {
-                Err(io::Error::other("the thread that forces the file to the disk has died"))
-            })
-        });
-        synced.map_err(|source| write_error(&self.path, source, self.file_bytes))?;
+        synced(self.syncing.take()).map_err(|source| write_error(&self.path, source, self.file_bytes))?;
         let persisted =
             if self.force { self.file.persist(&self.path) } else { self.file.persist_noclobber(&self.path) };
         match persisted {
