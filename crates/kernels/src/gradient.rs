@@ -57,10 +57,16 @@ pub fn attention(backend: &Backend, shape: &AttentionShape, read: &Attended, gra
     let AttentionShape { heads, kv_heads, head_size, scale } = *shape;
     let (columns, kv_columns) = (heads * head_size, kv_heads * head_size);
     let n = read.query.len() / columns;
-    assert!(read.query.len() == n * columns && gradient.len() == n * columns, "queries are rows of {columns}");
+    assert!(
+        read.query.len() == n * columns && gradient.len() == n * columns,
+        "queries are rows of {columns}"
+    );
     assert!(read.key.len() == n * kv_columns && read.value.len() == n * kv_columns, "keys of {n} positions");
-    let mut out =
-        Attended { query: vec![0.0; n * columns], key: vec![0.0; n * kv_columns], value: vec![0.0; n * kv_columns] };
+    let mut out = Attended {
+        query: vec![0.0; n * columns],
+        key: vec![0.0; n * kv_columns],
+        value: vec![0.0; n * kv_columns],
+    };
     let (group, operations) = (heads / kv_heads, backend.operations());
     let queries = Shared::new(&mut out.query);
     let (keys, values) = (Shared::new(&mut out.key), Shared::new(&mut out.value));
@@ -87,22 +93,35 @@ pub fn attention(backend: &Backend, shape: &AttentionShape, read: &Attended, gra
                         (operations.softmax)(visible);
                         hidden.fill(0.0);
                         let along = (operations.dot)(shares, slopes);
-                        slopes.iter_mut().zip(&*shares).for_each(|(slope, share)| *slope = share * (*slope - along));
+                        slopes
+                            .iter_mut()
+                            .zip(&*shares)
+                            .for_each(|(slope, share)| *slope = share * (*slope - along));
                     }
                     let shares = View::new(shares, count, seen, seen).transposed();
                     product(&mut value_sum[..seen * head_size], head_size, 1.0, 1.0, shares, gradient);
                     let slopes = View::new(slopes, count, seen, seen);
-                    product(&mut key_sum[..seen * head_size], head_size, 1.0, scale, slopes.transposed(), query);
+                    product(
+                        &mut key_sum[..seen * head_size],
+                        head_size,
+                        1.0,
+                        scale,
+                        slopes.transposed(),
+                        query,
+                    );
                     product(sums, head_size, 0.0, scale, slopes, key(seen));
                     for (i, sum) in sums.chunks_exact(head_size).enumerate() {
                         // SAFETY: each task has its own heads of the queries.
-                        let out = unsafe { queries.part((start + i) * columns + head * head_size, head_size) };
+                        let out =
+                            unsafe { queries.part((start + i) * columns + head * head_size, head_size) };
                         out.copy_from_slice(sum);
                     }
                 });
             }
         }
-        for (i, (key, value)) in key_sum.chunks_exact(head_size).zip(value_sum.chunks_exact(head_size)).enumerate() {
+        for (i, (key, value)) in
+            key_sum.chunks_exact(head_size).zip(value_sum.chunks_exact(head_size)).enumerate()
+        {
             let at = i * kv_columns + offset;
             // SAFETY: each task has its own head of the keys and values.
             unsafe {

@@ -25,8 +25,18 @@ impl Block {
             key: self.key.apply(backend, &input),
             value: self.value.apply(backend, &input),
         };
-        ops::rope_interleaved(backend, &mut read.query, self.heads, &positions.rotation(self.shape.head_size));
-        ops::rope_interleaved(backend, &mut read.key, self.shape.kv_heads, &positions.rotation(self.shape.head_size));
+        ops::rope_interleaved(
+            backend,
+            &mut read.query,
+            self.heads,
+            &positions.rotation(self.shape.head_size),
+        );
+        ops::rope_interleaved(
+            backend,
+            &mut read.key,
+            self.shape.kv_heads,
+            &positions.rotation(self.shape.head_size),
+        );
         let mut attended = vec![0.0; read.query.len()];
         attention(backend, &self.shape, &read.query, &read.key, &read.value, 0, &mut attended);
         let mut middle = residual.to_vec();
@@ -48,8 +58,18 @@ impl Block {
         self.output.back(&gradient, &mut attended, hear);
         let mut at = gradient::attention(backend, &self.shape, &read, &attended);
         let turned_back = positions.turned_back();
-        ops::rope_interleaved(backend, &mut at.query, self.heads, &turned_back.rotation(self.shape.head_size));
-        ops::rope_interleaved(backend, &mut at.key, self.shape.kv_heads, &turned_back.rotation(self.shape.head_size));
+        ops::rope_interleaved(
+            backend,
+            &mut at.query,
+            self.heads,
+            &turned_back.rotation(self.shape.head_size),
+        );
+        ops::rope_interleaved(
+            backend,
+            &mut at.key,
+            self.shape.kv_heads,
+            &turned_back.rotation(self.shape.head_size),
+        );
         normed.fill(0.0);
         self.query.back(&at.query, &mut normed, hear);
         self.key.back(&at.key, &mut normed, hear);

@@ -61,7 +61,10 @@ fn gradients_are_slopes() {
             };
             let close = |what: &str, found: f64, expected: f64, scale: f64| {
                 let place = folder.display();
-                assert!((found - expected).abs() < 0.01 * scale, "{place} {isa:?} {what}: {found}, {expected}");
+                assert!(
+                    (found - expected).abs() < 0.01 * scale,
+                    "{place} {isa:?} {what}: {found}, {expected}"
+                );
             };
             let expected =
                 slope(1e-2, &|step| forward(&block, &moved(&residual, step, &along), &positions).0);

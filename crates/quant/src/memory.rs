@@ -27,7 +27,8 @@ pub fn memory_bytes(weights: &Weights, recipe: &Recipe, assignments: &[Assignmen
             let own = own_text_bytes(weights.spec(), recipe.own_contexts, calibration.length());
             let writing =
                 if own > 0 { own + reordered(weights, assignments).iter().sum::<usize>() } else { 0 };
-            let gradients = if recipe.method.couples() { gradients(weights, calibration.length()) } else { 0 };
+            let gradients =
+                if recipe.method.couples() { gradients(weights, calibration.length()) } else { 0 };
             walk(weights, recipe, assignments).max(writing).max(gradients)
         }
         (Need::Importance, Some(calibration), None) => {
@@ -106,7 +107,8 @@ fn walk(weights: &Weights, recipe: &Recipe, assignments: &[Assignment]) -> usize
             let rows = s.slots.iter().map(|slot| slot.rows).max().unwrap_or(0);
             let hidden = s.residual.then_some(spec.hidden);
             // The unit is copied once to be saved.
-            most = most.max(stage(s.slots[0].columns, rows, hidden, method.couples()) + 2 * unit + sensitivities);
+            most = most
+                .max(stage(s.slots[0].columns, rows, hidden, method.couples()) + 2 * unit + sensitivities);
         }
     }
     let head = spec.head.as_ref().unwrap_or(&spec.embedding);

@@ -26,7 +26,7 @@ use kvant_model::{Block, BlockSpec, Positions, STAGES, Slot, Spec, Weights};
 use std::collections::BTreeMap;
 
 /// Contexts that are looked at, at most.
-pub const CONTEXTS: usize = 32;
+pub const CONTEXTS: usize = 16;
 
 /// Rows that are weighed against each other.
 pub const PIECE: usize = 2048;
@@ -148,7 +148,8 @@ struct Sums(BTreeMap<String, Vec<Vec<f32>>>);
 
 impl Sums {
     fn new(block: &BlockSpec) -> Self {
-        let empty = |slot: &&Slot| (slot.weight(), pieces(slot.rows).map(|rows| vec![0.0; rows * rows]).collect());
+        let empty =
+            |slot: &&Slot| (slot.weight(), pieces(slot.rows).map(|rows| vec![0.0; rows * rows]).collect());
         Self(slots(block).iter().map(empty).collect())
     }
 

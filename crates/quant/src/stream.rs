@@ -89,7 +89,13 @@ impl<'a> Stream<'a> {
             self.calibration = calibration;
             if self.recipe.method.couples() {
                 let gather = || {
-                    sensitivity::gather(self.weights, &self.calibration, self.work, self.backend, self.progress)
+                    sensitivity::gather(
+                        self.weights,
+                        &self.calibration,
+                        self.work,
+                        self.backend,
+                        self.progress,
+                    )
                 };
                 self.cost.borrow_mut().time(Part::Sensitivity, 0.0, gather)?;
             }

@@ -158,7 +158,9 @@ impl Matrix for Stored {
                 self.backend.pool().run(count.div_ceil(FEW_ROWS), &|task| {
                     let (first, count) = (task * FEW_ROWS, FEW_ROWS.min(count - task * FEW_ROWS));
                     // SAFETY: each task has its own rows of the panel.
-                    self.decode(start + first, count, unsafe { decoded.part(first * columns, count * columns) });
+                    self.decode(start + first, count, unsafe {
+                        decoded.part(first * columns, count * columns)
+                    });
                 });
                 let right = View::new(weights, count, columns, columns);
                 self.backend.pool().run(n.div_ceil(MANY), &|task| {

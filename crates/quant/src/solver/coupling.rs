@@ -8,8 +8,9 @@
 //!
 //! What GPTQ does among columns, done among rows by how the network's answer minds them (`sensitivity`). Source:
 //! Tseng et al., Model-Preserving Adaptive Rounding (YAQA), arXiv 2505.22988, section 4. Rows that are solved together
-//! ([`PANEL`]) are not fed with each other's errors, so that threads have something to share; pieces of a wide map
-//! know nothing of each other.
+//! ([`PANEL`]) are not fed with each other's errors, so that threads have something to share; they are far apart, for
+//! neighbours, those of one head above all, have most to make up for each other. Pieces of a wide map know nothing of
+//! each other. Left out: a second round, in which the first rows would hear of the last ones' errors.
 
 use crate::sensitivity::{PIECE, Sensitivity};
 use kvant_kernels::Backend;
@@ -18,19 +19,16 @@ use rayon::prelude::*;
 
 /// Rows that are solved together.
 const PANEL: usize = 32;
-/// Rows of a panel that one thread takes.
-const ROWS: usize = 16;
+/// Rows of a panel that one thread takes: a vector of them.
+const ROWS: usize = 8;
 /// λ as a share of the mean of S's diagonal: how little is believed of what some contexts say.
-const DAMPING: f64 = 1.0;
+const DAMPING: f64 = 0.5;
 
 /// Solves some rows for their targets into their bytes, and returns the values that are stored.
 pub type Solve<'a> = &'a (dyn Fn(&[f32], &mut [u8]) -> Vec<f32> + Sync);
 
-/// The rows of each panel, far apart: neighbours, those of one head above all, have most to make up for each other.
+/// The rows of each panel.
 fn panels(rows: usize) -> Vec<Vec<usize>> {
-    if std::env::var("KV_PLAIN").is_ok() {
-        return (0..rows).step_by(PANEL).map(|p| (p..rows.min(p + PANEL)).collect()).collect();
-    }
     let count = rows.div_ceil(PANEL);
     (0..count).map(|first| (first..rows).step_by(count).collect()).collect()
 }
@@ -52,8 +50,7 @@ impl Factor {
             let (i, j) = (places[i].max(places[j]), places[i].min(places[j]));
             f64::from(triangle[i * (i + 1) / 2 + j])
         };
-        let damping = std::env::var("KV_FD").ok().and_then(|x| x.parse().ok()).unwrap_or(DAMPING);
-        let ridge = damping * (0..rows).map(|i| at(i, i)).sum::<f64>() / rows as f64;
+        let ridge = DAMPING * (0..rows).map(|i| at(i, i)).sum::<f64>() / rows as f64;
         if !(ridge > 0.0 && ridge.is_finite()) {
             return None;
         }
@@ -91,7 +88,14 @@ impl Factor {
             let errors = &mut errors[..count * columns];
             if first > 0 {
                 let feedback = View::new(&self.feedback[first * rows..], count, first, rows);
-                dense::product(errors, columns, 0.0, -1.0, feedback, View::new(earlier, first, columns, columns));
+                dense::product(
+                    errors,
+                    columns,
+                    0.0,
+                    -1.0,
+                    feedback,
+                    View::new(earlier, first, columns, columns),
+                );
             }
             let mut solved = vec![0u8; count * row_bytes];
             let parts = panel.par_chunks(ROWS).zip(solved.par_chunks_mut(ROWS * row_bytes));
@@ -99,7 +103,11 @@ impl Factor {
                 let wanted = || panel.iter().flat_map(|row| &target[row * columns..][..columns]);
                 let asked: Vec<f32> = wanted().zip(&*errors).map(|(wanted, asked)| wanted + asked).collect();
                 let values = solve(&asked, bytes);
-                errors.iter_mut().zip(values).zip(wanted()).for_each(|((e, value), wanted)| *e = value - wanted);
+                errors
+                    .iter_mut()
+                    .zip(values)
+                    .zip(wanted())
+                    .for_each(|((e, value), wanted)| *e = value - wanted);
             });
             for (row, solved) in panel.iter().zip(solved.chunks_exact(row_bytes)) {
                 bytes[row * row_bytes..][..row_bytes].copy_from_slice(solved);

@@ -220,7 +220,8 @@ impl Hessian {
                 let levels = grid.levels();
                 let each = |target: &[f32], bytes: &mut [u8]| -> Vec<f32> {
                     let codes = solve(target, bytes);
-                    let values = |c: &Codes| (0..c.codes.len()).map(|i| c.value(&levels, i)).collect::<Vec<_>>();
+                    let values =
+                        |c: &Codes| (0..c.codes.len()).map(|i| c.value(&levels, i)).collect::<Vec<_>>();
                     codes.iter().flat_map(values).collect()
                 };
                 if coupling::solve(layer.backend, sensitivity, start, n, &target, bytes, &each) {
