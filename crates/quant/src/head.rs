@@ -98,3 +98,40 @@ pub fn logits(matrix: &dyn Matrix, states: &[f32]) -> Vec<f32> {
     matrix.multiply(states, &mut out);
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drawn_tokens_are_as_frequent_as_expected_and_gradients_cancel() {
+        let logits = [0.3f32, -1.0, 2.0, f32::NEG_INFINITY, 0.0];
+        let sum: f32 = logits.iter().map(|x| x.exp()).sum();
+        let expected = logits.map(|x| x.exp() / sum);
+        const DRAWS: usize = 1000;
+        let mut frequencies = [0usize; 5];
+        for i in 0..DRAWS {
+            let mut gradient = logits;
+            draw(&mut gradient, i as f32 / DRAWS as f32);
+            let drawn = gradient.iter().position(|x| *x < 0.0).unwrap();
+            frequencies[drawn] += 1;
+            for (j, (found, share)) in gradient.iter().zip(expected).enumerate() {
+                assert!((found + f32::from(u8::from(j == drawn)) - share).abs() < 1e-6, "{gradient:?}");
+            }
+        }
+        for (frequency, share) in frequencies.iter().zip(expected) {
+            assert!(
+                (*frequency as f32 / DRAWS as f32 - share).abs() < 0.002,
+                "{frequencies:?}, {expected:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn chances_differ_by_place_and_stay() {
+        let all: Vec<f32> = (0..64).map(|i| chance(i / 8, i % 8)).collect();
+        assert!(all.iter().all(|x| (0.0..1.0).contains(x)));
+        assert!((0.3..0.7).contains(&(all.iter().sum::<f32>() / 64.0)), "{all:?}");
+        assert_eq!(all, (0..64).map(|i| chance(i / 8, i % 8)).collect::<Vec<_>>());
+    }
+}

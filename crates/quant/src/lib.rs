@@ -26,7 +26,7 @@ mod memory;
 mod own_text;
 mod pipeline;
 mod recipe;
-pub mod sensitivity;
+mod sensitivity;
 mod solver;
 mod statistics;
 mod stream;
@@ -47,6 +47,7 @@ pub use pipeline::{
     work_bytes,
 };
 pub use recipe::Recipe;
+pub use sensitivity::Sensitivity;
 pub use solver::{
     Hessian, ImportanceWeighted, Layer, METHODS, Need, RoundToNearest, Settings, Solved, Solver, method,
 };

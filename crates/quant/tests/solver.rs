@@ -8,6 +8,8 @@ const ROWS: usize = 24;
 const COLUMNS: usize = 512;
 const TOKENS: usize = 700;
 
+const SETTINGS: Settings = Settings { damping: 0.02, correction_damping: Some(0.02), sweeps: 4 };
+
 /// Deterministic numbers, roughly normal.
 fn normal(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -59,7 +61,8 @@ fn solve(name: &str, format: FormatRef, sums: &Statistics, threads: usize) -> Te
         weight: &weight,
         importance: Some(&importance),
         statistics: Some(sums),
-        settings: Settings { damping: 0.02, correction_damping: Some(0.02), ..Settings::default() },
+        sensitivity: None,
+        settings: SETTINGS,
         backend: &backend,
     };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

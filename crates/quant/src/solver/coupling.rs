@@ -1,9 +1,11 @@
 //! Errors of rows weighed against each other: later rows make up for what earlier ones did to the answer.
 //!
 //! ```text
-//! minimize tr(S E G Eᵀ), E = Q − W*;   S = Σ g gᵀ + λI = U diag(d) Uᵀ, U unit upper, rows in order
-//!        = Σ d_i ‖(Uᵀ E)_i‖²_G,   (Uᵀ E)_i = e_i + Σ_{j<i} U_ji e_j
-//! for some rows at a time: target_i ← w*_i − Σ_{j<i} U_ji e_j;  solve these rows for their targets
+//! minimize tr(S e G eᵀ), e = Q − W*;   S = Σ g gᵀ + λI = U diag(d) Uᵀ, U unit upper, rows in order
+//!        = Σ d_i ‖(Uᵀ e)_i‖²_G,   (Uᵀ e)_i = e_i + Σ_{j<i} U_ji e_j
+//! for some rows P at a time, E what comes before them:
+//!     a ← what would answer E best, if these rows and all later ones could be anything:  Uᵀ_PP a = −Uᵀ_EP e
+//!     solve these rows for the targets w* + a
 //! ```
 //!
 //! What GPTQ does among columns, done among rows by how the network's answer minds them (`sensitivity`). Source:
@@ -75,6 +77,19 @@ impl Factor {
         Some(Self { panels, feedback })
     }
 
+    /// What rows of a panel from place `first` on are asked for by earlier panels, each in answer to what the others
+    /// are asked for.
+    fn answer(&self, first: usize, columns: usize, asked: &mut [f32]) {
+        let rows = self.feedback.len().isqrt();
+        for i in 1..asked.len() / columns {
+            let (before, own) = asked.split_at_mut(i * columns);
+            let feedback = &self.feedback[(first + i) * rows + first..][..i];
+            for (feedback, before) in feedback.iter().zip(before.chunks_exact(columns)) {
+                own[..columns].iter_mut().zip(before).for_each(|(own, before)| *own -= feedback * before);
+            }
+        }
+    }
+
     /// Solves all rows of the piece, panel by panel.
     fn solve(&self, columns: usize, target: &[f32], bytes: &mut [u8], solve: Solve) {
         let rows = target.len() / columns;
@@ -96,6 +111,7 @@ impl Factor {
                     feedback,
                     View::new(earlier, first, columns, columns),
                 );
+                self.answer(first, columns, errors);
             }
             let mut solved = vec![0u8; count * row_bytes];
             let parts = panel.par_chunks(ROWS).zip(solved.par_chunks_mut(ROWS * row_bytes));

@@ -1,0 +1,191 @@
+//! Rows that make up for each other's errors, against plain linear algebra.
+
+use kvant_core::{Bytes, FormatRef, Shape, Tensor, format};
+use kvant_kernels::{Backend, Isa};
+use kvant_quant::{Inputs, Layer, Sensitivity, Settings, Statistics, method};
+
+const ROWS: usize = 80;
+const COLUMNS: usize = 256;
+const TOKENS: usize = 400;
+/// As the solver has it: rows solved together lie so far apart that there are so few of them.
+const PANEL: usize = 32;
+/// As the solver has it: what is added to the diagonal, as a share of its mean.
+const DAMPING: f64 = 0.5;
+
+fn numbers(count: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut uniform = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
+    };
+    (0..count).map(|_| (0..6).map(|_| uniform()).sum::<f32>() * 1.4).collect()
+}
+
+/// Rows of which all hang on a few hidden numbers.
+fn mixed(count: usize, columns: usize, seed: u64) -> Vec<f32> {
+    let (hidden, mix, own) =
+        (numbers(count * 6, seed), numbers(6 * columns, seed + 1), numbers(count * columns, seed + 2));
+    let at = |i: usize| {
+        let (row, column) = (i / columns, i % columns);
+        let sum: f32 = (0..6).map(|k| hidden[row * 6 + k] * mix[k * columns + column]).sum();
+        sum + 0.5 * own[i]
+    };
+    (0..count * columns).map(at).collect()
+}
+
+/// Σ x xᵀ of rows, whole.
+fn gram(x: &[f32], columns: usize) -> Vec<f64> {
+    let mut sum = vec![0.0; columns * columns];
+    for row in x.chunks_exact(columns) {
+        for i in 0..columns {
+            for j in 0..columns {
+                sum[i * columns + j] += f64::from(row[i]) * f64::from(row[j]);
+            }
+        }
+    }
+    sum
+}
+
+struct Case {
+    weight: Vec<f32>,
+    sums: Statistics,
+    /// rows × rows.
+    sensitivity: Vec<f64>,
+}
+
+impl Case {
+    fn new() -> Self {
+        let x = mixed(TOKENS, COLUMNS, 3);
+        let mut sums = Statistics::new(COLUMNS, true, None);
+        let inputs = Inputs { quantized: &x, float: &x, residuals: None, weights: None };
+        sums.add(&Backend::new(Isa::best(), 2), &inputs);
+        sums.finish();
+        let weight = numbers(ROWS * COLUMNS, 11).into_iter().map(|x| x * 0.02).collect();
+        Self { weight, sums, sensitivity: gram(&mixed(TOKENS, ROWS, 8), ROWS) }
+    }
+
+    /// Solved values of rows of the weight or of others.
+    fn solve(&self, name: &str, format: FormatRef, rows: &[f32], coupled: bool, threads: usize) -> Tensor {
+        let backend = Backend::new(Isa::best(), threads);
+        let bytes: Vec<u8> = rows.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let shape = Shape::new(&[rows.len() / COLUMNS, COLUMNS]).unwrap();
+        let weight = Tensor::new(shape, &format::F32, Bytes::from(bytes)).unwrap();
+        let triangle =
+            (0..ROWS).flat_map(|i| (0..=i).map(move |j| i * ROWS + j)).map(|at| self.sensitivity[at] as f32);
+        let sensitivity = Sensitivity { pieces: vec![triangle.collect()] };
+        let layer = Layer {
+            statistics: Some(&self.sums),
+            sensitivity: coupled.then_some(&sensitivity),
+            settings: Settings { damping: 0.02, correction_damping: Some(0.02), sweeps: 4 },
+            ..Layer::uncalibrated("map.weight", &weight, &backend)
+        };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| method(name).unwrap().solve(&layer, format)).unwrap().tensor
+    }
+
+    /// tr(S E G Eᵀ) of the error E that `solved` makes.
+    fn loss(&self, solved: &Tensor) -> f64 {
+        let values = solved.decode();
+        let error: Vec<f64> = values.iter().zip(&self.weight).map(|(v, w)| f64::from(v - w)).collect();
+        let mut by_gram = vec![0.0; ROWS * COLUMNS];
+        for (out, error) in by_gram.chunks_exact_mut(COLUMNS).zip(error.chunks_exact(COLUMNS)) {
+            for (error, gram) in error.iter().zip(self.sums.gram.chunks_exact(COLUMNS)) {
+                out.iter_mut().zip(gram).for_each(|(out, g)| *out += error * f64::from(*g));
+            }
+        }
+        let product = |i: usize, j: usize| -> f64 {
+            let (error, by_gram) = (&error[i * COLUMNS..][..COLUMNS], &by_gram[j * COLUMNS..][..COLUMNS]);
+            error.iter().zip(by_gram).map(|(a, b)| a * b).sum()
+        };
+        (0..ROWS * ROWS).map(|at| self.sensitivity[at] * product(at / ROWS, at % ROWS)).sum()
+    }
+}
+
+fn coded() -> impl Iterator<Item = FormatRef> {
+    format::FORMATS.iter().copied().filter(|f| f.grid().is_some())
+}
+
+#[test]
+fn the_answer_loses_less_where_rows_make_up_for_each_other() {
+    let case = Case::new();
+    for format in coded() {
+        let loss = |coupled| case.loss(&case.solve("coupled", format, &case.weight, coupled, 2));
+        let (alone, coupled) = (loss(false), loss(true));
+        assert!(coupled < 0.9 * alone, "{}: {coupled} of {alone}", format.name());
+    }
+}
+
+#[test]
+fn rows_that_have_nothing_in_common_are_solved_alone() {
+    let mut case = Case::new();
+    case.sensitivity = (0..ROWS * ROWS).map(|at| f64::from(u8::from(at / ROWS == at % ROWS))).collect();
+    for format in coded() {
+        let values = |coupled| case.solve("coupled", format, &case.weight, coupled, 2).decode();
+        let differing = values(false).iter().zip(values(true)).filter(|(a, b)| **a != *b).count();
+        // Products of few and of many rows round differently, which may tip a code, and that its group.
+        assert!(differing < ROWS * COLUMNS / 100, "{}: {differing} values differ", format.name());
+    }
+}
+
+#[test]
+fn threads_change_nothing() {
+    let case = Case::new();
+    for format in coded() {
+        let bytes = |threads| case.solve("coupled", format, &case.weight, true, threads);
+        assert!(bytes(1).bytes()[..] == bytes(3).bytes()[..], "{}", format.name());
+    }
+}
+
+/// Every panel's targets worked out anew, with all later rows free: a = −M_rr⁻¹ M_re e, by elimination.
+#[test]
+fn targets_are_what_would_answer_earlier_errors_best() {
+    let case = Case::new();
+    let mean = (0..ROWS).map(|i| case.sensitivity[i * ROWS + i]).sum::<f64>() / ROWS as f64;
+    let m = |i: usize, j: usize| case.sensitivity[i * ROWS + j] + if i == j { DAMPING * mean } else { 0.0 };
+    let count = ROWS.div_ceil(PANEL);
+    let panels: Vec<Vec<usize>> = (0..count).map(|p| (p..ROWS).step_by(count).collect()).collect();
+    for format in coded() {
+        let found = case.solve("coupled", format, &case.weight, true, 2).decode();
+        let error = |i: usize, c: usize| f64::from(found[i * COLUMNS + c] - case.weight[i * COLUMNS + c]);
+        let mut differing = 0;
+        for p in 0..count {
+            let earlier: Vec<usize> = panels[..p].concat();
+            let rest: Vec<usize> = panels[p..].concat();
+            let right: Vec<Vec<f64>> = rest
+                .iter()
+                .map(|&i| {
+                    let at = |c: usize| -earlier.iter().map(|&j| m(i, j) * error(j, c)).sum::<f64>();
+                    (0..COLUMNS).map(at).collect()
+                })
+                .collect();
+            let asked =
+                eliminate(rest.iter().map(|&i| rest.iter().map(|&j| m(i, j)).collect()).collect(), right);
+            let wanted = panels[p].iter().zip(&asked).flat_map(|(&row, asked)| {
+                let weight = &case.weight[row * COLUMNS..][..COLUMNS];
+                weight.iter().zip(asked).map(|(w, a)| (f64::from(*w) + a) as f32)
+            });
+            let alone = case.solve("coupled", format, &wanted.collect::<Vec<f32>>(), false, 2).decode();
+            let own = panels[p].iter().flat_map(|row| &found[row * COLUMNS..][..COLUMNS]);
+            differing += alone.iter().zip(own).filter(|(a, b)| a != b).count();
+        }
+        // Targets that differ in their last bits may tip a code, and that its group.
+        assert!(differing < ROWS * COLUMNS / 50, "{}: {differing} values differ", format.name());
+    }
+}
+
+/// X with A X = B, by elimination without pivots.
+fn eliminate(mut a: Vec<Vec<f64>>, mut b: Vec<Vec<f64>>) -> Vec<Vec<f64>> {
+    let n = a.len();
+    for k in 0..n {
+        let (pivot, own) = (a[k].clone(), b[k].clone());
+        for i in (0..n).filter(|i| *i != k) {
+            let factor = a[i][k] / pivot[k];
+            a[i].iter_mut().zip(&pivot).for_each(|(x, p)| *x -= factor * p);
+            b[i].iter_mut().zip(&own).for_each(|(x, p)| *x -= factor * p);
+        }
+    }
+    for (row, a) in b.iter_mut().zip(&a).enumerate().map(|(k, (row, a))| (row, a[k])) {
+        row.iter_mut().for_each(|x| *x /= a);
+    }
+    b
+}
