@@ -138,7 +138,7 @@ pub struct Quantize {
     /// Instead of a file type: the best formats for so many bits a weight
     #[arg(long, value_name = "X", conflicts_with_all = ["format", "pure"])]
     pub bpw: Option<f64>,
-    /// Method: rtn (upstream's rounding), imatrix, gptq, descent, corrected, auto (default: auto; with --imatrix,
+    /// Method: rtn (upstream's rounding), imatrix, gptq, descent, corrected, coupled, auto (default: auto; with --imatrix,
     /// imatrix; rtn where there is nothing to calibrate)
     #[arg(long)]
     pub method: Option<String>,
