@@ -34,7 +34,7 @@ pub const PIECE: usize = 2048;
 /// Σ g gᵀ of one map's rows, piece by piece.
 #[derive(Clone, Debug)]
 pub struct Sensitivity {
-    /// Lower triangles, row after row: one of every [`PIECE`] rows.
+    /// Lower triangles, row after row: one of every 2048 rows.
     pub pieces: Vec<Vec<f32>>,
 }
 
