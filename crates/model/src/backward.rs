@@ -1,13 +1,12 @@
 //! What a change at any place of a block means for the network's output: gradients, backwards through one block.
 //!
 //! Only activations have gradients here, no weights: that is what calibration asks for. One sequence at a time, which
-//! nothing precedes; what the block computed on the way is computed anew. Source: the chain rule; `transformers`'
-//! and PyTorch's own differentiation is the judge in the tests by way of finite differences.
+//! nothing precedes; what the block computed on the way is computed anew. Source: the chain rule; the
+//! judge in the tests is finite differences of the forward pass, which is held against `transformers`' itself.
 
 use crate::block::Linear;
 use crate::{Block, Positions};
-use kvant_kernels::gradient::{self, Attended};
-use kvant_kernels::{attention, ops};
+use kvant_kernels::{attention, gradient, ops};
 
 /// Hears the gradient at a map's result, by its weight's name: tokens × the map's rows.
 pub type Hear<'a> = &'a mut dyn FnMut(&str, &[f32]);
@@ -20,23 +19,7 @@ impl Block {
         let backend = &self.backend;
         // Forwards, keeping what the way back reads.
         let input = self.enter(residual);
-        let mut read = Attended {
-            query: self.query.apply(backend, &input),
-            key: self.key.apply(backend, &input),
-            value: self.value.apply(backend, &input),
-        };
-        ops::rope_interleaved(
-            backend,
-            &mut read.query,
-            self.heads,
-            &positions.rotation(self.shape.head_size),
-        );
-        ops::rope_interleaved(
-            backend,
-            &mut read.key,
-            self.shape.kv_heads,
-            &positions.rotation(self.shape.head_size),
-        );
+        let read = self.attended(&input, positions);
         let mut attended = vec![0.0; read.query.len()];
         attention(backend, &self.shape, &read.query, &read.key, &read.value, 0, &mut attended);
         let mut middle = residual.to_vec();
@@ -57,19 +40,7 @@ impl Block {
         attended.fill(0.0);
         self.output.back(&gradient, &mut attended, hear);
         let mut at = gradient::attention(backend, &self.shape, &read, &attended);
-        let turned_back = positions.turned_back();
-        ops::rope_interleaved(
-            backend,
-            &mut at.query,
-            self.heads,
-            &turned_back.rotation(self.shape.head_size),
-        );
-        ops::rope_interleaved(
-            backend,
-            &mut at.key,
-            self.shape.kv_heads,
-            &turned_back.rotation(self.shape.head_size),
-        );
+        self.turn(&mut at, &positions.turned_back());
         normed.fill(0.0);
         self.query.back(&at.query, &mut normed, hear);
         self.key.back(&at.key, &mut normed, hear);

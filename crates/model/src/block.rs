@@ -8,6 +8,7 @@
 use crate::cache::Layer;
 use crate::{Error, Slot, Spec, Weights};
 use kvant_core::Tensor;
+use kvant_kernels::gradient::Attended;
 use kvant_kernels::{AttentionShape, Backend, Matrix, attention, ops};
 use std::sync::Arc;
 
@@ -99,11 +100,6 @@ impl Positions {
         let sines = self.sines.iter().map(|x| -x).collect();
         Self { rotated: self.rotated, cosines: self.cosines.clone(), sines }
     }
-
-    /// What turns heads of this size.
-    pub(crate) fn rotation(&self, head_size: usize) -> ops::Rotation<'_> {
-        ops::Rotation { head_size, rotated: self.rotated, cosines: &self.cosines, sines: &self.sines }
-    }
 }
 
 /// A block that runs. Cloning shares the weights.
@@ -120,7 +116,6 @@ pub struct Block {
     pub(crate) gate: Linear,
     pub(crate) up: Linear,
     pub(crate) down: Linear,
-    pub(crate) heads: usize,
     pub(crate) shape: AttentionShape,
 }
 
@@ -145,7 +140,6 @@ impl Block {
             gate: linear(&f.gate)?,
             up: linear(&f.up)?,
             down: linear(&f.down)?,
-            heads: a.heads,
             shape: AttentionShape {
                 heads: a.heads,
                 kv_heads: a.kv_heads,
@@ -203,12 +197,7 @@ impl Block {
         let backend = &self.backend;
         match stage {
             0 => {
-                let rotation = positions.rotation(self.shape.head_size);
-                let mut query = self.query.apply(backend, input);
-                let mut key = self.key.apply(backend, input);
-                let value = self.value.apply(backend, input);
-                ops::rope_interleaved(backend, &mut query, self.heads, &rotation);
-                ops::rope_interleaved(backend, &mut key, self.shape.kv_heads, &rotation);
+                let Attended { query, key, value } = self.attended(input, positions);
                 let mut attended = vec![0.0; query.len()];
                 let (wide, narrow) = (query.len() / layers.len(), key.len() / layers.len());
                 let width = self.shape.kv_heads * self.shape.head_size;
@@ -235,6 +224,39 @@ impl Block {
                 ops::add(backend, residual, &self.down.apply(backend, input));
                 Vec::new()
             }
+        }
+    }
+
+    /// What the attention reads, from the first stage's input.
+    pub(crate) fn attended(&self, input: &[f32], positions: &Positions) -> Attended {
+        let mut read = Attended {
+            query: self.query.apply(&self.backend, input),
+            key: self.key.apply(&self.backend, input),
+            value: self.value.apply(&self.backend, input),
+        };
+        self.turn(&mut read, positions);
+        read
+    }
+
+    /// Turns queries and keys by their positions' angles.
+    pub(crate) fn turn(&self, read: &mut Attended, positions: &Positions) {
+        let AttentionShape { heads, kv_heads, head_size, .. } = self.shape;
+        let rotation = ops::Rotation {
+            head_size,
+            rotated: positions.rotated,
+            cosines: &positions.cosines,
+            sines: &positions.sines,
+        };
+        ops::rope_interleaved(&self.backend, &mut read.query, heads, &rotation);
+        ops::rope_interleaved(&self.backend, &mut read.key, kv_heads, &rotation);
+    }
+
+    /// All stages for a whole sequence at once, which nothing precedes and nothing follows: `residual` becomes the
+    /// stream after the block.
+    pub fn forward_alone(&self, residual: &mut [f32], positions: &Positions) {
+        let mut input = self.enter(residual);
+        for stage in 0..STAGES {
+            input = self.advance_alone(stage, &input, residual, positions);
         }
     }
 

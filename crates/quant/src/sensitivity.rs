@@ -22,7 +22,7 @@ use crate::stream::{embed, load, table};
 use crate::work::Work;
 use crate::{Calibration, Error};
 use kvant_kernels::{Backend, dense};
-use kvant_model::{Block, BlockSpec, Positions, STAGES, Slot, Spec, Weights};
+use kvant_model::{Block, BlockSpec, Positions, Slot, Spec, Weights};
 use std::collections::BTreeMap;
 
 /// Contexts that are looked at, at most.
@@ -112,10 +112,7 @@ pub fn gather(
         for c in 0..count {
             say()?;
             let mut residual = streams.read(b * count + c, numbers)?;
-            let mut input = block.enter(&residual);
-            for stage in 0..STAGES {
-                input = block.advance_alone(stage, &input, &mut residual, &positions);
-            }
+            block.forward_alone(&mut residual, &positions);
             streams.write((b + 1) * count + c, &residual)?;
         }
     }

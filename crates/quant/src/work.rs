@@ -1,9 +1,10 @@
 //! The work folder: what an unfinished run has already solved, so that the same command goes on from there.
 //!
 //! One file a unit (embedding, each block, head), renamed into place when the unit is done: a JSON header, the
-//! tensors' bytes, blake3 over both; and the tokens of text that the network has written, and sums of its gradients. A block's file also carries the digests of the residual streams after it. The
-//! key names input, recipe and calibration text; a folder with another key is another run's. Invariant: what is
-//! loaded is what was saved, or an error; two runs never share a folder. Left out: what a unit means.
+//! tensors' bytes, blake3 over both; and the tokens of text that the network has written, and sums of its gradients. A
+//! block's file also carries the digests of the residual streams after it. The key names input, recipe and calibration
+//! text; a folder with another key is another run's. Invariant: what is loaded is what was saved, or an error; two runs
+//! never share a folder. Left out: what a unit means.
 
 use crate::{Error, Solved};
 use kvant_core::{Bytes, Shape, Tensor, format};
@@ -148,9 +149,7 @@ impl Work {
     /// # Errors
     /// What the file system says.
     pub fn save_tokens(&self, name: &str, tokens: &[u32]) -> Result<(), Error> {
-        let mut bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
-        bytes.extend_from_slice(blake3::hash(&bytes).as_bytes());
-        self.place(&format!("{name}.tokens"), &bytes)
+        self.place_words(&format!("{name}.tokens"), tokens.iter().map(|token| token.to_le_bytes()))
     }
 
     /// Loads tokens, if they were saved.
@@ -158,11 +157,7 @@ impl Work {
     /// # Errors
     /// A file that is not what was saved.
     pub fn load_tokens(&self, name: &str) -> Result<Option<Vec<u32>>, Error> {
-        let path = self.folder.join(format!("{name}.tokens"));
-        let Some(bytes) = read(&path)? else { return Ok(None) };
-        let whole = checked(&bytes).filter(|body| body.len().is_multiple_of(4));
-        let body = whole.ok_or(Error::WorkDamaged { path })?;
-        Ok(Some(body.as_chunks().0.iter().map(|token| u32::from_le_bytes(*token)).collect()))
+        self.words(&format!("{name}.tokens"), u32::from_le_bytes)
     }
 
     /// Whether numbers were saved under this name.
@@ -175,11 +170,7 @@ impl Work {
     /// # Errors
     /// What the file system says.
     pub fn save_numbers(&self, name: &str, numbers: &[f32]) -> Result<(), Error> {
-        let body: &[u8] = bytemuck::cast_slice(numbers);
-        let mut bytes = Vec::with_capacity(body.len() + 32);
-        bytes.extend_from_slice(body);
-        bytes.extend_from_slice(blake3::hash(body).as_bytes());
-        self.place(&format!("{name}.sums"), &bytes)
+        self.place_words(&format!("{name}.sums"), numbers.iter().map(|number| number.to_le_bytes()))
     }
 
     /// Loads numbers that were saved.
@@ -187,11 +178,25 @@ impl Work {
     /// # Errors
     /// A file that is not what was saved, or not there.
     pub fn load_numbers(&self, name: &str) -> Result<Vec<f32>, Error> {
-        let path = self.folder.join(format!("{name}.sums"));
-        let bytes = read(&path)?.unwrap_or_default();
+        let name = format!("{name}.sums");
+        self.words(&name, f32::from_le_bytes)?.ok_or_else(|| Error::WorkDamaged { path: self.path(&name) })
+    }
+
+    /// Puts words into place, their digest behind them.
+    fn place_words(&self, name: &str, words: impl ExactSizeIterator<Item = [u8; 4]>) -> Result<(), Error> {
+        let mut bytes = Vec::with_capacity(4 * words.len() + 32);
+        words.for_each(|word| bytes.extend_from_slice(&word));
+        bytes.extend_from_slice(blake3::hash(&bytes).as_bytes());
+        self.place(name, &bytes)
+    }
+
+    /// What [`Work::place_words`] has put there, if it has.
+    fn words<T>(&self, name: &str, word: impl Fn([u8; 4]) -> T) -> Result<Option<Vec<T>>, Error> {
+        let path = self.path(name);
+        let Some(bytes) = read(&path)? else { return Ok(None) };
         let whole = checked(&bytes).filter(|body| body.len().is_multiple_of(4));
         let body = whole.ok_or(Error::WorkDamaged { path })?;
-        Ok(body.as_chunks().0.iter().map(|number| f32::from_le_bytes(*number)).collect())
+        Ok(Some(body.as_chunks().0.iter().map(|bytes| word(*bytes)).collect()))
     }
 
     /// Loads a unit, if it was saved.

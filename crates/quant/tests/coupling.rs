@@ -1,8 +1,11 @@
 //! Rows that make up for each other's errors, against plain linear algebra.
 
+mod random;
+
 use kvant_core::{Bytes, FormatRef, Shape, Tensor, format};
 use kvant_kernels::{Backend, Isa};
 use kvant_quant::{Inputs, Layer, Sensitivity, Settings, Statistics, method};
+use random::normal;
 
 const ROWS: usize = 80;
 const COLUMNS: usize = 256;
@@ -12,19 +15,10 @@ const PANEL: usize = 32;
 /// As the solver has it: what is added to the diagonal, as a share of its mean.
 const DAMPING: f64 = 0.5;
 
-fn numbers(count: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut uniform = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
-    };
-    (0..count).map(|_| (0..6).map(|_| uniform()).sum::<f32>() * 1.4).collect()
-}
-
 /// Rows of which all hang on a few hidden numbers.
 fn mixed(count: usize, columns: usize, seed: u64) -> Vec<f32> {
     let (hidden, mix, own) =
-        (numbers(count * 6, seed), numbers(6 * columns, seed + 1), numbers(count * columns, seed + 2));
+        (normal(count * 6, seed), normal(6 * columns, seed + 1), normal(count * columns, seed + 2));
     let at = |i: usize| {
         let (row, column) = (i / columns, i % columns);
         let sum: f32 = (0..6).map(|k| hidden[row * 6 + k] * mix[k * columns + column]).sum();
@@ -60,7 +54,7 @@ impl Case {
         let inputs = Inputs { quantized: &x, float: &x, residuals: None, weights: None };
         sums.add(&Backend::new(Isa::best(), 2), &inputs);
         sums.finish();
-        let weight = numbers(ROWS * COLUMNS, 11).into_iter().map(|x| x * 0.02).collect();
+        let weight = normal(ROWS * COLUMNS, 11).into_iter().map(|x| x * 0.02).collect();
         Self { weight, sums, sensitivity: gram(&mixed(TOKENS, ROWS, 8), ROWS) }
     }
 

@@ -1,24 +1,17 @@
 //! Solvers against plain oracles, over every format that has codes.
 
+mod random;
+
 use kvant_core::{Bytes, FormatRef, Shape, Tensor, format};
 use kvant_kernels::{Backend, Isa};
 use kvant_quant::{Inputs, Layer, Settings, Statistics, method};
+use random::normal;
 
 const ROWS: usize = 24;
 const COLUMNS: usize = 512;
 const TOKENS: usize = 700;
 
 const SETTINGS: Settings = Settings { damping: 0.02, correction_damping: Some(0.02), sweeps: 4 };
-
-/// Deterministic numbers, roughly normal.
-fn normal(count: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut uniform = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
-    };
-    (0..count).map(|_| (0..6).map(|_| uniform()).sum::<f32>() * 1.4).collect()
-}
 
 /// Inputs whose columns go together, with a few loud ones.
 fn activations(seed: u64) -> Vec<f32> {

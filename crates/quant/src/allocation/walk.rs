@@ -11,7 +11,7 @@ use crate::stream::{embed, load};
 use crate::{Calibration, Error, Importance, ImportanceWeighted, Layer, Solver};
 use kvant_core::{FormatRef, Tensor};
 use kvant_kernels::{Backend, Matrix};
-use kvant_model::{Block, Positions, STAGES, Weights};
+use kvant_model::{Block, Positions, Weights};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -96,10 +96,7 @@ impl Walk<'_> {
                     let all = (spec.blocks.len() + 1) * (variants.len() + 1);
                     self.progress.at(done as u64, all as u64, "what errors cost");
                     let mut residual = streams.read(place(from, context), numbers)?;
-                    let mut x = block.enter(&residual);
-                    for stage in 0..STAGES {
-                        x = block.advance_alone(stage, &x, &mut residual, &positions);
-                    }
+                    block.forward_alone(&mut residual, &positions);
                     streams.write(place(stream, context), &residual)?;
                 }
             }

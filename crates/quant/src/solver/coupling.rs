@@ -14,6 +14,7 @@
 //! neighbours, those of one head above all, have most to make up for each other. Pieces of a wide map know nothing of
 //! each other. Left out: a second round, in which the first rows would hear of the last ones' errors.
 
+use super::factor::UnitUpper;
 use crate::sensitivity::{PIECE, Sensitivity};
 use kvant_kernels::Backend;
 use kvant_kernels::dense::{self, View};
@@ -38,8 +39,7 @@ fn panels(rows: usize) -> Vec<Vec<usize>> {
 /// U of one piece of rows.
 struct Factor {
     panels: Vec<Vec<usize>>,
-    /// rows × rows, both in order of the panels, transposed: what an error at place j does to the target at place i
-    /// stands at i · rows + j, j < i.
+    /// rows × rows, both in order of the panels: an error e at place j moves the target at place i by −e · U[j][i].
     feedback: Vec<f32>,
 }
 
@@ -56,25 +56,7 @@ impl Factor {
         if !(ridge > 0.0 && ridge.is_finite()) {
             return None;
         }
-        // Turned around, so that an upper triangle comes out.
-        let mut lower = vec![0.0f64; rows * rows];
-        for (i, row) in lower.chunks_exact_mut(rows).enumerate() {
-            for (j, x) in row[..=i].iter_mut().enumerate() {
-                *x = at(rows - 1 - j, rows - 1 - i);
-            }
-            row[i] += ridge;
-        }
-        if !dense::cholesky(backend, &mut lower, rows) {
-            return None;
-        }
-        let upper = |i: usize, j: usize| lower[(rows - 1 - i) * rows + (rows - 1 - j)];
-        let mut feedback = vec![0.0f32; rows * rows];
-        for (i, row) in feedback.chunks_exact_mut(rows).enumerate() {
-            for (j, x) in row[..i].iter_mut().enumerate() {
-                *x = (upper(j, i) / upper(i, i)) as f32;
-            }
-        }
-        Some(Self { panels, feedback })
+        Some(Self { panels, feedback: UnitUpper::new(backend, rows, ridge, at)?.feedback })
     }
 
     /// What rows of a panel from place `first` on are asked for by earlier panels, each in answer to what the others
@@ -83,8 +65,8 @@ impl Factor {
         let rows = self.feedback.len().isqrt();
         for i in 1..asked.len() / columns {
             let (before, own) = asked.split_at_mut(i * columns);
-            let feedback = &self.feedback[(first + i) * rows + first..][..i];
-            for (feedback, before) in feedback.iter().zip(before.chunks_exact(columns)) {
+            for (k, before) in before.chunks_exact(columns).enumerate() {
+                let feedback = self.feedback[(first + k) * rows + first + i];
                 own[..columns].iter_mut().zip(before).for_each(|(own, before)| *own -= feedback * before);
             }
         }
@@ -102,15 +84,9 @@ impl Factor {
             // Until they are solved, their errors are those that they are asked to make.
             let errors = &mut errors[..count * columns];
             if first > 0 {
-                let feedback = View::new(&self.feedback[first * rows..], count, first, rows);
-                dense::product(
-                    errors,
-                    columns,
-                    0.0,
-                    -1.0,
-                    feedback,
-                    View::new(earlier, first, columns, columns),
-                );
+                let feedback = View::new(&self.feedback[first..], first, count, rows).transposed();
+                let earlier = View::new(earlier, first, columns, columns);
+                dense::product(errors, columns, 0.0, -1.0, feedback, earlier);
                 self.answer(first, columns, errors);
             }
             let mut solved = vec![0u8; count * row_bytes];

@@ -8,6 +8,7 @@ mod choice;
 mod correction;
 mod coupling;
 mod descent;
+mod factor;
 mod gptq;
 mod hessian;
 mod importance;

@@ -5,9 +5,10 @@
 //! for it.
 
 use super::Settings;
+use super::factor::UnitUpper;
 use crate::Statistics;
 use kvant_core::Block;
-use kvant_kernels::{Backend, dense};
+use kvant_kernels::Backend;
 
 /// Columns in order of rounding, and the damped Gram matrix H = (A + I) diag(w) (A + I)ᵀ in that order.
 pub struct Order {
@@ -61,33 +62,12 @@ impl Order {
         let mut damping = settings.damping.max(1e-6);
         for _ in 0..8 {
             let ridge = f64::from(statistics.ridge(damping));
-            // Turned around, so that the factor of what is rounded first comes out as an upper triangle.
-            let mut lower = vec![0.0f64; n * n];
-            for (i, row) in lower.chunks_exact_mut(n).enumerate() {
-                let from = columns[n - 1 - i] * n;
-                for (j, x) in row[..=i].iter_mut().enumerate() {
-                    *x = f64::from(statistics.gram[from + columns[n - 1 - j]]);
-                }
-                row[i] += ridge;
-            }
-            if dense::cholesky(backend, &mut lower, n) {
-                return Some(Self::from_factor(columns, &lower, damping));
+            let at = |i: usize, j: usize| f64::from(statistics.gram[columns[i] * n + columns[j]]);
+            if let Some(UnitUpper { feedback, weights }) = UnitUpper::new(backend, n, ridge, at) {
+                return Some(Self { columns, feedback, damping, weights });
             }
             damping *= 10.0;
         }
         None
-    }
-
-    fn from_factor(columns: Vec<usize>, lower: &[f64], damping: f32) -> Self {
-        let n = columns.len();
-        let upper = |i: usize, j: usize| lower[(n - 1 - i) * n + (n - 1 - j)];
-        let mut feedback = vec![0.0f32; n * n];
-        for (i, row) in feedback.chunks_exact_mut(n).enumerate() {
-            for (j, x) in row.iter_mut().enumerate().skip(i + 1) {
-                *x = (upper(i, j) / upper(j, j)) as f32;
-            }
-        }
-        let weights = (0..n).map(|j| (upper(j, j) * upper(j, j)) as f32).collect();
-        Self { columns, feedback, damping, weights }
     }
 }

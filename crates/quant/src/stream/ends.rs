@@ -8,7 +8,7 @@ use crate::sensitivity::BlockSensitivities;
 use crate::statistics::{Inputs, Statistics};
 use crate::work::Unit;
 use kvant_core::Tensor;
-use kvant_model::{Block, Positions, STAGES, Slot};
+use kvant_model::{Block, Positions, Slot};
 
 /// Contexts of the float network that the tied head's inputs are gathered on, before the walk begins.
 pub const HEAD_CONTEXTS: usize = 16;
@@ -50,10 +50,7 @@ impl Stream<'_> {
                 let block = Block::load(self.weights, self.backend, index)?;
                 for residual in &mut streams {
                     self.say("embedding: what the head reads", 0, 0, 0)?;
-                    let mut x = block.enter(residual);
-                    for stage in 0..STAGES {
-                        x = block.advance_alone(stage, &x, residual, &positions);
-                    }
+                    block.forward_alone(residual, &positions);
                 }
             }
             let mut all = Statistics::new(spec.hidden, false, None);
