@@ -148,8 +148,8 @@ pub struct Quantize {
     /// At most so many tokens of it (default: 32768; 49152 of the built-in text alone, which is of many kinds)
     #[arg(long)]
     pub calib_tokens: Option<usize>,
-    /// Tokens that the model writes itself to be calibrated on, beside the text (default: half as many as of text;
-    /// none for a model that does not fit in memory, which would be read from the disk for every token)
+    /// Tokens that the model writes itself to be calibrated on, beside the text (default: half as many as of text, at
+    /// most 16384; none for a model that does not fit in memory, which would be read from the disk for every token)
     #[arg(long, value_name = "N")]
     pub own_tokens: Option<usize>,
     /// Importance matrix (llama.cpp's file, either kind) for the method imatrix, instead of calibration text

@@ -47,6 +47,22 @@ impl<'a, T> View<'a, T> {
         Self { data, rows, columns, row_stride: stride, column_stride: 1 }
     }
 
+    /// How many rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Numbers a row.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Row `index`, where its numbers stand together. Panics unless they do.
+    pub fn row(&self, index: usize) -> &'a [T] {
+        assert!(self.column_stride == 1 && index < self.rows, "a row of numbers that stand together");
+        &self.data[index * self.row_stride..][..self.columns]
+    }
+
     /// Rows and columns exchanged.
     pub fn transposed(self) -> Self {
         Self {
@@ -102,6 +118,21 @@ pub fn product<T: Real>(out: &mut [T], stride: usize, keep: T, factor: T, a: Vie
         }
         keep = T::ONE;
     }
+}
+
+/// `out` (rows `stride` apart) += a · b, on the calling thread, for so few rows of a that b is better read where it lies
+/// than packed: each row of `a` has as many numbers as `b` has rows.
+///
+/// Panics where the shapes don't fit.
+pub fn add_few(backend: &Backend, out: &mut [f32], stride: usize, a: &[f32], b: View<f32>) {
+    if a.is_empty() || b.columns == 0 {
+        return;
+    }
+    assert!(b.rows > 0 && a.len().is_multiple_of(b.rows), "rows of {} numbers", b.rows);
+    let rows = a.len() / b.rows;
+    inside(out.len(), rows, b.columns, stride, 1);
+    assert!(b.columns <= stride || rows <= 1, "rows of the result don't overlap");
+    (backend.operations().add_few)(out, stride, a, b);
 }
 
 /// Rows of a sum over tokens that a task takes. `gemm` packs what stands on the right once a task, which takes a
@@ -270,11 +301,16 @@ pub fn solve(backend: &Backend, lower: &[f64], n: usize, b: &mut [f64]) {
             let done = View::new(rows, count, start, n);
             let factors = View::new(&lower[start * n..], width, start, n).transposed();
             product(&mut part, width, 1.0, -1.0, done, factors);
+            let columns: Vec<f64> = (0..width * width)
+                .map(|at| (at / width, start + at % width))
+                .map(|(j, i)| if i < start + j { 0.0 } else { lower[i * n + start + j] })
+                .collect();
             for row in part[..count * width].chunks_exact_mut(width) {
-                for j in 0..width {
-                    let l = &lower[(start + j) * n + start..][..=j];
-                    let sum = (0..j).fold(row[j], |sum, k| sum - row[k] * l[k]);
-                    row[j] = sum / l[j];
+                // From each unknown on to what it leaves of the others: vectors, where sums would be chains.
+                for (j, column) in columns.chunks_exact(width).enumerate() {
+                    let x = row[j] / column[j];
+                    row[j] = x;
+                    row[j + 1..].iter_mut().zip(&column[j + 1..]).for_each(|(b, l)| *b -= x * l);
                 }
             }
             put(rows, n, start, width, &part);
@@ -290,9 +326,10 @@ pub fn solve(backend: &Backend, lower: &[f64], n: usize, b: &mut [f64]) {
             }
             for row in part[..count * width].chunks_exact_mut(width) {
                 for j in (0..width).rev() {
-                    let sum = (j + 1..width)
-                        .fold(row[j], |sum, k| sum - row[k] * lower[(start + k) * n + start + j]);
-                    row[j] = sum / lower[(start + j) * n + start + j];
+                    let l = &lower[(start + j) * n + start..][..=j];
+                    let x = row[j] / l[j];
+                    row[j] = x;
+                    row[..j].iter_mut().zip(l).for_each(|(b, l)| *b -= x * l);
                 }
             }
             put(rows, n, start, width, &part);
@@ -365,6 +402,29 @@ mod tests {
                 results.push((lower, x));
             }
             assert!(results[0] == results[1], "{n}: threads change the result");
+        }
+    }
+
+    #[test]
+    fn few_rows_add_what_plain_sums_add() {
+        for (rows, depth, columns, stride) in
+            [(1, 1, 1, 1), (8, 32, 96, 100), (7, 70, 45, 45), (3, 33, 16, 20)]
+        {
+            let narrow =
+                |count, seed| numbers(count, seed).into_iter().map(|x| x as f32).collect::<Vec<f32>>();
+            let (a, b) = (narrow(rows * depth, 1), narrow(depth * stride, 2));
+            let before = narrow(rows * stride, 3);
+            for isa in Isa::available() {
+                let mut out = before.clone();
+                let view = View::new(&b, depth, columns, stride);
+                add_few(&Backend::new(isa, 1), &mut out, stride, &a, view);
+                for (at, (out, before)) in out.iter().zip(&before).enumerate() {
+                    let (i, j) = (at / stride, at % stride);
+                    let sum = (0..depth).map(|k| f64::from(a[i * depth + k]) * f64::from(b[k * stride + j]));
+                    let added = if j < columns { sum.sum() } else { 0.0 };
+                    assert!((f64::from(out - before) - added).abs() < 1e-4, "{}: {at}", isa.name());
+                }
+            }
         }
     }
 

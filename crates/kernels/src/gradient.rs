@@ -5,6 +5,7 @@
 //! to weights; products by a stored matrix ([`crate::Matrix::add_transposed`]).
 
 use crate::dense::{View, product};
+use crate::ops::by_rows;
 use crate::shared::Shared;
 use crate::{AttentionShape, Backend, scratch};
 
@@ -14,29 +15,39 @@ const BLOCK: usize = 32;
 /// `out` += the gradient at the input `x` of [`crate::ops::rms_norm`], where `gradient` is that at its result.
 ///
 /// With s = 1 / root mean square and h = gradient × weight: s (h − x s² mean(h x)).
-pub fn add_rms_norm(x: &[f32], weight: &[f32], epsilon: f32, gradient: &[f32], out: &mut [f32]) {
+pub fn add_rms_norm(
+    backend: &Backend,
+    x: &[f32],
+    weight: &[f32],
+    epsilon: f32,
+    gradient: &[f32],
+    out: &mut [f32],
+) {
     let columns = weight.len();
     assert!(x.len() == out.len() && x.len() == gradient.len(), "gradients of {} numbers", x.len());
-    let rows = x.chunks_exact(columns).zip(gradient.chunks_exact(columns)).zip(out.chunks_exact_mut(columns));
-    for ((x, gradient), out) in rows {
-        let mean = x.iter().fold(0.0, |sum, x| sum + x * x) / columns as f32;
-        let scale = 1.0 / (mean + epsilon).sqrt();
-        let along = (0..columns).fold(0.0, |sum, i| sum + gradient[i] * weight[i] * x[i]) / columns as f32;
-        for i in 0..columns {
-            out[i] += scale * (gradient[i] * weight[i] - x[i] * scale * scale * along);
+    by_rows(backend, out, columns, &|start, out| {
+        let rows = x[start..].chunks_exact(columns).zip(gradient[start..].chunks_exact(columns));
+        for ((x, gradient), out) in rows.zip(out.chunks_exact_mut(columns)) {
+            let mean = x.iter().fold(0.0, |sum, x| sum + x * x) / columns as f32;
+            let scale = 1.0 / (mean + epsilon).sqrt();
+            let along =
+                (0..columns).fold(0.0, |sum, i| sum + gradient[i] * weight[i] * x[i]) / columns as f32;
+            for i in 0..columns {
+                out[i] += scale * (gradient[i] * weight[i] - x[i] * scale * scale * along);
+            }
         }
-    }
+    });
 }
 
 /// The gradients at the inputs `gate` and `up` of [`crate::ops::swiglu`], in their place.
-pub fn swiglu(gate: &mut [f32], up: &mut [f32], gradient: &[f32]) {
+pub fn swiglu(backend: &Backend, gate: &mut [f32], up: &mut [f32], gradient: &[f32]) {
     assert!(gate.len() == up.len() && gate.len() == gradient.len(), "a gradient for every gate");
-    for ((gate, up), gradient) in gate.iter_mut().zip(up).zip(gradient) {
-        let sigmoid = 1.0 / (1.0 + (-*gate).exp());
-        let silu = *gate * sigmoid;
-        let slope = sigmoid + silu * (1.0 - sigmoid);
-        (*gate, *up) = (gradient * *up * slope, gradient * silu);
-    }
+    let (operations, up) = (backend.operations(), Shared::new(up));
+    by_rows(backend, gate, 1, &|start, gate| {
+        // SAFETY: tasks have disjoint ranges of the gates, hence of these.
+        let up = unsafe { up.part(start, gate.len()) };
+        (operations.swiglu_back)(gate, up, &gradient[start..][..gate.len()]);
+    });
 }
 
 /// What [`crate::attention`] of a sequence that nothing precedes read, or the gradients there: queries, n × heads ×

@@ -20,7 +20,7 @@ mod pool;
 mod scratch;
 mod shared;
 
-pub use attention::{AttentionShape, attention};
+pub use attention::{AttentionShape, Seen, attention};
 pub use backend::{Backend, Matrix};
 pub use error::Error;
 pub use isa::Isa;

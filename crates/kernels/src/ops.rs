@@ -34,6 +34,28 @@ pub fn add(backend: &Backend, x: &mut [f32], y: &[f32]) {
     });
 }
 
+/// `x` −= `y`.
+pub fn subtract(backend: &Backend, x: &mut [f32], y: &[f32]) {
+    assert_eq!(x.len(), y.len(), "difference of equal lengths");
+    by_rows(backend, x, 1, &|start, x| {
+        for (x, y) in x.iter_mut().zip(&y[start..]) {
+            *x -= y;
+        }
+    });
+}
+
+/// `out` = `x`, every row times its factor.
+pub fn scale_rows(backend: &Backend, x: &[f32], factors: &[f32], out: &mut [f32]) {
+    let columns = x.len() / factors.len().max(1);
+    assert!(x.len() == factors.len() * columns && out.len() == x.len(), "a factor for every row");
+    by_rows(backend, out, columns, &|start, out| {
+        let rows = x[start..].chunks_exact(columns).zip(out.chunks_exact_mut(columns));
+        for ((x, out), factor) in rows.zip(&factors[start / columns..]) {
+            out.iter_mut().zip(x).for_each(|(out, x)| *out = x * factor);
+        }
+    });
+}
+
 /// Every row of `x` += `bias`.
 pub fn add_bias(backend: &Backend, x: &mut [f32], bias: &[f32]) {
     assert!(x.len().is_multiple_of(bias.len().max(1)), "rows of {} numbers", bias.len());
@@ -95,7 +117,12 @@ pub fn rope_interleaved(backend: &Backend, x: &mut [f32], heads: usize, rotation
 }
 
 /// Runs `work(start, part)` on parts of whole rows, about [`CHUNK`] numbers each.
-fn by_rows(backend: &Backend, x: &mut [f32], columns: usize, work: &(dyn Fn(usize, &mut [f32]) + Sync)) {
+pub(crate) fn by_rows(
+    backend: &Backend,
+    x: &mut [f32],
+    columns: usize,
+    work: &(dyn Fn(usize, &mut [f32]) + Sync),
+) {
     if x.is_empty() {
         return;
     }

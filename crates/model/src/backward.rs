@@ -6,7 +6,7 @@
 
 use crate::block::Linear;
 use crate::{Block, Positions};
-use kvant_kernels::{attention, gradient, ops};
+use kvant_kernels::{Seen, attention, gradient, ops};
 
 /// Hears the gradient at a map's result, by its weight's name: tokens × the map's rows.
 pub type Hear<'a> = &'a mut dyn FnMut(&str, &[f32]);
@@ -21,7 +21,8 @@ impl Block {
         let input = self.enter(residual);
         let read = self.attended(&input, positions);
         let mut attended = vec![0.0; read.query.len()];
-        attention(backend, &self.shape, &read.query, &read.key, &read.value, 0, &mut attended);
+        let seen = Seen { keys: &read.key, values: &read.value, past: 0 };
+        attention(backend, &self.shape, &read.query, &[seen], &mut attended);
         let mut middle = residual.to_vec();
         ops::add(backend, &mut middle, &self.output.apply(backend, &attended));
         let input = self.normed(&middle, &self.feed_forward_norm);
@@ -29,13 +30,13 @@ impl Block {
         // Back through the feed-forward network.
         let mut gated = vec![0.0; gate.len()];
         self.down.back(after, &mut gated, hear);
-        gradient::swiglu(&mut gate, &mut up, &gated);
+        gradient::swiglu(backend, &mut gate, &mut up, &gated);
         let mut normed = vec![0.0; input.len()];
         self.gate.back(&gate, &mut normed, hear);
         self.up.back(&up, &mut normed, hear);
         let mut gradient = after.to_vec();
         let epsilon = self.norm_epsilon;
-        gradient::add_rms_norm(&middle, &self.feed_forward_norm, epsilon, &normed, &mut gradient);
+        gradient::add_rms_norm(backend, &middle, &self.feed_forward_norm, epsilon, &normed, &mut gradient);
         // Back through the attention.
         attended.fill(0.0);
         self.output.back(&gradient, &mut attended, hear);
@@ -45,7 +46,7 @@ impl Block {
         self.query.back(&at.query, &mut normed, hear);
         self.key.back(&at.key, &mut normed, hear);
         self.value.back(&at.value, &mut normed, hear);
-        gradient::add_rms_norm(residual, &self.attention_norm, epsilon, &normed, &mut gradient);
+        gradient::add_rms_norm(backend, residual, &self.attention_norm, epsilon, &normed, &mut gradient);
         gradient
     }
 }

@@ -9,7 +9,7 @@ use crate::cache::Layer;
 use crate::{Error, Slot, Spec, Weights};
 use kvant_core::Tensor;
 use kvant_kernels::gradient::Attended;
-use kvant_kernels::{AttentionShape, Backend, Matrix, attention, ops};
+use kvant_kernels::{AttentionShape, Backend, Matrix, Seen, attention, ops};
 use std::sync::Arc;
 
 /// Stages of a block.
@@ -199,15 +199,17 @@ impl Block {
             0 => {
                 let Attended { query, key, value } = self.attended(input, positions);
                 let mut attended = vec![0.0; query.len()];
-                let (wide, narrow) = (query.len() / layers.len(), key.len() / layers.len());
+                let narrow = key.len() / layers.len();
                 let width = self.shape.kv_heads * self.shape.head_size;
-                for (i, layer) in layers.iter_mut().enumerate() {
+                let parts = layers.iter_mut().zip(key.chunks(narrow).zip(value.chunks(narrow)));
+                let sequences = parts.map(|(layer, (key, value))| {
                     let past = layer.keys.len() / width;
-                    layer.keys.extend_from_slice(&key[i * narrow..][..narrow]);
-                    layer.values.extend_from_slice(&value[i * narrow..][..narrow]);
-                    let (query, out) = (&query[i * wide..][..wide], &mut attended[i * wide..][..wide]);
-                    attention(backend, &self.shape, query, &layer.keys, &layer.values, past, out);
-                }
+                    layer.keys.extend_from_slice(key);
+                    layer.values.extend_from_slice(value);
+                    Seen { keys: &layer.keys, values: &layer.values, past }
+                });
+                let sequences: Vec<Seen> = sequences.collect();
+                attention(backend, &self.shape, &query, &sequences, &mut attended);
                 attended
             }
             1 => {

@@ -71,7 +71,7 @@ impl Activations {
     pub fn digest(&mut self) -> Result<blake3::Hash, Error> {
         let mut hasher = blake3::Hasher::new();
         self.seek(0).map_err(|e| self.fail(e))?;
-        std::io::copy(&mut self.file, &mut hasher).map_err(|e| self.fail(e))?;
+        hasher.update_reader(&self.file).map_err(|e| self.fail(e))?;
         Ok(hasher.finalize())
     }
 }

@@ -98,6 +98,12 @@ impl Calibration {
         &self.contexts
     }
 
+    /// Some contexts, at most `most`, evenly: text of every kind and the network's own are among them.
+    pub fn evenly(&self, most: usize) -> impl Iterator<Item = &[u32]> {
+        let (all, count) = (&self.contexts, most.min(self.contexts.len()));
+        (0..count).map(move |i| &*all[i * all.len() / count])
+    }
+
     /// Where the text came from.
     pub fn source(&self) -> &str {
         &self.source

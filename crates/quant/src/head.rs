@@ -56,7 +56,8 @@ impl<'a> Head<'a> {
             });
             let mut states = vec![0.0; residual.len()];
             matrix.add_transposed(&logits, &mut states);
-            gradient::add_rms_norm(residual, &self.norm, self.weights.spec().norm_epsilon, &states, gradient);
+            let epsilon = self.weights.spec().norm_epsilon;
+            gradient::add_rms_norm(self.backend, residual, &self.norm, epsilon, &states, gradient);
         }
         gradient
     }

@@ -51,6 +51,6 @@ pub use sensitivity::Sensitivity;
 pub use solver::{
     Hessian, ImportanceWeighted, Layer, METHODS, Need, RoundToNearest, Settings, Solved, Solver, method,
 };
-pub use statistics::{Inputs, Statistics};
+pub use statistics::{Inputs, Missing, Statistics};
 pub use stream::Expected;
 pub use validate::{Written, validate};

@@ -7,7 +7,7 @@
 use crate::head::GRADIENT_LOGITS;
 use crate::own_text::own_text_bytes;
 use crate::sensitivity::{PIECE, square_numbers};
-use crate::statistics::Statistics;
+use crate::statistics::{Missing, Statistics};
 use crate::{Assignment, Need, Recipe};
 use kvant_io::Meta;
 use kvant_model::{BlockSpec, Slot, Stage, Weights};
@@ -63,12 +63,13 @@ fn activations(weights: &Weights, length: usize) -> usize {
 }
 
 /// Sums of gradients of the largest block in the making, packed and on the way to the disk; one context on its way
-/// back; some positions' logits.
+/// back; some positions' logits; what the head reads.
 fn gradients(weights: &Weights, length: usize) -> usize {
     let spec = weights.spec();
     let sums = spec.blocks.iter().map(square_numbers).max().unwrap_or(0);
     let logits = GRADIENT_LOGITS.max(spec.vocabulary);
-    8 * sums + 2 * activations(weights, length) + 4 * logits
+    let head = 8 * spec.hidden * spec.hidden;
+    8 * sums + 2 * activations(weights, length) + 4 * logits + head
 }
 
 /// Numbers of a stage's widest activation, read or given.
@@ -84,8 +85,9 @@ fn walk(weights: &Weights, recipe: &Recipe, assignments: &[Assignment]) -> usize
         let found = assignments.iter().find(|a| a.entry.name == name);
         found.map_or(0, |a| a.format.tensor_bytes(&a.entry.shape).unwrap_or(0))
     };
-    let stage = |columns: usize, rows: usize, hidden: Option<usize>, couples: bool| {
-        let sums = 4 * Statistics::numbers(columns, method.corrects(), hidden);
+    let stage = |columns: usize, rows: usize, missing: Missing, couples: bool| {
+        let missing = if method.corrects() { missing } else { Missing::Nothing };
+        let sums = 4 * Statistics::numbers(columns, missing);
         let square = columns * columns;
         // Either factor is made in double precision; the order of rounding keeps a single one beside it.
         let factor = 12 * square;
@@ -105,14 +107,14 @@ fn walk(weights: &Weights, recipe: &Recipe, assignments: &[Assignment]) -> usize
         let sensitivities = if method.couples() { 4 * square_numbers(block) } else { 0 };
         for s in &stages {
             let rows = s.slots.iter().map(|slot| slot.rows).max().unwrap_or(0);
-            let hidden = s.residual.then_some(spec.hidden);
+            let missing = if s.residual { Missing::Result(spec.hidden) } else { Missing::Input };
             // The unit is copied once to be saved.
             most = most
-                .max(stage(s.slots[0].columns, rows, hidden, method.couples()) + 2 * unit + sensitivities);
+                .max(stage(s.slots[0].columns, rows, missing, method.couples()) + 2 * unit + sensitivities);
         }
     }
     let head = spec.head.as_ref().unwrap_or(&spec.embedding);
-    let ends = stage(head.columns, head.rows, None, false) + 2 * stored(&head.weight());
+    let ends = stage(head.columns, head.rows, Missing::Input, false) + 2 * stored(&head.weight());
     most.max(ends)
         + 2 * activations(weights, length)
         + crate::stream::HEAD_CONTEXTS * 4 * length * spec.hidden

@@ -303,6 +303,7 @@ fn flag_warnings(name: &str, flags: &[&'static str]) -> Vec<String> {
         "zero" => Some("all weights are zero"),
         "uncalibrated" => Some("no usable calibration data; encoded without it"),
         "uncorrected" => Some("earlier losses could not be made up for; the sums have no factor"),
+        "uncoupled" => Some("rows were solved one by one; the sums of gradients have no factor"),
         "dead-columns" => Some("some input columns were zero in all of the calibration text"),
         _ => None,
     };

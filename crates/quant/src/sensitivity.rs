@@ -18,12 +18,16 @@
 use crate::activations::Activations;
 use crate::head::Head;
 use crate::pipeline::Progress;
+use crate::statistics::{Inputs, Missing, Statistics};
 use crate::stream::{embed, load, table};
 use crate::work::Work;
 use crate::{Calibration, Error};
-use kvant_kernels::{Backend, dense};
+use kvant_kernels::{Backend, dense, ops};
 use kvant_model::{Block, BlockSpec, Positions, Slot, Spec, Weights};
 use std::collections::BTreeMap;
+
+/// The file of what the head reads: Σ x xᵀ over the same contexts, hidden × hidden, the lower triangle of which counts.
+pub const HEAD: &str = "head-input";
 
 /// Contexts that are looked at, at most.
 pub const CONTEXTS: usize = 16;
@@ -71,7 +75,7 @@ pub fn work_bytes(spec: &Spec, contexts: usize, length: usize) -> u64 {
     };
     let kept: usize = spec.blocks.iter().map(sums).sum();
     let streams = (spec.blocks.len() + 2) * CONTEXTS.min(contexts) * length * spec.hidden;
-    (size_of::<f32>() * (kept + streams)) as u64
+    (size_of::<f32>() * (kept + streams + spec.hidden * spec.hidden)) as u64
 }
 
 /// Fills the work folder with the sums of every block, unless they are there.
@@ -90,8 +94,7 @@ pub fn gather(
     if spec.blocks.is_empty() || work.has_numbers(&name(0)) {
         return Ok(());
     }
-    let contexts = calibration.contexts();
-    let count = CONTEXTS.min(contexts.len());
+    let count = CONTEXTS.min(calibration.contexts().len());
     let (steps, mut step) = ((count * (2 * spec.blocks.len() + 1)) as u64, 0);
     let mut say = || {
         progress.at(step, steps, "how much the answer minds errors");
@@ -102,8 +105,8 @@ pub fn gather(
     // Residual stream before block b of context c at b · count + c; after the last one it gives way to the gradient.
     let mut streams = Activations::unnamed(&work.path("key"), numbers)?;
     let embedding = table(weights, backend)?;
-    for (c, i) in (0..count).map(|c| (c, c * contexts.len() / count)) {
-        streams.write(c, &embed(&*embedding, &contexts[i]))?;
+    for (c, tokens) in calibration.evenly(count).enumerate() {
+        streams.write(c, &embed(&*embedding, tokens))?;
     }
     drop(embedding);
     let positions = Positions::new(spec, 0, length);
@@ -119,12 +122,16 @@ pub fn gather(
     let last = spec.blocks.len() * count;
     let head = Head::new(weights, backend)?;
     let matrix = load(weights, backend, &weights.tensor(&spec.head().weight())?, spec.head().weight())?;
+    let mut read = Statistics::new(spec.hidden, Missing::Nothing);
     for c in 0..count {
         say()?;
-        let gradient = head.gradient(&*matrix, &streams.read(last + c, numbers)?, c);
-        streams.write(last + c, &gradient)?;
+        let residual = streams.read(last + c, numbers)?;
+        let states = head.states(&residual);
+        read.add(backend, &Inputs { quantized: &states, missed: &[], weights: None });
+        streams.write(last + c, &head.gradient(&*matrix, &residual, c))?;
     }
-    drop(matrix);
+    work.save_numbers(HEAD, &read.gram)?;
+    drop((matrix, read));
     for b in (0..spec.blocks.len()).rev() {
         let block = Block::load(weights, backend, b)?;
         let mut sums = Sums::new(&spec.blocks[b]);
@@ -154,14 +161,16 @@ impl Sums {
     fn add(&mut self, backend: &Backend, name: &str, gradient: &[f32]) {
         let sums = self.0.get_mut(name).expect("a map of this block");
         let rows: usize = sums.iter().map(|square| square.len().isqrt()).sum();
-        let factors = softly(gradient, rows);
+        let mut softened = vec![0.0; gradient.len()];
+        ops::scale_rows(backend, gradient, &softly(gradient, rows), &mut softened);
+        if let [square] = &mut sums[..] {
+            return dense::add_gram(backend, &softened, rows, square);
+        }
         let mut start = 0;
         for square in sums {
             let count = square.len().isqrt();
-            let tokens = gradient.chunks_exact(rows).zip(&factors);
-            let piece: Vec<f32> =
-                tokens.flat_map(|(g, f)| g[start..start + count].iter().map(move |g| g * f)).collect();
-            dense::add_gram(backend, &piece, count, square);
+            let piece = softened.chunks_exact(rows).flat_map(|g| &g[start..start + count]);
+            dense::add_gram(backend, &piece.copied().collect::<Vec<f32>>(), count, square);
             start += count;
         }
     }

@@ -1,11 +1,35 @@
 //! What calibration knows of the input of some maps: sums of products over tokens.
 //!
-//! `gram` = Σ xq xqᵀ over the inputs that the already quantized network gives; `mismatch` = Σ (xf − xq) xqᵀ with the
-//! float network's inputs for the same tokens; `residual` = Σ (rf − rq) xqᵀ, what the residual stream has lost so far.
-//! Maps that read the same activation share them. Sums are f32 in fixed order. Left out: means.
+//! `gram` = Σ xq xqᵀ over the inputs that the already quantized network gives; `missed` = Σ m xqᵀ, where m is what it
+//! misses beside the float network for the same tokens ([`Missing`]). Maps that read the same activation share them.
+//! Sums are f32 in fixed order. Left out: means.
 
-use kvant_kernels::{Backend, dense};
+use kvant_kernels::{Backend, dense, ops};
 use std::borrow::Cow;
+
+/// Where the quantized network is compared with the float one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// Nowhere.
+    Nothing,
+    /// At the input: m = xf − xq.
+    Input,
+    /// After the one map that reads the input, which has so many rows, at the residual stream that its result is added
+    /// to: m = (rf + W xf) − (rq + W xq). Less to sum than at the input of a map that is wider than high, and what
+    /// the stream has lost before is in it.
+    Result(usize),
+}
+
+impl Missing {
+    /// Numbers of m.
+    fn rows(self, columns: usize) -> usize {
+        match self {
+            Self::Nothing => 0,
+            Self::Input => columns,
+            Self::Result(rows) => rows,
+        }
+    }
+}
 
 /// Sums over the tokens of some contexts, for one activation of `columns` numbers.
 #[derive(Clone, Debug)]
@@ -16,79 +40,83 @@ pub struct Statistics {
     pub tokens: usize,
     /// Σ xq xqᵀ, columns × columns; above the diagonal only after [`Statistics::finish`].
     pub gram: Vec<f32>,
-    /// Σ (xf − xq) xqᵀ, columns × columns; empty where nobody asks for it.
-    pub mismatch: Vec<f32>,
-    /// Σ (rf − rq) xqᵀ, hidden × columns; empty for maps that don't write to the residual stream.
-    pub residual: Vec<f32>,
+    /// What `missed` is about.
+    pub missing: Missing,
+    /// Σ m xqᵀ, a row of `columns` for each number of m.
+    pub missed: Vec<f32>,
 }
 
 /// The activations of one context.
 pub struct Inputs<'a> {
     /// The quantized network's, tokens × columns.
     pub quantized: &'a [f32],
-    /// The float network's.
-    pub float: &'a [f32],
-    /// The residual streams of both, tokens × hidden: quantized, float.
-    pub residuals: Option<(&'a [f32], &'a [f32])>,
+    /// What it misses, tokens × the numbers of m; empty where that is nothing.
+    pub missed: &'a [f32],
     /// How much each token's error counts; all alike where there are none.
     pub weights: Option<&'a [f32]>,
 }
 
 impl Inputs<'_> {
     /// `x` with every token's row multiplied by the root of its weight.
-    fn weighted<'b>(&self, x: Cow<'b, [f32]>) -> Cow<'b, [f32]> {
-        let Some(weights) = self.weights else { return x };
-        let mut x = x.into_owned();
-        let columns = x.len() / weights.len();
-        for (row, weight) in x.chunks_exact_mut(columns).zip(weights) {
-            let root = weight.sqrt();
-            row.iter_mut().for_each(|x| *x *= root);
-        }
-        Cow::Owned(x)
+    fn weighted<'b>(&self, backend: &Backend, x: &'b [f32]) -> Cow<'b, [f32]> {
+        let Some(weights) = self.weights else { return Cow::Borrowed(x) };
+        let roots: Vec<f32> = weights.iter().map(|weight| weight.sqrt()).collect();
+        let mut weighted = vec![0.0; x.len()];
+        ops::scale_rows(backend, x, &roots, &mut weighted);
+        Cow::Owned(weighted)
     }
 }
 
 impl Statistics {
-    /// Empty sums; `mismatch` says whether the two networks' difference is wanted, `hidden` is the residual stream's
-    /// width where its loss is too.
-    pub fn new(columns: usize, mismatch: bool, hidden: Option<usize>) -> Self {
-        Self {
-            columns,
-            tokens: 0,
-            gram: vec![0.0; columns * columns],
-            mismatch: if mismatch { vec![0.0; columns * columns] } else { Vec::new() },
-            residual: hidden.filter(|_| mismatch).map_or_else(Vec::new, |hidden| vec![0.0; hidden * columns]),
-        }
+    /// Empty sums.
+    pub fn new(columns: usize, missing: Missing) -> Self {
+        let missed = vec![0.0; missing.rows(columns) * columns];
+        Self { columns, tokens: 0, gram: vec![0.0; columns * columns], missing, missed }
     }
 
     /// Numbers that such sums hold.
-    pub fn numbers(columns: usize, mismatch: bool, hidden: Option<usize>) -> usize {
-        let square = columns * columns;
-        square + if mismatch { square + hidden.unwrap_or(0) * columns } else { 0 }
+    pub fn numbers(columns: usize, missing: Missing) -> usize {
+        (columns + missing.rows(columns)) * columns
     }
 
     /// Multiply-adds that adding so many tokens takes.
     pub fn multiply_adds(&self, tokens: usize) -> f64 {
         let triangle = self.columns * (self.columns + 1) / 2;
-        tokens as f64 * (triangle + self.mismatch.len() + self.residual.len()) as f64
+        tokens as f64 * (triangle + self.missed.len()) as f64
     }
 
     /// Adds a context.
     pub fn add(&mut self, backend: &Backend, inputs: &Inputs) {
         let columns = self.columns;
         self.tokens += inputs.quantized.len() / columns;
-        let difference =
-            |a: &[f32], b: &[f32]| inputs.weighted(Cow::Owned(a.iter().zip(b).map(|(a, b)| a - b).collect()));
-        let quantized = inputs.weighted(Cow::Borrowed(inputs.quantized));
+        let quantized = inputs.weighted(backend, inputs.quantized);
         dense::add_gram(backend, &quantized, columns, &mut self.gram);
-        if !self.mismatch.is_empty() {
-            let missed = difference(inputs.float, inputs.quantized);
-            dense::add_products(backend, &missed, columns, &quantized, columns, &mut self.mismatch);
+        let rows = self.missing.rows(columns);
+        if rows > 0 {
+            let missed = inputs.weighted(backend, inputs.missed);
+            dense::add_products(backend, &missed, rows, &quantized, columns, &mut self.missed);
         }
-        if let (false, Some((ours, float))) = (self.residual.is_empty(), inputs.residuals) {
-            let hidden = self.residual.len() / columns;
-            let lost = difference(float, ours);
-            dense::add_products(backend, &lost, hidden, &quantized, columns, &mut self.residual);
+    }
+
+    /// Σ m xqᵀ of some rows of a map, m what their results miss. `weights` has the rows' numbers, `rows` says which
+    /// they are.
+    pub fn missed_by(
+        &self,
+        backend: &Backend,
+        weights: &[f32],
+        rows: impl Iterator<Item = usize>,
+    ) -> Vec<f32> {
+        let columns = self.columns;
+        match self.missing {
+            Missing::Nothing => vec![0.0; weights.len()],
+            Missing::Input => {
+                let mut missed = vec![0.0; weights.len()];
+                dense::multiply(backend, weights, &self.missed, columns, 0.0, &mut missed);
+                missed
+            }
+            Missing::Result(_) => {
+                rows.flat_map(|row| self.missed[row * columns..][..columns].iter().copied()).collect()
+            }
         }
     }
 
@@ -107,8 +135,7 @@ impl Statistics {
         let add = |sum: &mut [f32], more: &[f32]| sum.iter_mut().zip(more).for_each(|(s, m)| *s += m);
         self.tokens += other.tokens;
         add(&mut self.gram, &other.gram);
-        add(&mut self.mismatch, &other.mismatch);
-        add(&mut self.residual, &other.residual);
+        add(&mut self.missed, &other.missed);
     }
 
     /// Mean square of each column of the quantized network's input.

@@ -29,11 +29,11 @@ use crate::cost::{Cost, Part};
 use crate::own_text::with_own_text;
 use crate::pipeline::Progress;
 use crate::sensitivity::{self, BlockSensitivities};
-use crate::statistics::{Inputs, Statistics};
+use crate::statistics::{Inputs, Missing, Statistics};
 use crate::work::{Unit, Work};
 use crate::{Assignment, Calibration, Error, Layer, Recipe, Settings, Solved};
 use kvant_core::Tensor;
-use kvant_kernels::{Backend, Matrix};
+use kvant_kernels::{Backend, Matrix, ops};
 use kvant_model::{Block, BlockSpec, Positions, STAGES, Slot, Spec, Stage, Weights};
 use pair::Pair;
 use side::{Path, Side, State};
@@ -292,10 +292,10 @@ impl<'a> Stream<'a> {
         Ok(tensors)
     }
 
-    fn sums(&self, columns: usize, residual: bool, chooses: bool) -> Sums {
-        let hidden = residual.then_some(self.weights.spec().hidden);
+    fn sums(&self, columns: usize, missing: Missing, chooses: bool) -> Sums {
         let method = self.recipe.method;
-        let empty = || Statistics::new(columns, method.corrects(), hidden);
+        let missing = if method.corrects() { missing } else { Missing::Nothing };
+        let empty = || Statistics::new(columns, missing);
         let contexts = 0..self.calibration.contexts().len();
         let selects =
             chooses && method.chooses() && contexts.into_iter().any(|i| self.calibration.selects(i));
@@ -312,17 +312,16 @@ impl<'a> Stream<'a> {
     }
 
     /// Runs a stage of one network on one context.
-    fn advance(
-        &self,
-        side: &mut Side,
-        stage: &Stage,
-        number: usize,
-        context: usize,
-        state: State,
-    ) -> Result<State, Error> {
+    fn advance(&self, side: &Side, stage: &Stage, number: usize, state: State) -> State {
         let maps: usize = stage.slots.iter().map(|s| s.rows * s.columns).sum();
         let adds = (self.calibration.length() * maps) as f64;
-        self.cost.borrow_mut().time(Part::Passes, adds, || side.advance(number, context, state))
+        self.cost.borrow_mut().time(Part::Passes, adds, || side.advance(number, state))
+    }
+
+    /// `x` less `y`.
+    fn less(&self, mut x: Vec<f32>, y: &[f32]) -> Vec<f32> {
+        ops::subtract(self.backend, &mut x, y);
+        x
     }
 
     /// One block: its maps solved, the residual streams after it written.
@@ -346,24 +345,37 @@ impl<'a> Stream<'a> {
         let mut tensors = Vec::new();
         for (number, stage) in stages.iter().enumerate() {
             let what = format!("block {index}: {}", stage.slots[0].name);
-            let mut sums =
-                self.sums(stage.slots[0].columns, stage.residual, index.is_multiple_of(CHOICE_EVERY));
+            let missing = if stage.residual { Missing::Result(hidden) } else { Missing::Input };
+            let mut sums = self.sums(stage.slots[0].columns, missing, index.is_multiple_of(CHOICE_EVERY));
             for context in contexts.clone() {
                 self.say(&what, index, number, context)?;
                 // The float network is a stage ahead; the quantized one had to wait for its maps.
-                let mut ours = quantized.before(number.saturating_sub(1), context)?;
-                if let Some(earlier) = number.checked_sub(1) {
-                    ours = self.advance(&mut quantized, &stages[earlier], earlier, context, ours)?;
+                let earlier = number.checked_sub(1);
+                let (ours, theirs) = rayon::join(
+                    || quantized.before(earlier.unwrap_or(0), context),
+                    || float.before(number, context),
+                );
+                let (mut ours, theirs) = (ours?, theirs?);
+                if let Some(earlier) = earlier {
+                    ours = self.advance(&quantized, &stages[earlier], earlier, ours);
                 }
-                let theirs = float.before(number, context)?;
-                let next = self.advance(&mut float, stage, number, context, theirs.clone())?;
+                let input = if missing == Missing::Input { theirs.input.clone() } else { Vec::new() };
+                let next = self.advance(&float, stage, number, theirs);
+                let (kept, also) = rayon::join(
+                    || earlier.map_or(Ok(()), |earlier| quantized.keep(earlier, context, &ours)),
+                    || float.keep(number, context, &next),
+                );
+                kept.and(also)?;
                 let weights = stage.residual.then(|| token_weights(&next.residual, hidden));
-                let inputs = Inputs {
-                    quantized: &ours.input,
-                    float: &theirs.input,
-                    residuals: stage.residual.then_some((&*ours.residual, &*theirs.residual)),
-                    weights: weights.as_deref(),
+                let missed = match sums.all.missing {
+                    Missing::Nothing => Vec::new(),
+                    Missing::Input => self.less(input, &ours.input),
+                    Missing::Result(_) => {
+                        let ours = self.advance(&float, stage, number, ours.clone());
+                        self.less(next.residual, &ours.residual)
+                    }
                 };
+                let inputs = Inputs { quantized: &ours.input, missed: &missed, weights: weights.as_deref() };
                 self.add(&mut sums, context, &inputs);
             }
             sums.finish();
@@ -377,7 +389,8 @@ impl<'a> Stream<'a> {
         for context in contexts {
             self.say(&format!("block {index}: onwards"), index, STAGES, context)?;
             let state = quantized.before(last, context)?;
-            self.advance(&mut quantized, &stages[last], last, context, state)?;
+            let state = self.advance(&quantized, &stages[last], last, state);
+            quantized.keep(last, context, &state)?;
         }
         Ok(Unit { tensors, residuals: Some(after.digests()?) })
     }

@@ -6,7 +6,7 @@
 //! text; a folder with another key is another run's. Invariant: what is loaded is what was saved, or an error; two runs
 //! never share a folder. Left out: what a unit means.
 
-use crate::{Error, Solved};
+use crate::{Error, Solved, sensitivity};
 use kvant_core::{Bytes, Shape, Tensor, format};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, TryLockError};
@@ -46,7 +46,7 @@ struct TensorHeader {
 }
 
 /// Flags that a tensor may have come with; names live as long as the program.
-const FLAGS: &[&str] = &["uncalibrated", "dead-columns", "lattice", "uncorrected"];
+const FLAGS: &[&str] = &["uncalibrated", "dead-columns", "lattice", "uncorrected", "uncoupled"];
 
 impl Work {
     /// Makes or opens the folder for the run called `key`; `fresh` forgets what is there.
@@ -240,7 +240,9 @@ fn is_ours(name: &str) -> bool {
     name == "key"
         || name.strip_suffix(".unit").is_some_and(unit)
         || name.strip_suffix(".tokens").is_some_and(|stem| numbered(stem, "own-text-"))
-        || name.strip_suffix(".sums").is_some_and(|stem| numbered(stem, "sensitivity-"))
+        || name
+            .strip_suffix(".sums")
+            .is_some_and(|stem| stem == sensitivity::HEAD || numbered(stem, "sensitivity-"))
         || name.strip_suffix(".f32").is_some_and(stream)
 }
 

@@ -4,7 +4,7 @@ mod random;
 
 use kvant_core::{Bytes, FormatRef, Shape, Tensor, format};
 use kvant_kernels::{Backend, Isa};
-use kvant_quant::{Inputs, Layer, Sensitivity, Settings, Statistics, method};
+use kvant_quant::{Inputs, Layer, Missing, Sensitivity, Settings, Statistics, method};
 use random::normal;
 
 const ROWS: usize = 80;
@@ -50,8 +50,8 @@ struct Case {
 impl Case {
     fn new() -> Self {
         let x = mixed(TOKENS, COLUMNS, 3);
-        let mut sums = Statistics::new(COLUMNS, true, None);
-        let inputs = Inputs { quantized: &x, float: &x, residuals: None, weights: None };
+        let mut sums = Statistics::new(COLUMNS, Missing::Nothing);
+        let inputs = Inputs { quantized: &x, missed: &[], weights: None };
         sums.add(&Backend::new(Isa::best(), 2), &inputs);
         sums.finish();
         let weight = normal(ROWS * COLUMNS, 11).into_iter().map(|x| x * 0.02).collect();

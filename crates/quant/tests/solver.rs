@@ -4,7 +4,7 @@ mod random;
 
 use kvant_core::{Bytes, FormatRef, Shape, Tensor, format};
 use kvant_kernels::{Backend, Isa};
-use kvant_quant::{Inputs, Layer, Settings, Statistics, method};
+use kvant_quant::{Inputs, Layer, Missing, Settings, Statistics, method};
 use random::normal;
 
 const ROWS: usize = 24;
@@ -35,8 +35,9 @@ fn weight() -> Tensor {
 }
 
 fn statistics(backend: &Backend, quantized: &[f32], float: &[f32]) -> Statistics {
-    let mut sums = Statistics::new(COLUMNS, true, None);
-    sums.add(backend, &Inputs { quantized, float, residuals: None, weights: None });
+    let mut sums = Statistics::new(COLUMNS, Missing::Input);
+    let missed: Vec<f32> = float.iter().zip(quantized).map(|(f, q)| f - q).collect();
+    sums.add(backend, &Inputs { quantized, missed: &missed, weights: None });
     sums.finish();
     sums
 }
@@ -151,6 +152,33 @@ fn the_correction_makes_up_for_a_changed_input() {
     }
 }
 
+/// What the results miss says as much as what the input does.
+#[test]
+fn the_correction_reads_results_as_it_reads_inputs() {
+    let backend = Backend::new(Isa::best(), 2);
+    let float = activations(1);
+    let quantized: Vec<f32> =
+        float.iter().zip(normal(float.len(), 9)).map(|(x, e)| 0.9 * x + 0.1 * e).collect();
+    let w = weight().decode();
+    let missed: Vec<f32> = float
+        .chunks_exact(COLUMNS)
+        .zip(quantized.chunks_exact(COLUMNS))
+        .flat_map(|(xf, xq)| {
+            let row = |w: &[f32]| w.iter().zip(xf.iter().zip(xq)).map(|(w, (f, q))| w * (f - q)).sum();
+            w.chunks_exact(COLUMNS).map(row).collect::<Vec<f32>>()
+        })
+        .collect();
+    let mut sums = Statistics::new(COLUMNS, Missing::Result(ROWS));
+    sums.add(&backend, &Inputs { quantized: &quantized, missed: &missed, weights: None });
+    sums.finish();
+    let at_input = statistics(&backend, &quantized, &float);
+    for format in [&format::Q4K as FormatRef, &format::Q4_0] {
+        let of = |sums| loss(&solve("corrected", format, sums, 2), &quantized, &float);
+        let (result, input) = (of(&sums), of(&at_input));
+        assert!((result / input - 1.0).abs() < 0.01, "{}: {result} and {input}", format.name());
+    }
+}
+
 #[test]
 fn threads_change_nothing() {
     let backend = Backend::new(Isa::best(), 2);
@@ -166,7 +194,7 @@ fn threads_change_nothing() {
 /// block's stored scales.
 #[test]
 fn independent_columns_are_rounded_to_nearest() {
-    let mut sums = Statistics::new(COLUMNS, false, None);
+    let mut sums = Statistics::new(COLUMNS, Missing::Nothing);
     (0..COLUMNS).for_each(|i| sums.gram[i * COLUMNS + i] = 1.0);
     sums.tokens = 1;
     let w = weight().decode();

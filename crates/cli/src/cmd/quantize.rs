@@ -128,6 +128,10 @@ fn recipe(arguments: &Quantize, opened: &open::Opened) -> Result<Recipe, Failure
 /// A model of more bytes than this share of the machine's memory writes no text of its own unless asked to.
 const FITS: f64 = 0.75;
 
+/// Contexts that the model writes itself at most, unless it is asked for more: more of them bring nothing
+/// (docs/adr/0005).
+const OWN_CONTEXTS: usize = 32;
+
 /// Contexts that the model is to write itself.
 fn own_contexts(
     arguments: &Quantize,
@@ -157,7 +161,7 @@ fn own_contexts(
         );
         return Ok(0);
     }
-    Ok(calibration.contexts().len() / 2)
+    Ok((calibration.contexts().len() / 2).min(OWN_CONTEXTS))
 }
 
 /// The method asked for, or the best that the model and the given files allow, with a note where that is not `auto`.

@@ -2,6 +2,7 @@
 //! are read most.
 
 use super::{Operations, Take, body};
+use crate::dense::View;
 
 /// Proof that this processor has AVX2, FMA and F16C: only detection makes one.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +29,8 @@ impl Avx2 {
 }
 
 /// Reached through [`Avx2::operations`] alone, so that the token stands before every call.
-static OPERATIONS: Operations = Operations { name: "avx2", dot, add_scaled, tiles, softmax, swiglu };
+static OPERATIONS: Operations =
+    Operations { name: "avx2", dot, weigh, add_few, tiles, softmax, swiglu, swiglu_back };
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -38,14 +40,20 @@ fn dot_avx2(x: &[f32], y: &[f32]) -> f32 {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn add_scaled_avx2(a: f32, x: &[f32], y: &mut [f32]) {
-    body::add_scaled::<true>(a, x, y);
+fn weigh_avx2(shares: &[f32], values: View<f32>, out: &mut [f32]) {
+    body::weigh::<true>(shares, values, out);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn tiles_avx2(columns: usize, w: &[f32], x: &[f32], out: Take) {
-    body::tiles::<true, Fused>(columns, w, x, out);
+fn add_few_avx2(out: &mut [f32], stride: usize, a: &[f32], b: View<f32>) {
+    body::add_few::<true>(out, stride, a, b);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn tiles_avx2(w: View<f32>, x: &[f32], out: Take) {
+    body::tiles::<true, Fused>(w, x, out);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -61,14 +69,20 @@ fn swiglu_avx2(gate: &mut [f32], up: &[f32]) {
 }
 
 #[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn swiglu_back_avx2(gate: &mut [f32], up: &mut [f32], gradient: &[f32]) {
+    body::swiglu_back::<true>(gate, up, gradient);
+}
+
+#[cfg(target_arch = "x86_64")]
 struct Fused;
 
 #[cfg(target_arch = "x86_64")]
 impl body::Tiles for Fused {
     #[inline(always)]
-    fn tile<const W: usize, const X: usize>(columns: usize, w: &[f32], x: &[f32]) -> body::Tile<W, X> {
+    fn tile<const W: usize, const X: usize>(w: [&[f32]; W], x: [&[f32]; X]) -> body::Tile<W, X> {
         // SAFETY: this type is reached through `tiles` alone, hence through an `Avx2` token.
-        unsafe { tile_avx2(columns, w, x) }
+        unsafe { tile_avx2(w, x) }
     }
 }
 
@@ -84,13 +98,12 @@ impl body::Tiles for Fused {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 #[inline]
-fn tile_avx2<const W: usize, const X: usize>(columns: usize, w: &[f32], x: &[f32]) -> body::Tile<W, X> {
+fn tile_avx2<const W: usize, const X: usize>(w: [&[f32]; W], x: [&[f32]; X]) -> body::Tile<W, X> {
     use std::arch::x86_64::{__m256, _mm256_fmadd_ps, _mm256_setzero_ps};
-    let rows = |all: &'_ [f32], i: usize| -> *const [f32; body::TILE_LANES] {
-        all[i * columns..][..columns].as_ptr().cast()
-    };
-    let w: [_; W] = std::array::from_fn(|i| rows(w, i));
-    let x: [_; X] = std::array::from_fn(|j| rows(x, j));
+    let columns = w[0].len();
+    assert!(w.iter().chain(&x).all(|row| row.len() == columns), "rows of one length");
+    let lanes = |row: &[f32]| row.as_ptr().cast::<[f32; body::TILE_LANES]>();
+    let (w, x) = (w.map(lanes), x.map(lanes));
     let mut sums = [[_mm256_setzero_ps(); X]; W];
     for at in 0..columns / body::TILE_LANES {
         let load = |row: *const [f32; body::TILE_LANES]| -> __m256 {
@@ -118,24 +131,34 @@ fn dot(x: &[f32], y: &[f32]) -> f32 {
     body::dot::<false>(x, y)
 }
 
-fn add_scaled(a: f32, x: &[f32], y: &mut [f32]) {
+fn weigh(shares: &[f32], values: View<f32>, out: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: as `dot`.
     unsafe {
-        add_scaled_avx2(a, x, y);
+        weigh_avx2(shares, values, out);
     }
     #[cfg(not(target_arch = "x86_64"))]
-    body::add_scaled::<false>(a, x, y);
+    body::weigh::<false>(shares, values, out);
 }
 
-fn tiles(columns: usize, w: &[f32], x: &[f32], out: Take) {
+fn add_few(out: &mut [f32], stride: usize, a: &[f32], b: View<f32>) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: as `dot`.
     unsafe {
-        tiles_avx2(columns, w, x, out);
+        add_few_avx2(out, stride, a, b);
     }
     #[cfg(not(target_arch = "x86_64"))]
-    (super::scalar::OPERATIONS.tiles)(columns, w, x, out);
+    body::add_few::<false>(out, stride, a, b);
+}
+
+fn tiles(w: View<f32>, x: &[f32], out: Take) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as `dot`.
+    unsafe {
+        tiles_avx2(w, x, out);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    (super::scalar::OPERATIONS.tiles)(w, x, out);
 }
 
 fn softmax(x: &mut [f32]) {
@@ -156,4 +179,14 @@ fn swiglu(gate: &mut [f32], up: &[f32]) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     body::swiglu::<false>(gate, up);
+}
+
+fn swiglu_back(gate: &mut [f32], up: &mut [f32], gradient: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as `dot`.
+    unsafe {
+        swiglu_back_avx2(gate, up, gradient);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    body::swiglu_back::<false>(gate, up, gradient);
 }

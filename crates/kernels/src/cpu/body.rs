@@ -3,6 +3,7 @@
 //! `FUSED` says whether the instruction set multiplies and adds in one step; without it `mul_add` would be a call.
 
 use super::Take;
+use crate::dense::View;
 
 /// Lanes that a sum is spread over: enough for four vectors of eight.
 const LANES: usize = 32;
@@ -42,11 +43,125 @@ fn pairwise<const N: usize>(mut lanes: [f32; N]) -> f32 {
     lanes[0]
 }
 
-/// y += a x.
+/// Each row of `out` (of as many columns as `values`) = Σ sharesᵢ × row i of `values`, in order, with its own row of
+/// `shares`.
 #[inline(always)]
-pub(crate) fn add_scaled<const FUSED: bool>(a: f32, x: &[f32], y: &mut [f32]) {
-    for (y, x) in y.iter_mut().zip(x) {
-        *y = multiply_add::<FUSED>(a, *x, *y);
+pub(crate) fn weigh<const FUSED: bool>(shares: &[f32], values: View<f32>, out: &mut [f32]) {
+    let (seen, columns) = (values.rows(), values.columns());
+    let mut rest = (shares, out);
+    while !rest.1.is_empty() {
+        macro_rules! put {
+            ($rows:literal) => {{
+                let (shares, later) = rest.0.split_at($rows * seen);
+                let (out, others) = rest.1.split_at_mut($rows * columns);
+                weigh_rows::<FUSED, $rows>(shares, values, out);
+                rest = (later, others);
+            }};
+        }
+        match rest.1.len() / columns {
+            1 => put!(1),
+            2 => put!(2),
+            _ => put!(3),
+        }
+    }
+}
+
+/// [`weigh`] of some rows that read the values together: three of them and their lanes fill twelve vectors of eight.
+#[inline(always)]
+fn weigh_rows<const FUSED: bool, const ROWS: usize>(shares: &[f32], values: View<f32>, out: &mut [f32]) {
+    let (seen, columns) = (values.rows(), values.columns());
+    let shares: [&[f32]; ROWS] = std::array::from_fn(|row| &shares[row * seen..][..seen]);
+    let whole = columns / LANES * LANES;
+    for at in (0..whole).step_by(LANES) {
+        let mut sums = [[0.0f32; LANES]; ROWS];
+        for i in 0..seen {
+            let values = values.row(i)[at..].first_chunk::<LANES>().expect("whole lanes");
+            for (sums, shares) in sums.iter_mut().zip(shares) {
+                let share = shares[i];
+                for (sum, value) in sums.iter_mut().zip(values) {
+                    *sum = multiply_add::<FUSED>(share, *value, *sum);
+                }
+            }
+        }
+        for (row, sums) in sums.iter().enumerate() {
+            out[row * columns + at..][..LANES].copy_from_slice(sums);
+        }
+    }
+    for (row, shares) in shares.iter().enumerate() {
+        let out = &mut out[row * columns..][whole..columns];
+        out.fill(0.0);
+        for (i, share) in shares.iter().enumerate() {
+            for (sum, value) in out.iter_mut().zip(&values.row(i)[whole..]) {
+                *sum = multiply_add::<FUSED>(*share, *value, *sum);
+            }
+        }
+    }
+}
+
+/// Rows of the right-hand side that [`add_few`] reads at once: their parts of one line each stay in the nearest cache.
+const DEPTH: usize = 32;
+/// Numbers of a row that are summed at once: a line of the cache.
+const LINE: usize = 16;
+
+/// `out` (rows `stride` apart) += a · b; each row of `a` (as many numbers as `b` has rows) makes one of `out`.
+#[inline(always)]
+pub(crate) fn add_few<const FUSED: bool>(out: &mut [f32], stride: usize, a: &[f32], b: View<f32>) {
+    let rows = a.len() / b.rows();
+    let whole = b.columns() / LINE * LINE;
+    for from in (0..b.rows()).step_by(DEPTH) {
+        let depth = from..b.rows().min(from + DEPTH);
+        for at in (0..whole).step_by(LINE) {
+            let mut first = 0;
+            while first < rows {
+                let out = &mut out[first * stride + at..];
+                macro_rules! put {
+                    ($rows:literal) => {{
+                        let a = std::array::from_fn(|row| &a[(first + row) * b.rows()..][..b.rows()]);
+                        add_rows::<FUSED, $rows>(out, stride, a, b, at, depth.clone());
+                        first += $rows;
+                    }};
+                }
+                match rows - first {
+                    1 => put!(1),
+                    2 | 3 => put!(2),
+                    _ => put!(4),
+                }
+            }
+        }
+        for (row, a) in a.chunks_exact(b.rows()).enumerate() {
+            for k in depth.clone() {
+                let b = &b.row(k)[whole..];
+                for (sum, b) in out[row * stride + whole..].iter_mut().zip(b) {
+                    *sum = multiply_add::<FUSED>(a[k], *b, *sum);
+                }
+            }
+        }
+    }
+}
+
+/// One line of some rows: four rows and a line fill eight vectors.
+#[inline(always)]
+fn add_rows<const FUSED: bool, const ROWS: usize>(
+    out: &mut [f32],
+    stride: usize,
+    a: [&[f32]; ROWS],
+    b: View<f32>,
+    at: usize,
+    depth: std::ops::Range<usize>,
+) {
+    let mut sums: [[f32; LINE]; ROWS] =
+        std::array::from_fn(|row| *out[row * stride..].first_chunk().expect("a whole line"));
+    for k in depth {
+        let b = b.row(k)[at..].first_chunk::<LINE>().expect("a whole line");
+        for (sums, a) in sums.iter_mut().zip(a) {
+            let a = a[k];
+            for (sum, b) in sums.iter_mut().zip(b) {
+                *sum = multiply_add::<FUSED>(a, *b, *sum);
+            }
+        }
+    }
+    for (row, sums) in sums.iter().enumerate() {
+        out[row * stride..][..LINE].copy_from_slice(sums);
     }
 }
 
@@ -103,20 +218,31 @@ pub(crate) fn swiglu<const FUSED: bool>(gate: &mut [f32], up: &[f32]) {
     }
 }
 
+/// The gradients at the inputs of [`swiglu`], in their place, where `gradient` is that at its result.
+#[inline(always)]
+pub(crate) fn swiglu_back<const FUSED: bool>(gate: &mut [f32], up: &mut [f32], gradient: &[f32]) {
+    for ((gate, up), gradient) in gate.iter_mut().zip(up).zip(gradient) {
+        let sigmoid = 1.0 / (1.0 + exp::<FUSED>(-*gate));
+        let silu = *gate * sigmoid;
+        let slope = sigmoid + silu * (1.0 - sigmoid);
+        (*gate, *up) = (gradient * *up * slope, gradient * silu);
+    }
+}
+
 /// Lanes of a tile's sums: one vector each.
 pub(crate) const TILE_LANES: usize = 8;
 
-/// Products of `W` rows with `X` rows of `columns` numbers, each sum over [`TILE_LANES`] lanes in turn; the lanes are
-/// left to [`finish`].
+/// Products of `W` rows with `X` rows of equal length, each sum over [`TILE_LANES`] lanes in turn; the lanes are left to
+/// [`finish`].
 pub(crate) type Tile<const W: usize, const X: usize> = [[[f32; TILE_LANES]; X]; W];
 
 /// The plain form of a tile, over the columns that fill whole lanes.
-pub(crate) fn tile<const W: usize, const X: usize>(columns: usize, w: &[f32], x: &[f32]) -> Tile<W, X> {
+pub(crate) fn tile<const W: usize, const X: usize>(w: [&[f32]; W], x: [&[f32]; X]) -> Tile<W, X> {
     let mut sums = [[[0.0f32; TILE_LANES]; X]; W];
-    for at in 0..columns / TILE_LANES * TILE_LANES {
-        for (i, sums) in sums.iter_mut().enumerate() {
-            for (j, lanes) in sums.iter_mut().enumerate() {
-                lanes[at % TILE_LANES] += w[i * columns + at] * x[j * columns + at];
+    for (w, sums) in w.iter().zip(&mut sums) {
+        for (x, lanes) in x.iter().zip(sums) {
+            for (w, x) in w.as_chunks::<TILE_LANES>().0.iter().zip(x.as_chunks::<TILE_LANES>().0) {
+                lanes.iter_mut().zip(w).zip(x).for_each(|((lane, w), x)| *lane += w * x);
             }
         }
     }
@@ -136,28 +262,27 @@ fn finish<const FUSED: bool>(mut lanes: [f32; TILE_LANES], w: &[f32], x: &[f32])
 /// An instruction set's tiles.
 pub(crate) trait Tiles {
     /// As [`tile`].
-    fn tile<const W: usize, const X: usize>(columns: usize, w: &[f32], x: &[f32]) -> Tile<W, X>;
+    fn tile<const W: usize, const X: usize>(w: [&[f32]; W], x: [&[f32]; X]) -> Tile<W, X>;
 }
 
 /// Hands `out` (row of `w`, row of `x`, product) for all rows of both.
 #[inline(always)]
-pub(crate) fn tiles<const FUSED: bool, T: Tiles>(columns: usize, w: &[f32], x: &[f32], out: Take) {
+pub(crate) fn tiles<const FUSED: bool, T: Tiles>(w: View<f32>, x: &[f32], out: Take) {
     const W: usize = 4;
-    assert!(w.len().is_multiple_of(columns) && x.len().is_multiple_of(columns), "rows of {columns}");
-    let (mut i, rows, n) = (0, w.len() / columns, x.len() / columns);
-    while i < rows {
-        let four = i + W <= rows;
-        let count = if four { W } else { 1 };
-        let w = &w[i * columns..][..count * columns];
+    let columns = w.columns();
+    assert!(x.len().is_multiple_of(columns), "rows of {columns}");
+    let (mut i, n) = (0, x.len() / columns);
+    while i < w.rows() {
+        let four = i + W <= w.rows();
         let mut j = 0;
         while j < n {
             macro_rules! put {
                 ($w:literal, $x:literal) => {{
-                    let x = &x[j * columns..][..$x * columns];
-                    for (a, row) in T::tile::<$w, $x>(columns, w, x).into_iter().enumerate() {
+                    let w: [&[f32]; $w] = std::array::from_fn(|a| w.row(i + a));
+                    let x: [&[f32]; $x] = std::array::from_fn(|b| &x[(j + b) * columns..][..columns]);
+                    for (a, row) in T::tile(w, x).into_iter().enumerate() {
                         for (b, lanes) in row.into_iter().enumerate() {
-                            let (w, x) = (&w[a * columns..][..columns], &x[b * columns..][..columns]);
-                            out(i + a, j + b, finish::<FUSED>(lanes, w, x));
+                            out(i + a, j + b, finish::<FUSED>(lanes, w[a], x[b]));
                         }
                     }
                     j += $x;
@@ -172,7 +297,7 @@ pub(crate) fn tiles<const FUSED: bool, T: Tiles>(columns: usize, w: &[f32], x: &
                 (false, _) => put!(1, 3),
             }
         }
-        i += count;
+        i += if four { W } else { 1 };
     }
 }
 

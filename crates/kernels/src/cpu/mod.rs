@@ -12,21 +12,27 @@ mod stored;
 
 pub(crate) use stored::Stored;
 
+use crate::dense::View;
+
 /// The inner loops, each compiled for one instruction set.
 pub(crate) struct Operations {
     /// Name of the instruction set.
     pub name: &'static str,
     /// Σ xᵢ yᵢ in an order that depends on the length alone.
     pub dot: fn(&[f32], &[f32]) -> f32,
-    /// y += a x.
-    pub add_scaled: fn(f32, &[f32], &mut [f32]),
-    /// Products of all rows (of so many columns) of the first with all of the second, handed over as (row of the
-    /// first, row of the second, product); each in an order that depends on the columns alone.
-    pub tiles: fn(usize, &[f32], &[f32], Take),
+    /// Each row of the last = Σ of its row of the first times the second's rows, in order.
+    pub weigh: fn(&[f32], View<f32>, &mut [f32]),
+    /// The first (rows so far apart) += a · b, a row of a (as many numbers as b has rows) for each of them.
+    pub add_few: fn(&mut [f32], usize, &[f32], View<f32>),
+    /// Products of all rows of the first with all of the second (as long, one after the other), handed over as (row of
+    /// the first, row of the second, product); each in an order that depends on their length alone.
+    pub tiles: fn(View<f32>, &[f32], Take),
     /// Numbers become shares: their powers of e over the sum of all of these.
     pub softmax: fn(&mut [f32]),
     /// The first = x / (1 + e⁻ˣ) of it, times the second.
     pub swiglu: fn(&mut [f32], &[f32]),
+    /// The gradients at both inputs of `swiglu`, in their place, from that at its result.
+    pub swiglu_back: fn(&mut [f32], &mut [f32], &[f32]),
 }
 
 /// Takes a product: row of the first, row of the second, what they come to.

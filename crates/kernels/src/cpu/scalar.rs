@@ -1,20 +1,25 @@
 //! The oracle: plain loops in a fixed order, on any processor.
 
 use super::{Operations, Take, body};
+use crate::dense::View;
 
 pub(crate) static OPERATIONS: Operations =
-    Operations { name: "scalar", dot, add_scaled, tiles, softmax, swiglu };
+    Operations { name: "scalar", dot, weigh, add_few, tiles, softmax, swiglu, swiglu_back };
 
 fn dot(x: &[f32], y: &[f32]) -> f32 {
     body::dot::<false>(x, y)
 }
 
-fn add_scaled(a: f32, x: &[f32], y: &mut [f32]) {
-    body::add_scaled::<false>(a, x, y);
+fn weigh(shares: &[f32], values: View<f32>, out: &mut [f32]) {
+    body::weigh::<false>(shares, values, out);
 }
 
-fn tiles(columns: usize, w: &[f32], x: &[f32], out: Take) {
-    body::tiles::<false, Plain>(columns, w, x, out);
+fn add_few(out: &mut [f32], stride: usize, a: &[f32], b: View<f32>) {
+    body::add_few::<false>(out, stride, a, b);
+}
+
+fn tiles(w: View<f32>, x: &[f32], out: Take) {
+    body::tiles::<false, Plain>(w, x, out);
 }
 
 fn softmax(x: &mut [f32]) {
@@ -33,10 +38,18 @@ fn swiglu(gate: &mut [f32], up: &[f32]) {
     }
 }
 
+fn swiglu_back(gate: &mut [f32], up: &mut [f32], gradient: &[f32]) {
+    for ((gate, up), gradient) in gate.iter_mut().zip(up).zip(gradient) {
+        let sigmoid = 1.0 / (1.0 + (-*gate).exp());
+        let slope = sigmoid * (1.0 + *gate * (1.0 - sigmoid));
+        (*gate, *up) = (gradient * *up * slope, gradient * *gate * sigmoid);
+    }
+}
+
 struct Plain;
 
 impl body::Tiles for Plain {
-    fn tile<const W: usize, const X: usize>(columns: usize, w: &[f32], x: &[f32]) -> body::Tile<W, X> {
-        body::tile(columns, w, x)
+    fn tile<const W: usize, const X: usize>(w: [&[f32]; W], x: [&[f32]; X]) -> body::Tile<W, X> {
+        body::tile(w, x)
     }
 }

@@ -69,10 +69,14 @@ impl Stored {
             let count = panel.min(rows - start);
             scratch::with(count * columns, |weights| {
                 self.decode(start, count, weights);
-                (self.operations.tiles)(columns, weights, x, &mut |i, j, product| {
-                    // SAFETY: each task has its own rows of the weights, hence its own results.
-                    unsafe { y.part(j * rows + start + i, 1).fill(product) };
-                });
+                (self.operations.tiles)(
+                    View::new(weights, count, columns, columns),
+                    x,
+                    &mut |i, j, product| {
+                        // SAFETY: each task has its own rows of the weights, hence its own results.
+                        unsafe { y.part(j * rows + start + i, 1).fill(product) };
+                    },
+                );
             });
         });
     }

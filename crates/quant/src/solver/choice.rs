@@ -3,7 +3,7 @@
 //! ```text
 //! for each pair of dampings, the largest first:
 //!     values ← GPTQ of the corrected target of some rows, under the sums without selection text
-//!     loss ← Σ ‖W xf + (rf − rq) − V xq‖² on selection text
+//!     loss ← Σ ‖W xq + m − V xq‖² on selection text
 //! take the first pair that gains nearly as much over no correction as the best one
 //! ```
 //!
@@ -15,9 +15,12 @@ use super::order::Order;
 use super::{Layer, Settings, gptq};
 use crate::Statistics;
 use kvant_core::FormatRef;
+use rayon::prelude::*;
 
 /// Rows that are tried, spread evenly.
 const ROWS: usize = 96;
+/// Rows that a thread rounds at a time.
+const TASK: usize = 16;
 
 /// Dampings of the correction and of the rounding, largest first.
 const LADDER: [(f32, f32); 6] = [(3.0, 1.0), (1.0, 0.3), (0.3, 0.1), (0.1, 0.1), (0.03, 0.03), (0.01, 0.01)];
@@ -35,24 +38,19 @@ pub fn choose(layer: &Layer, statistics: &Statistics, selection: &Statistics, fo
     for (row, &at) in original.chunks_exact_mut(n).zip(&tried) {
         layer.weight.format().decode(layer.weight.rows(at, 1), row);
     }
-    let pick = |from: &[f32]| -> Vec<f32> {
-        if from.is_empty() {
-            return Vec::new();
-        }
-        tried.iter().flat_map(|&at| from[at * n..][..n].iter().copied()).collect()
-    };
-    let (lost, judged) = (pick(&statistics.residual), pick(&selection.residual));
     let levels = grid.levels();
     let attempt = |settings: &Settings| -> Option<f64> {
         let mut target = original.clone();
         if settings.correction_damping.is_some() {
-            Correction::new(layer.backend, statistics, settings)?.apply(layer.backend, &mut target, &lost);
+            Correction::new(layer.backend, statistics, settings)?.apply(layer.backend, &mut target, &tried);
         }
         let order = Order::new(layer.backend, statistics, format.block(), settings)?;
-        let codes = gptq::round_rows(grid, format, &order, &target);
-        let values: Vec<f32> =
-            codes.iter().flat_map(|c| (0..c.codes.len()).map(|i| c.value(&levels, i))).collect();
-        Some(correction::loss(layer.backend, selection, &original, &judged, &values))
+        let rounded = target.par_chunks(TASK * n).flat_map_iter(|rows| {
+            let codes = gptq::round_rows(layer.backend, grid, format, &order, rows);
+            codes.into_iter().flat_map(|c| (0..c.codes.len()).map(move |i| c.value(&levels, i)))
+        });
+        let values: Vec<f32> = rounded.collect();
+        Some(correction::loss(layer.backend, selection, &original, &tried, &values))
     };
     let uncorrected = Settings { damping: 0.3, correction_damping: None, ..settings };
     let Some(without) = attempt(&uncorrected) else { return settings };

@@ -1,18 +1,18 @@
 //! The target that makes up for what earlier maps did.
 //!
-//! The float network gives `W xf`; ours gives `Q xq`, and its residual stream has already lost `rf − rq`. So the
-//! weights that ours should have are those that minimize Σ ‖W xf + (rf − rq) − W* xq‖² + λ‖W* − W‖²:
+//! The float network gives `W xf`; ours would give `W xq`, and its residual stream may have lost `rf − rq` already. With m
+//! what ours misses then, the weights that it should have are those that minimize Σ ‖W xq + m − W* xq‖² + λ‖W* − W‖²:
 //!
 //! ```text
-//! W* = W + (W M + R) (G + λI)⁻¹      M = Σ (xf − xq) xqᵀ, G = Σ xq xqᵀ, R = Σ (rf − rq) xqᵀ
+//! W* = W + M (G + λI)⁻¹      M = Σ m xqᵀ, G = Σ xq xqᵀ
 //! ```
 //!
-//! R counts for maps that write to the residual stream alone. Source: the first-order condition; the same idea as
+//! What the stream has lost counts for maps that write to it alone. Source: the first-order condition; the same idea as
 //! Qronos (Zhang et al., arXiv 2505.11695) for the input and as error propagation in QEP (Arai and Ichikawa, arXiv
 //! 2504.09629). λ is a share of G's mean diagonal: the smaller, the more it trusts the calibration text.
 
 use super::Settings;
-use crate::Statistics;
+use crate::{Missing, Statistics};
 use kvant_kernels::{Backend, dense};
 
 /// Rows that are corrected at once: bounds the double-precision copies.
@@ -30,7 +30,7 @@ impl<'a> Correction<'a> {
     pub fn new(backend: &Backend, statistics: &'a Statistics, settings: &Settings) -> Option<Self> {
         let damping = settings.correction_damping?;
         let mean = statistics.mean_diagonal();
-        if statistics.mismatch.is_empty() || !(mean > 0.0 && mean.is_finite()) {
+        if statistics.missing == Missing::Nothing || !(mean > 0.0 && mean.is_finite()) {
             return None;
         }
         let n = statistics.columns;
@@ -40,37 +40,29 @@ impl<'a> Correction<'a> {
         dense::cholesky(backend, &mut lower, n).then_some(Self { statistics, lower })
     }
 
-    /// Moves `weights` (rows × columns) to their target; `lost` holds the same rows of R, or nothing.
-    pub fn apply(&self, backend: &Backend, weights: &mut [f32], lost: &[f32]) {
+    /// Moves `weights`, the numbers of `rows`, to their target.
+    pub fn apply(&self, backend: &Backend, weights: &mut [f32], rows: &[usize]) {
         let n = self.statistics.columns;
-        for (index, rows) in weights.chunks_mut(ROWS * n).enumerate() {
-            let mut wanted = part(lost, index * ROWS * n, rows.len());
-            dense::multiply(backend, rows, &self.statistics.mismatch, n, 1.0, &mut wanted);
-            let mut moved: Vec<f64> = wanted.into_iter().map(f64::from).collect();
+        for (weights, rows) in weights.chunks_mut(ROWS * n).zip(rows.chunks(ROWS)) {
+            let missed = self.statistics.missed_by(backend, weights, rows.iter().copied());
+            let mut moved: Vec<f64> = missed.into_iter().map(f64::from).collect();
             dense::solve(backend, &self.lower, n, &mut moved);
-            rows.iter_mut().zip(moved).for_each(|(w, m)| *w += m as f32);
+            weights.iter_mut().zip(moved).for_each(|(w, m)| *w += m as f32);
         }
     }
 }
 
-fn part(lost: &[f32], start: usize, length: usize) -> Vec<f32> {
-    if lost.is_empty() { vec![0.0; length] } else { lost[start..start + length].to_vec() }
-}
-
-/// Σ ‖W xf + (rf − rq) − V xq‖² over the contexts of `statistics`, less what does not depend on V; `lost` as above.
+/// Σ ‖W xq + m − V xq‖² over the contexts of `statistics`, less what does not depend on V: the `values` of `rows`.
 pub fn loss(
     backend: &Backend,
     statistics: &Statistics,
     original: &[f32],
-    lost: &[f32],
+    rows: &[usize],
     values: &[f32],
 ) -> f64 {
     let n = statistics.columns;
-    let mut wanted = part(lost, 0, values.len());
+    let mut wanted = statistics.missed_by(backend, original, rows.iter().copied());
     dense::multiply(backend, original, &statistics.gram, n, 1.0, &mut wanted);
-    if !statistics.mismatch.is_empty() {
-        dense::multiply(backend, original, &statistics.mismatch, n, 1.0, &mut wanted);
-    }
     let mut given = vec![0.0; values.len()];
     dense::multiply(backend, values, &statistics.gram, n, 0.0, &mut given);
     let terms = values.iter().zip(given.iter().zip(&wanted));

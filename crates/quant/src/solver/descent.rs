@@ -16,6 +16,7 @@
 use super::scales::{Best, Choices, Scales};
 use super::sorted::Sorted;
 use kvant_core::{Block, Codes, FormatRef, Grid, Levels, Scaling};
+use kvant_kernels::Backend;
 use kvant_kernels::dense::{self, View};
 use std::array::from_fn;
 
@@ -39,6 +40,7 @@ pub struct Quadratic<'a> {
 
 /// Improves the codes of some rows (as many as `target` has, one [`Codes`] a block).
 pub fn descend(
+    backend: &Backend,
     grid: &dyn Grid,
     format: FormatRef,
     quadratic: Quadratic,
@@ -46,7 +48,7 @@ pub fn descend(
     codes: &mut [Codes],
     sweeps: usize,
 ) {
-    let rows = Rows::new(grid, format.block(), quadratic, target, codes);
+    let rows = Rows::new(backend, grid, format.block(), quadratic, target, codes);
     pulp::Arch::new().dispatch(Sweeps { rows, sweeps });
 }
 
@@ -76,6 +78,7 @@ impl pulp::NullaryFnOnce for Sweeps<'_> {
 
 /// Some rows in work.
 struct Rows<'a> {
+    backend: &'a Backend,
     grid: &'a dyn Grid,
     levels: Levels,
     sorted: Sorted,
@@ -136,6 +139,7 @@ struct Outcome<const N: usize> {
 
 impl<'a> Rows<'a> {
     fn new(
+        backend: &'a Backend,
         grid: &'a dyn Grid,
         block: Block,
         quadratic: Quadratic<'a>,
@@ -153,9 +157,9 @@ impl<'a> Rows<'a> {
             error.iter_mut().enumerate().for_each(|(i, e)| *e = codes.value(&levels, i) - target[i]);
         }
         let mut gradient: Vec<f32> = error.iter().map(|e| e * quadratic.ridge).collect();
-        let (left, right) = (View::new(&error, count, n, n), View::new(quadratic.gram, n, n, n));
-        dense::product(&mut gradient, n, 1.0, 1.0, left, right);
+        dense::add_few(backend, &mut gradient, n, &error, View::new(quadratic.gram, n, n, n));
         Self {
+            backend,
             grid,
             levels,
             sorted: Sorted::new(levels),
@@ -280,9 +284,8 @@ impl<'a> Rows<'a> {
     /// Brings the gradient up to date after `width` columns from `at` on have moved.
     fn moved(&mut self, at: usize, width: usize, deltas: &[f32]) {
         let n = self.quadratic.columns;
-        let left = View::new(deltas, self.count, width, width);
         let right = View::new(&self.quadratic.gram[at * n..], width, n, n);
-        dense::product(&mut self.gradient, n, 1.0, 1.0, left, right);
+        dense::add_few(self.backend, &mut self.gradient, n, deltas, right);
         for (gradient, deltas) in self.gradient.chunks_exact_mut(n).zip(deltas.chunks_exact(width)) {
             let ridge = self.quadratic.ridge;
             gradient[at..].iter_mut().zip(deltas).for_each(|(g, d)| *g += ridge * d);

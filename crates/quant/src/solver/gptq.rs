@@ -18,10 +18,17 @@
 
 use super::order::Order;
 use kvant_core::{Codes, FormatRef, Grid, Part};
+use kvant_kernels::Backend;
 use kvant_kernels::dense::{self, View};
 
 /// Rounds some rows (`target`, rows × columns): one [`Codes`] a block, row after row.
-pub fn round_rows(grid: &dyn Grid, format: FormatRef, order: &Order, target: &[f32]) -> Vec<Codes> {
+pub fn round_rows(
+    backend: &Backend,
+    grid: &dyn Grid,
+    format: FormatRef,
+    order: &Order,
+    target: &[f32],
+) -> Vec<Codes> {
     let block = format.block();
     let n = order.columns.len();
     let (rows, blocks) = (target.len() / n, n / block.elements);
@@ -67,8 +74,7 @@ pub fn round_rows(grid: &dyn Grid, format: FormatRef, order: &Order, target: &[f
             let later = first + block.group;
             if later < n {
                 let feedback = View::new(&order.feedback[first * n + later..], block.group, n - later, n);
-                let errors = View::new(&errors, rows, block.group, block.group);
-                dense::product(&mut live[later..], n, 1.0, 1.0, errors, feedback);
+                dense::add_few(backend, &mut live[later..], n, &errors, feedback);
             }
         }
     }

@@ -17,7 +17,7 @@ use super::correction::Correction;
 use super::descent::{Quadratic, descend};
 use super::order::Order;
 use super::{ImportanceWeighted, Layer, Need, Settings, Solved, Solver, by_pieces, choice, coupling, gptq};
-use crate::{Error, Lattice, Statistics};
+use crate::{Error, Lattice, Missing, Statistics};
 use kvant_core::{Bytes, Codes, FormatRef, Grid, Tensor};
 use rayon::prelude::*;
 
@@ -90,7 +90,7 @@ impl Solver for Hessian {
         let bytes = format.tensor_bytes(&shape).map_err(|source| shape_error(layer, source))?;
         let usable = layer.statistics.filter(|s| s.columns == shape.columns());
         let solved = usable.and_then(|statistics| self.bytes(layer, statistics, format, grid, bytes));
-        let Some(Bytewise { bytes, corrected }) = solved else {
+        let Some(Bytewise { bytes, corrected, uncoupled }) = solved else {
             let mut solved = ImportanceWeighted.solve(layer, format)?;
             if !solved.flags.contains(&"uncalibrated") {
                 solved.flags.push("uncalibrated");
@@ -102,9 +102,12 @@ impl Solver for Hessian {
         let mut solved = by_pieces(layer, format, &|first, x, out| {
             out.copy_from_slice(bytes.rows(first, x.len() / shape.columns()));
         })?;
-        let mismatch = usable.is_some_and(|s| !s.mismatch.is_empty());
-        if self.correction && !corrected && mismatch && layer.settings.correction_damping.is_some() {
+        let missing = usable.is_some_and(|s| s.missing != Missing::Nothing);
+        if self.correction && !corrected && missing && layer.settings.correction_damping.is_some() {
             solved.flags.push("uncorrected");
+        }
+        if uncoupled {
+            solved.flags.push("uncoupled");
         }
         if usable.is_some_and(|s| s.mean_squares().contains(&0.0)) {
             solved.flags.push("dead-columns");
@@ -161,6 +164,8 @@ fn on_lattice(layer: &Layer, format: FormatRef, count: usize) -> Option<Vec<u8>>
 struct Bytewise {
     bytes: Vec<u8>,
     corrected: bool,
+    /// Whether rows were to make up for each other and could not.
+    uncoupled: bool,
 }
 
 /// Rows whose targets are in memory at once.
@@ -182,7 +187,7 @@ impl Hessian {
         let wanted = self.correction.then(|| Correction::new(layer.backend, statistics, &settings));
         let mut correction = wanted.flatten();
         let corrected = correction.is_some();
-        let mut order = None;
+        let (mut order, mut uncoupled) = (None, false);
         let mut bytes = vec![0u8; count];
         for (slab, bytes) in bytes.chunks_mut(SLAB * row_bytes).enumerate() {
             let (start, count) = (slab * SLAB, bytes.len() / row_bytes);
@@ -192,9 +197,8 @@ impl Hessian {
                 return None;
             }
             if let Some(correction) = &correction {
-                let lost = &statistics.residual;
-                let lost = if lost.is_empty() { lost } else { &lost[start * n..][..count * n] };
-                correction.apply(layer.backend, &mut target, lost);
+                let rows: Vec<usize> = (start..start + count).collect();
+                correction.apply(layer.backend, &mut target, &rows);
             }
             if start + count == rows {
                 // A wide map has one slab, and two factors of its width would be the most that is ever in memory.
@@ -207,9 +211,9 @@ impl Hessian {
             let ridge = statistics.ridge(order.damping);
             let quadratic = Quadratic { columns: n, gram: &statistics.gram, ridge };
             let solve = |target: &[f32], bytes: &mut [u8]| {
-                let mut codes = gptq::round_rows(grid, format, order, target);
+                let mut codes = gptq::round_rows(layer.backend, grid, format, order, target);
                 if self.descent {
-                    descend(grid, format, quadratic, target, &mut codes, settings.sweeps);
+                    descend(layer.backend, grid, format, quadratic, target, &mut codes, settings.sweeps);
                 }
                 for (block, codes) in bytes.chunks_exact_mut(format.block().bytes).zip(&codes) {
                     grid.pack(codes, block);
@@ -227,6 +231,7 @@ impl Hessian {
                 if coupling::solve(layer.backend, sensitivity, start, n, &target, bytes, &each) {
                     continue;
                 }
+                uncoupled = true;
             }
             bytes.par_chunks_mut(ROWS * row_bytes).zip(target.par_chunks(ROWS * n)).for_each(
                 |(bytes, target)| {
@@ -234,6 +239,6 @@ impl Hessian {
                 },
             );
         }
-        Some(Bytewise { bytes, corrected })
+        Some(Bytewise { bytes, corrected, uncoupled })
     }
 }

@@ -4,8 +4,8 @@ use super::pair::Pair;
 use super::{Choices, Stream, Sums, embed, load, table};
 use crate::Error;
 use crate::head::{Head, LOGIT_ROWS, logits};
-use crate::sensitivity::BlockSensitivities;
-use crate::statistics::{Inputs, Statistics};
+use crate::sensitivity::{self, BlockSensitivities};
+use crate::statistics::{Inputs, Missing, Statistics};
 use crate::work::Unit;
 use kvant_core::Tensor;
 use kvant_model::{Block, Positions, Slot};
@@ -38,25 +38,12 @@ impl Stream<'_> {
             .is_some_and(|a| a.format != a.entry.format && a.format.grid().is_some());
         let mut sums = None;
         if tied && coded {
-            let head = Head::new(self.weights, self.backend)?;
-            let table = table(self.weights, self.backend)?;
-            let positions = Positions::new(spec, 0, self.calibration.length());
-            let all = self.calibration.contexts();
-            // Evenly, so that text of every kind and the network's own are among them.
-            let count = HEAD_CONTEXTS.min(all.len());
-            let chosen = (0..count).map(|i| &all[i * all.len() / count]);
-            let mut streams: Vec<Vec<f32>> = chosen.map(|tokens| embed(&*table, tokens)).collect();
-            for index in 0..spec.blocks.len() {
-                let block = Block::load(self.weights, self.backend, index)?;
-                for residual in &mut streams {
-                    self.say("embedding: what the head reads", 0, 0, 0)?;
-                    block.forward_alone(residual, &positions);
-                }
-            }
-            let mut all = Statistics::new(spec.hidden, false, None);
-            for residual in &streams {
-                let x = head.states(residual);
-                all.add(self.backend, &Inputs { quantized: &x, float: &x, residuals: None, weights: None });
+            let mut all = Statistics::new(spec.hidden, Missing::Nothing);
+            if self.recipe.method.couples() {
+                // The same contexts went through the network on the way to their gradients.
+                all.gram = self.work.load_numbers(sensitivity::HEAD)?;
+            } else {
+                self.add_head_inputs(&mut all)?;
             }
             all.finish();
             sums = Some(Sums { all, selection: None });
@@ -65,19 +52,37 @@ impl Stream<'_> {
         Ok(Unit { tensors, residuals: None })
     }
 
+    /// What the float network gives the head to read, of some contexts.
+    fn add_head_inputs(&self, sums: &mut Statistics) -> Result<(), Error> {
+        let spec = self.weights.spec();
+        let head = Head::new(self.weights, self.backend)?;
+        let table = table(self.weights, self.backend)?;
+        let positions = Positions::new(spec, 0, self.calibration.length());
+        let chosen = self.calibration.evenly(HEAD_CONTEXTS);
+        let mut streams: Vec<Vec<f32>> = chosen.map(|tokens| embed(&*table, tokens)).collect();
+        for index in 0..spec.blocks.len() {
+            let block = Block::load(self.weights, self.backend, index)?;
+            for residual in &mut streams {
+                self.say("embedding: what the head reads", 0, 0, 0)?;
+                block.forward_alone(residual, &positions);
+            }
+        }
+        for residual in &streams {
+            sums.add(self.backend, &Inputs { quantized: &head.states(residual), missed: &[], weights: None });
+        }
+        Ok(())
+    }
+
     /// The head, where it has weights of its own.
     pub(super) fn head(&self, slot: &Slot, residuals: &mut Pair) -> Result<Unit, Error> {
         let head = Head::new(self.weights, self.backend)?;
-        let mut sums = self.sums(slot.columns, false, true);
+        let mut sums = self.sums(slot.columns, Missing::Input, true);
         for context in 0..self.calibration.contexts().len() {
             self.say("head", self.weights.spec().blocks.len(), 0, context)?;
             let (rf, rq) = residuals.read(context, self.residual_numbers())?;
             let (xf, xq) = (head.states(&rf), head.states(&rq));
-            self.add(
-                &mut sums,
-                context,
-                &Inputs { quantized: &xq, float: &xf, residuals: None, weights: None },
-            );
+            let missed = if self.recipe.method.corrects() { self.less(xf, &xq) } else { Vec::new() };
+            self.add(&mut sums, context, &Inputs { quantized: &xq, missed: &missed, weights: None });
         }
         sums.finish();
         let tensors = self.solve(&[slot], Some(sums), &BlockSensitivities::new(), &Choices::new())?;

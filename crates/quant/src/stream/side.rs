@@ -75,18 +75,23 @@ impl<'a> Side<'a> {
         Ok(State { residual, input })
     }
 
-    /// Runs `stage` on a context, and keeps what becomes of it.
-    pub fn advance(&mut self, stage: usize, context: usize, mut state: State) -> Result<State, Error> {
+    /// Runs `stage` on a context.
+    pub fn advance(&self, stage: usize, mut state: State) -> State {
+        let positions = self.path.positions;
+        state.input = self.block.advance_alone(stage, &state.input, &mut state.residual, positions);
+        state
+    }
+
+    /// Keeps what has become of a context after `stage`.
+    pub fn keep(&mut self, stage: usize, context: usize, state: &State) -> Result<(), Error> {
         let stages = self.path.stages;
-        state.input = self.block.advance_alone(stage, &state.input, &mut state.residual, self.path.positions);
         if stage + 1 == stages.len() {
-            self.after.write(context, &state.residual)?;
-        } else {
-            self.input.write(context, &state.input)?;
-            if stages[stage].residual {
-                self.middle.write(context, &state.residual)?;
-            }
+            return self.after.write(context, &state.residual);
         }
-        Ok(state)
+        self.input.write(context, &state.input)?;
+        if stages[stage].residual {
+            self.middle.write(context, &state.residual)?;
+        }
+        Ok(())
     }
 }
