@@ -173,7 +173,7 @@ pub struct Quantize {
     /// Format of tensors whose GGUF name matches: REGEX=FORMAT
     #[arg(long = "set", value_name = "PATTERN=FORMAT")]
     pub overrides: Vec<String>,
-    /// Seed
+    /// What noise, the model's own text and the labels of its gradients are drawn by
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// One format for every tensor

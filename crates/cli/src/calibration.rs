@@ -28,11 +28,11 @@ pub fn tokens(sources: &[PathBuf]) -> usize {
     CONTEXT * if builtin { 96 } else { 64 }
 }
 
-/// Reads and cuts the texts; where `noisy`, a share of the contexts gives way to noise.
+/// Reads and cuts the texts; with a seed of `noise`, a share of the contexts gives way to it.
 pub fn read(
     sources: &[PathBuf],
     most_tokens: usize,
-    noisy: bool,
+    noise: Option<u64>,
     opened: &open::Opened,
     tokenizer: &Tokenizer,
 ) -> Result<Calibration, Failure> {
@@ -54,8 +54,19 @@ pub fn read(
     let bos = tokenizer.adds_bos().then(|| tokenizer.bos()).flatten();
     let names: Vec<String> = sources.iter().map(|s| s.display().to_string()).collect();
     let calibration = Calibration::new(&texts, length, most_tokens.div_ceil(length), bos, names.join(","))?;
-    let places = if noisy { calibration.noisy() } else { 0 };
-    Ok(calibration.with_noise(&noise::noise(tokenizer, places, length)?))
+    let vocabulary = opened.weights.spec().vocabulary;
+    let calibration = match noise {
+        None => calibration,
+        Some(seed) => {
+            let places = calibration.noisy();
+            calibration.with_noise(&noise::noise(tokenizer, vocabulary, places, length, seed)?)
+        }
+    };
+    let outside = |&&token: &&u32| token as usize >= vocabulary;
+    match calibration.contexts().iter().flatten().find(outside) {
+        Some(&token) => Err(kvant::model::Error::Token { token, vocabulary }.into()),
+        None => Ok(calibration),
+    }
 }
 
 /// The conversations as the model's template writes them, or as plain text where it has none.

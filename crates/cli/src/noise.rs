@@ -33,15 +33,22 @@ const SCRIPTS: [(u32, u32); 18] = [
 /// Words of one script in a row.
 const WORDS: u32 = 24;
 
-/// `contexts` contexts of `length` tokens: of the vocabulary and of scripts in turn, always the same ones.
+/// `contexts` contexts of `length` tokens: of the `vocabulary` that the network has and of scripts in turn, always the
+/// same ones for one `seed`.
 ///
 /// # Errors
 /// What the tokenizer says.
-pub fn noise(tokenizer: &Tokenizer, contexts: usize, length: usize) -> Result<Vec<u32>, Failure> {
-    let mut random = ChaCha8Rng::seed_from_u64(0);
+pub fn noise(
+    tokenizer: &Tokenizer,
+    vocabulary: usize,
+    contexts: usize,
+    length: usize,
+    seed: u64,
+) -> Result<Vec<u32>, Failure> {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
     let kinds = &tokenizer.vocabulary().kinds;
-    let normal: Vec<u32> =
-        (0..tokenizer.len() as u32).filter(|&id| kinds[id as usize] == TokenKind::Normal).collect();
+    let count = tokenizer.len().min(vocabulary) as u32;
+    let normal: Vec<u32> = (0..count).filter(|&id| kinds[id as usize] == TokenKind::Normal).collect();
     let mut letters: Vec<u32> = Vec::new();
     let mut tokens = Vec::with_capacity(contexts * length);
     for context in 0..contexts {

@@ -6,7 +6,7 @@ use crate::open;
 use indicatif::{ProgressBar, ProgressStyle};
 use kvant::quant::Progress;
 use serde::Serialize;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 /// Prints the one JSON object of `--json`, with the version in it.
@@ -40,9 +40,15 @@ pub fn size(bytes: u64) -> String {
 /// A bar on stderr, if that is a terminal.
 pub struct Bar {
     bar: ProgressBar,
-    begin: Instant,
-    /// Where the work was when it was first heard of: one that goes on does not begin at nothing.
-    first: OnceLock<u64>,
+    step: Mutex<Option<Beginning>>,
+}
+
+/// Where a step was when it was first heard of: one that goes on does not begin at nothing.
+struct Beginning {
+    at: Instant,
+    done: u64,
+    /// Another total is another step, whose parts take another time.
+    total: u64,
 }
 
 impl Bar {
@@ -53,7 +59,7 @@ impl Bar {
             bar.set_style(style);
         }
         bar.set_prefix(what.to_owned());
-        Self { bar, begin: Instant::now(), first: OnceLock::new() }
+        Self { bar, step: Mutex::new(None) }
     }
 
     /// `done` of `total`; false once the user wants to stop.
@@ -67,10 +73,12 @@ impl Bar {
         self.bar.finish_and_clear();
     }
 
-    /// What is left, at the mean speed so far: steps differ too much for the last ones to tell.
+    /// What is left of a step, at its mean speed so far: steps differ too much for the last ones to tell.
     fn left(&self, done: u64, total: u64) -> Option<String> {
-        let first = *self.first.get_or_init(|| done);
-        let (through, elapsed) = (done.checked_sub(first)?, self.begin.elapsed().as_secs_f64());
+        let mut step = self.step.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = step.take().filter(|begun| begun.total == total && begun.done <= done);
+        let begun = step.insert(same.unwrap_or_else(|| Beginning { at: Instant::now(), done, total }));
+        let (through, elapsed) = (done - begun.done, begun.at.elapsed().as_secs_f64());
         if through == 0 || elapsed < 2.0 {
             return None;
         }

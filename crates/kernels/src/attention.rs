@@ -148,23 +148,23 @@ mod tests {
         (0..count).map(|i| ((i * 7919 + seed) % 1013) as f32 / 506.0 - 1.0).collect()
     }
 
-    const SHAPE: AttentionShape = AttentionShape { heads: 6, kv_heads: 2, head_size: 24, scale: 0.2 };
+    const SHAPE: AttentionShape = AttentionShape { heads: 6, kv_heads: 2, head_size: 72, scale: 0.1 };
 
     /// Number by number, in double precision.
     fn plain(query: &[f32], seen: &Seen) -> Vec<f32> {
-        let (n, group) = (query.len() / 144, SHAPE.heads / SHAPE.kv_heads);
+        let (n, group) = (query.len() / 432, SHAPE.heads / SHAPE.kv_heads);
         let mut out = Vec::new();
         for (i, head) in (0..n).flat_map(|i| (0..SHAPE.heads).map(move |head| (i, head))) {
-            let of = |all: &[f32], t: usize, k: usize| f64::from(all[t * 48 + head / group * 24 + k]);
+            let of = |all: &[f32], t: usize, k: usize| f64::from(all[t * 144 + head / group * 72 + k]);
             let scores = (0..=seen.past + i).map(|t| {
-                let query = |k: usize| f64::from(query[i * 144 + head * 24 + k]);
-                (f64::from(SHAPE.scale) * (0..24).map(|k| query(k) * of(seen.keys, t, k)).sum::<f64>()).exp()
+                let query = |k: usize| f64::from(query[i * 432 + head * 72 + k]);
+                (f64::from(SHAPE.scale) * (0..72).map(|k| query(k) * of(seen.keys, t, k)).sum::<f64>()).exp()
             });
             let scores: Vec<f64> = scores.collect();
             let total: f64 = scores.iter().sum();
             let sum =
                 |k: usize| scores.iter().enumerate().map(|(t, s)| s * of(seen.values, t, k)).sum::<f64>();
-            out.extend((0..24).map(|k| (sum(k) / total) as f32));
+            out.extend((0..72).map(|k| (sum(k) / total) as f32));
         }
         out
     }
@@ -173,7 +173,7 @@ mod tests {
     fn every_path_sees_what_plain_sums_see() {
         for (n, past) in [(1, 0), (1, 37), (3, 5), (16, 0), (70, 0), (45, 300)] {
             let (query, keys, values) =
-                (numbers(n * 144, 1), numbers((n + past) * 48, 2), numbers((n + past) * 48, 3));
+                (numbers(n * 432, 1), numbers((n + past) * 144, 2), numbers((n + past) * 144, 3));
             let seen = Seen { keys: &keys, values: &values, past };
             let expected = plain(&query, &seen);
             for isa in Isa::available() {
@@ -187,15 +187,15 @@ mod tests {
 
     #[test]
     fn sequences_know_nothing_of_each_other() {
-        let (query, keys, values) = (numbers(5 * 144, 1), numbers(20 * 48, 2), numbers(20 * 48, 3));
+        let (query, keys, values) = (numbers(5 * 432, 1), numbers(20 * 144, 2), numbers(20 * 144, 3));
         let seen =
-            |past: usize| Seen { keys: &keys[..(past + 1) * 48], values: &values[..(past + 1) * 48], past };
+            |past: usize| Seen { keys: &keys[..(past + 1) * 144], values: &values[..(past + 1) * 144], past };
         let sequences = [seen(0), seen(19), seen(3), seen(7), seen(8)];
         for isa in Isa::available() {
             let backend = Backend::new(isa, 2);
             let (mut together, mut alone) = (vec![0.0; query.len()], vec![0.0; query.len()]);
             attention(&backend, &SHAPE, &query, &sequences, &mut together);
-            for ((query, seen), out) in query.chunks(144).zip(sequences).zip(alone.chunks_mut(144)) {
+            for ((query, seen), out) in query.chunks(432).zip(sequences).zip(alone.chunks_mut(432)) {
                 attention(&backend, &SHAPE, query, &[seen], out);
             }
             assert!(together == alone, "{}", isa.name());

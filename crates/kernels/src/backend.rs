@@ -17,7 +17,7 @@ pub trait Matrix: Send + Sync {
     /// Bytes that one multiplication reads of the weights.
     fn weight_bytes(&self) -> usize;
 
-    /// Name of the kernel that was chosen, for example `avx2/q4_0`.
+    /// Name of the kernel that was chosen, for example `avx2`.
     fn kernel(&self) -> &'static str;
 
     /// `y = x · Wᵀ` on the backend's threads: `x` is n × columns, `y` n × rows.

@@ -17,6 +17,7 @@ mod curve;
 mod spend;
 mod walk;
 
+use crate::head::compared;
 use crate::pipeline::{Progress, planned_bytes};
 use crate::stream::place;
 use crate::{Assignment, Calibration, Error, FILE_TYPES, Recipe, gather_importance, plan_tensors};
@@ -32,7 +33,7 @@ const SENSITIVITY_CONTEXTS: usize = 4;
 /// Contexts that the last choice is made on.
 const CHOICE_CONTEXTS: usize = 8;
 /// Named mixes that are measured beside the allocation.
-const RIVALS: usize = 2;
+pub const RIVALS: usize = 2;
 
 /// The format of every tensor that is quantized, by name.
 pub type Formats = BTreeMap<String, FormatRef>;
@@ -84,6 +85,9 @@ pub fn allocate(
 ) -> Result<Allocation, Error> {
     let missing = Error::NoCalibration { method: "of allocation" };
     let calibration = recipe.calibration.as_ref().ok_or(missing)?;
+    if compared(calibration.length(), 1).is_empty() {
+        return Err(Error::ShortContexts { found: calibration.length() });
+    }
     let selection = calibration.selection(CHOICE_CONTEXTS);
     let few = selection.first(SENSITIVITY_CONTEXTS);
     let importance = gather_importance(weights, &few, backend, progress)?;
@@ -92,16 +96,16 @@ pub fn allocate(
         .into_iter()
         .partition(|a| a.entry.shape.dimensions().len() > 1 && a.format != a.entry.format);
     let budget_left = budget.saturating_sub(planned_bytes(&kept));
-    let mut choices = Vec::with_capacity(changing.len());
+    let (mut choices, count) = (Vec::with_capacity(changing.len()), changing.len() as u64);
     for (index, assignment) in changing.into_iter().enumerate() {
-        progress.at(index as u64, kept.len().max(index + 1) as u64 + 1, "errors of formats");
+        progress.at(index as u64, count + 1, "errors of formats");
         let fixed = recipe.overrides.iter().any(|o| o.pattern.is_match(&assignment.entry.name));
         let curve = Curve::new(weights, &assignment, fixed, &importance, backend)?;
         choices.push(Choice { assignment, curve, cost: 1.0 });
     }
     let smallest: u64 = choices.iter().map(|c| c.curve.points[0].bytes).sum();
     if smallest > budget_left {
-        let needed = budget - budget_left + smallest;
+        let needed = planned_bytes(&kept) + smallest;
         return Err(Error::Budget { path: weights.path().to_owned(), budget, needed });
     }
     let walk = Walk { weights, importance: &importance, backend, progress, scratch: &recipe.work };

@@ -126,6 +126,12 @@ pub enum Error {
         /// Bytes that the smallest formats take.
         needed: u64,
     },
+    /// Contexts in which there is nothing to compare.
+    #[error("contexts of {found} tokens are too short to measure what formats cost; 3 are the least")]
+    ShortContexts {
+        /// Tokens of a context.
+        found: usize,
+    },
     /// A method that needs text, and none was given.
     #[error("method {method} needs calibration text: --calib FILE or --calib builtin")]
     NoCalibration {
@@ -231,6 +237,14 @@ pub enum ImportanceFault {
         bytes: usize,
         /// Bytes that it may have.
         max: usize,
+    },
+    /// More than the older kind of file can say.
+    #[error("{what} is {found}, more than the older kind of file can say; write a .gguf")]
+    Large {
+        /// What the number says.
+        what: &'static str,
+        /// How large it is.
+        found: usize,
     },
     /// A number in the older kind of file that cannot be.
     #[error("{what} at offset {offset} is {found}, expected at least {least}; is it an importance file?")]

@@ -12,6 +12,11 @@ pub const LOGIT_ROWS: usize = 32;
 /// time.
 pub const GRADIENT_LOGITS: usize = 1 << 23;
 
+/// Positions of a context at which networks are compared: every `stride`-th of its second half, but for the last.
+pub fn compared(length: usize, stride: usize) -> Vec<usize> {
+    (length / 2..length.saturating_sub(1)).step_by(stride).collect()
+}
+
 /// The norm before the head, ready to be used.
 pub struct Head<'a> {
     weights: &'a Weights,
@@ -43,8 +48,8 @@ impl<'a> Head<'a> {
     }
 
     /// The gradient at one context's last residual stream of Σ −log p(y) over its positions, where each y is drawn
-    /// from what the network expects there. `context` is what is drawn by.
-    pub fn gradient(&self, matrix: &dyn Matrix, residual: &[f32], context: usize) -> Vec<f32> {
+    /// from what the network expects there. `seed` is what is drawn by.
+    pub fn gradient(&self, matrix: &dyn Matrix, residual: &[f32], seed: u64) -> Vec<f32> {
         let (hidden, vocabulary) = (self.weights.spec().hidden, self.weights.spec().vocabulary);
         let positions = (GRADIENT_LOGITS / vocabulary).clamp(1, residual.len() / hidden);
         let mut gradient = vec![0.0; residual.len()];
@@ -52,7 +57,7 @@ impl<'a> Head<'a> {
         for (part, (residual, gradient)) in parts.enumerate() {
             let mut logits = logits(matrix, &self.states(residual));
             logits.par_chunks_exact_mut(vocabulary).enumerate().for_each(|(i, logits)| {
-                draw(logits, chance(context, part * positions + i));
+                draw(logits, chance(seed, part * positions + i));
             });
             let mut states = vec![0.0; residual.len()];
             matrix.add_transposed(&logits, &mut states);
@@ -71,8 +76,8 @@ impl<'a> Head<'a> {
 }
 
 /// A number in [0, 1) for a place in a context: always the same.
-fn chance(context: usize, position: usize) -> f32 {
-    let bytes: Vec<u8> = [context, position].iter().flat_map(|x| (*x as u64).to_le_bytes()).collect();
+fn chance(seed: u64, position: usize) -> f32 {
+    let bytes: Vec<u8> = [seed, position as u64].iter().flat_map(|x| x.to_le_bytes()).collect();
     let bits = u32::from_le_bytes(*blake3::hash(&bytes).as_bytes().first_chunk().expect("32 bytes"));
     (bits >> 8) as f32 / (1 << 24) as f32
 }
@@ -130,9 +135,9 @@ mod tests {
 
     #[test]
     fn chances_differ_by_place_and_stay() {
-        let all: Vec<f32> = (0..64).map(|i| chance(i / 8, i % 8)).collect();
+        let all: Vec<f32> = (0..64).map(|i| chance(i as u64 / 8, i % 8)).collect();
         assert!(all.iter().all(|x| (0.0..1.0).contains(x)));
         assert!((0.3..0.7).contains(&(all.iter().sum::<f32>() / 64.0)), "{all:?}");
-        assert_eq!(all, (0..64).map(|i| chance(i / 8, i % 8)).collect::<Vec<_>>());
+        assert_eq!(all, (0..64).map(|i| chance(i as u64 / 8, i % 8)).collect::<Vec<_>>());
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! For every matrix the squares of its inputs are summed column by column over many tokens; their mean weighs the
 //! rounding errors of that column. Files come in two kinds, told apart by content: GGUF (`gguf.rs`, read and
-//! written) and the older binary (`older.rs`, read only).
+//! written) and the older binary (`older.rs`, the same).
 //!
 //! Invariant: what [`Importance::read`] returns is whole and finite, and [`Importance::mean_square`] gives the very
 //! numbers that upstream's quantizer would hand to its encoders. Source: llama.cpp's `common/imatrix-loader.cpp`,
@@ -60,13 +60,22 @@ impl Importance {
         Ok(importance)
     }
 
-    /// Writes a GGUF file, the same bytes for the same content, and reads it back before it takes its name.
+    /// Writes a file, the same bytes for the same content, and reads it back before it takes its name: the older kind
+    /// where the name ends in `.dat`, else a GGUF.
     ///
     /// # Errors
     /// Content that no reader would take; an output that exists without `force`; what the file system says.
     pub fn write(&self, path: &Path, force: bool) -> Result<(), Error> {
         self.check().map_err(|source| Error::ImportanceFile { path: path.into(), source })?;
-        gguf::write(self, path, force)
+        if path.extension().is_none_or(|extension| extension != "dat") {
+            return gguf::write(self, path, force);
+        }
+        if !force && path.exists() {
+            return Err(kvant_io::Error::Exists { path: path.to_owned() }.into());
+        }
+        let bytes = older::bytes(self)?;
+        older::parse(path, &bytes, &Limits::default())?;
+        crate::work::place(path, &bytes).map_err(|source| Error::Work { path: path.to_owned(), source })
     }
 
     /// The mean square of every input column of `tensor`: `columns` numbers for each of its `experts` (1 for a plain

@@ -41,7 +41,8 @@ pub use error::{Error, ImportanceFault};
 pub use file_type::{Assignment, FILE_TYPES, FileType, Override, assign};
 pub use importance::{Importance, gather_importance};
 pub use lattice::Lattice;
-pub use memory::memory_bytes;
+pub use memory::{allocation_bytes, memory_bytes};
+pub use own_text::OWN_TEXT_START;
 pub use pipeline::{
     Progress, Report, TensorReport, convert, overhead_bytes, plan_tensors, planned_bytes, quantize,
     work_bytes,

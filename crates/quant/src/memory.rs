@@ -4,9 +4,10 @@
 //! when others need it. The figure is a bound, not an estimate: every buffer that grows with the model is in it at its
 //! largest. Left out: the tokenizer, which is gone before the walk begins, and what the caller holds.
 
-use crate::head::GRADIENT_LOGITS;
+use crate::allocation::RIVALS;
+use crate::head::{GRADIENT_LOGITS, LOGIT_ROWS};
 use crate::own_text::own_text_bytes;
-use crate::sensitivity::{PIECE, square_numbers};
+use crate::sensitivity::{CONTEXTS, PIECE, square_numbers};
 use crate::statistics::{Missing, Statistics};
 use crate::{Assignment, Need, Recipe};
 use kvant_io::Meta;
@@ -24,7 +25,7 @@ pub fn memory_bytes(weights: &Weights, recipe: &Recipe, assignments: &[Assignmen
     let written = assignments.iter().map(bytes).max().unwrap_or(0);
     let walked = match (recipe.method.need(), &recipe.calibration, &recipe.importance) {
         (Need::Hessian, Some(calibration), _) => {
-            let own = own_text_bytes(weights.spec(), recipe.own_contexts, calibration.length());
+            let own = own_text_bytes(weights.spec(), recipe.own_contexts, calibration.length(), threads);
             let writing =
                 if own > 0 { own + reordered(weights, assignments).iter().sum::<usize>() } else { 0 };
             let gradients =
@@ -39,6 +40,28 @@ pub fn memory_bytes(weights: &Weights, recipe: &Recipe, assignments: &[Assignmen
     let one_block = reordered(weights, assignments).into_iter().max().unwrap_or(0);
     // One tensor is written while the next one is solved.
     (base + 2 * one_block + (2 * written).max(walked)) as u64
+}
+
+/// Private bytes that finding formats for a budget takes at most, with so many threads.
+pub fn allocation_bytes(weights: &Weights, recipe: &Recipe, threads: usize) -> u64 {
+    let spec = weights.spec();
+    let length = recipe.calibration.as_ref().map_or(0, |c| c.length());
+    let numbers = |slot: &Slot| slot.rows * slot.columns;
+    let block =
+        |b: &BlockSpec| b.stages().iter().flat_map(|s| &s.slots).map(|slot| numbers(slot)).sum::<usize>();
+    let blocks = spec.blocks.iter().map(block).max().unwrap_or(0);
+    let ends = numbers(&spec.embedding) + spec.head.as_ref().map_or(0, numbers);
+    // No format that is chosen from takes more than two bytes a number. An embedding and a head that are two matrices
+    // are never in memory together, but for what keeps its format, which is mapped.
+    let encoded = 2 * (RIVALS + 1) * (blocks + ends);
+    // One position's row of logits more than are compared at once.
+    let logits = 8 * (LOGIT_ROWS + 1) * spec.vocabulary;
+    let turned = |b: &BlockSpec| 4 * (numbers(&b.attention.query) + numbers(&b.attention.key));
+    let copied = match weights.checkpoint().meta() {
+        Meta::Gguf(_) => 0,
+        Meta::HuggingFace(_) => spec.blocks.iter().map(turned).max().unwrap_or(0),
+    };
+    (BASE + threads * THREAD + encoded + logits + copied + 2 * activations(weights, length)) as u64
 }
 
 /// Bytes of each block that are copied from a checkpoint whose queries and keys have their rows in another order.
@@ -117,5 +140,6 @@ fn walk(weights: &Weights, recipe: &Recipe, assignments: &[Assignment]) -> usize
     let ends = stage(head.columns, head.rows, Missing::Input, false) + 2 * stored(&head.weight());
     most.max(ends)
         + 2 * activations(weights, length)
-        + crate::stream::HEAD_CONTEXTS * 4 * length * spec.hidden
+        + 8 * LOGIT_ROWS * spec.vocabulary
+        + CONTEXTS * 4 * length * spec.hidden
 }

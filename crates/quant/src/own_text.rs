@@ -18,8 +18,8 @@ use crate::{Calibration, Error};
 use kvant_kernels::Backend;
 use kvant_model::{KvCache, Spec, Transformer, Weights, continue_together};
 
-/// Tokens that a context begins with.
-const START: usize = 8;
+/// Tokens that a context begins with; shorter ones cannot be written.
+pub const OWN_TEXT_START: usize = 8;
 /// Every so many contexts one begins with noise, where there is some.
 const NOISE_EVERY: usize = 4;
 /// Bytes of keys and values that are in memory at once, at most, but for one sequence's.
@@ -35,30 +35,30 @@ fn together(spec: &Spec, count: usize, length: usize) -> usize {
 }
 
 /// Private bytes that writing `count` contexts takes at most.
-pub fn own_text_bytes(spec: &Spec, count: usize, length: usize) -> usize {
+pub fn own_text_bytes(spec: &Spec, count: usize, length: usize, threads: usize) -> usize {
     if count == 0 {
         return 0;
     }
     let sequences = together(spec, count, length);
-    // Beside them a row of logits each, and what one of them is drawn by.
+    // Beside them a row of logits each, and what each thread draws by.
     sequences * (KvCache::new(spec, length).bytes(length) + 2 * size_of::<f32>() * spec.vocabulary)
-        + 16 * spec.vocabulary
+        + threads * 16 * spec.vocabulary
 }
 
-/// `calibration` with `count` more contexts, written by the network; those that `work` holds already are read.
+/// `calibration` with `count` more contexts, written by the network and drawn by `seed`; those that `work` holds already are read.
 ///
 /// # Errors
 /// What the network or the work folder says; [`Error::Interrupted`].
 pub fn with_own_text(
     weights: &Weights,
     calibration: &Calibration,
-    count: usize,
+    (count, seed): (usize, u64),
     work: &Work,
     backend: &Backend,
     progress: &dyn Progress,
 ) -> Result<Calibration, Error> {
     let (spec, length) = (weights.spec(), calibration.length());
-    if count == 0 || length <= START {
+    if count == 0 || length <= OWN_TEXT_START {
         return Ok(calibration.clone());
     }
     let mut transformer = None;
@@ -73,8 +73,9 @@ pub fn with_own_text(
                     Some(loaded) => loaded,
                     none => none.insert(Transformer::load(weights, backend.clone())?),
                 };
-                let seeds: Vec<u64> =
-                    (written.len()..written.len() + starts.len()).map(|i| i as u64).collect();
+                let seeds: Vec<u64> = (written.len()..written.len() + starts.len())
+                    .map(|i| seed.rotate_left(32).wrapping_add(i as u64))
+                    .collect();
                 let mut go_on = |tokens: usize| {
                     let done = written.len() * length + starts.len() * tokens;
                     progress.at(done as u64, (count * length) as u64, "text of the model's own");
@@ -100,13 +101,13 @@ fn starts(calibration: &Calibration, count: usize) -> Vec<Vec<u32>> {
         let (context, at) = if i % NOISE_EVERY == NOISE_EVERY - 1 && !noise.is_empty() {
             noisy += 1;
             // Other tokens of the same noise, once all of it has been used.
-            let round = (noisy - 1) / noise.len() % (calibration.length() / START);
-            (noise[(noisy - 1) % noise.len()], round * START)
+            let round = (noisy - 1) / noise.len() % (calibration.length() / OWN_TEXT_START);
+            (noise[(noisy - 1) % noise.len()], round * OWN_TEXT_START)
         } else {
             (text[i * text.len() / count], 0)
         };
         let context = &calibration.contexts()[context];
-        let mut start = context[at..][..START].to_vec();
+        let mut start = context[at..][..OWN_TEXT_START].to_vec();
         // BOS, where the model adds one.
         start[0] = context[0];
         start

@@ -1,13 +1,14 @@
 //! The stream from a checkpoint to a GGUF file, tensor after tensor, and the check of what was written.
 
-use crate::card::{CARD_KEY, CalibrationCard, Card};
+use crate::card::{CARD_KEY, CARD_LIMIT_BYTES, CalibrationCard, Card};
 use crate::importance::gather_importance;
 use crate::sensitivity;
+use crate::solver::importance_flags;
 use crate::stream::{Expected, Stream};
 use crate::work::Work;
 use crate::{
-    Assignment, Calibration, Cost, Error, FileType, Importance, Layer, Need, Recipe, Settings, Solved,
-    Solver, Written, assign, validate,
+    Assignment, Calibration, Cost, Error, FileType, Layer, Need, Recipe, Settings, Solved, Solver, Written,
+    assign, validate,
 };
 use kvant_core::{FormatRef, Tensor, format};
 use kvant_io::{Meta, Metadata, Plan, PlannedTensor, Sink, Value};
@@ -50,7 +51,8 @@ pub struct TensorReport {
     pub bytes: u64,
     /// Root mean square of the error over that of the weights; 0 where nothing changed.
     pub rel_rmse: f64,
-    /// What is special: `fallback`, `kept`, `zero`, `uncalibrated`, `dead-columns`, `lattice`.
+    /// What is special: `fallback`, `kept`, `planned`, `zero`, `uncalibrated`, `uncorrected`, `uncoupled`,
+    /// `dead-columns`, `lattice`.
     pub flags: Vec<&'static str>,
     /// What a method that chooses has chosen.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -153,9 +155,6 @@ pub fn quantize(
         }
     });
     let mut solutions = stream.as_mut().map(Stream::run).transpose()?;
-    let known = solutions.iter().flat_map(|s| s.flags());
-    card.warnings.extend(known.flat_map(|(name, flags)| flag_warnings(name, flags)));
-    metadata.set(CARD_KEY, Value::String(card.to_json()));
     let gathered;
     let importance = match (&recipe.importance, recipe.method.need(), &recipe.calibration) {
         (Some(given), _, _) => Some(given),
@@ -165,6 +164,25 @@ pub fn quantize(
         }
         _ => None,
     };
+    let of = |assignment: &Assignment| -> Result<Option<Vec<f32>>, Error> {
+        let Some(importance) = importance else { return Ok(None) };
+        importance.mean_square(&assignment.entry.name, assignment.entry.shape.columns(), 1)
+    };
+    // The file's own card stands before the tensors, so what there is to say of them is found out first.
+    for assignment in assignments.iter().filter(|a| a.format != a.entry.format) {
+        let mut flags = match (&solutions, recipe.method.need()) {
+            (Some(solutions), _) => solutions.flags(&assignment.entry.name).to_vec(),
+            (None, Need::Importance) if assignment.format.grid().is_some() => {
+                importance_flags(of(assignment)?.as_deref())
+            }
+            _ => Vec::new(),
+        };
+        if is_zero(&weights.tensor(&assignment.entry.name)?) {
+            flags.push("zero");
+        }
+        card.warnings.extend(flag_warnings(&assignment.entry.name, &flags));
+    }
+    metadata.set(CARD_KEY, Value::String(card.to_json()));
     let mut source = |assignment: &Assignment| {
         if let Some(solutions) = &mut solutions
             && let Some(solved) = solutions.get(&assignment.entry.name)?
@@ -173,8 +191,7 @@ pub fn quantize(
         }
         let name = assignment.entry.name.as_str();
         let weight = weights.tensor(name)?;
-        let of = |all: &Importance| all.mean_square(name, weight.shape().columns(), 1);
-        let importance = importance.map(of).transpose()?.flatten();
+        let importance = of(assignment)?;
         let layer = Layer {
             importance: importance.as_deref(),
             settings: recipe.settings,
@@ -194,6 +211,16 @@ pub fn quantize(
     report.card = card;
     report.warnings = warnings;
     Ok(report)
+}
+
+/// Whether all numbers of a tensor are zero; one that is not ends the search.
+fn is_zero(tensor: &Tensor) -> bool {
+    let mut row = vec![0.0; tensor.shape().columns()];
+    let rows = tensor.shape().elements() / row.len().max(1);
+    (0..rows).all(|index| {
+        tensor.format().decode(tensor.rows(index, 1), &mut row);
+        row.iter().all(|&x| x == 0.0)
+    })
 }
 
 /// What determines the file, as far as it is known before the work.
@@ -233,15 +260,16 @@ pub fn overhead_bytes(weights: &Weights, recipe: &Recipe) -> Result<u64, Error> 
     let mut metadata = export::gguf_metadata(weights)?;
     metadata.set("general.quantization_version", Value::U32(2));
     metadata.set("general.file_type", Value::U32(recipe.file_type.number));
-    let mut card = card(recipe, &assignments, " ".repeat(64));
-    // Whatever formats it comes to.
-    card.formats = format::FORMATS.iter().map(|f| (f.name().to_owned(), assignments.len())).collect();
-    metadata.set(CARD_KEY, Value::String(card.to_json()));
+    // Whatever formats it comes to, and whatever there is to warn of.
+    metadata.set(CARD_KEY, Value::String(" ".repeat(CARD_LIMIT_BYTES)));
     let tensors: Vec<PlannedTensor> = planned(&assignments);
     let padding = tensors.len() as u64 * 32;
     let file = kvant_io::file_bytes(weights.path(), &Plan { metadata, tensors })?;
     Ok(file - planned_bytes(&assignments) + padding)
 }
+
+/// Counts up with every change of what lies in a work folder or of the values that methods come to.
+const WORK_FORMAT: u32 = 1;
 
 /// The work folder and the text of a method that walks through the network; `None` for the others.
 fn open_work<'a>(
@@ -261,7 +289,13 @@ fn open_work<'a>(
     }
     let calibration = recipe.calibration.as_ref().ok_or(missing)?;
     let mut hasher = blake3::Hasher::new();
-    let settings = format!("{:?} {} {}", recipe.settings, calibration.length(), recipe.own_contexts);
+    let settings = format!(
+        "{WORK_FORMAT} {:?} {} {} {}",
+        recipe.settings,
+        calibration.length(),
+        recipe.own_contexts,
+        recipe.seed
+    );
     for part in [
         env!("CARGO_PKG_VERSION"),
         recipe.method.name(),

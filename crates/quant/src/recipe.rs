@@ -21,7 +21,7 @@ pub struct Recipe {
     pub overrides: Vec<Override>,
     /// Whether an input that is already quantized is taken.
     pub allow_requantize: bool,
-    /// The seed (no method so far draws anything; it is recorded).
+    /// What the network's own text and the labels of its gradients are drawn by; recorded for every method.
     pub seed: u64,
     /// What a user turned on the method.
     pub settings: Settings,

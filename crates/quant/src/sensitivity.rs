@@ -85,6 +85,7 @@ pub fn work_bytes(spec: &Spec, contexts: usize, length: usize) -> u64 {
 pub fn gather(
     weights: &Weights,
     calibration: &Calibration,
+    seed: u64,
     work: &Work,
     backend: &Backend,
     progress: &dyn Progress,
@@ -128,7 +129,10 @@ pub fn gather(
         let residual = streams.read(last + c, numbers)?;
         let states = head.states(&residual);
         read.add(backend, &Inputs { quantized: &states, missed: &[], weights: None });
-        streams.write(last + c, &head.gradient(&*matrix, &residual, c))?;
+        streams.write(
+            last + c,
+            &head.gradient(&*matrix, &residual, seed.rotate_left(32).wrapping_add(c as u64)),
+        )?;
     }
     work.save_numbers(HEAD, &read.gram)?;
     drop((matrix, read));
@@ -177,12 +181,12 @@ impl Sums {
 
     fn packed(&self, block: &BlockSpec) -> Vec<f32> {
         let squares = slots(block).into_iter().flat_map(|slot| &self.0[&slot.weight()]);
-        squares
-            .flat_map(|square| {
-                let rows = square.len().isqrt();
-                (0..rows).flat_map(move |i| square[i * rows..][..=i].iter().copied())
-            })
-            .collect()
+        let mut packed = Vec::with_capacity(squares.clone().map(|s| triangle(s.len().isqrt())).sum());
+        for square in squares {
+            let rows = square.len().isqrt();
+            (0..rows).for_each(|i| packed.extend_from_slice(&square[i * rows..][..=i]));
+        }
+        packed
     }
 }
 

@@ -1,4 +1,4 @@
-//! What calibration knows of the input of some maps: sums of products over tokens.
+//! What calibration knows of the input of some maps, and of what their results miss: sums of products over tokens.
 //!
 //! `gram` = Σ xq xqᵀ over the inputs that the already quantized network gives; `missed` = Σ m xqᵀ, where m is what it
 //! misses beside the float network for the same tokens ([`Missing`]). Maps that read the same activation share them.
@@ -115,7 +115,9 @@ impl Statistics {
                 missed
             }
             Missing::Result(_) => {
-                rows.flat_map(|row| self.missed[row * columns..][..columns].iter().copied()).collect()
+                let mut missed = Vec::with_capacity(weights.len());
+                rows.for_each(|row| missed.extend_from_slice(&self.missed[row * columns..][..columns]));
+                missed
             }
         }
     }

@@ -22,7 +22,7 @@ mod pair;
 mod side;
 mod solutions;
 
-pub use ends::{Expected, HEAD_CONTEXTS};
+pub use ends::Expected;
 pub use solutions::Solutions;
 
 use crate::cost::{Cost, Part};
@@ -82,7 +82,8 @@ impl<'a> Stream<'a> {
         let spec = self.weights.spec();
         let carried = self.all_carried()?;
         if !carried {
-            let (weights, count, work) = (self.weights, self.recipe.own_contexts, self.work);
+            let (weights, work) = (self.weights, self.work);
+            let count = (self.recipe.own_contexts, self.recipe.seed);
             let write =
                 || with_own_text(weights, &self.calibration, count, work, self.backend, self.progress);
             let calibration = self.cost.borrow_mut().time(Part::OwnText, 0.0, write)?;
@@ -92,6 +93,7 @@ impl<'a> Stream<'a> {
                     sensitivity::gather(
                         self.weights,
                         &self.calibration,
+                        self.recipe.seed,
                         self.work,
                         self.backend,
                         self.progress,
@@ -129,7 +131,7 @@ impl<'a> Stream<'a> {
             let head = solutions
                 .get(&name)?
                 .map_or_else(|| self.weights.tensor(&name).map_err(Error::from), |s| Ok(s.tensor))?;
-            solutions.expected = Some(self.expected(&mut residuals[next % 2], &head)?);
+            solutions.expected = self.expected(&mut residuals[next % 2], &head)?;
         }
         Ok(solutions)
     }
@@ -217,7 +219,10 @@ impl<'a> Stream<'a> {
             self.say(&format!("block {index}: {}", stage.slots[0].name), index, 0, 0)?;
             for assignment in self.changing(&stage.slots) {
                 let name = &assignment.entry.name;
-                tensors.extend(self.carry(name)?.map(|solved| (name.clone(), solved)));
+                if let Some(solved) = self.carry(name)? {
+                    crate::pipeline::check_finite(self.weights.path(), name, &solved, assignment.format)?;
+                    tensors.push((name.clone(), solved));
+                }
             }
         }
         Ok(Unit { tensors, residuals: None })
@@ -285,7 +290,9 @@ impl<'a> Stream<'a> {
             };
             let solve = || method.solve(&layer, assignment.format);
             let mut solved = self.cost.borrow_mut().time(Part::Solving, 0.0, solve)?;
-            solved.chosen = chosen.filter(|_| solved.flags.is_empty());
+            // Of what was carried over or encoded without sums nothing was chosen.
+            let asked = !solved.flags.iter().any(|flag| ["lattice", "uncalibrated"].contains(flag));
+            solved.chosen = chosen.filter(|_| asked);
             crate::pipeline::check_finite(self.weights.path(), &name, &solved, assignment.format)?;
             tensors.push((name, solved));
         }

@@ -105,14 +105,8 @@ impl Work {
 
     /// Puts a whole file into place.
     fn place(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
-        let (part, path) = (self.folder.join(format!("{name}.part")), self.folder.join(name));
-        let write = || {
-            let mut file = File::create(&part)?;
-            file.write_all(bytes)?;
-            file.sync_data()?;
-            std::fs::rename(&part, &path)
-        };
-        write().map_err(|source| Error::Work { path: path.clone(), source })
+        let path = self.folder.join(name);
+        place(&path, bytes).map_err(|source| Error::Work { path, source })
     }
 
     /// Saves a unit.
@@ -208,6 +202,20 @@ impl Work {
         let Some(bytes) = read(&path)? else { return Ok(None) };
         parse(&bytes).map(Some).ok_or(Error::WorkDamaged { path })
     }
+}
+
+/// Puts a whole file into place, by way of one whose name ends in `.part`.
+pub fn place(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    let part = Path::new(&part);
+    let mut file = File::create(part)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_data());
+    let placed = written.and_then(|()| std::fs::rename(part, path));
+    if placed.is_err() {
+        let _ = std::fs::remove_file(part);
+    }
+    placed
 }
 
 /// A file's bytes, if it is there.

@@ -120,6 +120,27 @@ fn written_again_upstreams_files_are_the_same_bytes() {
 }
 
 #[test]
+fn the_older_kind_is_written_as_upstream_writes_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("again.dat");
+    let newer = read(&golden("experts.gguf")).unwrap();
+    newer.write(&path, false).unwrap();
+    let (expected, found) = (read(&golden("experts.dat")).unwrap(), read(&path).unwrap());
+    assert_eq!((found.chunk_count, &found.datasets), (expected.chunk_count, &expected.datasets));
+    for (name, experts) in [(PLAIN, 1), (EXPERTS, 3)] {
+        let of = |importance: &Importance| importance.mean_square(name, 8, experts).unwrap().unwrap();
+        assert!(of(&found).iter().zip(&of(&expected)).all(|(x, y)| (x - y).abs() <= y * 1e-6), "{name}");
+    }
+    assert_eq!(
+        std::fs::metadata(&path).unwrap().len(),
+        std::fs::metadata(golden("experts.dat")).unwrap().len()
+    );
+    assert!(matches!(newer.write(&path, false), Err(Error::Io(kvant_io::Error::Exists { .. }))));
+    newer.write(&path, true).unwrap();
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "a temporary file was left");
+}
+
+#[test]
 fn both_kinds_of_upstreams_files_give_the_same_means() {
     let (newer, older) = (read(&golden("experts.gguf")).unwrap(), read(&golden("experts.dat")).unwrap());
     assert_eq!(newer.datasets, ["routed.txt", "süß.txt"]);

@@ -33,7 +33,7 @@ pub fn run(common: &Common, arguments: &Imatrix) -> Result<ExitCode, Failure> {
     let length = calibration::CONTEXT.min(opened.weights.spec().context);
     let most = arguments.chunks.map_or(usize::MAX, |n| n.saturating_mul(length));
     let tokenizer = open::tokenizer(opened.weights.checkpoint().meta(), &path)?;
-    let calibration = calibration::read(&arguments.text, most, false, &opened, &tokenizer)?;
+    let calibration = calibration::read(&arguments.text, most, None, &opened, &tokenizer)?;
     let bar = Bar::new(common, "imatrix");
     let importance = gather_importance(&opened.weights, &calibration, &open::backend(common)?, &bar)?;
     importance.write(&arguments.output, arguments.force)?;

@@ -8,9 +8,9 @@ use kvant::core::format;
 use kvant::eval::{machine_memory_bytes, peak_resident_bytes};
 use kvant::model::{Entry, Tokenizer};
 use kvant::quant::{
-    Allocation, Calibration, Cost, Expected, FILE_TYPES, FileType, HostCard, METHODS, Need, Override, Recipe,
-    Settings, Solver, Step, TensorReport, allocate, memory_bytes, method, overhead_bytes, plan_tensors,
-    planned_bytes, work_bytes,
+    Allocation, Calibration, Cost, Expected, FILE_TYPES, FileType, HostCard, METHODS, Need, OWN_TEXT_START,
+    Override, Recipe, Settings, Solver, Step, TensorReport, allocate, allocation_bytes, memory_bytes, method,
+    overhead_bytes, plan_tensors, planned_bytes, work_bytes,
 };
 use serde::Serialize;
 use std::cell::LazyCell;
@@ -81,10 +81,10 @@ fn recipe(arguments: &Quantize, opened: &open::Opened) -> Result<Recipe, Failure
     let importance =
         arguments.imatrix.as_ref().map(|path| kvant::quant::Importance::read(path, &limits)).transpose()?;
     let calibration = (budget || method.need() > Need::Nothing && importance.is_none()).then(|| {
-        let noisy = method.need() == Need::Hessian;
+        let noise = (method.need() == Need::Hessian).then_some(arguments.seed);
         let most = arguments.calib_tokens.unwrap_or_else(|| calibration::tokens(&arguments.calib));
         match &*tokenizer {
-            Ok(tokenizer) => calibration::read(&arguments.calib, most, noisy, opened, tokenizer),
+            Ok(tokenizer) => calibration::read(&arguments.calib, most, noise, opened, tokenizer),
             Err(failure) => Err(failure.clone()),
         }
     });
@@ -125,6 +125,9 @@ fn recipe(arguments: &Quantize, opened: &open::Opened) -> Result<Recipe, Failure
     })
 }
 
+/// Exit status of work that is done, but not within a bound that was asked for.
+const BOUND_MISSED: u8 = 3;
+
 /// A model of more bytes than this share of the machine's memory writes no text of its own unless asked to.
 const FITS: f64 = 0.75;
 
@@ -148,6 +151,9 @@ fn own_contexts(
             _ => Ok(0),
         };
     };
+    if calibration.length() <= OWN_TEXT_START {
+        return Ok(0);
+    }
     if let Some(tokens) = arguments.own_tokens {
         return Ok(tokens.div_ceil(calibration.length()));
     }
@@ -213,6 +219,12 @@ pub fn run(common: &Common, arguments: &Quantize) -> Result<ExitCode, Failure> {
         .map_err(|e| Failure::Fault(format!("cannot start {threads} threads: {e}")))?;
     let mut allocation = None;
     if let Some(budget) = budget(arguments, &opened, &recipe)? {
+        // What would be refused after the allocation is refused before it.
+        if !arguments.dry_run && !arguments.force && arguments.output.exists() {
+            return Err(kvant::io::Error::Exists { path: arguments.output.clone() }.into());
+        }
+        let needed = needed_memory(&opened, &recipe, threads)?;
+        allow_memory(arguments, &recipe, needed.max(allocation_bytes(&opened.weights, &recipe, threads)))?;
         let bar = Bar::new(common, "allocate");
         let found = pool.install(|| allocate(&opened.weights, &recipe, budget, &backend, &bar));
         bar.clear();
@@ -267,7 +279,13 @@ pub fn run(common: &Common, arguments: &Quantize) -> Result<ExitCode, Failure> {
     };
     let card = serde_json::to_string_pretty(&host).map_err(|e| Failure::Fault(e.to_string()))?;
     std::fs::write(format!("{}.card.json", arguments.output.display()), card + "\n")?;
-    print(common, &result)
+    print(common, &result)?;
+    let size = std::fs::metadata(&arguments.output)?.len();
+    if let Some(asked) = arguments.bytes.filter(|&asked| size > asked) {
+        eprintln!("kvant: {}: {size} bytes, more than the {asked} asked for", arguments.output.display());
+        return Ok(ExitCode::from(BOUND_MISSED));
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Refuses work that needs more memory than is allowed; says where unfinished work will lie and how large it may get.
@@ -278,17 +296,9 @@ fn prepare(
     recipe: &Recipe,
     threads: usize,
 ) -> Result<(), Failure> {
+    let needed = needed_memory(opened, recipe, threads)?;
+    allow_memory(arguments, recipe, needed)?;
     let assignments = plan_tensors(&opened.weights, recipe)?;
-    let needed = memory_bytes(&opened.weights, recipe, &assignments, threads);
-    if let Some(allowed) = arguments.memory.filter(|&allowed| needed > allowed) {
-        return Err(Failure::Fault(format!(
-            "--memory {}: the method {} needs up to {needed} bytes ({}) for this model; nothing was done; allow that much, \
-             or leave out what the model writes itself (--own-tokens 0), or take a method that needs less (rtn, imatrix)",
-            output::size(allowed),
-            recipe.method.name(),
-            output::size(needed)
-        )));
-    }
     let bytes = work_bytes(&opened.weights, recipe, planned_bytes(&assignments));
     if bytes > 0 && !common.quiet {
         eprintln!(
@@ -299,6 +309,23 @@ fn prepare(
         );
     }
     Ok(())
+}
+
+fn needed_memory(opened: &open::Opened, recipe: &Recipe, threads: usize) -> Result<u64, Failure> {
+    let assignments = plan_tensors(&opened.weights, recipe)?;
+    Ok(memory_bytes(&opened.weights, recipe, &assignments, threads))
+}
+
+/// Refuses what needs more memory than is allowed.
+fn allow_memory(arguments: &Quantize, recipe: &Recipe, needed: u64) -> Result<(), Failure> {
+    let Some(allowed) = arguments.memory.filter(|&allowed| needed > allowed) else { return Ok(()) };
+    Err(Failure::Fault(format!(
+        "--memory {}: the method {} needs up to {needed} bytes ({}) for this model; nothing was done; allow that much, \
+         or leave out what the model writes itself (--own-tokens 0), or take a method that needs less (rtn, imatrix)",
+        output::size(allowed),
+        recipe.method.name(),
+        output::size(needed)
+    )))
 }
 
 /// Bytes of tensor data that `--bytes` or `--bpw` allow.

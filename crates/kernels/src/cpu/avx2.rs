@@ -1,5 +1,4 @@
-//! x86-64 with AVX2, FMA and F16C: the loops of [`super::body`] compiled for them, and decoders of the formats that
-//! are read most.
+//! x86-64 with AVX2, FMA and F16C: the loops of [`super::body`] compiled for them, and tiles of products.
 
 use super::{Operations, Take, body};
 use crate::dense::View;

@@ -1,5 +1,6 @@
 //! What one tensor loses in each format, on some of its rows.
 
+use crate::solver::first_not_finite;
 use crate::{Assignment, Error, Importance, ImportanceWeighted, Layer, Solver};
 use kvant_core::{Bytes, FormatRef, Shape, Tensor, format::FORMATS};
 use kvant_kernels::Backend;
@@ -29,6 +30,9 @@ pub struct Curve {
 
 impl Curve {
     /// Tries every format that the tensor's rows allow; where the format is `fixed`, that alone.
+    ///
+    /// # Errors
+    /// Numbers that are not finite, or that no format of those holds.
     pub fn new(
         weights: &Weights,
         assignment: &Assignment,
@@ -47,7 +51,16 @@ impl Curve {
         let sample = Tensor::new(shape, entry.format, Bytes::from(bytes)).map_err(shape_error)?;
         let importance = importance.mean_square(&entry.name, columns, 1)?;
         let original = sample.decode();
-        let mut points = Vec::new();
+        if let Some(at) = first_not_finite(&original) {
+            let (row, column) = (at / columns * rows / tried, at % columns);
+            return Err(Error::NotFinite {
+                path: weights.path().to_owned(),
+                tensor: entry.name.clone(),
+                element: row * columns + column,
+                value: original[at],
+            });
+        }
+        let (mut points, mut overflow) = (Vec::new(), None);
         let formats = FORMATS
             .iter()
             .copied()
@@ -58,7 +71,9 @@ impl Curve {
                 importance: importance.as_deref(),
                 ..Layer::uncalibrated(&entry.name, &sample, backend)
             };
-            let solved = ImportanceWeighted.solve(&layer, format)?.tensor.decode();
+            let solved = ImportanceWeighted.solve(&layer, format)?;
+            overflow = overflow.or(solved.overflow.map(|found| (format, found)));
+            let solved = solved.tensor.decode();
             let mut error = 0.0f64;
             for (x, y) in original.chunks_exact(columns).zip(solved.chunks_exact(columns)) {
                 for (j, (x, y)) in x.iter().zip(y).enumerate() {
@@ -71,6 +86,12 @@ impl Curve {
             if error.is_finite() {
                 points.push(Point { format, bytes: bytes as u64, error });
             }
+        }
+        if points.is_empty() {
+            let (format, (element, value)) = overflow.unwrap_or((assignment.format, (0, original[0])));
+            let (path, tensor) = (weights.path().to_owned(), entry.name.clone());
+            let element = element / columns * rows / tried * columns + element % columns;
+            return Err(Error::Overflow { path, tensor, element, value, format: format.name() });
         }
         points.sort_by(|a, b| a.bytes.cmp(&b.bytes).then(a.error.total_cmp(&b.error)));
         Ok(Self { points: hull(&points), tried: points })

@@ -5,7 +5,7 @@
 
 use super::Formats;
 use crate::activations::Activations;
-use crate::head::{Head, LOGIT_ROWS, logits};
+use crate::head::{Head, LOGIT_ROWS, compared, logits};
 use crate::pipeline::Progress;
 use crate::stream::{embed, load};
 use crate::{Calibration, Error, Importance, ImportanceWeighted, Layer, Solver};
@@ -119,7 +119,7 @@ impl Walk<'_> {
         let (count, length, hidden) = (contexts.contexts().len(), contexts.length(), spec.hidden);
         let head = Head::new(self.weights, self.backend)?;
         let name = spec.head().weight();
-        let scored: Vec<usize> = (length / 2..length - 1).step_by(stride).collect();
+        let scored = compared(length, stride);
         let mut sums = vec![0.0f64; variants.len()];
         for context in 0..count {
             let mut states = |stream: usize| -> Result<Vec<f32>, Error> {

@@ -2,8 +2,8 @@
 //!
 //! i32 count of entries; of each i32 length of the name, the name, i32 calls, i32 count of values, the values in f32;
 //! then, in all but the oldest files, i32 count of chunks, i32 length of the text's name, that name. The values are
-//! mean squares times calls. Stricter than upstream, which takes a trailer that is cut or followed by more. Left out:
-//! writing it.
+//! mean squares times calls. Stricter than upstream, which takes a trailer that is cut or followed by more. What it has
+//! no place for is lost in writing: all texts but the last, the size of chunks, and how many tokens there were.
 
 use super::{Entry, Importance};
 use crate::{Error, ImportanceFault};
@@ -44,6 +44,37 @@ pub(super) fn parse(path: &Path, bytes: &[u8], limits: &Limits) -> Result<Import
         0 => Ok(importance),
         bytes => Err(kvant_io::Error::Hole { path: path.into(), offset: reader.at as u64, bytes }.into()),
     }
+}
+
+/// The file of an importance, in the order of names.
+///
+/// # Errors
+/// Counts and lengths beyond what the file can say.
+pub(super) fn bytes(importance: &Importance) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    let number = |bytes: &mut Vec<u8>, what: &'static str, found: usize| {
+        let fits = i32::try_from(found).map_err(|_| ImportanceFault::Large { what, found });
+        fits.map(|n| bytes.extend_from_slice(&n.to_le_bytes()))
+    };
+    let text = |bytes: &mut Vec<u8>, text: &str| -> Result<(), ImportanceFault> {
+        number(bytes, "length of a name", text.len())?;
+        bytes.extend_from_slice(text.as_bytes());
+        Ok(())
+    };
+    let calls = importance.chunk_count.max(1);
+    number(&mut bytes, "count of entries", importance.entries.len())?;
+    for (name, entry) in &importance.entries {
+        text(&mut bytes, name)?;
+        number(&mut bytes, "count of calls", calls as usize)?;
+        number(&mut bytes, "count of values", entry.sums.len())?;
+        let (experts, columns) = (entry.counts.len(), entry.sums.len() / entry.counts.len());
+        // Means as upstream's quantizer takes them, experts that were never used among them.
+        let means = importance.mean_square(name, columns, experts)?.unwrap_or_default();
+        means.iter().for_each(|mean| bytes.extend_from_slice(&(mean * calls as f32).to_le_bytes()));
+    }
+    number(&mut bytes, "count of chunks", calls as usize)?;
+    text(&mut bytes, importance.datasets.last().map_or("", String::as_str))?;
+    Ok(bytes)
 }
 
 /// A place in the file that only moves inside it.

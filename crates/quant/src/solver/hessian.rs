@@ -1,4 +1,4 @@
-//! Solvers that see how columns go together: `gptq`, `descent`, `corrected` and `auto` are one path with steps left
+//! Solvers that see how columns go together: `gptq`, `descent`, `corrected`, `coupled` and `auto` are one path with steps left
 //! out.
 //!
 //! ```text

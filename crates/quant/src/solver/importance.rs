@@ -15,6 +15,18 @@ use super::{Layer, Need, Solved, Solver, by_pieces, separate};
 use crate::Error;
 use kvant_core::FormatRef;
 
+const UNCALIBRATED: &str = "uncalibrated";
+
+/// What is special about columns of such mean squares, as far as errors are to be weighed by them.
+pub fn flags(importance: Option<&[f32]>) -> Vec<&'static str> {
+    let usable = |x: &&[f32]| x.iter().all(|x| x.is_finite()) && x.iter().any(|&x| x > 0.0);
+    match importance.filter(usable) {
+        None => vec![UNCALIBRATED],
+        Some(importance) if importance.contains(&0.0) => vec!["dead-columns"],
+        Some(_) => Vec::new(),
+    }
+}
+
 /// `imatrix`.
 pub struct ImportanceWeighted;
 
@@ -31,22 +43,19 @@ impl Solver for ImportanceWeighted {
         let Some(grid) = format.grid() else {
             return by_pieces(layer, format, &|_, x, out| format.encode(x, None, out));
         };
-        let Some(importance) = layer.importance.filter(|x| x.iter().any(|&x| x > 0.0)) else {
-            let mut solved = by_pieces(layer, format, &|_, x, out| format.encode(x, None, out))?;
-            solved.flags.push("uncalibrated");
-            return Ok(solved);
+        let flags = flags(layer.importance);
+        let Some(importance) = layer.importance.filter(|_| !flags.contains(&UNCALIBRATED)) else {
+            let solved = by_pieces(layer, format, &|_, x, out| format.encode(x, None, out))?;
+            return Ok(Solved { flags, ..solved });
         };
         // A single scale has its least squares from the search; what is stored as a product of two has not.
         let stored_twice = format.block().group < format.block().elements;
-        let mut solved = by_pieces(layer, format, &|_, x, out| {
+        let solved = by_pieces(layer, format, &|_, x, out| {
             format.encode(x, Some(importance), out);
             if stored_twice {
                 separate::refine(format, grid, x, importance, out);
             }
         })?;
-        if importance.contains(&0.0) {
-            solved.flags.push("dead-columns");
-        }
-        Ok(solved)
+        Ok(Solved { flags, ..solved })
     }
 }

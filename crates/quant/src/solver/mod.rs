@@ -20,7 +20,7 @@ mod sorted;
 
 pub use correction::ROWS as CORRECTED_ROWS;
 pub use hessian::{Hessian, SLAB};
-pub use importance::ImportanceWeighted;
+pub use importance::{ImportanceWeighted, flags as importance_flags};
 pub use round_to_nearest::RoundToNearest;
 
 use crate::sensitivity::Sensitivity;

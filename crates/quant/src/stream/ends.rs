@@ -3,15 +3,12 @@
 use super::pair::Pair;
 use super::{Choices, Stream, Sums, embed, load, table};
 use crate::Error;
-use crate::head::{Head, LOGIT_ROWS, logits};
+use crate::head::{Head, LOGIT_ROWS, compared, logits};
 use crate::sensitivity::{self, BlockSensitivities};
 use crate::statistics::{Inputs, Missing, Statistics};
 use crate::work::Unit;
 use kvant_core::Tensor;
 use kvant_model::{Block, Positions, Slot};
-
-/// Contexts of the float network that the tied head's inputs are gathered on, before the walk begins.
-pub const HEAD_CONTEXTS: usize = 16;
 
 /// Contexts that the result is measured on.
 const EXPECTED_CONTEXTS: usize = 8;
@@ -39,7 +36,7 @@ impl Stream<'_> {
         let mut sums = None;
         if tied && coded {
             let mut all = Statistics::new(spec.hidden, Missing::Nothing);
-            if self.recipe.method.couples() {
+            if self.work.has_numbers(sensitivity::HEAD) {
                 // The same contexts went through the network on the way to their gradients.
                 all.gram = self.work.load_numbers(sensitivity::HEAD)?;
             } else {
@@ -58,7 +55,7 @@ impl Stream<'_> {
         let head = Head::new(self.weights, self.backend)?;
         let table = table(self.weights, self.backend)?;
         let positions = Positions::new(spec, 0, self.calibration.length());
-        let chosen = self.calibration.evenly(HEAD_CONTEXTS);
+        let chosen = self.calibration.evenly(sensitivity::CONTEXTS);
         let mut streams: Vec<Vec<f32>> = chosen.map(|tokens| embed(&*table, tokens)).collect();
         for index in 0..spec.blocks.len() {
             let block = Block::load(self.weights, self.backend, index)?;
@@ -91,7 +88,7 @@ impl Stream<'_> {
 
     /// KL divergence of the network as solved, on selection text (which the final solutions have seen): over every
     /// second position of the contexts' second halves.
-    pub(super) fn expected(&self, residuals: &mut Pair, solved: &Tensor) -> Result<Expected, Error> {
+    pub(super) fn expected(&self, residuals: &mut Pair, solved: &Tensor) -> Result<Option<Expected>, Error> {
         let spec = self.weights.spec();
         let (head, length) = (Head::new(self.weights, self.backend)?, self.calibration.length());
         let name = spec.head().weight();
@@ -104,7 +101,10 @@ impl Stream<'_> {
             contexts = all.collect();
         }
         contexts.truncate(EXPECTED_CONTEXTS);
-        let positions: Vec<usize> = (length / 2..length - 1).step_by(2).collect();
+        let positions = compared(length, 2);
+        if positions.is_empty() {
+            return Ok(None);
+        }
         let mut expected = Expected { kld: 0.0, head_kld: 0.0, contexts: contexts.len() };
         for &context in &contexts {
             self.say("what it came to", spec.blocks.len(), 0, 0)?;
@@ -116,9 +116,9 @@ impl Stream<'_> {
                 expected.head_kld += head.divergence(&reference, &logits(&*quantized, &xf));
             }
         }
-        let count = (contexts.len() * positions.len()).max(1) as f64;
+        let count = (contexts.len() * positions.len()) as f64;
         expected.kld /= count;
         expected.head_kld /= count;
-        Ok(expected)
+        Ok(Some(expected))
     }
 }

@@ -11,8 +11,8 @@ pub struct Solutions<'a> {
     work: &'a Work,
     /// The unit of every linear map.
     units: HashMap<String, String>,
-    /// What is special about solved tensors, in the order in which they were solved.
-    flags: Vec<(String, Vec<&'static str>)>,
+    /// What is special about solved tensors.
+    flags: HashMap<String, Vec<&'static str>>,
     open: Option<(String, Unit)>,
     /// What the network lost; unknown where nobody had to look at activations.
     pub expected: Option<Expected>,
@@ -32,7 +32,7 @@ impl<'a> Solutions<'a> {
         if let Some(head) = &spec.head {
             put(head, "head".to_owned());
         }
-        Self { work, units, flags: Vec::new(), open: None, expected: None }
+        Self { work, units, flags: HashMap::new(), open: None, expected: None }
     }
 
     /// Remembers what is special about a unit's tensors.
@@ -41,9 +41,9 @@ impl<'a> Solutions<'a> {
         self.flags.extend(flagged.map(|(name, solved)| (name.clone(), solved.flags.clone())));
     }
 
-    /// Tensors with something special, and what that is.
-    pub fn flags(&self) -> &[(String, Vec<&'static str>)] {
-        &self.flags
+    /// What is special about a solved tensor.
+    pub fn flags(&self, name: &str) -> &[&'static str] {
+        self.flags.get(name).map_or(&[], Vec::as_slice)
     }
 
     /// One tensor, where the walk has solved it.
