@@ -234,10 +234,10 @@ impl<'a> Stream<'a> {
         self.recipe.method.carry(&Layer::uncalibrated(name, &weight, self.backend), assignment.format)
     }
 
-    /// The assignments of maps that don't keep their format.
+    /// The assignments of maps that don't keep their format, or keep it because they must.
     fn changing(&self, slots: &[&Slot]) -> impl Iterator<Item = &Assignment> {
         let assignments = slots.iter().filter_map(|slot| self.assignment(&slot.weight()));
-        assignments.filter(|a| a.format != a.entry.format)
+        assignments.filter(|a| a.format != a.entry.format || a.fallback_from.is_some())
     }
 
     fn assignment(&self, name: &str) -> Option<&Assignment> {

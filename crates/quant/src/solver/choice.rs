@@ -31,25 +31,30 @@ const NEARLY: f64 = 0.97;
 /// The settings to solve `layer` with.
 pub fn choose(layer: &Layer, statistics: &Statistics, selection: &Statistics, format: FormatRef) -> Settings {
     let (n, settings) = (statistics.columns, layer.settings);
-    let Some(grid) = format.grid() else { return settings };
     let rows = layer.weight.shape().elements() / n;
     let tried: Vec<usize> = (0..ROWS.min(rows)).map(|i| i * rows / ROWS.min(rows)).collect();
     let mut original = vec![0.0f32; tried.len() * n];
     for (row, &at) in original.chunks_exact_mut(n).zip(&tried) {
         layer.weight.format().decode(layer.weight.rows(at, 1), row);
     }
-    let levels = grid.levels();
     let attempt = |settings: &Settings| -> Option<f64> {
         let mut target = original.clone();
         if settings.correction_damping.is_some() {
             Correction::new(layer.backend, statistics, settings)?.apply(layer.backend, &mut target, &tried);
         }
-        let order = Order::new(layer.backend, statistics, format.block(), settings)?;
-        let rounded = target.par_chunks(TASK * n).flat_map_iter(|rows| {
-            let codes = gptq::round_rows(layer.backend, grid, format, &order, rows);
-            codes.into_iter().flat_map(|c| (0..c.codes.len()).map(move |i| c.value(&levels, i)))
-        });
-        let values: Vec<f32> = rounded.collect();
+        let values = match format.grid() {
+            Some(grid) => {
+                let order = Order::new(layer.backend, statistics, format.block(), settings)?;
+                let levels = grid.levels();
+                let rounded = target.par_chunks(TASK * n).flat_map_iter(|rows| {
+                    let codes = gptq::round_rows(layer.backend, grid, format, &order, rows);
+                    codes.into_iter().flat_map(|c| (0..c.codes.len()).map(move |i| c.value(&levels, i)))
+                });
+                rounded.collect()
+            }
+            // What a format without codes loses is next to nothing.
+            None => target,
+        };
         Some(correction::loss(layer.backend, selection, &original, &tried, &values))
     };
     let uncorrected = Settings { damping: 0.3, correction_damping: None, ..settings };

@@ -81,7 +81,7 @@ impl Solver for Hessian {
 
     fn solve(&self, layer: &Layer, format: FormatRef) -> Result<Solved, Error> {
         let Some(grid) = format.grid() else {
-            return by_pieces(layer, format, &|_, x, out| format.encode(x, None, out));
+            return self.numbers(layer, format);
         };
         if let Some(solved) = self.carry(layer, format)? {
             return Ok(solved);
@@ -172,6 +172,31 @@ struct Bytewise {
 pub const SLAB: usize = 16_384;
 
 impl Hessian {
+    /// The layer in a format without codes: such a map loses next to nothing itself, but it can make up for what
+    /// earlier ones have lost.
+    fn numbers(&self, layer: &Layer, format: FormatRef) -> Result<Solved, Error> {
+        let shape = *layer.weight.shape();
+        let usable = layer.statistics.filter(|s| self.correction && s.columns == shape.columns());
+        let correction = usable.and_then(|s| Correction::new(layer.backend, s, &layer.settings));
+        let Some(correction) = correction else {
+            return by_pieces(layer, format, &|_, x, out| format.encode(x, None, out));
+        };
+        let (n, rows) = (shape.columns(), shape.rows());
+        let mut bytes = vec![0u8; format.tensor_bytes(&shape).map_err(|source| shape_error(layer, source))?];
+        let row_bytes = bytes.len() / rows;
+        for (slab, bytes) in bytes.chunks_mut(SLAB * row_bytes).enumerate() {
+            let all: Vec<usize> = (slab * SLAB..rows.min((slab + 1) * SLAB)).collect();
+            let mut target = vec![0.0f32; all.len() * n];
+            layer.weight.format().decode(layer.weight.rows(slab * SLAB, all.len()), &mut target);
+            correction.apply(layer.backend, &mut target, &all);
+            format.encode(&target, None, bytes);
+        }
+        by_pieces(layer, format, &|first, x, out| {
+            let start = first * row_bytes;
+            out.copy_from_slice(&bytes[start..start + x.len() / n * row_bytes]);
+        })
+    }
+
     /// All bytes of the solved tensor, or `None` where the statistics don't serve.
     fn bytes(
         &self,
