@@ -32,6 +32,7 @@ mod statistics;
 mod stream;
 mod validate;
 mod work;
+mod write;
 
 pub use allocation::{Allocation, Candidate, Formats, allocate};
 pub use calibration::Calibration;

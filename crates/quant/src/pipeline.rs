@@ -1,4 +1,6 @@
-//! The stream from a checkpoint to a GGUF file, tensor after tensor, and the check of what was written.
+//! From a checkpoint and a recipe to a smaller file: what each tensor becomes, what is solved, what is told of it.
+//!
+//! Left out: solving (`stream`), writing (`write`).
 
 use crate::card::{CARD_KEY, CARD_LIMIT_BYTES, CalibrationCard, Card};
 use crate::importance::gather_importance;
@@ -6,19 +8,16 @@ use crate::sensitivity;
 use crate::solver::importance_flags;
 use crate::stream::{Expected, Stream};
 use crate::work::Work;
-use crate::{
-    Assignment, Calibration, Cost, Error, FileType, Layer, Need, Recipe, Settings, Solved, Solver, Written,
-    assign, validate,
-};
+use crate::write::{planned, write};
+use crate::{Assignment, Calibration, Cost, Error, FileType, Layer, Need, Recipe, Settings, Solver, assign};
 use kvant_core::{FormatRef, Tensor, format};
-use kvant_io::{Meta, Metadata, Plan, PlannedTensor, Sink, Value};
+use kvant_io::{Meta, Plan, PlannedTensor, Value};
 use kvant_kernels::Backend;
 use kvant_model::{Entry, Weights, export};
 use serde::Serialize;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::mpsc;
 
 /// Hears how far the work is, and may stop it.
 pub trait Progress: Sync {
@@ -407,136 +406,6 @@ fn fallback_warnings(assignments: &[Assignment]) -> Vec<String> {
         format!("{}{more}: rows of {columns} are not whole blocks of {wanted}; written as {got}", names[0])
     };
     groups.into_iter().map(describe).collect()
-}
-
-/// Gives the solution of a tensor that does not keep its format.
-type Source<'a> = &'a mut dyn FnMut(&Assignment) -> Result<Solved, Error>;
-
-/// The one path to a file: solve or copy each tensor, write, reopen, check.
-#[allow(clippy::too_many_arguments)]
-fn write(
-    weights: &Weights,
-    assignments: &[Assignment],
-    metadata: Metadata,
-    source: Source,
-    output: &Path,
-    force: bool,
-    backend: &Backend,
-    progress: &dyn Progress,
-) -> Result<Report, Error> {
-    let plan = Plan { metadata, tensors: planned(assignments) };
-    let sink = kvant_io::create(output, &plan, force)?;
-    let total: u64 = assignments.iter().map(input_bytes).sum();
-    let (mut done, mut bytes_out, mut elements) = (0, 0, 0usize);
-    let mut tensors = Vec::with_capacity(assignments.len());
-    // One tensor is hashed and written while the next one is solved.
-    let (mut sink, digests) = std::thread::scope(|scope| -> Result<_, Error> {
-        let (send, receive) = mpsc::sync_channel(0);
-        let writer = scope.spawn(move || put_all(sink, &receive));
-        for assignment in assignments {
-            if progress.stop() {
-                return Err(Error::Interrupted);
-            }
-            progress.at(done, total, &assignment.entry.name);
-            let (tensor, report) = one(weights, assignment, source)?;
-            if send.send((assignment.entry.name.clone(), tensor)).is_err() {
-                // The writer has met an error, which it tells below.
-                break;
-            }
-            done += input_bytes(assignment);
-            bytes_out += report.bytes;
-            elements += assignment.entry.shape.elements();
-            tensors.push(report);
-        }
-        drop(send);
-        writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })?;
-    progress.at(total, total, "checking the written file");
-    let expected = tensors.iter().zip(digests).map(|(report, digest)| Written { report, digest });
-    let output_blake3 = validate(sink.seal()?, output, &expected.collect::<Vec<_>>(), backend)?;
-    sink.finish()?;
-    Ok(Report {
-        bytes_in: total,
-        bytes_out,
-        bpw: bytes_out as f64 * 8.0 / elements.max(1) as f64,
-        tensors,
-        warnings: Vec::new(),
-        cost: None,
-        expected: None,
-        card: Card { output_blake3, ..Card::default() },
-    })
-}
-
-/// Puts every tensor that arrives; the hashes of what was put, in that order.
-fn put_all(
-    mut sink: Box<dyn Sink>,
-    tensors: &mpsc::Receiver<(String, Tensor)>,
-) -> Result<(Box<dyn Sink>, Vec<blake3::Hash>), Error> {
-    let mut digests = Vec::new();
-    for (name, tensor) in tensors {
-        digests.push(kvant_io::hash(tensor.bytes()));
-        sink.put(&name, &tensor)?;
-    }
-    Ok((sink, digests))
-}
-
-fn planned(assignments: &[Assignment]) -> Vec<PlannedTensor> {
-    let tensor =
-        |a: &Assignment| PlannedTensor { name: a.entry.name.clone(), shape: a.entry.shape, format: a.format };
-    assignments.iter().map(tensor).collect()
-}
-
-fn input_bytes(assignment: &Assignment) -> u64 {
-    assignment.entry.format.tensor_bytes(&assignment.entry.shape).map_or(0, |n| n as u64)
-}
-
-/// One tensor solved or kept.
-fn one(weights: &Weights, assignment: &Assignment, source: Source) -> Result<(Tensor, TensorReport), Error> {
-    let Assignment { entry, format, fallback_from } = assignment;
-    let tensor = weights.tensor(&entry.name)?;
-    let mut flags = Vec::new();
-    if fallback_from.is_some() {
-        flags.push("fallback");
-    }
-    let report = |bytes: usize, rel_rmse, flags, chosen| TensorReport {
-        name: entry.name.clone(),
-        from: entry.format.name(),
-        format: format.name(),
-        bytes: bytes as u64,
-        rel_rmse,
-        flags,
-        chosen,
-    };
-    if tensor.format() == *format && fallback_from.is_none() {
-        flags.push("kept");
-        return Ok((tensor.clone(), report(tensor.bytes().len(), 0.0, flags, None)));
-    }
-    let solved = source(assignment)?;
-    flags.extend(&solved.flags);
-    check_finite(weights.path(), &entry.name, &solved, *format)?;
-    if solved.squared_sum == 0.0 {
-        flags.push("zero");
-    }
-    let rel_rmse =
-        if solved.squared_sum > 0.0 { (solved.squared_error / solved.squared_sum).sqrt() } else { 0.0 };
-    Ok((solved.tensor.clone(), report(solved.tensor.bytes().len(), rel_rmse, flags, solved.chosen)))
-}
-
-/// What is not finite before or after, as an error.
-pub(crate) fn check_finite(
-    path: &Path,
-    tensor: &str,
-    solved: &Solved,
-    format: FormatRef,
-) -> Result<(), Error> {
-    let (path, tensor) = (path.to_owned(), tensor.to_owned());
-    match (solved.not_finite, solved.overflow) {
-        (Some((element, value)), _) => Err(Error::NotFinite { path, tensor, element, value }),
-        (None, Some((element, value))) => {
-            Err(Error::Overflow { path, tensor, element, value, format: format.name() })
-        }
-        (None, None) => Ok(()),
-    }
 }
 
 /// Bytes of tensor data that a plan comes to.

@@ -31,6 +31,7 @@ use crate::pipeline::Progress;
 use crate::sensitivity::{self, BlockSensitivities};
 use crate::statistics::{Inputs, Missing, Statistics};
 use crate::work::{Unit, Work};
+use crate::write::check_finite;
 use crate::{Assignment, Calibration, Error, Layer, Recipe, Settings, Solved};
 use kvant_core::Tensor;
 use kvant_kernels::{Backend, Matrix, ops};
@@ -220,7 +221,7 @@ impl<'a> Stream<'a> {
             for assignment in self.changing(&stage.slots) {
                 let name = &assignment.entry.name;
                 if let Some(solved) = self.carry(name)? {
-                    crate::pipeline::check_finite(self.weights.path(), name, &solved, assignment.format)?;
+                    check_finite(self.weights.path(), name, &solved, assignment.format)?;
                     tensors.push((name.clone(), solved));
                 }
             }
@@ -293,7 +294,7 @@ impl<'a> Stream<'a> {
             // Of what was carried over or encoded without sums nothing was chosen.
             let asked = !solved.flags.iter().any(|flag| ["lattice", "uncalibrated"].contains(flag));
             solved.chosen = chosen.filter(|_| asked);
-            crate::pipeline::check_finite(self.weights.path(), &name, &solved, assignment.format)?;
+            check_finite(self.weights.path(), &name, &solved, assignment.format)?;
             tensors.push((name, solved));
         }
         Ok(tensors)
