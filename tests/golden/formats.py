@@ -71,17 +71,17 @@ class Upstream:
     def __init__(self, folder):
         path = folder / "libggml-base.so"
         refuse_fused_multiply_add(path)
-        self.library = ctypes.CDLL(str(path))
-        self.library.ggml_get_type_traits.restype = ctypes.POINTER(TypeTraits)
-        self.library.ggml_get_type_traits.argtypes = [ctypes.c_int]
-        self.library.ggml_quantize_chunk.restype = ctypes.c_size_t
-        self.library.ggml_quantize_chunk.argtypes = [
+        self.ggml = ctypes.CDLL(str(path))
+        self.ggml.ggml_get_type_traits.restype = ctypes.POINTER(TypeTraits)
+        self.ggml.ggml_get_type_traits.argtypes = [ctypes.c_int]
+        self.ggml.ggml_quantize_chunk.restype = ctypes.c_size_t
+        self.ggml.ggml_quantize_chunk.argtypes = [
             ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p,
             ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p,
         ]
 
     def traits(self, number):
-        return self.library.ggml_get_type_traits(number).contents
+        return self.ggml.ggml_get_type_traits(number).contents
 
     def decode(self, number, data):
         traits = self.traits(number)
@@ -99,7 +99,7 @@ class Upstream:
         results = []
         for fill in (0x00, 0xA5):
             data = numpy.full(size, fill, dtype=numpy.uint8)
-            written = self.library.ggml_quantize_chunk(
+            written = self.ggml.ggml_quantize_chunk(
                 number, rows.ctypes.data, data.ctypes.data, 0, rows.shape[0], rows.shape[1],
                 None if importance is None else importance.ctypes.data,
             )

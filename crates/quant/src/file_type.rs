@@ -83,6 +83,14 @@ pub struct Assignment {
     pub fallback_from: Option<FormatRef>,
 }
 
+impl Assignment {
+    /// Whether the tensor is solved anew: it changes its format, or keeps it for want of whole blocks and may make up
+    /// for others.
+    pub fn changes(&self) -> bool {
+        self.format != self.entry.format || self.fallback_from.is_some()
+    }
+}
+
 /// Whether upstream quantizes a tensor at all: matrices called `weight` that are no norm.
 fn quantizes(entry: &Entry) -> bool {
     entry.shape.dimensions().len() >= 2

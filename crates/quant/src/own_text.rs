@@ -14,7 +14,7 @@
 
 use crate::pipeline::Progress;
 use crate::work::Work;
-use crate::{Calibration, Error};
+use crate::{Calibration, Error, Recipe};
 use kvant_kernels::Backend;
 use kvant_model::{KvCache, Spec, Transformer, Weights, continue_together};
 
@@ -45,19 +45,20 @@ pub fn own_text_bytes(spec: &Spec, count: usize, length: usize, threads: usize) 
         + threads * 16 * spec.vocabulary
 }
 
-/// `calibration` with `count` more contexts, written by the network and drawn by `seed`; those that `work` holds already are read.
+/// `calibration` with as many more contexts as the recipe asks for, written by the network; those that `work` holds
+/// already are read.
 ///
 /// # Errors
 /// What the network or the work folder says; [`Error::Interrupted`].
 pub fn with_own_text(
     weights: &Weights,
     calibration: &Calibration,
-    (count, seed): (usize, u64),
+    recipe: &Recipe,
     work: &Work,
     backend: &Backend,
     progress: &dyn Progress,
 ) -> Result<Calibration, Error> {
-    let (spec, length) = (weights.spec(), calibration.length());
+    let (spec, length, count) = (weights.spec(), calibration.length(), recipe.own_contexts);
     if count == 0 || length <= OWN_TEXT_START {
         return Ok(calibration.clone());
     }
@@ -73,9 +74,8 @@ pub fn with_own_text(
                     Some(loaded) => loaded,
                     none => none.insert(Transformer::load(weights, backend.clone())?),
                 };
-                let seeds: Vec<u64> = (written.len()..written.len() + starts.len())
-                    .map(|i| seed.rotate_left(32).wrapping_add(i as u64))
-                    .collect();
+                let seeds: Vec<u64> =
+                    (written.len()..written.len() + starts.len()).map(|i| recipe.seed_of(i)).collect();
                 let mut go_on = |tokens: usize| {
                     let done = written.len() * length + starts.len() * tokens;
                     progress.at(done as u64, (count * length) as u64, "text of the model's own");

@@ -168,7 +168,7 @@ pub fn quantize(
         importance.mean_square(&assignment.entry.name, assignment.entry.shape.columns(), 1)
     };
     // The file's own card stands before the tensors, so what there is to say of them is found out first.
-    for assignment in assignments.iter().filter(|a| a.format != a.entry.format) {
+    for assignment in assignments.iter().filter(|a| a.changes()) {
         let mut flags = match (&solutions, recipe.method.need()) {
             (Some(solutions), _) => solutions.flags(&assignment.entry.name).to_vec(),
             (None, Need::Importance) if assignment.format.grid().is_some() => {

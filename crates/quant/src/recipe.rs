@@ -40,6 +40,11 @@ pub struct Recipe {
 }
 
 impl Recipe {
+    /// What context `index` of those that are drawn is drawn by.
+    pub(crate) fn seed_of(&self, index: usize) -> u64 {
+        self.seed.rotate_left(32).wrapping_add(index as u64)
+    }
+
     /// A recipe without calibration, overrides or anything else out of the ordinary.
     pub fn plain(file_type: &'static FileType, method: &'static dyn Solver) -> Self {
         Self {

@@ -21,7 +21,7 @@ use crate::pipeline::Progress;
 use crate::statistics::{Inputs, Missing, Statistics};
 use crate::stream::{embed, load, table};
 use crate::work::Work;
-use crate::{Calibration, Error};
+use crate::{Calibration, Error, Recipe};
 use kvant_kernels::{Backend, dense, ops};
 use kvant_model::{Block, BlockSpec, Positions, Slot, Spec, Weights};
 use std::collections::BTreeMap;
@@ -85,7 +85,7 @@ pub fn work_bytes(spec: &Spec, contexts: usize, length: usize) -> u64 {
 pub fn gather(
     weights: &Weights,
     calibration: &Calibration,
-    seed: u64,
+    recipe: &Recipe,
     work: &Work,
     backend: &Backend,
     progress: &dyn Progress,
@@ -129,10 +129,7 @@ pub fn gather(
         let residual = streams.read(last + c, numbers)?;
         let states = head.states(&residual);
         read.add(backend, &Inputs { quantized: &states, missed: &[], weights: None });
-        streams.write(
-            last + c,
-            &head.gradient(&*matrix, &residual, seed.rotate_left(32).wrapping_add(c as u64)),
-        )?;
+        streams.write(last + c, &head.gradient(&*matrix, &residual, recipe.seed_of(c)))?;
     }
     work.save_numbers(HEAD, &read.gram)?;
     drop((matrix, read));

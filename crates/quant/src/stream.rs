@@ -84,9 +84,9 @@ impl<'a> Stream<'a> {
         let carried = self.all_carried()?;
         if !carried {
             let (weights, work) = (self.weights, self.work);
-            let count = (self.recipe.own_contexts, self.recipe.seed);
+            let recipe = self.recipe;
             let write =
-                || with_own_text(weights, &self.calibration, count, work, self.backend, self.progress);
+                || with_own_text(weights, &self.calibration, recipe, work, self.backend, self.progress);
             let calibration = self.cost.borrow_mut().time(Part::OwnText, 0.0, write)?;
             self.calibration = calibration;
             if self.recipe.method.couples() {
@@ -94,7 +94,7 @@ impl<'a> Stream<'a> {
                     sensitivity::gather(
                         self.weights,
                         &self.calibration,
-                        self.recipe.seed,
+                        self.recipe,
                         self.work,
                         self.backend,
                         self.progress,
@@ -238,7 +238,7 @@ impl<'a> Stream<'a> {
     /// The assignments of maps that don't keep their format, or keep it because they must.
     fn changing(&self, slots: &[&Slot]) -> impl Iterator<Item = &Assignment> {
         let assignments = slots.iter().filter_map(|slot| self.assignment(&slot.weight()));
-        assignments.filter(|a| a.format != a.entry.format || a.fallback_from.is_some())
+        assignments.filter(|a| a.changes())
     }
 
     fn assignment(&self, name: &str) -> Option<&Assignment> {
@@ -367,6 +367,7 @@ impl<'a> Stream<'a> {
                 if let Some(earlier) = earlier {
                     ours = self.advance(&quantized, &stages[earlier], earlier, ours);
                 }
+                let missing = sums.all.missing;
                 let input = if missing == Missing::Input { theirs.input.clone() } else { Vec::new() };
                 let next = self.advance(&float, stage, number, theirs);
                 let (kept, also) = rayon::join(
@@ -375,7 +376,7 @@ impl<'a> Stream<'a> {
                 );
                 kept.and(also)?;
                 let weights = stage.residual.then(|| token_weights(&next.residual, hidden));
-                let missed = match sums.all.missing {
+                let missed = match missing {
                     Missing::Nothing => Vec::new(),
                     Missing::Input => self.less(input, &ours.input),
                     Missing::Result(_) => {

@@ -110,7 +110,7 @@ fn one(weights: &Weights, assignment: &Assignment, source: Source) -> Result<(Te
         flags,
         chosen,
     };
-    if tensor.format() == *format && fallback_from.is_none() {
+    if !assignment.changes() {
         flags.push("kept");
         return Ok((tensor.clone(), report(tensor.bytes().len(), 0.0, flags, None)));
     }

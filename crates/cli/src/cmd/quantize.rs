@@ -223,7 +223,8 @@ pub fn run(common: &Common, arguments: &Quantize) -> Result<ExitCode, Failure> {
         if !arguments.dry_run && !arguments.force && arguments.output.exists() {
             return Err(kvant::io::Error::Exists { path: arguments.output.clone() }.into());
         }
-        let needed = needed_memory(&opened, &recipe, threads)?;
+        let assignments = plan_tensors(&opened.weights, &recipe)?;
+        let needed = memory_bytes(&opened.weights, &recipe, &assignments, threads);
         allow_memory(arguments, &recipe, needed.max(allocation_bytes(&opened.weights, &recipe, threads)))?;
         let bar = Bar::new(common, "allocate");
         let found = pool.install(|| allocate(&opened.weights, &recipe, budget, &backend, &bar));
@@ -296,9 +297,9 @@ fn prepare(
     recipe: &Recipe,
     threads: usize,
 ) -> Result<(), Failure> {
-    let needed = needed_memory(opened, recipe, threads)?;
-    allow_memory(arguments, recipe, needed)?;
     let assignments = plan_tensors(&opened.weights, recipe)?;
+    let needed = memory_bytes(&opened.weights, recipe, &assignments, threads);
+    allow_memory(arguments, recipe, needed)?;
     let bytes = work_bytes(&opened.weights, recipe, planned_bytes(&assignments));
     if bytes > 0 && !common.quiet {
         eprintln!(
@@ -309,11 +310,6 @@ fn prepare(
         );
     }
     Ok(())
-}
-
-fn needed_memory(opened: &open::Opened, recipe: &Recipe, threads: usize) -> Result<u64, Failure> {
-    let assignments = plan_tensors(&opened.weights, recipe)?;
-    Ok(memory_bytes(&opened.weights, recipe, &assignments, threads))
 }
 
 /// Refuses what needs more memory than is allowed.

@@ -51,12 +51,13 @@ impl Curve {
         let sample = Tensor::new(shape, entry.format, Bytes::from(bytes)).map_err(shape_error)?;
         let importance = importance.mean_square(&entry.name, columns, 1)?;
         let original = sample.decode();
+        // Where an element of the sample stands in the tensor.
+        let place = |at: usize| at / columns * rows / tried * columns + at % columns;
         if let Some(at) = first_not_finite(&original) {
-            let (row, column) = (at / columns * rows / tried, at % columns);
             return Err(Error::NotFinite {
                 path: weights.path().to_owned(),
                 tensor: entry.name.clone(),
-                element: row * columns + column,
+                element: place(at),
                 value: original[at],
             });
         }
@@ -90,8 +91,8 @@ impl Curve {
         if points.is_empty() {
             let (format, (element, value)) = overflow.unwrap_or((assignment.format, (0, original[0])));
             let (path, tensor) = (weights.path().to_owned(), entry.name.clone());
-            let element = element / columns * rows / tried * columns + element % columns;
-            return Err(Error::Overflow { path, tensor, element, value, format: format.name() });
+            let (element, format) = (place(element), format.name());
+            return Err(Error::Overflow { path, tensor, element, value, format });
         }
         points.sort_by(|a, b| a.bytes.cmp(&b.bytes).then(a.error.total_cmp(&b.error)));
         Ok(Self { points: hull(&points), tried: points })

@@ -1,5 +1,5 @@
-//! Solvers that see how columns go together: `gptq`, `descent`, `corrected`, `coupled` and `auto` are one path with steps left
-//! out.
+//! Solvers that see how columns go together: `gptq`, `descent`, `corrected`, `coupled` and `auto` are one path with
+//! steps left out.
 //!
 //! ```text
 //! target ← W, or W corrected                     (`correction`)
