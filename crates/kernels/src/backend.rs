@@ -1,7 +1,7 @@
 //! The processor as the rest of the program sees it: threads, an instruction set, and matrices ready to multiply.
 
 use crate::cpu::avx2::Avx2;
-use crate::cpu::{Operations, Stored, scalar};
+use crate::cpu::{Operations, Panels, Stored, scalar};
 use crate::{Error, Isa, Pool};
 use kvant_core::Tensor;
 use std::sync::Arc;
@@ -41,6 +41,7 @@ pub struct Backend {
     isa: Isa,
     avx2: Option<Avx2>,
     pool: Arc<Pool>,
+    integers: bool,
 }
 
 impl Backend {
@@ -52,7 +53,15 @@ impl Backend {
             Isa::Scalar => None,
             Isa::Avx2 => Some(Avx2::detect().expect("the processor has the instruction set asked for")),
         };
-        Self { isa, avx2, pool: Arc::new(Pool::new(threads)) }
+        Self { isa, avx2, pool: Arc::new(Pool::new(threads)), integers: false }
+    }
+
+    /// The same with activations rounded to eight bits where weights have integer codes, so that integers are
+    /// multiplied: as fast as this processor can, at the price of the rounding.
+    #[must_use]
+    pub fn with_integers(mut self) -> Self {
+        self.integers = true;
+        self
     }
 
     /// The instruction set in use.
@@ -83,7 +92,11 @@ impl Backend {
         if tensor.shape().dimensions().len() != 2 {
             return Err(Error::NotMatrix { shape: *tensor.shape() });
         }
-        // This is where a kernel that wants its own layout will repack the tensor, once.
+        if self.integers
+            && let Some(panels) = Panels::new(self, self.avx2, tensor)
+        {
+            return Ok(Box::new(panels));
+        }
         Ok(Box::new(Stored::new(self, tensor)))
     }
 }

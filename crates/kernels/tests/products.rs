@@ -37,3 +37,41 @@ fn every_path_gives_what_the_scalar_one_gives() {
         }
     }
 }
+
+/// Codes against activations of eight bits: every path the same bits, each row whatever stands beside it, and near the
+/// product of the numbers.
+#[test]
+fn integers_give_the_same_bits_on_every_path_and_beside_any_rows() {
+    for format in format::FORMATS.iter().filter(|f| f.grid().is_some()) {
+        let unit = format.block().elements;
+        for (rows, blocks) in [(1, 1), (5, 3), (67, 2), (130, 1)] {
+            let columns = unit * blocks;
+            let shape = Shape::new(&[rows, columns]).unwrap();
+            let mut bytes = vec![0; format.tensor_bytes(&shape).unwrap()];
+            format.encode(&numbers(rows * columns, 1), None, &mut bytes);
+            let tensor = Tensor::new(shape, *format, Bytes::from(bytes)).unwrap();
+            for n in [1, 2, 3, 4, 5, 7, 63, 65, 130] {
+                let mut x = numbers(n * columns, 2);
+                x[0] = 9.0;
+                let run = |isa: Isa, threads: usize, integers: bool, x: &[f32]| {
+                    let mut y = vec![f32::NAN; x.len() / columns * rows];
+                    let backend = Backend::new(isa, threads);
+                    let backend = if integers { backend.with_integers() } else { backend };
+                    backend.load(&tensor).unwrap().multiply(x, &mut y);
+                    y
+                };
+                let (oracle, exact) = (run(Isa::Scalar, 1, true, &x), run(Isa::Scalar, 1, false, &x));
+                for isa in Isa::available() {
+                    let found = run(isa, 3, true, &x);
+                    assert!(found == oracle, "{} {rows} × {columns}, {n} {isa:?}", format.name());
+                    let alone = run(isa, 1, true, &x[(n - 1) * columns..]);
+                    assert!(found[(n - 1) * rows..] == alone, "{} {n} {isa:?}: not alone", format.name());
+                }
+                let square = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>();
+                let error = square(&mut oracle.iter().zip(&exact).map(|(a, b)| f64::from(a - b)));
+                let all = square(&mut exact.iter().map(|x| f64::from(*x)));
+                assert!((error / all).sqrt() < 0.03, "{} {n}: {}", format.name(), (error / all).sqrt());
+            }
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! x86-64 with AVX2, FMA and F16C: the loops of [`super::body`] compiled for them, and tiles of products.
 
-use super::{Operations, Take, body};
+use super::{Operations, Take, body, panels};
 use crate::dense::View;
 
 /// Proof that this processor has AVX2, FMA and F16C: only detection makes one.
@@ -29,7 +29,7 @@ impl Avx2 {
 
 /// Reached through [`Avx2::operations`] alone, so that the token stands before every call.
 static OPERATIONS: Operations =
-    Operations { name: "avx2", dot, weigh, add_few, tiles, softmax, swiglu, swiglu_back };
+    Operations { name: "avx2", dot, weigh, add_few, tiles, round, softmax, swiglu, swiglu_back };
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -71,6 +71,12 @@ fn swiglu_avx2(gate: &mut [f32], up: &[f32]) {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn swiglu_back_avx2(gate: &mut [f32], up: &mut [f32], gradient: &[f32]) {
     body::swiglu_back::<true>(gate, up, gradient);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn round_avx2(x: &[f32], codes: &mut [i8], scales: &mut [[f32; 2]], sums: &mut [[i16; 2]]) {
+    panels::round(x, codes, scales, sums);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -188,4 +194,14 @@ fn swiglu_back(gate: &mut [f32], up: &mut [f32], gradient: &[f32]) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     body::swiglu_back::<false>(gate, up, gradient);
+}
+
+fn round(x: &[f32], codes: &mut [i8], scales: &mut [[f32; 2]], sums: &mut [[i16; 2]]) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as `dot`.
+    unsafe {
+        round_avx2(x, codes, scales, sums);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    panels::round(x, codes, scales, sums);
 }

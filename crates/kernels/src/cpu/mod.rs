@@ -8,8 +8,10 @@
 pub(crate) mod avx2;
 pub(crate) mod body;
 pub(crate) mod scalar;
+mod panels;
 mod stored;
 
+pub(crate) use panels::Panels;
 pub(crate) use stored::Stored;
 
 use crate::dense::View;
@@ -27,6 +29,8 @@ pub(crate) struct Operations {
     /// Products of all rows of the first with all of the second (as long, one after the other), handed over as (row of
     /// the first, row of the second, product); each in an order that depends on their length alone.
     pub tiles: fn(View<f32>, &[f32], Take),
+    /// A row of numbers becomes codes of eight bits ([`panels::Activations`]).
+    pub round: fn(&[f32], &mut [i8], &mut [[f32; 2]], &mut [[i16; 2]]),
     /// Numbers become shares: their powers of e over the sum of all of these.
     pub softmax: fn(&mut [f32]),
     /// The first = x / (1 + e⁻ˣ) of it, times the second.

@@ -1,10 +1,10 @@
 //! The oracle: plain loops in a fixed order, on any processor.
 
-use super::{Operations, Take, body};
+use super::{Operations, Take, body, panels};
 use crate::dense::View;
 
 pub(crate) static OPERATIONS: Operations =
-    Operations { name: "scalar", dot, weigh, add_few, tiles, softmax, swiglu, swiglu_back };
+    Operations { name: "scalar", dot, weigh, add_few, tiles, round, softmax, swiglu, swiglu_back };
 
 fn dot(x: &[f32], y: &[f32]) -> f32 {
     body::dot::<false>(x, y)
@@ -44,6 +44,10 @@ fn swiglu_back(gate: &mut [f32], up: &mut [f32], gradient: &[f32]) {
         let slope = sigmoid * (1.0 + *gate * (1.0 - sigmoid));
         (*gate, *up) = (gradient * *up * slope, gradient * *gate * sigmoid);
     }
+}
+
+fn round(x: &[f32], codes: &mut [i8], scales: &mut [[f32; 2]], sums: &mut [[i16; 2]]) {
+    panels::round(x, codes, scales, sums);
 }
 
 struct Plain;

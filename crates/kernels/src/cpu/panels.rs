@@ -1,0 +1,236 @@
+//! Matrices of integer codes, repacked at load so that one vector multiplies eight rows, and activations in eight bits.
+//!
+//! Eight rows make a panel, 32 columns a chunk of it. A chunk's codes are quads, four columns of all eight rows side by
+//! side, so that four activations stand in every lane against them:
+//!
+//! ```text
+//! quad q:   row 0: columns 4q..4q+4 | row 1: the same | … | row 7            32 codes
+//! nibbles:  four vectors of 32 bytes; vector v has quad v in its low halves and quad v + 4 in its high ones
+//! high bits of 5:  one vector, bit q of each byte for quad q
+//! high bits of 6:  two vectors, of quads 0–3 and 4–7, two bits each
+//! bytes:    eight vectors of signed levels
+//! ```
+//!
+//! Beside the codes lie each chunk's scales, and what eight chunks share ([`Scheme`]). An activation row has one scale
+//! every 32 numbers ([`Activations`]), so that only integers are multiplied inside a chunk; its sum joins the row's in
+//! `f32`, chunk after chunk.
+//! Invariant: a result depends on its row and its activations alone: not on threads, nor on what is multiplied beside
+//! it, nor on the instruction set, for every path adds the same numbers in the same order with one rounding each.
+//! Left out: formats without codes, which are multiplied as numbers (`stored.rs`).
+
+mod activations;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod pack;
+mod plain;
+
+use super::avx2::Avx2;
+use crate::backend::Matrix;
+use crate::shared::Shared;
+use crate::Backend;
+pub(crate) use activations::{Activations, round};
+use kvant_core::Tensor;
+
+/// Rows of a panel.
+pub(crate) const ROWS: usize = 8;
+/// Columns of a chunk.
+pub(crate) const CHUNK: usize = 32;
+/// Chunks that share what a block of 256 columns has but once.
+pub(crate) const SHARING: usize = 8;
+/// Activation rows that a task multiplies with one panel after the other: they stay in a core's own cache.
+const TOKENS: usize = 64;
+/// Bytes of codes of a task, about: panels lie together.
+const TASK_BYTES: usize = 1 << 16;
+
+/// What stands beside a chunk's codes, for each of eight rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    /// d as half a float: value = d · level.
+    Block,
+    /// The same as the upper half of a float: powers of two that no half reaches.
+    Power,
+    /// d and m as halves: value = d · code + m.
+    Affine,
+    /// An integer scale s and minimum m; d and e, halves, once for eight chunks: value = d · s · code − e · m.
+    GroupsAffine,
+    /// An integer scale s; d once for eight chunks: value = d · s · level.
+    Groups,
+    /// The same with a scale for either half of the chunk.
+    HalfGroups,
+}
+
+impl Scheme {
+    /// Bytes a chunk of eight rows.
+    fn bytes(self) -> usize {
+        match self {
+            Self::Groups => ROWS,
+            Self::Block | Self::Power | Self::GroupsAffine | Self::HalfGroups => 2 * ROWS,
+            Self::Affine => 4 * ROWS,
+        }
+    }
+
+    /// Bytes that eight chunks share.
+    fn shared_bytes(self) -> usize {
+        match self {
+            Self::Block | Self::Power | Self::Affine => 0,
+            Self::Groups | Self::HalfGroups => 2 * ROWS,
+            Self::GroupsAffine => 4 * ROWS,
+        }
+    }
+}
+
+/// How codes are stored and what they stand for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Coding {
+    /// Four bits: code − offset.
+    Four(i16),
+    /// Five bits: code − offset.
+    Five(i16),
+    /// Six bits: code − offset.
+    Six(i16),
+    /// Four bits: a table of signed levels.
+    Table([i8; 16]),
+    /// Signed levels themselves.
+    Bytes,
+}
+
+impl Coding {
+    /// Bytes of a chunk's codes.
+    fn bytes(self) -> usize {
+        let bits = match self {
+            Self::Four(_) | Self::Table(_) => 4,
+            Self::Five(_) => 5,
+            Self::Six(_) => 6,
+            Self::Bytes => 8,
+        };
+        ROWS * CHUNK * bits / 8
+    }
+
+    /// What is subtracted from every code.
+    fn offset(self) -> i16 {
+        match self {
+            Self::Four(offset) | Self::Five(offset) | Self::Six(offset) => offset,
+            Self::Table(_) | Self::Bytes => 0,
+        }
+    }
+}
+
+/// The bytes of one panel.
+#[derive(Clone, Copy)]
+pub(crate) struct Panel<'a> {
+    codes: &'a [u8],
+    scales: &'a [u8],
+    shared: &'a [u8],
+}
+
+/// Sums of a panel: eight rows for each of some activation rows.
+pub(crate) type Sums = [[f32; ROWS]];
+
+/// A line of a cache.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+/// A repacked matrix.
+pub(crate) struct Panels {
+    /// The source: rows are read from it one by one, for an embedding.
+    tensor: Tensor,
+    backend: Backend,
+    avx2: Option<Avx2>,
+    coding: Coding,
+    scheme: Scheme,
+    codes: Vec<Line>,
+    scales: Vec<u8>,
+    shared: Vec<u8>,
+}
+
+impl Panels {
+    fn chunks(&self) -> usize {
+        self.columns() / CHUNK
+    }
+
+    fn panel(&self, index: usize) -> Panel<'_> {
+        let chunks = self.chunks();
+        let range = |bytes: usize| index * bytes..(index + 1) * bytes;
+        Panel {
+            codes: &self.codes.as_flattened_bytes()[range(chunks * self.coding.bytes())],
+            scales: &self.scales[range(chunks * self.scheme.bytes())],
+            shared: &self.shared[range(chunks / SHARING * self.scheme.shared_bytes())],
+        }
+    }
+}
+
+impl Matrix for Panels {
+    fn rows(&self) -> usize {
+        self.tensor.shape().rows()
+    }
+
+    fn columns(&self) -> usize {
+        self.tensor.shape().columns()
+    }
+
+    fn weight_bytes(&self) -> usize {
+        self.tensor.bytes().len()
+    }
+
+    fn kernel(&self) -> &'static str {
+        if self.avx2.is_some() { "avx2 panels" } else { "scalar panels" }
+    }
+
+    fn multiply(&self, x: &[f32], y: &mut [f32]) {
+        let (rows, columns) = (self.rows(), self.columns());
+        assert!(x.len().is_multiple_of(columns), "activations are rows of {columns}");
+        let n = x.len() / columns;
+        assert_eq!(y.len(), n * rows, "a result for every row");
+        let activations = Activations::new(&self.backend, x, columns);
+        let panels = rows.div_ceil(ROWS);
+        let each = (TASK_BYTES / (self.chunks() * self.coding.bytes()).max(1)).clamp(1, panels);
+        let y = Shared::new(y);
+        self.backend.pool().run(panels.div_ceil(each), &|task| {
+            let mut sums = [[0.0f32; ROWS]; TOKENS];
+            for first in (0..n).step_by(TOKENS) {
+                let sums = &mut sums[..TOKENS.min(n - first)];
+                for panel in task * each..panels.min((task + 1) * each) {
+                    match self.avx2 {
+                        #[cfg(target_arch = "x86_64")]
+                        Some(token) => avx2::multiply(token, self, panel, &activations, first, sums),
+                        _ => plain::multiply(self, panel, &activations, first, sums),
+                    }
+                    let start = panel * ROWS;
+                    let count = ROWS.min(rows - start);
+                    for (i, sums) in sums.iter().enumerate() {
+                        // SAFETY: each task has its own rows of the weights, hence its own results.
+                        let out = unsafe { y.part((first + i) * rows + start, count) };
+                        out.copy_from_slice(&sums[..count]);
+                    }
+                }
+            }
+        });
+    }
+
+    fn add_transposed(&self, _x: &[f32], _y: &mut [f32]) {
+        unimplemented!("gradients go through weights that are multiplied as numbers");
+    }
+
+    fn row(&self, index: usize, out: &mut [f32]) {
+        self.tensor.format().decode(self.tensor.rows(index, 1), out);
+    }
+}
+
+/// Lines as bytes.
+trait Flatten {
+    fn as_flattened_bytes(&self) -> &[u8];
+    fn as_flattened_bytes_mut(&mut self) -> &mut [u8];
+}
+
+impl Flatten for Vec<Line> {
+    fn as_flattened_bytes(&self) -> &[u8] {
+        // SAFETY: `Line` is exactly 64 initialised bytes (size 64, alignment 64).
+        unsafe { std::slice::from_raw_parts(self.as_ptr().cast(), self.len() * 64) }
+    }
+
+    fn as_flattened_bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr().cast(), self.len() * 64) }
+    }
+}

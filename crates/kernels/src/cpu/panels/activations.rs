@@ -1,0 +1,82 @@
+//! Activations in eight bits: a scale every 32 numbers, and what kernels ask for beside them.
+
+use super::CHUNK;
+use crate::Backend;
+use crate::shared::Shared;
+
+/// Rows of activations.
+pub(crate) struct Activations {
+    columns: usize,
+    /// Codes of −127..=127.
+    codes: Vec<i8>,
+    /// A chunk's scale, and the scale times the sum of its codes.
+    scales: Vec<[f32; 2]>,
+    /// Sums of the codes of either half of a chunk.
+    sums: Vec<[i16; 2]>,
+}
+
+/// One row.
+#[derive(Clone, Copy)]
+pub(crate) struct Row<'a> {
+    pub codes: &'a [i8],
+    pub scales: &'a [[f32; 2]],
+    pub sums: &'a [[i16; 2]],
+}
+
+impl Activations {
+    /// Of rows of `columns` numbers, a multiple of 32. Numbers that are not finite make their chunk's scale so.
+    pub fn new(backend: &Backend, x: &[f32], columns: usize) -> Self {
+        let (rows, chunks) = (x.len() / columns, columns / CHUNK);
+        let mut new = Self {
+            columns,
+            codes: vec![0; x.len()],
+            scales: vec![[0.0; 2]; rows * chunks],
+            sums: vec![[0; 2]; rows * chunks],
+        };
+        let (codes, scales, sums) =
+            (Shared::new(&mut new.codes), Shared::new(&mut new.scales), Shared::new(&mut new.sums));
+        let work = |row: usize| {
+            // SAFETY: each task has its own row.
+            let (codes, scales, sums) = unsafe {
+                (codes.part(row * columns, columns), scales.part(row * chunks, chunks), sums.part(row * chunks, chunks))
+            };
+            (backend.operations().round)(&x[row * columns..][..columns], codes, scales, sums);
+        };
+        if rows == 1 { work(0) } else { backend.pool().run(rows, &work) }
+        new
+    }
+
+    pub fn row(&self, index: usize) -> Row<'_> {
+        let chunks = self.columns / CHUNK;
+        Row {
+            codes: &self.codes[index * self.columns..][..self.columns],
+            scales: &self.scales[index * chunks..][..chunks],
+            sums: &self.sums[index * chunks..][..chunks],
+        }
+    }
+}
+
+/// Rounds one row.
+#[inline(always)]
+pub(crate) fn round(x: &[f32], codes: &mut [i8], scales: &mut [[f32; 2]], sums: &mut [[i16; 2]]) {
+    let chunks = x.as_chunks::<CHUNK>().0.iter().zip(codes.as_chunks_mut::<CHUNK>().0);
+    for ((x, codes), (scale, sums)) in chunks.zip(scales.iter_mut().zip(sums)) {
+        let mut most = 0.0f32;
+        for x in x {
+            let x = x.abs();
+            // NaN stays.
+            most = if x <= most { most } else { x };
+        }
+        let inverse = 127.0 / most;
+        let inverse = if inverse.is_finite() { inverse } else { 0.0 };
+        for (code, x) in codes.iter_mut().zip(x) {
+            // A number that leaves whole ones in the last bits of what it is added to rounds to even.
+            const WHOLE: f32 = 12_582_912.0;
+            *code = ((x * inverse + WHOLE).to_bits() as u8).cast_signed();
+        }
+        let half = |codes: &[i8]| codes.iter().map(|&code| i16::from(code)).sum::<i16>();
+        *sums = [half(&codes[..CHUNK / 2]), half(&codes[CHUNK / 2..])];
+        let d = most / 127.0;
+        *scale = [d, d * f32::from(sums[0] + sums[1])];
+    }
+}

@@ -1,0 +1,313 @@
+//! Panels on AVX2: `vpmaddubsw` multiplies 32 codes at once and adds pairs; sums of 16 bits hold until they are full,
+//! so that what follows (`vpmaddwd`, with a group's integer scale where there is one) comes once for eight quads of
+//! four bits, four of five bits and two of six. Signed levels go in as their sizes, their signs on the activations.
+
+use super::activations::Row;
+use super::{Activations, CHUNK, Coding, Panel, Panels, ROWS, SHARING, Scheme, Sums};
+use crate::cpu::avx2::Avx2;
+use std::arch::x86_64::*;
+
+/// Rows of activations that share what is unpacked.
+const TOKENS: usize = 4;
+
+const FOUR: u8 = 4;
+const FIVE: u8 = 5;
+const SIX: u8 = 6;
+const TABLE: u8 = 7;
+const BYTES: u8 = 8;
+
+const BLOCK: u8 = 0;
+const POWER: u8 = 1;
+const AFFINE: u8 = 2;
+const GROUPS_AFFINE: u8 = 3;
+const GROUPS: u8 = 4;
+const HALF_GROUPS: u8 = 5;
+
+/// As `plain::multiply`.
+pub(crate) fn multiply(
+    _token: Avx2,
+    matrix: &Panels,
+    panel: usize,
+    x: &Activations,
+    first: usize,
+    sums: &mut Sums,
+) {
+    let chunks = matrix.chunks();
+    let panel = matrix.panel(panel);
+    assert!(panel.codes.len() == chunks * matrix.coding.bytes() && panel.scales.len() == chunks * matrix.scheme.bytes());
+    let mut at = 0;
+    while at < sums.len() {
+        macro_rules! put {
+            ($tokens:literal) => {{
+                let rows: [Row; $tokens] = std::array::from_fn(|t| x.row(first + at + t));
+                // SAFETY: the token proves the features; the sizes of the panel's parts are checked above, and a row
+                // of activations has `chunks` chunks by construction.
+                let found = unsafe { dispatch::<$tokens>(matrix, panel, chunks, rows) };
+                sums[at..at + $tokens].copy_from_slice(&found);
+                at += $tokens;
+            }};
+        }
+        match sums.len() - at {
+            1 => put!(1),
+            2 | 3 => put!(2),
+            _ => put!(4),
+        }
+    }
+    const { assert!(TOKENS == 4) };
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn dispatch<const T: usize>(
+    matrix: &Panels,
+    panel: Panel,
+    chunks: usize,
+    rows: [Row; T],
+) -> [[f32; ROWS]; T] {
+    let (offset, table) = (matrix.coding.offset(), match matrix.coding {
+        Coding::Table(table) => table,
+        _ => [0; 16],
+    });
+    macro_rules! run {
+        ($coding:ident, $scheme:ident) => {
+            // SAFETY: the caller's.
+            unsafe { sums::<$coding, $scheme, T>(panel, chunks, rows, offset, table) }
+        };
+    }
+    match (matrix.coding, matrix.scheme) {
+        (Coding::Four(_), Scheme::Block) => run!(FOUR, BLOCK),
+        (Coding::Four(_), Scheme::Affine) => run!(FOUR, AFFINE),
+        (Coding::Four(_), Scheme::GroupsAffine) => run!(FOUR, GROUPS_AFFINE),
+        (Coding::Five(_), Scheme::Block) => run!(FIVE, BLOCK),
+        (Coding::Five(_), Scheme::Affine) => run!(FIVE, AFFINE),
+        (Coding::Five(_), Scheme::GroupsAffine) => run!(FIVE, GROUPS_AFFINE),
+        (Coding::Six(_), Scheme::HalfGroups) => run!(SIX, HALF_GROUPS),
+        (Coding::Table(_), Scheme::Block) => run!(TABLE, BLOCK),
+        (Coding::Table(_), Scheme::Power) => run!(TABLE, POWER),
+        (Coding::Table(_), Scheme::Groups) => run!(TABLE, GROUPS),
+        (Coding::Bytes, Scheme::Block) => run!(BYTES, BLOCK),
+        (coding, scheme) => unreachable!("no format has {coding:?} with {scheme:?}"),
+    }
+}
+
+/// Each lane a pair of the 16-bit integer that the byte of its row is.
+#[target_feature(enable = "avx2")]
+#[inline]
+unsafe fn pairs(bytes: *const u8, signed: bool) -> __m256i {
+    // SAFETY: the caller's: eight bytes lie there.
+    let bytes = unsafe { _mm_loadl_epi64(bytes.cast()) };
+    let wide = if signed { _mm256_cvtepi8_epi32(bytes) } else { _mm256_cvtepu8_epi32(bytes) };
+    // The lower half in both; of a negative one the upper is all ones already, and it is overwritten.
+    _mm256_blend_epi16::<0b1010_1010>(wide, _mm256_slli_epi32::<16>(wide))
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+unsafe fn halves(bytes: *const u8) -> __m256 {
+    // SAFETY: the caller's: sixteen bytes lie there.
+    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(bytes.cast()) })
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+unsafe fn sums<const CODING: u8, const SCHEME: u8, const T: usize>(
+    panel: Panel,
+    chunks: usize,
+    rows: [Row; T],
+    offset: i16,
+    table: [i8; 16],
+) -> [[f32; ROWS]; T] {
+    let code_bytes = match CODING {
+        FOUR | TABLE => 128,
+        FIVE => 160,
+        SIX => 192,
+        _ => 256,
+    };
+    let scale_bytes = match SCHEME {
+        GROUPS => 8,
+        AFFINE => 32,
+        _ => 16,
+    };
+    let shared_bytes = if SCHEME == GROUPS_AFFINE { 32 } else { 16 };
+    let fifteen = _mm256_set1_epi8(15);
+    let ones = _mm256_set1_epi16(1);
+    // SAFETY: sixteen bytes.
+    let table = _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(table.as_ptr().cast()) });
+    let minus = _mm256_set1_ps(-f32::from(offset));
+    let mut totals = [_mm256_setzero_ps(); T];
+    let (mut d, mut e) = (_mm256_setzero_ps(), _mm256_setzero_ps());
+    let activations = rows.map(|row| row.codes.as_ptr());
+    for chunk in 0..chunks {
+        // SAFETY: the caller promises so many chunks in every part.
+        let (codes, scales) = unsafe {
+            (panel.codes.as_ptr().add(chunk * code_bytes), panel.scales.as_ptr().add(chunk * scale_bytes))
+        };
+        if matches!(SCHEME, GROUPS_AFFINE | GROUPS | HALF_GROUPS) && chunk % SHARING == 0 {
+            // SAFETY: as above; eight chunks share these bytes.
+            unsafe {
+                let shared = panel.shared.as_ptr().add(chunk / SHARING * shared_bytes);
+                d = halves(shared);
+                if SCHEME == GROUPS_AFFINE {
+                    e = halves(shared.add(16));
+                }
+            }
+        }
+        // What the sums of 16 bits are multiplied by as they become sums of 32.
+        // SAFETY: the chunk's scales lie there.
+        let factors = unsafe {
+            match SCHEME {
+                GROUPS_AFFINE => [pairs(scales, false); 2],
+                GROUPS => [pairs(scales, true); 2],
+                HALF_GROUPS => [pairs(scales, true), pairs(scales.add(8), true)],
+                _ => [ones; 2],
+            }
+        };
+        let load = |at: usize| -> __m256i {
+            // SAFETY: `at` lies inside the chunk's codes.
+            unsafe { _mm256_loadu_si256(codes.add(at).cast()) }
+        };
+        let quad = |t: usize, q: usize| -> __m256i {
+            // SAFETY: a row of activations has `chunks` chunks of 32.
+            let four = unsafe { activations[t].add(chunk * CHUNK + 4 * q).cast::<i32>().read_unaligned() };
+            _mm256_set1_epi32(four)
+        };
+        let mut integers = [_mm256_setzero_si256(); T];
+        let high = if CODING == FIVE { load(128) } else { _mm256_setzero_si256() };
+        let mut parts = [[_mm256_setzero_si256(); 2]; T];
+        for v in 0..4 {
+            let (low, upper) = if CODING == BYTES {
+                (load(32 * v), load(32 * (v + 4)))
+            } else {
+                let both = load(32 * v);
+                let low = _mm256_and_si256(both, fifteen);
+                (low, _mm256_and_si256(_mm256_srli_epi16::<4>(both), fifteen))
+            };
+            match CODING {
+                TABLE | BYTES => {
+                    for (half, levels) in [low, upper].into_iter().enumerate() {
+                        let levels = if CODING == TABLE { _mm256_shuffle_epi8(table, levels) } else { levels };
+                        let sizes = _mm256_abs_epi8(levels);
+                        for t in 0..T {
+                            let signed = _mm256_sign_epi8(quad(t, v + 4 * half), levels);
+                            let pairs = _mm256_maddubs_epi16(sizes, signed);
+                            integers[t] = _mm256_add_epi32(integers[t], _mm256_madd_epi16(pairs, factors[half]));
+                        }
+                    }
+                }
+                _ => {
+                    let (low, upper) = match CODING {
+                        FIVE => {
+                            let sixteen = _mm256_set1_epi8(16);
+                            let low_bit = match v {
+                                0 => _mm256_slli_epi16::<4>(high),
+                                1 => _mm256_slli_epi16::<3>(high),
+                                2 => _mm256_slli_epi16::<2>(high),
+                                _ => _mm256_slli_epi16::<1>(high),
+                            };
+                            let upper_bit = match v {
+                                0 => high,
+                                1 => _mm256_srli_epi16::<1>(high),
+                                2 => _mm256_srli_epi16::<2>(high),
+                                _ => _mm256_srli_epi16::<3>(high),
+                            };
+                            (
+                                _mm256_or_si256(low, _mm256_and_si256(low_bit, sixteen)),
+                                _mm256_or_si256(upper, _mm256_and_si256(upper_bit, sixteen)),
+                            )
+                        }
+                        SIX => {
+                            let bits = _mm256_set1_epi8(0x30);
+                            let shifted = |high: __m256i| match v {
+                                0 => _mm256_slli_epi16::<4>(high),
+                                1 => _mm256_slli_epi16::<2>(high),
+                                2 => high,
+                                _ => _mm256_srli_epi16::<2>(high),
+                            };
+                            (
+                                _mm256_or_si256(low, _mm256_and_si256(shifted(load(128)), bits)),
+                                _mm256_or_si256(upper, _mm256_and_si256(shifted(load(160)), bits)),
+                            )
+                        }
+                        _ => (low, upper),
+                    };
+                    for t in 0..T {
+                        let (a, b) = (
+                            _mm256_maddubs_epi16(low, quad(t, v)),
+                            _mm256_maddubs_epi16(upper, quad(t, v + 4)),
+                        );
+                        if CODING == FOUR {
+                            parts[t][0] = _mm256_add_epi16(parts[t][0], _mm256_add_epi16(a, b));
+                        } else {
+                            parts[t][0] = _mm256_add_epi16(parts[t][0], a);
+                            parts[t][1] = _mm256_add_epi16(parts[t][1], b);
+                        }
+                    }
+                    let full = match CODING {
+                        SIX => v % 2 == 1,
+                        _ => v == 3,
+                    };
+                    if full {
+                        for t in 0..T {
+                            let mut sum = _mm256_madd_epi16(parts[t][0], factors[0]);
+                            if CODING != FOUR {
+                                sum = _mm256_add_epi32(sum, _mm256_madd_epi16(parts[t][1], factors[1]));
+                            }
+                            integers[t] = _mm256_add_epi32(integers[t], sum);
+                            parts[t] = [_mm256_setzero_si256(); 2];
+                        }
+                    }
+                }
+            }
+        }
+        // SAFETY: the chunk's scales lie there.
+        unsafe {
+            match SCHEME {
+                BLOCK | AFFINE => d = halves(scales),
+                POWER => {
+                    let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(scales.cast()));
+                    d = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide));
+                }
+                _ => {}
+            }
+        }
+        let shift = match SCHEME {
+            BLOCK | POWER => _mm256_mul_ps(d, minus),
+            // SAFETY: the chunk's scales lie there.
+            AFFINE => unsafe { halves(scales.add(16)) },
+            GROUPS_AFFINE => {
+                // SAFETY: as above.
+                let minima = _mm256_cvtepu8_epi32(unsafe { _mm_loadl_epi64(scales.add(8).cast()) });
+                let minima = _mm256_mul_ps(e, _mm256_cvtepi32_ps(minima));
+                _mm256_xor_ps(minima, _mm256_set1_ps(-0.0))
+            }
+            _ => _mm256_setzero_ps(),
+        };
+        for t in 0..T {
+            let [scale, scaled] = rows[t].scales[chunk];
+            if SCHEME == HALF_GROUPS {
+                let [first, second] = rows[t].sums[chunk];
+                let sums = _mm256_set1_epi32(i32::from(first as u16) | i32::from(second) << 16);
+                // Each half's scale against its sum.
+                let both = _mm256_blend_epi16::<0b1010_1010>(factors[0], factors[1]);
+                let subtracted = _mm256_madd_epi16(both, sums);
+                let subtracted = _mm256_mullo_epi32(subtracted, _mm256_set1_epi32(i32::from(offset)));
+                integers[t] = _mm256_sub_epi32(integers[t], subtracted);
+            }
+            let scaled_integers = _mm256_mul_ps(_mm256_cvtepi32_ps(integers[t]), _mm256_set1_ps(scale));
+            totals[t] = _mm256_fmadd_ps(d, scaled_integers, totals[t]);
+            let shifts = match SCHEME {
+                BLOCK | POWER => !matches!(CODING, TABLE | BYTES),
+                AFFINE | GROUPS_AFFINE => true,
+                _ => false,
+            };
+            if shifts {
+                totals[t] = _mm256_fmadd_ps(shift, _mm256_set1_ps(scaled), totals[t]);
+            }
+        }
+    }
+    totals.map(|total| {
+        let mut out = [0.0; ROWS];
+        // SAFETY: eight numbers.
+        unsafe { _mm256_storeu_ps(out.as_mut_ptr(), total) };
+        out
+    })
+}
