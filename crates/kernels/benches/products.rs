@@ -46,6 +46,84 @@ fn chains(steps: usize) -> f32 {
     sums.as_flattened().iter().sum()
 }
 
+/// Multiply-adds of the integer probe: `vpmaddubsw`, `vpmaddwd`, `vpaddd` on independent sums.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn integer_chains(steps: usize) -> i32 {
+    use std::arch::x86_64::*;
+    let (a, b, ones) = (_mm256_set1_epi8(black_box(3)), _mm256_set1_epi8(black_box(-5)), _mm256_set1_epi16(1));
+    let mut sums = [_mm256_setzero_si256(); 8];
+    for step in 0..steps {
+        let a = _mm256_xor_si256(a, _mm256_set1_epi8(step as i8 & 1));
+        for sum in &mut sums {
+            let a = black_box(a);
+            *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), ones));
+        }
+    }
+    sums.iter().map(|&sum| _mm256_extract_epi32::<0>(sum)).fold(0, i32::wrapping_add)
+}
+
+/// Multiply-adds of small integers a second of all threads, registers only.
+fn integer_peak(backend: &Backend) -> f64 {
+    const STEPS: usize = 2_000_000;
+    let begin = Instant::now();
+    let threads = backend.threads();
+    backend.pool().run(threads, &|_| {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as `peak`.
+        black_box(unsafe { integer_chains(STEPS) });
+    });
+    (threads * STEPS * 8 * 32) as f64 / begin.elapsed().as_secs_f64()
+}
+
+/// Bytes a second that all threads read.
+fn bandwidth(backend: &Backend, memory: &[u64]) -> f64 {
+    let begin = Instant::now();
+    let parts = 64;
+    let part = memory.len() / parts;
+    backend.pool().run(parts, &|i| {
+        let mut sums = [0u64; 16];
+        for line in memory[i * part..][..part].as_chunks::<16>().0 {
+            sums.iter_mut().zip(line).for_each(|(sum, x)| *sum ^= x);
+        }
+        black_box(sums);
+    });
+    (parts * part * 8) as f64 / begin.elapsed().as_secs_f64()
+}
+
+/// Codes against activations of eight bits: one row at the memory's speed, many at the integer units'.
+fn integers(backend: &Backend, memory: &[u64]) {
+    println!("{:>8} {:>7} {:>10} {:>7} {:>10} {:>7}   2048 columns", "format", "tokens", "GB/s", "share", "GMAC/s", "share");
+    for format in format::FORMATS.iter().filter(|f| f.grid().is_some()) {
+        let (rows, columns) = (65_536, 2048);
+        let shape = Shape::new(&[rows, columns]).expect("a shape");
+        let values: Vec<f32> = (0..64 * columns).map(|i| ((i * 7919 % 1009) as f32 - 504.0) / 5040.0).collect();
+        let mut part = vec![0; values.len() / format.block().elements * format.block().bytes];
+        format.encode(&values, None, &mut part);
+        let bytes = part.repeat(rows / 64);
+        let tensor = Tensor::new(shape, *format, Bytes::from(bytes)).expect("a tensor");
+        let matrix = backend.clone().with_integers().load(&tensor).expect("a matrix");
+        for tokens in [1, 8, 128] {
+            let x = vec![0.01; tokens * columns];
+            let mut y = vec![0.0; tokens * rows];
+            let (mut seconds, mut peaks, mut widths) = (Vec::new(), Vec::new(), Vec::new());
+            for _ in 0..ROUNDS {
+                peaks.push(integer_peak(backend));
+                widths.push(bandwidth(backend, memory));
+                let begin = Instant::now();
+                matrix.multiply(&x, &mut y);
+                seconds.push(begin.elapsed().as_secs_f64());
+            }
+            let (seconds, peak, width) = (median(seconds), median(peaks), median(widths));
+            let (bytes, adds) = (tensor.bytes().len() as f64 / seconds, (tokens * rows * columns) as f64 / seconds);
+            println!(
+                "{:>8} {tokens:>7} {:>10.1} {:>5.0} % {:>10.1} {:>5.0} %",
+                format.name(), bytes / 1e9, bytes / width * 100.0, adds / 1e9, adds / peak * 100.0
+            );
+        }
+    }
+}
+
 /// Multiply-adds a second of all threads, registers only.
 fn peak(backend: &Backend) -> f64 {
     const STEPS: usize = 4_000_000;
@@ -68,6 +146,9 @@ fn main() {
         return;
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let memory = vec![1u64; 1 << 27];
+    integers(&Backend::new(isa, threads), &memory);
+    drop(memory);
     for threads in [1, threads] {
         let backend = Backend::new(isa, threads);
         println!("{threads} threads, {}: share of the f32 multiply-add peak", isa.name());
