@@ -34,6 +34,26 @@ pub struct Common {
     pub quiet: bool,
 }
 
+/// What activations are when they meet weights in four or eight bits.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Activations {
+    /// As they are: what the weights' values give, and nothing else
+    F32,
+    /// Rounded to eight bits, 32 under one scale: as fast as this processor can
+    Int8,
+}
+
+/// How keys and values of earlier tokens are kept.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kv {
+    F32,
+    F16,
+    #[value(name = "q8_0")]
+    Q8_0,
+    #[value(name = "q4_0")]
+    Q4_0,
+}
+
 /// Bytes, as people write them: `3.9GiB`, `512MiB`, `900MB` or a plain number.
 fn size(text: &str) -> Result<u64, String> {
     const UNITS: [(&str, f64); 7] = [
@@ -96,6 +116,12 @@ pub enum Command {
     /// A conversation with the model's own chat template
     #[command(after_help = "Example: kvant chat model.gguf")]
     Chat(Chat),
+    /// Tokens a second, and how near the machine's own limit that is
+    #[command(after_help = "Example: kvant bench model.gguf -p 512 -n 128")]
+    Bench(Bench),
+    /// This processor: its features and limits, and the kernel that each format uses
+    #[command(after_help = "Example: kvant doctor")]
+    Doctor,
     /// Another container, the same values
     #[command(after_help = "Example: kvant convert folder/ -o model.gguf")]
     Convert(Convert),
@@ -224,6 +250,12 @@ pub struct Eval {
     /// At most so many contexts
     #[arg(long)]
     pub chunks: Option<usize>,
+    /// Activations: f32 (as they are) or int8 (as `run` rounds them to be fast)
+    #[arg(long, value_enum, default_value = "f32", hide_possible_values = true)]
+    pub activations: Activations,
+    /// Keys and values of earlier tokens are kept in: f32, f16, q8_0, q4_0
+    #[arg(long, value_enum, default_value = "f32", hide_possible_values = true)]
+    pub kv: Kv,
 }
 
 #[derive(Args)]
@@ -295,6 +327,12 @@ pub struct Run {
     /// Tokens of context
     #[arg(short, long)]
     pub ctx: Option<usize>,
+    /// Activations: int8 (as fast as this processor can) or f32 (as they are)
+    #[arg(long, value_enum, default_value = "int8", hide_possible_values = true)]
+    pub activations: Activations,
+    /// Keys and values of earlier tokens are kept in: f32, f16, q8_0, q4_0
+    #[arg(long, value_enum, default_value = "f16", hide_possible_values = true)]
+    pub kv: Kv,
 }
 
 #[derive(Args)]
@@ -312,6 +350,39 @@ pub struct Chat {
     /// Tokens of context
     #[arg(short, long)]
     pub ctx: Option<usize>,
+    /// Activations: int8 (as fast as this processor can) or f32 (as they are)
+    #[arg(long, value_enum, default_value = "int8", hide_possible_values = true)]
+    pub activations: Activations,
+    /// Keys and values of earlier tokens are kept in: f32, f16, q8_0, q4_0
+    #[arg(long, value_enum, default_value = "f16", hide_possible_values = true)]
+    pub kv: Kv,
+}
+
+#[derive(Args)]
+pub struct Bench {
+    #[command(flatten)]
+    pub model: Model,
+    /// Tokens of the prompt; 0 leaves it out
+    #[arg(short, long = "n-prompt", value_name = "N", default_value_t = 512)]
+    pub prompt: usize,
+    /// Tokens of the answer; 0 leaves it out
+    #[arg(short = 'n', long = "n-gen", value_name = "N", default_value_t = 128)]
+    pub count: usize,
+    /// Tokens before the answer; several numbers make several tests
+    #[arg(short, long = "n-depth", value_name = "N", default_value = "0", value_delimiter = ',')]
+    pub depth: Vec<usize>,
+    /// Rounds of every test; they take turns
+    #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    pub repetitions: u16,
+    /// Sequences that are answered together; several numbers make several tests
+    #[arg(long, value_name = "N", default_value = "1", value_delimiter = ',')]
+    pub parallel: Vec<usize>,
+    /// Activations: int8 (as fast as this processor can) or f32 (as they are)
+    #[arg(long, value_enum, default_value = "int8", hide_possible_values = true)]
+    pub activations: Activations,
+    /// Keys and values of earlier tokens are kept in: f32, f16, q8_0, q4_0
+    #[arg(long, value_enum, default_value = "f16", hide_possible_values = true)]
+    pub kv: Kv,
 }
 
 #[derive(Args)]
@@ -358,6 +429,12 @@ pub struct Logits {
     /// One token after another through the cache, as decoding does
     #[arg(long)]
     pub stepwise: bool,
+    /// Activations: f32 (as they are) or int8 (as `run` rounds them to be fast)
+    #[arg(long, value_enum, default_value = "f32", hide_possible_values = true)]
+    pub activations: Activations,
+    /// Keys and values of earlier tokens are kept in: f32, f16, q8_0, q4_0
+    #[arg(long, value_enum, default_value = "f32", hide_possible_values = true)]
+    pub kv: Kv,
 }
 
 #[derive(Args)]

@@ -27,7 +27,7 @@ impl Failure {
     /// A command that no release has built yet, or none at all.
     pub fn unbuilt(words: &[OsString]) -> Self {
         let name = words.first().map(|w| w.to_string_lossy().into_owned()).unwrap_or_default();
-        if ["fit", "qat", "serve", "bench", "doctor"].contains(&name.as_str()) {
+        if ["fit", "qat", "serve"].contains(&name.as_str()) {
             Self::Usage(format!("`{name}` is not built yet"))
         } else {
             Self::Usage(format!("there is no command `{name}`; see `kvant --help`"))

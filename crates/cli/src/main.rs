@@ -26,6 +26,8 @@ fn main() -> ExitCode {
         Command::Demo(a) => cmd::compare::demo(common, a),
         Command::Run(a) => cmd::run::run(common, a),
         Command::Chat(a) => cmd::chat::run(common, a),
+        Command::Bench(a) => cmd::bench::run(common, a),
+        Command::Doctor => cmd::doctor::run(common),
         Command::Convert(a) => cmd::convert::run(common, a),
         Command::Logits(a) => cmd::logits::run(common, a),
         Command::Tokenize(a) => cmd::tokenize::run(common, a),

@@ -1,10 +1,10 @@
 //! What the flags and paths of a command line come to: an opened model, a backend, a tokenizer.
 
-use crate::arguments::{Common, SamplingFlags};
+use crate::arguments::{Activations, Common, Kv, SamplingFlags};
 use crate::demo_model::DemoFolder;
 use crate::failure::Failure;
 use kvant::io::{Limits, Meta};
-use kvant::kernels::{Backend, Isa};
+use kvant::kernels::{Arithmetic, Backend, Isa, KvFormat};
 use kvant::model::{Sampling, Tokenizer, Transformer, Weights};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -78,10 +78,29 @@ pub fn model(path: &Path) -> Result<Opened, Failure> {
     Ok(Opened { weights: Weights::new(checkpoint)?, _demo: demo })
 }
 
+/// How a backend multiplies where activations are these.
+pub fn arithmetic(activations: Activations) -> Arithmetic {
+    match activations {
+        Activations::F32 => Arithmetic::Float,
+        Activations::Int8 => Arithmetic::Integer,
+    }
+}
+
 /// Opens a language model and prepares it to run.
-pub fn transformer(common: &Common, path: &Path) -> Result<(Opened, Transformer), Failure> {
+pub fn transformer(
+    common: &Common,
+    path: &Path,
+    activations: Activations,
+    kv: Kv,
+) -> Result<(Opened, Transformer), Failure> {
     let opened = model(path)?;
-    let transformer = Transformer::load(&opened.weights, backend(common)?)?;
+    let backend = backend(common)?.with(arithmetic(activations));
+    let transformer = Transformer::load(&opened.weights, backend)?.with_kv_format(match kv {
+        Kv::F32 => KvFormat::F32,
+        Kv::F16 => KvFormat::F16,
+        Kv::Q8_0 => KvFormat::Q8_0,
+        Kv::Q4_0 => KvFormat::Q4_0,
+    })?;
     Ok((opened, transformer))
 }
 

@@ -4,12 +4,13 @@
 //! llama-perplexity's (see [`perplexity`]), so that figures can be held against upstream's. Left out, for now:
 //! tasks, plots, the HTML report.
 
+mod bench;
+mod energy;
 mod error;
 mod memory;
 mod perplexity;
-mod speed;
 
+pub use bench::{BenchRow, Test, bench};
 pub use error::Error;
 pub use memory::{machine_memory_bytes, peak_resident_bytes};
 pub use perplexity::{Contexts, Divergence, Quality, Scores, evaluate, kl_divergence};
-pub use speed::{Speed, speed};

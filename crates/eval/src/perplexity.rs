@@ -5,7 +5,7 @@
 //! in fixed order. Source: llama.cpp's `tools/perplexity/perplexity.cpp`.
 
 use crate::Error;
-use kvant_model::{KvCache, Transformer};
+use kvant_model::Transformer;
 use serde::Serialize;
 
 /// Tokens cut into contexts of equal length.
@@ -148,7 +148,7 @@ fn context(
     theirs: &mut Scores,
     divergence: &mut Divergence,
 ) -> Result<(), Error> {
-    let states = |m: &Transformer| m.hidden(&mut KvCache::new(m.spec(), tokens.len()), tokens);
+    let states = |m: &Transformer| m.hidden(&mut m.cache(tokens.len()), tokens);
     let hidden = states(model)?;
     let reference = reference.map(|r| states(r).map(|h| (r, h))).transpose()?;
     // Positions whose prediction is scored: the second half without the last, which predicts nothing known.

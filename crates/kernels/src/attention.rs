@@ -1,13 +1,15 @@
-//! Causal attention with grouped heads, over keys and values of all earlier positions.
+//! Causal attention with grouped heads, over the keys and values of a sequence ([`KeyValues`]).
+//!
+//! A task takes one head of keys and values and some queries; the heads of queries that share it read it together.
+//! Invariant: a query's result is the same whatever stands beside it: other queries, other sequences, other threads.
 
-use crate::dense::{View, product};
+use crate::cpu::attend::Rows;
+use crate::key_values::{self, KvFormat, PAGE};
 use crate::shared::Shared;
-use crate::{Backend, Isa, scratch};
+use crate::{Backend, KeyValues, scratch};
 
-/// From this many queries on, products of whole blocks pay.
-const MANY: usize = 16;
-/// Queries of a block.
-const BLOCK: usize = 32;
+/// Queries of a task.
+const QUERIES: usize = 16;
 
 /// Sizes of one attention.
 #[derive(Clone, Copy, Debug)]
@@ -22,119 +24,68 @@ pub struct AttentionShape {
     pub scale: f32,
 }
 
-/// What queries of one sequence may look at: (`past` + n) × kv heads × head size each, of which query `i` sees positions
-/// up to `past` + `i`.
-#[derive(Clone, Copy)]
-pub struct Seen<'a> {
-    /// Keys.
-    pub keys: &'a [f32],
-    /// Values.
-    pub values: &'a [f32],
-    /// Positions before the first query.
-    pub past: usize,
-}
-
-/// `out` (n × heads × head size of each sequence, one after the other) = what `query` (the same) sees of its sequence.
+/// `out` (n × heads × head size of each sequence, one after the other) = what `query` (the same) sees of its sequence: the
+/// i-th of a sequence's n queries sees all positions but the last n − 1 − i.
 ///
 /// Panics unless the sequences have equal numbers of queries, and keys and values for all of them.
 pub fn attention(
     backend: &Backend,
     shape: &AttentionShape,
     query: &[f32],
-    sequences: &[Seen],
+    sequences: &[&KeyValues],
     out: &mut [f32],
 ) {
-    let AttentionShape { heads, kv_heads, head_size, .. } = *shape;
-    let (columns, kv_columns) = (heads * head_size, kv_heads * head_size);
+    let AttentionShape { heads, kv_heads, head_size, scale } = *shape;
+    let columns = heads * head_size;
     assert!(kv_heads > 0 && heads.is_multiple_of(kv_heads) && head_size > 0, "heads in equal groups");
     let each = query.len() / sequences.len().max(1);
     assert!(
         query.len() == each * sequences.len() && each.is_multiple_of(columns) && out.len() == query.len(),
         "queries are rows of {columns}, as many for each sequence"
     );
-    let n = each / columns;
-    for Seen { keys, values, past } in sequences {
+    let (n, group) = (each / columns, heads / kv_heads);
+    for sequence in sequences {
         assert!(
-            keys.len() == (past + n) * kv_columns && values.len() == keys.len(),
-            "keys of {past} + {n} positions"
+            sequence.len() >= n && sequence.heads() == kv_heads && sequence.head_size() == head_size,
+            "keys and values of {n} positions at least"
         );
     }
-    if n < MANY || backend.isa() == Isa::Scalar {
-        return few(backend, shape, n, query, sequences, out);
-    }
-    for ((query, out), seen) in query.chunks(each).zip(out.chunks_mut(each)).zip(sequences) {
-        many(backend, shape, query, seen, out);
-    }
-}
-
-/// [`attention`] of few queries of each sequence: the heads that share keys and values read them together.
-fn few(
-    backend: &Backend,
-    shape: &AttentionShape,
-    n: usize,
-    query: &[f32],
-    sequences: &[Seen],
-    out: &mut [f32],
-) {
-    let AttentionShape { heads, kv_heads, head_size, scale } = *shape;
-    let (group, kv_columns) = (heads / kv_heads, kv_heads * head_size);
-    let operations = backend.operations();
+    let blocks = n.div_ceil(QUERIES);
     let out = Shared::new(out);
-    backend.pool().run(sequences.len() * n * kv_heads, &|task| {
-        let (row, kv_head) = (task / kv_heads, task % kv_heads);
-        let Seen { keys, values, past } = sequences[row / n];
-        let seen = past + row % n + 1;
-        let at = task * group * head_size;
-        let (keys, values) = (&keys[kv_head * head_size..], &values[kv_head * head_size..]);
-        let keys = View::new(keys, seen, head_size, kv_columns);
-        let values = View::new(values, seen, head_size, kv_columns);
-        // SAFETY: each task has its own heads of its own query.
-        let out = unsafe { out.part(at, group * head_size) };
-        scratch::with(group * seen, |scores| {
-            (operations.tiles)(keys, &query[at..][..group * head_size], &mut |t, head, product| {
-                scores[head * seen + t] = product * scale;
-            });
-            scores.chunks_exact_mut(seen).for_each(operations.softmax);
-            (operations.weigh)(scores, values, out);
-        });
-    });
-}
-
-/// [`attention`] of many queries: a block of them against all keys at once, and what they weigh against all values.
-fn many(
-    backend: &Backend,
-    shape: &AttentionShape,
-    query: &[f32],
-    &Seen { keys, values, past }: &Seen,
-    out: &mut [f32],
-) {
-    let AttentionShape { heads, kv_heads, head_size, scale } = *shape;
-    let (columns, kv_columns) = (heads * head_size, kv_heads * head_size);
-    let (n, operations) = (query.len() / columns, backend.operations());
-    let out = Shared::new(out);
-    backend.pool().run(n.div_ceil(BLOCK) * heads, &|task| {
-        // The last blocks see most, so they go first.
-        let (block, head) = (n.div_ceil(BLOCK) - 1 - task / heads, task % heads);
-        let start = block * BLOCK;
-        let count = BLOCK.min(n - start);
-        let seen = past + start + count;
-        let offset = head / (heads / kv_heads) * head_size;
-        let queries = View::new(&query[start * columns + head * head_size..], count, head_size, columns);
-        let key = View::new(&keys[offset..], seen, head_size, kv_columns).transposed();
-        let value = View::new(&values[offset..], seen, head_size, kv_columns);
-        scratch::with(count * (seen + head_size), |both| {
-            let (scores, sums) = both.split_at_mut(count * seen);
-            product(scores, seen, 0.0, scale, queries, key);
-            for (i, row) in scores.chunks_exact_mut(seen).enumerate() {
-                let (seen, hidden) = row.split_at_mut(past + start + i + 1);
-                (operations.softmax)(seen);
-                hidden.fill(0.0);
+    backend.pool().run(sequences.len() * blocks * kv_heads, &|task| {
+        // The last queries see most, so they go first.
+        let (block, kv_head) = (blocks - 1 - task / kv_heads % blocks, task % kv_heads);
+        let (index, first) = (task / (kv_heads * blocks), block * QUERIES);
+        let (sequence, count) = (sequences[index], QUERIES.min(n - first));
+        let row = |i: usize| (index * n + first + i) * columns + kv_head * group * head_size;
+        let visible: Vec<usize> =
+            (0..count * group).map(|r| sequence.len() - n + first + r / group + 1).collect();
+        let format = sequence.format();
+        let (rows, width) = (visible.len(), head_size.next_multiple_of(format.numbers()));
+        let mut state = vec![[f32::NEG_INFINITY, 0.0]; rows];
+        scratch::with(rows * (head_size + width), |both| {
+            let (queries, sums) = both.split_at_mut(rows * head_size);
+            for (i, queries) in queries.chunks_exact_mut(group * head_size).enumerate() {
+                queries.copy_from_slice(&query[row(i)..][..group * head_size]);
             }
-            product(sums, head_size, 0.0, 1.0, View::new(scores, count, seen, seen), value);
-            for (i, sum) in sums.chunks_exact(head_size).enumerate() {
-                // SAFETY: each task has its own head of its own queries.
-                let out = unsafe { out.part((start + i) * columns + head * head_size, head_size) };
-                out.copy_from_slice(sum);
+            if format == KvFormat::Q4_0 {
+                queries.chunks_exact_mut(head_size).for_each(key_values::turn);
+            }
+            sums.fill(0.0);
+            let pages = visible[rows - 1].div_ceil(PAGE);
+            let mut all = Rows { head_size, scale, queries, visible: &visible, state: &mut state, sums };
+            for page in 0..pages {
+                let (keys, values) = sequence.page(page, kv_head);
+                (backend.operations().attend)(format, &mut all, page, keys, values);
+            }
+            for i in 0..count {
+                // SAFETY: each task has its own heads of its own queries.
+                let out = unsafe { out.part(row(i), group * head_size) };
+                for (head, out) in out.chunks_exact_mut(head_size).enumerate() {
+                    let r = i * group + head;
+                    let share = 1.0 / state[r][1];
+                    out.iter_mut().zip(&sums[r * width..]).for_each(|(out, sum)| *out = sum * share);
+                }
             }
         });
     });
@@ -143,62 +94,121 @@ fn many(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Isa;
 
     fn numbers(count: usize, seed: usize) -> Vec<f32> {
         (0..count).map(|i| ((i * 7919 + seed) % 1013) as f32 / 506.0 - 1.0).collect()
     }
 
-    const SHAPE: AttentionShape = AttentionShape { heads: 6, kv_heads: 2, head_size: 72, scale: 0.1 };
+    fn shape(head_size: usize) -> AttentionShape {
+        AttentionShape { heads: 6, kv_heads: 2, head_size, scale: 0.1 }
+    }
 
-    /// Number by number, in double precision.
-    fn plain(query: &[f32], seen: &Seen) -> Vec<f32> {
-        let (n, group) = (query.len() / 432, SHAPE.heads / SHAPE.kv_heads);
+    /// Number by number, in double precision: `query` of the last positions.
+    fn plain(shape: &AttentionShape, query: &[f32], keys: &[f32], values: &[f32]) -> Vec<f32> {
+        let AttentionShape { heads, kv_heads, head_size, scale } = *shape;
+        let (columns, narrow, group) = (heads * head_size, kv_heads * head_size, heads / kv_heads);
+        let (n, past) = (query.len() / columns, keys.len() / narrow - query.len() / columns);
         let mut out = Vec::new();
-        for (i, head) in (0..n).flat_map(|i| (0..SHAPE.heads).map(move |head| (i, head))) {
-            let of = |all: &[f32], t: usize, k: usize| f64::from(all[t * 144 + head / group * 72 + k]);
-            let scores = (0..=seen.past + i).map(|t| {
-                let query = |k: usize| f64::from(query[i * 432 + head * 72 + k]);
-                (f64::from(SHAPE.scale) * (0..72).map(|k| query(k) * of(seen.keys, t, k)).sum::<f64>()).exp()
+        for (i, head) in (0..n).flat_map(|i| (0..heads).map(move |head| (i, head))) {
+            let of =
+                |all: &[f32], t: usize, k: usize| f64::from(all[t * narrow + head / group * head_size + k]);
+            let scores = (0..=past + i).map(|t| {
+                let query = |k: usize| f64::from(query[i * columns + head * head_size + k]);
+                (f64::from(scale) * (0..head_size).map(|k| query(k) * of(keys, t, k)).sum::<f64>()).exp()
             });
             let scores: Vec<f64> = scores.collect();
             let total: f64 = scores.iter().sum();
-            let sum =
-                |k: usize| scores.iter().enumerate().map(|(t, s)| s * of(seen.values, t, k)).sum::<f64>();
-            out.extend((0..72).map(|k| (sum(k) / total) as f32));
+            let sum = |k: usize| scores.iter().enumerate().map(|(t, s)| s * of(values, t, k)).sum::<f64>();
+            out.extend((0..head_size).map(|k| (sum(k) / total) as f32));
         }
         out
     }
 
+    fn held(format: KvFormat, shape: &AttentionShape, keys: &[f32], values: &[f32]) -> KeyValues {
+        let mut held = KeyValues::new(format, shape.kv_heads, shape.head_size).unwrap();
+        held.append(keys, values);
+        held
+    }
+
     #[test]
-    fn every_path_sees_what_plain_sums_see() {
-        for (n, past) in [(1, 0), (1, 37), (3, 5), (16, 0), (70, 0), (45, 300)] {
-            let (query, keys, values) =
-                (numbers(n * 432, 1), numbers((n + past) * 144, 2), numbers((n + past) * 144, 3));
-            let seen = Seen { keys: &keys, values: &values, past };
-            let expected = plain(&query, &seen);
-            for isa in Isa::available() {
-                let mut out = vec![0.0; query.len()];
-                attention(&Backend::new(isa, 3), &SHAPE, &query, &[seen], &mut out);
-                let worst = expected.iter().zip(&out).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-                assert!(worst < 1e-5, "{n} after {past}, {}: {worst}", isa.name());
+    fn every_path_and_format_sees_what_plain_sums_see() {
+        for head_size in [72, 64, 20] {
+            let shape = shape(head_size);
+            let (columns, narrow) = (6 * head_size, 2 * head_size);
+            for (n, past) in [(1, 0), (1, 37), (3, 62), (16, 0), (70, 0), (45, 300)] {
+                let query = numbers(n * columns, 1);
+                let (keys, values) = (numbers((n + past) * narrow, 2), numbers((n + past) * narrow, 3));
+                let expected = plain(&shape, &query, &keys, &values);
+                for &format in KvFormat::ALL.iter().filter(|format| format.check(head_size).is_ok()) {
+                    let held = held(format, &shape, &keys, &values);
+                    // What rounding of numbers up to one may come to.
+                    let most = match format {
+                        KvFormat::F32 => 1e-5,
+                        KvFormat::F16 => 1e-3,
+                        KvFormat::Q8_0 => 0.01,
+                        KvFormat::Q4_0 => 0.15,
+                    };
+                    for isa in Isa::available() {
+                        let mut out = vec![0.0; query.len()];
+                        attention(&Backend::new(isa, 3), &shape, &query, &[&held], &mut out);
+                        let worst = expected.iter().zip(&out).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                        assert!(worst < most, "{head_size}, {n} after {past}, {format:?}, {isa:?}: {worst}");
+                    }
+                }
             }
         }
     }
 
     #[test]
-    fn sequences_know_nothing_of_each_other() {
-        let (query, keys, values) = (numbers(5 * 432, 1), numbers(20 * 144, 2), numbers(20 * 144, 3));
-        let seen =
-            |past: usize| Seen { keys: &keys[..(past + 1) * 144], values: &values[..(past + 1) * 144], past };
-        let sequences = [seen(0), seen(19), seen(3), seen(7), seen(8)];
-        for isa in Isa::available() {
-            let backend = Backend::new(isa, 2);
-            let (mut together, mut alone) = (vec![0.0; query.len()], vec![0.0; query.len()]);
-            attention(&backend, &SHAPE, &query, &sequences, &mut together);
-            for ((query, seen), out) in query.chunks(432).zip(sequences).zip(alone.chunks_mut(432)) {
-                attention(&backend, &SHAPE, query, &[seen], out);
+    fn a_query_sees_the_same_alone_and_beside_others() {
+        let shape = shape(64);
+        let (columns, narrow, n) = (6 * 64, 2 * 64, 150);
+        let (query, keys, values) = (numbers(n * columns, 1), numbers(n * narrow, 2), numbers(n * narrow, 3));
+        for &format in KvFormat::ALL {
+            for isa in Isa::available() {
+                let backend = Backend::new(isa, 2);
+                let mut whole = vec![0.0; query.len()];
+                attention(&backend, &shape, &query, &[&held(format, &shape, &keys, &values)], &mut whole);
+                // Piece by piece, with positions forgotten and put back between.
+                for pieces in [1, 7, 64] {
+                    let mut found = Vec::new();
+                    let mut held = KeyValues::new(format, 2, 64).unwrap();
+                    let parts = keys.chunks(pieces * narrow).zip(values.chunks(pieces * narrow));
+                    for (query, (keys, values)) in query.chunks(pieces * columns).zip(parts) {
+                        let before = held.len();
+                        held.append(&vec![3.0; keys.len()], &vec![f32::NAN; keys.len()]);
+                        held.truncate(before);
+                        held.append(keys, values);
+                        let mut out = vec![0.0; query.len()];
+                        attention(&backend, &shape, query, &[&held], &mut out);
+                        found.extend(out);
+                    }
+                    assert!(found == whole, "{format:?}, {isa:?}, pieces of {pieces}");
+                }
+                // Several sequences of other lengths at once.
+                let lengths = [1, 20, 64, 65, 150];
+                let sequences: Vec<KeyValues> = lengths
+                    .iter()
+                    .map(|&l| held(format, &shape, &keys[..l * narrow], &values[..l * narrow]))
+                    .collect();
+                let last: Vec<f32> =
+                    lengths.iter().flat_map(|&l| &query[(l - 1) * columns..][..columns]).copied().collect();
+                let mut together = vec![0.0; last.len()];
+                attention(&backend, &shape, &last, &sequences.iter().collect::<Vec<_>>(), &mut together);
+                for (l, found) in lengths.iter().zip(together.chunks(columns)) {
+                    assert!(found == &whole[(l - 1) * columns..][..columns], "{format:?}, {isa:?}, {l}");
+                }
             }
-            assert!(together == alone, "{}", isa.name());
+        }
+    }
+
+    #[test]
+    fn heads_that_blocks_do_not_divide_are_refused() {
+        for &format in KvFormat::ALL {
+            let refused = matches!(format, KvFormat::Q8_0 | KvFormat::Q4_0);
+            assert_eq!(KeyValues::new(format, 2, 48).is_err(), refused);
+            assert!(KeyValues::new(format, 2, 96).is_ok());
         }
     }
 }

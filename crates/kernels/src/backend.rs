@@ -3,8 +3,19 @@
 use crate::cpu::avx2::Avx2;
 use crate::cpu::{Operations, Panels, Stored, scalar};
 use crate::{Error, Isa, Pool};
-use kvant_core::Tensor;
+use kvant_core::{Bytes, FormatRef, Shape, Tensor};
 use std::sync::Arc;
+
+/// What products multiply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// Numbers: weights are decoded, activations stay as they are.
+    #[default]
+    Float,
+    /// Integers: weights' codes as they are, activations rounded to eight bits, 32 under one scale. As fast as this
+    /// processor can, at the price of the rounding. Weights without integer codes are multiplied as numbers.
+    Integer,
+}
 
 /// A matrix of stored weights, `rows × columns`, that multiplies.
 pub trait Matrix: Send + Sync {
@@ -19,6 +30,9 @@ pub trait Matrix: Send + Sync {
 
     /// Name of the kernel that was chosen, for example `avx2`.
     fn kernel(&self) -> &'static str;
+
+    /// What it multiplies.
+    fn arithmetic(&self) -> Arithmetic;
 
     /// `y = x · Wᵀ` on the backend's threads: `x` is n × columns, `y` n × rows.
     ///
@@ -41,7 +55,7 @@ pub struct Backend {
     isa: Isa,
     avx2: Option<Avx2>,
     pool: Arc<Pool>,
-    integers: bool,
+    arithmetic: Arithmetic,
 }
 
 impl Backend {
@@ -53,14 +67,13 @@ impl Backend {
             Isa::Scalar => None,
             Isa::Avx2 => Some(Avx2::detect().expect("the processor has the instruction set asked for")),
         };
-        Self { isa, avx2, pool: Arc::new(Pool::new(threads)), integers: false }
+        Self { isa, avx2, pool: Arc::new(Pool::new(threads)), arithmetic: Arithmetic::Float }
     }
 
-    /// The same with activations rounded to eight bits where weights have integer codes, so that integers are
-    /// multiplied: as fast as this processor can, at the price of the rounding.
+    /// The same with other products.
     #[must_use]
-    pub fn with_integers(mut self) -> Self {
-        self.integers = true;
+    pub fn with(mut self, arithmetic: Arithmetic) -> Self {
+        self.arithmetic = arithmetic;
         self
     }
 
@@ -92,11 +105,19 @@ impl Backend {
         if tensor.shape().dimensions().len() != 2 {
             return Err(Error::NotMatrix { shape: *tensor.shape() });
         }
-        if self.integers
+        if self.arithmetic == Arithmetic::Integer
             && let Some(panels) = Panels::new(self, self.avx2, tensor)
         {
             return Ok(Box::new(panels));
         }
         Ok(Box::new(Stored::new(self, tensor)))
     }
+}
+
+/// Name of the kernel that a backend chooses for matrices of `format`.
+pub fn kernel(backend: &Backend, format: FormatRef) -> &'static str {
+    let block = format.block();
+    let shape = Shape::new(&[1, block.elements]).expect("a block is a row");
+    let tensor = Tensor::new(shape, format, Bytes::from(vec![0; block.bytes])).expect("one block");
+    backend.load(&tensor).expect("a matrix").kernel()
 }

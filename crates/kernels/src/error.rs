@@ -27,4 +27,14 @@ pub enum Error {
         /// The tensor's shape.
         shape: Shape,
     },
+    /// A cache's blocks don't divide a head.
+    #[error(
+        "keys and values in {format} have blocks of 32 numbers, which heads of {head_size} are no multiple of; take f16"
+    )]
+    HeadSize {
+        /// The cache's format.
+        format: &'static str,
+        /// Numbers of a head.
+        head_size: usize,
+    },
 }

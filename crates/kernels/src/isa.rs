@@ -64,6 +64,23 @@ impl Isa {
     }
 }
 
+/// What this processor has of what kernels could use.
+pub fn features() -> Vec<&'static str> {
+    let mut found = Vec::new();
+    macro_rules! ask {
+        ($detected:ident: $($name:tt)*) => {
+            $(if std::arch::$detected!($name) {
+                found.push($name);
+            })*
+        };
+    }
+    #[cfg(target_arch = "x86_64")]
+    ask!(is_x86_feature_detected: "avx2" "fma" "f16c" "avxvnni" "avx512f" "avx512bw" "avx512vl" "avx512vnni" "avx512bf16");
+    #[cfg(target_arch = "aarch64")]
+    ask!(is_aarch64_feature_detected: "neon" "fp16" "dotprod" "i8mm" "bf16");
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

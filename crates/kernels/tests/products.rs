@@ -1,7 +1,7 @@
 //! Every instruction set's products against the scalar path, over every format and shapes with rests.
 
 use kvant_core::{Bytes, Shape, Tensor, format};
-use kvant_kernels::{Backend, Isa};
+use kvant_kernels::{Arithmetic, Backend, Isa};
 
 fn numbers(count: usize, seed: usize) -> Vec<f32> {
     (0..count).map(|i| ((i * 7919 + seed * 104_729) % 1013) as f32 / 506.0 - 1.0).collect()
@@ -56,7 +56,7 @@ fn integers_give_the_same_bits_on_every_path_and_beside_any_rows() {
                 let run = |isa: Isa, threads: usize, integers: bool, x: &[f32]| {
                     let mut y = vec![f32::NAN; x.len() / columns * rows];
                     let backend = Backend::new(isa, threads);
-                    let backend = if integers { backend.with_integers() } else { backend };
+                    let backend = if integers { backend.with(Arithmetic::Integer) } else { backend };
                     backend.load(&tensor).unwrap().multiply(x, &mut y);
                     y
                 };

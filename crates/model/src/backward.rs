@@ -6,7 +6,7 @@
 
 use crate::block::Linear;
 use crate::{Block, Positions};
-use kvant_kernels::{Seen, attention, gradient, ops};
+use kvant_kernels::{attention, gradient, ops};
 
 /// Hears the gradient at a map's result, by its weight's name: tokens × the map's rows.
 pub type Hear<'a> = &'a mut dyn FnMut(&str, &[f32]);
@@ -21,8 +21,9 @@ impl Block {
         let input = self.enter(residual);
         let read = self.attended(&input, positions);
         let mut attended = vec![0.0; read.query.len()];
-        let seen = Seen { keys: &read.key, values: &read.value, past: 0 };
-        attention(backend, &self.shape, &read.query, &[seen], &mut attended);
+        let mut seen = self.no_key_values();
+        seen.append(&read.key, &read.value);
+        attention(backend, &self.shape, &read.query, &[&seen], &mut attended);
         let mut middle = residual.to_vec();
         ops::add(backend, &mut middle, &self.output.apply(backend, &attended));
         let input = self.normed(&middle, &self.feed_forward_norm);

@@ -5,11 +5,10 @@
 //! can look at every input, solve the maps that read it, put the solved ones in place ([`Block::replace`]) and go on.
 //! The forward pass is the same four steps. Left out: what comes before the first block and after the last.
 
-use crate::cache::Layer;
-use crate::{Error, Slot, Spec, Weights};
+use crate::{Error, Slot, Spec, Weights, Work};
 use kvant_core::Tensor;
 use kvant_kernels::gradient::Attended;
-use kvant_kernels::{AttentionShape, Backend, Matrix, Seen, attention, ops};
+use kvant_kernels::{AttentionShape, Backend, KeyValues, KvFormat, Matrix, attention, ops};
 use std::sync::Arc;
 
 /// Stages of a block.
@@ -153,9 +152,9 @@ impl Block {
         [&self.query, &self.key, &self.value, &self.output, &self.gate, &self.up, &self.down]
     }
 
-    /// Bytes of weights that one token reads.
-    pub fn weight_bytes(&self) -> usize {
-        self.maps().iter().map(|l| l.weight.weight_bytes()).sum()
+    /// What one token multiplies and reads.
+    pub fn work(&self) -> Work {
+        self.maps().iter().map(|l| Work::of(&*l.weight)).fold(Work::default(), Work::plus)
     }
 
     /// Puts other values of the same shape in the place of the weight called `name`; a bias stays.
@@ -192,7 +191,7 @@ impl Block {
         input: &[f32],
         residual: &mut [f32],
         positions: &Positions,
-        layers: &mut [&mut Layer],
+        layers: &mut [&mut KeyValues],
     ) -> Vec<f32> {
         let backend = &self.backend;
         match stage {
@@ -200,15 +199,12 @@ impl Block {
                 let Attended { query, key, value } = self.attended(input, positions);
                 let mut attended = vec![0.0; query.len()];
                 let narrow = key.len() / layers.len();
-                let width = self.shape.kv_heads * self.shape.head_size;
-                let parts = layers.iter_mut().zip(key.chunks(narrow).zip(value.chunks(narrow)));
-                let sequences = parts.map(|(layer, (key, value))| {
-                    let past = layer.keys.len() / width;
-                    layer.keys.extend_from_slice(key);
-                    layer.values.extend_from_slice(value);
-                    Seen { keys: &layer.keys, values: &layer.values, past }
-                });
-                let sequences: Vec<Seen> = sequences.collect();
+                for (layer, (key, value)) in
+                    layers.iter_mut().zip(key.chunks(narrow).zip(value.chunks(narrow)))
+                {
+                    layer.append(key, value);
+                }
+                let sequences: Vec<&KeyValues> = layers.iter().map(|layer| &**layer).collect();
                 attention(backend, &self.shape, &query, &sequences, &mut attended);
                 attended
             }
@@ -270,7 +266,13 @@ impl Block {
         residual: &mut [f32],
         positions: &Positions,
     ) -> Vec<f32> {
-        self.advance(stage, input, residual, positions, &mut [&mut Layer::default()])
+        self.advance(stage, input, residual, positions, &mut [&mut self.no_key_values()])
+    }
+
+    /// Of a sequence that begins.
+    pub(crate) fn no_key_values(&self) -> KeyValues {
+        let AttentionShape { kv_heads, head_size, .. } = self.shape;
+        KeyValues::new(KvFormat::F32, kv_heads, head_size).expect("numbers as they are fit any head")
     }
 
     pub(crate) fn normed(&self, residual: &[f32], weight: &[f32]) -> Vec<f32> {

@@ -1,44 +1,42 @@
-//! Keys and values of the positions already seen, one sequence, `f32`.
+//! Keys and values of the positions already seen, one sequence, every block's.
 //!
-//! It grows with the sequence; truncating it takes a sequence back. Left out: other storage formats and sharing
-//! between sequences.
+//! It grows with the sequence, by whole pages; truncating it takes a sequence back. Left out: sharing between
+//! sequences.
 
-use crate::Spec;
-
-/// One layer's keys and values, `positions × (kv_heads · head_size)` each.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Layer {
-    pub keys: Vec<f32>,
-    pub values: Vec<f32>,
-}
+use crate::{Error, Spec};
+use kvant_kernels::{KeyValues, KvFormat};
 
 /// Keys and values of one sequence, up to `capacity` positions.
 #[derive(Clone, Debug)]
 pub struct KvCache {
-    pub(crate) layers: Vec<Layer>,
+    pub(crate) layers: Vec<KeyValues>,
     pub(crate) length: usize,
     capacity: usize,
-    widths: Vec<usize>,
 }
 
 impl KvCache {
-    /// An empty cache for at most `capacity` positions; memory is taken as positions come.
+    /// An empty cache for at most `capacity` positions, stored as they are; memory is taken as positions come.
     pub fn new(spec: &Spec, capacity: usize) -> Self {
-        Self {
-            layers: spec.blocks.iter().map(|_| Layer::default()).collect(),
-            length: 0,
-            capacity,
-            widths: spec.blocks.iter().map(|b| b.attention.kv_heads * b.attention.head_size).collect(),
-        }
+        Self::with(spec, capacity, KvFormat::F32).expect("numbers as they are fit any head")
+    }
+
+    /// The same in another format.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] where the format's blocks don't divide a head.
+    pub fn with(spec: &Spec, capacity: usize, format: KvFormat) -> Result<Self, Error> {
+        let layer = |attention: &crate::Attention| {
+            KeyValues::new(format, attention.kv_heads, attention.head_size)
+                .map_err(|source| Error::KvFormat { source })
+        };
+        let layers = spec.blocks.iter().map(|block| layer(&block.attention)).collect::<Result<_, _>>()?;
+        Ok(Self { layers, length: 0, capacity })
     }
 
     /// The same with the memory for all positions taken at once: exactly [`KvCache::bytes`] of them.
     #[must_use]
     pub fn reserved(mut self) -> Self {
-        for (layer, width) in self.layers.iter_mut().zip(&self.widths) {
-            layer.keys.reserve_exact(self.capacity * width);
-            layer.values.reserve_exact(self.capacity * width);
-        }
+        self.layers.iter_mut().for_each(|layer| layer.reserve(self.capacity));
         self
     }
 
@@ -61,15 +59,12 @@ impl KvCache {
     pub fn truncate(&mut self, length: usize) {
         if length < self.length {
             self.length = length;
-            for (layer, width) in self.layers.iter_mut().zip(&self.widths) {
-                layer.keys.truncate(length * width);
-                layer.values.truncate(length * width);
-            }
+            self.layers.iter_mut().for_each(|layer| layer.truncate(length));
         }
     }
 
     /// Bytes that `positions` take.
     pub fn bytes(&self, positions: usize) -> usize {
-        self.widths.iter().map(|w| 2 * w * positions * size_of::<f32>()).sum()
+        self.layers.iter().map(|layer| layer.bytes(positions)).sum()
     }
 }

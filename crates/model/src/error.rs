@@ -27,6 +27,12 @@ pub enum Error {
         /// What is wrong with it.
         source: kvant_kernels::Error,
     },
+    /// A cache that heads don't fit.
+    #[error(transparent)]
+    KvFormat {
+        /// What is wrong.
+        source: kvant_kernels::Error,
+    },
     /// A family that kvant does not know.
     #[error("{path}: architecture {found:?} is not known; this version reads: {known}")]
     Architecture {

@@ -23,6 +23,7 @@ mod spec;
 mod tokenizer;
 mod transformer;
 mod weights;
+mod work;
 
 pub use arch::{ARCHITECTURES, Architecture};
 pub use backward::Hear;
@@ -40,3 +41,4 @@ pub use tokenizer::{
 };
 pub use transformer::Transformer;
 pub use weights::{Entry, Source, Weights};
+pub use work::Work;

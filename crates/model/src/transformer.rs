@@ -5,8 +5,8 @@
 //! Invariant: the result does not depend on the number of threads.
 
 use crate::block::{Block, Linear, Positions, STAGES};
-use crate::{Error, KvCache, Spec, Weights};
-use kvant_kernels::{Backend, Matrix, ops};
+use crate::{Error, KvCache, Spec, Weights, Work};
+use kvant_kernels::{Backend, KvFormat, Matrix, ops};
 use std::sync::Arc;
 
 /// A network that runs.
@@ -19,6 +19,7 @@ pub struct Transformer {
     head: Linear,
     frequencies: Vec<f32>,
     rope_factor: f32,
+    kv_format: KvFormat,
 }
 
 impl Transformer {
@@ -40,7 +41,32 @@ impl Transformer {
             (0..spec.blocks.len()).map(|i| Block::load(weights, &backend, i)).collect::<Result<_, _>>()?;
         let output_norm = weights.vector(&spec.output_norm.name)?;
         let (frequencies, rope_factor) = spec.rope.frequencies();
-        Ok(Self { spec, backend, embedding, blocks, output_norm, head, frequencies, rope_factor })
+        Ok(Self {
+            spec,
+            backend,
+            embedding,
+            blocks,
+            output_norm,
+            head,
+            frequencies,
+            rope_factor,
+            kv_format: KvFormat::F32,
+        })
+    }
+
+    /// The same with caches in another format.
+    ///
+    /// # Errors
+    /// [`Error::KvFormat`] where the format's blocks don't divide a head.
+    pub fn with_kv_format(mut self, format: KvFormat) -> Result<Self, Error> {
+        KvCache::with(&self.spec, 0, format)?;
+        self.kv_format = format;
+        Ok(self)
+    }
+
+    /// An empty cache for at most `capacity` positions.
+    pub fn cache(&self, capacity: usize) -> KvCache {
+        KvCache::with(&self.spec, capacity, self.kv_format).expect("a format that was checked")
     }
 
     /// The network's description.
@@ -53,9 +79,14 @@ impl Transformer {
         &self.backend
     }
 
-    /// Bytes of weights that one decoded token reads.
-    pub fn weight_bytes_per_token(&self) -> usize {
-        self.blocks.iter().map(Block::weight_bytes).sum::<usize>() + self.head.weight().weight_bytes()
+    /// What one token multiplies and reads in all blocks.
+    pub fn work_of_blocks(&self) -> Work {
+        self.blocks.iter().map(Block::work).fold(Work::default(), Work::plus)
+    }
+
+    /// The same for its logits.
+    pub fn work_of_head(&self) -> Work {
+        Work::of(self.head.weight())
     }
 
     /// Runs `tokens` after what `cache` holds, and returns the normed hidden states, `tokens.len() × hidden`.

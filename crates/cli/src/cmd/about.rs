@@ -1,6 +1,6 @@
 //! `kvant schema`, `completions` and `man`: what the program says about itself.
 
-use super::{compare, convert, imatrix, inspect, logits, quantize, run, tokenize};
+use super::{bench, compare, convert, doctor, imatrix, inspect, logits, quantize, run, tokenize};
 use crate::arguments::{Arguments, Completions, Schema};
 use crate::failure::Failure;
 use crate::output;
@@ -16,6 +16,8 @@ pub fn schema(arguments: &Schema) -> Result<ExitCode, Failure> {
         "eval" => schema_for!(kvant::eval::Quality),
         "compare" | "demo" => schema_for!(compare::Compared),
         "run" => schema_for!(run::Ran),
+        "bench" => schema_for!(bench::Benched),
+        "doctor" => schema_for!(doctor::Examined),
         "convert" => schema_for!(convert::Converted),
         "logits" => schema_for!(logits::LogitsResult),
         "tokenize" => schema_for!(tokenize::Tokenized),

@@ -6,14 +6,14 @@ use crate::arguments::{Chat, Common};
 use crate::cmd::run::{emit, usage};
 use crate::failure::Failure;
 use crate::{open, output};
-use kvant::model::{ChatTemplate, KvCache, Message, Sampler, generate};
+use kvant::model::{ChatTemplate, Message, Sampler, generate};
 use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 
 /// Runs the command.
 pub fn run(common: &Common, arguments: &Chat) -> Result<ExitCode, Failure> {
     let path = arguments.model.path();
-    let (opened, transformer) = open::transformer(common, &path)?;
+    let (opened, transformer) = open::transformer(common, &path, arguments.activations, arguments.kv)?;
     let meta = opened.weights.checkpoint().meta();
     let tokenizer = open::tokenizer(meta, &path)?;
     let template = ChatTemplate::of(&tokenizer)?.ok_or_else(|| {
@@ -24,7 +24,7 @@ pub fn run(common: &Common, arguments: &Chat) -> Result<ExitCode, Failure> {
     })?;
     let context = open::context(arguments.ctx, &transformer)?;
     let mut sampler = Sampler::new(open::sampling(&arguments.sampling, meta)).map_err(usage)?;
-    let mut cache = KvCache::new(transformer.spec(), context);
+    let mut cache = transformer.cache(context);
     let mut held: Vec<u32> = Vec::new();
     let mut messages: Vec<Message> = arguments.system.iter().map(|s| Message::new("system", s)).collect();
     let terminal = std::io::stdin().is_terminal();

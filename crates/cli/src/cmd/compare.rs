@@ -11,7 +11,8 @@ use crate::failure::Failure;
 use crate::output::Bar;
 use crate::{open, output};
 use comfy_table::{CellAlignment, Table, presets};
-use kvant::eval::{evaluate, speed};
+use kvant::eval::{Test, bench, evaluate};
+use kvant::kernels::{Arithmetic, KvFormat};
 use kvant::model::{Transformer, Weights};
 use kvant::quant::Recipe;
 use serde::Serialize;
@@ -111,8 +112,15 @@ fn measure(common: &Common, subject: &Subject) -> Result<Compared, Failure> {
         let model = Transformer::load(&weights, backend.clone())?;
         let bar = Bar::new(common, &format!("{name}: measure"));
         let quality = evaluate(&model, Some(&reference), &contexts, &mut |done, all| bar.step(done, all))?;
-        let prompt = subject.context.min(128);
-        let speed = speed(&model, prompt, 32.min(model.spec().context.saturating_sub(prompt)).max(1))?;
+        // Quality is the stored values' own; speed and samples are those of `run`.
+        drop(model);
+        let fast = Transformer::load(&weights, backend.clone().with(Arithmetic::Integer))?;
+        let fast = fast.with_kv_format(KvFormat::F16)?;
+        let tests = [
+            Test::Prompt { tokens: subject.context.min(128) },
+            Test::Answer { tokens: 32.min(fast.spec().context), depth: 0, sequences: 1 },
+        ];
+        let speeds = bench(&fast, &tests, 3, &mut |_, _| open::interrupts() == 0)?;
         let file_bytes = std::fs::metadata(&path)?.len();
         let elements: usize = source.entries().iter().map(|e| e.shape.elements()).sum();
         // What the same model takes in 16 bits, also where that row was not asked for.
@@ -126,8 +134,8 @@ fn measure(common: &Common, subject: &Subject) -> Result<Compared, Failure> {
             file_bytes,
             size_vs_f16: file_bytes as f64 / sixteen as f64,
             peak_rss_bytes,
-            prefill_tps: speed.prefill_tps,
-            decode_tps: speed.decode_tps,
+            prefill_tps: speeds[0].tps_median,
+            decode_tps: speeds[1].tps_median,
             ppl: quality.ppl,
             kld_mean,
             kld_se: quality.kld_se.unwrap_or_default(),

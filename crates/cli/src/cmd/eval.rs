@@ -1,11 +1,12 @@
 //! `kvant eval`: perplexity, and divergence from a reference.
 
-use crate::arguments::{Common, Eval};
+use crate::arguments::{Activations, Common, Eval, Kv};
 use crate::failure::Failure;
 use crate::output::Bar;
 use crate::{open, output};
 use kvant::eval::{Contexts, Quality, evaluate};
 use kvant::model::{Special, Tokenizer, Transformer};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// A text cut into contexts as llama-perplexity does.
@@ -34,9 +35,11 @@ pub fn check_context(context: usize, transformer: &Transformer) -> Result<(), Fa
 /// Runs the command.
 pub fn run(common: &Common, arguments: &Eval) -> Result<ExitCode, Failure> {
     let path = arguments.model.path();
-    let (opened, transformer) = open::transformer(common, &path)?;
+    let (opened, transformer) = open::transformer(common, &path, arguments.activations, arguments.kv)?;
     check_context(arguments.ctx, &transformer)?;
-    let reference = arguments.reference.as_ref().map(|r| open::transformer(common, r)).transpose()?;
+    // What is measured may be as fast as it likes; what it is measured by stays exact.
+    let exact = |path: &PathBuf| open::transformer(common, path, Activations::F32, Kv::F32);
+    let reference = arguments.reference.as_ref().map(exact).transpose()?;
     let text = open::text(&arguments.text)?;
     let own = open::tokenizer(opened.weights.checkpoint().meta(), &path)?;
     let tokenizer = match (&arguments.reference, &reference) {

@@ -3,7 +3,7 @@
 use crate::arguments::{Common, Logits};
 use crate::failure::Failure;
 use crate::{open, output};
-use kvant::model::{KvCache, Special};
+use kvant::model::Special;
 use serde::Serialize;
 use std::io::Write;
 use std::path::Path;
@@ -30,7 +30,7 @@ struct Top {
 /// Runs the command.
 pub fn run(common: &Common, arguments: &Logits) -> Result<ExitCode, Failure> {
     let path = arguments.model.path();
-    let (opened, transformer) = open::transformer(common, &path)?;
+    let (opened, transformer) = open::transformer(common, &path, arguments.activations, arguments.kv)?;
     let tokens = match &arguments.prompt {
         None => arguments.tokens.clone(),
         Some(prompt) => {
@@ -48,7 +48,7 @@ pub fn run(common: &Common, arguments: &Logits) -> Result<ExitCode, Failure> {
             tokens.len()
         )));
     }
-    let mut cache = KvCache::new(transformer.spec(), tokens.len());
+    let mut cache = transformer.cache(tokens.len());
     let mut logits = Vec::new();
     if arguments.stepwise {
         for &token in &tokens {

@@ -1,9 +1,11 @@
 //! The subcommands, one file each.
 
 pub mod about;
+pub mod bench;
 pub mod chat;
 pub mod compare;
 pub mod convert;
+pub mod doctor;
 pub mod eval;
 pub mod imatrix;
 pub mod inspect;

@@ -3,7 +3,7 @@
 use crate::arguments::{Common, Run};
 use crate::failure::Failure;
 use crate::{open, output};
-use kvant::model::{KvCache, Sampler, Special, generate};
+use kvant::model::{Sampler, Special, generate};
 use serde::Serialize;
 use std::io::Write;
 use std::process::ExitCode;
@@ -29,7 +29,7 @@ pub fn emit(piece: &str) -> bool {
 /// Runs the command.
 pub fn run(common: &Common, arguments: &Run) -> Result<ExitCode, Failure> {
     let path = arguments.model.path();
-    let (opened, transformer) = open::transformer(common, &path)?;
+    let (opened, transformer) = open::transformer(common, &path, arguments.activations, arguments.kv)?;
     let meta = opened.weights.checkpoint().meta();
     let tokenizer = open::tokenizer(meta, &path)?;
     let context = open::context(arguments.ctx, &transformer)?;
@@ -49,7 +49,7 @@ pub fn run(common: &Common, arguments: &Run) -> Result<ExitCode, Failure> {
         )));
     }
     let mut sampler = Sampler::new(open::sampling(&arguments.sampling, meta)).map_err(usage)?;
-    let mut cache = KvCache::new(transformer.spec(), context);
+    let mut cache = transformer.cache(context);
     let answer = generate(
         &transformer,
         &tokenizer,

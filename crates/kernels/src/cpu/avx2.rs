@@ -1,6 +1,7 @@
 //! x86-64 with AVX2, FMA and F16C: the loops of [`super::body`] compiled for them, and tiles of products.
 
-use super::{Operations, Take, body, panels};
+use super::{Operations, Take, attend, body, panels};
+use crate::KvFormat;
 use crate::dense::View;
 
 /// Proof that this processor has AVX2, FMA and F16C: only detection makes one.
@@ -29,7 +30,7 @@ impl Avx2 {
 
 /// Reached through [`Avx2::operations`] alone, so that the token stands before every call.
 static OPERATIONS: Operations =
-    Operations { name: "avx2", dot, weigh, add_few, tiles, round, softmax, swiglu, swiglu_back };
+    Operations { name: "avx2", dot, attend, add_few, tiles, round, softmax, swiglu, swiglu_back };
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -39,8 +40,8 @@ fn dot_avx2(x: &[f32], y: &[f32]) -> f32 {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn weigh_avx2(shares: &[f32], values: View<f32>, out: &mut [f32]) {
-    body::weigh::<true>(shares, values, out);
+fn attend_avx2(format: KvFormat, rows: &mut attend::Rows, page: usize, keys: &[u8], values: &[u8]) {
+    attend::dispatch::<Fused>(format, rows, page, keys, values);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -91,6 +92,28 @@ impl body::Tiles for Fused {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
+impl attend::Widen for Fused {
+    const FUSED: bool = true;
+
+    #[inline(always)]
+    fn halves(bytes: &[u8; 32]) -> [f32; 16] {
+        // SAFETY: this type is reached through `attend` alone, hence through an `Avx2` token.
+        unsafe { halves_avx2(bytes) }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,f16c")]
+#[inline]
+fn halves_avx2(bytes: &[u8; 32]) -> [f32; 16] {
+    use std::arch::x86_64::{_mm_loadu_si128, _mm256_cvtph_ps};
+    let halves = bytes.as_chunks::<16>().0;
+    // SAFETY: each half of the array is sixteen bytes.
+    let halves = [0, 1].map(|i| unsafe { _mm_loadu_si128(halves[i].as_ptr().cast()) });
+    bytemuck::cast(halves.map(|eight| _mm256_cvtph_ps(eight)))
+}
+
 /// Four rows of weights and three of activations: twelve sums, three activations and one weight make sixteen
 /// registers.
 ///
@@ -136,14 +159,14 @@ fn dot(x: &[f32], y: &[f32]) -> f32 {
     body::dot::<false>(x, y)
 }
 
-fn weigh(shares: &[f32], values: View<f32>, out: &mut [f32]) {
+fn attend(format: KvFormat, rows: &mut attend::Rows, page: usize, keys: &[u8], values: &[u8]) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: as `dot`.
     unsafe {
-        weigh_avx2(shares, values, out);
+        attend_avx2(format, rows, page, keys, values);
     }
     #[cfg(not(target_arch = "x86_64"))]
-    body::weigh::<false>(shares, values, out);
+    (super::scalar::OPERATIONS.attend)(format, rows, page, keys, values);
 }
 
 fn add_few(out: &mut [f32], stride: usize, a: &[f32], b: View<f32>) {

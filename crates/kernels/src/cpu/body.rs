@@ -9,7 +9,7 @@ use crate::dense::View;
 const LANES: usize = 32;
 
 #[inline(always)]
-fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
+pub(crate) fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FUSED { a.mul_add(b, c) } else { a * b + c }
 }
 
@@ -32,7 +32,7 @@ pub(crate) fn dot<const FUSED: bool>(x: &[f32], y: &[f32]) -> f32 {
 
 /// The sum of lanes, a power of two of them: the upper half onto the lower one until one is left.
 #[inline(always)]
-fn pairwise<const N: usize>(mut lanes: [f32; N]) -> f32 {
+pub(crate) fn pairwise<const N: usize>(mut lanes: [f32; N]) -> f32 {
     let mut width = N / 2;
     while width > 0 {
         for i in 0..width {
@@ -41,61 +41,6 @@ fn pairwise<const N: usize>(mut lanes: [f32; N]) -> f32 {
         width /= 2;
     }
     lanes[0]
-}
-
-/// Each row of `out` (of as many columns as `values`) = Σ sharesᵢ × row i of `values`, in order, with its own row of
-/// `shares`.
-#[inline(always)]
-pub(crate) fn weigh<const FUSED: bool>(shares: &[f32], values: View<f32>, out: &mut [f32]) {
-    let (seen, columns) = (values.rows(), values.columns());
-    let mut rest = (shares, out);
-    while !rest.1.is_empty() {
-        macro_rules! put {
-            ($rows:literal) => {{
-                let (shares, later) = rest.0.split_at($rows * seen);
-                let (out, others) = rest.1.split_at_mut($rows * columns);
-                weigh_rows::<FUSED, $rows>(shares, values, out);
-                rest = (later, others);
-            }};
-        }
-        match rest.1.len() / columns {
-            1 => put!(1),
-            2 => put!(2),
-            _ => put!(3),
-        }
-    }
-}
-
-/// [`weigh`] of some rows that read the values together: three of them and their lanes fill twelve vectors of eight.
-#[inline(always)]
-fn weigh_rows<const FUSED: bool, const ROWS: usize>(shares: &[f32], values: View<f32>, out: &mut [f32]) {
-    let (seen, columns) = (values.rows(), values.columns());
-    let shares: [&[f32]; ROWS] = std::array::from_fn(|row| &shares[row * seen..][..seen]);
-    let whole = columns / LANES * LANES;
-    for at in (0..whole).step_by(LANES) {
-        let mut sums = [[0.0f32; LANES]; ROWS];
-        for i in 0..seen {
-            let values = values.row(i)[at..].first_chunk::<LANES>().expect("whole lanes");
-            for (sums, shares) in sums.iter_mut().zip(shares) {
-                let share = shares[i];
-                for (sum, value) in sums.iter_mut().zip(values) {
-                    *sum = multiply_add::<FUSED>(share, *value, *sum);
-                }
-            }
-        }
-        for (row, sums) in sums.iter().enumerate() {
-            out[row * columns + at..][..LANES].copy_from_slice(sums);
-        }
-    }
-    for (row, shares) in shares.iter().enumerate() {
-        let out = &mut out[row * columns..][whole..columns];
-        out.fill(0.0);
-        for (i, share) in shares.iter().enumerate() {
-            for (sum, value) in out.iter_mut().zip(&values.row(i)[whole..]) {
-                *sum = multiply_add::<FUSED>(*share, *value, *sum);
-            }
-        }
-    }
 }
 
 /// Rows of the right-hand side that [`add_few`] reads at once: their parts of one line each stay in the nearest cache.

@@ -5,15 +5,17 @@
 //! Decoding is `kvant-core`'s.
 //! Left out, for now: kernels on integers, and decoders written for one instruction set.
 
+pub(crate) mod attend;
 pub(crate) mod avx2;
 pub(crate) mod body;
-pub(crate) mod scalar;
 mod panels;
+pub(crate) mod scalar;
 mod stored;
 
 pub(crate) use panels::Panels;
 pub(crate) use stored::Stored;
 
+use crate::KvFormat;
 use crate::dense::View;
 
 /// The inner loops, each compiled for one instruction set.
@@ -22,8 +24,8 @@ pub(crate) struct Operations {
     pub name: &'static str,
     /// Σ xᵢ yᵢ in an order that depends on the length alone.
     pub dot: fn(&[f32], &[f32]) -> f32,
-    /// Each row of the last = Σ of its row of the first times the second's rows, in order.
-    pub weigh: fn(&[f32], View<f32>, &mut [f32]),
+    /// Adds a page (its number, keys and values of this format) to what rows have seen.
+    pub attend: fn(KvFormat, &mut attend::Rows, usize, &[u8], &[u8]),
     /// The first (rows so far apart) += a · b, a row of a (as many numbers as b has rows) for each of them.
     pub add_few: fn(&mut [f32], usize, &[f32], View<f32>),
     /// Products of all rows of the first with all of the second (as long, one after the other), handed over as (row of

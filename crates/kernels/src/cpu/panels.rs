@@ -24,10 +24,12 @@ mod avx2;
 mod pack;
 mod plain;
 
+use super::Stored;
 use super::avx2::Avx2;
-use crate::backend::Matrix;
-use crate::shared::Shared;
 use crate::Backend;
+use crate::backend::{Arithmetic, Matrix};
+use crate::region::Region;
+use crate::shared::Shared;
 pub(crate) use activations::{Activations, round};
 use kvant_core::Tensor;
 
@@ -126,11 +128,6 @@ pub(crate) struct Panel<'a> {
 /// Sums of a panel: eight rows for each of some activation rows.
 pub(crate) type Sums = [[f32; ROWS]];
 
-/// A line of a cache.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
-
 /// A repacked matrix.
 pub(crate) struct Panels {
     /// The source: rows are read from it one by one, for an embedding.
@@ -139,9 +136,9 @@ pub(crate) struct Panels {
     avx2: Option<Avx2>,
     coding: Coding,
     scheme: Scheme,
-    codes: Vec<Line>,
-    scales: Vec<u8>,
-    shared: Vec<u8>,
+    codes: Region,
+    scales: Region,
+    shared: Region,
 }
 
 impl Panels {
@@ -153,9 +150,9 @@ impl Panels {
         let chunks = self.chunks();
         let range = |bytes: usize| index * bytes..(index + 1) * bytes;
         Panel {
-            codes: &self.codes.as_flattened_bytes()[range(chunks * self.coding.bytes())],
-            scales: &self.scales[range(chunks * self.scheme.bytes())],
-            shared: &self.shared[range(chunks / SHARING * self.scheme.shared_bytes())],
+            codes: &self.codes.bytes()[range(chunks * self.coding.bytes())],
+            scales: &self.scales.bytes()[range(chunks * self.scheme.bytes())],
+            shared: &self.shared.bytes()[range(chunks / SHARING * self.scheme.shared_bytes())],
         }
     }
 }
@@ -175,6 +172,10 @@ impl Matrix for Panels {
 
     fn kernel(&self) -> &'static str {
         if self.avx2.is_some() { "avx2 panels" } else { "scalar panels" }
+    }
+
+    fn arithmetic(&self) -> Arithmetic {
+        Arithmetic::Integer
     }
 
     fn multiply(&self, x: &[f32], y: &mut [f32]) {
@@ -208,29 +209,12 @@ impl Matrix for Panels {
         });
     }
 
-    fn add_transposed(&self, _x: &[f32], _y: &mut [f32]) {
-        unimplemented!("gradients go through weights that are multiplied as numbers");
+    fn add_transposed(&self, x: &[f32], y: &mut [f32]) {
+        // Gradients are no matter of speed here.
+        Stored::new(&self.backend, &self.tensor).add_transposed(x, y);
     }
 
     fn row(&self, index: usize, out: &mut [f32]) {
         self.tensor.format().decode(self.tensor.rows(index, 1), out);
-    }
-}
-
-/// Lines as bytes.
-trait Flatten {
-    fn as_flattened_bytes(&self) -> &[u8];
-    fn as_flattened_bytes_mut(&mut self) -> &mut [u8];
-}
-
-impl Flatten for Vec<Line> {
-    fn as_flattened_bytes(&self) -> &[u8] {
-        // SAFETY: `Line` is exactly 64 initialised bytes (size 64, alignment 64).
-        unsafe { std::slice::from_raw_parts(self.as_ptr().cast(), self.len() * 64) }
-    }
-
-    fn as_flattened_bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as above, borrowed mutably.
-        unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr().cast(), self.len() * 64) }
     }
 }

@@ -1,17 +1,19 @@
 //! The oracle: plain loops in a fixed order, on any processor.
 
-use super::{Operations, Take, body, panels};
+use super::{Operations, Take, attend, body, panels};
+use crate::KvFormat;
 use crate::dense::View;
+use half::f16;
 
 pub(crate) static OPERATIONS: Operations =
-    Operations { name: "scalar", dot, weigh, add_few, tiles, round, softmax, swiglu, swiglu_back };
+    Operations { name: "scalar", dot, attend, add_few, tiles, round, softmax, swiglu, swiglu_back };
 
 fn dot(x: &[f32], y: &[f32]) -> f32 {
     body::dot::<false>(x, y)
 }
 
-fn weigh(shares: &[f32], values: View<f32>, out: &mut [f32]) {
-    body::weigh::<false>(shares, values, out);
+fn attend(format: KvFormat, rows: &mut attend::Rows, page: usize, keys: &[u8], values: &[u8]) {
+    attend::dispatch::<Plain>(format, rows, page, keys, values);
 }
 
 fn add_few(out: &mut [f32], stride: usize, a: &[f32], b: View<f32>) {
@@ -55,5 +57,13 @@ struct Plain;
 impl body::Tiles for Plain {
     fn tile<const W: usize, const X: usize>(w: [&[f32]; W], x: [&[f32]; X]) -> body::Tile<W, X> {
         body::tile(w, x)
+    }
+}
+
+impl attend::Widen for Plain {
+    const FUSED: bool = false;
+
+    fn halves(bytes: &[u8; 32]) -> [f32; 16] {
+        std::array::from_fn(|i| f16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]).to_f32())
     }
 }

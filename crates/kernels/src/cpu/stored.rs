@@ -1,7 +1,7 @@
 //! A matrix in its stored format, decoded as it is multiplied.
 
 use super::Operations;
-use crate::backend::Matrix;
+use crate::backend::{Arithmetic, Matrix};
 use crate::dense::{View, product};
 use crate::shared::Shared;
 use crate::{Backend, scratch};
@@ -136,6 +136,10 @@ impl Matrix for Stored {
 
     fn kernel(&self) -> &'static str {
         self.operations.name
+    }
+
+    fn arithmetic(&self) -> Arithmetic {
+        Arithmetic::Float
     }
 
     fn multiply(&self, x: &[f32], y: &mut [f32]) {

@@ -38,11 +38,19 @@ impl Activations {
         let work = |row: usize| {
             // SAFETY: each task has its own row.
             let (codes, scales, sums) = unsafe {
-                (codes.part(row * columns, columns), scales.part(row * chunks, chunks), sums.part(row * chunks, chunks))
+                (
+                    codes.part(row * columns, columns),
+                    scales.part(row * chunks, chunks),
+                    sums.part(row * chunks, chunks),
+                )
             };
             (backend.operations().round)(&x[row * columns..][..columns], codes, scales, sums);
         };
-        if rows == 1 { work(0) } else { backend.pool().run(rows, &work) }
+        if rows == 1 {
+            work(0)
+        } else {
+            backend.pool().run(rows, &work)
+        }
         new
     }
 

@@ -34,7 +34,10 @@ pub(crate) fn multiply(
 ) {
     let chunks = matrix.chunks();
     let panel = matrix.panel(panel);
-    assert!(panel.codes.len() == chunks * matrix.coding.bytes() && panel.scales.len() == chunks * matrix.scheme.bytes());
+    assert!(
+        panel.codes.len() == chunks * matrix.coding.bytes()
+            && panel.scales.len() == chunks * matrix.scheme.bytes()
+    );
     let mut at = 0;
     while at < sums.len() {
         macro_rules! put {
@@ -63,10 +66,13 @@ unsafe fn dispatch<const T: usize>(
     chunks: usize,
     rows: [Row; T],
 ) -> [[f32; ROWS]; T] {
-    let (offset, table) = (matrix.coding.offset(), match matrix.coding {
-        Coding::Table(table) => table,
-        _ => [0; 16],
-    });
+    let (offset, table) = (
+        matrix.coding.offset(),
+        match matrix.coding {
+            Coding::Table(table) => table,
+            _ => [0; 16],
+        },
+    );
     macro_rules! run {
         ($coding:ident, $scheme:ident) => {
             // SAFETY: the caller's.
@@ -184,12 +190,14 @@ unsafe fn sums<const CODING: u8, const SCHEME: u8, const T: usize>(
             match CODING {
                 TABLE | BYTES => {
                     for (half, levels) in [low, upper].into_iter().enumerate() {
-                        let levels = if CODING == TABLE { _mm256_shuffle_epi8(table, levels) } else { levels };
+                        let levels =
+                            if CODING == TABLE { _mm256_shuffle_epi8(table, levels) } else { levels };
                         let sizes = _mm256_abs_epi8(levels);
                         for t in 0..T {
                             let signed = _mm256_sign_epi8(quad(t, v + 4 * half), levels);
                             let pairs = _mm256_maddubs_epi16(sizes, signed);
-                            integers[t] = _mm256_add_epi32(integers[t], _mm256_madd_epi16(pairs, factors[half]));
+                            integers[t] =
+                                _mm256_add_epi32(integers[t], _mm256_madd_epi16(pairs, factors[half]));
                         }
                     }
                 }

@@ -1,8 +1,9 @@
 //! Repacking: from a format's blocks through its codes, so that every format with codes is served.
 
-use super::{CHUNK, Coding, Line, Flatten, Panels, ROWS, SHARING, Scheme};
+use super::{CHUNK, Coding, Panels, ROWS, SHARING, Scheme};
 use crate::Backend;
 use crate::cpu::avx2::Avx2;
+use crate::region::Region;
 use crate::shared::Shared;
 use half::{bf16, f16};
 use kvant_core::{Codes, Levels, Scaling, Tensor};
@@ -37,20 +38,20 @@ impl Panels {
         };
         let (rows, columns) = (tensor.shape().rows(), tensor.shape().columns());
         let (panels, chunks) = (rows.div_ceil(ROWS), columns / CHUNK);
-        let lines = (panels * chunks * coding.bytes()).div_ceil(64);
         let mut new = Self {
             tensor: tensor.clone(),
             backend: backend.clone(),
             avx2,
             coding,
             scheme,
-            codes: vec![Line([0; 64]); lines],
-            scales: vec![0; panels * chunks * scheme.bytes()],
-            shared: vec![0; panels * (chunks / SHARING) * scheme.shared_bytes()],
+            codes: Region::new(panels * chunks * coding.bytes()),
+            scales: Region::new(panels * chunks * scheme.bytes()),
+            shared: Region::new(panels * (chunks / SHARING) * scheme.shared_bytes()),
         };
-        let each = [chunks * coding.bytes(), chunks * scheme.bytes(), chunks / SHARING * scheme.shared_bytes()];
-        let codes = Shared::new(new.codes.as_flattened_bytes_mut());
-        let (scales, shared) = (Shared::new(&mut new.scales), Shared::new(&mut new.shared));
+        let each =
+            [chunks * coding.bytes(), chunks * scheme.bytes(), chunks / SHARING * scheme.shared_bytes()];
+        let codes = Shared::new(new.codes.bytes_mut());
+        let (scales, shared) = (Shared::new(new.scales.bytes_mut()), Shared::new(new.shared.bytes_mut()));
         backend.pool().run(panels, &|panel| {
             // SAFETY: each task has its own panel.
             let (codes, scales, shared) = unsafe {

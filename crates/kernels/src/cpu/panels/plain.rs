@@ -28,7 +28,8 @@ fn dot(matrix: &Panels, panel: usize, row: usize, x: &Activations, token: usize)
         // Products of either half, codes as they are stored.
         let mut halves = [0i32; 2];
         for column in 0..CHUNK {
-            let product = i32::from(code(coding, codes, row, column)) * i32::from(x.codes[chunk * CHUNK + column]);
+            let product =
+                i32::from(code(coding, codes, row, column)) * i32::from(x.codes[chunk * CHUNK + column]);
             halves[column / (CHUNK / 2)] += product;
         }
         let ([scale, scaled], sums) = (x.scales[chunk], x.sums[chunk].map(i32::from));

@@ -1,0 +1,231 @@
+//! How fast a model runs here and now, and how near that comes to what the machine could give.
+//!
+//! Rounds of all tests take turns with probes of the machine's limits ([`Probe`]), for these move; what is told are
+//! medians over rounds, shares of each round's own limits. Tests are what llama-bench calls them: `pp512` is a prompt of
+//! 512 tokens, `tg128` an answer of 128, `tg128@d2048` the same after 2048 tokens, `tg128×8` in eight sequences at once.
+
+use crate::Error;
+use crate::energy::Meter;
+use kvant_kernels::Probe;
+use kvant_model::{KvCache, Transformer, Work};
+use schemars::JsonSchema;
+use serde::Serialize;
+use std::time::Instant;
+
+/// What is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Test {
+    /// A prompt.
+    Prompt {
+        /// Its tokens.
+        tokens: usize,
+    },
+    /// An answer.
+    Answer {
+        /// Tokens of each sequence.
+        tokens: usize,
+        /// Tokens before it.
+        depth: usize,
+        /// Sequences that are answered together.
+        sequences: usize,
+    },
+}
+
+impl Test {
+    /// As llama-bench names it.
+    pub fn name(&self) -> String {
+        match *self {
+            Self::Prompt { tokens } => format!("pp{tokens}"),
+            Self::Answer { tokens, depth, sequences } => {
+                let depth = if depth > 0 { format!("@d{depth}") } else { String::new() };
+                let sequences = if sequences > 1 { format!("×{sequences}") } else { String::new() };
+                format!("tg{tokens}{depth}{sequences}")
+            }
+        }
+    }
+
+    /// Positions that a sequence needs.
+    pub fn positions(&self) -> usize {
+        match *self {
+            Self::Prompt { tokens } => tokens,
+            Self::Answer { tokens, depth, .. } => tokens + depth,
+        }
+    }
+}
+
+/// What a test came to.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct BenchRow {
+    /// Its name.
+    pub test: String,
+    /// Tokens a second of all sequences together, the median round.
+    pub tps_median: f64,
+    /// The slowest round.
+    pub tps_min: f64,
+    /// The fastest round.
+    pub tps_max: f64,
+    /// Bytes of weights that are read for each token, if a prompt's are read once.
+    pub weight_bytes_per_token: f64,
+    /// Bytes of weights and of keys and values read a second, as a share of the probed bandwidth.
+    pub bandwidth_fraction: f64,
+    /// Multiply-adds of matrix products, as a share of the probed peak of the instructions that they use.
+    pub ops_fraction: f64,
+    /// Energy of the processor for each token, where it can be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub joules_per_token: Option<f64>,
+}
+
+/// One round of a test.
+struct Round {
+    tps: f64,
+    bandwidth_fraction: f64,
+    ops_fraction: f64,
+    joules_per_token: Option<f64>,
+}
+
+/// A test with what its rounds start from.
+struct Prepared {
+    test: Test,
+    caches: Vec<KvCache>,
+    rounds: Vec<Round>,
+}
+
+/// Runs each test `rounds` times, in turns. `progress` hears of finished rounds, of how many, and says whether to go on.
+///
+/// # Errors
+/// What the model says; [`Error::Interrupted`].
+pub fn bench(
+    model: &Transformer,
+    tests: &[Test],
+    rounds: usize,
+    progress: &mut dyn FnMut(usize, usize) -> bool,
+) -> Result<Vec<BenchRow>, Error> {
+    let probe = Probe::new();
+    let mut prepared = tests.iter().map(|&test| prepare(model, test)).collect::<Result<Vec<_>, _>>()?;
+    let all = tests.len() * rounds;
+    for done in 0..all {
+        if !progress(done, all) {
+            return Err(Error::Interrupted);
+        }
+        round(model, &probe, &mut prepared[done % tests.len()])?;
+    }
+    progress(all, all);
+    Ok(prepared.iter().map(|prepared| row(model, prepared)).collect())
+}
+
+/// Tokens that no text has; what they are does not change what is computed.
+fn tokens(model: &Transformer, count: usize) -> Vec<u32> {
+    let vocabulary = model.spec().vocabulary as u64;
+    (0..count as u64).map(|i| (i * 7919 % vocabulary) as u32).collect()
+}
+
+fn prepare(model: &Transformer, test: Test) -> Result<Prepared, Error> {
+    let mut cache = model.cache(test.positions()).reserved();
+    let (sequences, depth) = match test {
+        Test::Prompt { .. } => (1, 0),
+        Test::Answer { depth, sequences, .. } => (sequences, depth),
+    };
+    if depth > 0 {
+        model.hidden(&mut cache, &tokens(model, depth))?;
+    } else {
+        // Memory that is kept from run to run is taken before anything is timed.
+        model.hidden(&mut cache, &tokens(model, test.positions().min(2)))?;
+        cache.truncate(0);
+    }
+    Ok(Prepared { test, caches: vec![cache; sequences], rounds: Vec::new() })
+}
+
+fn round(model: &Transformer, probe: &Probe, prepared: &mut Prepared) -> Result<(), Error> {
+    let backend = model.backend();
+    let (bandwidth, integers, floats) =
+        (probe.bandwidth(backend), probe.integer_peak(backend), probe.float_peak(backend));
+    let caches = &mut prepared.caches;
+    let before = caches[0].len();
+    let (meter, begin) = (Meter::start(), Instant::now());
+    let (count, steps) = match prepared.test {
+        Test::Prompt { tokens: count } => {
+            model.next(&mut caches[0], &tokens(model, count))?;
+            (count, count.div_ceil(Transformer::PIECE))
+        }
+        Test::Answer { tokens: count, sequences, .. } => {
+            for token in tokens(model, count) {
+                if let [cache] = &mut caches[..] {
+                    model.next(cache, &[token])?;
+                } else {
+                    let hidden = model.together(caches, &vec![token; sequences])?;
+                    model.logits(&hidden);
+                }
+            }
+            (count * sequences, count)
+        }
+    };
+    let seconds = begin.elapsed().as_secs_f64();
+    let joules = meter.joules();
+    let work = work(model, prepared.test);
+    // Each step of an answer reads what is there by then; a prompt's own keys and values are no news.
+    let read = match prepared.test {
+        Test::Prompt { .. } => 0,
+        Test::Answer { .. } => caches.iter().map(|c| steps * c.bytes((before + c.len()) / 2)).sum(),
+    };
+    caches.iter_mut().for_each(|cache| cache.truncate(before));
+    prepared.rounds.push(Round {
+        tps: count as f64 / seconds,
+        bandwidth_fraction: (work.weight_bytes + read) as f64 / seconds / bandwidth,
+        ops_fraction: (work.integer_multiply_adds as f64 / integers
+            + work.float_multiply_adds as f64 / floats)
+            / seconds,
+        joules_per_token: joules.map(|joules| joules / count as f64),
+    });
+    Ok(())
+}
+
+/// What a whole round multiplies and reads.
+fn work(model: &Transformer, test: Test) -> Work {
+    let (blocks, head) = (model.work_of_blocks(), model.work_of_head());
+    match test {
+        Test::Prompt { tokens } => {
+            let pieces = tokens.div_ceil(Transformer::PIECE);
+            blocks.times(tokens, pieces).plus(head)
+        }
+        Test::Answer { tokens, sequences, .. } => blocks.plus(head).times(tokens * sequences, tokens),
+    }
+}
+
+fn median(mut all: Vec<f64>) -> f64 {
+    all.sort_by(f64::total_cmp);
+    all.get(all.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn row(model: &Transformer, prepared: &Prepared) -> BenchRow {
+    let of = |value: fn(&Round) -> f64| prepared.rounds.iter().map(value).collect::<Vec<f64>>();
+    let joules: Option<Vec<f64>> = prepared.rounds.iter().map(|round| round.joules_per_token).collect();
+    let tokens = match prepared.test {
+        Test::Prompt { tokens } => tokens,
+        Test::Answer { tokens, sequences, .. } => tokens * sequences,
+    };
+    BenchRow {
+        test: prepared.test.name(),
+        tps_median: median(of(|round| round.tps)),
+        tps_min: of(|round| round.tps).into_iter().fold(f64::INFINITY, f64::min),
+        tps_max: of(|round| round.tps).into_iter().fold(0.0, f64::max),
+        weight_bytes_per_token: work(model, prepared.test).weight_bytes as f64 / tokens as f64,
+        bandwidth_fraction: median(of(|round| round.bandwidth_fraction)),
+        ops_fraction: median(of(|round| round.ops_fraction)),
+        joules_per_token: joules.map(median),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_llama_bench() {
+        let answer = |depth, sequences| Test::Answer { tokens: 128, depth, sequences }.name();
+        assert_eq!(Test::Prompt { tokens: 512 }.name(), "pp512");
+        assert_eq!(
+            [answer(0, 1), answer(2048, 1), answer(0, 8), answer(64, 2)],
+            ["tg128", "tg128@d2048", "tg128×8", "tg128@d64×2"]
+        );
+    }
+}

@@ -1,0 +1,63 @@
+//! Integer codes against activations of eight bits, beside this machine's own limits: one row of activations at the
+//! memory's speed, many at the integer units'.
+//! `cargo bench -p kvant-kernels --bench integers [ISA] [FORMAT…]`. Probes and products take turns.
+
+use kvant_core::{Bytes, Shape, Tensor, format};
+use kvant_kernels::{Arithmetic, Backend, Isa, Probe};
+use std::time::Instant;
+
+/// Rounds of each measurement; the median counts.
+const ROUNDS: usize = 7;
+const COLUMNS: usize = 2048;
+/// Rows of the matrix: more than a cache holds.
+const ROWS: usize = 65_536;
+
+fn median(mut seconds: Vec<f64>) -> f64 {
+    seconds.sort_by(f64::total_cmp);
+    seconds[seconds.len() / 2]
+}
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    let isa = words.iter().find_map(|word| Isa::by_name(word).ok()).unwrap_or_else(Isa::best);
+    let formats: Vec<_> = format::FORMATS.iter().filter(|f| f.grid().is_some()).collect();
+    let named = |name: &str| words.iter().any(|word| word == name);
+    let any = formats.iter().any(|f| named(f.name()));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let backend = Backend::new(isa, threads).with(Arithmetic::Integer);
+    let probe = Probe::new();
+    println!("{threads} threads, {}, {COLUMNS} columns", isa.name());
+    println!("{:>8} {:>7} {:>10} {:>7} {:>10} {:>7}", "format", "tokens", "GB/s", "share", "GMAC/s", "share");
+    for format in formats.into_iter().filter(|f| !any || named(f.name())) {
+        let values: Vec<f32> =
+            (0..64 * COLUMNS).map(|i| ((i * 7919 % 1009) as f32 - 504.0) / 5040.0).collect();
+        let mut part = vec![0; values.len() / format.block().elements * format.block().bytes];
+        format.encode(&values, None, &mut part);
+        let shape = Shape::new(&[ROWS, COLUMNS]).expect("a shape");
+        let tensor = Tensor::new(shape, *format, Bytes::from(part.repeat(ROWS / 64))).expect("a tensor");
+        let matrix = backend.load(&tensor).expect("a matrix");
+        for tokens in [1, 8, 128] {
+            let x = vec![0.01; tokens * COLUMNS];
+            let mut y = vec![0.0; tokens * ROWS];
+            let (mut bytes, mut adds, mut of_width, mut of_peak) = (vec![], vec![], vec![], vec![]);
+            for _ in 0..ROUNDS {
+                let (width, peak) = (probe.bandwidth(&backend), probe.integer_peak(&backend));
+                let begin = Instant::now();
+                matrix.multiply(&x, &mut y);
+                let seconds = begin.elapsed().as_secs_f64();
+                bytes.push(tensor.bytes().len() as f64 / seconds);
+                adds.push((tokens * ROWS * COLUMNS) as f64 / seconds);
+                of_width.push(bytes[bytes.len() - 1] / width * 100.0);
+                of_peak.push(adds[adds.len() - 1] / peak * 100.0);
+            }
+            println!(
+                "{:>8} {tokens:>7} {:>10.1} {:>5.0} % {:>10.1} {:>5.0} %",
+                format.name(),
+                median(bytes) / 1e9,
+                median(of_width),
+                median(adds) / 1e9,
+                median(of_peak)
+            );
+        }
+    }
+}

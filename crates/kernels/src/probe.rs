@@ -1,0 +1,175 @@
+//! What this machine could give at most: bytes read and multiply-adds a second. What kernels reach is told as a share.
+//!
+//! Probes are short and run between measurements, since neighbours on shared machines move the limits within seconds.
+//! Each keeps all threads of a backend busy; the instruction is the one that the backend's integer kernels use.
+
+use crate::region::Region;
+use crate::{Backend, Isa};
+use std::hint::black_box;
+use std::time::Instant;
+
+/// Bytes of [`Probe`]'s memory: more than any cache near a core.
+const BYTES: usize = 512 << 20;
+/// Bytes that a task of the bandwidth probe reads.
+const PART: usize = 4 << 20;
+/// Rounds of a chain; some milliseconds.
+const STEPS: usize = 400_000;
+
+/// Limits of the machine that a backend runs on.
+pub struct Probe {
+    memory: Region,
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Probe {
+    /// Takes the memory that is read: half a GiB.
+    pub fn new() -> Self {
+        let mut memory = Region::new(BYTES);
+        memory.bytes_mut().fill(1);
+        Self { memory }
+    }
+
+    /// Bytes a second that all threads read together.
+    pub fn bandwidth(&self, backend: &Backend) -> f64 {
+        let bytes = self.memory.bytes();
+        let begin = Instant::now();
+        backend.pool().run(bytes.len() / PART, &|task| {
+            let mut sums = [0u64; 16];
+            for line in bytes[task * PART..][..PART].as_chunks::<128>().0 {
+                let (words, _) = line.as_chunks::<8>();
+                sums.iter_mut().zip(words).for_each(|(sum, word)| *sum ^= u64::from_ne_bytes(*word));
+            }
+            black_box(sums);
+        });
+        bytes.len() as f64 / begin.elapsed().as_secs_f64()
+    }
+
+    /// Multiply-adds of integers of eight bits a second, all threads, nothing read.
+    pub fn integer_peak(&self, backend: &Backend) -> f64 {
+        let each = match backend.isa() {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => 32 * chains::COUNT,
+            _ => 16 * 16,
+        };
+        rate(backend, each, || match backend.isa() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the backend's instruction set was detected.
+            Isa::Avx2 => unsafe { chains::pairs_avx2(STEPS) },
+            _ => plain_integers(STEPS),
+        })
+    }
+
+    /// Multiply-adds of `f32` a second, all threads, nothing read.
+    pub fn float_peak(&self, backend: &Backend) -> f64 {
+        let each = match backend.isa() {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => 8 * chains::COUNT,
+            _ => 16 * 4,
+        };
+        rate(backend, each, || match backend.isa() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Isa::Avx2 => unsafe { chains::floats_avx2(STEPS) },
+            _ => plain_floats(STEPS),
+        })
+    }
+}
+
+/// Of a chain that makes `each` multiply-adds a step.
+fn rate(backend: &Backend, each: usize, chain: impl Fn() + Sync) -> f64 {
+    let threads = backend.threads();
+    let begin = Instant::now();
+    backend.pool().run(threads, &|_| chain());
+    (threads * STEPS * each) as f64 / begin.elapsed().as_secs_f64()
+}
+
+fn plain_integers(steps: usize) {
+    let (a, mut sums) = (black_box([3i16; 16]), [[1i32; 16]; 16]);
+    for _ in 0..steps {
+        for sums in &mut sums {
+            sums.iter_mut().zip(a).for_each(|(sum, a)| *sum = sum.wrapping_add(i32::from(a) * (*sum & 127)));
+        }
+    }
+    black_box(sums);
+}
+
+fn plain_floats(steps: usize) {
+    let (a, mut sums) = (black_box(0.999_9f32), [[1.0f32; 4]; 16]);
+    for _ in 0..steps {
+        for sum in sums.as_flattened_mut() {
+            *sum = *sum * a + 1e-4;
+        }
+    }
+    black_box(sums);
+}
+
+/// Independent chains, written out so that no compiler shortens them.
+#[cfg(target_arch = "x86_64")]
+mod chains {
+    use std::arch::asm;
+
+    /// Chains side by side: enough to hide what one step takes.
+    pub const COUNT: usize = 12;
+
+    /// `vpmaddubsw`, `vpmaddwd`, `vpaddd`: 32 multiply-adds of bytes a chain and step.
+    ///
+    /// # Safety
+    /// The processor has AVX2.
+    pub unsafe fn pairs_avx2(steps: usize) {
+        // SAFETY: registers alone are touched, and the caller has AVX2.
+        unsafe {
+            asm!(
+                "vpxor ymm14, ymm14, ymm14",
+                "vpxor ymm15, ymm15, ymm15",
+                "2:",
+                ".irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11",
+                "vpmaddubsw ymm12, ymm14, ymm15",
+                "vpmaddwd ymm12, ymm12, ymm14",
+                "vpaddd ymm\\i, ymm\\i, ymm12",
+                ".endr",
+                "dec {steps}",
+                "jnz 2b",
+                steps = inout(reg) steps.max(1) => _,
+                out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _,
+                out("ymm4") _, out("ymm5") _, out("ymm6") _, out("ymm7") _,
+                out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,
+                out("ymm12") _, out("ymm14") _, out("ymm15") _,
+                options(nomem, nostack),
+            );
+        }
+    }
+
+    /// `vfmadd231ps`: eight multiply-adds a chain and step.
+    ///
+    /// # Safety
+    /// The processor has AVX2 and FMA.
+    pub unsafe fn floats_avx2(steps: usize) {
+        // SAFETY: registers alone are touched, and the caller has the features.
+        unsafe {
+            asm!(
+                "vxorps ymm14, ymm14, ymm14",
+                "vxorps ymm15, ymm15, ymm15",
+                ".irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11",
+                "vxorps ymm\\i, ymm\\i, ymm\\i",
+                ".endr",
+                "2:",
+                ".irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11",
+                "vfmadd231ps ymm\\i, ymm14, ymm15",
+                ".endr",
+                "dec {steps}",
+                "jnz 2b",
+                steps = inout(reg) steps.max(1) => _,
+                out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _,
+                out("ymm4") _, out("ymm5") _, out("ymm6") _, out("ymm7") _,
+                out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,
+                out("ymm14") _, out("ymm15") _,
+                options(nomem, nostack),
+            );
+        }
+    }
+}
