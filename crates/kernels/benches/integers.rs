@@ -7,7 +7,7 @@ use kvant_kernels::{Arithmetic, Backend, Isa, Probe};
 use std::time::Instant;
 
 /// Rounds of each measurement; the median counts.
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 15;
 const COLUMNS: usize = 2048;
 /// Rows of the matrix: more than a cache holds.
 const ROWS: usize = 65_536;
@@ -42,9 +42,12 @@ fn main() {
             let (mut bytes, mut adds, mut of_width, mut of_peak) = (vec![], vec![], vec![], vec![]);
             for _ in 0..ROUNDS {
                 let (width, peak) = (probe.bandwidth(&backend), probe.integer_peak(&backend));
+                // As long as the probes, about.
+                let times = (8 / tokens).max(1);
                 let begin = Instant::now();
-                matrix.multiply(&x, &mut y);
-                let seconds = begin.elapsed().as_secs_f64();
+                (0..times).for_each(|_| matrix.multiply(&x, &mut y));
+                let seconds = begin.elapsed().as_secs_f64() / times as f64;
+                let width = (width + probe.bandwidth(&backend)) / 2.0;
                 bytes.push(tensor.bytes().len() as f64 / seconds);
                 adds.push((tokens * ROWS * COLUMNS) as f64 / seconds);
                 of_width.push(bytes[bytes.len() - 1] / width * 100.0);

@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 /// Bytes of [`Probe`]'s memory: more than any cache near a core.
-const BYTES: usize = 512 << 20;
+const BYTES: usize = 256 << 20;
 /// Bytes that a task of the bandwidth probe reads.
 const PART: usize = 4 << 20;
 /// Rounds of a chain; some milliseconds.
@@ -27,7 +27,7 @@ impl Default for Probe {
 }
 
 impl Probe {
-    /// Takes the memory that is read: half a GiB.
+    /// Takes the memory that is read: a quarter of a GiB.
     pub fn new() -> Self {
         let mut memory = Region::new(BYTES);
         memory.bytes_mut().fill(1);

@@ -23,6 +23,10 @@ const GROUPS_AFFINE: u8 = 3;
 const GROUPS: u8 = 4;
 const HALF_GROUPS: u8 = 5;
 
+/// Bytes of codes that a product of few rows asks for ahead of time, past the end of a page, where the processor's own
+/// prefetching stops.
+const AHEAD: usize = 4096;
+
 /// As `plain::multiply`.
 pub(crate) fn multiply(
     _token: Avx2,
@@ -176,6 +180,12 @@ unsafe fn sums<const CODING: u8, const SCHEME: u8, const T: usize>(
             let four = unsafe { activations[t].add(chunk * CHUNK + 4 * q).cast::<i32>().read_unaligned() };
             _mm256_set1_epi32(four)
         };
+        if T <= 2 {
+            for line in (0..code_bytes).step_by(64) {
+                // A hint alone: nothing is read, wherever it points.
+                _mm_prefetch::<_MM_HINT_T0>(codes.wrapping_add(AHEAD + line).cast());
+            }
+        }
         let mut integers = [_mm256_setzero_si256(); T];
         let high = if CODING == FIVE { load(128) } else { _mm256_setzero_si256() };
         let mut parts = [[_mm256_setzero_si256(); 2]; T];
