@@ -34,7 +34,7 @@ fn main() {
         }
         for name in ["f32", "f16", "q8_0", "q4_0", "q4_k"] {
             for (rows, columns) in [(768, 768), (1536, 768), (2048, 2048), (8192, 2048)] {
-                for activations in [16, 32, 512] {
+                for activations in [1, 16, 32, 512] {
                     product(&probe, &backend, name, rows, columns, activations);
                 }
             }

@@ -1,7 +1,7 @@
 //! The processor as the rest of the program sees it: threads, an instruction set, and matrices ready to multiply.
 
 use crate::cpu::avx2::Avx2;
-use crate::cpu::{Operations, Panels, Stored, scalar};
+use crate::cpu::{Numbers, Operations, Panels, Stored, scalar};
 use crate::{Error, Isa, Pool};
 use kvant_core::{Bytes, FormatRef, Shape, Tensor};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub trait Matrix: Send + Sync {
     fn weight_bytes(&self) -> usize;
 
     /// Name of the kernel that was chosen, for example `avx2`.
-    fn kernel(&self) -> &'static str;
+    fn kernel(&self) -> String;
 
     /// What it multiplies.
     fn arithmetic(&self) -> Arithmetic;
@@ -105,17 +105,20 @@ impl Backend {
         if tensor.shape().dimensions().len() != 2 {
             return Err(Error::NotMatrix { shape: *tensor.shape() });
         }
-        if self.arithmetic == Arithmetic::Integer
-            && let Some(panels) = Panels::new(self, self.avx2, tensor)
-        {
-            return Ok(Box::new(panels));
+        if self.arithmetic == Arithmetic::Integer {
+            if let Some(panels) = Panels::new(self, self.avx2, tensor) {
+                return Ok(Box::new(panels));
+            }
+            if let Some(numbers) = Numbers::new(self, tensor) {
+                return Ok(Box::new(numbers));
+            }
         }
         Ok(Box::new(Stored::new(self, tensor)))
     }
 }
 
 /// Name of the kernel that a backend chooses for matrices of `format`.
-pub fn kernel(backend: &Backend, format: FormatRef) -> &'static str {
+pub fn kernel(backend: &Backend, format: FormatRef) -> String {
     let block = format.block();
     let shape = Shape::new(&[1, block.elements]).expect("a block is a row");
     let tensor = Tensor::new(shape, format, Bytes::from(vec![0; block.bytes])).expect("one block");

@@ -28,11 +28,4 @@ impl<'a, T> Shared<'a, T> {
         // SAFETY: the range is inside the borrowed slice (asserted) and the caller promises that it is not aliased.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(at), count) }
     }
-
-    /// Where element `at` lies, for kernels that write rows further apart than they are long.
-    pub fn pointer(&self, at: usize) -> *mut T {
-        assert!(at <= self.length, "a part begins inside its slice");
-        // SAFETY: in bounds or one past the end.
-        unsafe { self.start.add(at) }
-    }
 }

@@ -40,7 +40,7 @@ struct Cpu {
 #[derive(Serialize, schemars::JsonSchema)]
 struct Kernel {
     format: &'static str,
-    kernel: &'static str,
+    kernel: String,
 }
 
 /// Runs the command.

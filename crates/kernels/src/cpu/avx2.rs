@@ -1,8 +1,13 @@
 //! x86-64 with AVX2, FMA and F16C: the loops of [`super::body`] compiled for them, and tiles of products.
 
-use super::{Operations, Take, attend, body, panels};
+use super::floats::Width;
+use super::{Operations, attend, body, floats, panels};
 use crate::KvFormat;
 use crate::dense::View;
+
+/// Bytes of weights that a product of few rows asks for ahead of time, past the end of a page, where the processor's own
+/// prefetching stops. One row, `kvant bench`'s machine of docs/performance.md: 80–86 % of bandwidth without, 88–95 % with.
+pub(crate) const AHEAD: usize = 4096;
 
 /// Proof that this processor has AVX2, FMA and F16C: only detection makes one.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +35,7 @@ impl Avx2 {
 
 /// Reached through [`Avx2::operations`] alone, so that the token stands before every call.
 static OPERATIONS: Operations =
-    Operations { name: "avx2", dot, attend, add_few, tiles, round, softmax, swiglu, swiglu_back };
+    Operations { name: "avx2", dot, attend, add_few, panel, round, softmax, swiglu, swiglu_back };
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -52,8 +57,8 @@ fn add_few_avx2(out: &mut [f32], stride: usize, a: &[f32], b: View<f32>) {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn tiles_avx2(w: View<f32>, x: &[f32], out: Take) {
-    body::tiles::<true, Fused>(w, x, out);
+fn panel_avx2(width: Width, panel: &[u8], x: View<f32>, out: &mut floats::Products) {
+    floats::multiply::<Fused>(width, panel, x, out);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -84,15 +89,6 @@ fn round_avx2(x: &[f32], codes: &mut [i8], scales: &mut [[f32; 2]], sums: &mut [
 struct Fused;
 
 #[cfg(target_arch = "x86_64")]
-impl body::Tiles for Fused {
-    #[inline(always)]
-    fn tile<const W: usize, const X: usize>(w: [&[f32]; W], x: [&[f32]; X]) -> body::Tile<W, X> {
-        // SAFETY: this type is reached through `tiles` alone, hence through an `Avx2` token.
-        unsafe { tile_avx2(w, x) }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
 impl attend::Widen for Fused {
     const FUSED: bool = true;
 
@@ -114,39 +110,65 @@ fn halves_avx2(bytes: &[u8; 32]) -> [f32; 16] {
     bytemuck::cast(halves.map(|eight| _mm256_cvtph_ps(eight)))
 }
 
-/// Four rows of weights and three of activations: twelve sums, three activations and one weight make sixteen
-/// registers.
-///
-/// | f16, one thread, GFMA/s (`cargo bench -p kvant-kernels`) | 16 rows | 32 rows |
-/// |---|---:|---:|
-/// | 768 × 768, panel and `gemm` | 10.6 | 18.2 |
-/// | 768 × 768, tiles | 15.1 | 24.8 |
-/// | 2048 × 2048, panel and `gemm` | 4.6 | 8.7 |
-/// | 2048 × 2048, tiles | 19.2 | 26.8 |
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-#[inline]
-fn tile_avx2<const W: usize, const X: usize>(w: [&[f32]; W], x: [&[f32]; X]) -> body::Tile<W, X> {
-    use std::arch::x86_64::{__m256, _mm256_fmadd_ps, _mm256_setzero_ps};
-    let columns = w[0].len();
-    assert!(w.iter().chain(&x).all(|row| row.len() == columns), "rows of one length");
-    let lanes = |row: &[f32]| row.as_ptr().cast::<[f32; body::TILE_LANES]>();
-    let (w, x) = (w.map(lanes), x.map(lanes));
-    let mut sums = [[_mm256_setzero_ps(); X]; W];
-    for at in 0..columns / body::TILE_LANES {
-        let load = |row: *const [f32; body::TILE_LANES]| -> __m256 {
-            // SAFETY: each pointer is a row of `columns` numbers, and `at` counts its whole lanes.
-            bytemuck::cast(unsafe { *row.add(at) })
-        };
-        let x = x.map(load);
-        for i in 0..W {
-            let w = load(w[i]);
-            for j in 0..X {
-                sums[i][j] = _mm256_fmadd_ps(w, x[j], sums[i][j]);
+impl floats::Tile for Fused {
+    #[inline(always)]
+    fn tile<const T: usize>(width: Width, panel: &[u8], x: [&[f32]; T]) -> [[f32; floats::ROWS]; T] {
+        let columns = panel.len() / (floats::ROWS * width.bytes());
+        assert!(x.iter().all(|x| x.len() == columns), "a number for every column");
+        let x = x.map(<[f32]>::as_ptr);
+        // SAFETY: this type is reached through `panel` alone, hence through an `Avx2` token; the panel has `columns`
+        // columns of sixteen numbers, and so has each row numbers (asserted).
+        unsafe {
+            match width {
+                Width::F32 => tile_avx2::<F32, T>(panel.as_ptr(), columns, x),
+                Width::F16 => tile_avx2::<F16, T>(panel.as_ptr(), columns, x),
+                Width::Bf16 => tile_avx2::<BF16, T>(panel.as_ptr(), columns, x),
             }
         }
     }
-    sums.map(|row| row.map(bytemuck::cast))
+}
+
+const F32: u8 = 0;
+const F16: u8 = 1;
+const BF16: u8 = 2;
+
+/// Twelve sums at most, two vectors of weights and an activation make fifteen registers.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+unsafe fn tile_avx2<const WIDTH: u8, const T: usize>(
+    panel: *const u8,
+    columns: usize,
+    x: [*const f32; T],
+) -> [[f32; floats::ROWS]; T] {
+    use std::arch::x86_64::*;
+    let column_bytes = if WIDTH == F32 { 64 } else { 32 };
+    let mut sums = [[_mm256_setzero_ps(); 2]; T];
+    for column in 0..columns {
+        // SAFETY: the caller's: so many columns in the panel and in every row; prefetching reads nothing.
+        unsafe {
+            let at = panel.add(column * column_bytes);
+            if T == 1 {
+                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD).cast());
+            }
+            let load = |half: usize| match WIDTH {
+                F32 => _mm256_loadu_ps(at.add(32 * half).cast()),
+                F16 => _mm256_cvtph_ps(_mm_loadu_si128(at.add(16 * half).cast())),
+                _ => {
+                    let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(at.add(16 * half).cast()));
+                    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+                }
+            };
+            let weights = [load(0), load(1)];
+            for t in 0..T {
+                let x = _mm256_broadcast_ss(&*x[t].add(column));
+                sums[t] =
+                    [_mm256_fmadd_ps(weights[0], x, sums[t][0]), _mm256_fmadd_ps(weights[1], x, sums[t][1])];
+            }
+        }
+    }
+    sums.map(bytemuck::cast)
 }
 
 fn dot(x: &[f32], y: &[f32]) -> f32 {
@@ -179,14 +201,14 @@ fn add_few(out: &mut [f32], stride: usize, a: &[f32], b: View<f32>) {
     body::add_few::<false>(out, stride, a, b);
 }
 
-fn tiles(w: View<f32>, x: &[f32], out: Take) {
+fn panel(width: Width, panel: &[u8], x: View<f32>, out: &mut floats::Products) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: as `dot`.
     unsafe {
-        tiles_avx2(w, x, out);
+        panel_avx2(width, panel, x, out);
     }
     #[cfg(not(target_arch = "x86_64"))]
-    (super::scalar::OPERATIONS.tiles)(w, x, out);
+    (super::scalar::OPERATIONS.panel)(width, panel, x, out);
 }
 
 fn softmax(x: &mut [f32]) {

@@ -2,7 +2,6 @@
 //!
 //! `FUSED` says whether the instruction set multiplies and adds in one step; without it `mul_add` would be a call.
 
-use super::Take;
 use crate::dense::View;
 
 /// Lanes that a sum is spread over: enough for four vectors of eight.
@@ -171,78 +170,6 @@ pub(crate) fn swiglu_back<const FUSED: bool>(gate: &mut [f32], up: &mut [f32], g
         let silu = *gate * sigmoid;
         let slope = sigmoid + silu * (1.0 - sigmoid);
         (*gate, *up) = (gradient * *up * slope, gradient * silu);
-    }
-}
-
-/// Lanes of a tile's sums: one vector each.
-pub(crate) const TILE_LANES: usize = 8;
-
-/// Products of `W` rows with `X` rows of equal length, each sum over [`TILE_LANES`] lanes in turn; the lanes are left to
-/// [`finish`].
-pub(crate) type Tile<const W: usize, const X: usize> = [[[f32; TILE_LANES]; X]; W];
-
-/// The plain form of a tile, over the columns that fill whole lanes.
-pub(crate) fn tile<const W: usize, const X: usize>(w: [&[f32]; W], x: [&[f32]; X]) -> Tile<W, X> {
-    let mut sums = [[[0.0f32; TILE_LANES]; X]; W];
-    for (w, sums) in w.iter().zip(&mut sums) {
-        for (x, lanes) in x.iter().zip(sums) {
-            for (w, x) in w.as_chunks::<TILE_LANES>().0.iter().zip(x.as_chunks::<TILE_LANES>().0) {
-                lanes.iter_mut().zip(w).zip(x).for_each(|((lane, w), x)| *lane += w * x);
-            }
-        }
-    }
-    sums
-}
-
-/// The columns after the last whole lanes, and the sum of all.
-#[inline(always)]
-fn finish<const FUSED: bool>(mut lanes: [f32; TILE_LANES], w: &[f32], x: &[f32]) -> f32 {
-    let (w, x) = (w.as_chunks::<TILE_LANES>().1, x.as_chunks::<TILE_LANES>().1);
-    for ((lane, w), x) in lanes.iter_mut().zip(w).zip(x) {
-        *lane = multiply_add::<FUSED>(*w, *x, *lane);
-    }
-    pairwise(lanes)
-}
-
-/// An instruction set's tiles.
-pub(crate) trait Tiles {
-    /// As [`tile`].
-    fn tile<const W: usize, const X: usize>(w: [&[f32]; W], x: [&[f32]; X]) -> Tile<W, X>;
-}
-
-/// Hands `out` (row of `w`, row of `x`, product) for all rows of both.
-#[inline(always)]
-pub(crate) fn tiles<const FUSED: bool, T: Tiles>(w: View<f32>, x: &[f32], out: Take) {
-    const W: usize = 4;
-    let columns = w.columns();
-    assert!(x.len().is_multiple_of(columns), "rows of {columns}");
-    let (mut i, n) = (0, x.len() / columns);
-    while i < w.rows() {
-        let four = i + W <= w.rows();
-        let mut j = 0;
-        while j < n {
-            macro_rules! put {
-                ($w:literal, $x:literal) => {{
-                    let w: [&[f32]; $w] = std::array::from_fn(|a| w.row(i + a));
-                    let x: [&[f32]; $x] = std::array::from_fn(|b| &x[(j + b) * columns..][..columns]);
-                    for (a, row) in T::tile(w, x).into_iter().enumerate() {
-                        for (b, lanes) in row.into_iter().enumerate() {
-                            out(i + a, j + b, finish::<FUSED>(lanes, w[a], x[b]));
-                        }
-                    }
-                    j += $x;
-                }};
-            }
-            match (four, n - j) {
-                (true, 1) => put!(4, 1),
-                (true, 2) => put!(4, 2),
-                (true, _) => put!(4, 3),
-                (false, 1) => put!(1, 1),
-                (false, 2) => put!(1, 2),
-                (false, _) => put!(1, 3),
-            }
-        }
-        i += if four { W } else { 1 };
     }
 }
 

@@ -170,8 +170,8 @@ impl Matrix for Panels {
         self.tensor.bytes().len()
     }
 
-    fn kernel(&self) -> &'static str {
-        if self.avx2.is_some() { "avx2 panels" } else { "scalar panels" }
+    fn kernel(&self) -> String {
+        format!("{} panels of integers", self.backend.operations().name)
     }
 
     fn arithmetic(&self) -> Arithmetic {

@@ -1,12 +1,12 @@
 //! The oracle: plain loops in a fixed order, on any processor.
 
-use super::{Operations, Take, attend, body, panels};
+use super::{Operations, attend, body, floats, panels};
 use crate::KvFormat;
 use crate::dense::View;
 use half::f16;
 
 pub(crate) static OPERATIONS: Operations =
-    Operations { name: "scalar", dot, attend, add_few, tiles, round, softmax, swiglu, swiglu_back };
+    Operations { name: "scalar", dot, attend, add_few, panel, round, softmax, swiglu, swiglu_back };
 
 fn dot(x: &[f32], y: &[f32]) -> f32 {
     body::dot::<false>(x, y)
@@ -20,8 +20,8 @@ fn add_few(out: &mut [f32], stride: usize, a: &[f32], b: View<f32>) {
     body::add_few::<false>(out, stride, a, b);
 }
 
-fn tiles(w: View<f32>, x: &[f32], out: Take) {
-    body::tiles::<false, Plain>(w, x, out);
+fn panel(width: floats::Width, panel: &[u8], x: View<f32>, out: &mut floats::Products) {
+    floats::multiply::<Plain>(width, panel, x, out);
 }
 
 fn softmax(x: &mut [f32]) {
@@ -54,16 +54,16 @@ fn round(x: &[f32], codes: &mut [i8], scales: &mut [[f32; 2]], sums: &mut [[i16;
 
 struct Plain;
 
-impl body::Tiles for Plain {
-    fn tile<const W: usize, const X: usize>(w: [&[f32]; W], x: [&[f32]; X]) -> body::Tile<W, X> {
-        body::tile(w, x)
-    }
-}
-
 impl attend::Widen for Plain {
     const FUSED: bool = false;
 
     fn halves(bytes: &[u8; 32]) -> [f32; 16] {
         std::array::from_fn(|i| f16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]).to_f32())
+    }
+}
+
+impl floats::Tile for Plain {
+    fn tile<const T: usize>(width: floats::Width, panel: &[u8], x: [&[f32]; T]) -> [[f32; floats::ROWS]; T] {
+        floats::plain(width, panel, x)
     }
 }

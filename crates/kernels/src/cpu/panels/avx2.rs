@@ -4,7 +4,7 @@
 
 use super::activations::Row;
 use super::{Activations, CHUNK, Coding, Panel, Panels, ROWS, SHARING, Scheme, Sums};
-use crate::cpu::avx2::Avx2;
+use crate::cpu::avx2::{AHEAD, Avx2};
 use std::arch::x86_64::*;
 
 /// Rows of activations that share what is unpacked.
@@ -22,10 +22,6 @@ const AFFINE: u8 = 2;
 const GROUPS_AFFINE: u8 = 3;
 const GROUPS: u8 = 4;
 const HALF_GROUPS: u8 = 5;
-
-/// Bytes of codes that a product of few rows asks for ahead of time, past the end of a page, where the processor's own
-/// prefetching stops.
-const AHEAD: usize = 4096;
 
 /// As `plain::multiply`.
 pub(crate) fn multiply(

@@ -1,0 +1,100 @@
+//! A matrix of numbers (`f32`, `f16`, `bf16`), repacked at load into panels that one vector multiplies.
+
+use super::Stored;
+use super::floats::{self, PART, ROWS, Source, Width};
+use crate::Backend;
+use crate::backend::{Arithmetic, Matrix};
+use crate::region::Region;
+use crate::shared::Shared;
+use kvant_core::Tensor;
+use std::ops::Range;
+
+/// `rows × columns`, sixteen rows side by side.
+pub(crate) struct Numbers {
+    /// The source: rows are read from it one by one, for an embedding.
+    tensor: Tensor,
+    backend: Backend,
+    width: Width,
+    panels: Region,
+}
+
+impl Numbers {
+    /// `None` for a format that is not one of numbers.
+    pub fn new(backend: &Backend, tensor: &Tensor) -> Option<Self> {
+        let width = match tensor.format().name() {
+            "f32" => Width::F32,
+            "f16" => Width::F16,
+            "bf16" => Width::Bf16,
+            _ => return None,
+        };
+        let (rows, columns) = (tensor.shape().rows(), tensor.shape().columns());
+        let bytes = width.bytes();
+        let (panels, panel_bytes) = (rows.div_ceil(ROWS), columns * ROWS * bytes);
+        let mut region = Region::new(panels * panel_bytes);
+        let into = Shared::new(region.bytes_mut());
+        backend.pool().run(panels, &|panel| {
+            // SAFETY: each task has its own panel.
+            let into = unsafe { into.part(panel * panel_bytes, panel_bytes) };
+            let start = panel * ROWS;
+            let from = tensor.rows(start, ROWS.min(rows - start));
+            // Part by part, so that what is written stays near.
+            for first in (0..columns).step_by(PART) {
+                let part = first..columns.min(first + PART);
+                for (row, from) in from.chunks_exact(columns * bytes).enumerate() {
+                    let from = from[part.start * bytes..part.end * bytes].chunks_exact(bytes);
+                    let into = into[part.start * ROWS * bytes..].chunks_exact_mut(ROWS * bytes);
+                    for (from, into) in from.zip(into) {
+                        into[row * bytes..][..bytes].copy_from_slice(from);
+                    }
+                }
+            }
+        });
+        Some(Self { tensor: tensor.clone(), backend: backend.clone(), width, panels: region })
+    }
+}
+
+impl Source for Numbers {
+    fn width(&self) -> Width {
+        self.width
+    }
+
+    fn part(&self, panel: usize, columns: Range<usize>, take: &mut dyn FnMut(&[u8])) {
+        let column_bytes = ROWS * self.width.bytes();
+        let start = (panel * self.columns() + columns.start) * column_bytes;
+        take(&self.panels.bytes()[start..][..columns.len() * column_bytes]);
+    }
+}
+
+impl Matrix for Numbers {
+    fn rows(&self) -> usize {
+        self.tensor.shape().rows()
+    }
+
+    fn columns(&self) -> usize {
+        self.tensor.shape().columns()
+    }
+
+    fn weight_bytes(&self) -> usize {
+        self.tensor.bytes().len()
+    }
+
+    fn kernel(&self) -> String {
+        format!("{} panels", self.backend.operations().name)
+    }
+
+    fn arithmetic(&self) -> Arithmetic {
+        Arithmetic::Float
+    }
+
+    fn multiply(&self, x: &[f32], y: &mut [f32]) {
+        floats::product(&self.backend, self, x, y);
+    }
+
+    fn add_transposed(&self, x: &[f32], y: &mut [f32]) {
+        Stored::new(&self.backend, &self.tensor).add_transposed(x, y);
+    }
+
+    fn row(&self, index: usize, out: &mut [f32]) {
+        self.tensor.format().decode(self.tensor.rows(index, 1), out);
+    }
+}
