@@ -1,7 +1,8 @@
 //! The processor as the rest of the program sees it: threads, an instruction set, and matrices ready to multiply.
 
 use crate::cpu::avx2::Avx2;
-use crate::cpu::{Numbers, Operations, Panels, Stored, scalar};
+use crate::cpu::vnni::{Avx512, AvxVnni};
+use crate::cpu::{Kernel, Numbers, Operations, Panels, Stored, scalar};
 use crate::{Error, Isa, Pool};
 use kvant_core::{Bytes, FormatRef, Shape, Tensor};
 use std::sync::Arc;
@@ -54,6 +55,7 @@ pub trait Matrix: Send + Sync {
 pub struct Backend {
     isa: Isa,
     avx2: Option<Avx2>,
+    kernel: Kernel,
     pool: Arc<Pool>,
     arithmetic: Arithmetic,
 }
@@ -63,11 +65,15 @@ impl Backend {
     ///
     /// Panics if this processor lacks `isa` ([`Isa::by_name`] reports that as an error).
     pub fn new(isa: Isa, threads: usize) -> Self {
-        let avx2 = match isa {
-            Isa::Scalar => None,
-            Isa::Avx2 => Some(Avx2::detect().expect("the processor has the instruction set asked for")),
+        const HAS: &str = "the processor has the instruction set asked for";
+        let kernel = match isa {
+            Isa::Scalar => Kernel::Plain(8),
+            Isa::Avx2 => Kernel::Avx2(Avx2::detect().expect(HAS)),
+            Isa::AvxVnni => Kernel::AvxVnni(AvxVnni::detect().expect(HAS)),
+            Isa::Avx512 => Kernel::Avx512(Avx512::detect().expect(HAS)),
         };
-        Self { isa, avx2, pool: Arc::new(Pool::new(threads)), arithmetic: Arithmetic::Float }
+        let avx2 = (isa != Isa::Scalar).then(|| Avx2::detect().expect(HAS));
+        Self { isa, avx2, kernel, pool: Arc::new(Pool::new(threads)), arithmetic: Arithmetic::Float }
     }
 
     /// The same with other products.
@@ -106,7 +112,7 @@ impl Backend {
             return Err(Error::NotMatrix { shape: *tensor.shape() });
         }
         if self.arithmetic == Arithmetic::Integer {
-            if let Some(panels) = Panels::new(self, self.avx2, tensor) {
+            if let Some(panels) = Panels::new(self, self.kernel, tensor) {
                 return Ok(Box::new(panels));
             }
             if let Some(numbers) = Numbers::new(self, tensor) {

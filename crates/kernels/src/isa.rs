@@ -5,6 +5,7 @@
 
 use crate::Error;
 use crate::cpu::avx2::Avx2;
+use crate::cpu::vnni::{Avx512, AvxVnni};
 
 /// A set of kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -13,11 +14,15 @@ pub enum Isa {
     Scalar,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
+    /// The same with AVX-VNNI.
+    AvxVnni,
+    /// The same with AVX-512 F, BW, VL and VNNI.
+    Avx512,
 }
 
 impl Isa {
     /// Slowest first.
-    const ALL: &[Self] = &[Self::Scalar, Self::Avx2];
+    const ALL: &[Self] = &[Self::Scalar, Self::Avx2, Self::AvxVnni, Self::Avx512];
 
     /// The fastest that this processor has.
     pub fn best() -> Self {
@@ -48,6 +53,8 @@ impl Isa {
         match self {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
+            Self::AvxVnni => "avx-vnni",
+            Self::Avx512 => "avx512",
         }
     }
 
@@ -60,6 +67,8 @@ impl Isa {
         match self {
             Self::Scalar => true,
             Self::Avx2 => Avx2::detect().is_some(),
+            Self::AvxVnni => AvxVnni::detect().is_some(),
+            Self::Avx512 => Avx512::detect().is_some(),
         }
     }
 }
@@ -93,7 +102,10 @@ mod tests {
         assert_eq!(Isa::by_name("auto"), Ok(Isa::best()));
         let unknown = Isa::by_name("AVX9").unwrap_err();
         assert!(matches!(unknown, Error::UnknownIsa { .. }));
-        assert_eq!(unknown.to_string(), "unknown instruction set \"AVX9\"; known are auto, scalar, avx2");
+        assert_eq!(
+            unknown.to_string(),
+            "unknown instruction set \"AVX9\"; known are auto, scalar, avx2, avx-vnni, avx512"
+        );
         for &isa in Isa::ALL.iter().filter(|isa| !isa.is_available()) {
             assert!(matches!(Isa::by_name(isa.name()), Err(Error::AbsentIsa { .. })));
         }

@@ -53,13 +53,21 @@ impl Probe {
     pub fn integer_peak(&self, backend: &Backend) -> f64 {
         let each = match backend.isa() {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => 32 * chains::COUNT,
+            Isa::Avx2 | Isa::AvxVnni => 32 * chains::COUNT,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => 64 * chains::COUNT,
             _ => 16 * 16,
         };
         rate(backend, each, || match backend.isa() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the backend's instruction set was detected.
             Isa::Avx2 => unsafe { chains::pairs_avx2(STEPS) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Isa::AvxVnni => unsafe { chains::quads_256(STEPS) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Isa::Avx512 => unsafe { chains::quads_512(STEPS) },
             _ => plain_integers(STEPS),
         })
     }
@@ -68,13 +76,13 @@ impl Probe {
     pub fn float_peak(&self, backend: &Backend) -> f64 {
         let each = match backend.isa() {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => 8 * chains::COUNT,
+            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 => 8 * chains::COUNT,
             _ => 16 * 4,
         };
         rate(backend, each, || match backend.isa() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Isa::Avx2 => unsafe { chains::floats_avx2(STEPS) },
+            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 => unsafe { chains::floats_avx2(STEPS) },
             _ => plain_floats(STEPS),
         })
     }
@@ -139,6 +147,60 @@ mod chains {
                 out("ymm4") _, out("ymm5") _, out("ymm6") _, out("ymm7") _,
                 out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,
                 out("ymm12") _, out("ymm14") _, out("ymm15") _,
+                options(nomem, nostack),
+            );
+        }
+    }
+
+    /// `vpdpbusd`: 32 multiply-adds of bytes a chain and step.
+    ///
+    /// # Safety
+    /// The processor has AVX-VNNI.
+    #[target_feature(enable = "avx2,avxvnni")]
+    pub unsafe fn quads_256(steps: usize) {
+        // SAFETY: registers alone are touched, and the caller has the features.
+        unsafe {
+            asm!(
+                "vpxor ymm14, ymm14, ymm14",
+                "vpxor ymm15, ymm15, ymm15",
+                "2:",
+                ".irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11",
+                "{{vex}} vpdpbusd ymm\\i, ymm14, ymm15",
+                ".endr",
+                "dec {steps}",
+                "jnz 2b",
+                steps = inout(reg) steps.max(1) => _,
+                out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _,
+                out("ymm4") _, out("ymm5") _, out("ymm6") _, out("ymm7") _,
+                out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,
+                out("ymm14") _, out("ymm15") _,
+                options(nomem, nostack),
+            );
+        }
+    }
+
+    /// `vpdpbusd`: 64 multiply-adds of bytes a chain and step.
+    ///
+    /// # Safety
+    /// The processor has AVX-512 F and VNNI.
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    pub unsafe fn quads_512(steps: usize) {
+        // SAFETY: registers alone are touched, and the caller has the features.
+        unsafe {
+            asm!(
+                "vpxor ymm14, ymm14, ymm14",
+                "vpxor ymm15, ymm15, ymm15",
+                "2:",
+                ".irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11",
+                "vpdpbusd zmm\\i, zmm14, zmm15",
+                ".endr",
+                "dec {steps}",
+                "jnz 2b",
+                steps = inout(reg) steps.max(1) => _,
+                out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _,
+                out("ymm4") _, out("ymm5") _, out("ymm6") _, out("ymm7") _,
+                out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,
+                out("ymm14") _, out("ymm15") _,
                 options(nomem, nostack),
             );
         }

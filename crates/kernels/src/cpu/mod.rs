@@ -11,9 +11,10 @@ mod numbers;
 mod panels;
 pub(crate) mod scalar;
 mod stored;
+pub(crate) mod vnni;
 
 pub(crate) use numbers::Numbers;
-pub(crate) use panels::Panels;
+pub(crate) use panels::{Kernel, Panels};
 pub(crate) use stored::Stored;
 
 use crate::KvFormat;
@@ -32,7 +33,7 @@ pub(crate) struct Operations {
     /// Sums of a part of a panel with rows of activations.
     pub panel: fn(floats::Width, &[u8], View<f32>, &mut floats::Products),
     /// A row of numbers becomes codes of eight bits ([`panels::Activations`]).
-    pub round: fn(&[f32], &mut [i8], &mut [[f32; 2]], &mut [[i16; 2]]),
+    pub round: Round,
     /// Numbers become shares: their powers of e over the sum of all of these.
     pub softmax: fn(&mut [f32]),
     /// The first = x / (1 + e⁻ˣ) of it, times the second.
@@ -40,3 +41,6 @@ pub(crate) struct Operations {
     /// The gradients at both inputs of `swiglu`, in their place, from that at its result.
     pub swiglu_back: fn(&mut [f32], &mut [f32], &[f32]),
 }
+
+/// Numbers, their codes, each chunk's scale with the scale times its sum, and the sums of its halves.
+pub(crate) type Round = fn(&[f32], &mut [i8], &mut [[f32; 2]], &mut [[i16; 2]]);

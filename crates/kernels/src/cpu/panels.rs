@@ -1,11 +1,12 @@
-//! Matrices of integer codes, repacked at load so that one vector multiplies eight rows, and activations in eight bits.
+//! Matrices of integer codes, repacked at load so that one vector multiplies eight or sixteen rows, and activations in
+//! eight bits.
 //!
-//! Eight rows make a panel, 32 columns a chunk of it. A chunk's codes are quads, four columns of all eight rows side by
-//! side, so that four activations stand in every lane against them:
+//! So many rows make a panel, 32 columns a chunk of it. A chunk's codes are quads, four columns of all rows side by side, so
+//! that four activations stand in every lane against them; a vector is as long as a quad of bytes:
 //!
 //! ```text
-//! quad q:   row 0: columns 4q..4q+4 | row 1: the same | … | row 7            32 codes
-//! nibbles:  four vectors of 32 bytes; vector v has quad v in its low halves and quad v + 4 in its high ones
+//! quad q:   row 0: columns 4q..4q+4 | row 1: the same | … | the last row
+//! nibbles:  four vectors; vector v has quad v in its low halves and quad v + 4 in its high ones
 //! high bits of 5:  one vector, bit q of each byte for quad q
 //! high bits of 6:  two vectors, of quads 0–3 and 4–7, two bits each
 //! bytes:    eight vectors of signed levels
@@ -16,16 +17,19 @@
 //! `f32`, chunk after chunk.
 //! Invariant: a result depends on its row and its activations alone: not on threads, nor on what is multiplied beside
 //! it, nor on the instruction set, for every path adds the same numbers in the same order with one rounding each.
-//! Left out: formats without codes, which are multiplied as numbers (`stored.rs`).
+//! Left out: formats without codes, which are multiplied as numbers (`numbers.rs`).
 
 mod activations;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 mod pack;
 mod plain;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
 
 use super::Stored;
 use super::avx2::Avx2;
+use super::vnni::{Avx512, AvxVnni};
 use crate::Backend;
 use crate::backend::{Arithmetic, Matrix};
 use crate::region::Region;
@@ -33,8 +37,8 @@ use crate::shared::Shared;
 pub(crate) use activations::{Activations, round};
 use kvant_core::Tensor;
 
-/// Rows of a panel.
-pub(crate) const ROWS: usize = 8;
+/// Rows of a panel, at most.
+pub(crate) const ROWS: usize = 16;
 /// Columns of a chunk.
 pub(crate) const CHUNK: usize = 32;
 /// Chunks that share what a block of 256 columns has but once.
@@ -44,7 +48,7 @@ const TOKENS: usize = 64;
 /// Bytes of codes of a task, about: panels lie together.
 const TASK_BYTES: usize = 1 << 16;
 
-/// What stands beside a chunk's codes, for each of eight rows.
+/// What stands beside a chunk's codes, for each row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scheme {
     /// d as half a float: value = d · level.
@@ -62,21 +66,21 @@ pub(crate) enum Scheme {
 }
 
 impl Scheme {
-    /// Bytes a chunk of eight rows.
-    fn bytes(self) -> usize {
+    /// Bytes a row and chunk.
+    const fn bytes(self) -> usize {
         match self {
-            Self::Groups => ROWS,
-            Self::Block | Self::Power | Self::GroupsAffine | Self::HalfGroups => 2 * ROWS,
-            Self::Affine => 4 * ROWS,
+            Self::Groups => 1,
+            Self::Block | Self::Power | Self::GroupsAffine | Self::HalfGroups => 2,
+            Self::Affine => 4,
         }
     }
 
-    /// Bytes that eight chunks share.
-    fn shared_bytes(self) -> usize {
+    /// Bytes a row that eight chunks share.
+    const fn shared_bytes(self) -> usize {
         match self {
             Self::Block | Self::Power | Self::Affine => 0,
-            Self::Groups | Self::HalfGroups => 2 * ROWS,
-            Self::GroupsAffine => 4 * ROWS,
+            Self::Groups | Self::HalfGroups => 2,
+            Self::GroupsAffine => 4,
         }
     }
 }
@@ -97,7 +101,7 @@ pub(crate) enum Coding {
 }
 
 impl Coding {
-    /// Bytes of a chunk's codes.
+    /// Bytes of a row's codes of a chunk.
     fn bytes(self) -> usize {
         let bits = match self {
             Self::Four(_) | Self::Table(_) => 4,
@@ -105,7 +109,7 @@ impl Coding {
             Self::Six(_) => 6,
             Self::Bytes => 8,
         };
-        ROWS * CHUNK * bits / 8
+        CHUNK * bits / 8
     }
 
     /// What is subtracted from every code.
@@ -125,7 +129,7 @@ pub(crate) struct Panel<'a> {
     shared: &'a [u8],
 }
 
-/// Sums of a panel: eight rows for each of some activation rows.
+/// Sums of a panel's rows for each of some activation rows.
 pub(crate) type Sums = [[f32; ROWS]];
 
 /// A repacked matrix.
@@ -133,7 +137,7 @@ pub(crate) struct Panels {
     /// The source: rows are read from it one by one, for an embedding.
     tensor: Tensor,
     backend: Backend,
-    avx2: Option<Avx2>,
+    kernel: Kernel,
     coding: Coding,
     scheme: Scheme,
     codes: Region,
@@ -141,18 +145,48 @@ pub(crate) struct Panels {
     shared: Region,
 }
 
+/// What multiplies: tokens of instruction sets, which prove that the processor has them.
+#[derive(Clone, Copy)]
+pub(crate) enum Kernel {
+    /// The oracle, on panels of so many rows.
+    Plain(usize),
+    Avx2(Avx2),
+    AvxVnni(AvxVnni),
+    Avx512(Avx512),
+}
+
+impl Kernel {
+    /// Rows of a panel.
+    fn rows(self) -> usize {
+        match self {
+            Self::Plain(rows) => rows,
+            Self::Avx2(_) | Self::AvxVnni(_) => 8,
+            Self::Avx512(_) => 16,
+        }
+    }
+}
+
 impl Panels {
     fn chunks(&self) -> usize {
         self.columns() / CHUNK
     }
 
+    /// Bytes of a panel's codes, scales and shared parts.
+    fn panel_bytes(&self) -> [usize; 3] {
+        let (rows, chunks) = (self.kernel.rows(), self.chunks());
+        [
+            rows * chunks * self.coding.bytes(),
+            rows * chunks * self.scheme.bytes(),
+            rows * (chunks / SHARING) * self.scheme.shared_bytes(),
+        ]
+    }
+
     fn panel(&self, index: usize) -> Panel<'_> {
-        let chunks = self.chunks();
-        let range = |bytes: usize| index * bytes..(index + 1) * bytes;
+        let [codes, scales, shared] = self.panel_bytes().map(|bytes| index * bytes..(index + 1) * bytes);
         Panel {
-            codes: &self.codes.bytes()[range(chunks * self.coding.bytes())],
-            scales: &self.scales.bytes()[range(chunks * self.scheme.bytes())],
-            shared: &self.shared.bytes()[range(chunks / SHARING * self.scheme.shared_bytes())],
+            codes: &self.codes.bytes()[codes],
+            scales: &self.scales.bytes()[scales],
+            shared: &self.shared.bytes()[shared],
         }
     }
 }
@@ -171,7 +205,7 @@ impl Matrix for Panels {
     }
 
     fn kernel(&self) -> String {
-        format!("{} panels of integers", self.backend.operations().name)
+        format!("{} panels of integers", self.backend.isa().name())
     }
 
     fn arithmetic(&self) -> Arithmetic {
@@ -184,21 +218,32 @@ impl Matrix for Panels {
         let n = x.len() / columns;
         assert_eq!(y.len(), n * rows, "a result for every row");
         let activations = Activations::new(&self.backend, x, columns);
-        let panels = rows.div_ceil(ROWS);
-        let each = (TASK_BYTES / (self.chunks() * self.coding.bytes()).max(1)).clamp(1, panels);
+        let lanes = self.kernel.rows();
+        let panels = rows.div_ceil(lanes);
+        let each = (TASK_BYTES / self.panel_bytes()[0].max(1)).clamp(1, panels.max(1));
         let y = Shared::new(y);
         self.backend.pool().run(panels.div_ceil(each), &|task| {
             let mut sums = [[0.0f32; ROWS]; TOKENS];
             for first in (0..n).step_by(TOKENS) {
                 let sums = &mut sums[..TOKENS.min(n - first)];
                 for panel in task * each..panels.min((task + 1) * each) {
-                    match self.avx2 {
+                    match self.kernel {
+                        Kernel::Plain(_) => plain::multiply(self, panel, &activations, first, sums),
                         #[cfg(target_arch = "x86_64")]
-                        Some(token) => avx2::multiply(token, self, panel, &activations, first, sums),
-                        _ => plain::multiply(self, panel, &activations, first, sums),
+                        Kernel::Avx2(token) => avx2::multiply(token, self, panel, &activations, first, sums),
+                        #[cfg(target_arch = "x86_64")]
+                        Kernel::AvxVnni(token) => {
+                            vnni::multiply_256(token, self, panel, &activations, first, sums);
+                        }
+                        #[cfg(target_arch = "x86_64")]
+                        Kernel::Avx512(token) => {
+                            vnni::multiply_512(token, self, panel, &activations, first, sums);
+                        }
+                        #[cfg(not(target_arch = "x86_64"))]
+                        _ => unreachable!("no token of a foreign instruction set exists"),
                     }
-                    let start = panel * ROWS;
-                    let count = ROWS.min(rows - start);
+                    let start = panel * lanes;
+                    let count = lanes.min(rows - start);
                     for (i, sums) in sums.iter().enumerate() {
                         // SAFETY: each task has its own rows of the weights, hence its own results.
                         let out = unsafe { y.part((first + i) * rows + start, count) };

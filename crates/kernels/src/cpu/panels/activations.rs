@@ -23,6 +23,15 @@ pub(crate) struct Row<'a> {
     pub sums: &'a [[i16; 2]],
 }
 
+impl Row<'_> {
+    /// What an offset of all codes of a chunk adds to their products, taken away.
+    #[inline(always)]
+    pub fn less(&self, chunk: usize, offset: i16) -> i32 {
+        let [first, second] = self.sums[chunk];
+        -i32::from(offset) * (i32::from(first) + i32::from(second))
+    }
+}
+
 impl Activations {
     /// Of rows of `columns` numbers, a multiple of 32. Numbers that are not finite make their chunk's scale so.
     pub fn new(backend: &Backend, x: &[f32], columns: usize) -> Self {

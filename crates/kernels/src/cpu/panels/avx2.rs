@@ -3,10 +3,12 @@
 //! four bits, four of five bits and two of six. Signed levels go in as their sizes, their signs on the activations.
 
 use super::activations::Row;
-use super::{Activations, CHUNK, Coding, Panel, Panels, ROWS, SHARING, Scheme, Sums};
+use super::{Activations, CHUNK, Coding, Panel, Panels, SHARING, Scheme, Sums};
 use crate::cpu::avx2::{AHEAD, Avx2};
 use std::arch::x86_64::*;
 
+/// Rows of a panel.
+const ROWS: usize = 8;
 /// Rows of activations that share what is unpacked.
 const TOKENS: usize = 4;
 
@@ -34,19 +36,17 @@ pub(crate) fn multiply(
 ) {
     let chunks = matrix.chunks();
     let panel = matrix.panel(panel);
-    assert!(
-        panel.codes.len() == chunks * matrix.coding.bytes()
-            && panel.scales.len() == chunks * matrix.scheme.bytes()
-    );
+    assert_eq!(matrix.kernel.rows(), ROWS, "panels of eight rows");
     let mut at = 0;
     while at < sums.len() {
         macro_rules! put {
             ($tokens:literal) => {{
                 let rows: [Row; $tokens] = std::array::from_fn(|t| x.row(first + at + t));
-                // SAFETY: the token proves the features; the sizes of the panel's parts are checked above, and a row
-                // of activations has `chunks` chunks by construction.
+                // SAFETY: the token proves the features; a panel's parts and a row of activations have `chunks` chunks.
                 let found = unsafe { dispatch::<$tokens>(matrix, panel, chunks, rows) };
-                sums[at..at + $tokens].copy_from_slice(&found);
+                for (sums, found) in sums[at..].iter_mut().zip(found) {
+                    sums[..ROWS].copy_from_slice(&found);
+                }
                 at += $tokens;
             }};
         }
@@ -138,7 +138,6 @@ unsafe fn sums<const CODING: u8, const SCHEME: u8, const T: usize>(
     let ones = _mm256_set1_epi16(1);
     // SAFETY: sixteen bytes.
     let table = _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(table.as_ptr().cast()) });
-    let minus = _mm256_set1_ps(-f32::from(offset));
     let mut totals = [_mm256_setzero_ps(); T];
     let (mut d, mut e) = (_mm256_setzero_ps(), _mm256_setzero_ps());
     let activations = rows.map(|row| row.codes.as_ptr());
@@ -182,7 +181,13 @@ unsafe fn sums<const CODING: u8, const SCHEME: u8, const T: usize>(
                 _mm_prefetch::<_MM_HINT_T0>(codes.wrapping_add(AHEAD + line).cast());
             }
         }
-        let mut integers = [_mm256_setzero_si256(); T];
+        // Codes are stored without their offset; what it comes to is subtracted first.
+        let mut integers: [__m256i; T] = std::array::from_fn(|t| match SCHEME {
+            BLOCK | POWER if !matches!(CODING, TABLE | BYTES) => {
+                _mm256_set1_epi32(rows[t].less(chunk, offset))
+            }
+            _ => _mm256_setzero_si256(),
+        });
         let high = if CODING == FIVE { load(128) } else { _mm256_setzero_si256() };
         let mut parts = [[_mm256_setzero_si256(); 2]; T];
         for v in 0..4 {
@@ -284,7 +289,6 @@ unsafe fn sums<const CODING: u8, const SCHEME: u8, const T: usize>(
             }
         }
         let shift = match SCHEME {
-            BLOCK | POWER => _mm256_mul_ps(d, minus),
             // SAFETY: the chunk's scales lie there.
             AFFINE => unsafe { halves(scales.add(16)) },
             GROUPS_AFFINE => {
@@ -308,12 +312,7 @@ unsafe fn sums<const CODING: u8, const SCHEME: u8, const T: usize>(
             }
             let scaled_integers = _mm256_mul_ps(_mm256_cvtepi32_ps(integers[t]), _mm256_set1_ps(scale));
             totals[t] = _mm256_fmadd_ps(d, scaled_integers, totals[t]);
-            let shifts = match SCHEME {
-                BLOCK | POWER => !matches!(CODING, TABLE | BYTES),
-                AFFINE | GROUPS_AFFINE => true,
-                _ => false,
-            };
-            if shifts {
+            if matches!(SCHEME, AFFINE | GROUPS_AFFINE) {
                 totals[t] = _mm256_fmadd_ps(shift, _mm256_set1_ps(scaled), totals[t]);
             }
         }

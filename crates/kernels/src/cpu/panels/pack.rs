@@ -1,8 +1,7 @@
 //! Repacking: from a format's blocks through its codes, so that every format with codes is served.
 
-use super::{CHUNK, Coding, Panels, ROWS, SHARING, Scheme};
+use super::{CHUNK, Coding, Kernel, Panels, Scheme};
 use crate::Backend;
-use crate::cpu::avx2::Avx2;
 use crate::region::Region;
 use crate::shared::Shared;
 use half::{bf16, f16};
@@ -10,7 +9,7 @@ use kvant_core::{Codes, Levels, Scaling, Tensor};
 
 impl Panels {
     /// `None` for a format without codes, or of a shape that panels don't have.
-    pub fn new(backend: &Backend, avx2: Option<Avx2>, tensor: &Tensor) -> Option<Self> {
+    pub fn new(backend: &Backend, kernel: Kernel, tensor: &Tensor) -> Option<Self> {
         let format = tensor.format();
         let grid = format.grid()?;
         let block = format.block();
@@ -36,20 +35,21 @@ impl Panels {
             (Scaling::GroupsAffine { .. }, 256, 32) => Scheme::GroupsAffine,
             _ => return None,
         };
-        let (rows, columns) = (tensor.shape().rows(), tensor.shape().columns());
-        let (panels, chunks) = (rows.div_ceil(ROWS), columns / CHUNK);
+        let rows = tensor.shape().rows();
+        let lanes = kernel.rows();
+        let panels = rows.div_ceil(lanes);
         let mut new = Self {
             tensor: tensor.clone(),
             backend: backend.clone(),
-            avx2,
+            kernel,
             coding,
             scheme,
-            codes: Region::new(panels * chunks * coding.bytes()),
-            scales: Region::new(panels * chunks * scheme.bytes()),
-            shared: Region::new(panels * (chunks / SHARING) * scheme.shared_bytes()),
+            codes: Region::new(0),
+            scales: Region::new(0),
+            shared: Region::new(0),
         };
-        let each =
-            [chunks * coding.bytes(), chunks * scheme.bytes(), chunks / SHARING * scheme.shared_bytes()];
+        let each = new.panel_bytes();
+        [new.codes, new.scales, new.shared] = each.map(|bytes| Region::new(panels * bytes));
         let codes = Shared::new(new.codes.bytes_mut());
         let (scales, shared) = (Shared::new(new.scales.bytes_mut()), Shared::new(new.shared.bytes_mut()));
         backend.pool().run(panels, &|panel| {
@@ -62,21 +62,27 @@ impl Panels {
                 )
             };
             let mut opened = Codes::new(block);
-            for row in 0..ROWS.min(rows - panel * ROWS) {
-                let bytes = tensor.rows(panel * ROWS + row, 1);
+            for row in 0..lanes.min(rows - panel * lanes) {
+                let bytes = tensor.rows(panel * lanes + row, 1);
                 for (index, bytes) in bytes.chunks_exact(block.bytes).enumerate() {
                     grid.unpack(bytes, &mut opened);
                     let first = index * block.elements / CHUNK;
                     for (i, part) in opened.codes.chunks_exact(CHUNK).enumerate() {
                         let chunk = first + i;
-                        put_codes(coding, &grid.levels(), part, row, &mut codes[chunk * coding.bytes()..]);
-                        put_scales(scheme, &opened, i, row, &mut scales[chunk * scheme.bytes()..]);
+                        let to = &mut codes[chunk * lanes * coding.bytes()..];
+                        put_codes(coding, &grid.levels(), part, lanes, row, to);
+                        let to = &mut scales[chunk * lanes * scheme.bytes()..];
+                        put_scales(scheme, &opened, i, lanes, row, to);
                     }
                     if scheme.shared_bytes() > 0 {
-                        put_half(&mut shared[index * scheme.shared_bytes()..], row, opened.d);
+                        put_half(&mut shared[index * lanes * scheme.shared_bytes()..], row, opened.d);
                     }
                     if scheme == Scheme::GroupsAffine {
-                        put_half(&mut shared[index * scheme.shared_bytes()..], ROWS + row, opened.dmin);
+                        put_half(
+                            &mut shared[index * lanes * scheme.shared_bytes()..],
+                            lanes + row,
+                            opened.dmin,
+                        );
                     }
                 }
             }
@@ -90,24 +96,24 @@ fn put_half(to: &mut [u8], at: usize, x: f32) {
 }
 
 /// One row's codes of a chunk.
-fn put_codes(coding: Coding, levels: &Levels, codes: &[u8], row: usize, to: &mut [u8]) {
+fn put_codes(coding: Coding, levels: &Levels, codes: &[u8], lanes: usize, row: usize, to: &mut [u8]) {
     for (column, &code) in codes.iter().enumerate() {
-        let (quad, place) = (column / 4, row * 4 + column % 4);
+        let (vector, quad, place) = (4 * lanes, column / 4, row * 4 + column % 4);
         if coding == Coding::Bytes {
-            to[quad * 32 + place] = (levels.level(code) as i8).cast_unsigned();
+            to[quad * vector + place] = (levels.level(code) as i8).cast_unsigned();
             continue;
         }
-        to[quad % 4 * 32 + place] |= (code & 15) << (quad / 4 * 4);
+        to[quad % 4 * vector + place] |= (code & 15) << (quad / 4 * 4);
         match coding {
-            Coding::Five(_) => to[128 + place] |= (code >> 4) << quad,
-            Coding::Six(_) => to[128 + quad / 4 * 32 + place] |= (code >> 4) << (quad % 4 * 2),
+            Coding::Five(_) => to[4 * vector + place] |= (code >> 4) << quad,
+            Coding::Six(_) => to[(4 + quad / 4) * vector + place] |= (code >> 4) << (quad % 4 * 2),
             _ => {}
         }
     }
 }
 
 /// One row's scales of chunk `chunk` of an opened block.
-fn put_scales(scheme: Scheme, opened: &Codes, chunk: usize, row: usize, to: &mut [u8]) {
+fn put_scales(scheme: Scheme, opened: &Codes, chunk: usize, lanes: usize, row: usize, to: &mut [u8]) {
     let integer = |group: usize| opened.scales[group].to_le_bytes()[0];
     match scheme {
         Scheme::Block => put_half(to, row, opened.d),
@@ -116,16 +122,16 @@ fn put_scales(scheme: Scheme, opened: &Codes, chunk: usize, row: usize, to: &mut
         }
         Scheme::Affine => {
             put_half(to, row, opened.d);
-            put_half(to, ROWS + row, -opened.dmin);
+            put_half(to, lanes + row, -opened.dmin);
         }
         Scheme::GroupsAffine => {
             to[row] = integer(chunk);
-            to[ROWS + row] = opened.mins[chunk].to_le_bytes()[0];
+            to[lanes + row] = opened.mins[chunk].to_le_bytes()[0];
         }
         Scheme::Groups => to[row] = integer(chunk),
         Scheme::HalfGroups => {
             to[row] = integer(2 * chunk);
-            to[ROWS + row] = integer(2 * chunk + 1);
+            to[lanes + row] = integer(2 * chunk + 1);
         }
     }
 }

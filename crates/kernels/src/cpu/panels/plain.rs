@@ -1,12 +1,12 @@
 //! The oracle of the other paths: code by code.
 
-use super::{Activations, CHUNK, Coding, Panels, ROWS, SHARING, Scheme, Sums};
+use super::{Activations, CHUNK, Coding, Panels, SHARING, Scheme, Sums};
 use half::{bf16, f16};
 
 /// The sums of one panel with as many rows of activations, from `first` on, as there are sums.
 pub(crate) fn multiply(matrix: &Panels, panel: usize, x: &Activations, first: usize, sums: &mut Sums) {
     for (i, sums) in sums.iter_mut().enumerate() {
-        for (row, sum) in sums.iter_mut().enumerate() {
+        for (row, sum) in sums[..matrix.kernel.rows()].iter_mut().enumerate() {
             *sum = dot(matrix, panel, row, x, first + i);
         }
     }
@@ -17,24 +17,27 @@ fn half_at(bytes: &[u8], at: usize) -> [u8; 2] {
 }
 
 fn dot(matrix: &Panels, panel: usize, row: usize, x: &Activations, token: usize) -> f32 {
-    let (coding, scheme) = (matrix.coding, matrix.scheme);
+    let (coding, scheme, lanes) = (matrix.coding, matrix.scheme, matrix.kernel.rows());
     let (panel, x) = (matrix.panel(panel), x.row(token));
     let f16_at = |bytes: &[u8], at: usize| f16::from_le_bytes(half_at(bytes, at)).to_f32();
     let mut sum = 0.0f32;
     for chunk in 0..matrix.chunks() {
-        let codes = &panel.codes[chunk * coding.bytes()..][..coding.bytes()];
-        let scales = &panel.scales[chunk * scheme.bytes()..][..scheme.bytes()];
-        let shared = || &panel.shared[chunk / SHARING * scheme.shared_bytes()..];
+        let codes = &panel.codes[chunk * lanes * coding.bytes()..];
+        let scales = &panel.scales[chunk * lanes * scheme.bytes()..];
+        let shared = || &panel.shared[chunk / SHARING * lanes * scheme.shared_bytes()..];
         // Products of either half, codes as they are stored.
         let mut halves = [0i32; 2];
         for column in 0..CHUNK {
-            let product =
-                i32::from(code(coding, codes, row, column)) * i32::from(x.codes[chunk * CHUNK + column]);
+            let product = i32::from(code(coding, codes, lanes, row, column))
+                * i32::from(x.codes[chunk * CHUNK + column]);
             halves[column / (CHUNK / 2)] += product;
         }
         let ([scale, scaled], sums) = (x.scales[chunk], x.sums[chunk].map(i32::from));
         let offset = i32::from(coding.offset());
-        let whole = (halves[0] + halves[1]) as f32;
+        let whole = match scheme {
+            Scheme::Block | Scheme::Power => halves[0] + halves[1] - offset * (sums[0] + sums[1]),
+            _ => halves[0] + halves[1],
+        } as f32;
         match scheme {
             Scheme::Block | Scheme::Power => {
                 let d = match scheme {
@@ -42,19 +45,16 @@ fn dot(matrix: &Panels, panel: usize, row: usize, x: &Activations, token: usize)
                     _ => bf16::from_le_bytes(half_at(scales, row)).to_f32(),
                 };
                 sum = d.mul_add(whole * scale, sum);
-                if offset != 0 {
-                    sum = (d * -(offset as f32)).mul_add(scaled, sum);
-                }
             }
             Scheme::Affine => {
                 sum = f16_at(scales, row).mul_add(whole * scale, sum);
-                sum = f16_at(scales, ROWS + row).mul_add(scaled, sum);
+                sum = f16_at(scales, lanes + row).mul_add(scaled, sum);
             }
             Scheme::GroupsAffine => {
-                let (s, m) = (i32::from(scales[row]), f32::from(scales[ROWS + row]));
+                let (s, m) = (i32::from(scales[row]), f32::from(scales[lanes + row]));
                 let integer = (s * (halves[0] + halves[1])) as f32;
                 sum = f16_at(shared(), row).mul_add(integer * scale, sum);
-                sum = (-(f16_at(shared(), ROWS + row) * m)).mul_add(scaled, sum);
+                sum = (-(f16_at(shared(), lanes + row) * m)).mul_add(scaled, sum);
             }
             Scheme::Groups => {
                 let s = i32::from(scales[row].cast_signed());
@@ -62,7 +62,7 @@ fn dot(matrix: &Panels, panel: usize, row: usize, x: &Activations, token: usize)
                 sum = f16_at(shared(), row).mul_add(integer * scale, sum);
             }
             Scheme::HalfGroups => {
-                let s = [scales[row], scales[ROWS + row]].map(|s| i32::from(s.cast_signed()));
+                let s = [scales[row], scales[lanes + row]].map(|s| i32::from(s.cast_signed()));
                 let of = |half: usize| s[half] * (halves[half] - offset * sums[half]);
                 sum = f16_at(shared(), row).mul_add((of(0) + of(1)) as f32 * scale, sum);
             }
@@ -72,16 +72,16 @@ fn dot(matrix: &Panels, panel: usize, row: usize, x: &Activations, token: usize)
 }
 
 /// One code, or level where codes stand for signed ones.
-fn code(coding: Coding, codes: &[u8], row: usize, column: usize) -> i16 {
-    let (quad, place) = (column / 4, row * 4 + column % 4);
-    let low = |codes: &[u8]| codes[quad % 4 * 32 + place] >> (quad / 4 * 4) & 15;
+fn code(coding: Coding, codes: &[u8], lanes: usize, row: usize, column: usize) -> i16 {
+    let (vector, quad, place) = (4 * lanes, column / 4, row * 4 + column % 4);
+    let low = |codes: &[u8]| codes[quad % 4 * vector + place] >> (quad / 4 * 4) & 15;
     match coding {
         Coding::Four(_) => i16::from(low(codes)),
         Coding::Table(table) => i16::from(table[usize::from(low(codes))]),
-        Coding::Five(_) => i16::from(low(codes) | (codes[128 + place] >> quad & 1) << 4),
+        Coding::Five(_) => i16::from(low(codes) | (codes[4 * vector + place] >> quad & 1) << 4),
         Coding::Six(_) => {
-            i16::from(low(codes) | (codes[128 + quad / 4 * 32 + place] >> (quad % 4 * 2) & 3) << 4)
+            i16::from(low(codes) | (codes[(4 + quad / 4) * vector + place] >> (quad % 4 * 2) & 3) << 4)
         }
-        Coding::Bytes => i16::from(codes[quad * 32 + place].cast_signed()),
+        Coding::Bytes => i16::from(codes[quad * vector + place].cast_signed()),
     }
 }

@@ -1,0 +1,657 @@
+//! Panels on VNNI: `vpdpbusd` multiplies unsigned codes with signed activations, four to a lane, and adds them to sums of 32
+//! bits, so that nothing can overflow. Signed levels go in 128 higher, which the activations' sum takes away again.
+//! One body for vectors of eight rows (AVX-VNNI) and of sixteen (AVX-512).
+
+use super::activations::Row;
+use super::{Activations, CHUNK, Coding, Panel, Panels, ROWS, SHARING, Scheme, Sums};
+use crate::cpu::avx2::AHEAD;
+use crate::cpu::vnni::{Avx512, AvxVnni};
+use std::arch::x86_64::*;
+
+const FOUR: u8 = 4;
+const FIVE: u8 = 5;
+const SIX: u8 = 6;
+const TABLE: u8 = 7;
+const BYTES: u8 = 8;
+
+const BLOCK: u8 = 0;
+const POWER: u8 = 1;
+const AFFINE: u8 = 2;
+const GROUPS_AFFINE: u8 = 3;
+const GROUPS: u8 = 4;
+const HALF_GROUPS: u8 = 5;
+
+/// What makes a signed level unsigned.
+const RAISE: i16 = 128;
+
+/// A vector of an instruction set: four bytes, an integer or a number for each row.
+///
+/// Every function needs the instruction set; pointers must lead to as many bytes as they say.
+trait Vector {
+    type Integers: Copy;
+    type Numbers: Copy;
+    /// Rows of a panel.
+    const ROWS: usize;
+
+    /// Four bytes a row.
+    unsafe fn load(at: *const u8) -> Self::Integers;
+    fn splat(x: i32) -> Self::Integers;
+    /// Sixteen bytes, again and again.
+    fn table(bytes: &[u8; 16]) -> Self::Integers;
+    fn and(a: Self::Integers, b: Self::Integers) -> Self::Integers;
+    fn or(a: Self::Integers, b: Self::Integers) -> Self::Integers;
+    fn xor(a: Self::Integers, b: Self::Integers) -> Self::Integers;
+    /// Bits of 16-bit halves, to the right.
+    fn right<const N: u32>(a: Self::Integers) -> Self::Integers;
+    /// Bits of 16-bit halves, to the left.
+    fn left<const N: u32>(a: Self::Integers) -> Self::Integers;
+    /// Bytes of the table.
+    fn lookup(table: Self::Integers, index: Self::Integers) -> Self::Integers;
+    /// sum + codes · four activations.
+    fn dot(sum: Self::Integers, codes: Self::Integers, activations: i32) -> Self::Integers;
+    fn add(a: Self::Integers, b: Self::Integers) -> Self::Integers;
+    fn times(a: Self::Integers, b: Self::Integers) -> Self::Integers;
+    /// A signed byte a row.
+    unsafe fn signed(at: *const u8) -> Self::Integers;
+    /// An unsigned byte a row.
+    unsafe fn unsigned(at: *const u8) -> Self::Integers;
+    fn numbers(a: Self::Integers) -> Self::Numbers;
+    fn number(x: f32) -> Self::Numbers;
+    /// A half float a row.
+    unsafe fn halves(at: *const u8) -> Self::Numbers;
+    /// The upper half of a float a row.
+    unsafe fn upper_halves(at: *const u8) -> Self::Numbers;
+    fn multiply(a: Self::Numbers, b: Self::Numbers) -> Self::Numbers;
+    fn negative(a: Self::Numbers) -> Self::Numbers;
+    /// a · b + c.
+    fn multiply_add(a: Self::Numbers, b: Self::Numbers, c: Self::Numbers) -> Self::Numbers;
+    fn store(a: Self::Numbers) -> [f32; ROWS];
+}
+
+macro_rules! vector {
+    ($name:ident, $rows:literal, $integers:ty, $numbers:ty,
+     $load:ident, $splat:ident, $table:ident, $and:ident, $or:ident, $xor:ident, $right:ident, $left:ident, $lookup:ident,
+     $dot:ident, $add:ident, $times:ident, $signed:ident, $unsigned:ident, $bytes:ident, $to_numbers:ident,
+     $number:ident, $to_halves:ident, $halves:ident, $widen:ident, $left32:ident, $as_numbers:ident, $as_integers:ident,
+     $multiply:ident, $multiply_add:ident, $store:ident) => {
+        struct $name;
+
+        // SAFETY of every block below: this type is named only by functions with the instruction set, and pointers are
+        // the callers' matter, as the trait says.
+        impl Vector for $name {
+            type Integers = $integers;
+            type Numbers = $numbers;
+            const ROWS: usize = $rows;
+
+            #[inline(always)]
+            unsafe fn load(at: *const u8) -> $integers {
+                // SAFETY: as above.
+                unsafe { $load(at.cast()) }
+            }
+            #[inline(always)]
+            fn splat(x: i32) -> $integers {
+                // SAFETY: as above.
+                unsafe { $splat(x) }
+            }
+            #[inline(always)]
+            fn table(bytes: &[u8; 16]) -> $integers {
+                // SAFETY: as above; sixteen bytes.
+                unsafe { $table(_mm_loadu_si128(bytes.as_ptr().cast())) }
+            }
+            #[inline(always)]
+            fn and(a: $integers, b: $integers) -> $integers {
+                // SAFETY: as above.
+                unsafe { $and(a, b) }
+            }
+            #[inline(always)]
+            fn or(a: $integers, b: $integers) -> $integers {
+                // SAFETY: as above.
+                unsafe { $or(a, b) }
+            }
+            #[inline(always)]
+            fn xor(a: $integers, b: $integers) -> $integers {
+                // SAFETY: as above.
+                unsafe { $xor(a, b) }
+            }
+            #[inline(always)]
+            fn right<const N: u32>(a: $integers) -> $integers {
+                // SAFETY: as above.
+                unsafe { $right(a, _mm_cvtsi32_si128(N.cast_signed())) }
+            }
+            #[inline(always)]
+            fn left<const N: u32>(a: $integers) -> $integers {
+                // SAFETY: as above.
+                unsafe { $left(a, _mm_cvtsi32_si128(N.cast_signed())) }
+            }
+            #[inline(always)]
+            fn lookup(table: $integers, index: $integers) -> $integers {
+                // SAFETY: as above.
+                unsafe { $lookup(table, index) }
+            }
+            #[inline(always)]
+            fn dot(sum: $integers, codes: $integers, activations: i32) -> $integers {
+                // SAFETY: as above.
+                unsafe { $dot(sum, codes, $splat(activations)) }
+            }
+            #[inline(always)]
+            fn add(a: $integers, b: $integers) -> $integers {
+                // SAFETY: as above.
+                unsafe { $add(a, b) }
+            }
+            #[inline(always)]
+            fn times(a: $integers, b: $integers) -> $integers {
+                // SAFETY: as above.
+                unsafe { $times(a, b) }
+            }
+            #[inline(always)]
+            unsafe fn signed(at: *const u8) -> $integers {
+                // SAFETY: as above.
+                unsafe { $signed($bytes(at.cast())) }
+            }
+            #[inline(always)]
+            unsafe fn unsigned(at: *const u8) -> $integers {
+                // SAFETY: as above.
+                unsafe { $unsigned($bytes(at.cast())) }
+            }
+            #[inline(always)]
+            fn numbers(a: $integers) -> $numbers {
+                // SAFETY: as above.
+                unsafe { $to_numbers(a) }
+            }
+            #[inline(always)]
+            fn number(x: f32) -> $numbers {
+                // SAFETY: as above.
+                unsafe { $number(x) }
+            }
+            #[inline(always)]
+            unsafe fn halves(at: *const u8) -> $numbers {
+                // SAFETY: as above.
+                unsafe { $to_halves($halves(at.cast())) }
+            }
+            #[inline(always)]
+            unsafe fn upper_halves(at: *const u8) -> $numbers {
+                // SAFETY: as above.
+                unsafe { $as_numbers($left32($widen($halves(at.cast())), _mm_cvtsi32_si128(16))) }
+            }
+            #[inline(always)]
+            fn multiply(a: $numbers, b: $numbers) -> $numbers {
+                // SAFETY: as above.
+                unsafe { $multiply(a, b) }
+            }
+            #[inline(always)]
+            fn negative(a: $numbers) -> $numbers {
+                // SAFETY: as above.
+                unsafe { $as_numbers($xor($as_integers(a), $splat(i32::MIN))) }
+            }
+            #[inline(always)]
+            fn multiply_add(a: $numbers, b: $numbers, c: $numbers) -> $numbers {
+                // SAFETY: as above.
+                unsafe { $multiply_add(a, b, c) }
+            }
+            #[inline(always)]
+            fn store(a: $numbers) -> [f32; ROWS] {
+                let mut out = [0.0; ROWS];
+                // SAFETY: as above; the array is as long as the longest vector.
+                unsafe { $store(out.as_mut_ptr(), a) };
+                out
+            }
+        }
+    };
+}
+
+vector!(
+    Eight,
+    8,
+    __m256i,
+    __m256,
+    _mm256_loadu_si256,
+    _mm256_set1_epi32,
+    _mm256_broadcastsi128_si256,
+    _mm256_and_si256,
+    _mm256_or_si256,
+    _mm256_xor_si256,
+    _mm256_srl_epi16,
+    _mm256_sll_epi16,
+    _mm256_shuffle_epi8,
+    _mm256_dpbusd_avx_epi32,
+    _mm256_add_epi32,
+    _mm256_mullo_epi32,
+    _mm256_cvtepi8_epi32,
+    _mm256_cvtepu8_epi32,
+    _mm_loadl_epi64,
+    _mm256_cvtepi32_ps,
+    _mm256_set1_ps,
+    _mm256_cvtph_ps,
+    _mm_loadu_si128,
+    _mm256_cvtepu16_epi32,
+    _mm256_sll_epi32,
+    _mm256_castsi256_ps,
+    _mm256_castps_si256,
+    _mm256_mul_ps,
+    _mm256_fmadd_ps,
+    _mm256_storeu_ps
+);
+vector!(
+    Sixteen,
+    16,
+    __m512i,
+    __m512,
+    _mm512_loadu_si512,
+    _mm512_set1_epi32,
+    _mm512_broadcast_i32x4,
+    _mm512_and_si512,
+    _mm512_or_si512,
+    _mm512_xor_si512,
+    _mm512_srl_epi16,
+    _mm512_sll_epi16,
+    _mm512_shuffle_epi8,
+    _mm512_dpbusd_epi32,
+    _mm512_add_epi32,
+    _mm512_mullo_epi32,
+    _mm512_cvtepi8_epi32,
+    _mm512_cvtepu8_epi32,
+    _mm_loadu_si128,
+    _mm512_cvtepi32_ps,
+    _mm512_set1_ps,
+    _mm512_cvtph_ps,
+    _mm256_loadu_si256,
+    _mm512_cvtepu16_epi32,
+    _mm512_sll_epi32,
+    _mm512_castsi512_ps,
+    _mm512_castps_si512,
+    _mm512_mul_ps,
+    _mm512_fmadd_ps,
+    _mm512_storeu_ps
+);
+
+/// As `plain::multiply`, eight rows a panel.
+pub(crate) fn multiply_256(
+    _token: AvxVnni,
+    matrix: &Panels,
+    panel: usize,
+    x: &Activations,
+    first: usize,
+    sums: &mut Sums,
+) {
+    assert_eq!(matrix.kernel.rows(), Eight::ROWS, "rows of a panel");
+    let mut at = 0;
+    while at < sums.len() {
+        macro_rules! put {
+            ($tokens:literal) => {{
+                let rows: [Row; $tokens] = std::array::from_fn(|t| x.row(first + at + t));
+                // SAFETY: the token proves the features.
+                let found = unsafe { dispatch_256(matrix, panel, rows) };
+                sums[at..at + $tokens].copy_from_slice(&found);
+                at += $tokens;
+            }};
+        }
+        match sums.len() - at {
+            1 => put!(1),
+            2 | 3 => put!(2),
+            _ => put!(4),
+        }
+    }
+}
+
+/// As `plain::multiply`, sixteen rows a panel.
+pub(crate) fn multiply_512(
+    _token: Avx512,
+    matrix: &Panels,
+    panel: usize,
+    x: &Activations,
+    first: usize,
+    sums: &mut Sums,
+) {
+    assert_eq!(matrix.kernel.rows(), Sixteen::ROWS, "rows of a panel");
+    let mut at = 0;
+    while at < sums.len() {
+        macro_rules! put {
+            ($tokens:literal) => {{
+                let rows: [Row; $tokens] = std::array::from_fn(|t| x.row(first + at + t));
+                // SAFETY: the token proves the features.
+                let found = unsafe { dispatch_512(matrix, panel, rows) };
+                sums[at..at + $tokens].copy_from_slice(&found);
+                at += $tokens;
+            }};
+        }
+        match sums.len() - at {
+            1 => put!(1),
+            2 | 3 => put!(2),
+            4..8 => put!(4),
+            _ => put!(8),
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+fn dispatch_256<const T: usize>(matrix: &Panels, panel: usize, rows: [Row; T]) -> [[f32; ROWS]; T] {
+    dispatch::<Eight, T>(matrix, panel, rows)
+}
+
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
+fn dispatch_512<const T: usize>(matrix: &Panels, panel: usize, rows: [Row; T]) -> [[f32; ROWS]; T] {
+    dispatch::<Sixteen, T>(matrix, panel, rows)
+}
+
+#[inline(always)]
+fn dispatch<V: Vector, const T: usize>(matrix: &Panels, panel: usize, rows: [Row; T]) -> [[f32; ROWS]; T] {
+    let (chunks, panel, coding) = (matrix.chunks(), matrix.panel(panel), matrix.coding);
+    macro_rules! run {
+        ($coding:ident, $scheme:ident) => {
+            // SAFETY: a panel's parts and a row of activations have `chunks` chunks.
+            unsafe { sums::<V, $coding, $scheme, T>(panel, chunks, rows, coding) }
+        };
+    }
+    match (matrix.coding, matrix.scheme) {
+        (Coding::Four(_), Scheme::Block) => run!(FOUR, BLOCK),
+        (Coding::Four(_), Scheme::Affine) => run!(FOUR, AFFINE),
+        (Coding::Four(_), Scheme::GroupsAffine) => run!(FOUR, GROUPS_AFFINE),
+        (Coding::Five(_), Scheme::Block) => run!(FIVE, BLOCK),
+        (Coding::Five(_), Scheme::Affine) => run!(FIVE, AFFINE),
+        (Coding::Five(_), Scheme::GroupsAffine) => run!(FIVE, GROUPS_AFFINE),
+        (Coding::Six(_), Scheme::HalfGroups) => run!(SIX, HALF_GROUPS),
+        (Coding::Table(_), Scheme::Block) => run!(TABLE, BLOCK),
+        (Coding::Table(_), Scheme::Power) => run!(TABLE, POWER),
+        (Coding::Table(_), Scheme::Groups) => run!(TABLE, GROUPS),
+        (Coding::Bytes, Scheme::Block) => run!(BYTES, BLOCK),
+        (coding, scheme) => unreachable!("no format has {coding:?} with {scheme:?}"),
+    }
+}
+
+#[inline(always)]
+unsafe fn sums<V: Vector, const CODING: u8, const SCHEME: u8, const T: usize>(
+    panel: Panel,
+    chunks: usize,
+    rows: [Row; T],
+    coding: Coding,
+) -> [[f32; ROWS]; T] {
+    let vector = 4 * V::ROWS;
+    let code_bytes = match CODING {
+        FOUR | TABLE => 4 * vector,
+        FIVE => 5 * vector,
+        SIX => 6 * vector,
+        _ => 8 * vector,
+    };
+    let scale_bytes = V::ROWS
+        * match SCHEME {
+            GROUPS => 1,
+            AFFINE => 4,
+            _ => 2,
+        };
+    let shared_bytes = if SCHEME == GROUPS_AFFINE { 4 * V::ROWS } else { 2 * V::ROWS };
+    let table = match coding {
+        Coding::Table(table) => table.map(|level| (i16::from(level) + RAISE) as u8),
+        _ => [0; 16],
+    };
+    let (table, fifteen, raise) =
+        (V::table(&table), V::splat(0x0f0f_0f0f), V::splat(0x8080_8080_u32.cast_signed()));
+    // What the codes are larger by than the levels, where that is subtracted from the products.
+    let offset = match (CODING, SCHEME) {
+        (TABLE | BYTES, _) => RAISE,
+        (_, BLOCK | POWER | HALF_GROUPS) => coding.offset(),
+        _ => 0,
+    };
+    let mut totals = [V::number(0.0); T];
+    let (mut d, mut e) = (V::number(0.0), V::number(0.0));
+    let activations = rows.map(|row| row.codes.as_ptr());
+    for chunk in 0..chunks {
+        // SAFETY: the caller promises so many chunks in every part.
+        let (codes, scales) = unsafe {
+            (panel.codes.as_ptr().add(chunk * code_bytes), panel.scales.as_ptr().add(chunk * scale_bytes))
+        };
+        if matches!(SCHEME, GROUPS_AFFINE | GROUPS | HALF_GROUPS) && chunk % SHARING == 0 {
+            // SAFETY: as above; eight chunks share these bytes.
+            unsafe {
+                let shared = panel.shared.as_ptr().add(chunk / SHARING * shared_bytes);
+                d = V::halves(shared);
+                if SCHEME == GROUPS_AFFINE {
+                    e = V::halves(shared.add(2 * V::ROWS));
+                }
+            }
+        }
+        if T <= 2 {
+            for line in (0..code_bytes).step_by(64) {
+                // SAFETY: a hint alone: nothing is read, wherever it points.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(codes.wrapping_add(AHEAD + line).cast()) };
+            }
+        }
+        // SAFETY: inside the chunk's codes.
+        let load = |at: usize| unsafe { V::load(codes.add(at * vector)) };
+        let quad = |t: usize, q: usize| -> i32 {
+            // SAFETY: a row of activations has `chunks` chunks of 32.
+            unsafe { activations[t].add(chunk * CHUNK + 4 * q).cast::<i32>().read_unaligned() }
+        };
+        // Either half of the chunk: quads 0–3 and 4–7.
+        let mut halves: [[V::Integers; 2]; T] = std::array::from_fn(|t| {
+            if SCHEME == HALF_GROUPS {
+                rows[t].sums[chunk].map(|sum| V::splat(-i32::from(offset) * i32::from(sum)))
+            } else {
+                [V::splat(rows[t].less(chunk, offset)), V::splat(0)]
+            }
+        });
+        let high = if CODING == FIVE { load(4) } else { V::splat(0) };
+        for v in 0..4 {
+            let (low, upper) = match CODING {
+                BYTES => (V::xor(load(v), raise), V::xor(load(v + 4), raise)),
+                _ => {
+                    let both = load(v);
+                    (V::and(both, fifteen), V::and(V::right::<4>(both), fifteen))
+                }
+            };
+            let (low, upper) = match CODING {
+                TABLE => (V::lookup(table, low), V::lookup(table, upper)),
+                FIVE => {
+                    let bit = V::splat(0x1010_1010);
+                    let (a, b) = match v {
+                        0 => (V::left::<4>(high), high),
+                        1 => (V::left::<3>(high), V::right::<1>(high)),
+                        2 => (V::left::<2>(high), V::right::<2>(high)),
+                        _ => (V::left::<1>(high), V::right::<3>(high)),
+                    };
+                    (V::or(low, V::and(a, bit)), V::or(upper, V::and(b, bit)))
+                }
+                SIX => {
+                    let bits = V::splat(0x3030_3030);
+                    let shifted = |high: V::Integers| match v {
+                        0 => V::left::<4>(high),
+                        1 => V::left::<2>(high),
+                        2 => high,
+                        _ => V::right::<2>(high),
+                    };
+                    (V::or(low, V::and(shifted(load(4)), bits)), V::or(upper, V::and(shifted(load(5)), bits)))
+                }
+                _ => (low, upper),
+            };
+            for (t, halves) in halves.iter_mut().enumerate() {
+                halves[0] = V::dot(halves[0], low, quad(t, v));
+                halves[1] = V::dot(halves[1], upper, quad(t, v + 4));
+            }
+        }
+        // SAFETY of all below: the chunk's scales lie there.
+        match SCHEME {
+            // SAFETY: as above.
+            BLOCK | AFFINE => d = unsafe { V::halves(scales) },
+            // SAFETY: as above.
+            POWER => d = unsafe { V::upper_halves(scales) },
+            _ => {}
+        }
+        let factors = match SCHEME {
+            // SAFETY: as above.
+            GROUPS_AFFINE => [unsafe { V::unsigned(scales) }; 2],
+            // SAFETY: as above.
+            GROUPS => [unsafe { V::signed(scales) }; 2],
+            // SAFETY: as above.
+            HALF_GROUPS => unsafe { [V::signed(scales), V::signed(scales.add(V::ROWS))] },
+            _ => [V::splat(1); 2],
+        };
+        let shift = match SCHEME {
+            // SAFETY: as above.
+            AFFINE => unsafe { V::halves(scales.add(2 * V::ROWS)) },
+            GROUPS_AFFINE => {
+                // SAFETY: as above.
+                let minima = V::numbers(unsafe { V::unsigned(scales.add(V::ROWS)) });
+                V::negative(V::multiply(e, minima))
+            }
+            _ => V::number(0.0),
+        };
+        for t in 0..T {
+            let [first, second] = halves[t];
+            let integers = match SCHEME {
+                HALF_GROUPS => V::add(V::times(first, factors[0]), V::times(second, factors[1])),
+                GROUPS | GROUPS_AFFINE => V::times(V::add(first, second), factors[0]),
+                _ => V::add(first, second),
+            };
+            let [scale, scaled] = rows[t].scales[chunk];
+            let numbers = V::multiply(V::numbers(integers), V::number(scale));
+            totals[t] = V::multiply_add(d, numbers, totals[t]);
+            if matches!(SCHEME, AFFINE | GROUPS_AFFINE) {
+                totals[t] = V::multiply_add(shift, V::number(scaled), totals[t]);
+            }
+        }
+    }
+    totals.map(V::store)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Kernel, plain};
+    use super::*;
+    use crate::{Backend, Isa};
+    use kvant_core::{Bytes, Shape, Tensor, format};
+    use std::array::from_fn;
+
+    /// What the instructions do, lane by lane, so that the body is tested on processors that lack them.
+    struct Portable<const N: usize>;
+
+    fn bytes<const N: usize>(a: [i32; N]) -> [[u8; 4]; N] {
+        a.map(i32::to_le_bytes)
+    }
+
+    fn halves16<const N: usize>(a: [i32; N], f: impl Fn(u16) -> u16) -> [i32; N] {
+        a.map(|a| {
+            let a = a.cast_unsigned();
+            (u32::from(f(a as u16)) | u32::from(f((a >> 16) as u16)) << 16).cast_signed()
+        })
+    }
+
+    impl<const N: usize> Vector for Portable<N> {
+        type Integers = [i32; N];
+        type Numbers = [f32; N];
+        const ROWS: usize = N;
+
+        unsafe fn load(at: *const u8) -> [i32; N] {
+            // SAFETY: the trait's.
+            from_fn(|i| unsafe { at.add(4 * i).cast::<i32>().read_unaligned() })
+        }
+        fn splat(x: i32) -> [i32; N] {
+            [x; N]
+        }
+        fn table(table: &[u8; 16]) -> [i32; N] {
+            from_fn(|i| i32::from_le_bytes(from_fn(|b| table[(4 * i + b) % 16])))
+        }
+        fn and(a: [i32; N], b: [i32; N]) -> [i32; N] {
+            from_fn(|i| a[i] & b[i])
+        }
+        fn or(a: [i32; N], b: [i32; N]) -> [i32; N] {
+            from_fn(|i| a[i] | b[i])
+        }
+        fn xor(a: [i32; N], b: [i32; N]) -> [i32; N] {
+            from_fn(|i| a[i] ^ b[i])
+        }
+        fn right<const BITS: u32>(a: [i32; N]) -> [i32; N] {
+            halves16(a, |half| half >> BITS)
+        }
+        fn left<const BITS: u32>(a: [i32; N]) -> [i32; N] {
+            halves16(a, |half| half << BITS)
+        }
+        fn lookup(table: [i32; N], index: [i32; N]) -> [i32; N] {
+            let (table, index) = (bytes(table), bytes(index));
+            // Within sixteen bytes, as the instruction.
+            from_fn(|i| {
+                i32::from_le_bytes(from_fn(|b| {
+                    let at = index[i][b];
+                    let from = i / 4 * 16 + usize::from(at & 15);
+                    if at & 0x80 == 0 { table[from / 4][from % 4] } else { 0 }
+                }))
+            })
+        }
+        fn dot(sum: [i32; N], codes: [i32; N], activations: i32) -> [i32; N] {
+            let (codes, x) = (bytes(codes), activations.to_le_bytes());
+            from_fn(|i| {
+                let products = (0..4).map(|b| i32::from(codes[i][b]) * i32::from(x[b].cast_signed()));
+                sum[i] + products.sum::<i32>()
+            })
+        }
+        fn add(a: [i32; N], b: [i32; N]) -> [i32; N] {
+            from_fn(|i| a[i] + b[i])
+        }
+        fn times(a: [i32; N], b: [i32; N]) -> [i32; N] {
+            from_fn(|i| a[i] * b[i])
+        }
+        unsafe fn signed(at: *const u8) -> [i32; N] {
+            // SAFETY: the trait's.
+            from_fn(|i| i32::from(unsafe { at.add(i).read() }.cast_signed()))
+        }
+        unsafe fn unsigned(at: *const u8) -> [i32; N] {
+            // SAFETY: the trait's.
+            from_fn(|i| i32::from(unsafe { at.add(i).read() }))
+        }
+        fn numbers(a: [i32; N]) -> [f32; N] {
+            a.map(|a| a as f32)
+        }
+        fn number(x: f32) -> [f32; N] {
+            [x; N]
+        }
+        unsafe fn halves(at: *const u8) -> [f32; N] {
+            // SAFETY: the trait's.
+            from_fn(|i| {
+                half::f16::from_bits(unsafe { at.add(2 * i).cast::<u16>().read_unaligned() }).to_f32()
+            })
+        }
+        unsafe fn upper_halves(at: *const u8) -> [f32; N] {
+            // SAFETY: the trait's.
+            from_fn(|i| {
+                half::bf16::from_bits(unsafe { at.add(2 * i).cast::<u16>().read_unaligned() }).to_f32()
+            })
+        }
+        fn multiply(a: [f32; N], b: [f32; N]) -> [f32; N] {
+            from_fn(|i| a[i] * b[i])
+        }
+        fn negative(a: [f32; N]) -> [f32; N] {
+            a.map(|a| -a)
+        }
+        fn multiply_add(a: [f32; N], b: [f32; N], c: [f32; N]) -> [f32; N] {
+            from_fn(|i| a[i].mul_add(b[i], c[i]))
+        }
+        fn store(a: [f32; N]) -> [f32; ROWS] {
+            from_fn(|i| a.get(i).copied().unwrap_or(0.0))
+        }
+    }
+
+    #[test]
+    fn the_body_gives_the_oracles_bits_in_panels_of_eight_and_of_sixteen() {
+        let numbers = |count: usize, seed: usize| -> Vec<f32> {
+            (0..count).map(|i| ((i * 7919 + seed * 104_729) % 1013) as f32 / 506.0 - 1.0).collect()
+        };
+        let backend = Backend::new(Isa::Scalar, 1);
+        for format in format::FORMATS.iter().filter(|format| format.grid().is_some()) {
+            let columns = 512;
+            let shape = Shape::new(&[16, columns]).unwrap();
+            let mut stored = vec![0; format.tensor_bytes(&shape).unwrap()];
+            format.encode(&numbers(16 * columns, 1), None, &mut stored);
+            let tensor = Tensor::new(shape, *format, Bytes::from(stored)).unwrap();
+            let x = Activations::new(&backend, &numbers(2 * columns, 2), columns);
+            let rows = [x.row(0), x.row(1)];
+            for lanes in [8, 16] {
+                let matrix = Panels::new(&backend, Kernel::Plain(lanes), &tensor).unwrap();
+                let mut expected = [[0.0; ROWS]; 2];
+                plain::multiply(&matrix, 0, &x, 0, &mut expected);
+                let found = match lanes {
+                    8 => dispatch::<Portable<8>, 2>(&matrix, 0, rows),
+                    _ => dispatch::<Portable<16>, 2>(&matrix, 0, rows),
+                };
+                assert!(found == expected, "{}, {lanes} rows", format.name());
+            }
+        }
+    }
+}
