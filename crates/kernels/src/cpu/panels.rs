@@ -24,6 +24,10 @@ mod activations;
 mod avx2;
 mod pack;
 mod plain;
+#[cfg(all(test, target_arch = "x86_64"))]
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod vector;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 

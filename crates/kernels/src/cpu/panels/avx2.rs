@@ -204,11 +204,10 @@ unsafe fn sums<const CODING: u8, const SCHEME: u8, const T: usize>(
                         let levels =
                             if CODING == TABLE { _mm256_shuffle_epi8(table, levels) } else { levels };
                         let sizes = _mm256_abs_epi8(levels);
-                        for t in 0..T {
+                        for (t, sum) in integers.iter_mut().enumerate() {
                             let signed = _mm256_sign_epi8(quad(t, v + 4 * half), levels);
                             let pairs = _mm256_maddubs_epi16(sizes, signed);
-                            integers[t] =
-                                _mm256_add_epi32(integers[t], _mm256_madd_epi16(pairs, factors[half]));
+                            *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, factors[half]));
                         }
                     }
                 }
@@ -248,16 +247,16 @@ unsafe fn sums<const CODING: u8, const SCHEME: u8, const T: usize>(
                         }
                         _ => (low, upper),
                     };
-                    for t in 0..T {
+                    for (t, parts) in parts.iter_mut().enumerate() {
                         let (a, b) = (
                             _mm256_maddubs_epi16(low, quad(t, v)),
                             _mm256_maddubs_epi16(upper, quad(t, v + 4)),
                         );
                         if CODING == FOUR {
-                            parts[t][0] = _mm256_add_epi16(parts[t][0], _mm256_add_epi16(a, b));
+                            parts[0] = _mm256_add_epi16(parts[0], _mm256_add_epi16(a, b));
                         } else {
-                            parts[t][0] = _mm256_add_epi16(parts[t][0], a);
-                            parts[t][1] = _mm256_add_epi16(parts[t][1], b);
+                            parts[0] = _mm256_add_epi16(parts[0], a);
+                            parts[1] = _mm256_add_epi16(parts[1], b);
                         }
                     }
                     let full = match CODING {

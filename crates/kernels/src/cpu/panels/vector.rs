@@ -1,0 +1,244 @@
+//! What `vnni.rs` asks of vectors of eight and of sixteen rows.
+
+use super::ROWS;
+use std::arch::x86_64::*;
+
+/// A vector of an instruction set: four bytes, an integer or a number for each row.
+///
+/// Every function needs the instruction set; pointers must lead to as many bytes as they say.
+pub(crate) trait Vector {
+    type Integers: Copy;
+    type Numbers: Copy;
+    /// Rows of a panel.
+    const ROWS: usize;
+
+    /// Four bytes a row.
+    unsafe fn load(at: *const u8) -> Self::Integers;
+    fn splat(x: i32) -> Self::Integers;
+    /// Sixteen bytes, again and again.
+    fn table(bytes: &[u8; 16]) -> Self::Integers;
+    fn and(a: Self::Integers, b: Self::Integers) -> Self::Integers;
+    fn or(a: Self::Integers, b: Self::Integers) -> Self::Integers;
+    fn xor(a: Self::Integers, b: Self::Integers) -> Self::Integers;
+    /// Bits of 16-bit halves, to the right.
+    fn right<const N: u32>(a: Self::Integers) -> Self::Integers;
+    /// Bits of 16-bit halves, to the left.
+    fn left<const N: u32>(a: Self::Integers) -> Self::Integers;
+    /// Bytes of the table.
+    fn lookup(table: Self::Integers, index: Self::Integers) -> Self::Integers;
+    /// sum + codes · four activations.
+    fn dot(sum: Self::Integers, codes: Self::Integers, activations: i32) -> Self::Integers;
+    fn add(a: Self::Integers, b: Self::Integers) -> Self::Integers;
+    fn times(a: Self::Integers, b: Self::Integers) -> Self::Integers;
+    /// A signed byte a row.
+    unsafe fn signed(at: *const u8) -> Self::Integers;
+    /// An unsigned byte a row.
+    unsafe fn unsigned(at: *const u8) -> Self::Integers;
+    fn numbers(a: Self::Integers) -> Self::Numbers;
+    fn number(x: f32) -> Self::Numbers;
+    /// A half float a row.
+    unsafe fn halves(at: *const u8) -> Self::Numbers;
+    /// The upper half of a float a row.
+    unsafe fn upper_halves(at: *const u8) -> Self::Numbers;
+    fn multiply(a: Self::Numbers, b: Self::Numbers) -> Self::Numbers;
+    fn negative(a: Self::Numbers) -> Self::Numbers;
+    /// a · b + c.
+    fn multiply_add(a: Self::Numbers, b: Self::Numbers, c: Self::Numbers) -> Self::Numbers;
+    fn store(a: Self::Numbers) -> [f32; ROWS];
+}
+
+macro_rules! vector {
+    ($name:ident, $rows:literal, $integers:ty, $numbers:ty,
+     $load:ident, $splat:ident, $table:ident, $and:ident, $or:ident, $xor:ident, $right:ident, $left:ident, $lookup:ident,
+     $dot:ident, $add:ident, $times:ident, $signed:ident, $unsigned:ident, $bytes:ident, $to_numbers:ident,
+     $number:ident, $to_halves:ident, $halves:ident, $widen:ident, $left32:ident, $as_numbers:ident, $as_integers:ident,
+     $multiply:ident, $multiply_add:ident, $store:ident) => {
+        pub(crate) struct $name;
+
+        // SAFETY of every block below: this type is named only by functions with the instruction set, and pointers are
+        // the callers' matter, as the trait says.
+        impl Vector for $name {
+            type Integers = $integers;
+            type Numbers = $numbers;
+            const ROWS: usize = $rows;
+
+            #[inline(always)]
+            unsafe fn load(at: *const u8) -> $integers {
+                // SAFETY: as above.
+                unsafe { $load(at.cast()) }
+            }
+            #[inline(always)]
+            fn splat(x: i32) -> $integers {
+                // SAFETY: as above.
+                unsafe { $splat(x) }
+            }
+            #[inline(always)]
+            fn table(bytes: &[u8; 16]) -> $integers {
+                // SAFETY: as above; sixteen bytes.
+                unsafe { $table(_mm_loadu_si128(bytes.as_ptr().cast())) }
+            }
+            #[inline(always)]
+            fn and(a: $integers, b: $integers) -> $integers {
+                // SAFETY: as above.
+                unsafe { $and(a, b) }
+            }
+            #[inline(always)]
+            fn or(a: $integers, b: $integers) -> $integers {
+                // SAFETY: as above.
+                unsafe { $or(a, b) }
+            }
+            #[inline(always)]
+            fn xor(a: $integers, b: $integers) -> $integers {
+                // SAFETY: as above.
+                unsafe { $xor(a, b) }
+            }
+            #[inline(always)]
+            fn right<const N: u32>(a: $integers) -> $integers {
+                // SAFETY: as above.
+                unsafe { $right(a, _mm_cvtsi32_si128(N.cast_signed())) }
+            }
+            #[inline(always)]
+            fn left<const N: u32>(a: $integers) -> $integers {
+                // SAFETY: as above.
+                unsafe { $left(a, _mm_cvtsi32_si128(N.cast_signed())) }
+            }
+            #[inline(always)]
+            fn lookup(table: $integers, index: $integers) -> $integers {
+                // SAFETY: as above.
+                unsafe { $lookup(table, index) }
+            }
+            #[inline(always)]
+            fn dot(sum: $integers, codes: $integers, activations: i32) -> $integers {
+                // SAFETY: as above.
+                unsafe { $dot(sum, codes, $splat(activations)) }
+            }
+            #[inline(always)]
+            fn add(a: $integers, b: $integers) -> $integers {
+                // SAFETY: as above.
+                unsafe { $add(a, b) }
+            }
+            #[inline(always)]
+            fn times(a: $integers, b: $integers) -> $integers {
+                // SAFETY: as above.
+                unsafe { $times(a, b) }
+            }
+            #[inline(always)]
+            unsafe fn signed(at: *const u8) -> $integers {
+                // SAFETY: as above.
+                unsafe { $signed($bytes(at.cast())) }
+            }
+            #[inline(always)]
+            unsafe fn unsigned(at: *const u8) -> $integers {
+                // SAFETY: as above.
+                unsafe { $unsigned($bytes(at.cast())) }
+            }
+            #[inline(always)]
+            fn numbers(a: $integers) -> $numbers {
+                // SAFETY: as above.
+                unsafe { $to_numbers(a) }
+            }
+            #[inline(always)]
+            fn number(x: f32) -> $numbers {
+                // SAFETY: as above.
+                unsafe { $number(x) }
+            }
+            #[inline(always)]
+            unsafe fn halves(at: *const u8) -> $numbers {
+                // SAFETY: as above.
+                unsafe { $to_halves($halves(at.cast())) }
+            }
+            #[inline(always)]
+            unsafe fn upper_halves(at: *const u8) -> $numbers {
+                // SAFETY: as above.
+                unsafe { $as_numbers($left32($widen($halves(at.cast())), _mm_cvtsi32_si128(16))) }
+            }
+            #[inline(always)]
+            fn multiply(a: $numbers, b: $numbers) -> $numbers {
+                // SAFETY: as above.
+                unsafe { $multiply(a, b) }
+            }
+            #[inline(always)]
+            fn negative(a: $numbers) -> $numbers {
+                // SAFETY: as above.
+                unsafe { $as_numbers($xor($as_integers(a), $splat(i32::MIN))) }
+            }
+            #[inline(always)]
+            fn multiply_add(a: $numbers, b: $numbers, c: $numbers) -> $numbers {
+                // SAFETY: as above.
+                unsafe { $multiply_add(a, b, c) }
+            }
+            #[inline(always)]
+            fn store(a: $numbers) -> [f32; ROWS] {
+                let mut out = [0.0; ROWS];
+                // SAFETY: as above; the array is as long as the longest vector.
+                unsafe { $store(out.as_mut_ptr(), a) };
+                out
+            }
+        }
+    };
+}
+
+vector!(
+    Eight,
+    8,
+    __m256i,
+    __m256,
+    _mm256_loadu_si256,
+    _mm256_set1_epi32,
+    _mm256_broadcastsi128_si256,
+    _mm256_and_si256,
+    _mm256_or_si256,
+    _mm256_xor_si256,
+    _mm256_srl_epi16,
+    _mm256_sll_epi16,
+    _mm256_shuffle_epi8,
+    _mm256_dpbusd_avx_epi32,
+    _mm256_add_epi32,
+    _mm256_mullo_epi32,
+    _mm256_cvtepi8_epi32,
+    _mm256_cvtepu8_epi32,
+    _mm_loadl_epi64,
+    _mm256_cvtepi32_ps,
+    _mm256_set1_ps,
+    _mm256_cvtph_ps,
+    _mm_loadu_si128,
+    _mm256_cvtepu16_epi32,
+    _mm256_sll_epi32,
+    _mm256_castsi256_ps,
+    _mm256_castps_si256,
+    _mm256_mul_ps,
+    _mm256_fmadd_ps,
+    _mm256_storeu_ps
+);
+vector!(
+    Sixteen,
+    16,
+    __m512i,
+    __m512,
+    _mm512_loadu_si512,
+    _mm512_set1_epi32,
+    _mm512_broadcast_i32x4,
+    _mm512_and_si512,
+    _mm512_or_si512,
+    _mm512_xor_si512,
+    _mm512_srl_epi16,
+    _mm512_sll_epi16,
+    _mm512_shuffle_epi8,
+    _mm512_dpbusd_epi32,
+    _mm512_add_epi32,
+    _mm512_mullo_epi32,
+    _mm512_cvtepi8_epi32,
+    _mm512_cvtepu8_epi32,
+    _mm_loadu_si128,
+    _mm512_cvtepi32_ps,
+    _mm512_set1_ps,
+    _mm512_cvtph_ps,
+    _mm256_loadu_si256,
+    _mm512_cvtepu16_epi32,
+    _mm512_sll_epi32,
+    _mm512_castsi512_ps,
+    _mm512_castps_si512,
+    _mm512_mul_ps,
+    _mm512_fmadd_ps,
+    _mm512_storeu_ps
+);
