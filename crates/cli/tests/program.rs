@@ -95,6 +95,85 @@ fn measures_and_answers() {
 }
 
 #[test]
+fn measures_speed_beside_the_machines_limits() {
+    let benched = json(&[
+        "bench",
+        "demo",
+        "-p",
+        "16",
+        "-n",
+        "4",
+        "-d",
+        "0,32",
+        "--parallel",
+        "1,2",
+        "-r",
+        "2",
+        "--kv",
+        "q8_0",
+    ]);
+    let rows = benched["rows"].as_array().unwrap();
+    let names: Vec<&str> = rows.iter().map(|row| row["test"].as_str().unwrap()).collect();
+    assert_eq!(names, ["pp16", "tg4", "tg4×2", "tg4@d32", "tg4@d32×2"]);
+    for row in rows {
+        let number = |key: &str| row[key].as_f64().unwrap();
+        assert!(
+            number("tps_min") <= number("tps_median") && number("tps_median") <= number("tps_max"),
+            "{row}"
+        );
+        assert!(number("bandwidth_fraction") > 0.0 && number("ops_fraction") > 0.0, "{row}");
+    }
+    // Every weight of the demo is read once a step: 5.8 M numbers of two bytes, less norms.
+    let read = |row: usize| rows[row]["weight_bytes_per_token"].as_f64().unwrap();
+    assert!((11e6..12e6).contains(&read(1)), "{}", read(1));
+    assert!((read(1) / read(2) - 2.0).abs() < 1e-9);
+    fails(&["bench", "demo", "-d", "100000"], 2, "at most");
+    fails(&["bench", "demo", "-p", "0", "-n", "0"], 2, "nothing to run");
+}
+
+#[test]
+fn examines_the_processor() {
+    let examined = json(&["doctor"]);
+    assert!(examined["bandwidth_gbps"].as_f64().unwrap() > 0.0);
+    assert!(examined["int8_gmacs"].as_f64().unwrap() > 0.0);
+    let kernels = examined["kernels"].as_array().unwrap();
+    assert!(
+        kernels.iter().any(|k| k["format"] == "q4_k" && k["kernel"].as_str().unwrap().contains("integers"))
+    );
+    let scalar = json(&["doctor", "--isa", "scalar"]);
+    assert_eq!(scalar["cpu"]["isa"], "scalar");
+}
+
+#[test]
+fn fast_products_and_small_caches_lose_little() {
+    let folder = tempfile::tempdir().unwrap();
+    let held_out = path(folder.path(), "text");
+    std::fs::write(&held_out, include_str!("../../../assets/demo/heldout.txt")).unwrap();
+    let small = path(folder.path(), "small.gguf");
+    json(&["quantize", "demo", "-o", &small, "--format", "q4_k_m", "--method", "rtn"]);
+    let measure = |more: &[&str]| {
+        let base = ["eval", &small, "--reference", &small, "--text", &held_out, "--chunks", "4"];
+        json(&[&base, more].concat())["kld_mean"].as_f64().unwrap()
+    };
+    assert_eq!(measure(&[]), 0.0);
+    let (fast, eight, four) =
+        (measure(&["--activations", "int8"]), measure(&["--kv", "q8_0"]), measure(&["--kv", "q4_0"]));
+    assert!(fast > 0.0 && fast < 3e-4, "{fast}");
+    assert!(eight > 0.0 && eight < 1e-4, "{eight}");
+    assert!(four > eight && four < 0.02, "{four}");
+    // Prompts in one piece and token by token give the same bits.
+    let logits = |more: &[&str]| {
+        let file = path(folder.path(), "logits.npy");
+        let base = ["logits", &small, "--prompt", "Once upon a time there was", "--npy", &file];
+        json(&[&base, more].concat());
+        std::fs::read(&file).unwrap()
+    };
+    for more in [&["--activations", "int8", "--kv", "q8_0"][..], &["--kv", "f16"]] {
+        assert!(logits(more) == logits(&[more, &["--stepwise"]].concat()), "{more:?}");
+    }
+}
+
+#[test]
 fn says_what_is_wrong_and_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let taken = path(folder.path(), "taken.gguf");

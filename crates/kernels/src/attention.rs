@@ -11,6 +11,9 @@ use crate::{Backend, KeyValues, scratch};
 /// Queries of a task.
 const QUERIES: usize = 16;
 
+/// Up to so many rows read pages faster than they work on them, so that the next page is asked for ahead of time.
+const FEW: usize = 16;
+
 /// Sizes of one attention.
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionShape {
@@ -75,6 +78,9 @@ pub fn attention(
             let pages = visible[rows - 1].div_ceil(PAGE);
             let mut all = Rows { head_size, scale, queries, visible: &visible, state: &mut state, sums };
             for page in 0..pages {
+                if rows <= FEW && page + 1 < pages {
+                    (backend.operations().ahead)(sequence.page_bytes(page + 1, kv_head));
+                }
                 let (keys, values) = sequence.page(page, kv_head);
                 (backend.operations().attend)(format, &mut all, page, keys, values);
             }

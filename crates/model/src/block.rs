@@ -5,7 +5,7 @@
 //! can look at every input, solve the maps that read it, put the solved ones in place ([`Block::replace`]) and go on.
 //! The forward pass is the same four steps. Left out: what comes before the first block and after the last.
 
-use crate::{Error, Slot, Spec, Weights, Work};
+use crate::{Error, Slot, Spec, Weights, Work, buffers};
 use kvant_core::Tensor;
 use kvant_kernels::gradient::Attended;
 use kvant_kernels::{AttentionShape, Backend, KeyValues, KvFormat, Matrix, attention, ops};
@@ -45,12 +45,19 @@ impl Linear {
     /// `x` is n × columns; the result n × rows.
     pub fn apply(&self, backend: &Backend, x: &[f32]) -> Vec<f32> {
         let n = x.len() / self.weight.columns();
-        let mut y = vec![0.0; n * self.weight.rows()];
+        let mut y = buffers::take(n * self.weight.rows());
         self.weight.multiply(x, &mut y);
         if let Some(bias) = &self.bias {
             ops::add_bias(backend, &mut y, bias);
         }
         y
+    }
+
+    /// The same added to `residual`.
+    pub fn add(&self, backend: &Backend, x: &[f32], residual: &mut [f32]) {
+        let y = self.apply(backend, x);
+        ops::add(backend, residual, &y);
+        buffers::give(y);
     }
 }
 
@@ -197,7 +204,7 @@ impl Block {
         match stage {
             0 => {
                 let Attended { query, key, value } = self.attended(input, positions);
-                let mut attended = vec![0.0; query.len()];
+                let mut attended = buffers::take(query.len());
                 let narrow = key.len() / layers.len();
                 for (layer, (key, value)) in
                     layers.iter_mut().zip(key.chunks(narrow).zip(value.chunks(narrow)))
@@ -206,20 +213,22 @@ impl Block {
                 }
                 let sequences: Vec<&KeyValues> = layers.iter().map(|layer| &**layer).collect();
                 attention(backend, &self.shape, &query, &sequences, &mut attended);
+                [query, key, value].into_iter().for_each(buffers::give);
                 attended
             }
             1 => {
-                ops::add(backend, residual, &self.output.apply(backend, input));
+                self.output.add(backend, input, residual);
                 self.normed(residual, &self.feed_forward_norm)
             }
             2 => {
                 let mut gate = self.gate.apply(backend, input);
                 let up = self.up.apply(backend, input);
                 ops::swiglu(backend, &mut gate, &up);
+                buffers::give(up);
                 gate
             }
             _ => {
-                ops::add(backend, residual, &self.down.apply(backend, input));
+                self.down.add(backend, input, residual);
                 Vec::new()
             }
         }
@@ -254,7 +263,8 @@ impl Block {
     pub fn forward_alone(&self, residual: &mut [f32], positions: &Positions) {
         let mut input = self.enter(residual);
         for stage in 0..STAGES {
-            input = self.advance_alone(stage, &input, residual, positions);
+            let next = self.advance_alone(stage, &input, residual, positions);
+            buffers::give(std::mem::replace(&mut input, next));
         }
     }
 
@@ -276,7 +286,7 @@ impl Block {
     }
 
     pub(crate) fn normed(&self, residual: &[f32], weight: &[f32]) -> Vec<f32> {
-        let mut out = vec![0.0; residual.len()];
+        let mut out = buffers::take(residual.len());
         ops::rms_norm(&self.backend, residual, weight, self.norm_epsilon, &mut out);
         out
     }

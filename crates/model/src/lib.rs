@@ -11,6 +11,7 @@
 mod arch;
 mod backward;
 mod block;
+mod buffers;
 mod cache;
 mod chat_template;
 mod continuation;

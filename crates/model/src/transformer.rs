@@ -5,7 +5,7 @@
 //! Invariant: the result does not depend on the number of threads.
 
 use crate::block::{Block, Linear, Positions, STAGES};
-use crate::{Error, KvCache, Spec, Weights, Work};
+use crate::{Error, KvCache, Spec, Weights, Work, buffers};
 use kvant_kernels::{Backend, KvFormat, Matrix, ops};
 use std::sync::Arc;
 
@@ -152,7 +152,8 @@ impl Transformer {
             let mut layers: Vec<_> = caches.iter_mut().map(|cache| &mut cache.layers[index]).collect();
             let mut input = block.enter(&x);
             for stage in 0..STAGES {
-                input = block.advance(stage, &input, &mut x, &positions, &mut layers);
+                let next = block.advance(stage, &input, &mut x, &positions, &mut layers);
+                buffers::give(std::mem::replace(&mut input, next));
             }
         }
         caches.iter_mut().for_each(|cache| cache.length += 1);
@@ -178,7 +179,8 @@ impl Transformer {
         for (block, layer) in self.blocks.iter().zip(&mut cache.layers) {
             let mut input = block.enter(&x);
             for stage in 0..STAGES {
-                input = block.advance(stage, &input, &mut x, &positions, &mut [&mut *layer]);
+                let next = block.advance(stage, &input, &mut x, &positions, &mut [&mut *layer]);
+                buffers::give(std::mem::replace(&mut input, next));
             }
         }
         cache.length = past + n;

@@ -35,7 +35,7 @@ impl Avx2 {
 
 /// Reached through [`Avx2::operations`] alone, so that the token stands before every call.
 static OPERATIONS: Operations =
-    Operations { name: "avx2", dot, attend, add_few, panel, round, softmax, swiglu, swiglu_back };
+    Operations { name: "avx2", dot, attend, ahead, add_few, panel, round, softmax, swiglu, swiglu_back };
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -189,6 +189,17 @@ fn attend(format: KvFormat, rows: &mut attend::Rows, page: usize, keys: &[u8], v
     }
     #[cfg(not(target_arch = "x86_64"))]
     (super::scalar::OPERATIONS.attend)(format, rows, page, keys, values);
+}
+
+fn ahead(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in bytes.chunks(64) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a hint alone, inside the slice.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
 }
 
 fn add_few(out: &mut [f32], stride: usize, a: &[f32], b: View<f32>) {

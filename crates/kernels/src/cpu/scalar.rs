@@ -6,7 +6,7 @@ use crate::dense::View;
 use half::f16;
 
 pub(crate) static OPERATIONS: Operations =
-    Operations { name: "scalar", dot, attend, add_few, panel, round, softmax, swiglu, swiglu_back };
+    Operations { name: "scalar", dot, attend, ahead, add_few, panel, round, softmax, swiglu, swiglu_back };
 
 fn dot(x: &[f32], y: &[f32]) -> f32 {
     body::dot::<false>(x, y)
@@ -15,6 +15,8 @@ fn dot(x: &[f32], y: &[f32]) -> f32 {
 fn attend(format: KvFormat, rows: &mut attend::Rows, page: usize, keys: &[u8], values: &[u8]) {
     attend::dispatch::<Plain>(format, rows, page, keys, values);
 }
+
+fn ahead(_bytes: &[u8]) {}
 
 fn add_few(out: &mut [f32], stride: usize, a: &[f32], b: View<f32>) {
     body::add_few::<false>(out, stride, a, b);

@@ -18,7 +18,8 @@ impl Panels {
                 16 => Coding::Four(offset),
                 32 => Coding::Five(offset),
                 64 => Coding::Six(offset),
-                _ => Coding::Bytes,
+                256 if offset == 128 => Coding::Bytes,
+                _ => return None,
             },
             Levels::Table(table) => {
                 let mut all = [0; 16];
@@ -67,10 +68,10 @@ impl Panels {
                 for (index, bytes) in bytes.chunks_exact(block.bytes).enumerate() {
                     grid.unpack(bytes, &mut opened);
                     let first = index * block.elements / CHUNK;
-                    for (i, part) in opened.codes.chunks_exact(CHUNK).enumerate() {
+                    for (i, part) in opened.codes.as_chunks::<CHUNK>().0.iter().enumerate() {
                         let chunk = first + i;
                         let to = &mut codes[chunk * lanes * coding.bytes()..];
-                        put_codes(coding, &grid.levels(), part, lanes, row, to);
+                        put_codes(coding, part, lanes, row, to);
                         let to = &mut scales[chunk * lanes * scheme.bytes()..];
                         put_scales(scheme, &opened, i, lanes, row, to);
                     }
@@ -95,20 +96,31 @@ fn put_half(to: &mut [u8], at: usize, x: f32) {
     to[2 * at..][..2].copy_from_slice(&f16::from_f32(x).to_le_bytes());
 }
 
-/// One row's codes of a chunk.
-fn put_codes(coding: Coding, levels: &Levels, codes: &[u8], lanes: usize, row: usize, to: &mut [u8]) {
-    for (column, &code) in codes.iter().enumerate() {
-        let (vector, quad, place) = (4 * lanes, column / 4, row * 4 + column % 4);
-        if coding == Coding::Bytes {
-            to[quad * vector + place] = (levels.level(code) as i8).cast_unsigned();
-            continue;
+/// One row's codes of a chunk, four at a time: each byte of a word has its own column.
+fn put_codes(coding: Coding, codes: &[u8; CHUNK], lanes: usize, row: usize, to: &mut [u8]) {
+    let quads: [u32; 8] = std::array::from_fn(|q| {
+        u32::from_le_bytes([codes[4 * q], codes[4 * q + 1], codes[4 * q + 2], codes[4 * q + 3]])
+    });
+    let mut put = |vector: usize, word: u32| {
+        to[vector * 4 * lanes + row * 4..][..4].copy_from_slice(&word.to_le_bytes());
+    };
+    if coding == Coding::Bytes {
+        // Codes are 128 above their levels.
+        quads.iter().enumerate().for_each(|(q, quad)| put(q, quad ^ 0x8080_8080));
+        return;
+    }
+    for v in 0..4 {
+        put(v, quads[v] & 0x0f0f_0f0f | (quads[v + 4] & 0x0f0f_0f0f) << 4);
+    }
+    let high = |q: usize| quads[q] >> 4 & 0x0303_0303;
+    match coding {
+        Coding::Five(_) => put(4, (0..8).fold(0, |all, q| all | high(q) << q)),
+        Coding::Six(_) => {
+            for half in 0..2 {
+                put(4 + half, (0..4).fold(0, |all, q| all | high(4 * half + q) << (2 * q)));
+            }
         }
-        to[quad % 4 * vector + place] |= (code & 15) << (quad / 4 * 4);
-        match coding {
-            Coding::Five(_) => to[4 * vector + place] |= (code >> 4) << quad,
-            Coding::Six(_) => to[(4 + quad / 4) * vector + place] |= (code >> 4) << (quad % 4 * 2),
-            _ => {}
-        }
+        _ => {}
     }
 }
 
