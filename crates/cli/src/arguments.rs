@@ -327,9 +327,9 @@ pub struct Run {
     /// Tokens of context
     #[arg(short, long)]
     pub ctx: Option<usize>,
-    /// Activations: int8 (as fast as this processor can) or f32 (as they are)
-    #[arg(long, value_enum, default_value = "int8", hide_possible_values = true)]
-    pub activations: Activations,
+    /// Activations: int8 (the default where there are kernels for it: as fast as this processor can) or f32 (as they are)
+    #[arg(long, value_enum, hide_possible_values = true)]
+    pub activations: Option<Activations>,
     /// Keys and values of earlier tokens are kept in: f32, f16, q8_0, q4_0
     #[arg(long, value_enum, default_value = "f16", hide_possible_values = true)]
     pub kv: Kv,
@@ -350,9 +350,9 @@ pub struct Chat {
     /// Tokens of context
     #[arg(short, long)]
     pub ctx: Option<usize>,
-    /// Activations: int8 (as fast as this processor can) or f32 (as they are)
-    #[arg(long, value_enum, default_value = "int8", hide_possible_values = true)]
-    pub activations: Activations,
+    /// Activations: int8 (the default where there are kernels for it: as fast as this processor can) or f32 (as they are)
+    #[arg(long, value_enum, hide_possible_values = true)]
+    pub activations: Option<Activations>,
     /// Keys and values of earlier tokens are kept in: f32, f16, q8_0, q4_0
     #[arg(long, value_enum, default_value = "f16", hide_possible_values = true)]
     pub kv: Kv,
@@ -377,9 +377,9 @@ pub struct Bench {
     /// Sequences that are answered together; several numbers make several tests
     #[arg(long, value_name = "N", default_value = "1", value_delimiter = ',')]
     pub parallel: Vec<usize>,
-    /// Activations: int8 (as fast as this processor can) or f32 (as they are)
-    #[arg(long, value_enum, default_value = "int8", hide_possible_values = true)]
-    pub activations: Activations,
+    /// Activations: int8 (the default where there are kernels for it: as fast as this processor can) or f32 (as they are)
+    #[arg(long, value_enum, hide_possible_values = true)]
+    pub activations: Option<Activations>,
     /// Keys and values of earlier tokens are kept in: f32, f16, q8_0, q4_0
     #[arg(long, value_enum, default_value = "f16", hide_possible_values = true)]
     pub kv: Kv,

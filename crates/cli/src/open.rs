@@ -78,23 +78,26 @@ pub fn model(path: &Path) -> Result<Opened, Failure> {
     Ok(Opened { weights: Weights::new(checkpoint)?, _demo: demo })
 }
 
-/// How a backend multiplies where activations are these.
-pub fn arithmetic(activations: Activations) -> Arithmetic {
-    match activations {
-        Activations::F32 => Arithmetic::Float,
-        Activations::Int8 => Arithmetic::Integer,
-    }
+/// A backend that multiplies as fast as this processor can: the plain loops do so on numbers.
+pub fn fast(backend: Backend) -> Backend {
+    let plain = backend.isa() == Isa::Scalar;
+    backend.with(if plain { Arithmetic::Float } else { Arithmetic::Integer })
 }
 
 /// Opens a language model and prepares it to run.
 pub fn transformer(
     common: &Common,
     path: &Path,
-    activations: Activations,
+    activations: Option<Activations>,
     kv: Kv,
 ) -> Result<(Opened, Transformer), Failure> {
     let opened = model(path)?;
-    let backend = backend(common)?.with(arithmetic(activations));
+    let backend = backend(common)?;
+    let backend = match activations {
+        None => fast(backend),
+        Some(Activations::F32) => backend.with(Arithmetic::Float),
+        Some(Activations::Int8) => backend.with(Arithmetic::Integer),
+    };
     let transformer = Transformer::load(&opened.weights, backend)?.with_kv_format(match kv {
         Kv::F32 => KvFormat::F32,
         Kv::F16 => KvFormat::F16,

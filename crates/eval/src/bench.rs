@@ -48,7 +48,7 @@ impl Test {
     pub fn positions(&self) -> usize {
         match *self {
             Self::Prompt { tokens } => tokens,
-            Self::Answer { tokens, depth, .. } => tokens + depth,
+            Self::Answer { tokens, depth, .. } => tokens.saturating_add(depth),
         }
     }
 }
@@ -120,7 +120,7 @@ fn tokens(model: &Transformer, count: usize) -> Vec<u32> {
 }
 
 fn prepare(model: &Transformer, test: Test) -> Result<Prepared, Error> {
-    let mut cache = model.cache(test.positions()).reserved();
+    let mut cache = model.cache(test.positions());
     let (sequences, depth) = match test {
         Test::Prompt { .. } => (1, 0),
         Test::Answer { depth, sequences, .. } => (sequences, depth),
@@ -129,10 +129,12 @@ fn prepare(model: &Transformer, test: Test) -> Result<Prepared, Error> {
         model.hidden(&mut cache, &tokens(model, depth))?;
     } else {
         // Memory that is kept from run to run is taken before anything is timed.
-        model.hidden(&mut cache, &tokens(model, test.positions().min(2)))?;
+        model.hidden(&mut cache, &tokens(model, test.positions().min(Transformer::PIECE)))?;
         cache.truncate(0);
     }
-    Ok(Prepared { test, caches: vec![cache; sequences], rounds: Vec::new() })
+    // A copy has no more memory than what it holds.
+    let caches = (0..sequences).map(|_| cache.clone().reserved()).collect();
+    Ok(Prepared { test, caches, rounds: Vec::new() })
 }
 
 fn round(model: &Transformer, probe: &Probe, prepared: &mut Prepared) -> Result<(), Error> {

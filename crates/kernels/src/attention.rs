@@ -210,6 +210,27 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_later_never_reaches_what_came_before() {
+        let shape = shape(64);
+        let (columns, narrow, n) = (6 * 64, 2 * 64, 20);
+        let (query, keys) = (numbers(n * columns, 1), numbers(n * narrow, 2));
+        let sound = numbers(n * narrow, 3);
+        let mut damaged = sound.clone();
+        damaged[7 * narrow..8 * narrow].fill(f32::NAN);
+        for isa in Isa::available() {
+            let run = |values: &[f32]| {
+                let mut out = vec![0.0; query.len()];
+                let held = held(KvFormat::F32, &shape, &keys, values);
+                attention(&Backend::new(isa, 2), &shape, &query, &[&held], &mut out);
+                out
+            };
+            let (before, after) = (run(&sound), run(&damaged));
+            assert!(before[..7 * columns] == after[..7 * columns], "{isa:?}");
+            assert!(after[7 * columns..].iter().all(|x| x.is_nan()), "{isa:?}");
+        }
+    }
+
+    #[test]
     fn heads_that_blocks_do_not_divide_are_refused() {
         for &format in KvFormat::ALL {
             let refused = matches!(format, KvFormat::Q8_0 | KvFormat::Q4_0);

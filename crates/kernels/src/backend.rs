@@ -103,7 +103,8 @@ impl Backend {
         self.avx2.map_or(&scalar::OPERATIONS, Avx2::operations)
     }
 
-    /// Prepares a matrix: chooses its kernel, and keeps the tensor's bytes without a copy.
+    /// Prepares a matrix: chooses its kernel, and keeps the tensor. With [`Arithmetic::Integer`] its bytes are repacked
+    /// into memory of their own, as many again.
     ///
     /// # Errors
     /// [`Error::NotMatrix`] unless the tensor has two dimensions.

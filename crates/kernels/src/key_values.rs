@@ -239,6 +239,7 @@ impl KeyValues {
 /// What one head of one position becomes on its way.
 struct Row {
     halves: Vec<f16>,
+    /// Numbers as they are stored: turned, or within range.
     turned: Vec<f32>,
     blocks: Vec<u8>,
 }
@@ -253,7 +254,10 @@ impl Row {
         if format == KvFormat::F32 {
             x.iter().enumerate().for_each(|(i, x)| put(i, &x.to_le_bytes()));
         } else {
-            self.halves.convert_from_f32_slice(x);
+            // The largest half instead of infinity, which would reach every later token.
+            const MOST: f32 = 65_504.0;
+            self.turned.iter_mut().zip(x).for_each(|(kept, x)| *kept = x.clamp(-MOST, MOST));
+            self.halves.convert_from_f32_slice(&self.turned);
             self.halves.iter().enumerate().for_each(|(i, x)| put(i, &x.to_le_bytes()));
         }
     }

@@ -7,6 +7,8 @@
 //! path ([`Isa::Scalar`]) is the oracle of every other. A shape that doesn't fit is the caller's bug and panics at
 //! the boundary. Left out on purpose: files, the network's structure, and where keys and values are kept.
 #![allow(unsafe_code)]
+// Tokens and constants of instruction sets that only x86-64 has.
+#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 
 mod attention;
 mod backend;

@@ -46,11 +46,16 @@ impl Linear {
     pub fn apply(&self, backend: &Backend, x: &[f32]) -> Vec<f32> {
         let n = x.len() / self.weight.columns();
         let mut y = buffers::take(n * self.weight.rows());
-        self.weight.multiply(x, &mut y);
-        if let Some(bias) = &self.bias {
-            ops::add_bias(backend, &mut y, bias);
-        }
+        self.apply_into(backend, x, &mut y);
         y
+    }
+
+    /// The same into `y`.
+    pub fn apply_into(&self, backend: &Backend, x: &[f32], y: &mut [f32]) {
+        self.weight.multiply(x, y);
+        if let Some(bias) = &self.bias {
+            ops::add_bias(backend, y, bias);
+        }
     }
 
     /// The same added to `residual`.

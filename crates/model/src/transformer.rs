@@ -6,7 +6,7 @@
 
 use crate::block::{Block, Linear, Positions, STAGES};
 use crate::{Error, KvCache, Spec, Weights, Work, buffers};
-use kvant_kernels::{Backend, KvFormat, Matrix, ops};
+use kvant_kernels::{Arithmetic, Backend, KvFormat, Matrix, ops};
 use std::sync::Arc;
 
 /// A network that runs.
@@ -32,7 +32,12 @@ impl Transformer {
     /// What [`Weights::tensor`] or a kernel says.
     pub fn load(weights: &Weights, backend: Backend) -> Result<Self, Error> {
         let spec = weights.spec().clone();
-        let embedding = Linear::load(weights, &backend, &spec.embedding)?.into_weight();
+        // Rows of an embedding are read one by one; it is repacked only where it is the head too.
+        let reader = match spec.head {
+            Some(_) => backend.clone().with(Arithmetic::Float),
+            None => backend.clone(),
+        };
+        let embedding = Linear::load(weights, &reader, &spec.embedding)?.into_weight();
         let head = match &spec.head {
             Some(slot) => Linear::load(weights, &backend, slot)?,
             None => Linear::without_bias(embedding.clone()),
@@ -115,7 +120,10 @@ impl Transformer {
 
     /// Logits of normed hidden states: n × hidden in, n × vocabulary out.
     pub fn logits(&self, hidden: &[f32]) -> Vec<f32> {
-        self.head.apply(&self.backend, hidden)
+        let rows = hidden.len() / self.spec.hidden;
+        let mut logits = vec![0.0; rows * self.head.weight().rows()];
+        self.head.apply_into(&self.backend, hidden, &mut logits);
+        logits
     }
 
     /// Runs `tokens` and returns the last position's logits.

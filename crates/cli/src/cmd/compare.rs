@@ -12,7 +12,7 @@ use crate::output::Bar;
 use crate::{open, output};
 use comfy_table::{CellAlignment, Table, presets};
 use kvant::eval::{Test, bench, evaluate};
-use kvant::kernels::{Arithmetic, KvFormat};
+use kvant::kernels::KvFormat;
 use kvant::model::{Transformer, Weights};
 use kvant::quant::Recipe;
 use serde::Serialize;
@@ -114,7 +114,7 @@ fn measure(common: &Common, subject: &Subject) -> Result<Compared, Failure> {
         let quality = evaluate(&model, Some(&reference), &contexts, &mut |done, all| bar.step(done, all))?;
         // Quality is the stored values' own; speed and samples are those of `run`.
         drop(model);
-        let fast = Transformer::load(&weights, backend.clone().with(Arithmetic::Integer))?;
+        let fast = Transformer::load(&weights, open::fast(backend.clone()))?;
         let fast = fast.with_kv_format(KvFormat::F16)?;
         let tests = [
             Test::Prompt { tokens: subject.context.min(128) },

@@ -4,7 +4,7 @@ use crate::arguments::Common;
 use crate::failure::Failure;
 use crate::{open, output};
 use kvant::core::format;
-use kvant::kernels::{Arithmetic, Isa, Probe, features, kernel};
+use kvant::kernels::{Isa, Probe, features, kernel};
 use serde::Serialize;
 use std::process::ExitCode;
 
@@ -45,7 +45,7 @@ struct Kernel {
 
 /// Runs the command.
 pub fn run(common: &Common) -> Result<ExitCode, Failure> {
-    let backend = open::backend(common)?.with(Arithmetic::Integer);
+    let backend = open::fast(open::backend(common)?);
     let probe = Probe::new();
     let median = |measure: &dyn Fn() -> f64| {
         let mut all: Vec<f64> = (0..ROUNDS).map(|_| measure()).collect();

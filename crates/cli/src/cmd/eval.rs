@@ -35,10 +35,10 @@ pub fn check_context(context: usize, transformer: &Transformer) -> Result<(), Fa
 /// Runs the command.
 pub fn run(common: &Common, arguments: &Eval) -> Result<ExitCode, Failure> {
     let path = arguments.model.path();
-    let (opened, transformer) = open::transformer(common, &path, arguments.activations, arguments.kv)?;
+    let (opened, transformer) = open::transformer(common, &path, Some(arguments.activations), arguments.kv)?;
     check_context(arguments.ctx, &transformer)?;
     // What is measured may be as fast as it likes; what it is measured by stays exact.
-    let exact = |path: &PathBuf| open::transformer(common, path, Activations::F32, Kv::F32);
+    let exact = |path: &PathBuf| open::transformer(common, path, Some(Activations::F32), Kv::F32);
     let reference = arguments.reference.as_ref().map(exact).transpose()?;
     let text = open::text(&arguments.text)?;
     let own = open::tokenizer(opened.weights.checkpoint().meta(), &path)?;

@@ -30,7 +30,7 @@ struct Top {
 /// Runs the command.
 pub fn run(common: &Common, arguments: &Logits) -> Result<ExitCode, Failure> {
     let path = arguments.model.path();
-    let (opened, transformer) = open::transformer(common, &path, arguments.activations, arguments.kv)?;
+    let (opened, transformer) = open::transformer(common, &path, Some(arguments.activations), arguments.kv)?;
     let tokens = match &arguments.prompt {
         None => arguments.tokens.clone(),
         Some(prompt) => {

@@ -270,20 +270,23 @@ pub(crate) fn dispatch<W: Widen>(format: KvFormat, rows: &mut Rows, at: usize, k
 
 #[inline(always)]
 fn page<W: Widen, P: Pages>(rows: &mut Rows, page: usize, keys: &[u8], values: &[u8]) {
+    let seen = |row: usize| rows.visible[row].saturating_sub(page * PAGE).min(PAGE);
     let mut first = 0;
     while first < rows.visible.len() {
-        macro_rules! put {
-            ($rows:literal) => {{
-                some::<W, P, $rows>(rows, first, page, keys, values);
-                first += $rows;
-            }};
+        let seen_here = seen(first);
+        // Rows that see the same part of the page: what one may not see must not touch it, be it ever so large.
+        let alike =
+            (first..rows.visible.len().min(first + TOGETHER)).take_while(|&row| seen(row) == seen_here);
+        let count = alike.count();
+        if seen_here > 0 {
+            match count {
+                1 => some::<W, P, 1>(rows, first, seen_here, keys, values),
+                2 => some::<W, P, 2>(rows, first, seen_here, keys, values),
+                3 => some::<W, P, 3>(rows, first, seen_here, keys, values),
+                _ => some::<W, P, 4>(rows, first, seen_here, keys, values),
+            }
         }
-        match rows.visible.len() - first {
-            1 => put!(1),
-            2 => put!(2),
-            3 => put!(3),
-            _ => put!(4),
-        }
+        first += count;
     }
     const { assert!(TOGETHER == 4) };
 }
@@ -292,25 +295,19 @@ fn page<W: Widen, P: Pages>(rows: &mut Rows, page: usize, keys: &[u8], values: &
 fn some<W: Widen, P: Pages, const T: usize>(
     rows: &mut Rows,
     first: usize,
-    page: usize,
+    seen: usize,
     keys: &[u8],
     values: &[u8],
 ) {
-    let seen: [usize; T] =
-        std::array::from_fn(|t| rows.visible[first + t].saturating_sub(page * PAGE).min(PAGE));
-    let most = seen.into_iter().max().unwrap_or(0);
-    if most == 0 {
-        return;
-    }
     let size = rows.head_size;
     let queries: [&[f32]; T] = std::array::from_fn(|t| &rows.queries[(first + t) * size..][..size]);
     let mut shares = [[f32::NEG_INFINITY; PAGE]; T];
     let panels = keys.chunks_exact(keys.len() / PANELS);
-    for (panel, keys) in panels.take(most.div_ceil(LANES)).enumerate() {
+    for (panel, keys) in panels.take(seen.div_ceil(LANES)).enumerate() {
         let scores = P::scores::<W, T>(queries, keys);
         for t in 0..T {
             for lane in 0..LANES {
-                let inside = panel * LANES + lane < seen[t];
+                let inside = panel * LANES + lane < seen;
                 let score = scores[t][lane] * rows.scale;
                 shares[t][panel * LANES + lane] = if inside { score } else { f32::NEG_INFINITY };
             }
@@ -319,29 +316,27 @@ fn some<W: Widen, P: Pages, const T: usize>(
     let mut shrink = [1.0f32; T];
     for t in 0..T {
         let [top, sum] = &mut rows.state[first + t];
-        if seen[t] == 0 {
-            shares[t] = [0.0; PAGE];
-            continue;
-        }
         let higher = |a: f32, b: f32| if b > a { b } else { a };
         let mut tops = [f32::NEG_INFINITY; LANES];
         for part in shares[t].as_chunks::<LANES>().0 {
             tops.iter_mut().zip(part).for_each(|(top, x)| *top = higher(*top, *x));
         }
         let highest = tops.into_iter().fold(*top, higher);
+        // Where all are −∞ so far, nothing is subtracted: −∞ − −∞ is no number.
+        let base = if highest == f32::NEG_INFINITY { 0.0 } else { highest };
         let mut sums = [0.0f32; LANES];
         for part in shares[t].as_chunks_mut::<LANES>().0 {
             for (sum, x) in sums.iter_mut().zip(part) {
-                *x = power::<W>(*x - highest);
+                *x = power::<W>(*x - base);
                 *sum += *x;
             }
         }
-        shrink[t] = power::<W>(*top - highest);
+        shrink[t] = power::<W>(*top - base);
         *sum = multiply_add_as::<W>(*sum, shrink[t], pairwise(sums));
         *top = highest;
     }
     let width = rows.sums.len() / rows.visible.len();
-    let shares: [&[f32]; T] = std::array::from_fn(|t| &shares[t][..most]);
+    let shares: [&[f32]; T] = std::array::from_fn(|t| &shares[t][..seen]);
     for (index, part) in values.chunks_exact(P::PART_BYTES).enumerate() {
         for vector in 0..P::PARTS {
             let at = (index * P::PARTS + vector) * LANES;

@@ -78,12 +78,9 @@ impl Activations {
 pub(crate) fn round(x: &[f32], codes: &mut [i8], scales: &mut [[f32; 2]], sums: &mut [[i16; 2]]) {
     let chunks = x.as_chunks::<CHUNK>().0.iter().zip(codes.as_chunks_mut::<CHUNK>().0);
     for ((x, codes), (scale, sums)) in chunks.zip(scales.iter_mut().zip(sums)) {
-        let mut most = 0.0f32;
-        for x in x {
-            let x = x.abs();
-            // NaN stays.
-            most = if x <= most { most } else { x };
-        }
+        // As bits, in which sizes stand in order and NaN is above all.
+        let most = x.iter().fold(0, |most, x| most.max(x.to_bits() & 0x7fff_ffff));
+        let most = f32::from_bits(most);
         let inverse = 127.0 / most;
         let inverse = if inverse.is_finite() { inverse } else { 0.0 };
         for (code, x) in codes.iter_mut().zip(x) {
@@ -95,5 +92,27 @@ pub(crate) fn round(x: &[f32], codes: &mut [i8], scales: &mut [[f32; 2]], sums: 
         *sums = [half(&codes[..CHUNK / 2]), half(&codes[CHUNK / 2..])];
         let d = most / 127.0;
         *scale = [d, d * f32::from(sums[0] + sums[1])];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Isa;
+
+    #[test]
+    fn what_is_not_finite_stays_so_wherever_it_stands() {
+        for isa in Isa::available() {
+            let backend = Backend::new(isa, 1);
+            for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                for place in [0, 5, CHUNK - 1] {
+                    let mut x: Vec<f32> = (0..2 * CHUNK).map(|i| i as f32 - 20.0).collect();
+                    x[place] = bad;
+                    let all = Activations::new(&backend, &x, 2 * CHUNK);
+                    let [damaged, sound] = [0, 1].map(|chunk| all.row(0).scales[chunk][0]);
+                    assert!(!damaged.is_finite() && sound == 43.0 / 127.0, "{isa:?}, {bad} at {place}");
+                }
+            }
+        }
     }
 }

@@ -290,19 +290,33 @@ mod tests {
             let columns = 512;
             let shape = Shape::new(&[16, columns]).unwrap();
             let mut stored = vec![0; format.tensor_bytes(&shape).unwrap()];
-            format.encode(&numbers(16 * columns, 1), None, &mut stored);
+            let mut weights = numbers(16 * columns, 1);
+            // One row at the lower end of its codes throughout.
+            weights[..columns].fill(-1.0);
+            format.encode(&weights, None, &mut stored);
             let tensor = Tensor::new(shape, *format, Bytes::from(stored)).unwrap();
-            let x = Activations::new(&backend, &numbers(2 * columns, 2), columns);
-            let rows = [x.row(0), x.row(1)];
+            // The last row as loud as can be, all of one sign.
+            let mut x = numbers(7 * columns, 2);
+            x.resize(8 * columns, 1.0);
+            let x = Activations::new(&backend, &x, columns);
             for lanes in [8, 16] {
                 let matrix = Panels::new(&backend, Kernel::Plain(lanes), &tensor).unwrap();
-                let mut expected = [[0.0; ROWS]; 2];
+                let mut expected = [[0.0; ROWS]; 8];
                 plain::multiply(&matrix, 0, &x, 0, &mut expected);
-                let found = match lanes {
-                    8 => dispatch::<Portable<8>, 2>(&matrix, 0, rows),
-                    _ => dispatch::<Portable<16>, 2>(&matrix, 0, rows),
-                };
-                assert!(found == expected, "{}, {lanes} rows", format.name());
+                macro_rules! with {
+                    ($($rows:literal)*) => {
+                        $({
+                            let rows: [Row; $rows] = std::array::from_fn(|t| x.row(8 - $rows + t));
+                            let found = match lanes {
+                                8 => dispatch::<Portable<8>, $rows>(&matrix, 0, rows),
+                                _ => dispatch::<Portable<16>, $rows>(&matrix, 0, rows),
+                            };
+                            let same = found == expected[8 - $rows..];
+                            assert!(same, "{}, panels of {lanes}, {} rows", format.name(), $rows);
+                        })*
+                    };
+                }
+                with!(1 2 4 8);
             }
         }
     }
