@@ -28,13 +28,13 @@ def main():
     arguments = parser.parse_args()
 
     def ours(model):
-        command = [arguments.kvant, "bench", model, "-p", arguments.p, "-n", arguments.n, "-d", arguments.d]
+        command = [arguments.kvant.resolve(), "bench", model, "-p", arguments.p, "-n", arguments.n, "-d", arguments.d]
         command += ["-r", 1, "-t", arguments.t, "--json"]
         out = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=True).stdout
         return json.loads(out)["rows"]
 
     def theirs(model, tokens, answer, depth):
-        command = [arguments.llama / "llama-bench", "-m", model, "-p", tokens, "-n", answer, "-d", depth]
+        command = [arguments.llama.resolve() / "llama-bench", "-m", model, "-p", tokens, "-n", answer, "-d", depth]
         command += ["-r", 1, "-t", arguments.t, "-o", "json"]
         out = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=True).stdout
         return [row["avg_ts"] for row in json.loads(out)]
