@@ -92,19 +92,44 @@ pub fn transformer(
     kv: Kv,
 ) -> Result<(Opened, Transformer), Failure> {
     let opened = model(path)?;
+    let transformer = prepare(common, &opened, activations, kv)?;
+    Ok((opened, transformer))
+}
+
+/// The same with its tokenizer, made at the same time: either takes a fifth of a second for a small model.
+pub fn speaker(
+    common: &Common,
+    path: &Path,
+    activations: Option<Activations>,
+    kv: Kv,
+) -> Result<(Opened, Transformer, Tokenizer), Failure> {
+    let opened = model(path)?;
+    let (transformer, tokenizer) = std::thread::scope(|scope| {
+        let tokenizer = scope.spawn(|| tokenizer(opened.weights.checkpoint().meta(), path));
+        let transformer = prepare(common, &opened, activations, kv);
+        (transformer, tokenizer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    Ok((opened, transformer?, tokenizer?))
+}
+
+fn prepare(
+    common: &Common,
+    opened: &Opened,
+    activations: Option<Activations>,
+    kv: Kv,
+) -> Result<Transformer, Failure> {
     let backend = backend(common)?;
     let backend = match activations {
         None => fast(backend),
         Some(Activations::F32) => backend.with(Arithmetic::Float),
         Some(Activations::Int8) => backend.with(Arithmetic::Integer),
     };
-    let transformer = Transformer::load(&opened.weights, backend)?.with_kv_format(match kv {
+    Ok(Transformer::load(&opened.weights, backend)?.with_kv_format(match kv {
         Kv::F32 => KvFormat::F32,
         Kv::F16 => KvFormat::F16,
         Kv::Q8_0 => KvFormat::Q8_0,
         Kv::Q4_0 => KvFormat::Q4_0,
-    })?;
-    Ok((opened, transformer))
+    })?)
 }
 
 /// The model's tokenizer, or an error that says it has none.

@@ -13,9 +13,8 @@ use std::process::ExitCode;
 /// Runs the command.
 pub fn run(common: &Common, arguments: &Chat) -> Result<ExitCode, Failure> {
     let path = arguments.model.path();
-    let (opened, transformer) = open::transformer(common, &path, arguments.activations, arguments.kv)?;
+    let (opened, transformer, tokenizer) = open::speaker(common, &path, arguments.activations, arguments.kv)?;
     let meta = opened.weights.checkpoint().meta();
-    let tokenizer = open::tokenizer(meta, &path)?;
     let template = ChatTemplate::of(&tokenizer)?.ok_or_else(|| {
         Failure::Fault(format!(
             "{}: the model has no chat template; `kvant run` takes raw text",

@@ -29,9 +29,8 @@ pub fn emit(piece: &str) -> bool {
 /// Runs the command.
 pub fn run(common: &Common, arguments: &Run) -> Result<ExitCode, Failure> {
     let path = arguments.model.path();
-    let (opened, transformer) = open::transformer(common, &path, arguments.activations, arguments.kv)?;
+    let (opened, transformer, tokenizer) = open::speaker(common, &path, arguments.activations, arguments.kv)?;
     let meta = opened.weights.checkpoint().meta();
-    let tokenizer = open::tokenizer(meta, &path)?;
     let context = open::context(arguments.ctx, &transformer)?;
     let mut prompt = tokenizer.encode(&arguments.prompt, Special { add: true, parse: true })?;
     if prompt.is_empty() {
