@@ -20,14 +20,23 @@ pub enum Arithmetic {
 
 /// A matrix of stored weights, `rows × columns`, that multiplies.
 pub trait Matrix: Send + Sync {
+    /// The weights as they were given.
+    fn tensor(&self) -> &Tensor;
+
     /// Numbers a result has for each row of activations.
-    fn rows(&self) -> usize;
+    fn rows(&self) -> usize {
+        self.tensor().shape().rows()
+    }
 
     /// Numbers a row of activations has.
-    fn columns(&self) -> usize;
+    fn columns(&self) -> usize {
+        self.tensor().shape().columns()
+    }
 
     /// Bytes that one multiplication reads of the weights.
-    fn weight_bytes(&self) -> usize;
+    fn weight_bytes(&self) -> usize {
+        self.tensor().bytes().len()
+    }
 
     /// Name of the kernel that was chosen, for example `avx2`.
     fn kernel(&self) -> String;
@@ -47,7 +56,9 @@ pub trait Matrix: Send + Sync {
     fn add_transposed(&self, x: &[f32], y: &mut [f32]);
 
     /// Decodes row `index` of the weights into `out`, `columns` numbers. Panics if there is no such row.
-    fn row(&self, index: usize, out: &mut [f32]);
+    fn row(&self, index: usize, out: &mut [f32]) {
+        self.tensor().format().decode(self.tensor().rows(index, 1), out);
+    }
 }
 
 /// An instruction set and a pool of threads. Cloning shares the pool.

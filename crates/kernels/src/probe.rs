@@ -124,118 +124,65 @@ mod chains {
     /// Chains side by side: enough to hide what one step takes.
     pub const COUNT: usize = 12;
 
-    /// `vpmaddubsw`, `vpmaddwd`, `vpaddd`: 32 multiply-adds of bytes a chain and step.
-    ///
-    /// # Safety
-    /// The processor has AVX2.
-    pub unsafe fn pairs_avx2(steps: usize) {
-        // SAFETY: registers alone are touched, and the caller has AVX2.
-        unsafe {
-            asm!(
-                "vpxor ymm14, ymm14, ymm14",
-                "vpxor ymm15, ymm15, ymm15",
-                "2:",
-                ".irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11",
-                "vpmaddubsw ymm12, ymm14, ymm15",
-                "vpmaddwd ymm12, ymm12, ymm14",
-                "vpaddd ymm\\i, ymm\\i, ymm12",
-                ".endr",
-                "dec {steps}",
-                "jnz 2b",
-                "vzeroupper",
-                steps = inout(reg) steps.max(1) => _,
-                out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _,
-                out("ymm4") _, out("ymm5") _, out("ymm6") _, out("ymm7") _,
-                out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,
-                out("ymm12") _, out("ymm14") _, out("ymm15") _,
-                options(nomem, nostack),
-            );
-        }
+    /// A function that runs some instructions so many times for each of twelve sums (`\\i`), on registers 14 and 15, which are
+    /// zero like the sums; 13 may hold what is between.
+    macro_rules! chain {
+        ($(#[$attribute:meta])* $name:ident: $($instruction:literal),*) => {
+            $(#[$attribute])*
+            pub unsafe fn $name(steps: usize) {
+                // SAFETY: registers alone are touched, and the caller has the features.
+                unsafe {
+                    asm!(
+                        ".irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 14, 15",
+                        "vxorps ymm\\i, ymm\\i, ymm\\i",
+                        ".endr",
+                        "2:",
+                        ".irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11",
+                        $($instruction,)*
+                        ".endr",
+                        "dec {steps}",
+                        "jnz 2b",
+                        "vzeroupper",
+                        steps = inout(reg) steps.max(1) => _,
+                        out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _,
+                        out("ymm4") _, out("ymm5") _, out("ymm6") _, out("ymm7") _,
+                        out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,
+                        out("ymm13") _, out("ymm14") _, out("ymm15") _,
+                        options(nomem, nostack),
+                    );
+                }
+            }
+        };
     }
 
-    /// `vpdpbusd`: 32 multiply-adds of bytes a chain and step.
-    ///
-    /// # Safety
-    /// The processor has AVX-VNNI.
-    #[target_feature(enable = "avx2,avxvnni")]
-    pub unsafe fn quads_256(steps: usize) {
-        // SAFETY: registers alone are touched, and the caller has the features.
-        unsafe {
-            asm!(
-                "vpxor ymm14, ymm14, ymm14",
-                "vpxor ymm15, ymm15, ymm15",
-                "2:",
-                ".irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11",
-                "{{vex}} vpdpbusd ymm\\i, ymm14, ymm15",
-                ".endr",
-                "dec {steps}",
-                "jnz 2b",
-                "vzeroupper",
-                steps = inout(reg) steps.max(1) => _,
-                out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _,
-                out("ymm4") _, out("ymm5") _, out("ymm6") _, out("ymm7") _,
-                out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,
-                out("ymm14") _, out("ymm15") _,
-                options(nomem, nostack),
-            );
-        }
-    }
-
-    /// `vpdpbusd`: 64 multiply-adds of bytes a chain and step.
-    ///
-    /// # Safety
-    /// The processor has AVX-512 F and VNNI.
-    #[target_feature(enable = "avx512f,avx512vnni")]
-    pub unsafe fn quads_512(steps: usize) {
-        // SAFETY: registers alone are touched, and the caller has the features.
-        unsafe {
-            asm!(
-                "vpxor ymm14, ymm14, ymm14",
-                "vpxor ymm15, ymm15, ymm15",
-                "2:",
-                ".irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11",
-                "vpdpbusd zmm\\i, zmm14, zmm15",
-                ".endr",
-                "dec {steps}",
-                "jnz 2b",
-                "vzeroupper",
-                steps = inout(reg) steps.max(1) => _,
-                out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _,
-                out("ymm4") _, out("ymm5") _, out("ymm6") _, out("ymm7") _,
-                out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,
-                out("ymm14") _, out("ymm15") _,
-                options(nomem, nostack),
-            );
-        }
-    }
-
-    /// `vfmadd231ps`: eight multiply-adds a chain and step.
-    ///
-    /// # Safety
-    /// The processor has AVX2 and FMA.
-    pub unsafe fn floats_avx2(steps: usize) {
-        // SAFETY: registers alone are touched, and the caller has the features.
-        unsafe {
-            asm!(
-                "vxorps ymm14, ymm14, ymm14",
-                "vxorps ymm15, ymm15, ymm15",
-                ".irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11",
-                "vxorps ymm\\i, ymm\\i, ymm\\i",
-                ".endr",
-                "2:",
-                ".irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11",
-                "vfmadd231ps ymm\\i, ymm14, ymm15",
-                ".endr",
-                "dec {steps}",
-                "jnz 2b",
-                "vzeroupper",
-                steps = inout(reg) steps.max(1) => _,
-                out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _,
-                out("ymm4") _, out("ymm5") _, out("ymm6") _, out("ymm7") _,
-                out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,
-                out("ymm14") _, out("ymm15") _,
-                options(nomem, nostack),
-            );
-        }
-    }
+    chain!(
+        /// 32 multiply-adds of bytes a chain and step.
+        ///
+        /// # Safety
+        /// The processor has AVX2.
+        pairs_avx2: "vpmaddubsw ymm13, ymm14, ymm15", "vpmaddwd ymm13, ymm13, ymm14", "vpaddd ymm\\i, ymm\\i, ymm13"
+    );
+    chain!(
+        /// 32 multiply-adds of bytes a chain and step.
+        ///
+        /// # Safety
+        /// The processor has AVX-VNNI.
+        #[target_feature(enable = "avx2,avxvnni")]
+        quads_256: "{{vex}} vpdpbusd ymm\\i, ymm14, ymm15"
+    );
+    chain!(
+        /// 64 multiply-adds of bytes a chain and step.
+        ///
+        /// # Safety
+        /// The processor has AVX-512 F and VNNI.
+        #[target_feature(enable = "avx512f,avx512vnni")]
+        quads_512: "vpdpbusd zmm\\i, zmm14, zmm15"
+    );
+    chain!(
+        /// Eight multiply-adds of `f32` a chain and step.
+        ///
+        /// # Safety
+        /// The processor has AVX2 and FMA.
+        floats_avx2: "vfmadd231ps ymm\\i, ymm14, ymm15"
+    );
 }

@@ -45,7 +45,7 @@ trait Pages {
 #[inline(always)]
 fn add<W: Widen>(sum: &mut Lane, factor: f32, lane: &Lane) {
     for (sum, x) in sum.iter_mut().zip(lane) {
-        *sum = if W::FUSED { factor.mul_add(*x, *sum) } else { factor * x + *sum };
+        *sum = multiply_add_as::<W>(factor, *x, *sum);
     }
 }
 

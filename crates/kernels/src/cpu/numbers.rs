@@ -66,16 +66,8 @@ impl Source for Numbers {
 }
 
 impl Matrix for Numbers {
-    fn rows(&self) -> usize {
-        self.tensor.shape().rows()
-    }
-
-    fn columns(&self) -> usize {
-        self.tensor.shape().columns()
-    }
-
-    fn weight_bytes(&self) -> usize {
-        self.tensor.bytes().len()
+    fn tensor(&self) -> &Tensor {
+        &self.tensor
     }
 
     fn kernel(&self) -> String {
@@ -92,9 +84,5 @@ impl Matrix for Numbers {
 
     fn add_transposed(&self, x: &[f32], y: &mut [f32]) {
         Stored::new(&self.backend, &self.tensor).add_transposed(x, y);
-    }
-
-    fn row(&self, index: usize, out: &mut [f32]) {
-        self.tensor.format().decode(self.tensor.rows(index, 1), out);
     }
 }

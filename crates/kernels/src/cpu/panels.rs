@@ -22,6 +22,8 @@
 mod activations;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod kinds;
 mod pack;
 mod plain;
 #[cfg(all(test, target_arch = "x86_64"))]
@@ -196,16 +198,8 @@ impl Panels {
 }
 
 impl Matrix for Panels {
-    fn rows(&self) -> usize {
-        self.tensor.shape().rows()
-    }
-
-    fn columns(&self) -> usize {
-        self.tensor.shape().columns()
-    }
-
-    fn weight_bytes(&self) -> usize {
-        self.tensor.bytes().len()
+    fn tensor(&self) -> &Tensor {
+        &self.tensor
     }
 
     fn kernel(&self) -> String {
@@ -261,9 +255,5 @@ impl Matrix for Panels {
     fn add_transposed(&self, x: &[f32], y: &mut [f32]) {
         // Gradients are no matter of speed here.
         Stored::new(&self.backend, &self.tensor).add_transposed(x, y);
-    }
-
-    fn row(&self, index: usize, out: &mut [f32]) {
-        self.tensor.format().decode(self.tensor.rows(index, 1), out);
     }
 }

@@ -52,16 +52,8 @@ impl Source for Stored {
 }
 
 impl Matrix for Stored {
-    fn rows(&self) -> usize {
-        self.tensor.shape().rows()
-    }
-
-    fn columns(&self) -> usize {
-        self.tensor.shape().columns()
-    }
-
-    fn weight_bytes(&self) -> usize {
-        self.tensor.bytes().len()
+    fn tensor(&self) -> &Tensor {
+        &self.tensor
     }
 
     fn kernel(&self) -> String {
@@ -103,9 +95,5 @@ impl Matrix for Stored {
                 });
             }
         });
-    }
-
-    fn row(&self, index: usize, out: &mut [f32]) {
-        self.decode(index, 1, out);
     }
 }

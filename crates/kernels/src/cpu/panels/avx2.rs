@@ -3,6 +3,7 @@
 //! four bits, four of five bits and two of six. Signed levels go in as their sizes, their signs on the activations.
 
 use super::activations::Row;
+use super::kinds::*;
 use super::{Activations, CHUNK, Coding, Panel, Panels, SHARING, Scheme, Sums};
 use crate::cpu::avx2::{AHEAD, Avx2};
 use std::arch::x86_64::*;
@@ -11,19 +12,6 @@ use std::arch::x86_64::*;
 const ROWS: usize = 8;
 /// Rows of activations that share what is unpacked.
 const TOKENS: usize = 4;
-
-const FOUR: u8 = 4;
-const FIVE: u8 = 5;
-const SIX: u8 = 6;
-const TABLE: u8 = 7;
-const BYTES: u8 = 8;
-
-const BLOCK: u8 = 0;
-const POWER: u8 = 1;
-const AFFINE: u8 = 2;
-const GROUPS_AFFINE: u8 = 3;
-const GROUPS: u8 = 4;
-const HALF_GROUPS: u8 = 5;
 
 /// As `plain::multiply`.
 pub(crate) fn multiply(
@@ -79,20 +67,7 @@ unsafe fn dispatch<const T: usize>(
             unsafe { sums::<$coding, $scheme, T>(panel, chunks, rows, offset, table) }
         };
     }
-    match (matrix.coding, matrix.scheme) {
-        (Coding::Four(_), Scheme::Block) => run!(FOUR, BLOCK),
-        (Coding::Four(_), Scheme::Affine) => run!(FOUR, AFFINE),
-        (Coding::Four(_), Scheme::GroupsAffine) => run!(FOUR, GROUPS_AFFINE),
-        (Coding::Five(_), Scheme::Block) => run!(FIVE, BLOCK),
-        (Coding::Five(_), Scheme::Affine) => run!(FIVE, AFFINE),
-        (Coding::Five(_), Scheme::GroupsAffine) => run!(FIVE, GROUPS_AFFINE),
-        (Coding::Six(_), Scheme::HalfGroups) => run!(SIX, HALF_GROUPS),
-        (Coding::Table(_), Scheme::Block) => run!(TABLE, BLOCK),
-        (Coding::Table(_), Scheme::Power) => run!(TABLE, POWER),
-        (Coding::Table(_), Scheme::Groups) => run!(TABLE, GROUPS),
-        (Coding::Bytes, Scheme::Block) => run!(BYTES, BLOCK),
-        (coding, scheme) => unreachable!("no format has {coding:?} with {scheme:?}"),
-    }
+    for_each_kind!(matrix, run)
 }
 
 /// Each lane a pair of the 16-bit integer that the byte of its row is.

@@ -3,24 +3,12 @@
 //! One body for vectors of eight rows (AVX-VNNI) and of sixteen (AVX-512).
 
 use super::activations::Row;
+use super::kinds::*;
 use super::vector::{Eight, Sixteen, Vector};
 use super::{Activations, CHUNK, Coding, Panel, Panels, ROWS, SHARING, Scheme, Sums};
 use crate::cpu::avx2::AHEAD;
 use crate::cpu::vnni::{Avx512, AvxVnni};
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-
-const FOUR: u8 = 4;
-const FIVE: u8 = 5;
-const SIX: u8 = 6;
-const TABLE: u8 = 7;
-const BYTES: u8 = 8;
-
-const BLOCK: u8 = 0;
-const POWER: u8 = 1;
-const AFFINE: u8 = 2;
-const GROUPS_AFFINE: u8 = 3;
-const GROUPS: u8 = 4;
-const HALF_GROUPS: u8 = 5;
 
 /// What makes a signed level unsigned.
 const RAISE: i16 = 128;
@@ -103,20 +91,7 @@ fn dispatch<V: Vector, const T: usize>(matrix: &Panels, panel: usize, rows: [Row
             unsafe { sums::<V, $coding, $scheme, T>(panel, chunks, rows, coding) }
         };
     }
-    match (matrix.coding, matrix.scheme) {
-        (Coding::Four(_), Scheme::Block) => run!(FOUR, BLOCK),
-        (Coding::Four(_), Scheme::Affine) => run!(FOUR, AFFINE),
-        (Coding::Four(_), Scheme::GroupsAffine) => run!(FOUR, GROUPS_AFFINE),
-        (Coding::Five(_), Scheme::Block) => run!(FIVE, BLOCK),
-        (Coding::Five(_), Scheme::Affine) => run!(FIVE, AFFINE),
-        (Coding::Five(_), Scheme::GroupsAffine) => run!(FIVE, GROUPS_AFFINE),
-        (Coding::Six(_), Scheme::HalfGroups) => run!(SIX, HALF_GROUPS),
-        (Coding::Table(_), Scheme::Block) => run!(TABLE, BLOCK),
-        (Coding::Table(_), Scheme::Power) => run!(TABLE, POWER),
-        (Coding::Table(_), Scheme::Groups) => run!(TABLE, GROUPS),
-        (Coding::Bytes, Scheme::Block) => run!(BYTES, BLOCK),
-        (coding, scheme) => unreachable!("no format has {coding:?} with {scheme:?}"),
-    }
+    for_each_kind!(matrix, run)
 }
 
 #[inline(always)]
@@ -280,6 +255,7 @@ mod tests {
     use super::*;
     use crate::{Backend, Isa};
     use kvant_core::{Bytes, Shape, Tensor, format};
+
     #[test]
     fn the_body_gives_the_oracles_bits_in_panels_of_eight_and_of_sixteen() {
         let numbers = |count: usize, seed: usize| -> Vec<f32> {

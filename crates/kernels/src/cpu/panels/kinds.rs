@@ -1,0 +1,36 @@
+//! Codings and schemes as numbers, so that inner loops are compiled for each pair that a format has.
+
+pub(super) const FOUR: u8 = 4;
+pub(super) const FIVE: u8 = 5;
+pub(super) const SIX: u8 = 6;
+pub(super) const TABLE: u8 = 7;
+pub(super) const BYTES: u8 = 8;
+
+pub(super) const BLOCK: u8 = 0;
+pub(super) const POWER: u8 = 1;
+pub(super) const AFFINE: u8 = 2;
+pub(super) const GROUPS_AFFINE: u8 = 3;
+pub(super) const GROUPS: u8 = 4;
+pub(super) const HALF_GROUPS: u8 = 5;
+
+/// Runs `$run!(coding, scheme)` with the constants of a matrix.
+macro_rules! for_each_kind {
+    ($matrix:expr, $run:ident) => {
+        match ($matrix.coding, $matrix.scheme) {
+            (Coding::Four(_), Scheme::Block) => $run!(FOUR, BLOCK),
+            (Coding::Four(_), Scheme::Affine) => $run!(FOUR, AFFINE),
+            (Coding::Four(_), Scheme::GroupsAffine) => $run!(FOUR, GROUPS_AFFINE),
+            (Coding::Five(_), Scheme::Block) => $run!(FIVE, BLOCK),
+            (Coding::Five(_), Scheme::Affine) => $run!(FIVE, AFFINE),
+            (Coding::Five(_), Scheme::GroupsAffine) => $run!(FIVE, GROUPS_AFFINE),
+            (Coding::Six(_), Scheme::HalfGroups) => $run!(SIX, HALF_GROUPS),
+            (Coding::Table(_), Scheme::Block) => $run!(TABLE, BLOCK),
+            (Coding::Table(_), Scheme::Power) => $run!(TABLE, POWER),
+            (Coding::Table(_), Scheme::Groups) => $run!(TABLE, GROUPS),
+            (Coding::Bytes, Scheme::Block) => $run!(BYTES, BLOCK),
+            (coding, scheme) => unreachable!("no format has {coding:?} with {scheme:?}"),
+        }
+    };
+}
+
+pub(super) use for_each_kind;
