@@ -1,8 +1,6 @@
 //! The processor as the rest of the program sees it: threads, an instruction set, and matrices ready to multiply.
 
-use crate::cpu::avx2::Avx2;
-use crate::cpu::vnni::{Avx512, AvxVnni};
-use crate::cpu::{Kernel, Numbers, Operations, Panels, Stored, scalar};
+use crate::cpu::{Kernel, Numbers, Operations, Panels, Stored};
 use crate::{Error, Isa, Pool};
 use kvant_core::{Bytes, FormatRef, Shape, Tensor};
 use std::sync::Arc;
@@ -65,7 +63,6 @@ pub trait Matrix: Send + Sync {
 #[derive(Clone)]
 pub struct Backend {
     isa: Isa,
-    avx2: Option<Avx2>,
     kernel: Kernel,
     pool: Arc<Pool>,
     arithmetic: Arithmetic,
@@ -76,15 +73,8 @@ impl Backend {
     ///
     /// Panics if this processor lacks `isa` ([`Isa::by_name`] reports that as an error).
     pub fn new(isa: Isa, threads: usize) -> Self {
-        const HAS: &str = "the processor has the instruction set asked for";
-        let kernel = match isa {
-            Isa::Scalar => Kernel::Plain(8),
-            Isa::Avx2 => Kernel::Avx2(Avx2::detect().expect(HAS)),
-            Isa::AvxVnni => Kernel::AvxVnni(AvxVnni::detect().expect(HAS)),
-            Isa::Avx512 => Kernel::Avx512(Avx512::detect().expect(HAS)),
-        };
-        let avx2 = (isa != Isa::Scalar).then(|| Avx2::detect().expect(HAS));
-        Self { isa, avx2, kernel, pool: Arc::new(Pool::new(threads)), arithmetic: Arithmetic::Float }
+        let kernel = Kernel::detect(isa).expect("the processor has the instruction set asked for");
+        Self { isa, kernel, pool: Arc::new(Pool::new(threads)), arithmetic: Arithmetic::Float }
     }
 
     /// The same with other products.
@@ -111,7 +101,7 @@ impl Backend {
 
     /// The inner loops of the instruction set in use.
     pub(crate) fn operations(&self) -> &'static Operations {
-        self.avx2.map_or(&scalar::OPERATIONS, Avx2::operations)
+        self.kernel.operations()
     }
 
     /// Prepares a matrix: chooses its kernel, and keeps the tensor. With [`Arithmetic::Integer`] its bytes are repacked

@@ -1,11 +1,10 @@
 //! Instruction sets, detected at run time.
 //!
-//! [`Isa`] is a name. What allows a kernel to run is the token behind it (`cpu::avx2::Avx2`), which exists only
+//! [`Isa`] is a name. What allows a kernel to run is the token behind it (`cpu/tokens.rs`), which exists only
 //! after detection.
 
 use crate::Error;
-use crate::cpu::avx2::Avx2;
-use crate::cpu::vnni::{Avx512, AvxVnni};
+use crate::cpu::Kernel;
 
 /// A set of kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -64,12 +63,7 @@ impl Isa {
     }
 
     fn is_available(self) -> bool {
-        match self {
-            Self::Scalar => true,
-            Self::Avx2 => Avx2::detect().is_some(),
-            Self::AvxVnni => AvxVnni::detect().is_some(),
-            Self::Avx512 => Avx512::detect().is_some(),
-        }
+        Kernel::detect(self).is_some()
     }
 }
 

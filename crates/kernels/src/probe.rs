@@ -76,13 +76,18 @@ impl Probe {
     pub fn float_peak(&self, backend: &Backend) -> f64 {
         let each = match backend.isa() {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 => 8 * chains::COUNT,
+            Isa::Avx2 | Isa::AvxVnni => 8 * chains::COUNT,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => 16 * chains::COUNT,
             _ => 16 * 4,
         };
         rate(backend, each, || match backend.isa() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 => unsafe { chains::floats_avx2(STEPS) },
+            Isa::Avx2 | Isa::AvxVnni => unsafe { chains::floats_avx2(STEPS) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Isa::Avx512 => unsafe { chains::floats_512(STEPS) },
             _ => plain_floats(STEPS),
         })
     }
@@ -184,5 +189,13 @@ mod chains {
         /// # Safety
         /// The processor has AVX2 and FMA.
         floats_avx2: "vfmadd231ps ymm\\i, ymm14, ymm15"
+    );
+    chain!(
+        /// Sixteen multiply-adds of `f32` a chain and step.
+        ///
+        /// # Safety
+        /// The processor has AVX-512 F.
+        #[target_feature(enable = "avx512f")]
+        floats_512: "vfmadd231ps zmm\\i, zmm14, zmm15"
     );
 }

@@ -1,27 +1,28 @@
-//! Panels of numbers: sixteen rows of a matrix side by side, column by column, so that a vector holds one number of all.
+//! Panels of numbers: 32 rows of a matrix side by side, column by column, so that vectors hold one number of all.
 //!
 //! ```text
-//! for each part of 256 columns, for each panel, for up to six rows of activations t at a time:
+//! for each part of 256 columns, for each panel, for up to 6 or 12 rows of activations t at a time:
 //!     for each column c of the part: sums[t] += x[t][c] · panel[c]
 //!     y[t] += sums[t]
 //! ```
 //!
-//! Six rows of activations and two vectors of eight fill twelve sums; one widened column serves all; a part of a panel
-//! stays in the nearest cache while activations pass. Invariant: a product is summed in one order, by its length alone,
+//! Sums fill an instruction set's registers; one widened column serves all; a part of a panel stays in the nearest cache
+//! while activations pass. Invariant: a product is summed in one order, by its length alone,
 //! whatever is multiplied beside it. Left out: where a panel's numbers come from ([`Source`]).
 
 use crate::dense::View;
 use crate::shared::Shared;
-use crate::{Backend, Matrix};
+use crate::{Backend, Matrix, scratch};
 use half::{bf16, f16};
 use std::ops::Range;
 
 /// Rows of a panel.
-pub(crate) const ROWS: usize = 16;
+pub(crate) const ROWS: usize = 32;
 /// Columns of a part.
 pub(crate) const PART: usize = 256;
-/// Rows of activations that share what is widened, at most.
-const TOGETHER: usize = 6;
+/// Rows of activations that are multiplied where they lie. More are laid together part by part: rows a power of two apart
+/// would fall on the same lines of the nearest cache.
+const FEW: usize = 4;
 /// Rows of activations whose sums are held at once.
 const HELD: usize = 48;
 /// Bytes of panels of a task, about.
@@ -45,55 +46,103 @@ impl Width {
     }
 }
 
-/// Products of sixteen rows, one result for each row of activations.
+/// Products of 32 rows, one result for each row of activations.
 pub(crate) type Products = [[f32; ROWS]];
 
 /// Where panels come from.
 pub(crate) trait Source: Matrix {
     /// How the numbers are stored.
     fn width(&self) -> Width;
-    /// Hands over some columns of a panel, sixteen numbers each.
+    /// Hands over some columns of a panel, 32 numbers each.
     fn part(&self, panel: usize, columns: Range<usize>, take: &mut dyn FnMut(&[u8]));
 }
 
 /// `y` (n × rows) = `x` (n × columns) · all panels.
 pub(crate) fn product(backend: &Backend, source: &dyn Source, x: &[f32], y: &mut [f32]) {
-    let (rows, columns, width) = (source.rows(), source.columns(), source.width());
+    let (rows, columns) = (source.rows(), source.columns());
     assert!(x.len().is_multiple_of(columns), "activations are rows of {columns}");
     let n = x.len() / columns;
     assert_eq!(y.len(), n * rows, "a result for every row");
+    if n == 0 {
+        return;
+    }
+    if n <= FEW || columns <= PART {
+        return by_panels(backend, source, n, y, &|rows, part| {
+            View::new(&x[rows.start * columns + part.start..], rows.len(), part.len(), columns)
+        });
+    }
+    scratch::with(x.len(), |parts| {
+        let all = Shared::new(parts);
+        backend.pool().run(columns.div_ceil(PART), &|task| {
+            let part = task * PART..columns.min((task + 1) * PART);
+            // SAFETY: each task has its own part.
+            let into = unsafe { all.part(n * part.start, n * part.len()) };
+            for (into, row) in into.chunks_exact_mut(part.len()).zip(x.chunks_exact(columns)) {
+                into.copy_from_slice(&row[part.clone()]);
+            }
+        });
+        let parts = &*parts;
+        by_panels(backend, source, n, y, &|rows, part| {
+            let start = n * part.start + rows.start * part.len();
+            View::new(&parts[start..], rows.len(), part.len(), part.len())
+        });
+    });
+}
+
+/// [`product`] with `n` rows of activations, of which `x` gives some rows of a part.
+fn by_panels<'a>(
+    backend: &Backend,
+    source: &dyn Source,
+    n: usize,
+    y: &mut [f32],
+    x: &(dyn Fn(Range<usize>, Range<usize>) -> View<'a, f32> + Sync),
+) {
+    let (rows, columns, width) = (source.rows(), source.columns(), source.width());
     let panels = rows.div_ceil(ROWS);
     let each = (TASK_BYTES / (columns * ROWS * width.bytes())).clamp(1, panels.max(1));
     let y = Shared::new(y);
     backend.pool().run(panels.div_ceil(each), &|task| {
-        let mut sums = [[0.0f32; ROWS]; HELD];
-        for start in (0..columns).step_by(PART) {
-            let part = start..columns.min(start + PART);
-            for panel in task * each..panels.min((task + 1) * each) {
-                let count = ROWS.min(rows - panel * ROWS);
-                source.part(panel, part.clone(), &mut |numbers| {
-                    for first in (0..n).step_by(HELD) {
-                        let sums = &mut sums[..HELD.min(n - first)];
-                        let x = View::new(&x[first * columns + start..], sums.len(), part.len(), columns);
-                        (backend.operations().panel)(width, numbers, x, sums);
-                        for (t, sums) in sums.iter().enumerate() {
-                            // SAFETY: each task has its own rows of the weights, hence its own results.
-                            let out = unsafe { y.part((first + t) * rows + panel * ROWS, count) };
+        let of_task = task * each..panels.min((task + 1) * each);
+        // Results gather here, for rows of them a power of two apart would fall on the same lines, too.
+        scratch::with(of_task.len() * n * ROWS, |results| {
+            let results = results.as_chunks_mut::<ROWS>().0;
+            let mut sums = [[0.0f32; ROWS]; HELD];
+            for start in (0..columns).step_by(PART) {
+                let part = start..columns.min(start + PART);
+                for (panel, results) in of_task.clone().zip(results.chunks_exact_mut(n)) {
+                    source.part(panel, part.clone(), &mut |numbers| {
+                        for (index, results) in results.chunks_mut(HELD).enumerate() {
+                            let sums = &mut sums[..results.len()];
+                            let first = index * HELD;
+                            let x = x(first..first + sums.len(), part.clone());
+                            (backend.operations().panel)(width, numbers, x, sums);
                             if start == 0 {
-                                out.copy_from_slice(&sums[..count]);
+                                results.copy_from_slice(sums);
                             } else {
-                                out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
+                                let pairs = results.as_flattened_mut().iter_mut().zip(sums.as_flattened());
+                                pairs.for_each(|(result, sum)| *result += sum);
                             }
                         }
-                    }
-                });
+                    });
+                }
             }
-        }
+            for (panel, results) in of_task.zip(results.chunks_exact(n)) {
+                let count = ROWS.min(rows - panel * ROWS);
+                for (t, results) in results.iter().enumerate() {
+                    // SAFETY: each task has its own rows of the weights, hence its own results.
+                    let out = unsafe { y.part(t * rows + panel * ROWS, count) };
+                    out.copy_from_slice(&results[..count]);
+                }
+            }
+        });
     });
 }
 
-/// What an instruction set makes of a part of a panel and up to six rows of activations.
+/// What an instruction set makes of a part of a panel and some rows of activations.
 pub(crate) trait Tile {
+    /// Rows of activations that share what is widened, at most: 12 or 6.
+    const TOGETHER: usize;
+
     /// The sums of each row, column after column. Panics unless every row has as many numbers as the part has columns.
     fn tile<const T: usize>(width: Width, panel: &[u8], x: [&[f32]; T]) -> [[f32; ROWS]; T];
 }
@@ -116,10 +165,18 @@ pub(crate) fn multiply<K: Tile>(width: Width, panel: &[u8], x: View<f32>, out: &
             2 => put!(2),
             3 => put!(3),
             4 | 5 => put!(4),
+            12.. if K::TOGETHER == 12 => put!(12),
             _ => put!(6),
         }
     }
-    const { assert!(TOGETHER == 6 && HELD.is_multiple_of(TOGETHER)) };
+    const { assert!((K::TOGETHER == 6 || K::TOGETHER == 12) && HELD.is_multiple_of(K::TOGETHER)) };
+}
+
+/// Columns of a part of a panel. Panics unless every row has as many numbers.
+pub(crate) fn columns<const T: usize>(width: Width, panel: &[u8], x: [&[f32]; T]) -> usize {
+    let columns = panel.len() / (ROWS * width.bytes());
+    assert!(x.iter().all(|x| x.len() == columns), "a number for every column");
+    columns
 }
 
 /// [`Tile`] in plain Rust.
@@ -131,10 +188,9 @@ pub(crate) fn plain<const T: usize>(width: Width, panel: &[u8], x: [&[f32]; T]) 
         [a, b] => bf16::from_le_bytes([a, b]).to_f32(),
         _ => unreachable!("a number has two or four bytes"),
     };
-    let columns = panel.len() / (ROWS * width.bytes());
+    columns(width, panel, x);
     let mut sums = [[0.0f32; ROWS]; T];
     for (x, sums) in x.iter().zip(&mut sums) {
-        assert_eq!(x.len(), columns, "a number for every column");
         for (x, column) in x.iter().zip(panel.chunks_exact(ROWS * width.bytes())) {
             for (sum, bytes) in sums.iter_mut().zip(column.chunks_exact(width.bytes())) {
                 *sum += x * number(bytes);

@@ -4,21 +4,33 @@
 //! ([`Numbers`]); integer codes in panels ([`Panels`]). Decoding is `kvant-core`'s.
 
 pub(crate) mod attend;
-pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 pub(crate) mod body;
+#[cfg(target_arch = "x86_64")]
+mod compiled;
 pub(crate) mod floats;
+mod kernel;
 mod numbers;
 mod panels;
 pub(crate) mod scalar;
 mod stored;
-pub(crate) mod vnni;
+pub(crate) mod tokens;
 
+pub(crate) use kernel::Kernel;
 pub(crate) use numbers::Numbers;
-pub(crate) use panels::{Kernel, Panels};
+pub(crate) use panels::Panels;
 pub(crate) use stored::Stored;
 
 use crate::KvFormat;
 use crate::dense::View;
+
+/// Bytes of weights that a product of few rows asks for ahead of time, past the end of a page, where the processor's own
+/// prefetching stops. One row, `kvant bench`'s machine of docs/performance.md: 80–86 % of bandwidth without, 88–95 % with.
+#[cfg(target_arch = "x86_64")]
+pub(crate) const AHEAD: usize = 4096;
 
 /// The inner loops, each compiled for one instruction set.
 pub(crate) struct Operations {

@@ -9,7 +9,7 @@ use crate::shared::Shared;
 use kvant_core::Tensor;
 use std::ops::Range;
 
-/// `rows × columns`, sixteen rows side by side.
+/// `rows × columns`, 32 rows side by side.
 pub(crate) struct Numbers {
     /// The source: rows are read from it one by one, for an embedding.
     tensor: Tensor,

@@ -33,9 +33,7 @@ mod vector;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 
-use super::Stored;
-use super::avx2::Avx2;
-use super::vnni::{Avx512, AvxVnni};
+use super::{Kernel, Stored};
 use crate::Backend;
 use crate::backend::{Arithmetic, Matrix};
 use crate::region::Region;
@@ -149,27 +147,6 @@ pub(crate) struct Panels {
     codes: Region,
     scales: Region,
     shared: Region,
-}
-
-/// What multiplies: tokens of instruction sets, which prove that the processor has them.
-#[derive(Clone, Copy)]
-pub(crate) enum Kernel {
-    /// The oracle, on panels of so many rows.
-    Plain(usize),
-    Avx2(Avx2),
-    AvxVnni(AvxVnni),
-    Avx512(Avx512),
-}
-
-impl Kernel {
-    /// Rows of a panel.
-    fn rows(self) -> usize {
-        match self {
-            Self::Plain(rows) => rows,
-            Self::Avx2(_) | Self::AvxVnni(_) => 8,
-            Self::Avx512(_) => 16,
-        }
-    }
 }
 
 impl Panels {

@@ -65,6 +65,8 @@ impl attend::Widen for Plain {
 }
 
 impl floats::Tile for Plain {
+    const TOGETHER: usize = 6;
+
     fn tile<const T: usize>(width: floats::Width, panel: &[u8], x: [&[f32]; T]) -> [[f32; floats::ROWS]; T] {
         floats::plain(width, panel, x)
     }

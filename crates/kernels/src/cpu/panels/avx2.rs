@@ -5,7 +5,8 @@
 use super::activations::Row;
 use super::kinds::*;
 use super::{Activations, CHUNK, Coding, Panel, Panels, SHARING, Scheme, Sums};
-use crate::cpu::avx2::{AHEAD, Avx2};
+use crate::cpu::AHEAD;
+use crate::cpu::tokens::Avx2;
 use std::arch::x86_64::*;
 
 /// Rows of a panel.

@@ -6,8 +6,8 @@ use super::activations::Row;
 use super::kinds::*;
 use super::vector::{Eight, Sixteen, Vector};
 use super::{Activations, CHUNK, Coding, Panel, Panels, ROWS, SHARING, Scheme, Sums};
-use crate::cpu::avx2::AHEAD;
-use crate::cpu::vnni::{Avx512, AvxVnni};
+use crate::cpu::AHEAD;
+use crate::cpu::tokens::{Avx512, AvxVnni};
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
 /// What makes a signed level unsigned.

@@ -1,0 +1,65 @@
+//! The loops of [`super::body`] and its like, compiled for an instruction set.
+
+/// `OPERATIONS` of a name, for features that a `$token` proves, with `$widen` for what the compiler would not find by itself.
+///
+/// `operations` hands them out for the token, so that it stands before every call.
+macro_rules! compiled {
+    ($name:literal, $token:ty, $features:literal, $widen:ty) => {
+        use crate::cpu::{Operations, attend, body, floats, panels};
+
+        /// The loops of this instruction set.
+        pub(crate) fn operations(_: $token) -> &'static Operations {
+            static OPERATIONS: Operations =
+                Operations { name: $name, dot, attend, ahead, add_few, panel, round, softmax, swiglu, swiglu_back };
+            &OPERATIONS
+        }
+
+        $crate::cpu::compiled::functions! { $features:
+            dot(x: &[f32], y: &[f32]) -> f32 {
+                body::dot::<true>(x, y)
+            }
+            attend(format: crate::KvFormat, rows: &mut attend::Rows, page: usize, keys: &[u8], values: &[u8]) -> () {
+                attend::dispatch::<$widen>(format, rows, page, keys, values);
+            }
+            ahead(bytes: &[u8]) -> () {
+                for line in bytes.chunks(64) {
+                    use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+                    _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
+                }
+            }
+            add_few(out: &mut [f32], stride: usize, a: &[f32], b: crate::dense::View<f32>) -> () {
+                body::add_few::<true>(out, stride, a, b);
+            }
+            panel(width: floats::Width, panel: &[u8], x: crate::dense::View<f32>, out: &mut floats::Products) -> () {
+                floats::multiply::<$widen>(width, panel, x, out);
+            }
+            round(x: &[f32], codes: &mut [i8], scales: &mut [[f32; 2]], sums: &mut [[i16; 2]]) -> () {
+                panels::round(x, codes, scales, sums);
+            }
+            softmax(x: &mut [f32]) -> () {
+                body::softmax::<true>(x);
+            }
+            swiglu(gate: &mut [f32], up: &[f32]) -> () {
+                body::swiglu::<true>(gate, up);
+            }
+            swiglu_back(gate: &mut [f32], up: &mut [f32], gradient: &[f32]) -> () {
+                body::swiglu_back::<true>(gate, up, gradient);
+            }
+        }
+    };
+}
+
+/// Functions whose bodies are compiled for some features.
+macro_rules! functions {
+    ($features:literal: $($name:ident($($argument:ident: $type:ty),*) -> $result:ty $body:block)*) => {
+        $(fn $name($($argument: $type),*) -> $result {
+            #[target_feature(enable = $features)]
+            fn inner($($argument: $type),*) -> $result $body
+            // SAFETY: `operations` asks for the token that proves the features.
+            unsafe { inner($($argument),*) }
+        })*
+    };
+}
+
+pub(crate) use compiled;
+pub(crate) use functions;
