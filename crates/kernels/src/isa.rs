@@ -17,11 +17,13 @@ pub enum Isa {
     AvxVnni,
     /// The same with AVX-512 F, BW, VL and VNNI.
     Avx512,
+    /// The same with AMX's tiles of bytes, for many rows of activations.
+    Amx,
 }
 
 impl Isa {
     /// Slowest first.
-    const ALL: &[Self] = &[Self::Scalar, Self::Avx2, Self::AvxVnni, Self::Avx512];
+    const ALL: &[Self] = &[Self::Scalar, Self::Avx2, Self::AvxVnni, Self::Avx512, Self::Amx];
 
     /// The fastest that this processor has.
     pub fn best() -> Self {
@@ -54,6 +56,7 @@ impl Isa {
             Self::Avx2 => "avx2",
             Self::AvxVnni => "avx-vnni",
             Self::Avx512 => "avx512",
+            Self::Amx => "amx",
         }
     }
 
@@ -98,7 +101,7 @@ mod tests {
         assert!(matches!(unknown, Error::UnknownIsa { .. }));
         assert_eq!(
             unknown.to_string(),
-            "unknown instruction set \"AVX9\"; known are auto, scalar, avx2, avx-vnni, avx512"
+            "unknown instruction set \"AVX9\"; known are auto, scalar, avx2, avx-vnni, avx512, amx"
         );
         for &isa in Isa::ALL.iter().filter(|isa| !isa.is_available()) {
             assert!(matches!(Isa::by_name(isa.name()), Err(Error::AbsentIsa { .. })));

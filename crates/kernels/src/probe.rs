@@ -56,6 +56,8 @@ impl Probe {
             Isa::Avx2 | Isa::AvxVnni => 32 * chains::COUNT,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => 64 * chains::COUNT,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => 16 * 16 * 64 * chains::TILES / chains::FEWER,
             _ => 16 * 16,
         };
         rate(backend, each, || match backend.isa() {
@@ -68,6 +70,8 @@ impl Probe {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Isa::Avx512 => unsafe { chains::quads_512(STEPS) },
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => chains::tiles(STEPS / chains::FEWER),
             _ => plain_integers(STEPS),
         })
     }
@@ -78,7 +82,7 @@ impl Probe {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 | Isa::AvxVnni => 8 * chains::COUNT,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => 16 * chains::COUNT,
+            Isa::Avx512 | Isa::Amx => 16 * chains::COUNT,
             _ => 16 * 4,
         };
         rate(backend, each, || match backend.isa() {
@@ -87,7 +91,7 @@ impl Probe {
             Isa::Avx2 | Isa::AvxVnni => unsafe { chains::floats_avx2(STEPS) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Isa::Avx512 => unsafe { chains::floats_512(STEPS) },
+            Isa::Avx512 | Isa::Amx => unsafe { chains::floats_512(STEPS) },
             _ => plain_floats(STEPS),
         })
     }
@@ -124,7 +128,37 @@ fn plain_floats(steps: usize) {
 /// Independent chains, written out so that no compiler shortens them.
 #[cfg(target_arch = "x86_64")]
 mod chains {
+    use crate::cpu::tiles::Configured;
+    use crate::cpu::tokens::Amx;
     use std::arch::asm;
+
+    /// Sums of tiles side by side.
+    pub const TILES: usize = 4;
+    /// Steps of tiles take so many times as long as others.
+    pub const FEWER: usize = 16;
+
+    /// 16 × 16 × 64 multiply-adds of bytes a sum and step. Panics unless the processor has AMX.
+    pub fn tiles(steps: usize) {
+        let token = Amx::detect().expect("the backend's instruction set was detected");
+        let _configured = Configured::new(token, &[(16, 64); 6]);
+        // SAFETY: the token proves the feature, tiles are configured, and nothing else is touched.
+        unsafe {
+            asm!(
+                ".irp i, 0, 1, 2, 3, 4, 5",
+                "tilezero tmm\\i",
+                ".endr",
+                "2:",
+                ".irp i, 0, 1, 2, 3",
+                "tdpbssd tmm\\i, tmm4, tmm5",
+                ".endr",
+                "dec {steps}",
+                "jnz 2b",
+                steps = inout(reg) steps.max(1) => _,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm4") _, out("tmm5") _,
+                options(nomem, nostack),
+            );
+        }
+    }
 
     /// Chains side by side: enough to hide what one step takes.
     pub const COUNT: usize = 12;

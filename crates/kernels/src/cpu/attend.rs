@@ -1,7 +1,7 @@
 //! The inner loops of attention over pages of keys and values, inlined into functions of each instruction set.
 //!
 //! ```text
-//! for each page, for up to four rows (queries of heads that share keys and values) at a time:
+//! for each page, for up to four or eight rows (queries of heads that share keys and values) at a time:
 //!     s ← scores of the page's 64 keys, −∞ where a row may not look
 //!     m' ← max(m, max s);  l ← l · e^(m − m') + Σ e^(s − m');  o ← o · e^(m − m') + Σ e^(s − m') v;  m ← m'
 //! o ← o / l
@@ -14,9 +14,6 @@ use super::body::{exp, multiply_add, pairwise};
 use crate::KvFormat;
 use crate::key_values::{BLOCK, LANES, PAGE, PANELS};
 
-/// Rows that read a page's keys and values together, at most.
-const TOGETHER: usize = 4;
-
 /// Sixteen numbers.
 type Lane = [f32; LANES];
 
@@ -24,8 +21,13 @@ type Lane = [f32; LANES];
 pub(crate) trait Widen {
     /// Whether it multiplies and adds in one step.
     const FUSED: bool;
+    /// Rows that read a page's keys and values together, at most: 8 or 4.
+    const TOGETHER: usize;
 
     fn halves(bytes: &[u8; 2 * LANES]) -> Lane;
+
+    /// sum + factor · lane. Vectors have to be called by name: left to itself, the compiler takes rows for lanes.
+    fn add(sum: Lane, factor: f32, lane: Lane) -> Lane;
 }
 
 /// What a page of a format gives.
@@ -44,8 +46,31 @@ trait Pages {
 
 #[inline(always)]
 fn add<W: Widen>(sum: &mut Lane, factor: f32, lane: &Lane) {
-    for (sum, x) in sum.iter_mut().zip(lane) {
-        *sum = multiply_add_as::<W>(factor, *x, *sum);
+    *sum = W::add(*sum, factor, *lane);
+}
+
+/// Rows of numbers that are multiplied together. Invariant: each has `count` numbers at least.
+struct Together<'a, const T: usize> {
+    rows: [&'a [f32]; T],
+    count: usize,
+}
+
+impl<'a, const T: usize> Together<'a, T> {
+    /// Panics unless each has so many numbers.
+    #[inline(always)]
+    fn new(rows: [&'a [f32]; T], count: usize) -> Self {
+        assert!(rows.iter().all(|row| row.len() >= count), "a number for every lane");
+        Self { rows, count }
+    }
+
+    /// Each row's sums += its number `i` · `lane`. Panics where there is none.
+    #[inline(always)]
+    fn add<W: Widen>(&self, i: usize, lane: &Lane, sums: &mut [Lane; T]) {
+        assert!(i < self.count, "a number of each row");
+        for (row, sum) in self.rows.iter().zip(sums) {
+            // SAFETY: below the length of each row, by the invariant. Eight checks would take as long as the sums.
+            add::<W>(sum, unsafe { *row.get_unchecked(i) }, lane);
+        }
     }
 }
 
@@ -74,13 +99,10 @@ macro_rules! plain_pages {
             #[inline(always)]
             fn scores<W: Widen, const T: usize>(rows: [&[f32]; T], panel: &[u8]) -> [Lane; T] {
                 let keys = panel.as_chunks::<{ $bytes * LANES }>().0;
-                let rows = rows.map(|row| &row[..keys.len()]);
+                let rows = Together::new(rows, keys.len());
                 let mut sums = [[0.0; LANES]; T];
                 for (i, key) in keys.iter().enumerate() {
-                    let key = $widen(key);
-                    for t in 0..T {
-                        add::<W>(&mut sums[t], rows[t][i], &key);
-                    }
+                    rows.add::<W>(i, &$widen(key), &mut sums);
                 }
                 sums
             }
@@ -93,14 +115,11 @@ macro_rules! plain_pages {
                 sums: &mut [Lane; T],
             ) {
                 let values = part.as_chunks::<{ $bytes * LANES }>().0;
-                let count = shares[0].len().min(values.len());
-                let (values, shares) = (&values[..count], shares.map(|shares| &shares[..count]));
+                let values = &values[..shares[0].len()];
+                let shares = Together::new(shares, values.len());
                 let mut all = *sums;
                 for (i, value) in values.iter().enumerate() {
-                    let value = $widen(value);
-                    for t in 0..T {
-                        add::<W>(&mut all[t], shares[t][i], &value);
-                    }
+                    shares.add::<W>(i, &$widen(value), &mut all);
                 }
                 *sums = all;
             }
@@ -276,19 +295,23 @@ fn page<W: Widen, P: Pages>(rows: &mut Rows, page: usize, keys: &[u8], values: &
         let seen_here = seen(first);
         // Rows that see the same part of the page: what one may not see must not touch it, be it ever so large.
         let alike =
-            (first..rows.visible.len().min(first + TOGETHER)).take_while(|&row| seen(row) == seen_here);
-        let count = alike.count();
+            (first..rows.visible.len().min(first + W::TOGETHER)).take_while(|&row| seen(row) == seen_here);
+        let count = match alike.count() {
+            4..8 => 4,
+            count => count,
+        };
         if seen_here > 0 {
             match count {
                 1 => some::<W, P, 1>(rows, first, seen_here, keys, values),
                 2 => some::<W, P, 2>(rows, first, seen_here, keys, values),
                 3 => some::<W, P, 3>(rows, first, seen_here, keys, values),
+                8 if W::TOGETHER == 8 => some::<W, P, 8>(rows, first, seen_here, keys, values),
                 _ => some::<W, P, 4>(rows, first, seen_here, keys, values),
             }
         }
         first += count;
     }
-    const { assert!(TOGETHER == 4) };
+    const { assert!(W::TOGETHER == 8 || W::TOGETHER == 4) };
 }
 
 #[inline(always)]

@@ -13,11 +13,20 @@ struct Widened;
 
 impl attend::Widen for Widened {
     const FUSED: bool = true;
+    const TOGETHER: usize = 4;
 
     #[inline(always)]
     fn halves(bytes: &[u8; 32]) -> [f32; 16] {
         // SAFETY: this type is reached through a token.
         unsafe { halves(bytes) }
+    }
+
+    #[inline(always)]
+    fn add(sum: [f32; 16], factor: f32, lane: [f32; 16]) -> [f32; 16] {
+        let (lane, sum): ([__m256; 2], [__m256; 2]) = (bytemuck::cast(lane), bytemuck::cast(sum));
+        // SAFETY: this type is reached through a token.
+        let halves = [0, 1].map(|i| unsafe { _mm256_fmadd_ps(_mm256_set1_ps(factor), lane[i], sum[i]) });
+        bytemuck::cast(halves)
     }
 }
 

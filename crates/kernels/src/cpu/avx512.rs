@@ -15,11 +15,20 @@ struct Widened;
 
 impl attend::Widen for Widened {
     const FUSED: bool = true;
+    const TOGETHER: usize = 8;
 
     #[inline(always)]
     fn halves(bytes: &[u8; 32]) -> [f32; 16] {
         // SAFETY: this type is reached through a token; the array is 32 bytes.
         unsafe { bytemuck::cast(_mm512_cvtph_ps(_mm256_loadu_si256(bytes.as_ptr().cast()))) }
+    }
+
+    #[inline(always)]
+    fn add(sum: [f32; 16], factor: f32, lane: [f32; 16]) -> [f32; 16] {
+        // SAFETY: this type is reached through a token.
+        unsafe {
+            bytemuck::cast(_mm512_fmadd_ps(_mm512_set1_ps(factor), bytemuck::cast(lane), bytemuck::cast(sum)))
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which kernels run: tokens of instruction sets, which prove that the processor has them.
 
-use super::tokens::{Avx2, Avx512, AvxVnni};
+use super::tokens::{Amx, Avx2, Avx512, AvxVnni};
 use super::{Operations, scalar};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
@@ -14,6 +14,7 @@ pub(crate) enum Kernel {
     Avx2(Avx2),
     AvxVnni(AvxVnni),
     Avx512(Avx512),
+    Amx(Amx),
 }
 
 impl Kernel {
@@ -24,6 +25,7 @@ impl Kernel {
             Isa::Avx2 => Avx2::detect().map(Self::Avx2),
             Isa::AvxVnni => AvxVnni::detect().map(Self::AvxVnni),
             Isa::Avx512 => Avx512::detect().map(Self::Avx512),
+            Isa::Amx => Amx::detect().map(Self::Amx),
         }
     }
 
@@ -32,7 +34,7 @@ impl Kernel {
         match self {
             Self::Plain(rows) => rows,
             Self::Avx2(_) | Self::AvxVnni(_) => 8,
-            Self::Avx512(_) => 16,
+            Self::Avx512(_) | Self::Amx(_) => 16,
         }
     }
 
@@ -46,6 +48,8 @@ impl Kernel {
             Self::AvxVnni(token) => avx2::operations(token.avx2()),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(token) => avx512::operations(token),
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx(token) => avx512::operations(token.avx512()),
             #[cfg(not(target_arch = "x86_64"))]
             _ => unreachable!("no token of a foreign instruction set exists"),
         }

@@ -17,6 +17,8 @@ mod numbers;
 mod panels;
 pub(crate) mod scalar;
 mod stored;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod tiles;
 pub(crate) mod tokens;
 
 pub(crate) use kernel::Kernel;

@@ -21,7 +21,11 @@
 
 mod activations;
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod chunk;
 #[cfg(target_arch = "x86_64")]
 mod kinds;
 mod pack;
@@ -164,6 +168,11 @@ impl Panels {
         ]
     }
 
+    /// Panels that a task multiplies one after the other.
+    fn panels_of_task(&self) -> usize {
+        (TASK_BYTES / self.panel_bytes()[0].max(1)).max(1)
+    }
+
     fn panel(&self, index: usize) -> Panel<'_> {
         let [codes, scales, shared] = self.panel_bytes().map(|bytes| index * bytes..(index + 1) * bytes);
         Panel {
@@ -171,6 +180,56 @@ impl Panels {
             scales: &self.scales.bytes()[scales],
             shared: &self.shared.bytes()[shared],
         }
+    }
+
+    /// `y` = x · the matrix.
+    fn multiply_activations(&self, x: &Activations, y: &mut [f32]) {
+        let (n, rows) = (x.rows(), self.rows());
+        let y = Shared::new(y);
+        let done = match self.kernel {
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Amx(token) => amx::product(token, self, x, &y),
+            _ => 0,
+        };
+        if done == n {
+            return;
+        }
+        let lanes = self.kernel.rows();
+        let (panels, each) = (rows.div_ceil(lanes), self.panels_of_task());
+        self.backend.pool().run(panels.div_ceil(each), &|task| {
+            let mut sums = [[0.0f32; ROWS]; TOKENS];
+            for first in (done..n).step_by(TOKENS) {
+                let sums = &mut sums[..TOKENS.min(n - first)];
+                for panel in task * each..panels.min((task + 1) * each) {
+                    match self.kernel {
+                        Kernel::Plain(_) => plain::multiply(self, panel, x, first, sums),
+                        #[cfg(target_arch = "x86_64")]
+                        Kernel::Avx2(token) => avx2::multiply(token, self, panel, x, first, sums),
+                        #[cfg(target_arch = "x86_64")]
+                        Kernel::AvxVnni(token) => {
+                            vnni::multiply_256(token, self, panel, x, first, sums);
+                        }
+                        #[cfg(target_arch = "x86_64")]
+                        Kernel::Avx512(token) => {
+                            vnni::multiply_512(token, self, panel, x, first, sums);
+                        }
+                        #[cfg(target_arch = "x86_64")]
+                        Kernel::Amx(token) => {
+                            vnni::multiply_512(token.avx512(), self, panel, x, first, sums);
+                        }
+                        #[cfg(not(target_arch = "x86_64"))]
+                        _ => unreachable!("no token of a foreign instruction set exists"),
+                    }
+                    let start = panel * lanes;
+                    let count = lanes.min(rows - start);
+                    for (i, sums) in sums.iter().enumerate() {
+                        // SAFETY: each task has its own rows of the weights, hence its own results.
+                        let out = unsafe { y.part((first + i) * rows + start, count) };
+                        out.copy_from_slice(&sums[..count]);
+                    }
+                }
+            }
+        });
     }
 }
 
@@ -192,41 +251,7 @@ impl Matrix for Panels {
         assert!(x.len().is_multiple_of(columns), "activations are rows of {columns}");
         let n = x.len() / columns;
         assert_eq!(y.len(), n * rows, "a result for every row");
-        let activations = Activations::new(&self.backend, x, columns);
-        let lanes = self.kernel.rows();
-        let panels = rows.div_ceil(lanes);
-        let each = (TASK_BYTES / self.panel_bytes()[0].max(1)).clamp(1, panels.max(1));
-        let y = Shared::new(y);
-        self.backend.pool().run(panels.div_ceil(each), &|task| {
-            let mut sums = [[0.0f32; ROWS]; TOKENS];
-            for first in (0..n).step_by(TOKENS) {
-                let sums = &mut sums[..TOKENS.min(n - first)];
-                for panel in task * each..panels.min((task + 1) * each) {
-                    match self.kernel {
-                        Kernel::Plain(_) => plain::multiply(self, panel, &activations, first, sums),
-                        #[cfg(target_arch = "x86_64")]
-                        Kernel::Avx2(token) => avx2::multiply(token, self, panel, &activations, first, sums),
-                        #[cfg(target_arch = "x86_64")]
-                        Kernel::AvxVnni(token) => {
-                            vnni::multiply_256(token, self, panel, &activations, first, sums);
-                        }
-                        #[cfg(target_arch = "x86_64")]
-                        Kernel::Avx512(token) => {
-                            vnni::multiply_512(token, self, panel, &activations, first, sums);
-                        }
-                        #[cfg(not(target_arch = "x86_64"))]
-                        _ => unreachable!("no token of a foreign instruction set exists"),
-                    }
-                    let start = panel * lanes;
-                    let count = lanes.min(rows - start);
-                    for (i, sums) in sums.iter().enumerate() {
-                        // SAFETY: each task has its own rows of the weights, hence its own results.
-                        let out = unsafe { y.part((first + i) * rows + start, count) };
-                        out.copy_from_slice(&sums[..count]);
-                    }
-                }
-            }
-        });
+        Activations::with(&self.backend, x, columns, |x| self.multiply_activations(x, y));
     }
 
     fn add_transposed(&self, x: &[f32], y: &mut [f32]) {

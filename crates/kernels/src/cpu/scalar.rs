@@ -58,9 +58,14 @@ struct Plain;
 
 impl attend::Widen for Plain {
     const FUSED: bool = false;
+    const TOGETHER: usize = 4;
 
     fn halves(bytes: &[u8; 32]) -> [f32; 16] {
         std::array::from_fn(|i| f16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]).to_f32())
+    }
+
+    fn add(sum: [f32; 16], factor: f32, lane: [f32; 16]) -> [f32; 16] {
+        std::array::from_fn(|i| factor * lane[i] + sum[i])
     }
 }
 

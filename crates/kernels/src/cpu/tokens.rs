@@ -12,7 +12,11 @@ pub(crate) struct AvxVnni(Avx2);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Avx512(());
 
-/// Detection of what `$(name),*` say, beside what `$before` proves.
+/// AMX with tiles of bytes beside all of [`Avx512`], and the system's leave to use it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Amx(Avx512);
+
+/// Whether this processor has all of these.
 macro_rules! detect {
     ($($name:tt),*) => {{
         #[cfg(target_arch = "x86_64")]
@@ -44,4 +48,38 @@ impl Avx512 {
     pub fn detect() -> Option<Self> {
         Avx2::detect().filter(|_| detect!("avx512f", "avx512bw", "avx512vl", "avx512vnni")).map(|_| Self(()))
     }
+}
+
+impl Amx {
+    pub fn detect() -> Option<Self> {
+        Avx512::detect().filter(|_| tiles_allowed()).map(Self)
+    }
+
+    /// What it holds besides.
+    pub fn avx512(self) -> Avx512 {
+        self.0
+    }
+}
+
+/// Tiles are kilobytes of state of a thread, which Linux saves for processes that asked for them (since 5.16).
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn tiles_allowed() -> bool {
+    use std::sync::OnceLock;
+    static ALLOWED: OnceLock<bool> = OnceLock::new();
+    /// `ARCH_REQ_XCOMP_PERM` of arch/x86/include/uapi/asm/prctl.h.
+    const ASK: libc::c_int = 0x1023;
+    /// `XFEATURE_XTILEDATA` of arch/x86/include/asm/fpu/types.h.
+    const TILES: libc::c_ulong = 18;
+    /// `AMX-TILE` and `AMX-INT8` of leaf 7's EDX (Intel SDM, volume 2, CPUID).
+    const FEATURES: u32 = 1 << 24 | 1 << 25;
+    *ALLOWED.get_or_init(|| {
+        let leaf = std::arch::x86_64::__cpuid_count(7, 0);
+        // SAFETY: the call takes numbers alone, and changes nothing but what this process may use.
+        leaf.edx & FEATURES == FEATURES && unsafe { libc::syscall(libc::SYS_arch_prctl, ASK, TILES) } == 0
+    })
+}
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+fn tiles_allowed() -> bool {
+    false
 }

@@ -1,18 +1,19 @@
 //! Activations in eight bits: a scale every 32 numbers, and what kernels ask for beside them.
 
 use super::CHUNK;
-use crate::Backend;
 use crate::shared::Shared;
+use crate::{Backend, scratch};
+use std::hint::black_box;
 
 /// Rows of activations.
-pub(crate) struct Activations {
+pub(crate) struct Activations<'a> {
     columns: usize,
     /// Codes of −127..=127.
-    codes: Vec<i8>,
+    codes: &'a [i8],
     /// A chunk's scale, and the scale times the sum of its codes.
-    scales: Vec<[f32; 2]>,
+    scales: &'a [[f32; 2]],
     /// Sums of the codes of either half of a chunk.
-    sums: Vec<[i16; 2]>,
+    sums: &'a [[i16; 2]],
 }
 
 /// One row.
@@ -32,35 +33,26 @@ impl Row<'_> {
     }
 }
 
-impl Activations {
-    /// Of rows of `columns` numbers, a multiple of 32. Numbers that are not finite make their chunk's scale so.
-    pub fn new(backend: &Backend, x: &[f32], columns: usize) -> Self {
+impl Activations<'_> {
+    /// Runs `work` on those of rows of `columns` numbers, a multiple of 32. Numbers that are not finite make their chunk's
+    /// scale so.
+    pub fn with<R>(backend: &Backend, x: &[f32], columns: usize, work: impl FnOnce(&Activations) -> R) -> R {
         let (rows, chunks) = (x.len() / columns, columns / CHUNK);
-        let mut new = Self {
-            columns,
-            codes: vec![0; x.len()],
-            scales: vec![[0.0; 2]; rows * chunks],
-            sums: vec![[0; 2]; rows * chunks],
-        };
-        let (codes, scales, sums) =
-            (Shared::new(&mut new.codes), Shared::new(&mut new.scales), Shared::new(&mut new.sums));
-        let work = |row: usize| {
-            // SAFETY: each task has its own row.
-            let (codes, scales, sums) = unsafe {
-                (
-                    codes.part(row * columns, columns),
-                    scales.part(row * chunks, chunks),
-                    sums.part(row * chunks, chunks),
-                )
-            };
-            (backend.operations().round)(&x[row * columns..][..columns], codes, scales, sums);
-        };
-        if rows == 1 {
-            work(0)
-        } else {
-            backend.pool().run(rows, &work)
-        }
-        new
+        let all = rows * chunks;
+        scratch::with(x.len() / size_of::<f32>() + 3 * all, |memory| {
+            let (scales, memory) = memory.split_at_mut(2 * all);
+            let (sums, codes) = memory.split_at_mut(all);
+            let scales: &mut [[f32; 2]] = bytemuck::cast_slice_mut(scales);
+            let (sums, codes): (&mut [[i16; 2]], &mut [i8]) =
+                (bytemuck::cast_slice_mut(sums), bytemuck::cast_slice_mut(codes));
+            round_rows(backend, x, columns, codes, scales, sums);
+            work(&Activations { columns, codes, scales, sums })
+        })
+    }
+
+    /// How many rows.
+    pub fn rows(&self) -> usize {
+        self.codes.len() / self.columns
     }
 
     pub fn row(&self, index: usize) -> Row<'_> {
@@ -73,14 +65,50 @@ impl Activations {
     }
 }
 
+fn round_rows(
+    backend: &Backend,
+    x: &[f32],
+    columns: usize,
+    codes: &mut [i8],
+    scales: &mut [[f32; 2]],
+    sums: &mut [[i16; 2]],
+) {
+    let (rows, chunks) = (x.len() / columns, columns / CHUNK);
+    let (codes, scales, sums) = (Shared::new(codes), Shared::new(scales), Shared::new(sums));
+    let work = |row: usize| {
+        // SAFETY: each task has its own row.
+        let (codes, scales, sums) = unsafe {
+            (
+                codes.part(row * columns, columns),
+                scales.part(row * chunks, chunks),
+                sums.part(row * chunks, chunks),
+            )
+        };
+        (backend.operations().round)(&x[row * columns..][..columns], codes, scales, sums);
+    };
+    if rows == 1 { work(0) } else { backend.pool().run(rows, &work) }
+}
+
 /// Rounds one row.
 #[inline(always)]
 pub(crate) fn round(x: &[f32], codes: &mut [i8], scales: &mut [[f32; 2]], sums: &mut [[i16; 2]]) {
     let chunks = x.as_chunks::<CHUNK>().0.iter().zip(codes.as_chunks_mut::<CHUNK>().0);
     for ((x, codes), (scale, sums)) in chunks.zip(scales.iter_mut().zip(sums)) {
+        // Vectors run inside a chunk: the compiler would gather one number each of many chunks.
+        let x = black_box(x);
         // As bits, in which sizes stand in order and NaN is above all.
-        let most = x.iter().fold(0, |most, x| most.max(x.to_bits() & 0x7fff_ffff));
-        let most = f32::from_bits(most);
+        let mut most = [0; CHUNK];
+        for (most, x) in most.iter_mut().zip(x) {
+            *most = x.to_bits() & 0x7fff_ffff;
+        }
+        let mut width = CHUNK / 2;
+        while width > 0 {
+            for i in 0..width {
+                most[i] = most[i].max(most[i + width]);
+            }
+            width /= 2;
+        }
+        let most = f32::from_bits(most[0]);
         let inverse = 127.0 / most;
         let inverse = if inverse.is_finite() { inverse } else { 0.0 };
         for (code, x) in codes.iter_mut().zip(x) {
@@ -88,8 +116,19 @@ pub(crate) fn round(x: &[f32], codes: &mut [i8], scales: &mut [[f32; 2]], sums: 
             const WHOLE: f32 = 12_582_912.0;
             *code = ((x * inverse + WHOLE).to_bits() as u8).cast_signed();
         }
-        let half = |codes: &[i8]| codes.iter().map(|&code| i16::from(code)).sum::<i16>();
-        *sums = [half(&codes[..CHUNK / 2]), half(&codes[CHUNK / 2..])];
+        // Either half by itself: its sum is where the half begins.
+        let mut parts = [0i16; CHUNK];
+        for (part, code) in parts.iter_mut().zip(codes) {
+            *part = i16::from(*code);
+        }
+        for width in [8, 4, 2, 1] {
+            for half in [0, CHUNK / 2] {
+                for i in half..half + width {
+                    parts[i] += parts[i + width];
+                }
+            }
+        }
+        *sums = [parts[0], parts[CHUNK / 2]];
         let d = most / 127.0;
         *scale = [d, d * f32::from(sums[0] + sums[1])];
     }
@@ -108,8 +147,9 @@ mod tests {
                 for place in [0, 5, CHUNK - 1] {
                     let mut x: Vec<f32> = (0..2 * CHUNK).map(|i| i as f32 - 20.0).collect();
                     x[place] = bad;
-                    let all = Activations::new(&backend, &x, 2 * CHUNK);
-                    let [damaged, sound] = [0, 1].map(|chunk| all.row(0).scales[chunk][0]);
+                    let [damaged, sound] = Activations::with(&backend, &x, 2 * CHUNK, |all| {
+                        [0, 1].map(|chunk| all.row(0).scales[chunk][0])
+                    });
                     assert!(!damaged.is_finite() && sound == 43.0 / 127.0, "{isa:?}, {bad} at {place}");
                 }
             }

@@ -69,9 +69,6 @@ impl<const N: usize> Vector for Portable<N> {
     fn add(a: [i32; N], b: [i32; N]) -> [i32; N] {
         from_fn(|i| a[i] + b[i])
     }
-    fn times(a: [i32; N], b: [i32; N]) -> [i32; N] {
-        from_fn(|i| a[i] * b[i])
-    }
     unsafe fn signed(at: *const u8) -> [i32; N] {
         // SAFETY: the trait's.
         from_fn(|i| i32::from(unsafe { at.add(i).read() }.cast_signed()))

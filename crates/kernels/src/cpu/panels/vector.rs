@@ -29,7 +29,6 @@ pub(crate) trait Vector {
     /// sum + codes · four activations.
     fn dot(sum: Self::Integers, codes: Self::Integers, activations: i32) -> Self::Integers;
     fn add(a: Self::Integers, b: Self::Integers) -> Self::Integers;
-    fn times(a: Self::Integers, b: Self::Integers) -> Self::Integers;
     /// A signed byte a row.
     unsafe fn signed(at: *const u8) -> Self::Integers;
     /// An unsigned byte a row.
@@ -50,7 +49,7 @@ pub(crate) trait Vector {
 macro_rules! vector {
     ($name:ident, $rows:literal, $integers:ty, $numbers:ty,
      $load:ident, $splat:ident, $table:ident, $and:ident, $or:ident, $xor:ident, $right:ident, $left:ident, $lookup:ident,
-     $dot:ident, $add:ident, $times:ident, $signed:ident, $unsigned:ident, $bytes:ident, $to_numbers:ident,
+     $dot:ident, $add:ident, $signed:ident, $unsigned:ident, $bytes:ident, $to_numbers:ident,
      $number:ident, $to_halves:ident, $halves:ident, $widen:ident, $left32:ident, $as_numbers:ident, $as_integers:ident,
      $multiply:ident, $multiply_add:ident, $store:ident) => {
         pub(crate) struct $name;
@@ -116,11 +115,6 @@ macro_rules! vector {
             fn add(a: $integers, b: $integers) -> $integers {
                 // SAFETY: as above.
                 unsafe { $add(a, b) }
-            }
-            #[inline(always)]
-            fn times(a: $integers, b: $integers) -> $integers {
-                // SAFETY: as above.
-                unsafe { $times(a, b) }
             }
             #[inline(always)]
             unsafe fn signed(at: *const u8) -> $integers {
@@ -194,7 +188,6 @@ vector!(
     _mm256_shuffle_epi8,
     _mm256_dpbusd_avx_epi32,
     _mm256_add_epi32,
-    _mm256_mullo_epi32,
     _mm256_cvtepi8_epi32,
     _mm256_cvtepu8_epi32,
     _mm_loadl_epi64,
@@ -226,7 +219,6 @@ vector!(
     _mm512_shuffle_epi8,
     _mm512_dpbusd_epi32,
     _mm512_add_epi32,
-    _mm512_mullo_epi32,
     _mm512_cvtepi8_epi32,
     _mm512_cvtepu8_epi32,
     _mm_loadu_si128,

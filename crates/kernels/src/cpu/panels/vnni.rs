@@ -3,15 +3,13 @@
 //! One body for vectors of eight rows (AVX-VNNI) and of sixteen (AVX-512).
 
 use super::activations::Row;
+use super::chunk::{Factors, RAISE, Scales, code_bytes, quads, table};
 use super::kinds::*;
 use super::vector::{Eight, Sixteen, Vector};
-use super::{Activations, CHUNK, Coding, Panel, Panels, ROWS, SHARING, Scheme, Sums};
+use super::{Activations, CHUNK, Coding, Panel, Panels, ROWS, Scheme, Sums};
 use crate::cpu::AHEAD;
 use crate::cpu::tokens::{Avx512, AvxVnni};
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-
-/// What makes a signed level unsigned.
-const RAISE: i16 = 128;
 
 /// As `plain::multiply`, eight rows a panel.
 pub(crate) fn multiply_256(
@@ -101,26 +99,8 @@ unsafe fn sums<V: Vector, const CODING: u8, const SCHEME: u8, const T: usize>(
     rows: [Row; T],
     coding: Coding,
 ) -> [[f32; ROWS]; T] {
-    let vector = 4 * V::ROWS;
-    let code_bytes = match CODING {
-        FOUR | TABLE => 4 * vector,
-        FIVE => 5 * vector,
-        SIX => 6 * vector,
-        _ => 8 * vector,
-    };
-    let scale_bytes = V::ROWS
-        * match SCHEME {
-            GROUPS => 1,
-            AFFINE => 4,
-            _ => 2,
-        };
-    let shared_bytes = if SCHEME == GROUPS_AFFINE { 4 * V::ROWS } else { 2 * V::ROWS };
-    let table = match coding {
-        Coding::Table(table) => table.map(|level| (i16::from(level) + RAISE) as u8),
-        _ => [0; 16],
-    };
-    let (table, fifteen, raise) =
-        (V::table(&table), V::splat(0x0f0f_0f0f), V::splat(0x8080_8080_u32.cast_signed()));
+    let code_bytes = code_bytes::<V, CODING>();
+    let table = table::<V>(coding);
     // What the codes are larger by than the levels, where that is subtracted from the products.
     let offset = match (CODING, SCHEME) {
         (TABLE | BYTES, _) => RAISE,
@@ -128,31 +108,17 @@ unsafe fn sums<V: Vector, const CODING: u8, const SCHEME: u8, const T: usize>(
         _ => 0,
     };
     let mut totals = [V::number(0.0); T];
-    let (mut d, mut e) = (V::number(0.0), V::number(0.0));
+    let mut scales = Scales::<V, SCHEME>::new(panel);
     let activations = rows.map(|row| row.codes.as_ptr());
     for chunk in 0..chunks {
         // SAFETY: the caller promises so many chunks in every part.
-        let (codes, scales) = unsafe {
-            (panel.codes.as_ptr().add(chunk * code_bytes), panel.scales.as_ptr().add(chunk * scale_bytes))
-        };
-        if matches!(SCHEME, GROUPS_AFFINE | GROUPS | HALF_GROUPS) && chunk % SHARING == 0 {
-            // SAFETY: as above; eight chunks share these bytes.
-            unsafe {
-                let shared = panel.shared.as_ptr().add(chunk / SHARING * shared_bytes);
-                d = V::halves(shared);
-                if SCHEME == GROUPS_AFFINE {
-                    e = V::halves(shared.add(2 * V::ROWS));
-                }
-            }
-        }
+        let codes = unsafe { panel.codes.as_ptr().add(chunk * code_bytes) };
         if T <= 2 {
             for line in (0..code_bytes).step_by(64) {
                 // SAFETY: a hint alone: nothing is read, wherever it points.
                 unsafe { _mm_prefetch::<_MM_HINT_T0>(codes.wrapping_add(AHEAD + line).cast()) };
             }
         }
-        // SAFETY: inside the chunk's codes.
-        let load = |at: usize| unsafe { V::load(codes.add(at * vector)) };
         let quad = |t: usize, q: usize| -> i32 {
             // SAFETY: a row of activations has `chunks` chunks of 32.
             unsafe { activations[t].add(chunk * CHUNK + 4 * q).cast::<i32>().read_unaligned() }
@@ -165,80 +131,28 @@ unsafe fn sums<V: Vector, const CODING: u8, const SCHEME: u8, const T: usize>(
                 [V::splat(rows[t].less(chunk, offset)), V::splat(0)]
             }
         });
-        let high = if CODING == FIVE { load(4) } else { V::splat(0) };
         for v in 0..4 {
-            let (low, upper) = match CODING {
-                BYTES => (V::xor(load(v), raise), V::xor(load(v + 4), raise)),
-                _ => {
-                    let both = load(v);
-                    (V::and(both, fifteen), V::and(V::right::<4>(both), fifteen))
-                }
-            };
-            let (low, upper) = match CODING {
-                TABLE => (V::lookup(table, low), V::lookup(table, upper)),
-                FIVE => {
-                    let bit = V::splat(0x1010_1010);
-                    let (a, b) = match v {
-                        0 => (V::left::<4>(high), high),
-                        1 => (V::left::<3>(high), V::right::<1>(high)),
-                        2 => (V::left::<2>(high), V::right::<2>(high)),
-                        _ => (V::left::<1>(high), V::right::<3>(high)),
-                    };
-                    (V::or(low, V::and(a, bit)), V::or(upper, V::and(b, bit)))
-                }
-                SIX => {
-                    let bits = V::splat(0x3030_3030);
-                    let shifted = |high: V::Integers| match v {
-                        0 => V::left::<4>(high),
-                        1 => V::left::<2>(high),
-                        2 => high,
-                        _ => V::right::<2>(high),
-                    };
-                    (V::or(low, V::and(shifted(load(4)), bits)), V::or(upper, V::and(shifted(load(5)), bits)))
-                }
-                _ => (low, upper),
-            };
+            // SAFETY: the chunk's codes lie there.
+            let (low, upper) = unsafe { quads::<V, CODING>(codes, v, table) };
             for (t, halves) in halves.iter_mut().enumerate() {
                 halves[0] = V::dot(halves[0], low, quad(t, v));
                 halves[1] = V::dot(halves[1], upper, quad(t, v + 4));
             }
         }
-        // SAFETY of all below: the chunk's scales lie there.
-        match SCHEME {
-            // SAFETY: as above.
-            BLOCK | AFFINE => d = unsafe { V::halves(scales) },
-            // SAFETY: as above.
-            POWER => d = unsafe { V::upper_halves(scales) },
-            _ => {}
-        }
-        let factors = match SCHEME {
-            // SAFETY: as above.
-            GROUPS_AFFINE => [unsafe { V::unsigned(scales) }; 2],
-            // SAFETY: as above.
-            GROUPS => [unsafe { V::signed(scales) }; 2],
-            // SAFETY: as above.
-            HALF_GROUPS => unsafe { [V::signed(scales), V::signed(scales.add(V::ROWS))] },
-            _ => [V::splat(1); 2],
-        };
-        let shift = match SCHEME {
-            // SAFETY: as above.
-            AFFINE => unsafe { V::halves(scales.add(2 * V::ROWS)) },
-            GROUPS_AFFINE => {
-                // SAFETY: as above.
-                let minima = V::numbers(unsafe { V::unsigned(scales.add(V::ROWS)) });
-                V::negative(V::multiply(e, minima))
-            }
-            _ => V::number(0.0),
-        };
+        // SAFETY: as above.
+        let Factors { d, groups, shift } = unsafe { scales.of(chunk) };
         for t in 0..T {
             let [first, second] = halves[t];
-            let integers = match SCHEME {
-                HALF_GROUPS => V::add(V::times(first, factors[0]), V::times(second, factors[1])),
-                GROUPS | GROUPS_AFFINE => V::times(V::add(first, second), factors[0]),
-                _ => V::add(first, second),
+            let whole = match SCHEME {
+                HALF_GROUPS => {
+                    let first = V::multiply(V::numbers(first), groups[0]);
+                    V::multiply_add(V::numbers(second), groups[1], first)
+                }
+                GROUPS | GROUPS_AFFINE => V::multiply(V::numbers(V::add(first, second)), groups[0]),
+                _ => V::numbers(V::add(first, second)),
             };
             let [scale, scaled] = rows[t].scales[chunk];
-            let numbers = V::multiply(V::numbers(integers), V::number(scale));
+            let numbers = V::multiply(whole, V::number(scale));
             totals[t] = V::multiply_add(d, numbers, totals[t]);
             if matches!(SCHEME, AFFINE | GROUPS_AFFINE) {
                 totals[t] = V::multiply_add(shift, V::number(scaled), totals[t]);
@@ -274,12 +188,12 @@ mod tests {
             // The last row as loud as can be, all of one sign.
             let mut x = numbers(7 * columns, 2);
             x.resize(8 * columns, 1.0);
-            let x = Activations::new(&backend, &x, columns);
-            for lanes in [8, 16] {
-                let matrix = Panels::new(&backend, Kernel::Plain(lanes), &tensor).unwrap();
-                let mut expected = [[0.0; ROWS]; 8];
-                plain::multiply(&matrix, 0, &x, 0, &mut expected);
-                macro_rules! with {
+            Activations::with(&backend, &x, columns, |x| {
+                for lanes in [8, 16] {
+                    let matrix = Panels::new(&backend, Kernel::Plain(lanes), &tensor).unwrap();
+                    let mut expected = [[0.0; ROWS]; 8];
+                    plain::multiply(&matrix, 0, x, 0, &mut expected);
+                    macro_rules! with {
                     ($($rows:literal)*) => {
                         $({
                             let rows: [Row; $rows] = std::array::from_fn(|t| x.row(8 - $rows + t));
@@ -292,8 +206,9 @@ mod tests {
                         })*
                     };
                 }
-                with!(1 2 4 8);
-            }
+                    with!(1 2 4 8);
+                }
+            });
         }
     }
 }

@@ -1,0 +1,293 @@
+//! Panels on AMX: `tdpbssd` multiplies sixteen rows of activations with a chunk of sixteen rows of the matrix at once.
+//!
+//! ```text
+//! for each panel: levels ← its codes, signed bytes, eight quads of each chunk one after the other
+//! for each group of sixteen rows of activations, for each chunk:
+//!     products (16 × 16) ← tile of activations · tile of levels
+//!     for each row t of activations: sums[t] += d · (products[t] · scales · scale of t)
+//! ```
+//!
+//! Products of a chunk and a group's integer scales stay below 2²⁴, where `f32` holds every integer: numbers give the bits
+//! that integers give elsewhere. Few rows of activations are left to AVX-512.
+
+use super::chunk::{Factors, Scales, code_bytes, quads, table};
+use super::kinds::*;
+use super::vector::{Sixteen, Vector};
+use super::{Activations, CHUNK, Coding, Panel, Panels, ROWS, Scheme};
+use crate::Matrix;
+use crate::cpu::tiles::Configured;
+use crate::cpu::tokens::Amx;
+use crate::scratch;
+use crate::shared::Shared;
+use std::arch::asm;
+use std::arch::x86_64::*;
+
+/// Rows of activations of a tile.
+const TOGETHER: usize = 16;
+/// Rows of activations that are worth a tile.
+const ENOUGH: usize = 8;
+/// Bytes of a chunk of a panel's levels.
+const LEVELS: usize = CHUNK * ROWS;
+/// Groups of activations that stay near while panels of a task pass.
+const GROUPS_NEAR: usize = 4;
+
+/// A chunk of sixteen rows of activations.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Tile {
+    codes: [[i8; CHUNK]; TOGETHER],
+    scales: [f32; TOGETHER],
+    /// Scales times the codes' sums.
+    scaled: [f32; TOGETHER],
+}
+
+// SAFETY: plain numbers without padding: 512 + 64 + 64 bytes, a multiple of the alignment.
+unsafe impl bytemuck::Zeroable for Tile {}
+// SAFETY: as above; `Copy`, and any bits are numbers.
+unsafe impl bytemuck::Pod for Tile {}
+const _: () = assert!(size_of::<Tile>() == 640);
+
+/// Products of sixteen rows of activations with sixteen of the matrix.
+#[repr(C, align(64))]
+struct Products([[i32; ROWS]; TOGETHER]);
+
+const EMPTY: Products = Products([[0; ROWS]; TOGETHER]);
+
+/// `y` = x · the matrix for the first rows of `x`, as many as are worth it; says how many.
+pub(crate) fn product(token: Amx, matrix: &Panels, x: &Activations, y: &Shared<f32>) -> usize {
+    let rest = x.rows() % TOGETHER;
+    let done = if rest < ENOUGH { x.rows() - rest } else { x.rows() };
+    let (groups, chunks, rows) = (done.div_ceil(TOGETHER), matrix.chunks(), matrix.rows());
+    if groups == 0 {
+        return 0;
+    }
+    let pool = matrix.backend.pool();
+    let numbers = size_of::<Tile>() / size_of::<f32>();
+    scratch::with(groups * chunks * numbers, |tiles| {
+        let all = Shared::new(tiles);
+        pool.run(groups, &|group| {
+            // SAFETY: each task has its own group.
+            let tiles = unsafe { all.part(group * chunks * numbers, chunks * numbers) };
+            fill(x, group * TOGETHER, done, bytemuck::cast_slice_mut(tiles));
+        });
+        let tiles: &[Tile] = bytemuck::cast_slice(tiles);
+        let panels = rows.div_ceil(ROWS);
+        let each = matrix.panels_of_task();
+        pool.run(panels.div_ceil(each), &|task| {
+            let of_task = task * each..panels.min((task + 1) * each);
+            let _configured = Configured::new(token, &shapes(matrix.scheme));
+            let mut buffers = [[EMPTY; 2], [EMPTY; 2]];
+            let mut sums = [[0.0; ROWS]; TOGETHER];
+            scratch::with(of_task.len() * chunks * LEVELS / size_of::<f32>(), |levels| {
+                let levels: &mut [u8] = bytemuck::cast_slice_mut(levels);
+                for (panel, levels) in of_task.clone().zip(levels.chunks_exact_mut(chunks * LEVELS)) {
+                    // SAFETY: the token proves the features.
+                    unsafe { unpack(matrix, panel, levels) };
+                }
+                for near in (0..groups).step_by(GROUPS_NEAR) {
+                    for (panel, levels) in of_task.clone().zip(levels.chunks_exact(chunks * LEVELS)) {
+                        let count = ROWS.min(rows - panel * ROWS);
+                        for group in near..groups.min(near + GROUPS_NEAR) {
+                            let tiles = &tiles[group * chunks..][..chunks];
+                            // SAFETY: the token proves the features, and tiles are configured.
+                            unsafe { multiply(matrix, panel, levels, tiles, &mut buffers, &mut sums) };
+                            for (t, sums) in (group * TOGETHER..done).zip(&sums) {
+                                // SAFETY: each task has its own rows of the weights, hence its own results.
+                                let out = unsafe { y.part(t * rows + panel * ROWS, count) };
+                                out.copy_from_slice(&sums[..count]);
+                            }
+                        }
+                    }
+                }
+            });
+        });
+    });
+    done
+}
+
+/// Rows of activations from `first` on, where there are such below `end`; the rest is zero.
+fn fill(x: &Activations, first: usize, end: usize, tiles: &mut [Tile]) {
+    if first + TOGETHER > end {
+        tiles.fill(bytemuck::Zeroable::zeroed());
+    }
+    for t in 0..TOGETHER.min(end - first) {
+        let row = x.row(first + t);
+        let parts = row.codes.as_chunks::<CHUNK>().0.iter().zip(row.scales);
+        for (tile, (codes, [scale, scaled])) in tiles.iter_mut().zip(parts) {
+            tile.codes[t] = *codes;
+            (tile.scales[t], tile.scaled[t]) = (*scale, *scaled);
+        }
+    }
+}
+
+/// Rows of tiles and bytes a row: of products first, of activations and levels of a chunk, or of half a chunk, from the
+/// fourth on.
+fn shapes(scheme: Scheme) -> [(u8, u16); 8] {
+    let (activations, levels) =
+        if scheme == Scheme::HalfGroups { ((16, 16), (4, 64)) } else { ((16, 32), (8, 64)) };
+    let products = (16, 64);
+    [products, products, products, products, activations, levels, activations, levels]
+}
+
+/// Signed levels of a panel.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
+fn unpack(matrix: &Panels, panel: usize, levels: &mut [u8]) {
+    let (panel, coding) = (matrix.panel(panel), matrix.coding);
+    macro_rules! run {
+        ($coding:ident, $scheme:ident) => {
+            // SAFETY: a panel has as many chunks of codes as `levels` has of levels.
+            unsafe { unpack_as::<$coding, $scheme>(panel, coding, levels) }
+        };
+    }
+    for_each_kind!(matrix, run)
+}
+
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn unpack_as<const CODING: u8, const SCHEME: u8>(panel: Panel, coding: Coding, levels: &mut [u8]) {
+    let table = table::<Sixteen>(coding);
+    let less = match SCHEME {
+        BLOCK | POWER | HALF_GROUPS => coding.offset().to_le_bytes()[0].cast_signed(),
+        _ => 0,
+    };
+    let less = _mm512_set1_epi8(if matches!(CODING, TABLE | BYTES) { i8::MIN } else { less });
+    for (chunk, levels) in levels.as_chunks_mut::<LEVELS>().0.iter_mut().enumerate() {
+        let (levels, _) = levels.as_chunks_mut::<64>();
+        for v in 0..4 {
+            // SAFETY: the caller promises so many chunks; a vector is 64 bytes.
+            unsafe {
+                let codes = panel.codes.as_ptr().add(chunk * code_bytes::<Sixteen, CODING>());
+                let (low, upper) = quads::<Sixteen, CODING>(codes, v, table);
+                _mm512_storeu_si512(levels[v].as_mut_ptr().cast(), _mm512_sub_epi8(low, less));
+                _mm512_storeu_si512(levels[v + 4].as_mut_ptr().cast(), _mm512_sub_epi8(upper, less));
+            }
+        }
+    }
+}
+
+/// Sums of a panel's rows with sixteen rows of activations; `buffers` is for products on the way.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
+fn multiply(
+    matrix: &Panels,
+    panel: usize,
+    levels: &[u8],
+    tiles: &[Tile],
+    buffers: &mut [[Products; 2]; 2],
+    out: &mut [[f32; ROWS]; TOGETHER],
+) {
+    let panel = matrix.panel(panel);
+    let levels = levels.as_chunks::<LEVELS>().0;
+    macro_rules! run {
+        ($coding:ident, $scheme:ident) => {
+            // SAFETY: a panel's parts, its levels and tiles have as many chunks.
+            unsafe { sums::<$scheme>(panel, levels, tiles, buffers, out) }
+        };
+    }
+    for_each_kind!(matrix, run)
+}
+
+/// `$sum ← activations at $a · levels at $b`, through two tiles, for some sums side by side. They stay in their tiles, which
+/// nothing but these blocks uses, until [`store`].
+macro_rules! multiply_tiles {
+    ($tile:expr, $levels:expr, $(($sum:literal, $x:literal, $w:literal, $a:literal, $b:literal)),*) => {
+        asm!(
+            $(concat!("tilezero tmm", $sum),
+            concat!("tileloadd tmm", $x, ", [{a} + {a_stride}*1 + ", $a, "]"),
+            concat!("tileloadd tmm", $w, ", [{b} + {b_stride}*1 + ", $b, "]"),
+            concat!("tdpbssd tmm", $sum, ", tmm", $x, ", tmm", $w),)*
+            a = in(reg) &raw const *$tile, b = in(reg) &raw const *$levels,
+            a_stride = in(reg) CHUNK, b_stride = in(reg) 4 * ROWS,
+            out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack, readonly),
+        )
+    };
+}
+
+/// Products of one chunk, of its halves where those have scales of their own, or of two chunks.
+///
+/// # Safety
+/// The processor has AMX, tiles are configured as `shapes` says, and there are as many chunks of levels as of activations.
+#[inline(always)]
+unsafe fn multiply_chunks<const SCHEME: u8>(tiles: &[Tile], levels: &[[u8; LEVELS]]) {
+    // SAFETY: the caller's; displacements stay inside the chunks that were counted.
+    unsafe {
+        match (tiles, levels) {
+            ([tile], [levels]) if SCHEME == HALF_GROUPS => {
+                multiply_tiles!(tile, levels, (0, 4, 5, 0, 0), (1, 6, 7, 16, 256));
+            }
+            ([tile, _], [levels, _]) => multiply_tiles!(tile, levels, (0, 4, 5, 0, 0), (1, 6, 7, 640, 512)),
+            ([tile], [levels]) => multiply_tiles!(tile, levels, (0, 4, 5, 0, 0)),
+            _ => {}
+        }
+    }
+}
+
+/// What [`multiply_chunks`] made.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn store(out: &mut [Products; 2]) {
+    // SAFETY: two tiles of sixteen rows of 64 bytes.
+    unsafe {
+        asm!(
+            "tilestored [{c} + {stride}*1], tmm0",
+            "tilestored [{c} + {stride}*1 + 1024], tmm1",
+            c = in(reg) &raw mut *out, stride = in(reg) 4 * ROWS,
+            options(nostack),
+        );
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn sums<const SCHEME: u8>(
+    panel: Panel,
+    levels: &[[u8; LEVELS]],
+    tiles: &[Tile],
+    buffers: &mut [[Products; 2]; 2],
+    out: &mut [[f32; ROWS]; TOGETHER],
+) {
+    type V = Sixteen;
+    let mut totals = [V::number(0.0); TOGETHER];
+    let mut scales = Scales::<V, SCHEME>::new(panel);
+    // Chunks are multiplied while the products of those before are summed, and stored after that: a store waits for its
+    // tile, and all that follows for the store (73 cycles a chunk where it came first, 30 so).
+    let at_once = if SCHEME == HALF_GROUPS { 1 } else { 2 };
+    let multiply = |first: usize| {
+        let some = first.min(tiles.len())..tiles.len().min(first + at_once);
+        // SAFETY: the caller's.
+        unsafe { multiply_chunks::<SCHEME>(&tiles[some.clone()], &levels[some]) };
+    };
+    multiply(0);
+    // SAFETY: the caller's.
+    unsafe { store(&mut buffers[0]) };
+    for (chunk, tile) in tiles.iter().enumerate() {
+        let (batch, place) = (chunk / at_once, chunk % at_once);
+        if place == 0 {
+            multiply(chunk + at_once);
+        }
+        let products = &buffers[batch % 2][place..];
+        // SAFETY: the caller promises so many chunks in every part.
+        let Factors { d, groups, shift } = unsafe { scales.of(chunk) };
+        for (t, total) in totals.iter_mut().enumerate() {
+            // SAFETY: sixteen integers.
+            let of = |half: usize| unsafe { V::numbers(V::load(products[half].0[t].as_ptr().cast())) };
+            let whole = match SCHEME {
+                HALF_GROUPS => V::multiply_add(of(1), groups[1], V::multiply(of(0), groups[0])),
+                GROUPS | GROUPS_AFFINE => V::multiply(of(0), groups[0]),
+                _ => of(0),
+            };
+            let numbers = V::multiply(whole, V::number(tile.scales[t]));
+            *total = V::multiply_add(d, numbers, *total);
+            if matches!(SCHEME, AFFINE | GROUPS_AFFINE) {
+                *total = V::multiply_add(shift, V::number(tile.scaled[t]), *total);
+            }
+        }
+        if place + 1 == at_once {
+            // SAFETY: the caller's.
+            unsafe { store(&mut buffers[(batch + 1) % 2]) };
+        }
+    }
+    for (out, total) in out.iter_mut().zip(totals) {
+        *out = V::store(total);
+    }
+}
