@@ -77,7 +77,6 @@ pub(crate) fn product(token: Amx, matrix: &Panels, x: &Activations, y: &Shared<f
             let of_task = task * each..panels.min((task + 1) * each);
             let _configured = Configured::new(token, &shapes(matrix.scheme));
             let mut buffers = [[EMPTY; 2], [EMPTY; 2]];
-            let mut sums = [[0.0; ROWS]; TOGETHER];
             scratch::with(of_task.len() * chunks * LEVELS / size_of::<f32>(), |levels| {
                 let levels: &mut [u8] = bytemuck::cast_slice_mut(levels);
                 for (panel, levels) in of_task.clone().zip(levels.chunks_exact_mut(chunks * LEVELS)) {
@@ -85,18 +84,20 @@ pub(crate) fn product(token: Amx, matrix: &Panels, x: &Activations, y: &Shared<f
                     unsafe { unpack(matrix, panel, levels) };
                 }
                 for near in (0..groups).step_by(GROUPS_NEAR) {
+                    let near = near..groups.min(near + GROUPS_NEAR);
+                    let tiles = &tiles[near.start * chunks..near.end * chunks];
                     for (panel, levels) in of_task.clone().zip(levels.chunks_exact(chunks * LEVELS)) {
                         let count = ROWS.min(rows - panel * ROWS);
-                        for group in near..groups.min(near + GROUPS_NEAR) {
-                            let tiles = &tiles[group * chunks..][..chunks];
-                            // SAFETY: the token proves the features, and tiles are configured.
-                            unsafe { multiply(matrix, panel, levels, tiles, &mut buffers, &mut sums) };
-                            for (t, sums) in (group * TOGETHER..done).zip(&sums) {
+                        let mut put = |group: usize, t: usize, sums: &[f32; ROWS]| {
+                            let row = (near.start + group) * TOGETHER + t;
+                            if row < done {
                                 // SAFETY: each task has its own rows of the weights, hence its own results.
-                                let out = unsafe { y.part(t * rows + panel * ROWS, count) };
+                                let out = unsafe { y.part(row * rows + panel * ROWS, count) };
                                 out.copy_from_slice(&sums[..count]);
                             }
-                        }
+                        };
+                        // SAFETY: the token proves the features, and tiles are configured.
+                        unsafe { multiply(matrix, panel, levels, tiles, &mut buffers, &mut put) };
                     }
                 }
             });
@@ -164,7 +165,10 @@ unsafe fn unpack_as<const CODING: u8, const SCHEME: u8>(panel: Panel, coding: Co
     }
 }
 
-/// Sums of a panel's rows with sixteen rows of activations; `buffers` is for products on the way.
+/// What takes sums: of which group, of which of its rows of activations.
+type Put<'a> = &'a mut dyn FnMut(usize, usize, &[f32; ROWS]);
+
+/// Sums of a panel's rows with some groups of activations; `buffers` is for products on the way.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
 fn multiply(
     matrix: &Panels,
@@ -172,14 +176,14 @@ fn multiply(
     levels: &[u8],
     tiles: &[Tile],
     buffers: &mut [[Products; 2]; 2],
-    out: &mut [[f32; ROWS]; TOGETHER],
+    put: Put,
 ) {
     let panel = matrix.panel(panel);
     let levels = levels.as_chunks::<LEVELS>().0;
     macro_rules! run {
         ($coding:ident, $scheme:ident) => {
-            // SAFETY: a panel's parts, its levels and tiles have as many chunks.
-            unsafe { sums::<$scheme>(panel, levels, tiles, buffers, out) }
+            // SAFETY: a panel's parts, its levels and each group of tiles have as many chunks.
+            unsafe { sums::<$scheme>(panel, levels, tiles, buffers, put) }
         };
     }
     for_each_kind!(matrix, run)
@@ -238,56 +242,81 @@ unsafe fn store(out: &mut [Products; 2]) {
     }
 }
 
+/// Chunks are multiplied while the products of those before are summed, from one group of activations into the next, and
+/// stored after that: a store waits for its tile, and all that follows for the store (73 cycles a chunk where it came first,
+/// 30 so).
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn sums<const SCHEME: u8>(
     panel: Panel,
     levels: &[[u8; LEVELS]],
     tiles: &[Tile],
     buffers: &mut [[Products; 2]; 2],
-    out: &mut [[f32; ROWS]; TOGETHER],
+    put: Put,
 ) {
     type V = Sixteen;
-    let mut totals = [V::number(0.0); TOGETHER];
-    let mut scales = Scales::<V, SCHEME>::new(panel);
-    // Chunks are multiplied while the products of those before are summed, and stored after that: a store waits for its
-    // tile, and all that follows for the store (73 cycles a chunk where it came first, 30 so).
     let at_once = if SCHEME == HALF_GROUPS { 1 } else { 2 };
-    let multiply = |first: usize| {
-        let some = first.min(tiles.len())..tiles.len().min(first + at_once);
+    // Chunks that are multiplied together from this one on.
+    let together = |chunk: usize| at_once.min(levels.len() - chunk);
+    let multiply = |group: usize, chunk: usize| {
+        let (count, first) = (together(chunk), group * levels.len() + chunk);
         // SAFETY: the caller's.
-        unsafe { multiply_chunks::<SCHEME>(&tiles[some.clone()], &levels[some]) };
+        unsafe { multiply_chunks::<SCHEME>(&tiles[first..first + count], &levels[chunk..chunk + count]) };
     };
-    multiply(0);
+    let [mut full, mut free] = buffers.each_mut();
+    multiply(0, 0);
     // SAFETY: the caller's.
-    unsafe { store(&mut buffers[0]) };
-    for (chunk, tile) in tiles.iter().enumerate() {
-        let (batch, place) = (chunk / at_once, chunk % at_once);
-        if place == 0 {
-            multiply(chunk + at_once);
-        }
-        let products = &buffers[batch % 2][place..];
-        // SAFETY: the caller promises so many chunks in every part.
-        let Factors { d, groups, shift } = unsafe { scales.of(chunk) };
-        for (t, total) in totals.iter_mut().enumerate() {
-            // SAFETY: sixteen integers.
-            let of = |half: usize| unsafe { V::numbers(V::load(products[half].0[t].as_ptr().cast())) };
-            let whole = match SCHEME {
-                HALF_GROUPS => V::multiply_add(of(1), groups[1], V::multiply(of(0), groups[0])),
-                GROUPS | GROUPS_AFFINE => V::multiply(of(0), groups[0]),
-                _ => of(0),
-            };
-            let numbers = V::multiply(whole, V::number(tile.scales[t]));
-            *total = V::multiply_add(d, numbers, *total);
-            if matches!(SCHEME, AFFINE | GROUPS_AFFINE) {
-                *total = V::multiply_add(shift, V::number(tile.scaled[t]), *total);
+    unsafe { store(full) };
+    let groups = tiles.len() / levels.len();
+    for group in 0..groups {
+        let mut scales = Scales::<V, SCHEME>::new(panel);
+        let mut totals = [V::number(0.0); TOGETHER];
+        let mut chunk = 0;
+        while chunk < levels.len() {
+            let some = chunk..chunk + together(chunk);
+            let next = if some.end < levels.len() { (group, some.end) } else { (group + 1, 0) };
+            if next.0 < groups {
+                multiply(next.0, next.1);
             }
+            for (chunk, products) in some.clone().zip(full.chunks(2 / at_once)) {
+                // SAFETY: the caller promises so many chunks in every part.
+                let factors = unsafe { scales.of(chunk) };
+                add::<SCHEME>(&mut totals, products, &tiles[group * levels.len() + chunk], &factors);
+            }
+            if next.0 < groups {
+                // SAFETY: the caller's.
+                unsafe { store(free) };
+            }
+            std::mem::swap(&mut full, &mut free);
+            chunk = some.end;
         }
-        if place + 1 == at_once {
-            // SAFETY: the caller's.
-            unsafe { store(&mut buffers[(batch + 1) % 2]) };
+        for (t, total) in totals.into_iter().enumerate() {
+            put(group, t, &V::store(total));
         }
     }
-    for (out, total) in out.iter_mut().zip(totals) {
-        *out = V::store(total);
+}
+
+/// Adds a chunk's products, those of its halves one after the other.
+#[inline(always)]
+fn add<const SCHEME: u8>(
+    totals: &mut [__m512; TOGETHER],
+    products: &[Products],
+    tile: &Tile,
+    factors: &Factors<Sixteen>,
+) {
+    type V = Sixteen;
+    let &Factors { d, groups, shift } = factors;
+    for (t, total) in totals.iter_mut().enumerate() {
+        // SAFETY: sixteen integers.
+        let of = |half: usize| unsafe { V::numbers(V::load(products[half].0[t].as_ptr().cast())) };
+        let whole = match SCHEME {
+            HALF_GROUPS => V::multiply_add(of(1), groups[1], V::multiply(of(0), groups[0])),
+            GROUPS | GROUPS_AFFINE => V::multiply(of(0), groups[0]),
+            _ => of(0),
+        };
+        let numbers = V::multiply(whole, V::number(tile.scales[t]));
+        *total = V::multiply_add(d, numbers, *total);
+        if matches!(SCHEME, AFFINE | GROUPS_AFFINE) {
+            *total = V::multiply_add(shift, V::number(tile.scaled[t]), *total);
+        }
     }
 }
