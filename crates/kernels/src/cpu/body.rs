@@ -42,6 +42,19 @@ pub(crate) fn pairwise<const N: usize>(mut lanes: [f32; N]) -> f32 {
     lanes[0]
 }
 
+/// Folds lines of 64 bytes into a word; `ahead` is told of each.
+#[inline(always)]
+pub(crate) fn read(bytes: &[u8], ahead: impl Fn(*const u8)) -> u64 {
+    let mut sums = [0u64; 8];
+    for line in bytes.as_chunks::<64>().0 {
+        ahead(line.as_ptr());
+        for (sum, word) in sums.iter_mut().zip(line.as_chunks::<8>().0) {
+            *sum ^= u64::from_ne_bytes(*word);
+        }
+    }
+    sums.into_iter().fold(0, |all, sum| all ^ sum)
+}
+
 /// Rows of the right-hand side that [`add_few`] reads at once: their parts of one line each stay in the nearest cache.
 const DEPTH: usize = 32;
 /// Numbers of a row that are summed at once: a line of the cache.

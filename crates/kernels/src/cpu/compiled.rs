@@ -10,7 +10,7 @@ macro_rules! compiled {
         /// The loops of this instruction set.
         pub(crate) fn operations(_: $token) -> &'static Operations {
             static OPERATIONS: Operations =
-                Operations { name: $name, dot, attend, ahead, add_few, panel, round, softmax, swiglu, swiglu_back };
+                Operations { name: $name, dot, attend, ahead, read, add_few, panel, round, softmax, swiglu, swiglu_back };
             &OPERATIONS
         }
 
@@ -26,6 +26,10 @@ macro_rules! compiled {
                     use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
                     _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
                 }
+            }
+            read(bytes: &[u8]) -> u64 {
+                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+                body::read(bytes, |line| _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(crate::cpu::AHEAD).cast()))
             }
             add_few(out: &mut [f32], stride: usize, a: &[f32], b: crate::dense::View<f32>) -> () {
                 body::add_few::<true>(out, stride, a, b);

@@ -46,6 +46,8 @@ pub(crate) struct Operations {
     pub add_few: fn(&mut [f32], usize, &[f32], View<f32>),
     /// Asks for bytes that will be read soon.
     pub ahead: fn(&[u8]),
+    /// Folds whole lines of bytes into a word, as fast as they come.
+    pub read: fn(&[u8]) -> u64,
     /// Sums of a part of a panel with rows of activations.
     pub panel: fn(floats::Width, &[u8], View<f32>, &mut floats::Products),
     /// A row of numbers becomes codes of eight bits ([`panels::Activations`]).

@@ -5,8 +5,19 @@ use crate::KvFormat;
 use crate::dense::View;
 use half::f16;
 
-pub(crate) static OPERATIONS: Operations =
-    Operations { name: "scalar", dot, attend, ahead, add_few, panel, round, softmax, swiglu, swiglu_back };
+pub(crate) static OPERATIONS: Operations = Operations {
+    name: "scalar",
+    dot,
+    attend,
+    ahead,
+    read,
+    add_few,
+    panel,
+    round,
+    softmax,
+    swiglu,
+    swiglu_back,
+};
 
 fn dot(x: &[f32], y: &[f32]) -> f32 {
     body::dot::<false>(x, y)
@@ -17,6 +28,10 @@ fn attend(format: KvFormat, rows: &mut attend::Rows, page: usize, keys: &[u8], v
 }
 
 fn ahead(_bytes: &[u8]) {}
+
+fn read(bytes: &[u8]) -> u64 {
+    body::read(bytes, |_| {})
+}
 
 fn add_few(out: &mut [f32], stride: usize, a: &[f32], b: View<f32>) {
     body::add_few::<false>(out, stride, a, b);
