@@ -20,7 +20,7 @@ pub struct Common {
     /// Threads (default: physical cores)
     #[arg(short, long, global = true, value_parser = clap::value_parser!(u16).range(1..=512))]
     pub threads: Option<u16>,
-    /// Instruction set: auto, scalar, avx2, avx-vnni, avx512, amx
+    /// Instruction set: auto, scalar, avx2, avx-vnni, avx512, amx, neon
     #[arg(long, global = true, default_value = "auto")]
     pub isa: String,
     /// One JSON object on stdout

@@ -19,11 +19,13 @@ pub enum Isa {
     Avx512,
     /// The same with AMX's tiles of bytes, for many rows of activations.
     Amx,
+    /// AArch64 with dot products of bytes.
+    Neon,
 }
 
 impl Isa {
     /// Slowest first.
-    const ALL: &[Self] = &[Self::Scalar, Self::Avx2, Self::AvxVnni, Self::Avx512, Self::Amx];
+    const ALL: &[Self] = &[Self::Scalar, Self::Avx2, Self::AvxVnni, Self::Avx512, Self::Amx, Self::Neon];
 
     /// The fastest that this processor has.
     pub fn best() -> Self {
@@ -57,6 +59,7 @@ impl Isa {
             Self::AvxVnni => "avx-vnni",
             Self::Avx512 => "avx512",
             Self::Amx => "amx",
+            Self::Neon => "neon",
         }
     }
 
@@ -101,7 +104,7 @@ mod tests {
         assert!(matches!(unknown, Error::UnknownIsa { .. }));
         assert_eq!(
             unknown.to_string(),
-            "unknown instruction set \"AVX9\"; known are auto, scalar, avx2, avx-vnni, avx512, amx"
+            "unknown instruction set \"AVX9\"; known are auto, scalar, avx2, avx-vnni, avx512, amx, neon"
         );
         for &isa in Isa::ALL.iter().filter(|isa| !isa.is_available()) {
             assert!(matches!(Isa::by_name(isa.name()), Err(Error::AbsentIsa { .. })));

@@ -3,8 +3,10 @@
 //! Probes are short and run between measurements, since neighbours on shared machines move the limits within seconds.
 //! Each keeps all threads of a backend busy; the instruction is the one that the backend's integer kernels use.
 
+use crate::Backend;
+#[cfg(target_arch = "x86_64")]
+use crate::Isa;
 use crate::region::Region;
-use crate::{Backend, Isa};
 use std::hint::black_box;
 use std::time::Instant;
 

@@ -1,6 +1,5 @@
 //! x86-64 with AVX2, FMA and F16C: the loops of [`super::body`] compiled for them, and tiles of products.
 
-use super::AHEAD;
 use super::compiled::compiled;
 use super::floats::{ROWS, Width};
 use super::tokens::Avx2;
@@ -105,7 +104,7 @@ unsafe fn tile<const WIDTH: u8, const VECTORS: usize, const T: usize>(
             let at = panel.add(column * column_bytes);
             if T == 1 {
                 for line in (0..column_bytes).step_by(64) {
-                    _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD + line).cast());
+                    prefetch(at.wrapping_add(AHEAD + line));
                 }
             }
             let weights: [__m256; VECTORS] = std::array::from_fn(|vector| match WIDTH {

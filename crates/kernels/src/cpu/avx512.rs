@@ -2,7 +2,6 @@
 //!
 //! Every sum adds what that of AVX2 adds, in the same order.
 
-use super::AHEAD;
 use super::compiled::compiled;
 use super::floats::{ROWS, Width};
 use super::tokens::Avx512;
@@ -71,7 +70,7 @@ unsafe fn tile<const WIDTH: u8, const T: usize>(
             let at = panel.add(column * column_bytes);
             if T == 1 {
                 for line in (0..column_bytes).step_by(64) {
-                    _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD + line).cast());
+                    prefetch(at.wrapping_add(AHEAD + line));
                 }
             }
             let load = |half: usize| match WIDTH {

@@ -5,7 +5,7 @@
 /// `operations` hands them out for the token, so that it stands before every call.
 macro_rules! compiled {
     ($name:literal, $token:ty, $features:literal, $widen:ty) => {
-        use crate::cpu::{Operations, attend, body, floats, panels};
+        use crate::cpu::{AHEAD, Operations, attend, body, floats, panels, prefetch};
 
         /// The loops of this instruction set.
         pub(crate) fn operations(_: $token) -> &'static Operations {
@@ -22,14 +22,10 @@ macro_rules! compiled {
                 attend::dispatch::<$widen>(format, rows, page, keys, values);
             }
             ahead(bytes: &[u8]) -> () {
-                for line in bytes.chunks(64) {
-                    use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-                    _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
-                }
+                bytes.chunks(64).for_each(|line| prefetch(line.as_ptr()));
             }
             read(bytes: &[u8]) -> u64 {
-                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-                body::read(bytes, |line| _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(crate::cpu::AHEAD).cast()))
+                body::read(bytes, |line| prefetch(line.wrapping_add(AHEAD)))
             }
             add_few(out: &mut [f32], stride: usize, a: &[f32], b: crate::dense::View<f32>) -> () {
                 body::add_few::<true>(out, stride, a, b);

@@ -9,10 +9,12 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 pub(crate) mod body;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod compiled;
 pub(crate) mod floats;
 mod kernel;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod numbers;
 mod panels;
 pub(crate) mod scalar;
@@ -31,8 +33,24 @@ use crate::dense::View;
 
 /// Bytes of weights that a product of few rows asks for ahead of time, past the end of a page, where the processor's own
 /// prefetching stops. One row, `kvant bench`'s machine of docs/performance.md: 80–86 % of bandwidth without, 88–95 % with.
-#[cfg(target_arch = "x86_64")]
 pub(crate) const AHEAD: usize = 4096;
+
+/// Asks for the line at `at`. A hint alone: nothing is read, wherever it points.
+#[inline(always)]
+pub(crate) fn prefetch(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 has the instruction, and it has no effect that is seen.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above, of every AArch64.
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{}]", in(reg) at, options(nostack, readonly, preserves_flags));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = at;
+}
 
 /// The inner loops, each compiled for one instruction set.
 pub(crate) struct Operations {

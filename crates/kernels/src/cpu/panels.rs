@@ -24,15 +24,15 @@ mod activations;
 mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
-#[cfg(target_arch = "x86_64")]
 mod chunk;
-#[cfg(target_arch = "x86_64")]
 mod kinds;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod pack;
 mod plain;
-#[cfg(all(test, target_arch = "x86_64"))]
+#[cfg(test)]
 mod portable;
-#[cfg(target_arch = "x86_64")]
+mod quads;
 mod vector;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
@@ -55,6 +55,10 @@ pub(crate) const SHARING: usize = 8;
 const TOKENS: usize = 64;
 /// Bytes of codes of a task, about: panels lie together.
 const TASK_BYTES: usize = 1 << 16;
+/// Rows of activations with which products wait for memory.
+const FEW: usize = 2;
+/// Bytes of codes that such a task reads, at most: what is asked for past its end is another thread's.
+const RUN_BYTES: usize = 1 << 20;
 
 /// What stands beside a chunk's codes, for each row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,9 +172,16 @@ impl Panels {
         ]
     }
 
-    /// Panels that a task multiplies one after the other.
-    fn panels_of_task(&self) -> usize {
-        (TASK_BYTES / self.panel_bytes()[0].max(1)).max(1)
+    /// Panels that a task multiplies with so many rows of activations, one after the other.
+    fn panels_of_task(&self, activations: usize) -> usize {
+        let panel = self.panel_bytes()[0].max(1);
+        let bytes = if activations <= FEW {
+            let all = panel * self.rows().div_ceil(self.kernel.rows());
+            (all / (4 * self.backend.threads())).clamp(TASK_BYTES / 2, RUN_BYTES)
+        } else {
+            TASK_BYTES
+        };
+        (bytes / panel).max(1)
     }
 
     fn panel(&self, index: usize) -> Panel<'_> {
@@ -195,7 +206,7 @@ impl Panels {
             return;
         }
         let lanes = self.kernel.rows();
-        let (panels, each) = (rows.div_ceil(lanes), self.panels_of_task());
+        let (panels, each) = (rows.div_ceil(lanes), self.panels_of_task(n - done));
         self.backend.pool().run(panels.div_ceil(each), &|task| {
             let mut sums = [[0.0f32; ROWS]; TOKENS];
             for first in (done..n).step_by(TOKENS) {
@@ -206,19 +217,13 @@ impl Panels {
                         #[cfg(target_arch = "x86_64")]
                         Kernel::Avx2(token) => avx2::multiply(token, self, panel, x, first, sums),
                         #[cfg(target_arch = "x86_64")]
-                        Kernel::AvxVnni(token) => {
-                            vnni::multiply_256(token, self, panel, x, first, sums);
-                        }
+                        Kernel::AvxVnni(token) => quads::avx_vnni(token, self, panel, x, first, sums),
                         #[cfg(target_arch = "x86_64")]
-                        Kernel::Avx512(token) => {
-                            vnni::multiply_512(token, self, panel, x, first, sums);
-                        }
+                        Kernel::Avx512(token) => quads::avx512(token, self, panel, x, first, sums),
                         #[cfg(target_arch = "x86_64")]
-                        Kernel::Amx(token) => {
-                            vnni::multiply_512(token.avx512(), self, panel, x, first, sums);
-                        }
-                        #[cfg(not(target_arch = "x86_64"))]
-                        _ => unreachable!("no token of a foreign instruction set exists"),
+                        Kernel::Amx(token) => quads::avx512(token.avx512(), self, panel, x, first, sums),
+                        #[cfg(target_arch = "aarch64")]
+                        Kernel::Neon(token) => quads::neon(token, self, panel, x, first, sums),
                     }
                     let start = panel * lanes;
                     let count = lanes.min(rows - start);

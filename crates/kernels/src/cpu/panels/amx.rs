@@ -12,7 +12,8 @@
 
 use super::chunk::{Factors, Scales, code_bytes, quads, table};
 use super::kinds::*;
-use super::vector::{Sixteen, Vector};
+use super::vector::Vector;
+use super::vnni::Sixteen;
 use super::{Activations, CHUNK, Coding, Panel, Panels, ROWS, Scheme};
 use crate::Matrix;
 use crate::cpu::tiles::Configured;
@@ -72,7 +73,7 @@ pub(crate) fn product(token: Amx, matrix: &Panels, x: &Activations, y: &Shared<f
         });
         let tiles: &[Tile] = bytemuck::cast_slice(tiles);
         let panels = rows.div_ceil(ROWS);
-        let each = matrix.panels_of_task();
+        let each = matrix.panels_of_task(done);
         pool.run(panels.div_ceil(each), &|task| {
             let of_task = task * each..panels.min((task + 1) * each);
             let _configured = Configured::new(token, &shapes(matrix.scheme));

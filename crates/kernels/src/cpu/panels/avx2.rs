@@ -5,8 +5,8 @@
 use super::activations::Row;
 use super::kinds::*;
 use super::{Activations, CHUNK, Coding, Panel, Panels, SHARING, Scheme, Sums};
-use crate::cpu::AHEAD;
 use crate::cpu::tokens::Avx2;
+use crate::cpu::{AHEAD, prefetch};
 use std::arch::x86_64::*;
 
 /// Rows of a panel.
@@ -153,8 +153,7 @@ unsafe fn sums<const CODING: u8, const SCHEME: u8, const T: usize>(
         };
         if T <= 2 {
             for line in (0..code_bytes).step_by(64) {
-                // A hint alone: nothing is read, wherever it points.
-                _mm_prefetch::<_MM_HINT_T0>(codes.wrapping_add(AHEAD + line).cast());
+                prefetch(codes.wrapping_add(AHEAD + line));
             }
         }
         // Codes are stored without their offset; what it comes to is subtracted first.

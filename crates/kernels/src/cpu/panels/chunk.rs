@@ -4,9 +4,6 @@ use super::kinds::*;
 use super::vector::Vector;
 use super::{Coding, Panel, SHARING};
 
-/// What makes a signed level unsigned.
-pub(super) const RAISE: i16 = 128;
-
 /// Bytes of a chunk's codes, in panels of a vector's rows.
 pub(super) const fn code_bytes<V: Vector, const CODING: u8>() -> usize {
     let vector = 4 * V::ROWS;
@@ -18,17 +15,17 @@ pub(super) const fn code_bytes<V: Vector, const CODING: u8>() -> usize {
     }
 }
 
-/// The levels that codes stand for, unsigned; nothing where codes are levels themselves.
+/// The levels that codes stand for, so much higher; nothing where codes are levels themselves.
 #[inline(always)]
 pub(super) fn table<V: Vector>(coding: Coding) -> V::Integers {
     let levels = match coding {
-        Coding::Table(table) => table.map(|level| (i16::from(level) + RAISE) as u8),
+        Coding::Table(table) => table.map(|level| (i16::from(level) + V::RAISE) as u8),
         _ => [0; 16],
     };
     V::table(&levels)
 }
 
-/// Quads `v` and `v + 4` of a chunk, a byte for each column: codes, or levels in 128 higher.
+/// Quads `v` and `v + 4` of a chunk, a byte for each column: codes, or levels so much higher.
 ///
 /// # Safety
 /// The instruction set is there, and so are the bytes of a chunk's codes.
@@ -41,7 +38,8 @@ pub(super) unsafe fn quads<V: Vector, const CODING: u8>(
     // SAFETY: inside the chunk's codes.
     let load = |at: usize| unsafe { V::load(codes.add(at * 4 * V::ROWS)) };
     if CODING == BYTES {
-        let raise = V::splat(0x8080_8080_u32.cast_signed());
+        // 128 higher is the other sign.
+        let raise = V::splat(i32::from_ne_bytes([V::RAISE as u8; 4]));
         return (V::xor(load(v), raise), V::xor(load(v + 4), raise));
     }
     let (both, fifteen) = (load(v), V::splat(0x0f0f_0f0f));

@@ -22,6 +22,7 @@ impl<const N: usize> Vector for Portable<N> {
     type Integers = [i32; N];
     type Numbers = [f32; N];
     const ROWS: usize = N;
+    const RAISE: i16 = 128;
 
     unsafe fn load(at: *const u8) -> [i32; N] {
         // SAFETY: the trait's.

@@ -1,214 +1,197 @@
-//! Panels on VNNI: `vpdpbusd` multiplies unsigned codes with signed activations, four to a lane, and adds them to sums of 32
-//! bits, so that nothing can overflow. Signed levels go in 128 higher, which the activations' sum takes away again.
-//! One body for vectors of eight rows (AVX-VNNI) and of sixteen (AVX-512).
+//! Vectors of VNNI: `vpdpbusd` multiplies four unsigned codes with four signed activations in every lane, and adds them to a
+//! sum of 32 bits, so that nothing can overflow.
 
-use super::activations::Row;
-use super::chunk::{Factors, RAISE, Scales, code_bytes, quads, table};
-use super::kinds::*;
-use super::vector::{Eight, Sixteen, Vector};
-use super::{Activations, CHUNK, Coding, Panel, Panels, ROWS, Scheme, Sums};
-use crate::cpu::AHEAD;
-use crate::cpu::tokens::{Avx512, AvxVnni};
-use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+use super::ROWS;
+use super::vector::Vector;
+use std::arch::x86_64::*;
 
-/// As `plain::multiply`, eight rows a panel.
-pub(crate) fn multiply_256(
-    _token: AvxVnni,
-    matrix: &Panels,
-    panel: usize,
-    x: &Activations,
-    first: usize,
-    sums: &mut Sums,
-) {
-    assert_eq!(matrix.kernel.rows(), Eight::ROWS, "rows of a panel");
-    let mut at = 0;
-    while at < sums.len() {
-        macro_rules! put {
-            ($tokens:literal) => {{
-                let rows: [Row; $tokens] = std::array::from_fn(|t| x.row(first + at + t));
-                // SAFETY: the token proves the features.
-                let found = unsafe { dispatch_256(matrix, panel, rows) };
-                sums[at..at + $tokens].copy_from_slice(&found);
-                at += $tokens;
-            }};
+macro_rules! vector {
+    ($name:ident, $rows:literal, $integers:ty, $numbers:ty,
+     $load:ident, $splat:ident, $table:ident, $and:ident, $or:ident, $xor:ident, $right:ident, $left:ident, $lookup:ident,
+     $dot:ident, $add:ident, $signed:ident, $unsigned:ident, $bytes:ident, $to_numbers:ident,
+     $number:ident, $to_halves:ident, $halves:ident, $widen:ident, $left32:ident, $as_numbers:ident, $as_integers:ident,
+     $multiply:ident, $multiply_add:ident, $store:ident) => {
+        pub(crate) struct $name;
+
+        // SAFETY of every block below: this type is named only by functions with the instruction set, and pointers are
+        // the callers' matter, as the trait says.
+        impl Vector for $name {
+            type Integers = $integers;
+            type Numbers = $numbers;
+            const ROWS: usize = $rows;
+            // `vpdpbusd` multiplies unsigned bytes with signed ones.
+            const RAISE: i16 = 128;
+
+            #[inline(always)]
+            unsafe fn load(at: *const u8) -> $integers {
+                // SAFETY: as above.
+                unsafe { $load(at.cast()) }
+            }
+            #[inline(always)]
+            fn splat(x: i32) -> $integers {
+                // SAFETY: as above.
+                unsafe { $splat(x) }
+            }
+            #[inline(always)]
+            fn table(bytes: &[u8; 16]) -> $integers {
+                // SAFETY: as above; sixteen bytes.
+                unsafe { $table(_mm_loadu_si128(bytes.as_ptr().cast())) }
+            }
+            #[inline(always)]
+            fn and(a: $integers, b: $integers) -> $integers {
+                // SAFETY: as above.
+                unsafe { $and(a, b) }
+            }
+            #[inline(always)]
+            fn or(a: $integers, b: $integers) -> $integers {
+                // SAFETY: as above.
+                unsafe { $or(a, b) }
+            }
+            #[inline(always)]
+            fn xor(a: $integers, b: $integers) -> $integers {
+                // SAFETY: as above.
+                unsafe { $xor(a, b) }
+            }
+            #[inline(always)]
+            fn right<const N: u32>(a: $integers) -> $integers {
+                // SAFETY: as above.
+                unsafe { $right(a, _mm_cvtsi32_si128(N.cast_signed())) }
+            }
+            #[inline(always)]
+            fn left<const N: u32>(a: $integers) -> $integers {
+                // SAFETY: as above.
+                unsafe { $left(a, _mm_cvtsi32_si128(N.cast_signed())) }
+            }
+            #[inline(always)]
+            fn lookup(table: $integers, index: $integers) -> $integers {
+                // SAFETY: as above.
+                unsafe { $lookup(table, index) }
+            }
+            #[inline(always)]
+            fn dot(sum: $integers, codes: $integers, activations: i32) -> $integers {
+                // SAFETY: as above.
+                unsafe { $dot(sum, codes, $splat(activations)) }
+            }
+            #[inline(always)]
+            fn add(a: $integers, b: $integers) -> $integers {
+                // SAFETY: as above.
+                unsafe { $add(a, b) }
+            }
+            #[inline(always)]
+            unsafe fn signed(at: *const u8) -> $integers {
+                // SAFETY: as above.
+                unsafe { $signed($bytes(at.cast())) }
+            }
+            #[inline(always)]
+            unsafe fn unsigned(at: *const u8) -> $integers {
+                // SAFETY: as above.
+                unsafe { $unsigned($bytes(at.cast())) }
+            }
+            #[inline(always)]
+            fn numbers(a: $integers) -> $numbers {
+                // SAFETY: as above.
+                unsafe { $to_numbers(a) }
+            }
+            #[inline(always)]
+            fn number(x: f32) -> $numbers {
+                // SAFETY: as above.
+                unsafe { $number(x) }
+            }
+            #[inline(always)]
+            unsafe fn halves(at: *const u8) -> $numbers {
+                // SAFETY: as above.
+                unsafe { $to_halves($halves(at.cast())) }
+            }
+            #[inline(always)]
+            unsafe fn upper_halves(at: *const u8) -> $numbers {
+                // SAFETY: as above.
+                unsafe { $as_numbers($left32($widen($halves(at.cast())), _mm_cvtsi32_si128(16))) }
+            }
+            #[inline(always)]
+            fn multiply(a: $numbers, b: $numbers) -> $numbers {
+                // SAFETY: as above.
+                unsafe { $multiply(a, b) }
+            }
+            #[inline(always)]
+            fn negative(a: $numbers) -> $numbers {
+                // SAFETY: as above.
+                unsafe { $as_numbers($xor($as_integers(a), $splat(i32::MIN))) }
+            }
+            #[inline(always)]
+            fn multiply_add(a: $numbers, b: $numbers, c: $numbers) -> $numbers {
+                // SAFETY: as above.
+                unsafe { $multiply_add(a, b, c) }
+            }
+            #[inline(always)]
+            fn store(a: $numbers) -> [f32; ROWS] {
+                let mut out = [0.0; ROWS];
+                // SAFETY: as above; the array is as long as the longest vector.
+                unsafe { $store(out.as_mut_ptr(), a) };
+                out
+            }
         }
-        match sums.len() - at {
-            1 => put!(1),
-            2 | 3 => put!(2),
-            _ => put!(4),
-        }
-    }
-}
-
-/// As `plain::multiply`, sixteen rows a panel.
-pub(crate) fn multiply_512(
-    _token: Avx512,
-    matrix: &Panels,
-    panel: usize,
-    x: &Activations,
-    first: usize,
-    sums: &mut Sums,
-) {
-    assert_eq!(matrix.kernel.rows(), Sixteen::ROWS, "rows of a panel");
-    let mut at = 0;
-    while at < sums.len() {
-        macro_rules! put {
-            ($tokens:literal) => {{
-                let rows: [Row; $tokens] = std::array::from_fn(|t| x.row(first + at + t));
-                // SAFETY: the token proves the features.
-                let found = unsafe { dispatch_512(matrix, panel, rows) };
-                sums[at..at + $tokens].copy_from_slice(&found);
-                at += $tokens;
-            }};
-        }
-        match sums.len() - at {
-            1 => put!(1),
-            2 | 3 => put!(2),
-            4..8 => put!(4),
-            _ => put!(8),
-        }
-    }
-}
-
-#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-fn dispatch_256<const T: usize>(matrix: &Panels, panel: usize, rows: [Row; T]) -> [[f32; ROWS]; T] {
-    dispatch::<Eight, T>(matrix, panel, rows)
-}
-
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
-fn dispatch_512<const T: usize>(matrix: &Panels, panel: usize, rows: [Row; T]) -> [[f32; ROWS]; T] {
-    dispatch::<Sixteen, T>(matrix, panel, rows)
-}
-
-#[inline(always)]
-fn dispatch<V: Vector, const T: usize>(matrix: &Panels, panel: usize, rows: [Row; T]) -> [[f32; ROWS]; T] {
-    let (chunks, panel, coding) = (matrix.chunks(), matrix.panel(panel), matrix.coding);
-    macro_rules! run {
-        ($coding:ident, $scheme:ident) => {
-            // SAFETY: a panel's parts and a row of activations have `chunks` chunks.
-            unsafe { sums::<V, $coding, $scheme, T>(panel, chunks, rows, coding) }
-        };
-    }
-    for_each_kind!(matrix, run)
-}
-
-#[inline(always)]
-unsafe fn sums<V: Vector, const CODING: u8, const SCHEME: u8, const T: usize>(
-    panel: Panel,
-    chunks: usize,
-    rows: [Row; T],
-    coding: Coding,
-) -> [[f32; ROWS]; T] {
-    let code_bytes = code_bytes::<V, CODING>();
-    let table = table::<V>(coding);
-    // What the codes are larger by than the levels, where that is subtracted from the products.
-    let offset = match (CODING, SCHEME) {
-        (TABLE | BYTES, _) => RAISE,
-        (_, BLOCK | POWER | HALF_GROUPS) => coding.offset(),
-        _ => 0,
     };
-    let mut totals = [V::number(0.0); T];
-    let mut scales = Scales::<V, SCHEME>::new(panel);
-    let activations = rows.map(|row| row.codes.as_ptr());
-    for chunk in 0..chunks {
-        // SAFETY: the caller promises so many chunks in every part.
-        let codes = unsafe { panel.codes.as_ptr().add(chunk * code_bytes) };
-        if T <= 2 {
-            for line in (0..code_bytes).step_by(64) {
-                // SAFETY: a hint alone: nothing is read, wherever it points.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(codes.wrapping_add(AHEAD + line).cast()) };
-            }
-        }
-        let quad = |t: usize, q: usize| -> i32 {
-            // SAFETY: a row of activations has `chunks` chunks of 32.
-            unsafe { activations[t].add(chunk * CHUNK + 4 * q).cast::<i32>().read_unaligned() }
-        };
-        // Either half of the chunk: quads 0–3 and 4–7.
-        let mut halves: [[V::Integers; 2]; T] = std::array::from_fn(|t| {
-            if SCHEME == HALF_GROUPS {
-                rows[t].sums[chunk].map(|sum| V::splat(-i32::from(offset) * i32::from(sum)))
-            } else {
-                [V::splat(rows[t].less(chunk, offset)), V::splat(0)]
-            }
-        });
-        for v in 0..4 {
-            // SAFETY: the chunk's codes lie there.
-            let (low, upper) = unsafe { quads::<V, CODING>(codes, v, table) };
-            for (t, halves) in halves.iter_mut().enumerate() {
-                halves[0] = V::dot(halves[0], low, quad(t, v));
-                halves[1] = V::dot(halves[1], upper, quad(t, v + 4));
-            }
-        }
-        // SAFETY: as above.
-        let Factors { d, groups, shift } = unsafe { scales.of(chunk) };
-        for t in 0..T {
-            let [first, second] = halves[t];
-            let whole = match SCHEME {
-                HALF_GROUPS => {
-                    let first = V::multiply(V::numbers(first), groups[0]);
-                    V::multiply_add(V::numbers(second), groups[1], first)
-                }
-                GROUPS | GROUPS_AFFINE => V::multiply(V::numbers(V::add(first, second)), groups[0]),
-                _ => V::numbers(V::add(first, second)),
-            };
-            let [scale, scaled] = rows[t].scales[chunk];
-            let numbers = V::multiply(whole, V::number(scale));
-            totals[t] = V::multiply_add(d, numbers, totals[t]);
-            if matches!(SCHEME, AFFINE | GROUPS_AFFINE) {
-                totals[t] = V::multiply_add(shift, V::number(scaled), totals[t]);
-            }
-        }
-    }
-    totals.map(V::store)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::super::portable::Portable;
-    use super::super::{Kernel, plain};
-    use super::*;
-    use crate::{Backend, Isa};
-    use kvant_core::{Bytes, Shape, Tensor, format};
-
-    #[test]
-    fn the_body_gives_the_oracles_bits_in_panels_of_eight_and_of_sixteen() {
-        let numbers = |count: usize, seed: usize| -> Vec<f32> {
-            (0..count).map(|i| ((i * 7919 + seed * 104_729) % 1013) as f32 / 506.0 - 1.0).collect()
-        };
-        let backend = Backend::new(Isa::Scalar, 1);
-        for format in format::FORMATS.iter().filter(|format| format.grid().is_some()) {
-            let columns = 512;
-            let shape = Shape::new(&[16, columns]).unwrap();
-            let mut stored = vec![0; format.tensor_bytes(&shape).unwrap()];
-            let mut weights = numbers(16 * columns, 1);
-            // One row at the lower end of its codes throughout.
-            weights[..columns].fill(-1.0);
-            format.encode(&weights, None, &mut stored);
-            let tensor = Tensor::new(shape, *format, Bytes::from(stored)).unwrap();
-            // The last row as loud as can be, all of one sign.
-            let mut x = numbers(7 * columns, 2);
-            x.resize(8 * columns, 1.0);
-            Activations::with(&backend, &x, columns, |x| {
-                for lanes in [8, 16] {
-                    let matrix = Panels::new(&backend, Kernel::Plain(lanes), &tensor).unwrap();
-                    let mut expected = [[0.0; ROWS]; 8];
-                    plain::multiply(&matrix, 0, x, 0, &mut expected);
-                    macro_rules! with {
-                    ($($rows:literal)*) => {
-                        $({
-                            let rows: [Row; $rows] = std::array::from_fn(|t| x.row(8 - $rows + t));
-                            let found = match lanes {
-                                8 => dispatch::<Portable<8>, $rows>(&matrix, 0, rows),
-                                _ => dispatch::<Portable<16>, $rows>(&matrix, 0, rows),
-                            };
-                            let same = found == expected[8 - $rows..];
-                            assert!(same, "{}, panels of {lanes}, {} rows", format.name(), $rows);
-                        })*
-                    };
-                }
-                    with!(1 2 4 8);
-                }
-            });
-        }
-    }
-}
+vector!(
+    Eight,
+    8,
+    __m256i,
+    __m256,
+    _mm256_loadu_si256,
+    _mm256_set1_epi32,
+    _mm256_broadcastsi128_si256,
+    _mm256_and_si256,
+    _mm256_or_si256,
+    _mm256_xor_si256,
+    _mm256_srl_epi16,
+    _mm256_sll_epi16,
+    _mm256_shuffle_epi8,
+    _mm256_dpbusd_avx_epi32,
+    _mm256_add_epi32,
+    _mm256_cvtepi8_epi32,
+    _mm256_cvtepu8_epi32,
+    _mm_loadl_epi64,
+    _mm256_cvtepi32_ps,
+    _mm256_set1_ps,
+    _mm256_cvtph_ps,
+    _mm_loadu_si128,
+    _mm256_cvtepu16_epi32,
+    _mm256_sll_epi32,
+    _mm256_castsi256_ps,
+    _mm256_castps_si256,
+    _mm256_mul_ps,
+    _mm256_fmadd_ps,
+    _mm256_storeu_ps
+);
+vector!(
+    Sixteen,
+    16,
+    __m512i,
+    __m512,
+    _mm512_loadu_si512,
+    _mm512_set1_epi32,
+    _mm512_broadcast_i32x4,
+    _mm512_and_si512,
+    _mm512_or_si512,
+    _mm512_xor_si512,
+    _mm512_srl_epi16,
+    _mm512_sll_epi16,
+    _mm512_shuffle_epi8,
+    _mm512_dpbusd_epi32,
+    _mm512_add_epi32,
+    _mm512_cvtepi8_epi32,
+    _mm512_cvtepu8_epi32,
+    _mm_loadu_si128,
+    _mm512_cvtepi32_ps,
+    _mm512_set1_ps,
+    _mm512_cvtph_ps,
+    _mm256_loadu_si256,
+    _mm512_cvtepu16_epi32,
+    _mm512_sll_epi32,
+    _mm512_castsi512_ps,
+    _mm512_castps_si512,
+    _mm512_mul_ps,
+    _mm512_fmadd_ps,
+    _mm512_storeu_ps
+);

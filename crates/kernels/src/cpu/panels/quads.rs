@@ -1,0 +1,192 @@
+//! Panels where a vector multiplies four bytes a row at once (VNNI, NEON's dot products): one body for vectors of eight rows
+//! and of sixteen. Where codes have to be unsigned, signed levels go in 128 higher, which the activations' sum takes away.
+
+use super::activations::Row;
+use super::chunk::{Factors, Scales, code_bytes, quads, table};
+use super::kinds::*;
+use super::vector::Vector;
+#[cfg(target_arch = "x86_64")]
+use super::vnni::{Eight, Sixteen};
+use super::{Activations, CHUNK, Coding, Panel, Panels, ROWS, Scheme, Sums};
+#[cfg(target_arch = "aarch64")]
+use crate::cpu::tokens::Neon;
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::tokens::{Avx512, AvxVnni};
+use crate::cpu::{AHEAD, prefetch};
+
+/// As `plain::multiply`, on a vector's rows a panel. `$wide` rows of activations share what is unpacked, at most.
+macro_rules! multiply {
+    ($name:ident, $token:ty, $vector:ty, $features:literal, $wide:literal) => {
+        pub(crate) fn $name(
+            _token: $token,
+            matrix: &Panels,
+            panel: usize,
+            x: &Activations,
+            first: usize,
+            sums: &mut Sums,
+        ) {
+            #[target_feature(enable = $features)]
+            fn of<const T: usize>(matrix: &Panels, panel: usize, rows: [Row; T]) -> [[f32; ROWS]; T] {
+                dispatch::<$vector, T>(matrix, panel, rows)
+            }
+            assert_eq!(matrix.kernel.rows(), <$vector>::ROWS, "rows of a panel");
+            let mut at = 0;
+            while at < sums.len() {
+                macro_rules! put {
+                    ($tokens:literal) => {{
+                        let rows: [Row; $tokens] = std::array::from_fn(|t| x.row(first + at + t));
+                        // SAFETY: the token proves the features.
+                        let found = unsafe { of(matrix, panel, rows) };
+                        sums[at..at + $tokens].copy_from_slice(&found);
+                        at += $tokens;
+                    }};
+                }
+                match sums.len() - at {
+                    1 => put!(1),
+                    2 | 3 => put!(2),
+                    8.. if $wide == 8 => put!(8),
+                    _ => put!(4),
+                }
+            }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+multiply!(avx_vnni, AvxVnni, Eight, "avx2,fma,f16c,avxvnni", 4);
+#[cfg(target_arch = "x86_64")]
+multiply!(avx512, Avx512, Sixteen, "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni", 8);
+#[cfg(target_arch = "aarch64")]
+multiply!(neon, Neon, super::neon::Eight, "neon,dotprod", 4);
+
+#[inline(always)]
+fn dispatch<V: Vector, const T: usize>(matrix: &Panels, panel: usize, rows: [Row; T]) -> [[f32; ROWS]; T] {
+    let (chunks, panel, coding) = (matrix.chunks(), matrix.panel(panel), matrix.coding);
+    macro_rules! run {
+        ($coding:ident, $scheme:ident) => {
+            // SAFETY: a panel's parts and a row of activations have `chunks` chunks.
+            unsafe { sums::<V, $coding, $scheme, T>(panel, chunks, rows, coding) }
+        };
+    }
+    for_each_kind!(matrix, run)
+}
+
+#[inline(always)]
+unsafe fn sums<V: Vector, const CODING: u8, const SCHEME: u8, const T: usize>(
+    panel: Panel,
+    chunks: usize,
+    rows: [Row; T],
+    coding: Coding,
+) -> [[f32; ROWS]; T] {
+    let code_bytes = code_bytes::<V, CODING>();
+    let table = table::<V>(coding);
+    // What the codes are larger by than the levels, where that is subtracted from the products.
+    let offset = match (CODING, SCHEME) {
+        (TABLE | BYTES, _) => V::RAISE,
+        (_, BLOCK | POWER | HALF_GROUPS) => coding.offset(),
+        _ => 0,
+    };
+    let mut totals = [V::number(0.0); T];
+    let mut scales = Scales::<V, SCHEME>::new(panel);
+    let activations = rows.map(|row| row.codes.as_ptr());
+    for chunk in 0..chunks {
+        // SAFETY: the caller promises so many chunks in every part.
+        let codes = unsafe { panel.codes.as_ptr().add(chunk * code_bytes) };
+        if T <= 2 {
+            for line in (0..code_bytes).step_by(64) {
+                prefetch(codes.wrapping_add(AHEAD + line));
+            }
+        }
+        let quad = |t: usize, q: usize| -> i32 {
+            // SAFETY: a row of activations has `chunks` chunks of 32.
+            unsafe { activations[t].add(chunk * CHUNK + 4 * q).cast::<i32>().read_unaligned() }
+        };
+        // Either half of the chunk: quads 0–3 and 4–7.
+        let mut halves: [[V::Integers; 2]; T] = std::array::from_fn(|t| {
+            if SCHEME == HALF_GROUPS {
+                rows[t].sums[chunk].map(|sum| V::splat(-i32::from(offset) * i32::from(sum)))
+            } else {
+                [V::splat(rows[t].less(chunk, offset)), V::splat(0)]
+            }
+        });
+        for v in 0..4 {
+            // SAFETY: the chunk's codes lie there.
+            let (low, upper) = unsafe { quads::<V, CODING>(codes, v, table) };
+            for (t, halves) in halves.iter_mut().enumerate() {
+                halves[0] = V::dot(halves[0], low, quad(t, v));
+                halves[1] = V::dot(halves[1], upper, quad(t, v + 4));
+            }
+        }
+        // SAFETY: as above.
+        let Factors { d, groups, shift } = unsafe { scales.of(chunk) };
+        for t in 0..T {
+            let [first, second] = halves[t];
+            let whole = match SCHEME {
+                HALF_GROUPS => {
+                    let first = V::multiply(V::numbers(first), groups[0]);
+                    V::multiply_add(V::numbers(second), groups[1], first)
+                }
+                GROUPS | GROUPS_AFFINE => V::multiply(V::numbers(V::add(first, second)), groups[0]),
+                _ => V::numbers(V::add(first, second)),
+            };
+            let [scale, scaled] = rows[t].scales[chunk];
+            let numbers = V::multiply(whole, V::number(scale));
+            totals[t] = V::multiply_add(d, numbers, totals[t]);
+            if matches!(SCHEME, AFFINE | GROUPS_AFFINE) {
+                totals[t] = V::multiply_add(shift, V::number(scaled), totals[t]);
+            }
+        }
+    }
+    totals.map(V::store)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::portable::Portable;
+    use super::super::{Kernel, plain};
+    use super::*;
+    use crate::{Backend, Isa};
+    use kvant_core::{Bytes, Shape, Tensor, format};
+
+    #[test]
+    fn the_body_gives_the_oracles_bits_in_panels_of_eight_and_of_sixteen() {
+        let numbers = |count: usize, seed: usize| -> Vec<f32> {
+            (0..count).map(|i| ((i * 7919 + seed * 104_729) % 1013) as f32 / 506.0 - 1.0).collect()
+        };
+        let backend = Backend::new(Isa::Scalar, 1);
+        for format in format::FORMATS.iter().filter(|format| format.grid().is_some()) {
+            let columns = 512;
+            let shape = Shape::new(&[16, columns]).unwrap();
+            let mut stored = vec![0; format.tensor_bytes(&shape).unwrap()];
+            let mut weights = numbers(16 * columns, 1);
+            // One row at the lower end of its codes throughout.
+            weights[..columns].fill(-1.0);
+            format.encode(&weights, None, &mut stored);
+            let tensor = Tensor::new(shape, *format, Bytes::from(stored)).unwrap();
+            // The last row as loud as can be, all of one sign.
+            let mut x = numbers(7 * columns, 2);
+            x.resize(8 * columns, 1.0);
+            Activations::with(&backend, &x, columns, |x| {
+                for lanes in [8, 16] {
+                    let matrix = Panels::new(&backend, Kernel::Plain(lanes), &tensor).unwrap();
+                    let mut expected = [[0.0; ROWS]; 8];
+                    plain::multiply(&matrix, 0, x, 0, &mut expected);
+                    macro_rules! with {
+                    ($($rows:literal)*) => {
+                        $({
+                            let rows: [Row; $rows] = std::array::from_fn(|t| x.row(8 - $rows + t));
+                            let found = match lanes {
+                                8 => dispatch::<Portable<8>, $rows>(&matrix, 0, rows),
+                                _ => dispatch::<Portable<16>, $rows>(&matrix, 0, rows),
+                            };
+                            let same = found == expected[8 - $rows..];
+                            assert!(same, "{}, panels of {lanes}, {} rows", format.name(), $rows);
+                        })*
+                    };
+                }
+                    with!(1 2 4 8);
+                }
+            });
+        }
+    }
+}
