@@ -85,6 +85,9 @@ pub fn features() -> Vec<&'static str> {
     }
     #[cfg(target_arch = "x86_64")]
     ask!(is_x86_feature_detected: "avx2" "fma" "f16c" "avxvnni" "avx512f" "avx512bw" "avx512vl" "avx512vnni" "avx512bf16");
+    if Isa::Amx.is_available() {
+        found.push("amx-int8");
+    }
     #[cfg(target_arch = "aarch64")]
     ask!(is_aarch64_feature_detected: "neon" "fp16" "dotprod" "i8mm" "bf16");
     found
