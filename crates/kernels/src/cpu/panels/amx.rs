@@ -122,8 +122,8 @@ fn fill(x: &Activations, first: usize, end: usize, tiles: &mut [Tile]) {
     }
 }
 
-/// Rows of tiles and bytes a row: of products first, of activations and levels of a chunk, or of half a chunk, from the
-/// fourth on.
+/// Rows of tiles and bytes a row: two of products (of four that could be), then activations and levels of a chunk, or of half
+/// a chunk, twice.
 fn shapes(scheme: Scheme) -> [(u8, u16); 8] {
     let (activations, levels) =
         if scheme == Scheme::HalfGroups { ((16, 16), (4, 64)) } else { ((16, 32), (8, 64)) };
