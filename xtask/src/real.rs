@@ -224,7 +224,10 @@ fn chat(check: &mut Check) {
         let expected =
             golden["models"][name]["exact"]["text"].as_str().unwrap_or("no golden answer").to_owned();
         let model = check.model(name);
-        let arguments = ["chat", &model, "--temp", "0", "--repeat-penalty", "1", "-n", "64"];
+        // The golden answers are of numbers. Activations in eight bits turn the first word of the Q4_1 file's, here as in
+        // llama.cpp: it leads by .082 alone.
+        let arguments =
+            ["chat", &model, "--temp", "0", "--repeat-penalty", "1", "-n", "64", "--activations", "f32"];
         let found = check.kvant(&arguments, "What is the capital of France?\n").unwrap_or_default();
         check.expect(&format!("answer of {name}"), found.trim() == expected.trim(), found.trim());
     }
