@@ -4,6 +4,7 @@
 //! Invariant: a query's result is the same whatever stands beside it: other queries, other sequences, other threads.
 
 use crate::cpu::attend::Rows;
+use crate::cpu::prefetch;
 use crate::key_values::{self, KvFormat, PAGE};
 use crate::shared::Shared;
 use crate::{Backend, KeyValues, scratch};
@@ -79,7 +80,10 @@ pub fn attention(
             let mut all = Rows { head_size, scale, queries, visible: &visible, state: &mut state, sums };
             for page in 0..pages {
                 if rows <= FEW && page + 1 < pages {
-                    (backend.operations().ahead)(sequence.page_bytes(page + 1, kv_head));
+                    sequence
+                        .page_bytes(page + 1, kv_head)
+                        .chunks(64)
+                        .for_each(|line| prefetch(line.as_ptr()));
                 }
                 let (keys, values) = sequence.page(page, kv_head);
                 (backend.operations().attend)(format, &mut all, page, keys, values);

@@ -1,7 +1,7 @@
 //! x86-64 with AVX2, FMA and F16C: the loops of [`super::body`] compiled for them, and tiles of products.
 
 use super::compiled::compiled;
-use super::floats::{ROWS, Width};
+use super::floats::{BF16, F16, F32, ROWS, Width, column_bytes};
 use super::tokens::Avx2;
 use std::arch::x86_64::*;
 
@@ -57,10 +57,6 @@ impl floats::Tile for Widened {
     }
 }
 
-const F32: u8 = 0;
-const F16: u8 = 1;
-const BF16: u8 = 2;
-
 /// A row of activations reads a column at once; more rows have registers for half of one at a time.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
@@ -76,7 +72,7 @@ unsafe fn halves_of_tile<const WIDTH: u8, const T: usize>(
             sums = tile::<WIDTH, 4, T>(panel, columns, x).map(bytemuck::cast);
         } else {
             let lower = tile::<WIDTH, 2, T>(panel, columns, x);
-            let upper = tile::<WIDTH, 2, T>(panel.add(COLUMN_BYTES[WIDTH as usize] / 2), columns, x);
+            let upper = tile::<WIDTH, 2, T>(panel.add(column_bytes(WIDTH) / 2), columns, x);
             for (sums, halves) in sums.iter_mut().zip(lower.into_iter().zip(upper)) {
                 *sums = bytemuck::cast([halves.0, halves.1]);
             }
@@ -84,9 +80,6 @@ unsafe fn halves_of_tile<const WIDTH: u8, const T: usize>(
     }
     sums
 }
-
-/// Bytes of a column of each width.
-const COLUMN_BYTES: [usize; 3] = [4 * ROWS, 2 * ROWS, 2 * ROWS];
 
 /// So many vectors of each column. Twelve sums at most, two vectors of weights and an activation make fifteen registers.
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -96,7 +89,7 @@ unsafe fn tile<const WIDTH: u8, const VECTORS: usize, const T: usize>(
     columns: usize,
     x: [*const f32; T],
 ) -> [[__m256; VECTORS]; T] {
-    let column_bytes = const { COLUMN_BYTES[WIDTH as usize] };
+    let column_bytes = const { column_bytes(WIDTH) };
     let mut sums = [[_mm256_setzero_ps(); VECTORS]; T];
     for column in 0..columns {
         // SAFETY: the caller's: so many columns in the panel and in every row; prefetching reads nothing.

@@ -3,7 +3,7 @@
 //! Every sum adds what that of AVX2 adds, in the same order.
 
 use super::compiled::compiled;
-use super::floats::{ROWS, Width};
+use super::floats::{BF16, F16, F32, ROWS, Width, column_bytes};
 use super::tokens::Avx512;
 use std::arch::x86_64::*;
 
@@ -50,10 +50,6 @@ impl floats::Tile for Widened {
     }
 }
 
-const F32: u8 = 0;
-const F16: u8 = 1;
-const BF16: u8 = 2;
-
 /// 24 sums at most, two vectors of weights and an activation: 27 registers of 32.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 #[inline]
@@ -62,7 +58,7 @@ unsafe fn tile<const WIDTH: u8, const T: usize>(
     columns: usize,
     x: [*const f32; T],
 ) -> [[f32; ROWS]; T] {
-    let column_bytes = if WIDTH == F32 { 128 } else { 64 };
+    let column_bytes = const { column_bytes(WIDTH) };
     let mut sums = [[_mm512_setzero_ps(); 2]; T];
     for column in 0..columns {
         // SAFETY: the caller's: so many columns in the panel and in every row; prefetching reads nothing.

@@ -10,7 +10,7 @@ macro_rules! compiled {
         /// The loops of this instruction set.
         pub(crate) fn operations(_: $token) -> &'static Operations {
             static OPERATIONS: Operations =
-                Operations { name: $name, dot, attend, ahead, read, add_few, panel, round, softmax, swiglu, swiglu_back };
+                Operations { name: $name, dot, attend, read, add_few, panel, round, softmax, swiglu, swiglu_back };
             &OPERATIONS
         }
 
@@ -20,9 +20,6 @@ macro_rules! compiled {
             }
             attend(format: crate::KvFormat, rows: &mut attend::Rows, page: usize, keys: &[u8], values: &[u8]) -> () {
                 attend::dispatch::<$widen>(format, rows, page, keys, values);
-            }
-            ahead(bytes: &[u8]) -> () {
-                bytes.chunks(64).for_each(|line| prefetch(line.as_ptr()));
             }
             read(bytes: &[u8]) -> u64 {
                 body::read(bytes, |line| prefetch(line.wrapping_add(AHEAD)))

@@ -46,6 +46,16 @@ impl Width {
     }
 }
 
+/// Widths as numbers, so that inner loops are compiled for each.
+pub(crate) const F32: u8 = 0;
+pub(crate) const F16: u8 = 1;
+pub(crate) const BF16: u8 = 2;
+
+/// Bytes of a column of a panel of a width.
+pub(crate) const fn column_bytes(width: u8) -> usize {
+    if width == F32 { 4 * ROWS } else { 2 * ROWS }
+}
+
 /// Products of 32 rows, one result for each row of activations.
 pub(crate) type Products = [[f32; ROWS]];
 

@@ -62,8 +62,6 @@ pub(crate) struct Operations {
     pub attend: fn(KvFormat, &mut attend::Rows, usize, &[u8], &[u8]),
     /// The first (rows so far apart) += a · b, a row of a (as many numbers as b has rows) for each of them.
     pub add_few: fn(&mut [f32], usize, &[f32], View<f32>),
-    /// Asks for bytes that will be read soon.
-    pub ahead: fn(&[u8]),
     /// Folds whole lines of bytes into a word, as fast as they come.
     pub read: fn(&[u8]) -> u64,
     /// Sums of a part of a panel with rows of activations.

@@ -5,19 +5,8 @@ use crate::KvFormat;
 use crate::dense::View;
 use half::f16;
 
-pub(crate) static OPERATIONS: Operations = Operations {
-    name: "scalar",
-    dot,
-    attend,
-    ahead,
-    read,
-    add_few,
-    panel,
-    round,
-    softmax,
-    swiglu,
-    swiglu_back,
-};
+pub(crate) static OPERATIONS: Operations =
+    Operations { name: "scalar", dot, attend, read, add_few, panel, round, softmax, swiglu, swiglu_back };
 
 fn dot(x: &[f32], y: &[f32]) -> f32 {
     body::dot::<false>(x, y)
@@ -26,8 +15,6 @@ fn dot(x: &[f32], y: &[f32]) -> f32 {
 fn attend(format: KvFormat, rows: &mut attend::Rows, page: usize, keys: &[u8], values: &[u8]) {
     attend::dispatch::<Plain>(format, rows, page, keys, values);
 }
-
-fn ahead(_bytes: &[u8]) {}
 
 fn read(bytes: &[u8]) -> u64 {
     body::read(bytes, |_| {})

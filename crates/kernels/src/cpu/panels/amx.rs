@@ -305,19 +305,10 @@ fn add<const SCHEME: u8>(
     factors: &Factors<Sixteen>,
 ) {
     type V = Sixteen;
-    let &Factors { d, groups, shift } = factors;
     for (t, total) in totals.iter_mut().enumerate() {
         // SAFETY: sixteen integers.
         let of = |half: usize| unsafe { V::numbers(V::load(products[half].0[t].as_ptr().cast())) };
-        let whole = match SCHEME {
-            HALF_GROUPS => V::multiply_add(of(1), groups[1], V::multiply(of(0), groups[0])),
-            GROUPS | GROUPS_AFFINE => V::multiply(of(0), groups[0]),
-            _ => of(0),
-        };
-        let numbers = V::multiply(whole, V::number(tile.scales[t]));
-        *total = V::multiply_add(d, numbers, *total);
-        if matches!(SCHEME, AFFINE | GROUPS_AFFINE) {
-            *total = V::multiply_add(shift, V::number(tile.scaled[t]), *total);
-        }
+        let sums = if SCHEME == HALF_GROUPS { [of(0), of(1)] } else { [of(0), V::number(0.0)] };
+        *total = factors.add::<SCHEME>(*total, sums, [tile.scales[t], tile.scaled[t]]);
     }
 }

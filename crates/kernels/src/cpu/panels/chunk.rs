@@ -73,12 +73,35 @@ pub(super) unsafe fn quads<V: Vector, const CODING: u8>(
 /// What the sums of a chunk's products are multiplied by, and what is added beside them: a number for each row.
 pub(super) struct Factors<V: Vector> {
     /// Of the whole chunk.
-    pub d: V::Numbers,
+    d: V::Numbers,
     /// Integers of either half, where there are such. Their products with a chunk's sums stay below 2²⁴: numbers hold them
     /// exactly, and multiply faster than integers.
-    pub groups: [V::Numbers; 2],
+    groups: [V::Numbers; 2],
     /// Of the activations' sum.
-    pub shift: V::Numbers,
+    shift: V::Numbers,
+}
+
+impl<V: Vector> Factors<V> {
+    /// `total` and what a chunk's sums come to with a row of activations, of its scale and that times its codes' sum. The sums
+    /// are those of either half where these have scales of their own, else the first is all.
+    #[inline(always)]
+    pub fn add<const SCHEME: u8>(
+        &self,
+        total: V::Numbers,
+        sums: [V::Numbers; 2],
+        [scale, scaled]: [f32; 2],
+    ) -> V::Numbers {
+        let whole = match SCHEME {
+            HALF_GROUPS => V::multiply_add(sums[1], self.groups[1], V::multiply(sums[0], self.groups[0])),
+            GROUPS | GROUPS_AFFINE => V::multiply(sums[0], self.groups[0]),
+            _ => sums[0],
+        };
+        let total = V::multiply_add(self.d, V::multiply(whole, V::number(scale)), total);
+        match SCHEME {
+            AFFINE | GROUPS_AFFINE => V::multiply_add(self.shift, V::number(scaled), total),
+            _ => total,
+        }
+    }
 }
 
 /// The scales of a panel, chunk after chunk.

@@ -2,7 +2,7 @@
 //! and of sixteen. Where codes have to be unsigned, signed levels go in 128 higher, which the activations' sum takes away.
 
 use super::activations::Row;
-use super::chunk::{Factors, Scales, code_bytes, quads, table};
+use super::chunk::{Scales, code_bytes, quads, table};
 use super::kinds::*;
 use super::vector::Vector;
 #[cfg(target_arch = "x86_64")]
@@ -118,23 +118,14 @@ unsafe fn sums<V: Vector, const CODING: u8, const SCHEME: u8, const T: usize>(
             }
         }
         // SAFETY: as above.
-        let Factors { d, groups, shift } = unsafe { scales.of(chunk) };
+        let factors = unsafe { scales.of(chunk) };
         for t in 0..T {
             let [first, second] = halves[t];
-            let whole = match SCHEME {
-                HALF_GROUPS => {
-                    let first = V::multiply(V::numbers(first), groups[0]);
-                    V::multiply_add(V::numbers(second), groups[1], first)
-                }
-                GROUPS | GROUPS_AFFINE => V::multiply(V::numbers(V::add(first, second)), groups[0]),
-                _ => V::numbers(V::add(first, second)),
+            let sums = match SCHEME {
+                HALF_GROUPS => [V::numbers(first), V::numbers(second)],
+                _ => [V::numbers(V::add(first, second)), V::number(0.0)],
             };
-            let [scale, scaled] = rows[t].scales[chunk];
-            let numbers = V::multiply(whole, V::number(scale));
-            totals[t] = V::multiply_add(d, numbers, totals[t]);
-            if matches!(SCHEME, AFFINE | GROUPS_AFFINE) {
-                totals[t] = V::multiply_add(shift, V::number(scaled), totals[t]);
-            }
+            totals[t] = factors.add::<SCHEME>(totals[t], sums, rows[t].scales[chunk]);
         }
     }
     totals.map(V::store)
