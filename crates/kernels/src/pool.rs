@@ -121,7 +121,6 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         self.common.stop.store(true, Ordering::SeqCst);
-        self.common.state.fetch_add(GENERATION, Ordering::SeqCst);
         for worker in self.workers.drain(..) {
             worker.thread().unpark();
             // A worker catches every panic of a task, so there is nothing to pass on.
@@ -135,7 +134,9 @@ impl Common {
     fn serve(&self, index: usize) {
         let mut seen = 0;
         loop {
-            let news = || self.state.load(Ordering::SeqCst) / GENERATION != seen;
+            // The end is asked for by itself: a generation counts as seen even where its run was missed.
+            let news =
+                || self.stop.load(Ordering::SeqCst) || self.state.load(Ordering::SeqCst) / GENERATION != seen;
             wait(news, || {
                 self.parked[index].store(true, Ordering::SeqCst);
                 if !news() {
@@ -241,6 +242,20 @@ mod tests {
             }
         }
         assert_eq!(sum.into_inner(), 5000 * 6);
+    }
+
+    #[test]
+    fn a_pool_dropped_while_workers_still_arrive_ends() {
+        let (done, ended) = std::sync::mpsc::channel();
+        thread::spawn(move || {
+            for round in 0..4_000 {
+                let pool = Pool::new(2 + round % 3);
+                pool.run(4, &|_| {});
+                drop(pool);
+            }
+            done.send(()).unwrap();
+        });
+        ended.recv_timeout(Duration::from_secs(120)).expect("every pool's workers end");
     }
 
     #[test]
