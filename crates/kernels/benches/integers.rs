@@ -9,8 +9,10 @@ use std::time::Instant;
 /// Rounds of each measurement; the median counts.
 const ROUNDS: usize = 15;
 const COLUMNS: usize = 2048;
-/// Rows of the matrix: more than a cache holds.
-const ROWS: usize = 65_536;
+/// Bytes of the matrix that one row is multiplied with: more than a cache holds.
+const BYTES: usize = 512 << 20;
+/// Rows of the matrix that several are multiplied with.
+const ROWS: usize = 16_384;
 
 fn median(mut seconds: Vec<f64>) -> f64 {
     seconds.sort_by(f64::total_cmp);
@@ -33,23 +35,22 @@ fn main() {
             (0..64 * COLUMNS).map(|i| ((i * 7919 % 1009) as f32 - 504.0) / 5040.0).collect();
         let mut part = vec![0; values.len() / format.block().elements * format.block().bytes];
         format.encode(&values, None, &mut part);
-        let shape = Shape::new(&[ROWS, COLUMNS]).expect("a shape");
-        let tensor = Tensor::new(shape, *format, Bytes::from(part.repeat(ROWS / 64))).expect("a tensor");
-        let matrix = backend.load(&tensor).expect("a matrix");
         for tokens in [1, 8, 128] {
+            let rows = if tokens == 1 { 64 * (BYTES / part.len()) } else { ROWS };
+            let shape = Shape::new(&[rows, COLUMNS]).expect("a shape");
+            let tensor = Tensor::new(shape, *format, Bytes::from(part.repeat(rows / 64))).expect("a tensor");
+            let matrix = backend.load(&tensor).expect("a matrix");
             let x = vec![0.01; tokens * COLUMNS];
-            let mut y = vec![0.0; tokens * ROWS];
+            let mut y = vec![0.0; tokens * rows];
             let (mut bytes, mut adds, mut of_width, mut of_peak) = (vec![], vec![], vec![], vec![]);
             for _ in 0..ROUNDS {
                 let (width, peak) = (probe.bandwidth(&backend), probe.integer_peak(&backend));
-                // As long as the probes, about.
-                let times = (8 / tokens).max(1);
                 let begin = Instant::now();
-                (0..times).for_each(|_| matrix.multiply(&x, &mut y));
-                let seconds = begin.elapsed().as_secs_f64() / times as f64;
+                matrix.multiply(&x, &mut y);
+                let seconds = begin.elapsed().as_secs_f64();
                 let width = (width + probe.bandwidth(&backend)) / 2.0;
                 bytes.push(tensor.bytes().len() as f64 / seconds);
-                adds.push((tokens * ROWS * COLUMNS) as f64 / seconds);
+                adds.push((tokens * rows * COLUMNS) as f64 / seconds);
                 of_width.push(bytes[bytes.len() - 1] / width * 100.0);
                 of_peak.push(adds[adds.len() - 1] / peak * 100.0);
             }

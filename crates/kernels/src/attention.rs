@@ -83,7 +83,7 @@ pub fn attention(
                     sequence
                         .page_bytes(page + 1, kv_head)
                         .chunks(64)
-                        .for_each(|line| prefetch(line.as_ptr()));
+                        .for_each(|line| prefetch::<false>(line.as_ptr()));
                 }
                 let (keys, values) = sequence.page(page, kv_head);
                 (backend.operations().attend)(format, &mut all, page, keys, values);

@@ -96,9 +96,7 @@ unsafe fn tile<const WIDTH: u8, const VECTORS: usize, const T: usize>(
         unsafe {
             let at = panel.add(column * column_bytes);
             if T == 1 {
-                for line in (0..column_bytes).step_by(64) {
-                    prefetch(at.wrapping_add(AHEAD + line));
-                }
+                ask_ahead(at, column_bytes);
             }
             let weights: [__m256; VECTORS] = std::array::from_fn(|vector| match WIDTH {
                 F32 => _mm256_loadu_ps(at.add(32 * vector).cast()),

@@ -65,9 +65,7 @@ unsafe fn tile<const WIDTH: u8, const T: usize>(
         unsafe {
             let at = panel.add(column * column_bytes);
             if T == 1 {
-                for line in (0..column_bytes).step_by(64) {
-                    prefetch(at.wrapping_add(AHEAD + line));
-                }
+                ask_ahead(at, column_bytes);
             }
             let load = |half: usize| match WIDTH {
                 F32 => _mm512_loadu_ps(at.add(64 * half).cast()),

@@ -5,7 +5,7 @@
 /// `operations` hands them out for the token, so that it stands before every call.
 macro_rules! compiled {
     ($name:literal, $token:ty, $features:literal, $widen:ty) => {
-        use crate::cpu::{AHEAD, Operations, attend, body, floats, panels, prefetch};
+        use crate::cpu::{Operations, ask_ahead, attend, body, floats, panels};
 
         /// The loops of this instruction set.
         pub(crate) fn operations(_: $token) -> &'static Operations {
@@ -22,7 +22,7 @@ macro_rules! compiled {
                 attend::dispatch::<$widen>(format, rows, page, keys, values);
             }
             read(bytes: &[u8]) -> u64 {
-                body::read(bytes, |line| prefetch(line.wrapping_add(AHEAD)))
+                body::read(bytes, |line| ask_ahead(line, 64))
             }
             add_few(out: &mut [f32], stride: usize, a: &[f32], b: crate::dense::View<f32>) -> () {
                 body::add_few::<true>(out, stride, a, b);

@@ -97,7 +97,7 @@ unsafe fn tile<const T: usize>(
         for column in 0..columns {
             let at = panel.add(column * 8 * bytes);
             if T == 1 {
-                prefetch(at.wrapping_add(AHEAD));
+                ask_ahead(at, 8 * bytes);
             }
             let weights = [0, 1, 2, 3].map(|i| load(at.add(i * bytes)));
             for t in 0..T {

@@ -57,8 +57,6 @@ const TOKENS: usize = 64;
 const TASK_BYTES: usize = 1 << 16;
 /// Rows of activations with which products wait for memory.
 const FEW: usize = 2;
-/// Bytes of codes that such a task reads, at most: what is asked for past its end is another thread's.
-const RUN_BYTES: usize = 1 << 20;
 
 /// What stands beside a chunk's codes, for each row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,16 +170,27 @@ impl Panels {
         ]
     }
 
-    /// Panels that a task multiplies with so many rows of activations, one after the other.
-    fn panels_of_task(&self, activations: usize) -> usize {
-        let panel = self.panel_bytes()[0].max(1);
-        let bytes = if activations <= FEW {
-            let all = panel * self.rows().div_ceil(self.kernel.rows());
-            (all / (4 * self.backend.threads())).clamp(TASK_BYTES / 2, RUN_BYTES)
-        } else {
-            TASK_BYTES
-        };
-        (bytes / panel).max(1)
+    /// Panels that a task multiplies with many rows of activations, one after the other.
+    fn panels_of_task(&self) -> usize {
+        (TASK_BYTES / self.panel_bytes()[0].max(1)).max(1)
+    }
+
+    /// Where tasks begin and the last ends, in panels. With few rows of activations they are long, for what is asked for past
+    /// a task's end is another thread's, and shorter towards the end, so that threads end together: each takes half of an
+    /// equal share of what is left.
+    fn tasks(&self, activations: usize) -> Vec<usize> {
+        let (panels, least) = (self.rows().div_ceil(self.kernel.rows()), self.panels_of_task());
+        let mut tasks = vec![0];
+        let mut at = 0;
+        while at < panels {
+            let each = match activations {
+                ..=FEW => ((panels - at) / (2 * self.backend.threads())).max(least),
+                _ => least,
+            };
+            at = panels.min(at + each);
+            tasks.push(at);
+        }
+        tasks
     }
 
     fn panel(&self, index: usize) -> Panel<'_> {
@@ -206,12 +215,12 @@ impl Panels {
             return;
         }
         let lanes = self.kernel.rows();
-        let (panels, each) = (rows.div_ceil(lanes), self.panels_of_task(n - done));
-        self.backend.pool().run(panels.div_ceil(each), &|task| {
+        let tasks = self.tasks(n - done);
+        self.backend.pool().run(tasks.len() - 1, &|task| {
             let mut sums = [[0.0f32; ROWS]; TOKENS];
             for first in (done..n).step_by(TOKENS) {
                 let sums = &mut sums[..TOKENS.min(n - first)];
-                for panel in task * each..panels.min((task + 1) * each) {
+                for panel in tasks[task]..tasks[task + 1] {
                     match self.kernel {
                         Kernel::Plain(_) => plain::multiply(self, panel, x, first, sums),
                         #[cfg(target_arch = "x86_64")]

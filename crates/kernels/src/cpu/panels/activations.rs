@@ -97,38 +97,30 @@ pub(crate) fn round(x: &[f32], codes: &mut [i8], scales: &mut [[f32; 2]], sums: 
         // Vectors run inside a chunk: the compiler would gather one number each of many chunks.
         let x = black_box(x);
         // As bits, in which sizes stand in order and NaN is above all.
-        let mut most = [0; CHUNK];
-        for (most, x) in most.iter_mut().zip(x) {
-            *most = x.to_bits() & 0x7fff_ffff;
+        let mut most = 0;
+        for x in x {
+            most = most.max(x.to_bits() & 0x7fff_ffff);
         }
-        let mut width = CHUNK / 2;
-        while width > 0 {
-            for i in 0..width {
-                most[i] = most[i].max(most[i + width]);
-            }
-            width /= 2;
-        }
-        let most = f32::from_bits(most[0]);
+        let most = f32::from_bits(most);
         let inverse = 127.0 / most;
         let inverse = if inverse.is_finite() { inverse } else { 0.0 };
-        for (code, x) in codes.iter_mut().zip(x) {
+        // Sums by themselves, in integers of which vectors add pairs.
+        let mut rounded = [0i32; CHUNK];
+        for (code, x) in rounded.iter_mut().zip(x) {
             // A number that leaves whole ones in the last bits of what it is added to rounds to even.
             const WHOLE: f32 = 12_582_912.0;
-            *code = ((x * inverse + WHOLE).to_bits() as u8).cast_signed();
+            *code = (x * inverse + WHOLE).to_bits().cast_signed() - WHOLE.to_bits().cast_signed();
         }
-        // Either half by itself: its sum is where the half begins.
-        let mut parts = [0i16; CHUNK];
-        for (part, code) in parts.iter_mut().zip(codes) {
-            *part = i16::from(*code);
+        for (code, rounded) in codes.iter_mut().zip(rounded) {
+            *code = rounded as i8;
         }
-        for width in [8, 4, 2, 1] {
-            for half in [0, CHUNK / 2] {
-                for i in half..half + width {
-                    parts[i] += parts[i + width];
-                }
+        let mut halves = [0i32; 2];
+        for (half, rounded) in halves.iter_mut().zip(rounded.as_chunks::<{ CHUNK / 2 }>().0) {
+            for rounded in rounded {
+                *half += rounded;
             }
         }
-        *sums = [parts[0], parts[CHUNK / 2]];
+        *sums = halves.map(|half| half as i16);
         let d = most / 127.0;
         *scale = [d, d * f32::from(sums[0] + sums[1])];
     }

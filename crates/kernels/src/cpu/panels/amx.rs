@@ -14,7 +14,7 @@ use super::chunk::{Factors, Scales, code_bytes, quads, table};
 use super::kinds::*;
 use super::vector::Vector;
 use super::vnni::Sixteen;
-use super::{Activations, CHUNK, Coding, Panel, Panels, ROWS, Scheme};
+use super::{Activations, CHUNK, Coding, Panel, Panels, ROWS, SHARING, Scheme};
 use crate::Matrix;
 use crate::cpu::tiles::Configured;
 use crate::cpu::tokens::Amx;
@@ -73,7 +73,7 @@ pub(crate) fn product(token: Amx, matrix: &Panels, x: &Activations, y: &Shared<f
         });
         let tiles: &[Tile] = bytemuck::cast_slice(tiles);
         let panels = rows.div_ceil(ROWS);
-        let each = matrix.panels_of_task(done);
+        let each = matrix.panels_of_task();
         pool.run(panels.div_ceil(each), &|task| {
             let of_task = task * each..panels.min((task + 1) * each);
             let _configured = Configured::new(token, &shapes(matrix.scheme));
@@ -158,7 +158,7 @@ unsafe fn unpack_as<const CODING: u8, const SCHEME: u8>(panel: Panel, coding: Co
             // SAFETY: the caller promises so many chunks; a vector is 64 bytes.
             unsafe {
                 let codes = panel.codes.as_ptr().add(chunk * code_bytes::<Sixteen, CODING>());
-                let (low, upper) = quads::<Sixteen, CODING>(codes, v, table);
+                let (low, upper) = quads::<Sixteen, CODING, false>(codes, v, table);
                 _mm512_storeu_si512(levels[v].as_mut_ptr().cast(), _mm512_sub_epi8(low, less));
                 _mm512_storeu_si512(levels[v + 4].as_mut_ptr().cast(), _mm512_sub_epi8(upper, less));
             }
@@ -269,8 +269,9 @@ unsafe fn sums<const SCHEME: u8>(
     unsafe { store(full) };
     let groups = tiles.len() / levels.len();
     for group in 0..groups {
-        let mut scales = Scales::<V, SCHEME>::new(panel);
-        let mut totals = [V::number(0.0); TOGETHER];
+        let scales = Scales::<SCHEME>(panel);
+        let tiles_of_group = &tiles[group * levels.len()..][..levels.len()];
+        let (mut totals, mut run_sums) = ([V::number(0.0); TOGETHER], [V::number(0.0); TOGETHER]);
         let mut chunk = 0;
         while chunk < levels.len() {
             let some = chunk..chunk + together(chunk);
@@ -280,8 +281,14 @@ unsafe fn sums<const SCHEME: u8>(
             }
             for (chunk, products) in some.clone().zip(full.chunks(2 / at_once)) {
                 // SAFETY: the caller promises so many chunks in every part.
-                let factors = unsafe { scales.of(chunk) };
-                add::<SCHEME>(&mut totals, products, &tiles[group * levels.len() + chunk], &factors);
+                let factors = unsafe { scales.of::<V>(chunk) };
+                add::<SCHEME>(&mut run_sums, products, &tiles_of_group[chunk], &factors);
+            }
+            if const { shares(SCHEME) } && some.end.is_multiple_of(SHARING) {
+                let scaled = |chunk: usize, t: usize| tiles_of_group[chunk].scaled[t];
+                let block = some.end / SHARING - 1;
+                // SAFETY: the caller promises so many chunks in every part.
+                unsafe { scales.close::<V, TOGETHER>(block, &mut run_sums, &mut totals, scaled) };
             }
             if next.0 < groups {
                 // SAFETY: the caller's.
@@ -290,6 +297,7 @@ unsafe fn sums<const SCHEME: u8>(
             std::mem::swap(&mut full, &mut free);
             chunk = some.end;
         }
+        let totals = if const { shares(SCHEME) } { totals } else { run_sums };
         for (t, total) in totals.into_iter().enumerate() {
             put(group, t, &V::store(total));
         }

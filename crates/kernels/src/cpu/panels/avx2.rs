@@ -6,7 +6,7 @@ use super::activations::Row;
 use super::kinds::*;
 use super::{Activations, CHUNK, Coding, Panel, Panels, SHARING, Scheme, Sums};
 use crate::cpu::tokens::Avx2;
-use crate::cpu::{AHEAD, prefetch};
+use crate::cpu::{ask_ahead, ask_ahead_for_scales};
 use std::arch::x86_64::*;
 
 /// Rows of a panel.
@@ -115,23 +115,14 @@ unsafe fn sums<const CODING: u8, const SCHEME: u8, const T: usize>(
     // SAFETY: sixteen bytes.
     let table = _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(table.as_ptr().cast()) });
     let mut totals = [_mm256_setzero_ps(); T];
-    let (mut d, mut e) = (_mm256_setzero_ps(), _mm256_setzero_ps());
+    let mut run_sums = [_mm256_setzero_ps(); T];
+    let mut d = _mm256_setzero_ps();
     let activations = rows.map(|row| row.codes.as_ptr());
     for chunk in 0..chunks {
         // SAFETY: the caller promises so many chunks in every part.
         let (codes, scales) = unsafe {
             (panel.codes.as_ptr().add(chunk * code_bytes), panel.scales.as_ptr().add(chunk * scale_bytes))
         };
-        if matches!(SCHEME, GROUPS_AFFINE | GROUPS | HALF_GROUPS) && chunk % SHARING == 0 {
-            // SAFETY: as above; eight chunks share these bytes.
-            unsafe {
-                let shared = panel.shared.as_ptr().add(chunk / SHARING * shared_bytes);
-                d = halves(shared);
-                if SCHEME == GROUPS_AFFINE {
-                    e = halves(shared.add(16));
-                }
-            }
-        }
         // What the sums of 16 bits are multiplied by as they become sums of 32.
         // SAFETY: the chunk's scales lie there.
         let factors = unsafe {
@@ -152,9 +143,8 @@ unsafe fn sums<const CODING: u8, const SCHEME: u8, const T: usize>(
             _mm256_set1_epi32(four)
         };
         if T <= 2 {
-            for line in (0..code_bytes).step_by(64) {
-                prefetch(codes.wrapping_add(AHEAD + line));
-            }
+            ask_ahead(codes, code_bytes);
+            ask_ahead_for_scales(scales, scale_bytes);
         }
         // Codes are stored without their offset; what it comes to is subtracted first.
         let mut integers: [__m256i; T] = std::array::from_fn(|t| match SCHEME {
@@ -265,12 +255,6 @@ unsafe fn sums<const CODING: u8, const SCHEME: u8, const T: usize>(
         let shift = match SCHEME {
             // SAFETY: the chunk's scales lie there.
             AFFINE => unsafe { halves(scales.add(16)) },
-            GROUPS_AFFINE => {
-                // SAFETY: as above.
-                let minima = _mm256_cvtepu8_epi32(unsafe { _mm_loadl_epi64(scales.add(8).cast()) });
-                let minima = _mm256_mul_ps(e, _mm256_cvtepi32_ps(minima));
-                _mm256_xor_ps(minima, _mm256_set1_ps(-0.0))
-            }
             _ => _mm256_setzero_ps(),
         };
         for t in 0..T {
@@ -284,10 +268,44 @@ unsafe fn sums<const CODING: u8, const SCHEME: u8, const T: usize>(
                 let subtracted = _mm256_mullo_epi32(subtracted, _mm256_set1_epi32(i32::from(offset)));
                 integers[t] = _mm256_sub_epi32(integers[t], subtracted);
             }
-            let scaled_integers = _mm256_mul_ps(_mm256_cvtepi32_ps(integers[t]), _mm256_set1_ps(scale));
-            totals[t] = _mm256_fmadd_ps(d, scaled_integers, totals[t]);
-            if matches!(SCHEME, AFFINE | GROUPS_AFFINE) {
+            let (whole, scale) = (_mm256_cvtepi32_ps(integers[t]), _mm256_set1_ps(scale));
+            if const { shares(SCHEME) } {
+                run_sums[t] = _mm256_fmadd_ps(whole, scale, run_sums[t]);
+            } else {
+                totals[t] = _mm256_fmadd_ps(d, _mm256_mul_ps(whole, scale), totals[t]);
+            }
+            if SCHEME == AFFINE {
                 totals[t] = _mm256_fmadd_ps(shift, _mm256_set1_ps(scaled), totals[t]);
+            }
+        }
+        if const { shares(SCHEME) } && chunk % SHARING == SHARING - 1 {
+            let block = chunk / SHARING;
+            // SAFETY: as above; eight chunks share these bytes.
+            let shared = unsafe { panel.shared.as_ptr().add(block * shared_bytes) };
+            // SAFETY: as above.
+            let d = unsafe { halves(shared) };
+            for t in 0..T {
+                totals[t] = _mm256_fmadd_ps(d, run_sums[t], totals[t]);
+                run_sums[t] = _mm256_setzero_ps();
+            }
+            if SCHEME == GROUPS_AFFINE {
+                // SAFETY: as above.
+                let e = _mm256_xor_ps(unsafe { halves(shared.add(16)) }, _mm256_set1_ps(-0.0));
+                let mut least = [_mm256_setzero_ps(); T];
+                for chunk in block * SHARING..=chunk {
+                    // SAFETY: as above.
+                    let minimum = unsafe {
+                        let minimum = panel.scales.as_ptr().add(chunk * scale_bytes + 8);
+                        _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(minimum.cast())))
+                    };
+                    for t in 0..T {
+                        let scaled = _mm256_set1_ps(rows[t].scales[chunk][1]);
+                        least[t] = _mm256_fmadd_ps(minimum, scaled, least[t]);
+                    }
+                }
+                for t in 0..T {
+                    totals[t] = _mm256_fmadd_ps(e, least[t], totals[t]);
+                }
             }
         }
     }

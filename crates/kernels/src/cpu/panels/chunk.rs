@@ -3,6 +3,7 @@
 use super::kinds::*;
 use super::vector::Vector;
 use super::{Coding, Panel, SHARING};
+use crate::cpu::ask_ahead_for_scales;
 
 /// Bytes of a chunk's codes, in panels of a vector's rows.
 pub(super) const fn code_bytes<V: Vector, const CODING: u8>() -> usize {
@@ -25,12 +26,13 @@ pub(super) fn table<V: Vector>(coding: Coding) -> V::Integers {
     V::table(&levels)
 }
 
-/// Quads `v` and `v + 4` of a chunk, a byte for each column: codes, or levels so much higher.
+/// Quads `v` and `v + 4` of a chunk, a byte for each column: codes, or levels so much higher. Of four bits the latter may
+/// stay sixteen times as large.
 ///
 /// # Safety
 /// The instruction set is there, and so are the bytes of a chunk's codes.
 #[inline(always)]
-pub(super) unsafe fn quads<V: Vector, const CODING: u8>(
+pub(super) unsafe fn quads<V: Vector, const CODING: u8, const SIXTEENFOLD: bool>(
     codes: *const u8,
     v: usize,
     table: V::Integers,
@@ -43,6 +45,10 @@ pub(super) unsafe fn quads<V: Vector, const CODING: u8>(
         return (V::xor(load(v), raise), V::xor(load(v + 4), raise));
     }
     let (both, fifteen) = (load(v), V::splat(0x0f0f_0f0f));
+    const { assert!(!SIXTEENFOLD || CODING == FOUR) };
+    if SIXTEENFOLD {
+        return (V::and(both, fifteen), V::and(both, V::splat(i32::from_ne_bytes([0xf0; 4]))));
+    }
     let (low, upper) = (V::and(both, fifteen), V::and(V::right::<4>(both), fifteen));
     match CODING {
         TABLE => (V::lookup(table, low), V::lookup(table, upper)),
@@ -72,7 +78,7 @@ pub(super) unsafe fn quads<V: Vector, const CODING: u8>(
 
 /// What the sums of a chunk's products are multiplied by, and what is added beside them: a number for each row.
 pub(super) struct Factors<V: Vector> {
-    /// Of the whole chunk.
+    /// Of the whole chunk, unless eight share one.
     d: V::Numbers,
     /// Integers of either half, where there are such. Their products with a chunk's sums stay below 2²⁴: numbers hold them
     /// exactly, and multiply faster than integers.
@@ -82,8 +88,9 @@ pub(super) struct Factors<V: Vector> {
 }
 
 impl<V: Vector> Factors<V> {
-    /// `total` and what a chunk's sums come to with a row of activations, of its scale and that times its codes' sum. The sums
-    /// are those of either half where these have scales of their own, else the first is all.
+    /// `total`, which is that of eight chunks where these share a scale, and what a chunk's sums come to with a row of
+    /// activations, of its scale and that times its codes' sum. The sums are those of either half where these have scales
+    /// of their own, else the first is all.
     #[inline(always)]
     pub fn add<const SCHEME: u8>(
         &self,
@@ -91,75 +98,106 @@ impl<V: Vector> Factors<V> {
         sums: [V::Numbers; 2],
         [scale, scaled]: [f32; 2],
     ) -> V::Numbers {
-        let whole = match SCHEME {
-            HALF_GROUPS => V::multiply_add(sums[1], self.groups[1], V::multiply(sums[0], self.groups[0])),
-            GROUPS | GROUPS_AFFINE => V::multiply(sums[0], self.groups[0]),
-            _ => sums[0],
-        };
-        let total = V::multiply_add(self.d, V::multiply(whole, V::number(scale)), total);
+        let scale = V::number(scale);
         match SCHEME {
-            AFFINE | GROUPS_AFFINE => V::multiply_add(self.shift, V::number(scaled), total),
-            _ => total,
+            HALF_GROUPS => {
+                let whole = V::multiply_add(sums[1], self.groups[1], V::multiply(sums[0], self.groups[0]));
+                V::multiply_add(whole, scale, total)
+            }
+            GROUPS | GROUPS_AFFINE => V::multiply_add(V::multiply(sums[0], self.groups[0]), scale, total),
+            _ => {
+                let total = V::multiply_add(self.d, V::multiply(sums[0], scale), total);
+                if SCHEME == AFFINE { V::multiply_add(self.shift, V::number(scaled), total) } else { total }
+            }
         }
     }
 }
 
-/// The scales of a panel, chunk after chunk.
-pub(super) struct Scales<'a, V: Vector, const SCHEME: u8> {
-    panel: Panel<'a>,
-    /// What chunks share.
-    d: V::Numbers,
-    e: V::Numbers,
-}
+/// The scales of a panel.
+pub(super) struct Scales<'a, const SCHEME: u8>(pub Panel<'a>);
 
-impl<'a, V: Vector, const SCHEME: u8> Scales<'a, V, SCHEME> {
-    #[inline(always)]
-    pub fn new(panel: Panel<'a>) -> Self {
-        Self { panel, d: V::number(0.0), e: V::number(0.0) }
+impl<const SCHEME: u8> Scales<'_, SCHEME> {
+    /// Bytes of a row and chunk.
+    const BYTES: usize = match SCHEME {
+        GROUPS => 1,
+        AFFINE => 4,
+        _ => 2,
+    };
+
+    fn at<V: Vector>(&self, chunk: usize) -> *const u8 {
+        self.0.scales.as_ptr().wrapping_add(chunk * V::ROWS * Self::BYTES)
     }
 
-    /// Of chunk `chunk`; chunks come in order.
+    /// Asks for those that come after chunk `chunk`.
+    #[inline(always)]
+    pub fn ask_ahead<V: Vector>(&self, chunk: usize) {
+        ask_ahead_for_scales(self.at::<V>(chunk), V::ROWS * Self::BYTES);
+    }
+
+    /// Of chunk `chunk`.
     ///
     /// # Safety
     /// The instruction set is there, and so are the panel's bytes of this chunk.
     #[inline(always)]
-    pub unsafe fn of(&mut self, chunk: usize) -> Factors<V> {
-        let bytes = V::ROWS
-            * match SCHEME {
-                GROUPS => 1,
-                AFFINE => 4,
-                _ => 2,
-            };
-        let shared_bytes = if SCHEME == GROUPS_AFFINE { 4 * V::ROWS } else { 2 * V::ROWS };
-        // SAFETY: the caller's, of all below; eight chunks share their bytes.
+    pub unsafe fn of<V: Vector>(&self, chunk: usize) -> Factors<V> {
+        let scales = self.at::<V>(chunk);
+        // SAFETY: the caller's, of all below.
         unsafe {
-            let scales = self.panel.scales.as_ptr().add(chunk * bytes);
-            if matches!(SCHEME, GROUPS_AFFINE | GROUPS | HALF_GROUPS) && chunk.is_multiple_of(SHARING) {
-                let shared = self.panel.shared.as_ptr().add(chunk / SHARING * shared_bytes);
-                self.d = V::halves(shared);
-                if SCHEME == GROUPS_AFFINE {
-                    self.e = V::halves(shared.add(2 * V::ROWS));
-                }
-            }
+            let one = V::number(1.0);
             let d = match SCHEME {
                 BLOCK | AFFINE => V::halves(scales),
                 POWER => V::upper_halves(scales),
-                _ => self.d,
+                _ => one,
             };
             let groups = match SCHEME {
-                GROUPS_AFFINE => [V::numbers(V::unsigned(scales)); 2],
-                GROUPS => [V::numbers(V::signed(scales)); 2],
+                GROUPS_AFFINE => [V::numbers(V::unsigned(scales)), one],
+                GROUPS => [V::numbers(V::signed(scales)), one],
                 HALF_GROUPS => [scales, scales.add(V::ROWS)].map(|at| V::numbers(V::signed(at))),
-                _ => [V::number(1.0); 2],
+                _ => [one; 2],
             };
-            let shift = match SCHEME {
-                AFFINE => V::halves(scales.add(2 * V::ROWS)),
-                GROUPS_AFFINE => {
-                    V::negative(V::multiply(self.e, V::numbers(V::unsigned(scales.add(V::ROWS)))))
-                }
-                _ => V::number(0.0),
-            };
+            let shift = if SCHEME == AFFINE { V::halves(scales.add(2 * V::ROWS)) } else { one };
             Factors { d, groups, shift }
+        }
+    }
+
+    /// Adds to rows' totals what the eight chunks of block `block` have come to, which begins anew where they share a scale.
+    /// `scaled` says a chunk's scale times the sum of its codes, of row `t` of activations.
+    ///
+    /// # Safety
+    /// As of all of these chunks.
+    #[inline(always)]
+    pub unsafe fn close<V: Vector, const T: usize>(
+        &self,
+        block: usize,
+        sums: &mut [V::Numbers; T],
+        totals: &mut [V::Numbers; T],
+        scaled: impl Fn(usize, usize) -> f32,
+    ) {
+        if !const { shares(SCHEME) } {
+            return;
+        }
+        let halves = if SCHEME == GROUPS_AFFINE { 2 } else { 1 };
+        // SAFETY: the caller's.
+        unsafe {
+            let shared = self.0.shared.as_ptr().add(block * 2 * halves * V::ROWS);
+            let d = V::halves(shared);
+            for (total, sum) in totals.iter_mut().zip(sums) {
+                *total = V::multiply_add(d, *sum, *total);
+                *sum = V::number(0.0);
+            }
+            if SCHEME == GROUPS_AFFINE {
+                let e = V::negative(V::halves(shared.add(2 * V::ROWS)));
+                let mut least = [V::number(0.0); T];
+                for chunk in block * SHARING..(block + 1) * SHARING {
+                    let minimum = V::numbers(V::unsigned(self.at::<V>(chunk).add(V::ROWS)));
+                    for (t, least) in least.iter_mut().enumerate() {
+                        *least = V::multiply_add(minimum, V::number(scaled(chunk, t)), *least);
+                    }
+                }
+                for (total, least) in totals.iter_mut().zip(least) {
+                    *total = V::multiply_add(e, least, *total);
+                }
+            }
         }
     }
 }

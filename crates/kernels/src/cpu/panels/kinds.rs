@@ -13,6 +13,11 @@ pub(super) const GROUPS_AFFINE: u8 = 3;
 pub(super) const GROUPS: u8 = 4;
 pub(super) const HALF_GROUPS: u8 = 5;
 
+/// Whether eight chunks share a scale: what they add up to is multiplied by it once.
+pub(super) const fn shares(scheme: u8) -> bool {
+    matches!(scheme, GROUPS_AFFINE | GROUPS | HALF_GROUPS)
+}
+
 /// Runs `$run!(coding, scheme)` with the constants of a matrix.
 macro_rules! for_each_kind {
     ($matrix:expr, $run:ident) => {

@@ -96,6 +96,11 @@ impl Vector for Eight {
         })
     }
     #[inline(always)]
+    fn sixteenth(a: Integers) -> Integers {
+        // SAFETY: as above.
+        a.map(|a| unsafe { vshrq_n_s32::<4>(a) })
+    }
+    #[inline(always)]
     fn add(a: Integers, b: Integers) -> Integers {
         // SAFETY: as above.
         both(a, b, |a, b| unsafe { vaddq_s32(a, b) })

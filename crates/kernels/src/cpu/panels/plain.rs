@@ -21,6 +21,8 @@ fn dot(matrix: &Panels, panel: usize, row: usize, x: &Activations, token: usize)
     let (panel, x) = (matrix.panel(panel), x.row(token));
     let f16_at = |bytes: &[u8], at: usize| f16::from_le_bytes(half_at(bytes, at)).to_f32();
     let mut sum = 0.0f32;
+    // What eight chunks come to before the scale that they share, and their minima likewise.
+    let (mut shared_sum, mut shared_minima) = (0.0f32, 0.0f32);
     for chunk in 0..matrix.chunks() {
         let codes = &panel.codes[chunk * lanes * coding.bytes()..];
         let scales = &panel.scales[chunk * lanes * scheme.bytes()..];
@@ -51,21 +53,26 @@ fn dot(matrix: &Panels, panel: usize, row: usize, x: &Activations, token: usize)
                 sum = f16_at(scales, lanes + row).mul_add(scaled, sum);
             }
             Scheme::GroupsAffine => {
-                let (s, m) = (i32::from(scales[row]), f32::from(scales[lanes + row]));
-                let integer = (s * (halves[0] + halves[1])) as f32;
-                sum = f16_at(shared(), row).mul_add(integer * scale, sum);
-                sum = (-(f16_at(shared(), lanes + row) * m)).mul_add(scaled, sum);
+                let integer = i32::from(scales[row]) * (halves[0] + halves[1]);
+                shared_sum = (integer as f32).mul_add(scale, shared_sum);
+                shared_minima = f32::from(scales[lanes + row]).mul_add(scaled, shared_minima);
             }
             Scheme::Groups => {
-                let s = i32::from(scales[row].cast_signed());
-                let integer = (s * (halves[0] + halves[1])) as f32;
-                sum = f16_at(shared(), row).mul_add(integer * scale, sum);
+                let integer = i32::from(scales[row].cast_signed()) * (halves[0] + halves[1]);
+                shared_sum = (integer as f32).mul_add(scale, shared_sum);
             }
             Scheme::HalfGroups => {
                 let s = [scales[row], scales[lanes + row]].map(|s| i32::from(s.cast_signed()));
                 let of = |half: usize| s[half] * (halves[half] - offset * sums[half]);
-                sum = f16_at(shared(), row).mul_add((of(0) + of(1)) as f32 * scale, sum);
+                shared_sum = ((of(0) + of(1)) as f32).mul_add(scale, shared_sum);
             }
+        }
+        if scheme.shared_bytes() > 0 && chunk % SHARING == SHARING - 1 {
+            sum = f16_at(shared(), row).mul_add(shared_sum, sum);
+            if scheme == Scheme::GroupsAffine {
+                sum = (-f16_at(shared(), lanes + row)).mul_add(shared_minima, sum);
+            }
+            (shared_sum, shared_minima) = (0.0, 0.0);
         }
     }
     sum

@@ -67,6 +67,9 @@ impl<const N: usize> Vector for Portable<N> {
             sum[i] + products.sum::<i32>()
         })
     }
+    fn sixteenth(a: [i32; N]) -> [i32; N] {
+        a.map(|a| a / 16)
+    }
     fn add(a: [i32; N], b: [i32; N]) -> [i32; N] {
         from_fn(|i| a[i] + b[i])
     }

@@ -7,12 +7,12 @@ use super::kinds::*;
 use super::vector::Vector;
 #[cfg(target_arch = "x86_64")]
 use super::vnni::{Eight, Sixteen};
-use super::{Activations, CHUNK, Coding, Panel, Panels, ROWS, Scheme, Sums};
+use super::{Activations, CHUNK, Coding, Panel, Panels, ROWS, SHARING, Scheme, Sums};
+use crate::cpu::ask_ahead;
 #[cfg(target_arch = "aarch64")]
 use crate::cpu::tokens::Neon;
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::tokens::{Avx512, AvxVnni};
-use crate::cpu::{AHEAD, prefetch};
 
 /// As `plain::multiply`, on a vector's rows a panel. `$wide` rows of activations share what is unpacked, at most.
 macro_rules! multiply {
@@ -86,46 +86,67 @@ unsafe fn sums<V: Vector, const CODING: u8, const SCHEME: u8, const T: usize>(
         (_, BLOCK | POWER | HALF_GROUPS) => coding.offset(),
         _ => 0,
     };
+    // Unsigned codes of four bits may stay sixteen times as large in the upper halves of bytes: their sum is divided.
+    let sixteenfold = const { CODING == FOUR && V::RAISE != 0 };
     let mut totals = [V::number(0.0); T];
-    let mut scales = Scales::<V, SCHEME>::new(panel);
+    let scales = Scales::<SCHEME>(panel);
     let activations = rows.map(|row| row.codes.as_ptr());
-    for chunk in 0..chunks {
-        // SAFETY: the caller promises so many chunks in every part.
-        let codes = unsafe { panel.codes.as_ptr().add(chunk * code_bytes) };
-        if T <= 2 {
-            for line in (0..code_bytes).step_by(64) {
-                prefetch(codes.wrapping_add(AHEAD + line));
+    let run = if const { shares(SCHEME) } { SHARING } else { chunks.max(1) };
+    for begin in (0..chunks).step_by(run) {
+        let mut run_sums = [V::number(0.0); T];
+        for chunk in begin..begin + run {
+            // SAFETY: the caller promises so many chunks in every part, and blocks of eight where eight share.
+            let codes = unsafe { panel.codes.as_ptr().add(chunk * code_bytes) };
+            if T <= 2 {
+                ask_ahead(codes, code_bytes);
+                scales.ask_ahead::<V>(chunk);
             }
-        }
-        let quad = |t: usize, q: usize| -> i32 {
-            // SAFETY: a row of activations has `chunks` chunks of 32.
-            unsafe { activations[t].add(chunk * CHUNK + 4 * q).cast::<i32>().read_unaligned() }
-        };
-        // Either half of the chunk: quads 0–3 and 4–7.
-        let mut halves: [[V::Integers; 2]; T] = std::array::from_fn(|t| {
-            if SCHEME == HALF_GROUPS {
-                rows[t].sums[chunk].map(|sum| V::splat(-i32::from(offset) * i32::from(sum)))
-            } else {
-                [V::splat(rows[t].less(chunk, offset)), V::splat(0)]
-            }
-        });
-        for v in 0..4 {
-            // SAFETY: the chunk's codes lie there.
-            let (low, upper) = unsafe { quads::<V, CODING>(codes, v, table) };
-            for (t, halves) in halves.iter_mut().enumerate() {
-                halves[0] = V::dot(halves[0], low, quad(t, v));
-                halves[1] = V::dot(halves[1], upper, quad(t, v + 4));
-            }
-        }
-        // SAFETY: as above.
-        let factors = unsafe { scales.of(chunk) };
-        for t in 0..T {
-            let [first, second] = halves[t];
-            let sums = match SCHEME {
-                HALF_GROUPS => [V::numbers(first), V::numbers(second)],
-                _ => [V::numbers(V::add(first, second)), V::number(0.0)],
+            let quad = |t: usize, q: usize| -> i32 {
+                // SAFETY: a row of activations has `chunks` chunks of 32.
+                unsafe { activations[t].add(chunk * CHUNK + 4 * q).cast::<i32>().read_unaligned() }
             };
-            totals[t] = factors.add::<SCHEME>(totals[t], sums, rows[t].scales[chunk]);
+            // Either half of the chunk: quads 0–3 and 4–7.
+            let mut halves: [[V::Integers; 2]; T] = std::array::from_fn(|t| {
+                if SCHEME == HALF_GROUPS {
+                    rows[t].sums[chunk].map(|sum| V::splat(-i32::from(offset) * i32::from(sum)))
+                } else {
+                    [V::splat(rows[t].less(chunk, offset)), V::splat(0)]
+                }
+            });
+            for v in 0..4 {
+                // SAFETY: the chunk's codes lie there.
+                let (low, upper) = unsafe {
+                    if sixteenfold {
+                        quads::<V, FOUR, true>(codes, v, table)
+                    } else {
+                        quads::<V, CODING, false>(codes, v, table)
+                    }
+                };
+                for (t, halves) in halves.iter_mut().enumerate() {
+                    halves[0] = V::dot(halves[0], low, quad(t, v));
+                    halves[1] = V::dot(halves[1], upper, quad(t, v + 4));
+                }
+            }
+            // SAFETY: as above.
+            let factors = unsafe { scales.of::<V>(chunk) };
+            for t in 0..T {
+                let [first, second] = halves[t];
+                let sums = match SCHEME {
+                    HALF_GROUPS => [V::numbers(first), V::numbers(second)],
+                    _ => {
+                        let second = if sixteenfold { V::sixteenth(second) } else { second };
+                        [V::numbers(V::add(first, second)), V::number(0.0)]
+                    }
+                };
+                run_sums[t] = factors.add::<SCHEME>(run_sums[t], sums, rows[t].scales[chunk]);
+            }
+        }
+        if const { shares(SCHEME) } {
+            let scaled = |chunk: usize, t: usize| rows[t].scales[chunk][1];
+            // SAFETY: as above.
+            unsafe { scales.close::<V, T>(begin / SHARING, &mut run_sums, &mut totals, scaled) };
+        } else {
+            totals = run_sums;
         }
     }
     totals.map(V::store)

@@ -29,6 +29,8 @@ pub(crate) trait Vector {
     fn lookup(table: Self::Integers, index: Self::Integers) -> Self::Integers;
     /// sum + codes · four activations.
     fn dot(sum: Self::Integers, codes: Self::Integers, activations: i32) -> Self::Integers;
+    /// Of a multiple of sixteen.
+    fn sixteenth(a: Self::Integers) -> Self::Integers;
     fn add(a: Self::Integers, b: Self::Integers) -> Self::Integers;
     /// A signed byte a row.
     unsafe fn signed(at: *const u8) -> Self::Integers;

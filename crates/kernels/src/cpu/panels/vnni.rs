@@ -9,7 +9,7 @@ macro_rules! vector {
     ($name:ident, $rows:literal, $integers:ty, $numbers:ty,
      $load:ident, $splat:ident, $table:ident, $and:ident, $or:ident, $xor:ident, $right:ident, $left:ident, $lookup:ident,
      $dot:ident, $add:ident, $signed:ident, $unsigned:ident, $bytes:ident, $to_numbers:ident,
-     $number:ident, $to_halves:ident, $halves:ident, $widen:ident, $left32:ident, $as_numbers:ident, $as_integers:ident,
+     $number:ident, $to_halves:ident, $halves:ident, $widen:ident, $left32:ident, $right32:ident, $as_numbers:ident, $as_integers:ident,
      $multiply:ident, $multiply_add:ident, $store:ident) => {
         pub(crate) struct $name;
 
@@ -71,6 +71,11 @@ macro_rules! vector {
             fn dot(sum: $integers, codes: $integers, activations: i32) -> $integers {
                 // SAFETY: as above.
                 unsafe { $dot(sum, codes, $splat(activations)) }
+            }
+            #[inline(always)]
+            fn sixteenth(a: $integers) -> $integers {
+                // SAFETY: as above.
+                unsafe { $right32(a, _mm_cvtsi32_si128(4)) }
             }
             #[inline(always)]
             fn add(a: $integers, b: $integers) -> $integers {
@@ -158,6 +163,7 @@ vector!(
     _mm_loadu_si128,
     _mm256_cvtepu16_epi32,
     _mm256_sll_epi32,
+    _mm256_sra_epi32,
     _mm256_castsi256_ps,
     _mm256_castps_si256,
     _mm256_mul_ps,
@@ -189,6 +195,7 @@ vector!(
     _mm256_loadu_si256,
     _mm512_cvtepu16_epi32,
     _mm512_sll_epi32,
+    _mm512_sra_epi32,
     _mm512_castsi512_ps,
     _mm512_castps_si512,
     _mm512_mul_ps,
