@@ -33,6 +33,7 @@ mod plain;
 #[cfg(test)]
 mod portable;
 mod quads;
+mod together;
 mod vector;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
@@ -208,7 +209,16 @@ impl Panels {
         let y = Shared::new(y);
         let done = match self.kernel {
             #[cfg(target_arch = "x86_64")]
-            Kernel::Amx(token) => amx::product(token, self, x, &y),
+            Kernel::Amx(token) => {
+                let done = amx::product(token, self, x, &y);
+                quads::avx512_together(token.avx512(), self, x, done, &y)
+            }
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx512(token) => quads::avx512_together(token, self, x, 0, &y),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::AvxVnni(token) => quads::avx_vnni_together(token, self, x, 0, &y),
+            #[cfg(target_arch = "aarch64")]
+            Kernel::Neon(token) => quads::neon_together(token, self, x, 0, &y),
             _ => 0,
         };
         if done == n {

@@ -12,6 +12,7 @@
 
 use super::chunk::{Factors, Scales, code_bytes, quads, table};
 use super::kinds::*;
+use super::together::{Together, lay};
 use super::vector::Vector;
 use super::vnni::Sixteen;
 use super::{Activations, CHUNK, Coding, Panel, Panels, ROWS, SHARING, Scheme};
@@ -26,27 +27,11 @@ use std::arch::x86_64::*;
 /// Rows of activations of a tile.
 const TOGETHER: usize = 16;
 /// Rows of activations that are worth a tile.
-const ENOUGH: usize = 8;
+const ENOUGH: usize = 12;
 /// Bytes of a chunk of a panel's levels.
 const LEVELS: usize = CHUNK * ROWS;
 /// Groups of activations that stay near while panels of a task pass.
 const GROUPS_NEAR: usize = 4;
-
-/// A chunk of sixteen rows of activations.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Tile {
-    codes: [[i8; CHUNK]; TOGETHER],
-    scales: [f32; TOGETHER],
-    /// Scales times the codes' sums.
-    scaled: [f32; TOGETHER],
-}
-
-// SAFETY: plain numbers without padding: 512 + 64 + 64 bytes, a multiple of the alignment.
-unsafe impl bytemuck::Zeroable for Tile {}
-// SAFETY: as above; `Copy`, and any bits are numbers.
-unsafe impl bytemuck::Pod for Tile {}
-const _: () = assert!(size_of::<Tile>() == 640);
 
 /// Products of sixteen rows of activations with sixteen of the matrix.
 #[repr(C, align(64))]
@@ -62,19 +47,10 @@ pub(crate) fn product(token: Amx, matrix: &Panels, x: &Activations, y: &Shared<f
     if groups == 0 {
         return 0;
     }
-    let pool = matrix.backend.pool();
-    let numbers = size_of::<Tile>() / size_of::<f32>();
-    scratch::with(groups * chunks * numbers, |tiles| {
-        let all = Shared::new(tiles);
-        pool.run(groups, &|group| {
-            // SAFETY: each task has its own group.
-            let tiles = unsafe { all.part(group * chunks * numbers, chunks * numbers) };
-            fill(x, group * TOGETHER, done, bytemuck::cast_slice_mut(tiles));
-        });
-        let tiles: &[Tile] = bytemuck::cast_slice(tiles);
+    lay::<TOGETHER, _>(matrix, x, 0..done, 0, |tiles| {
         let panels = rows.div_ceil(ROWS);
         let each = matrix.panels_of_task();
-        pool.run(panels.div_ceil(each), &|task| {
+        matrix.backend.pool().run(panels.div_ceil(each), &|task| {
             let of_task = task * each..panels.min((task + 1) * each);
             let _configured = Configured::new(token, &shapes(matrix.scheme));
             let mut buffers = [[EMPTY; 2], [EMPTY; 2]];
@@ -105,21 +81,6 @@ pub(crate) fn product(token: Amx, matrix: &Panels, x: &Activations, y: &Shared<f
         });
     });
     done
-}
-
-/// Rows of activations from `first` on, where there are such below `end`; the rest is zero.
-fn fill(x: &Activations, first: usize, end: usize, tiles: &mut [Tile]) {
-    if first + TOGETHER > end {
-        tiles.fill(bytemuck::Zeroable::zeroed());
-    }
-    for t in 0..TOGETHER.min(end - first) {
-        let row = x.row(first + t);
-        let parts = row.codes.as_chunks::<CHUNK>().0.iter().zip(row.scales);
-        for (tile, (codes, [scale, scaled])) in tiles.iter_mut().zip(parts) {
-            tile.codes[t] = *codes;
-            (tile.scales[t], tile.scaled[t]) = (*scale, *scaled);
-        }
-    }
 }
 
 /// Rows of tiles and bytes a row: two of products (of four that could be), then activations and levels of a chunk, or of half
@@ -175,7 +136,7 @@ fn multiply(
     matrix: &Panels,
     panel: usize,
     levels: &[u8],
-    tiles: &[Tile],
+    tiles: &[Together<TOGETHER>],
     buffers: &mut [[Products; 2]; 2],
     put: Put,
 ) {
@@ -212,14 +173,14 @@ macro_rules! multiply_tiles {
 /// # Safety
 /// The processor has AMX, tiles are configured as `shapes` says, and there are as many chunks of levels as of activations.
 #[inline(always)]
-unsafe fn multiply_chunks<const SCHEME: u8>(tiles: &[Tile], levels: &[[u8; LEVELS]]) {
+unsafe fn multiply_chunks<const SCHEME: u8>(tiles: &[Together<TOGETHER>], levels: &[[u8; LEVELS]]) {
     // SAFETY: the caller's; displacements stay inside the chunks that were counted.
     unsafe {
         match (tiles, levels) {
             ([tile], [levels]) if SCHEME == HALF_GROUPS => {
                 multiply_tiles!(tile, levels, (0, 4, 5, 0, 0), (1, 6, 7, 16, 256));
             }
-            ([tile, _], [levels, _]) => multiply_tiles!(tile, levels, (0, 4, 5, 0, 0), (1, 6, 7, 640, 512)),
+            ([tile, _], [levels, _]) => multiply_tiles!(tile, levels, (0, 4, 5, 0, 0), (1, 6, 7, 768, 512)),
             ([tile], [levels]) => multiply_tiles!(tile, levels, (0, 4, 5, 0, 0)),
             _ => {}
         }
@@ -250,7 +211,7 @@ unsafe fn store(out: &mut [Products; 2]) {
 unsafe fn sums<const SCHEME: u8>(
     panel: Panel,
     levels: &[[u8; LEVELS]],
-    tiles: &[Tile],
+    tiles: &[Together<TOGETHER>],
     buffers: &mut [[Products; 2]; 2],
     put: Put,
 ) {
@@ -309,7 +270,7 @@ unsafe fn sums<const SCHEME: u8>(
 fn add<const SCHEME: u8>(
     totals: &mut [__m512; TOGETHER],
     products: &[Products],
-    tile: &Tile,
+    tile: &Together<TOGETHER>,
     factors: &Factors<Sixteen>,
 ) {
     type V = Sixteen;

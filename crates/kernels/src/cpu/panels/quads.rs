@@ -4,20 +4,90 @@
 use super::activations::Row;
 use super::chunk::{Scales, code_bytes, quads, table};
 use super::kinds::*;
+use super::together::{Together, lay};
 use super::vector::Vector;
 #[cfg(target_arch = "x86_64")]
 use super::vnni::{Eight, Sixteen};
 use super::{Activations, CHUNK, Coding, Panel, Panels, ROWS, SHARING, Scheme, Sums};
+use crate::Matrix;
 use crate::cpu::ask_ahead;
 #[cfg(target_arch = "aarch64")]
 use crate::cpu::tokens::Neon;
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::tokens::{Avx512, AvxVnni};
+use crate::shared::Shared;
 
-/// As `plain::multiply`, on a vector's rows a panel. `$wide` rows of activations share what is unpacked, at most.
+/// Rows of activations that stay near while panels of a task pass.
+const NEAR: usize = 64;
+
+/// `T` rows of activations.
+trait Rows<const T: usize>: Copy {
+    /// Four codes of row `t`: those of quad `q` of a chunk.
+    fn quad(&self, chunk: usize, t: usize, q: usize) -> i32;
+    /// What codes' offset adds to the products, taken away: of either half where these have scales of their own, else the
+    /// first is all and the other nothing.
+    fn less(&self, chunk: usize, t: usize) -> [i32; 2];
+    /// A chunk's scale, and the scale times the sum of its codes.
+    fn scales(&self, chunk: usize, t: usize) -> [f32; 2];
+}
+
+/// Rows apart from each other. Invariant: each has as many chunks as are asked for.
+#[derive(Clone, Copy)]
+struct Apart<'a, const T: usize, const SCHEME: u8> {
+    rows: [Row<'a>; T],
+    offset: i16,
+}
+
+impl<const T: usize, const SCHEME: u8> Rows<T> for Apart<'_, T, SCHEME> {
+    #[inline(always)]
+    fn quad(&self, chunk: usize, t: usize, q: usize) -> i32 {
+        // SAFETY: the invariant; 32 codes a chunk.
+        unsafe { self.rows[t].codes.as_ptr().add(chunk * CHUNK + 4 * q).cast::<i32>().read_unaligned() }
+    }
+    #[inline(always)]
+    fn less(&self, chunk: usize, t: usize) -> [i32; 2] {
+        if SCHEME == HALF_GROUPS {
+            self.rows[t].sums[chunk].map(|sum| -i32::from(self.offset) * i32::from(sum))
+        } else {
+            [self.rows[t].less(chunk, self.offset), 0]
+        }
+    }
+    #[inline(always)]
+    fn scales(&self, chunk: usize, t: usize) -> [f32; 2] {
+        self.rows[t].scales[chunk]
+    }
+}
+
+impl<const T: usize> Rows<T> for &[Together<T>] {
+    #[inline(always)]
+    fn quad(&self, chunk: usize, t: usize, q: usize) -> i32 {
+        let codes = self[chunk].codes[t].as_chunks::<4>().0[q];
+        i32::from_ne_bytes(codes.map(i8::cast_unsigned))
+    }
+    #[inline(always)]
+    fn less(&self, chunk: usize, t: usize) -> [i32; 2] {
+        self[chunk].less.map(|less| less[t])
+    }
+    #[inline(always)]
+    fn scales(&self, chunk: usize, t: usize) -> [f32; 2] {
+        [self[chunk].scales[t], self[chunk].scaled[t]]
+    }
+}
+
+/// What the codes are larger by than the levels, where that is subtracted from the products.
+fn offset<V: Vector>(matrix: &Panels) -> i16 {
+    match (matrix.coding, matrix.scheme) {
+        (Coding::Table(_) | Coding::Bytes, _) => V::RAISE,
+        (_, Scheme::Block | Scheme::Power | Scheme::HalfGroups) => matrix.coding.offset(),
+        _ => 0,
+    }
+}
+
+/// For an instruction set: `$apart`, as `plain::multiply`, and `$together`, which multiplies the first rows of activations,
+/// `$wide` at a time, and says how many.
 macro_rules! multiply {
-    ($name:ident, $token:ty, $vector:ty, $features:literal, $wide:literal) => {
-        pub(crate) fn $name(
+    ($apart:ident, $together:ident, $token:ty, $vector:ty, $features:literal, $wide:literal) => {
+        pub(crate) fn $apart(
             _token: $token,
             matrix: &Panels,
             panel: usize,
@@ -27,7 +97,7 @@ macro_rules! multiply {
         ) {
             #[target_feature(enable = $features)]
             fn of<const T: usize>(matrix: &Panels, panel: usize, rows: [Row; T]) -> [[f32; ROWS]; T] {
-                dispatch::<$vector, T>(matrix, panel, rows)
+                apart::<$vector, T>(matrix, panel, rows)
             }
             assert_eq!(matrix.kernel.rows(), <$vector>::ROWS, "rows of a panel");
             let mut at = 0;
@@ -44,27 +114,101 @@ macro_rules! multiply {
                 match sums.len() - at {
                     1 => put!(1),
                     2 | 3 => put!(2),
-                    8.. if $wide == 8 => put!(8),
                     _ => put!(4),
                 }
             }
+        }
+
+        pub(crate) fn $together(
+            _token: $token,
+            matrix: &Panels,
+            x: &Activations,
+            from: usize,
+            y: &Shared<f32>,
+        ) -> usize {
+            #[target_feature(enable = $features)]
+            fn of(matrix: &Panels, panel: usize, rows: &[Together<$wide>]) -> [[f32; ROWS]; $wide] {
+                together::<$vector, $wide>(matrix, panel, rows)
+            }
+            assert_eq!(matrix.kernel.rows(), <$vector>::ROWS, "rows of a panel");
+            // SAFETY: the token proves the features.
+            let of = |panel: usize, rows: &[Together<$wide>]| unsafe { of(matrix, panel, rows) };
+            groups::<$wide>(matrix, x, from, y, offset::<$vector>(matrix), &of)
         }
     };
 }
 
 #[cfg(target_arch = "x86_64")]
-multiply!(avx_vnni, AvxVnni, Eight, "avx2,fma,f16c,avxvnni", 4);
+multiply!(avx_vnni, avx_vnni_together, AvxVnni, Eight, "avx2,fma,f16c,avxvnni", 4);
 #[cfg(target_arch = "x86_64")]
-multiply!(avx512, Avx512, Sixteen, "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni", 8);
+multiply!(avx512, avx512_together, Avx512, Sixteen, "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni", 8);
 #[cfg(target_arch = "aarch64")]
-multiply!(neon, Neon, super::neon::Eight, "neon,dotprod", 4);
+multiply!(neon, neon_together, Neon, super::neon::Eight, "neon,dotprod", 4);
+
+/// `y` = x · the matrix for whole groups of `R` rows of `x` from row `from` on; says where the next row is.
+fn groups<const R: usize>(
+    matrix: &Panels,
+    x: &Activations,
+    from: usize,
+    y: &Shared<f32>,
+    offset: i16,
+    of: &(impl Fn(usize, &[Together<R>]) -> [[f32; ROWS]; R] + Sync),
+) -> usize
+where
+    Together<R>: bytemuck::Pod,
+{
+    let (chunks, rows, lanes) = (matrix.chunks(), matrix.rows(), matrix.kernel.rows());
+    let end = from + (x.rows() - from) / R * R;
+    if end == from {
+        return from;
+    }
+    lay::<R, _>(matrix, x, from..end, offset, |laid| {
+        let tasks = matrix.tasks(end - from);
+        matrix.backend.pool().run(tasks.len() - 1, &|task| {
+            for (near, laid) in laid.chunks(NEAR / R * chunks).enumerate() {
+                for panel in tasks[task]..tasks[task + 1] {
+                    let count = lanes.min(rows - panel * lanes);
+                    for (group, laid) in laid.chunks(chunks).enumerate() {
+                        let first = from + near * NEAR + group * R;
+                        for (t, sums) in of(panel, laid).iter().enumerate() {
+                            // SAFETY: each task has its own rows of the weights, hence its own results.
+                            let out = unsafe { y.part((first + t) * rows + panel * lanes, count) };
+                            out.copy_from_slice(&sums[..count]);
+                        }
+                    }
+                }
+            }
+        });
+    });
+    end
+}
 
 #[inline(always)]
-fn dispatch<V: Vector, const T: usize>(matrix: &Panels, panel: usize, rows: [Row; T]) -> [[f32; ROWS]; T] {
-    let (chunks, panel, coding) = (matrix.chunks(), matrix.panel(panel), matrix.coding);
+fn apart<V: Vector, const T: usize>(matrix: &Panels, panel: usize, rows: [Row; T]) -> [[f32; ROWS]; T] {
+    let (chunks, panel, coding, offset) =
+        (matrix.chunks(), matrix.panel(panel), matrix.coding, offset::<V>(matrix));
     macro_rules! run {
         ($coding:ident, $scheme:ident) => {
             // SAFETY: a panel's parts and a row of activations have `chunks` chunks.
+            unsafe {
+                sums::<V, $coding, $scheme, T>(panel, chunks, Apart::<T, $scheme> { rows, offset }, coding)
+            }
+        };
+    }
+    for_each_kind!(matrix, run)
+}
+
+#[inline(always)]
+fn together<V: Vector, const T: usize>(
+    matrix: &Panels,
+    panel: usize,
+    rows: &[Together<T>],
+) -> [[f32; ROWS]; T] {
+    let (chunks, panel, coding) = (matrix.chunks(), matrix.panel(panel), matrix.coding);
+    let rows = &rows[..chunks];
+    macro_rules! run {
+        ($coding:ident, $scheme:ident) => {
+            // SAFETY: a panel's parts have `chunks` chunks.
             unsafe { sums::<V, $coding, $scheme, T>(panel, chunks, rows, coding) }
         };
     }
@@ -75,44 +219,28 @@ fn dispatch<V: Vector, const T: usize>(matrix: &Panels, panel: usize, rows: [Row
 unsafe fn sums<V: Vector, const CODING: u8, const SCHEME: u8, const T: usize>(
     panel: Panel,
     chunks: usize,
-    rows: [Row; T],
+    rows: impl Rows<T>,
     coding: Coding,
 ) -> [[f32; ROWS]; T] {
     let code_bytes = code_bytes::<V, CODING>();
     let table = table::<V>(coding);
-    // What the codes are larger by than the levels, where that is subtracted from the products.
-    let offset = match (CODING, SCHEME) {
-        (TABLE | BYTES, _) => V::RAISE,
-        (_, BLOCK | POWER | HALF_GROUPS) => coding.offset(),
-        _ => 0,
-    };
-    // Unsigned codes of four bits may stay sixteen times as large in the upper halves of bytes: their sum is divided.
-    let sixteenfold = const { CODING == FOUR && V::RAISE != 0 };
+    // Few rows have a sum for either half, so that one need not wait for the other; many have none to spare.
+    let apart = const { T <= 2 || SCHEME == HALF_GROUPS };
+    // Unsigned codes of four bits may then stay sixteen times as large in the upper halves of bytes: their sum is divided.
+    let sixteenfold = const { CODING == FOUR && V::RAISE != 0 && T <= 2 };
     let mut totals = [V::number(0.0); T];
     let scales = Scales::<SCHEME>(panel);
-    let activations = rows.map(|row| row.codes.as_ptr());
     let run = if const { shares(SCHEME) } { SHARING } else { chunks.max(1) };
     for begin in (0..chunks).step_by(run) {
         let mut run_sums = [V::number(0.0); T];
         for chunk in begin..begin + run {
             // SAFETY: the caller promises so many chunks in every part, and blocks of eight where eight share.
             let codes = unsafe { panel.codes.as_ptr().add(chunk * code_bytes) };
-            if T <= 2 {
-                ask_ahead(codes, code_bytes);
-                scales.ask_ahead::<V>(chunk);
-            }
-            let quad = |t: usize, q: usize| -> i32 {
-                // SAFETY: a row of activations has `chunks` chunks of 32.
-                unsafe { activations[t].add(chunk * CHUNK + 4 * q).cast::<i32>().read_unaligned() }
-            };
+            ask_ahead(codes, code_bytes);
+            scales.ask_ahead::<V>(chunk);
             // Either half of the chunk: quads 0–3 and 4–7.
-            let mut halves: [[V::Integers; 2]; T] = std::array::from_fn(|t| {
-                if SCHEME == HALF_GROUPS {
-                    rows[t].sums[chunk].map(|sum| V::splat(-i32::from(offset) * i32::from(sum)))
-                } else {
-                    [V::splat(rows[t].less(chunk, offset)), V::splat(0)]
-                }
-            });
+            let mut halves: [[V::Integers; 2]; T] =
+                std::array::from_fn(|t| rows.less(chunk, t).map(|less| V::splat(less)));
             for v in 0..4 {
                 // SAFETY: the chunk's codes lie there.
                 let (low, upper) = unsafe {
@@ -123,8 +251,9 @@ unsafe fn sums<V: Vector, const CODING: u8, const SCHEME: u8, const T: usize>(
                     }
                 };
                 for (t, halves) in halves.iter_mut().enumerate() {
-                    halves[0] = V::dot(halves[0], low, quad(t, v));
-                    halves[1] = V::dot(halves[1], upper, quad(t, v + 4));
+                    halves[0] = V::dot(halves[0], low, rows.quad(chunk, t, v));
+                    let second = usize::from(apart);
+                    halves[second] = V::dot(halves[second], upper, rows.quad(chunk, t, v + 4));
                 }
             }
             // SAFETY: as above.
@@ -135,14 +264,15 @@ unsafe fn sums<V: Vector, const CODING: u8, const SCHEME: u8, const T: usize>(
                     HALF_GROUPS => [V::numbers(first), V::numbers(second)],
                     _ => {
                         let second = if sixteenfold { V::sixteenth(second) } else { second };
-                        [V::numbers(V::add(first, second)), V::number(0.0)]
+                        let whole = if apart { V::add(first, second) } else { first };
+                        [V::numbers(whole), V::number(0.0)]
                     }
                 };
-                run_sums[t] = factors.add::<SCHEME>(run_sums[t], sums, rows[t].scales[chunk]);
+                run_sums[t] = factors.add::<SCHEME>(run_sums[t], sums, rows.scales(chunk, t));
             }
         }
         if const { shares(SCHEME) } {
-            let scaled = |chunk: usize, t: usize| rows[t].scales[chunk][1];
+            let scaled = |chunk: usize, t: usize| rows.scales(chunk, t)[1];
             // SAFETY: as above.
             unsafe { scales.close::<V, T>(begin / SHARING, &mut run_sums, &mut totals, scaled) };
         } else {
@@ -188,15 +318,25 @@ mod tests {
                         $({
                             let rows: [Row; $rows] = std::array::from_fn(|t| x.row(8 - $rows + t));
                             let found = match lanes {
-                                8 => dispatch::<Portable<8>, $rows>(&matrix, 0, rows),
-                                _ => dispatch::<Portable<16>, $rows>(&matrix, 0, rows),
+                                8 => apart::<Portable<8>, $rows>(&matrix, 0, rows),
+                                _ => apart::<Portable<16>, $rows>(&matrix, 0, rows),
                             };
                             let same = found == expected[8 - $rows..];
                             assert!(same, "{}, panels of {lanes}, {} rows", format.name(), $rows);
                         })*
                     };
                 }
-                    with!(1 2 4 8);
+                    with!(1 2 4);
+                    let found = match lanes {
+                        8 => lay::<4, _>(&matrix, x, 4..8, offset::<Portable<8>>(&matrix), |rows| {
+                            together::<Portable<8>, 4>(&matrix, 0, rows).to_vec()
+                        }),
+                        _ => lay::<8, _>(&matrix, x, 0..8, offset::<Portable<16>>(&matrix), |rows| {
+                            together::<Portable<16>, 8>(&matrix, 0, rows).to_vec()
+                        }),
+                    };
+                    let same = found == expected[8 - found.len()..];
+                    assert!(same, "{}, panels of {lanes}, rows together", format.name());
                 }
             });
         }
