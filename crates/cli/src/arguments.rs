@@ -17,7 +17,7 @@ pub struct Arguments {
 /// What every command takes.
 #[derive(Args)]
 pub struct Common {
-    /// Threads (default: physical cores)
+    /// Threads (default: physical cores), no more than there are processors for
     #[arg(short, long, global = true, value_parser = clap::value_parser!(u16).range(1..=512))]
     pub threads: Option<u16>,
     /// Instruction set: auto, scalar, avx2, avx-vnni, avx512, amx, neon

@@ -39,10 +39,11 @@ pub struct Opened {
     _demo: Option<DemoFolder>,
 }
 
-/// Threads to use: as asked, else the physical cores, as far as this process may use them.
+/// Threads to use: as asked, else the physical cores; never more than this process may use, for threads that wait for each
+/// other at every product are no use where they have to take turns (eight on two cores: a third of SmolLM2's tokens a second).
 pub fn threads(common: &Common) -> usize {
-    let allowed = || std::thread::available_parallelism().map_or(1, usize::from);
-    common.threads.map_or_else(|| num_cpus::get_physical().min(allowed()).max(1), usize::from)
+    let allowed = std::thread::available_parallelism().map_or(1, usize::from);
+    common.threads.map_or_else(num_cpus::get_physical, usize::from).clamp(1, allowed)
 }
 
 /// The backend that the flags ask for.

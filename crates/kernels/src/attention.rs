@@ -4,7 +4,6 @@
 //! Invariant: a query's result is the same whatever stands beside it: other queries, other sequences, other threads.
 
 use crate::cpu::attend::Rows;
-use crate::cpu::prefetch;
 use crate::key_values::{self, KvFormat, PAGE};
 use crate::shared::Shared;
 use crate::{Backend, KeyValues, scratch};
@@ -77,14 +76,18 @@ pub fn attention(
             }
             sums.fill(0.0);
             let pages = visible[rows - 1].div_ceil(PAGE);
-            let mut all = Rows { head_size, scale, queries, visible: &visible, state: &mut state, sums };
+            let mut all = Rows {
+                head_size,
+                scale,
+                queries,
+                visible: &visible,
+                state: &mut state,
+                sums,
+                next: [&[]; 2],
+            };
             for page in 0..pages {
-                if rows <= FEW && page + 1 < pages {
-                    sequence
-                        .page_bytes(page + 1, kv_head)
-                        .chunks(64)
-                        .for_each(|line| prefetch::<false>(line.as_ptr()));
-                }
+                let ask = rows <= FEW && page + 1 < pages;
+                all.next = if ask { sequence.page(page + 1, kv_head).into() } else { [&[]; 2] };
                 let (keys, values) = sequence.page(page, kv_head);
                 (backend.operations().attend)(format, &mut all, page, keys, values);
             }

@@ -12,6 +12,7 @@
 
 use super::body::{exp, multiply_add, pairwise};
 use crate::KvFormat;
+use crate::cpu::prefetch;
 use crate::key_values::{BLOCK, LANES, PAGE, PANELS};
 
 /// Sixteen numbers.
@@ -274,6 +275,8 @@ pub(crate) struct Rows<'a> {
     pub state: &'a mut [[f32; 2]],
     /// Rows × head size in whole parts.
     pub sums: &'a mut [f32],
+    /// Keys and values of the page after this one, which are asked for meanwhile; nothing where many rows wait for none.
+    pub next: [&'a [u8]; 2],
 }
 
 /// Adds page `page`, its keys and values in `format`, to all rows.
@@ -326,7 +329,9 @@ fn some<W: Widen, P: Pages, const T: usize>(
     let queries: [&[f32]; T] = std::array::from_fn(|t| &rows.queries[(first + t) * size..][..size]);
     let mut shares = [[f32::NEG_INFINITY; PAGE]; T];
     let panels = keys.chunks_exact(keys.len() / PANELS);
+    let [next_keys, next_values] = rows.next;
     for (panel, keys) in panels.take(seen.div_ceil(LANES)).enumerate() {
+        ask_for(next_keys, panel, PANELS);
         let scores = P::scores::<W, T>(queries, keys);
         for t in 0..T {
             for lane in 0..LANES {
@@ -362,6 +367,7 @@ fn some<W: Widen, P: Pages, const T: usize>(
     let shares: [&[f32]; T] = std::array::from_fn(|t| &shares[t][..seen]);
     for (index, part) in values.chunks_exact(P::PART_BYTES).enumerate() {
         for vector in 0..P::PARTS {
+            ask_for(next_values, index * P::PARTS + vector, values.len() / P::PART_BYTES * P::PARTS);
             let at = (index * P::PARTS + vector) * LANES;
             let mut sums: [Lane; T] = std::array::from_fn(|t| {
                 let sums: &Lane = rows.sums[(first + t) * width + at..].first_chunk().expect("a vector");
@@ -372,6 +378,15 @@ fn some<W: Widen, P: Pages, const T: usize>(
                 rows.sums[(first + t) * width + at..][..LANES].copy_from_slice(sums);
             }
         }
+    }
+}
+
+/// Asks for one of so many parts of what comes next: all at once would fill the queue to memory, and nothing else be done.
+#[inline(always)]
+fn ask_for(bytes: &[u8], part: usize, parts: usize) {
+    let each = bytes.len().div_ceil(parts);
+    for line in (part * each..bytes.len().min((part + 1) * each)).step_by(64) {
+        prefetch::<false>(bytes.as_ptr().wrapping_add(line));
     }
 }
 
