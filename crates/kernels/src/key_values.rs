@@ -183,15 +183,10 @@ impl KeyValues {
 
     /// A head's keys and values in a page.
     pub(crate) fn page(&self, page: usize, head: usize) -> (&[u8], &[u8]) {
-        self.page_bytes(page, head).split_at(self.format.key_bytes(self.head_size))
-    }
-
-    /// The same in one.
-    pub(crate) fn page_bytes(&self, page: usize, head: usize) -> &[u8] {
         let bytes: &[u8] = bytemuck::cast_slice(&self.lines);
         let start = page * self.page_lines() * size_of::<Line>();
         let each = self.format.head_bytes(self.head_size);
-        &bytes[start + head * each..][..each]
+        bytes[start + head * each..][..each].split_at(self.format.key_bytes(self.head_size))
     }
 
     /// Appends positions: `keys` and `values` are n × heads × head size.

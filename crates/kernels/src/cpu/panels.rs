@@ -171,16 +171,12 @@ impl Panels {
         ]
     }
 
-    /// Panels that a task multiplies with many rows of activations, one after the other.
-    fn panels_of_task(&self) -> usize {
-        (TASK_BYTES / self.panel_bytes()[0].max(1)).max(1)
-    }
-
     /// Where tasks begin and the last ends, in panels. With few rows of activations they are long, for what is asked for past
     /// a task's end is another thread's, and shorter towards the end, so that threads end together: each takes half of an
     /// equal share of what is left.
     fn tasks(&self, activations: usize) -> Vec<usize> {
-        let (panels, least) = (self.rows().div_ceil(self.kernel.rows()), self.panels_of_task());
+        let panels = self.rows().div_ceil(self.kernel.rows());
+        let least = (TASK_BYTES / self.panel_bytes()[0].max(1)).max(1);
         let mut tasks = vec![0];
         let mut at = 0;
         while at < panels {
@@ -203,9 +199,21 @@ impl Panels {
         }
     }
 
+    /// Writes a panel's sums with row `row` of the activations.
+    ///
+    /// # Safety
+    /// Nobody else writes this panel's results meanwhile.
+    unsafe fn put(&self, y: &Shared<f32>, row: usize, panel: usize, sums: &[f32; ROWS]) {
+        let start = panel * self.kernel.rows();
+        let count = self.kernel.rows().min(self.rows() - start);
+        // SAFETY: the caller's.
+        let out = unsafe { y.part(row * self.rows() + start, count) };
+        out.copy_from_slice(&sums[..count]);
+    }
+
     /// `y` = x · the matrix.
     fn multiply_activations(&self, x: &Activations, y: &mut [f32]) {
-        let (n, rows) = (x.rows(), self.rows());
+        let n = x.rows();
         let y = Shared::new(y);
         let done = match self.kernel {
             #[cfg(target_arch = "x86_64")]
@@ -224,7 +232,6 @@ impl Panels {
         if done == n {
             return;
         }
-        let lanes = self.kernel.rows();
         let tasks = self.tasks(n - done);
         self.backend.pool().run(tasks.len() - 1, &|task| {
             let mut sums = [[0.0f32; ROWS]; TOKENS];
@@ -244,12 +251,9 @@ impl Panels {
                         #[cfg(target_arch = "aarch64")]
                         Kernel::Neon(token) => quads::neon(token, self, panel, x, first, sums),
                     }
-                    let start = panel * lanes;
-                    let count = lanes.min(rows - start);
                     for (i, sums) in sums.iter().enumerate() {
-                        // SAFETY: each task has its own rows of the weights, hence its own results.
-                        let out = unsafe { y.part((first + i) * rows + start, count) };
-                        out.copy_from_slice(&sums[..count]);
+                        // SAFETY: each task has its own panels.
+                        unsafe { self.put(&y, first + i, panel, sums) };
                     }
                 }
             }

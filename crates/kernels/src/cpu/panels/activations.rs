@@ -25,11 +25,12 @@ pub(crate) struct Row<'a> {
 }
 
 impl Row<'_> {
-    /// What an offset of all codes of a chunk adds to their products, taken away.
+    /// What an offset of all codes of a chunk adds to their products, taken away: of either half where these have scales of
+    /// their own, else the first is all and the other nothing.
     #[inline(always)]
-    pub fn less(&self, chunk: usize, offset: i16) -> i32 {
-        let [first, second] = self.sums[chunk];
-        -i32::from(offset) * (i32::from(first) + i32::from(second))
+    pub fn less(&self, chunk: usize, offset: i16, halves: bool) -> [i32; 2] {
+        let [first, second] = self.sums[chunk].map(|sum| -i32::from(offset) * i32::from(sum));
+        if halves { [first, second] } else { [first + second, 0] }
     }
 }
 

@@ -12,11 +12,11 @@
 
 use super::chunk::{Factors, Scales, code_bytes, quads, table};
 use super::kinds::*;
+use super::quads::offset;
 use super::together::{Together, lay};
 use super::vector::Vector;
 use super::vnni::Sixteen;
 use super::{Activations, CHUNK, Coding, Panel, Panels, ROWS, SHARING, Scheme};
-use crate::Matrix;
 use crate::cpu::tiles::Configured;
 use crate::cpu::tokens::Amx;
 use crate::scratch;
@@ -43,15 +43,14 @@ const EMPTY: Products = Products([[0; ROWS]; TOGETHER]);
 pub(crate) fn product(token: Amx, matrix: &Panels, x: &Activations, y: &Shared<f32>) -> usize {
     let rest = x.rows() % TOGETHER;
     let done = if rest < ENOUGH { x.rows() - rest } else { x.rows() };
-    let (groups, chunks, rows) = (done.div_ceil(TOGETHER), matrix.chunks(), matrix.rows());
+    let (groups, chunks) = (done.div_ceil(TOGETHER), matrix.chunks());
     if groups == 0 {
         return 0;
     }
     lay::<TOGETHER, _>(matrix, x, 0..done, 0, |tiles| {
-        let panels = rows.div_ceil(ROWS);
-        let each = matrix.panels_of_task();
-        matrix.backend.pool().run(panels.div_ceil(each), &|task| {
-            let of_task = task * each..panels.min((task + 1) * each);
+        let tasks = matrix.tasks(done);
+        matrix.backend.pool().run(tasks.len() - 1, &|task| {
+            let of_task = tasks[task]..tasks[task + 1];
             let _configured = Configured::new(token, &shapes(matrix.scheme));
             let mut buffers = [[EMPTY; 2], [EMPTY; 2]];
             scratch::with(of_task.len() * chunks * LEVELS / size_of::<f32>(), |levels| {
@@ -64,13 +63,11 @@ pub(crate) fn product(token: Amx, matrix: &Panels, x: &Activations, y: &Shared<f
                     let near = near..groups.min(near + GROUPS_NEAR);
                     let tiles = &tiles[near.start * chunks..near.end * chunks];
                     for (panel, levels) in of_task.clone().zip(levels.chunks_exact(chunks * LEVELS)) {
-                        let count = ROWS.min(rows - panel * ROWS);
                         let mut put = |group: usize, t: usize, sums: &[f32; ROWS]| {
                             let row = (near.start + group) * TOGETHER + t;
                             if row < done {
-                                // SAFETY: each task has its own rows of the weights, hence its own results.
-                                let out = unsafe { y.part(row * rows + panel * ROWS, count) };
-                                out.copy_from_slice(&sums[..count]);
+                                // SAFETY: each task has its own panels.
+                                unsafe { matrix.put(y, row, panel, sums) };
                             }
                         };
                         // SAFETY: the token proves the features, and tiles are configured.
@@ -96,23 +93,20 @@ fn shapes(scheme: Scheme) -> [(u8, u16); 8] {
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
 fn unpack(matrix: &Panels, panel: usize, levels: &mut [u8]) {
     let (panel, coding) = (matrix.panel(panel), matrix.coding);
+    let less = offset::<Sixteen>(matrix) as i8;
     macro_rules! run {
         ($coding:ident, $scheme:ident) => {
             // SAFETY: a panel has as many chunks of codes as `levels` has of levels.
-            unsafe { unpack_as::<$coding, $scheme>(panel, coding, levels) }
+            unsafe { unpack_as::<$coding>(panel, coding, less, levels) }
         };
     }
     for_each_kind!(matrix, run)
 }
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn unpack_as<const CODING: u8, const SCHEME: u8>(panel: Panel, coding: Coding, levels: &mut [u8]) {
+unsafe fn unpack_as<const CODING: u8>(panel: Panel, coding: Coding, less: i8, levels: &mut [u8]) {
     let table = table::<Sixteen>(coding);
-    let less = match SCHEME {
-        BLOCK | POWER | HALF_GROUPS => coding.offset().to_le_bytes()[0].cast_signed(),
-        _ => 0,
-    };
-    let less = _mm512_set1_epi8(if matches!(CODING, TABLE | BYTES) { i8::MIN } else { less });
+    let less = _mm512_set1_epi8(less);
     for (chunk, levels) in levels.as_chunks_mut::<LEVELS>().0.iter_mut().enumerate() {
         let (levels, _) = levels.as_chunks_mut::<64>();
         for v in 0..4 {

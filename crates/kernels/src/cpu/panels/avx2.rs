@@ -149,7 +149,7 @@ unsafe fn sums<const CODING: u8, const SCHEME: u8, const T: usize>(
         // Codes are stored without their offset; what it comes to is subtracted first.
         let mut integers: [__m256i; T] = std::array::from_fn(|t| match SCHEME {
             BLOCK | POWER if !matches!(CODING, TABLE | BYTES) => {
-                _mm256_set1_epi32(rows[t].less(chunk, offset))
+                _mm256_set1_epi32(rows[t].less(chunk, offset, false)[0])
             }
             _ => _mm256_setzero_si256(),
         });

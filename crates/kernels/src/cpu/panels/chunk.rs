@@ -160,7 +160,7 @@ impl<const SCHEME: u8> Scales<'_, SCHEME> {
         }
     }
 
-    /// Adds to rows' totals what the eight chunks of block `block` have come to, which begins anew where they share a scale.
+    /// Where eight chunks share a scale: adds to rows' totals what those of block `block` have come to, which begins anew.
     /// `scaled` says a chunk's scale times the sum of its codes, of row `t` of activations.
     ///
     /// # Safety
@@ -173,9 +173,6 @@ impl<const SCHEME: u8> Scales<'_, SCHEME> {
         totals: &mut [V::Numbers; T],
         scaled: impl Fn(usize, usize) -> f32,
     ) {
-        if !const { shares(SCHEME) } {
-            return;
-        }
         let halves = if SCHEME == GROUPS_AFFINE { 2 } else { 1 };
         // SAFETY: the caller's.
         unsafe {

@@ -20,7 +20,6 @@ use super::vector::Vector;
 #[cfg(target_arch = "x86_64")]
 use super::vnni::{Eight, Sixteen};
 use super::{Activations, CHUNK, Coding, Panel, Panels, ROWS, SHARING, Scheme, Sums};
-use crate::Matrix;
 use crate::cpu::ask_ahead;
 #[cfg(target_arch = "aarch64")]
 use crate::cpu::tokens::Neon;
@@ -35,8 +34,7 @@ const NEAR: usize = 64;
 trait Rows<const T: usize>: Copy {
     /// Four codes of row `t`: those of quad `q` of a chunk.
     fn quad(&self, chunk: usize, t: usize, q: usize) -> i32;
-    /// What codes' offset adds to the products, taken away: of either half where these have scales of their own, else the
-    /// first is all and the other nothing.
+    /// As [`Row::less`].
     fn less(&self, chunk: usize, t: usize) -> [i32; 2];
     /// A chunk's scale, and the scale times the sum of its codes.
     fn scales(&self, chunk: usize, t: usize) -> [f32; 2];
@@ -57,11 +55,7 @@ impl<const T: usize, const SCHEME: u8> Rows<T> for Apart<'_, T, SCHEME> {
     }
     #[inline(always)]
     fn less(&self, chunk: usize, t: usize) -> [i32; 2] {
-        if SCHEME == HALF_GROUPS {
-            self.rows[t].sums[chunk].map(|sum| -i32::from(self.offset) * i32::from(sum))
-        } else {
-            [self.rows[t].less(chunk, self.offset), 0]
-        }
+        self.rows[t].less(chunk, self.offset, SCHEME == HALF_GROUPS)
     }
     #[inline(always)]
     fn scales(&self, chunk: usize, t: usize) -> [f32; 2] {
@@ -86,7 +80,7 @@ impl<const T: usize> Rows<T> for &[Together<T>] {
 }
 
 /// What the codes are larger by than the levels, where that is subtracted from the products.
-fn offset<V: Vector>(matrix: &Panels) -> i16 {
+pub(super) fn offset<V: Vector>(matrix: &Panels) -> i16 {
     match (matrix.coding, matrix.scheme) {
         (Coding::Table(_) | Coding::Bytes, _) => V::RAISE,
         (_, Scheme::Block | Scheme::Power | Scheme::HalfGroups) => matrix.coding.offset(),
@@ -94,8 +88,8 @@ fn offset<V: Vector>(matrix: &Panels) -> i16 {
     }
 }
 
-/// For an instruction set: `$apart`, as `plain::multiply`, and `$together`, which multiplies the first rows of activations,
-/// `$wide` at a time, and says how many.
+/// For an instruction set: `$apart`, as `plain::multiply`, and `$together`, which multiplies rows of activations from one on,
+/// `$wide` at a time, and says where the next is.
 macro_rules! multiply {
     ($apart:ident, $together:ident, $token:ty, $vector:ty, $features:literal, $wide:literal) => {
         pub(crate) fn $apart(
@@ -168,7 +162,7 @@ fn groups<const R: usize>(
 where
     Together<R>: bytemuck::Pod,
 {
-    let (chunks, rows, lanes) = (matrix.chunks(), matrix.rows(), matrix.kernel.rows());
+    let chunks = matrix.chunks();
     let end = from + (x.rows() - from) / R * R;
     if end == from {
         return from;
@@ -178,13 +172,11 @@ where
         matrix.backend.pool().run(tasks.len() - 1, &|task| {
             for (near, laid) in laid.chunks(NEAR / R * chunks).enumerate() {
                 for panel in tasks[task]..tasks[task + 1] {
-                    let count = lanes.min(rows - panel * lanes);
                     for (group, laid) in laid.chunks(chunks).enumerate() {
                         let first = from + near * NEAR + group * R;
                         for (t, sums) in of(panel, laid).iter().enumerate() {
-                            // SAFETY: each task has its own rows of the weights, hence its own results.
-                            let out = unsafe { y.part((first + t) * rows + panel * lanes, count) };
-                            out.copy_from_slice(&sums[..count]);
+                            // SAFETY: each task has its own panels.
+                            unsafe { matrix.put(y, first + t, panel, sums) };
                         }
                     }
                 }

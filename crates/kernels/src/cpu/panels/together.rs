@@ -14,8 +14,7 @@ pub(super) struct Together<const R: usize> {
     pub scales: [f32; R],
     /// Scales times the codes' sums.
     pub scaled: [f32; R],
-    /// What the offset of a matrix's codes adds to a chunk's products, taken away; of either half where these have scales of
-    /// their own.
+    /// As [`super::activations::Row::less`].
     pub less: [[i32; R]; 2],
 }
 
@@ -78,13 +77,11 @@ fn fill<const R: usize>(
     }
     for t in 0..R.min(end - first) {
         let row = x.row(first + t);
-        let parts = row.codes.as_chunks::<CHUNK>().0.iter().zip(row.scales).zip(row.sums);
-        for (laid, ((codes, [scale, scaled]), sums)) in laid.iter_mut().zip(parts) {
+        let parts = row.codes.as_chunks::<CHUNK>().0.iter().zip(row.scales);
+        for (chunk, (laid, (codes, [scale, scaled]))) in laid.iter_mut().zip(parts).enumerate() {
             laid.codes[t] = *codes;
             (laid.scales[t], laid.scaled[t]) = (*scale, *scaled);
-            let [first, second] = sums.map(|sum| -i32::from(offset) * i32::from(sum));
-            (laid.less[0][t], laid.less[1][t]) =
-                if scheme == Scheme::HalfGroups { (first, second) } else { (first + second, 0) };
+            [laid.less[0][t], laid.less[1][t]] = row.less(chunk, offset, scheme == Scheme::HalfGroups);
         }
     }
 }
