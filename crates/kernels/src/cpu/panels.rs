@@ -19,6 +19,8 @@
 //! it, nor on the instruction set, for every path adds the same numbers in the same order with one rounding each.
 //! Left out: formats without codes, which are multiplied as numbers (`numbers.rs`).
 
+#[cfg(target_arch = "x86_64")]
+mod across;
 mod activations;
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -33,6 +35,7 @@ mod plain;
 #[cfg(test)]
 mod portable;
 mod quads;
+mod rows;
 mod together;
 mod vector;
 #[cfg(target_arch = "x86_64")]
@@ -223,6 +226,11 @@ impl Panels {
             }
             #[cfg(target_arch = "x86_64")]
             Kernel::Avx512(token) => quads::avx512_together(token, self, x, 0, &y),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx2(token) => {
+                let done = across::multiply(token, self, x, &y);
+                avx2::multiply_together(token, self, x, done, &y)
+            }
             #[cfg(target_arch = "x86_64")]
             Kernel::AvxVnni(token) => quads::avx_vnni_together(token, self, x, 0, &y),
             #[cfg(target_arch = "aarch64")]

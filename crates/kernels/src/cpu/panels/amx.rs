@@ -47,7 +47,7 @@ pub(crate) fn product(token: Amx, matrix: &Panels, x: &Activations, y: &Shared<f
     if groups == 0 {
         return 0;
     }
-    lay::<TOGETHER, _>(matrix, x, 0..done, 0, |tiles| {
+    lay::<TOGETHER, false, _>(matrix, x, 0..done, 0, |tiles| {
         let tasks = matrix.tasks(done);
         matrix.backend.pool().run(tasks.len() - 1, &|task| {
             let of_task = tasks[task]..tasks[task + 1];

@@ -3,16 +3,21 @@
 //! four bits, four of five bits and two of six. Signed levels go in as their sizes, their signs on the activations.
 
 use super::activations::Row;
+use super::chunk::{Scales, code_bytes, quads};
 use super::kinds::*;
-use super::{Activations, CHUNK, Coding, Panel, Panels, SHARING, Scheme, Sums};
+use super::rows::{Apart, Rows, groups};
+use super::together::Together;
+use super::vnni::Eight;
+use super::{Activations, Coding, Panel, Panels, ROWS, SHARING, Scheme, Sums};
 use crate::cpu::tokens::Avx2;
 use crate::cpu::{ask_ahead, ask_ahead_for_scales};
+use crate::shared::Shared;
 use std::arch::x86_64::*;
 
 /// Rows of a panel.
-const ROWS: usize = 8;
-/// Rows of activations that share what is unpacked.
-const TOKENS: usize = 4;
+const LANES: usize = 8;
+/// Rows of activations that are multiplied together.
+const TOGETHER: usize = 4;
 
 /// As `plain::multiply`.
 pub(crate) fn multiply(
@@ -23,49 +28,69 @@ pub(crate) fn multiply(
     first: usize,
     sums: &mut Sums,
 ) {
-    let chunks = matrix.chunks();
-    let panel = matrix.panel(panel);
-    assert_eq!(matrix.kernel.rows(), ROWS, "panels of eight rows");
+    assert_eq!(matrix.kernel.rows(), LANES, "rows of a panel");
     let mut at = 0;
     while at < sums.len() {
         macro_rules! put {
             ($tokens:literal) => {{
                 let rows: [Row; $tokens] = std::array::from_fn(|t| x.row(first + at + t));
-                // SAFETY: the token proves the features; a panel's parts and a row of activations have `chunks` chunks.
-                let found = unsafe { dispatch::<$tokens>(matrix, panel, chunks, rows) };
-                for (sums, found) in sums[at..].iter_mut().zip(found) {
-                    sums[..ROWS].copy_from_slice(&found);
-                }
+                // SAFETY: the token proves the features.
+                let found = unsafe { apart::<$tokens>(matrix, panel, rows) };
+                sums[at..at + $tokens].copy_from_slice(&found);
                 at += $tokens;
             }};
         }
-        match sums.len() - at {
-            1 => put!(1),
-            2 | 3 => put!(2),
-            _ => put!(4),
-        }
+        if sums.len() - at == 1 { put!(1) } else { put!(2) }
     }
-    const { assert!(TOKENS == 4) };
+}
+
+/// As `groups`.
+pub(crate) fn multiply_together(
+    _token: Avx2,
+    matrix: &Panels,
+    x: &Activations,
+    from: usize,
+    y: &Shared<f32>,
+) -> usize {
+    assert_eq!(matrix.kernel.rows(), LANES, "rows of a panel");
+    // SAFETY: the token proves the features.
+    let of = |panel: usize, rows: &[Together<TOGETHER>]| unsafe { together(matrix, panel, rows) };
+    groups::<TOGETHER>(matrix, x, from, y, offset(matrix), &of)
+}
+
+/// What the sums of activations are multiplied by before sums of products begin with them. Where halves of a chunk have
+/// scales of their own, the offset itself comes after these.
+pub(super) fn offset(matrix: &Panels) -> i16 {
+    match matrix.scheme {
+        Scheme::Block | Scheme::Power => matrix.coding.offset(),
+        Scheme::HalfGroups => 1,
+        _ => 0,
+    }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn dispatch<const T: usize>(
-    matrix: &Panels,
-    panel: Panel,
-    chunks: usize,
-    rows: [Row; T],
-) -> [[f32; ROWS]; T] {
-    let (offset, table) = (
-        matrix.coding.offset(),
-        match matrix.coding {
-            Coding::Table(table) => table,
-            _ => [0; 16],
-        },
-    );
+fn apart<const T: usize>(matrix: &Panels, panel: usize, rows: [Row; T]) -> [[f32; ROWS]; T] {
+    let (chunks, offset) = (matrix.chunks(), offset(matrix));
     macro_rules! run {
         ($coding:ident, $scheme:ident) => {
-            // SAFETY: the caller's.
-            unsafe { sums::<$coding, $scheme, T>(panel, chunks, rows, offset, table) }
+            // SAFETY: a panel's parts and a row of activations have `chunks` chunks.
+            unsafe {
+                let rows = Apart::<T, $scheme> { rows, offset };
+                sums::<$coding, $scheme, T>(matrix.panel(panel), chunks, rows, matrix.coding)
+            }
+        };
+    }
+    for_each_kind!(matrix, run)
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn together(matrix: &Panels, panel: usize, rows: &[Together<TOGETHER>]) -> [[f32; ROWS]; TOGETHER] {
+    let chunks = matrix.chunks();
+    let rows = &rows[..chunks];
+    macro_rules! run {
+        ($coding:ident, $scheme:ident) => {
+            // SAFETY: a panel's parts have `chunks` chunks.
+            unsafe { sums::<$coding, $scheme, TOGETHER>(matrix.panel(panel), chunks, rows, matrix.coding) }
         };
     }
     for_each_kind!(matrix, run)
@@ -74,7 +99,7 @@ unsafe fn dispatch<const T: usize>(
 /// Each lane a pair of the 16-bit integer that the byte of its row is.
 #[target_feature(enable = "avx2")]
 #[inline]
-unsafe fn pairs(bytes: *const u8, signed: bool) -> __m256i {
+pub(super) unsafe fn pairs(bytes: *const u8, signed: bool) -> __m256i {
     // SAFETY: the caller's: eight bytes lie there.
     let bytes = unsafe { _mm_loadl_epi64(bytes.cast()) };
     let wide = if signed { _mm256_cvtepi8_epi32(bytes) } else { _mm256_cvtepu8_epi32(bytes) };
@@ -84,7 +109,7 @@ unsafe fn pairs(bytes: *const u8, signed: bool) -> __m256i {
 
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-unsafe fn halves(bytes: *const u8) -> __m256 {
+pub(super) unsafe fn halves(bytes: *const u8) -> __m256 {
     // SAFETY: the caller's: sixteen bytes lie there.
     _mm256_cvtph_ps(unsafe { _mm_loadu_si128(bytes.cast()) })
 }
@@ -94,30 +119,25 @@ unsafe fn halves(bytes: *const u8) -> __m256 {
 unsafe fn sums<const CODING: u8, const SCHEME: u8, const T: usize>(
     panel: Panel,
     chunks: usize,
-    rows: [Row; T],
-    offset: i16,
-    table: [i8; 16],
+    rows: impl Rows<T>,
+    coding: Coding,
 ) -> [[f32; ROWS]; T] {
-    let code_bytes = match CODING {
-        FOUR | TABLE => 128,
-        FIVE => 160,
-        SIX => 192,
-        _ => 256,
+    let (offset, table) = match coding {
+        Coding::Table(table) => (0, table),
+        _ => (coding.offset(), [0; 16]),
     };
+    let code_bytes = code_bytes::<Eight, CODING>();
     let scale_bytes = match SCHEME {
         GROUPS => 8,
         AFFINE => 32,
         _ => 16,
     };
-    let shared_bytes = if SCHEME == GROUPS_AFFINE { 32 } else { 16 };
-    let fifteen = _mm256_set1_epi8(15);
     let ones = _mm256_set1_epi16(1);
     // SAFETY: sixteen bytes.
     let table = _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(table.as_ptr().cast()) });
     let mut totals = [_mm256_setzero_ps(); T];
     let mut run_sums = [_mm256_setzero_ps(); T];
     let mut d = _mm256_setzero_ps();
-    let activations = rows.map(|row| row.codes.as_ptr());
     for chunk in 0..chunks {
         // SAFETY: the caller promises so many chunks in every part.
         let (codes, scales) = unsafe {
@@ -137,37 +157,26 @@ unsafe fn sums<const CODING: u8, const SCHEME: u8, const T: usize>(
             // SAFETY: `at` lies inside the chunk's codes.
             unsafe { _mm256_loadu_si256(codes.add(at).cast()) }
         };
-        let quad = |t: usize, q: usize| -> __m256i {
-            // SAFETY: a row of activations has `chunks` chunks of 32.
-            let four = unsafe { activations[t].add(chunk * CHUNK + 4 * q).cast::<i32>().read_unaligned() };
-            _mm256_set1_epi32(four)
-        };
+        let quad = |t: usize, q: usize| _mm256_set1_epi32(rows.quad(chunk, t, q));
         if T <= 2 {
             ask_ahead(codes, code_bytes);
             ask_ahead_for_scales(scales, scale_bytes);
         }
         // Codes are stored without their offset; what it comes to is subtracted first.
         let mut integers: [__m256i; T] = std::array::from_fn(|t| match SCHEME {
-            BLOCK | POWER if !matches!(CODING, TABLE | BYTES) => {
-                _mm256_set1_epi32(rows[t].less(chunk, offset, false)[0])
-            }
+            BLOCK | POWER if !matches!(CODING, TABLE | BYTES) => _mm256_set1_epi32(rows.less(chunk, t)[0]),
             _ => _mm256_setzero_si256(),
         });
-        let high = if CODING == FIVE { load(128) } else { _mm256_setzero_si256() };
         let mut parts = [[_mm256_setzero_si256(); 2]; T];
         for v in 0..4 {
-            let (low, upper) = if CODING == BYTES {
-                (load(32 * v), load(32 * (v + 4)))
-            } else {
-                let both = load(32 * v);
-                let low = _mm256_and_si256(both, fifteen);
-                (low, _mm256_and_si256(_mm256_srli_epi16::<4>(both), fifteen))
+            let (low, upper) = match CODING {
+                BYTES => (load(32 * v), load(32 * (v + 4))),
+                // SAFETY: the chunk's codes lie there.
+                _ => unsafe { quads::<Eight, CODING, false>(codes, v, table) },
             };
             match CODING {
                 TABLE | BYTES => {
                     for (half, levels) in [low, upper].into_iter().enumerate() {
-                        let levels =
-                            if CODING == TABLE { _mm256_shuffle_epi8(table, levels) } else { levels };
                         let sizes = _mm256_abs_epi8(levels);
                         for (t, sum) in integers.iter_mut().enumerate() {
                             let signed = _mm256_sign_epi8(quad(t, v + 4 * half), levels);
@@ -177,41 +186,6 @@ unsafe fn sums<const CODING: u8, const SCHEME: u8, const T: usize>(
                     }
                 }
                 _ => {
-                    let (low, upper) = match CODING {
-                        FIVE => {
-                            let sixteen = _mm256_set1_epi8(16);
-                            let low_bit = match v {
-                                0 => _mm256_slli_epi16::<4>(high),
-                                1 => _mm256_slli_epi16::<3>(high),
-                                2 => _mm256_slli_epi16::<2>(high),
-                                _ => _mm256_slli_epi16::<1>(high),
-                            };
-                            let upper_bit = match v {
-                                0 => high,
-                                1 => _mm256_srli_epi16::<1>(high),
-                                2 => _mm256_srli_epi16::<2>(high),
-                                _ => _mm256_srli_epi16::<3>(high),
-                            };
-                            (
-                                _mm256_or_si256(low, _mm256_and_si256(low_bit, sixteen)),
-                                _mm256_or_si256(upper, _mm256_and_si256(upper_bit, sixteen)),
-                            )
-                        }
-                        SIX => {
-                            let bits = _mm256_set1_epi8(0x30);
-                            let shifted = |high: __m256i| match v {
-                                0 => _mm256_slli_epi16::<4>(high),
-                                1 => _mm256_slli_epi16::<2>(high),
-                                2 => high,
-                                _ => _mm256_srli_epi16::<2>(high),
-                            };
-                            (
-                                _mm256_or_si256(low, _mm256_and_si256(shifted(load(128)), bits)),
-                                _mm256_or_si256(upper, _mm256_and_si256(shifted(load(160)), bits)),
-                            )
-                        }
-                        _ => (low, upper),
-                    };
                     for (t, parts) in parts.iter_mut().enumerate() {
                         let (a, b) = (
                             _mm256_maddubs_epi16(low, quad(t, v)),
@@ -258,15 +232,15 @@ unsafe fn sums<const CODING: u8, const SCHEME: u8, const T: usize>(
             _ => _mm256_setzero_ps(),
         };
         for t in 0..T {
-            let [scale, scaled] = rows[t].scales[chunk];
+            let [scale, scaled] = rows.scales(chunk, t);
             if SCHEME == HALF_GROUPS {
-                let [first, second] = rows[t].sums[chunk];
-                let sums = _mm256_set1_epi32(i32::from(first as u16) | i32::from(second) << 16);
                 // Each half's scale against its sum.
-                let both = _mm256_blend_epi16::<0b1010_1010>(factors[0], factors[1]);
-                let subtracted = _mm256_madd_epi16(both, sums);
-                let subtracted = _mm256_mullo_epi32(subtracted, _mm256_set1_epi32(i32::from(offset)));
-                integers[t] = _mm256_sub_epi32(integers[t], subtracted);
+                let [first, second] = rows.less(chunk, t).map(|sum| _mm256_set1_epi32(sum));
+                let sums = _mm256_blend_epi16::<0b1010_1010>(first, _mm256_slli_epi32::<16>(second));
+                let scales = _mm256_blend_epi16::<0b1010_1010>(factors[0], factors[1]);
+                let less = _mm256_madd_epi16(scales, sums);
+                let less = _mm256_mullo_epi32(less, _mm256_set1_epi32(i32::from(offset)));
+                integers[t] = _mm256_add_epi32(integers[t], less);
             }
             let (whole, scale) = (_mm256_cvtepi32_ps(integers[t]), _mm256_set1_ps(scale));
             if const { shares(SCHEME) } {
@@ -279,39 +253,15 @@ unsafe fn sums<const CODING: u8, const SCHEME: u8, const T: usize>(
             }
         }
         if const { shares(SCHEME) } && chunk % SHARING == SHARING - 1 {
-            let block = chunk / SHARING;
-            // SAFETY: as above; eight chunks share these bytes.
-            let shared = unsafe { panel.shared.as_ptr().add(block * shared_bytes) };
-            // SAFETY: as above.
-            let d = unsafe { halves(shared) };
-            for t in 0..T {
-                totals[t] = _mm256_fmadd_ps(d, run_sums[t], totals[t]);
-                run_sums[t] = _mm256_setzero_ps();
-            }
-            if SCHEME == GROUPS_AFFINE {
-                // SAFETY: as above.
-                let e = _mm256_xor_ps(unsafe { halves(shared.add(16)) }, _mm256_set1_ps(-0.0));
-                let mut least = [_mm256_setzero_ps(); T];
-                for chunk in block * SHARING..=chunk {
-                    // SAFETY: as above.
-                    let minimum = unsafe {
-                        let minimum = panel.scales.as_ptr().add(chunk * scale_bytes + 8);
-                        _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(minimum.cast())))
-                    };
-                    for t in 0..T {
-                        let scaled = _mm256_set1_ps(rows[t].scales[chunk][1]);
-                        least[t] = _mm256_fmadd_ps(minimum, scaled, least[t]);
-                    }
-                }
-                for t in 0..T {
-                    totals[t] = _mm256_fmadd_ps(e, least[t], totals[t]);
-                }
-            }
+            let scaled = |chunk: usize, t: usize| rows.scales(chunk, t)[1];
+            let scales = Scales::<SCHEME>(panel);
+            // SAFETY: as above; eight chunks share a block.
+            unsafe { scales.close::<Eight, T>(chunk / SHARING, &mut run_sums, &mut totals, scaled) };
         }
     }
     totals.map(|total| {
         let mut out = [0.0; ROWS];
-        // SAFETY: eight numbers.
+        // SAFETY: eight numbers, of sixteen.
         unsafe { _mm256_storeu_ps(out.as_mut_ptr(), total) };
         out
     })

@@ -15,69 +15,18 @@
 use super::activations::Row;
 use super::chunk::{Scales, code_bytes, quads, table};
 use super::kinds::*;
-use super::together::{Together, lay};
+use super::rows::{Apart, Rows, groups};
+use super::together::Together;
 use super::vector::Vector;
 #[cfg(target_arch = "x86_64")]
 use super::vnni::{Eight, Sixteen};
-use super::{Activations, CHUNK, Coding, Panel, Panels, ROWS, SHARING, Scheme, Sums};
+use super::{Activations, Coding, Panel, Panels, ROWS, SHARING, Scheme, Sums};
 use crate::cpu::ask_ahead;
 #[cfg(target_arch = "aarch64")]
 use crate::cpu::tokens::Neon;
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::tokens::{Avx512, AvxVnni};
 use crate::shared::Shared;
-
-/// Rows of activations that stay near while panels of a task pass.
-const NEAR: usize = 64;
-
-/// `T` rows of activations.
-trait Rows<const T: usize>: Copy {
-    /// Four codes of row `t`: those of quad `q` of a chunk.
-    fn quad(&self, chunk: usize, t: usize, q: usize) -> i32;
-    /// As [`Row::less`].
-    fn less(&self, chunk: usize, t: usize) -> [i32; 2];
-    /// A chunk's scale, and the scale times the sum of its codes.
-    fn scales(&self, chunk: usize, t: usize) -> [f32; 2];
-}
-
-/// Rows apart from each other. Invariant: each has as many chunks as are asked for.
-#[derive(Clone, Copy)]
-struct Apart<'a, const T: usize, const SCHEME: u8> {
-    rows: [Row<'a>; T],
-    offset: i16,
-}
-
-impl<const T: usize, const SCHEME: u8> Rows<T> for Apart<'_, T, SCHEME> {
-    #[inline(always)]
-    fn quad(&self, chunk: usize, t: usize, q: usize) -> i32 {
-        // SAFETY: the invariant; 32 codes a chunk.
-        unsafe { self.rows[t].codes.as_ptr().add(chunk * CHUNK + 4 * q).cast::<i32>().read_unaligned() }
-    }
-    #[inline(always)]
-    fn less(&self, chunk: usize, t: usize) -> [i32; 2] {
-        self.rows[t].less(chunk, self.offset, SCHEME == HALF_GROUPS)
-    }
-    #[inline(always)]
-    fn scales(&self, chunk: usize, t: usize) -> [f32; 2] {
-        self.rows[t].scales[chunk]
-    }
-}
-
-impl<const T: usize> Rows<T> for &[Together<T>] {
-    #[inline(always)]
-    fn quad(&self, chunk: usize, t: usize, q: usize) -> i32 {
-        let codes = self[chunk].codes[t].as_chunks::<4>().0[q];
-        i32::from_ne_bytes(codes.map(i8::cast_unsigned))
-    }
-    #[inline(always)]
-    fn less(&self, chunk: usize, t: usize) -> [i32; 2] {
-        self[chunk].less.map(|less| less[t])
-    }
-    #[inline(always)]
-    fn scales(&self, chunk: usize, t: usize) -> [f32; 2] {
-        [self[chunk].scales[t], self[chunk].scaled[t]]
-    }
-}
 
 /// What the codes are larger by than the levels, where that is subtracted from the products.
 pub(super) fn offset<V: Vector>(matrix: &Panels) -> i16 {
@@ -149,42 +98,6 @@ multiply!(avx_vnni, avx_vnni_together, AvxVnni, Eight, "avx2,fma,f16c,avxvnni", 
 multiply!(avx512, avx512_together, Avx512, Sixteen, "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni", 8);
 #[cfg(target_arch = "aarch64")]
 multiply!(neon, neon_together, Neon, super::neon::Eight, "neon,dotprod", 4);
-
-/// `y` = x · the matrix for whole groups of `R` rows of `x` from row `from` on; says where the next row is.
-fn groups<const R: usize>(
-    matrix: &Panels,
-    x: &Activations,
-    from: usize,
-    y: &Shared<f32>,
-    offset: i16,
-    of: &(impl Fn(usize, &[Together<R>]) -> [[f32; ROWS]; R] + Sync),
-) -> usize
-where
-    Together<R>: bytemuck::Pod,
-{
-    let chunks = matrix.chunks();
-    let end = from + (x.rows() - from) / R * R;
-    if end == from {
-        return from;
-    }
-    lay::<R, _>(matrix, x, from..end, offset, |laid| {
-        let tasks = matrix.tasks(end - from);
-        matrix.backend.pool().run(tasks.len() - 1, &|task| {
-            for (near, laid) in laid.chunks(NEAR / R * chunks).enumerate() {
-                for panel in tasks[task]..tasks[task + 1] {
-                    for (group, laid) in laid.chunks(chunks).enumerate() {
-                        let first = from + near * NEAR + group * R;
-                        for (t, sums) in of(panel, laid).iter().enumerate() {
-                            // SAFETY: each task has its own panels.
-                            unsafe { matrix.put(y, first + t, panel, sums) };
-                        }
-                    }
-                }
-            }
-        });
-    });
-    end
-}
 
 #[inline(always)]
 fn apart<V: Vector, const T: usize>(matrix: &Panels, panel: usize, rows: [Row; T]) -> [[f32; ROWS]; T] {
@@ -288,6 +201,7 @@ unsafe fn sums<V: Vector, const CODING: u8, const SCHEME: u8, const T: usize>(
 #[cfg(test)]
 mod tests {
     use super::super::portable::Portable;
+    use super::super::together::lay;
     use super::super::{Kernel, plain};
     use super::*;
     use crate::{Backend, Isa};
@@ -331,10 +245,10 @@ mod tests {
                 }
                     with!(1 2 4);
                     let found = match lanes {
-                        8 => lay::<4, _>(&matrix, x, 4..8, offset::<Portable<8>>(&matrix), |rows| {
+                        8 => lay::<4, false, _>(&matrix, x, 4..8, offset::<Portable<8>>(&matrix), |rows| {
                             together::<Portable<8>, 4>(&matrix, 0, rows).to_vec()
                         }),
-                        _ => lay::<8, _>(&matrix, x, 0..8, offset::<Portable<16>>(&matrix), |rows| {
+                        _ => lay::<8, false, _>(&matrix, x, 0..8, offset::<Portable<16>>(&matrix), |rows| {
                             together::<Portable<16>, 8>(&matrix, 0, rows).to_vec()
                         }),
                     };

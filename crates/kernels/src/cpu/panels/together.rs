@@ -32,8 +32,9 @@ macro_rules! plain_numbers {
 plain_numbers!(4 8 16);
 
 /// Runs `work` on some rows of `x`, each group's chunks one after the other; the last group may be in part empty.
-/// `offset` is what codes of the matrix lie higher than their levels.
-pub(super) fn lay<const R: usize, Result>(
+/// `offset` is what codes of the matrix lie higher than their levels. With `ACROSS` the codes of a chunk lie quad by quad, each
+/// of all rows, instead of row by row.
+pub(super) fn lay<const R: usize, const ACROSS: bool, Result>(
     matrix: &Panels,
     x: &Activations,
     rows: Range<usize>,
@@ -50,7 +51,7 @@ where
         matrix.backend.pool().run(groups, &|group| {
             // SAFETY: each task has its own group.
             let laid = unsafe { all.part(group * chunks * numbers, chunks * numbers) };
-            fill::<R>(
+            fill::<R, ACROSS>(
                 x,
                 rows.start + group * R,
                 rows.end,
@@ -63,7 +64,7 @@ where
 }
 
 /// Rows of activations from `first` on, where there are such below `end`; the rest is zero.
-fn fill<const R: usize>(
+fn fill<const R: usize, const ACROSS: bool>(
     x: &Activations,
     first: usize,
     end: usize,
@@ -79,7 +80,13 @@ fn fill<const R: usize>(
         let row = x.row(first + t);
         let parts = row.codes.as_chunks::<CHUNK>().0.iter().zip(row.scales);
         for (chunk, (laid, (codes, [scale, scaled]))) in laid.iter_mut().zip(parts).enumerate() {
-            laid.codes[t] = *codes;
+            if ACROSS {
+                let quads =
+                    laid.codes.as_flattened_mut().as_chunks_mut::<4>().0.iter_mut().skip(t).step_by(R);
+                quads.zip(codes.as_chunks::<4>().0).for_each(|(quad, codes)| *quad = *codes);
+            } else {
+                laid.codes[t] = *codes;
+            }
             (laid.scales[t], laid.scaled[t]) = (*scale, *scaled);
             [laid.less[0][t], laid.less[1][t]] = row.less(chunk, offset, scheme == Scheme::HalfGroups);
         }
