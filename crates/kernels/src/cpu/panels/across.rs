@@ -12,10 +12,11 @@
 //!
 //! Left out: signed levels, where one or the other sign has to be moved at every product, however they stand.
 
-use super::avx2::{halves, pairs};
-use super::chunk::{code_bytes, quads, table};
+use super::avx2::{less, pairs, side_by_side};
+use super::chunk::{Factors, Scales, code_bytes, quads, table};
 use super::kinds::*;
 use super::together::{Together, lay};
+use super::vector::Vector;
 use super::vnni::Eight;
 use super::{Activations, Coding, Panel, Panels, ROWS, SHARING, Scheme};
 use crate::backend::Matrix;
@@ -114,7 +115,7 @@ unsafe fn write(
             }
             // SAFETY: the caller's.
             let out = unsafe { y.part((x + lane) * matrix.rows() + start, LANES) };
-            // By an instruction: a call for so few bytes takes longer than they do.
+            // By an instruction: a call for so few bytes, as `put` makes, cost a tenth of a prompt.
             store_numbers(
                 out.first_chunk_mut().expect("eight numbers"),
                 numbers(sums.first_chunk().expect("eight numbers")),
@@ -195,11 +196,6 @@ fn blocks<const CODING: u8, const SCHEME: u8, const R: usize>(
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 unsafe fn fill<const CODING: u8, const SCHEME: u8>(panel: Panel, chunk: usize, offset: i16, open: &mut Open) {
-    let scale_bytes = match SCHEME {
-        GROUPS => LANES,
-        AFFINE => 4 * LANES,
-        _ => 2 * LANES,
-    };
     // SAFETY: the caller's.
     unsafe {
         let codes = panel.codes.as_ptr().add(chunk * code_bytes::<Eight, CODING>());
@@ -209,24 +205,23 @@ unsafe fn fill<const CODING: u8, const SCHEME: u8>(panel: Panel, chunk: usize, o
             store(&mut open.quads[v], low);
             store(&mut open.quads[v + 4], upper);
         }
-        let scales = panel.scales.as_ptr().add(chunk * scale_bytes);
+        let all_scales = Scales::<SCHEME>(panel);
+        let scales = all_scales.at::<Eight>(chunk);
         match SCHEME {
-            BLOCK => store_numbers(&mut open.scale, halves(scales)),
-            AFFINE => {
-                store_numbers(&mut open.scale, halves(scales));
-                store_numbers(&mut open.shift, halves(scales.add(2 * LANES)));
+            BLOCK | AFFINE => {
+                let Factors { d, shift, .. } = all_scales.of::<Eight>(chunk);
+                store_numbers(&mut open.scale, d);
+                store_numbers(&mut open.shift, shift);
             }
             GROUPS_AFFINE => {
                 store(&mut open.factors[0], pairs(scales, false));
-                let minima = _mm256_cvtepu8_epi32(_mm_loadl_epi64(scales.add(LANES).cast()));
-                store_numbers(&mut open.shift, _mm256_cvtepi32_ps(minima));
+                store_numbers(&mut open.shift, Eight::numbers(Eight::unsigned(scales.add(LANES))));
             }
             _ => {
                 let factors = [pairs(scales, true), pairs(scales.add(LANES), true)];
-                let both = _mm256_blend_epi16::<0b1010_1010>(factors[0], factors[1]);
                 store(&mut open.factors[0], factors[0]);
                 store(&mut open.factors[1], factors[1]);
-                store(&mut open.less, _mm256_mullo_epi16(both, _mm256_set1_epi16(offset)));
+                store(&mut open.less, less(factors, offset));
             }
         }
     }
@@ -243,9 +238,9 @@ unsafe fn shared_scales<const SCHEME: u8>(panel: Panel, block: usize) -> SharedS
         // SAFETY: the caller's.
         unsafe {
             let at = panel.shared.as_ptr().add(block * bytes);
-            store_numbers(&mut found[0], halves(at));
+            store_numbers(&mut found[0], Eight::halves(at));
             if SCHEME == GROUPS_AFFINE {
-                store_numbers(&mut found[1], _mm256_xor_ps(halves(at.add(2 * LANES)), _mm256_set1_ps(-0.0)));
+                store_numbers(&mut found[1], Eight::negative(Eight::halves(at.add(2 * LANES))));
             }
         }
     }
@@ -319,8 +314,7 @@ fn tile<const CODING: u8, const SCHEME: u8, const R: usize>(
         for a in 0..VECTORS {
             let x = x[a];
             let [first, second] = [integers_of(&x.less[0]), integers_of(&x.less[1])];
-            // The sums of either half side by side.
-            let both = _mm256_blend_epi16::<0b1010_1010>(first, _mm256_slli_epi32::<16>(second));
+            let both = side_by_side(first, second);
             for r in 0..R {
                 let integer = match SCHEME {
                     BLOCK => _mm256_add_epi32(integers[r][a], first),

@@ -3,14 +3,14 @@
 //! four bits, four of five bits and two of six. Signed levels go in as their sizes, their signs on the activations.
 
 use super::activations::Row;
-use super::chunk::{Scales, code_bytes, quads};
+use super::chunk::{Factors, Scales, code_bytes, quads};
 use super::kinds::*;
 use super::rows::{Apart, Rows, groups};
 use super::together::Together;
 use super::vnni::Eight;
 use super::{Activations, Coding, Panel, Panels, ROWS, SHARING, Scheme, Sums};
+use crate::cpu::ask_ahead;
 use crate::cpu::tokens::Avx2;
-use crate::cpu::{ask_ahead, ask_ahead_for_scales};
 use crate::shared::Shared;
 use std::arch::x86_64::*;
 
@@ -103,15 +103,22 @@ pub(super) unsafe fn pairs(bytes: *const u8, signed: bool) -> __m256i {
     // SAFETY: the caller's: eight bytes lie there.
     let bytes = unsafe { _mm_loadl_epi64(bytes.cast()) };
     let wide = if signed { _mm256_cvtepi8_epi32(bytes) } else { _mm256_cvtepu8_epi32(bytes) };
-    // The lower half in both; of a negative one the upper is all ones already, and it is overwritten.
-    _mm256_blend_epi16::<0b1010_1010>(wide, _mm256_slli_epi32::<16>(wide))
+    side_by_side(wide, wide)
 }
 
-#[target_feature(enable = "avx2,fma,f16c")]
+/// The lower 16 bits of both in each lane. Where halves of a chunk have scales of their own, these and the activations' sums
+/// stand so against each other.
+#[target_feature(enable = "avx2")]
 #[inline]
-pub(super) unsafe fn halves(bytes: *const u8) -> __m256 {
-    // SAFETY: the caller's: sixteen bytes lie there.
-    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(bytes.cast()) })
+pub(super) fn side_by_side(first: __m256i, second: __m256i) -> __m256i {
+    _mm256_blend_epi16::<0b1010_1010>(first, _mm256_slli_epi32::<16>(second))
+}
+
+/// Two halves' scales times the offset of all codes, as `side_by_side`.
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(super) fn less([first, second]: [__m256i; 2], offset: i16) -> __m256i {
+    _mm256_mullo_epi16(side_by_side(first, second), _mm256_set1_epi16(offset))
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -127,22 +134,16 @@ unsafe fn sums<const CODING: u8, const SCHEME: u8, const T: usize>(
         _ => (coding.offset(), [0; 16]),
     };
     let code_bytes = code_bytes::<Eight, CODING>();
-    let scale_bytes = match SCHEME {
-        GROUPS => 8,
-        AFFINE => 32,
-        _ => 16,
-    };
+    let all_scales = Scales::<SCHEME>(panel);
     let ones = _mm256_set1_epi16(1);
     // SAFETY: sixteen bytes.
     let table = _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(table.as_ptr().cast()) });
     let mut totals = [_mm256_setzero_ps(); T];
     let mut run_sums = [_mm256_setzero_ps(); T];
-    let mut d = _mm256_setzero_ps();
     for chunk in 0..chunks {
         // SAFETY: the caller promises so many chunks in every part.
-        let (codes, scales) = unsafe {
-            (panel.codes.as_ptr().add(chunk * code_bytes), panel.scales.as_ptr().add(chunk * scale_bytes))
-        };
+        let codes = unsafe { panel.codes.as_ptr().add(chunk * code_bytes) };
+        let scales = all_scales.at::<Eight>(chunk);
         // What the sums of 16 bits are multiplied by as they become sums of 32.
         // SAFETY: the chunk's scales lie there.
         let factors = unsafe {
@@ -160,7 +161,7 @@ unsafe fn sums<const CODING: u8, const SCHEME: u8, const T: usize>(
         let quad = |t: usize, q: usize| _mm256_set1_epi32(rows.quad(chunk, t, q));
         if T <= 2 {
             ask_ahead(codes, code_bytes);
-            ask_ahead_for_scales(scales, scale_bytes);
+            all_scales.ask_ahead::<Eight>(chunk);
         }
         // Codes are stored without their offset; what it comes to is subtracted first.
         let mut integers: [__m256i; T] = std::array::from_fn(|t| match SCHEME {
@@ -216,30 +217,13 @@ unsafe fn sums<const CODING: u8, const SCHEME: u8, const T: usize>(
             }
         }
         // SAFETY: the chunk's scales lie there.
-        unsafe {
-            match SCHEME {
-                BLOCK | AFFINE => d = halves(scales),
-                POWER => {
-                    let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(scales.cast()));
-                    d = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide));
-                }
-                _ => {}
-            }
-        }
-        let shift = match SCHEME {
-            // SAFETY: the chunk's scales lie there.
-            AFFINE => unsafe { halves(scales.add(16)) },
-            _ => _mm256_setzero_ps(),
-        };
+        let Factors { d, shift, .. } = unsafe { all_scales.of::<Eight>(chunk) };
+        let less = less(factors, offset);
         for t in 0..T {
             let [scale, scaled] = rows.scales(chunk, t);
             if SCHEME == HALF_GROUPS {
-                // Each half's scale against its sum.
                 let [first, second] = rows.less(chunk, t).map(|sum| _mm256_set1_epi32(sum));
-                let sums = _mm256_blend_epi16::<0b1010_1010>(first, _mm256_slli_epi32::<16>(second));
-                let scales = _mm256_blend_epi16::<0b1010_1010>(factors[0], factors[1]);
-                let less = _mm256_madd_epi16(scales, sums);
-                let less = _mm256_mullo_epi32(less, _mm256_set1_epi32(i32::from(offset)));
+                let less = _mm256_madd_epi16(less, side_by_side(first, second));
                 integers[t] = _mm256_add_epi32(integers[t], less);
             }
             let (whole, scale) = (_mm256_cvtepi32_ps(integers[t]), _mm256_set1_ps(scale));
@@ -254,9 +238,8 @@ unsafe fn sums<const CODING: u8, const SCHEME: u8, const T: usize>(
         }
         if const { shares(SCHEME) } && chunk % SHARING == SHARING - 1 {
             let scaled = |chunk: usize, t: usize| rows.scales(chunk, t)[1];
-            let scales = Scales::<SCHEME>(panel);
             // SAFETY: as above; eight chunks share a block.
-            unsafe { scales.close::<Eight, T>(chunk / SHARING, &mut run_sums, &mut totals, scaled) };
+            unsafe { all_scales.close::<Eight, T>(chunk / SHARING, &mut run_sums, &mut totals, scaled) };
         }
     }
     totals.map(|total| {

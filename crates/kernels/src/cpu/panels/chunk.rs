@@ -79,12 +79,12 @@ pub(super) unsafe fn quads<V: Vector, const CODING: u8, const SIXTEENFOLD: bool>
 /// What the sums of a chunk's products are multiplied by, and what is added beside them: a number for each row.
 pub(super) struct Factors<V: Vector> {
     /// Of the whole chunk, unless eight share one.
-    d: V::Numbers,
+    pub d: V::Numbers,
     /// Integers of either half, where there are such. Their products with a chunk's sums stay below 2²⁴: numbers hold them
     /// exactly, and multiply faster than integers.
     groups: [V::Numbers; 2],
     /// Of the activations' sum.
-    shift: V::Numbers,
+    pub shift: V::Numbers,
 }
 
 impl<V: Vector> Factors<V> {
@@ -124,7 +124,9 @@ impl<const SCHEME: u8> Scales<'_, SCHEME> {
         _ => 2,
     };
 
-    fn at<V: Vector>(&self, chunk: usize) -> *const u8 {
+    /// Where those of chunk `chunk` begin.
+    #[inline(always)]
+    pub fn at<V: Vector>(&self, chunk: usize) -> *const u8 {
         self.0.scales.as_ptr().wrapping_add(chunk * V::ROWS * Self::BYTES)
     }
 
