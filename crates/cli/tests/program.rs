@@ -123,6 +123,9 @@ fn measures_speed_beside_the_machines_limits() {
         );
         assert!(number("bandwidth_fraction") > 0.0 && number("ops_fraction") > 0.0, "{row}");
     }
+    // A depth inside a page that answers leave, so that rounds go back further and come again.
+    let again = json(&["bench", "demo", "-p", "0", "-n", "70", "-d", "100", "-r", "2", "--kv", "q4_0"]);
+    assert_eq!(again["rows"][0]["test"], "tg70@d100");
     // Every weight of the demo is read once a step: 5.8 M numbers of two bytes, less norms.
     let read = |row: usize| rows[row]["weight_bytes_per_token"].as_f64().unwrap();
     assert!((11e6..12e6).contains(&read(1)), "{}", read(1));
@@ -164,11 +167,12 @@ fn fast_products_and_small_caches_lose_little() {
     // Prompts in one piece and token by token give the same bits.
     let logits = |more: &[&str]| {
         let file = path(folder.path(), "logits.npy");
-        let base = ["logits", &small, "--prompt", "Once upon a time there was", "--npy", &file];
+        let prompt = "Once upon a time there was a cat. ".repeat(20);
+        let base = ["logits", &small, "--prompt", &prompt, "--npy", &file];
         json(&[&base, more].concat());
         std::fs::read(&file).unwrap()
     };
-    for more in [&["--activations", "int8", "--kv", "q8_0"][..], &["--kv", "f16"]] {
+    for more in [&["--activations", "int8", "--kv", "q8_0"][..], &["--kv", "f16"], &["--kv", "q4_0"]] {
         assert!(logits(more) == logits(&[more, &["--stepwise"]].concat()), "{more:?}");
     }
 }

@@ -167,9 +167,12 @@ fn round(model: &Transformer, probe: &Probe, prepared: &mut Prepared) -> Result<
     // Each step of an answer reads what is there by then; a prompt's own keys and values are no news.
     let read = match prepared.test {
         Test::Prompt { .. } => 0,
-        Test::Answer { .. } => caches.iter().map(|c| steps * c.bytes((before + c.len()) / 2)).sum(),
+        Test::Answer { .. } => caches.iter().map(|c| steps * c.read_bytes((before + c.len()) / 2)).sum(),
     };
-    caches.iter_mut().for_each(|cache| cache.truncate(before));
+    for cache in caches {
+        cache.truncate(before);
+        model.hidden(cache, &tokens(model, before)[cache.len()..])?;
+    }
     prepared.rounds.push(Round {
         tps: count as f64 / seconds,
         bandwidth_fraction: (work.weight_bytes + read) as f64 / seconds / bandwidth,

@@ -4,7 +4,7 @@
 //! Invariant: a query's result is the same whatever stands beside it: other queries, other sequences, other threads.
 
 use crate::cpu::attend::Rows;
-use crate::key_values::{self, KvFormat, PAGE};
+use crate::key_values::{self, PAGE, Seen};
 use crate::shared::Shared;
 use crate::{Backend, KeyValues, scratch};
 
@@ -27,32 +27,73 @@ pub struct AttentionShape {
     pub scale: f32,
 }
 
-/// `out` (n × heads × head size of each sequence, one after the other) = what `query` (the same) sees of its sequence: the
-/// i-th of a sequence's n queries sees all positions but the last n − 1 − i.
+/// What attention reads, or the gradients there: queries, n × heads × head size of each sequence, one sequence after the
+/// other; keys and values, n × kv heads × head size of each.
+pub struct Attended {
+    /// Queries.
+    pub query: Vec<f32>,
+    /// Keys.
+    pub key: Vec<f32>,
+    /// Values.
+    pub value: Vec<f32>,
+}
+
+/// Appends keys and values to their sequences, and `out` (as large as the queries) = what the queries see: each its sequence
+/// up to its own position. Where the last page is held in more bits, page by page: a query sees its own page so.
 ///
-/// Panics unless the sequences have equal numbers of queries, and keys and values for all of them.
+/// Panics unless the sequences have equal numbers of queries, keys and values.
 pub fn attention(
     backend: &Backend,
     shape: &AttentionShape,
-    query: &[f32],
-    sequences: &[&KeyValues],
+    read: &Attended,
+    sequences: &mut [&mut KeyValues],
     out: &mut [f32],
 ) {
-    let AttentionShape { heads, kv_heads, head_size, scale } = *shape;
-    let columns = heads * head_size;
+    let AttentionShape { heads, kv_heads, head_size, .. } = *shape;
+    let (columns, narrow) = (heads * head_size, kv_heads * head_size);
     assert!(kv_heads > 0 && heads.is_multiple_of(kv_heads) && head_size > 0, "heads in equal groups");
-    let each = query.len() / sequences.len().max(1);
+    let each = read.query.len() / sequences.len().max(1);
     assert!(
-        query.len() == each * sequences.len() && each.is_multiple_of(columns) && out.len() == query.len(),
+        read.query.len() == each * sequences.len()
+            && each.is_multiple_of(columns)
+            && out.len() == read.query.len(),
         "queries are rows of {columns}, as many for each sequence"
     );
-    let (n, group) = (each / columns, heads / kv_heads);
-    for sequence in sequences {
+    let n = each / columns;
+    let expected = n * narrow * sequences.len();
+    assert!(read.key.len() == expected && read.value.len() == expected, "a key and a value for every query");
+    for sequence in &*sequences {
         assert!(
-            sequence.len() >= n && sequence.heads() == kv_heads && sequence.head_size() == head_size,
-            "keys and values of {n} positions at least"
+            sequence.heads() == kv_heads && sequence.head_size() == head_size,
+            "{kv_heads} heads of {head_size}"
         );
     }
+    let part = |first: usize, count: usize| first * narrow..(first + count) * narrow;
+    if sequences.iter().all(|sequence| sequence.room() >= n) {
+        for (i, sequence) in sequences.iter_mut().enumerate() {
+            sequence.append(&read.key[part(i * n, n)], &read.value[part(i * n, n)]);
+        }
+        let sequences: Vec<&KeyValues> = sequences.iter().map(|sequence| &**sequence).collect();
+        see(backend, shape, &read.query, &sequences, out);
+        return;
+    }
+    for (i, sequence) in sequences.iter_mut().enumerate() {
+        let (mut at, end) = (i * n, (i + 1) * n);
+        while at < end {
+            let count = sequence.room().min(end - at);
+            sequence.append(&read.key[part(at, count)], &read.value[part(at, count)]);
+            let queries = at * columns..(at + count) * columns;
+            see(backend, shape, &read.query[queries.clone()], &[&**sequence], &mut out[queries]);
+            at += count;
+        }
+    }
+}
+
+/// `out` = what `query` sees: the i-th of a sequence's n queries all positions but the last n − 1 − i.
+fn see(backend: &Backend, shape: &AttentionShape, query: &[f32], sequences: &[&KeyValues], out: &mut [f32]) {
+    let AttentionShape { heads, kv_heads, head_size, scale } = *shape;
+    let columns = heads * head_size;
+    let (n, group) = (query.len() / sequences.len().max(1) / columns, heads / kv_heads);
     let blocks = n.div_ceil(QUERIES);
     let out = Shared::new(out);
     backend.pool().run(sequences.len() * blocks * kv_heads, &|task| {
@@ -71,24 +112,20 @@ pub fn attention(
             for (i, queries) in queries.chunks_exact_mut(group * head_size).enumerate() {
                 queries.copy_from_slice(&query[row(i)..][..group * head_size]);
             }
-            if format == KvFormat::Q4_0 {
+            if format.turns() {
                 queries.chunks_exact_mut(head_size).for_each(key_values::turn);
             }
             sums.fill(0.0);
             let pages = visible[rows - 1].div_ceil(PAGE);
-            let mut all = Rows {
-                head_size,
-                scale,
-                queries,
-                visible: &visible,
-                state: &mut state,
-                sums,
-                next: [&[]; 2],
-            };
+            let mut all =
+                Rows { head_size, scale, queries, visible: &visible, state: &mut state, sums, ahead: 0 };
             for page in 0..pages {
-                let ask = rows <= FEW && page + 1 < pages;
-                all.next = if ask { sequence.page(page + 1, kv_head).into() } else { [&[]; 2] };
-                let (keys, values) = sequence.page(page, kv_head);
+                let Seen { format, keys, values } = sequence.page(page, kv_head);
+                let next = (rows <= FEW && page + 1 < pages).then(|| sequence.page(page + 1, kv_head));
+                all.ahead = match next {
+                    Some(next) if next.format == format => next.keys.as_ptr().addr() - keys.as_ptr().addr(),
+                    _ => 0,
+                };
                 (backend.operations().attend)(format, &mut all, page, keys, values);
             }
             for i in 0..count {
@@ -107,7 +144,7 @@ pub fn attention(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Isa;
+    use crate::{Isa, KvFormat};
 
     fn numbers(count: usize, seed: usize) -> Vec<f32> {
         (0..count).map(|i| ((i * 7919 + seed) % 1013) as f32 / 506.0 - 1.0).collect()
@@ -115,6 +152,15 @@ mod tests {
 
     fn shape(head_size: usize) -> AttentionShape {
         AttentionShape { heads: 6, kv_heads: 2, head_size, scale: 0.1 }
+    }
+
+    fn everything(shape: &AttentionShape, positions: usize) -> Attended {
+        let count = |heads: usize| positions * heads * shape.head_size;
+        Attended {
+            query: numbers(count(shape.heads), 1),
+            key: numbers(count(shape.kv_heads), 2),
+            value: numbers(count(shape.kv_heads), 3),
+        }
     }
 
     /// Number by number, in double precision: `query` of the last positions.
@@ -138,10 +184,24 @@ mod tests {
         out
     }
 
-    fn held(format: KvFormat, shape: &AttentionShape, keys: &[f32], values: &[f32]) -> KeyValues {
+    /// Everything that positions `range` read.
+    fn part(shape: &AttentionShape, all: &Attended, range: std::ops::Range<usize>) -> Attended {
+        let [wide, narrow] = [shape.heads, shape.kv_heads].map(|heads| heads * shape.head_size);
+        let of = |all: &[f32], width: usize| all[range.start * width..range.end * width].to_vec();
+        Attended { query: of(&all.query, wide), key: of(&all.key, narrow), value: of(&all.value, narrow) }
+    }
+
+    fn held(format: KvFormat, shape: &AttentionShape, all: &Attended, positions: usize) -> KeyValues {
         let mut held = KeyValues::new(format, shape.kv_heads, shape.head_size).unwrap();
-        held.append(keys, values);
+        let past = part(shape, all, 0..positions);
+        held.append(&past.key, &past.value);
         held
+    }
+
+    fn alone(backend: &Backend, shape: &AttentionShape, read: &Attended, held: &mut KeyValues) -> Vec<f32> {
+        let mut out = vec![0.0; read.query.len()];
+        attention(backend, shape, read, &mut [held], &mut out);
+        out
     }
 
     #[test]
@@ -150,11 +210,11 @@ mod tests {
             let shape = shape(head_size);
             let (columns, narrow) = (6 * head_size, 2 * head_size);
             for (n, past) in [(1, 0), (1, 37), (3, 62), (16, 0), (70, 0), (45, 300)] {
-                let query = numbers(n * columns, 1);
-                let (keys, values) = (numbers((n + past) * narrow, 2), numbers((n + past) * narrow, 3));
-                let expected = plain(&shape, &query, &keys, &values);
+                let all = everything(&shape, n + past);
+                let read = part(&shape, &all, past..past + n);
+                let expected = plain(&shape, &read.query, &all.key, &all.value);
+                assert_eq!((expected.len(), all.key.len()), (n * columns, (n + past) * narrow));
                 for &format in KvFormat::ALL.iter().filter(|format| format.check(head_size).is_ok()) {
-                    let held = held(format, &shape, &keys, &values);
                     // What rounding of numbers up to one may come to.
                     let most = match format {
                         KvFormat::F32 => 1e-5,
@@ -163,8 +223,8 @@ mod tests {
                         KvFormat::Q4_0 => 0.15,
                     };
                     for isa in Isa::available() {
-                        let mut out = vec![0.0; query.len()];
-                        attention(&Backend::new(isa, 3), &shape, &query, &[&held], &mut out);
+                        let mut held = held(format, &shape, &all, past);
+                        let out = alone(&Backend::new(isa, 3), &shape, &read, &mut held);
                         let worst = expected.iter().zip(&out).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
                         assert!(worst < most, "{head_size}, {n} after {past}, {format:?}, {isa:?}: {worst}");
                     }
@@ -175,42 +235,44 @@ mod tests {
 
     #[test]
     fn a_query_sees_the_same_alone_and_beside_others() {
-        let shape = shape(64);
-        let (columns, narrow, n) = (6 * 64, 2 * 64, 150);
-        let (query, keys, values) = (numbers(n * columns, 1), numbers(n * narrow, 2), numbers(n * narrow, 3));
+        let (shape, n) = (shape(64), 210);
+        let (columns, all) = (6 * 64, everything(&shape, n));
         for &format in KvFormat::ALL {
             for isa in Isa::available() {
                 let backend = Backend::new(isa, 2);
-                let mut whole = vec![0.0; query.len()];
-                attention(&backend, &shape, &query, &[&held(format, &shape, &keys, &values)], &mut whole);
+                let whole = alone(&backend, &shape, &all, &mut held(format, &shape, &all, 0));
                 // Piece by piece, with positions forgotten and put back between.
-                for pieces in [1, 7, 64] {
-                    let mut found = Vec::new();
+                for pieces in [1, 7, 64, 100] {
+                    let mut found = vec![0.0; whole.len()];
                     let mut held = KeyValues::new(format, 2, 64).unwrap();
-                    let parts = keys.chunks(pieces * narrow).zip(values.chunks(pieces * narrow));
-                    for (query, (keys, values)) in query.chunks(pieces * columns).zip(parts) {
+                    while held.len() < n {
                         let before = held.len();
-                        held.append(&vec![3.0; keys.len()], &vec![f32::NAN; keys.len()]);
+                        let stale = vec![f32::NAN; pieces * 2 * 64];
+                        held.append(&stale, &stale);
                         held.truncate(before);
-                        held.append(keys, values);
-                        let mut out = vec![0.0; query.len()];
-                        attention(&backend, &shape, query, &[&held], &mut out);
-                        found.extend(out);
+                        let (start, end) = (held.len(), n.min(before + pieces));
+                        let out = alone(&backend, &shape, &part(&shape, &all, start..end), &mut held);
+                        found[start * columns..end * columns].copy_from_slice(&out);
                     }
                     assert!(found == whole, "{format:?}, {isa:?}, pieces of {pieces}");
                 }
-                // Several sequences of other lengths at once.
-                let lengths = [1, 20, 64, 65, 150];
-                let sequences: Vec<KeyValues> = lengths
-                    .iter()
-                    .map(|&l| held(format, &shape, &keys[..l * narrow], &values[..l * narrow]))
-                    .collect();
-                let last: Vec<f32> =
-                    lengths.iter().flat_map(|&l| &query[(l - 1) * columns..][..columns]).copied().collect();
-                let mut together = vec![0.0; last.len()];
-                attention(&backend, &shape, &last, &sequences.iter().collect::<Vec<_>>(), &mut together);
-                for (l, found) in lengths.iter().zip(together.chunks(columns)) {
-                    assert!(found == &whole[(l - 1) * columns..][..columns], "{format:?}, {isa:?}, {l}");
+                // Several sequences of other lengths at once, so many positions of each.
+                let lengths = [1, 20, 64, 65, 129, 150];
+                for count in [1, 60] {
+                    let of = |l: usize| l - 1..l - 1 + count;
+                    let reads = lengths.map(|l| part(&shape, &all, of(l)));
+                    let read = Attended {
+                        query: reads.iter().flat_map(|read| read.query.clone()).collect(),
+                        key: reads.iter().flat_map(|read| read.key.clone()).collect(),
+                        value: reads.iter().flat_map(|read| read.value.clone()).collect(),
+                    };
+                    let mut sequences = lengths.map(|l| held(format, &shape, &all, l - 1));
+                    let mut together = vec![0.0; read.query.len()];
+                    attention(&backend, &shape, &read, &mut sequences.each_mut(), &mut together);
+                    for (l, found) in lengths.into_iter().zip(together.chunks(count * columns)) {
+                        let expected = &whole[of(l).start * columns..of(l).end * columns];
+                        assert!(found == expected, "{format:?}, {isa:?}, {count} from {l}");
+                    }
                 }
             }
         }
@@ -218,18 +280,14 @@ mod tests {
 
     #[test]
     fn what_comes_later_never_reaches_what_came_before() {
-        let shape = shape(64);
-        let (columns, narrow, n) = (6 * 64, 2 * 64, 20);
-        let (query, keys) = (numbers(n * columns, 1), numbers(n * narrow, 2));
-        let sound = numbers(n * narrow, 3);
-        let mut damaged = sound.clone();
-        damaged[7 * narrow..8 * narrow].fill(f32::NAN);
+        let (shape, n) = (shape(64), 20);
+        let (columns, narrow) = (6 * 64, 2 * 64);
+        let sound = everything(&shape, n);
+        let mut damaged = part(&shape, &sound, 0..n);
+        damaged.value[7 * narrow..8 * narrow].fill(f32::NAN);
         for isa in Isa::available() {
-            let run = |values: &[f32]| {
-                let mut out = vec![0.0; query.len()];
-                let held = held(KvFormat::F32, &shape, &keys, values);
-                attention(&Backend::new(isa, 2), &shape, &query, &[&held], &mut out);
-                out
+            let run = |read: &Attended| {
+                alone(&Backend::new(isa, 2), &shape, read, &mut held(KvFormat::F32, &shape, read, 0))
             };
             let (before, after) = (run(&sound), run(&damaged));
             assert!(before[..7 * columns] == after[..7 * columns], "{isa:?}");

@@ -7,7 +7,7 @@
 use crate::dense::{View, product};
 use crate::ops::by_rows;
 use crate::shared::Shared;
-use crate::{AttentionShape, Backend, scratch};
+use crate::{Attended, AttentionShape, Backend, scratch};
 
 /// Queries that are looked at together.
 const BLOCK: usize = 32;
@@ -48,17 +48,6 @@ pub fn swiglu(backend: &Backend, gate: &mut [f32], up: &mut [f32], gradient: &[f
         let up = unsafe { up.part(start, gate.len()) };
         (operations.swiglu_back)(gate, up, &gradient[start..][..gate.len()]);
     });
-}
-
-/// What [`crate::attention`] of a sequence that nothing precedes read, or the gradients there: queries, n × heads ×
-/// head size; keys and values, n × kv heads × head size.
-pub struct Attended {
-    /// Queries.
-    pub query: Vec<f32>,
-    /// Keys.
-    pub key: Vec<f32>,
-    /// Values.
-    pub value: Vec<f32>,
 }
 
 /// The gradients at the inputs of [`crate::attention`], where `gradient` is that at its result.

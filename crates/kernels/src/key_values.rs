@@ -11,12 +11,14 @@
 //!
 //! So one vector holds 16 scores or 16 numbers of a result, and every sum runs in order of its numbers or positions.
 //! Keys in `q4_0` are turned by a Hadamard matrix first, which spreads loud numbers over the head; queries are turned
-//! alike, so that products stay. Invariant: what one position stores depends on it alone. Left out: who shares pages.
+//! alike, so that products stay. Queries look most at what stands near them and at the first positions, so that a query sees
+//! the first page and its own in `q8_0` (a window of recent ones apart: KIVI, arXiv 2402.02750; the first ones: arXiv
+//! 2309.17453): two pages, however long the sequence. Left out: who shares pages.
+
+mod pages;
 
 use crate::Error;
-use half::f16;
-use half::slice::HalfFloatSliceExt;
-use kvant_core::{Format, format};
+use pages::{Pages, Row};
 
 /// Positions of a page.
 pub(crate) const PAGE: usize = 64;
@@ -37,7 +39,8 @@ pub enum KvFormat {
     F16,
     /// Eight bits, 32 under one scale.
     Q8_0,
-    /// Four bits, 32 under one scale, keys after a rotation.
+    /// Four bits, 32 under one scale, keys after a rotation; the first 64 positions, and the 64 (from a multiple of 64 on) that
+    /// the last one is among, in eight bits.
     Q4_0,
 }
 
@@ -65,6 +68,16 @@ impl KvFormat {
             return Err(Error::HeadSize { format: self.name(), head_size });
         }
         Ok(())
+    }
+
+    /// Whether keys, and queries that look at them, are turned.
+    pub(crate) fn turns(self) -> bool {
+        self == Self::Q4_0
+    }
+
+    /// In what queries see the first page and their own, where not in the format itself.
+    fn fine(self) -> Option<Self> {
+        (self == Self::Q4_0).then_some(Self::Q8_0)
     }
 
     /// Bytes of a panel of keys.
@@ -106,24 +119,42 @@ impl KvFormat {
     }
 }
 
-/// A line of a cache.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
-
-// SAFETY: 64 bytes, any of them, without padding.
-unsafe impl bytemuck::Zeroable for Line {}
-// SAFETY: as above.
-unsafe impl bytemuck::Pod for Line {}
-
 /// Keys and values of the positions so far.
+///
+/// Invariant: what one position stores depends on it alone, and how a query sees it on where the two stand.
 #[derive(Clone, Debug)]
 pub struct KeyValues {
-    format: KvFormat,
-    heads: usize,
-    head_size: usize,
     positions: usize,
-    lines: Vec<Line>,
+    /// All pages, but the first one where that is `fine`.
+    pages: Pages,
+    fine: Option<Fine>,
+}
+
+/// The first page, and the one of the last position, in a format with more bits.
+#[derive(Clone, Debug)]
+struct Fine {
+    pages: Pages,
+    /// Which page is the second one here; 0 where there is none yet.
+    last: usize,
+}
+
+impl Fine {
+    /// Where page `page` is, if it is here.
+    fn place_of(&self, page: usize) -> Option<usize> {
+        match page {
+            0 => Some(0),
+            page if page == self.last => Some(1),
+            _ => None,
+        }
+    }
+}
+
+/// A head's keys and values in a page.
+#[derive(Clone, Copy)]
+pub(crate) struct Seen<'a> {
+    pub format: KvFormat,
+    pub keys: &'a [u8],
+    pub values: &'a [u8],
 }
 
 impl KeyValues {
@@ -133,12 +164,13 @@ impl KeyValues {
     /// [`Error::HeadSize`] where the format's blocks don't divide a head.
     pub fn new(format: KvFormat, heads: usize, head_size: usize) -> Result<Self, Error> {
         format.check(head_size)?;
-        Ok(Self { format, heads, head_size, positions: 0, lines: Vec::new() })
+        let fine = format.fine().map(|fine| Fine { pages: Pages::new(fine, heads, head_size), last: 0 });
+        Ok(Self { positions: 0, pages: Pages::new(format, heads, head_size), fine })
     }
 
     /// How they are stored.
     pub fn format(&self) -> KvFormat {
-        self.format
+        self.pages.format()
     }
 
     /// Positions held.
@@ -153,158 +185,99 @@ impl KeyValues {
 
     /// Heads of keys and values.
     pub(crate) fn heads(&self) -> usize {
-        self.heads
+        self.pages.heads()
     }
 
     /// Numbers of a head.
     pub(crate) fn head_size(&self) -> usize {
-        self.head_size
+        self.pages.head_size()
     }
 
-    fn page_lines(&self) -> usize {
-        (self.heads * self.format.head_bytes(self.head_size)).div_ceil(size_of::<Line>())
+    /// How many of so many pages are stored in the format itself, and how many in more bits.
+    fn stored(&self, pages: usize) -> [usize; 2] {
+        if self.fine.is_some() { [pages.saturating_sub(1), pages.min(2)] } else { [pages, 0] }
+    }
+
+    fn bytes_of(&self, [pages, fine]: [usize; 2]) -> usize {
+        self.pages.bytes(pages) + self.fine.as_ref().map_or(0, |all| all.pages.bytes(fine))
     }
 
     /// Bytes that `positions` take: whole pages.
     pub fn bytes(&self, positions: usize) -> usize {
-        positions.div_ceil(PAGE) * self.page_lines() * size_of::<Line>()
+        self.bytes_of(self.stored(positions.div_ceil(PAGE)))
+    }
+
+    /// Bytes that the last of `positions` reads, whole pages: of its own page it sees one of two copies.
+    pub fn read_bytes(&self, positions: usize) -> usize {
+        let [pages, fine] = self.stored(positions.div_ceil(PAGE));
+        self.bytes_of([pages - fine.saturating_sub(1), fine])
     }
 
     /// Takes the memory for `positions` at once.
     pub fn reserve(&mut self, positions: usize) {
-        let lines = positions.div_ceil(PAGE) * self.page_lines();
-        self.lines.reserve_exact(lines.saturating_sub(self.lines.len()));
+        let [pages, fine] = self.stored(positions.div_ceil(PAGE));
+        self.pages.reserve(pages);
+        if let Some(all) = &mut self.fine {
+            all.pages.reserve(fine);
+        }
     }
 
-    /// Forgets everything from position `positions` on.
+    /// Forgets everything from position `positions` on. A sequence can go on inside the page that was its last one, and inside
+    /// the first; where the format holds these in more bits, it goes back to where a page begins in any other:
+    /// [`KeyValues::len`] tells what is left.
     pub fn truncate(&mut self, positions: usize) {
-        self.positions = self.positions.min(positions);
+        let positions = positions.min(self.positions);
+        let (page, place) = (positions / PAGE, positions % PAGE);
+        let gone = place > 0 && self.fine.as_ref().is_some_and(|fine| fine.place_of(page).is_none());
+        self.positions = if gone { page * PAGE } else { positions };
     }
 
-    /// A head's keys and values in a page.
-    pub(crate) fn page(&self, page: usize, head: usize) -> (&[u8], &[u8]) {
-        let bytes: &[u8] = bytemuck::cast_slice(&self.lines);
-        let start = page * self.page_lines() * size_of::<Line>();
-        let each = self.format.head_bytes(self.head_size);
-        bytes[start + head * each..][..each].split_at(self.format.key_bytes(self.head_size))
+    /// The first page that `pages` has.
+    fn first(&self) -> usize {
+        usize::from(self.fine.is_some())
+    }
+
+    /// How many positions may be appended before their queries look at them.
+    pub(crate) fn room(&self) -> usize {
+        if self.fine.is_some() { PAGE - self.positions % PAGE } else { usize::MAX }
+    }
+
+    /// A head's keys and values in a page, as queries of the last page see them.
+    pub(crate) fn page(&self, page: usize, head: usize) -> Seen<'_> {
+        let fine = self.fine.as_ref().and_then(|fine| Some((&fine.pages, fine.place_of(page)?)));
+        let (pages, place) = fine.unwrap_or_else(|| (&self.pages, page - self.first()));
+        let (keys, values) = pages.head(place, head);
+        Seen { format: pages.format(), keys, values }
     }
 
     /// Appends positions: `keys` and `values` are n × heads × head size.
     ///
     /// Panics unless both are whole rows and as many.
-    pub fn append(&mut self, keys: &[f32], values: &[f32]) {
-        let width = self.heads * self.head_size;
+    pub(crate) fn append(&mut self, keys: &[f32], values: &[f32]) {
+        let head_size = self.head_size();
+        let width = self.heads() * head_size;
         assert!(keys.len() == values.len() && keys.len().is_multiple_of(width), "rows of {width}");
-        let count = keys.len() / width;
-        let (format, heads, head_size) = (self.format, self.heads, self.head_size);
-        let lines = (self.positions + count).div_ceil(PAGE) * self.page_lines();
-        if self.lines.len() < lines {
-            self.lines.resize(lines, Line([0; 64]));
-        }
-        let page_bytes = self.page_lines() * size_of::<Line>();
-        let (each, key_bytes) = (format.head_bytes(head_size), format.key_bytes(head_size));
-        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut self.lines);
-        let mut row = Row::new(head_size);
-        for (i, (keys, values)) in keys.chunks_exact(width).zip(values.chunks_exact(width)).enumerate() {
-            let position = self.positions + i;
-            let page = &mut bytes[position / PAGE * page_bytes..][..page_bytes];
-            for head in 0..heads {
-                let (into_keys, into_values) = page[head * each..][..each].split_at_mut(key_bytes);
-                let key = &keys[head * head_size..][..head_size];
-                let value = &values[head * head_size..][..head_size];
-                let place = position % PAGE;
-                let panel = format.panel_bytes(head_size);
-                let into_panel = &mut into_keys[place / LANES * panel..][..panel];
-                match format {
-                    KvFormat::F32 | KvFormat::F16 => {
-                        row.key(format, key, place % LANES, into_panel);
-                        row.value(format, value, place, into_values);
-                    }
-                    KvFormat::Q8_0 | KvFormat::Q4_0 => {
-                        row.key_blocks(format, key, place % LANES, into_panel);
-                        row.value_blocks(format, value, place, into_values);
-                    }
-                }
+        let first = self.first();
+        let pages = (self.positions + keys.len() / width).div_ceil(PAGE);
+        self.pages.grow(pages.saturating_sub(first));
+        let (mut row, mut turned) = (Row::new(head_size), Vec::new());
+        for (keys, values) in keys.chunks_exact(width).zip(values.chunks_exact(width)) {
+            let (page, place) = (self.positions / PAGE, self.positions % PAGE);
+            turned.clear();
+            turned.extend_from_slice(keys);
+            if self.format().turns() {
+                turned.chunks_exact_mut(head_size).for_each(turn);
             }
-        }
-        self.positions += count;
-    }
-}
-
-/// What one head of one position becomes on its way.
-struct Row {
-    halves: Vec<f16>,
-    /// Numbers as they are stored: turned, or within range.
-    turned: Vec<f32>,
-    blocks: Vec<u8>,
-}
-
-impl Row {
-    fn new(head_size: usize) -> Self {
-        Self { halves: vec![f16::ZERO; head_size], turned: vec![0.0; head_size], blocks: Vec::new() }
-    }
-
-    /// Bytes of each number of a head, one after the other.
-    fn numbers(&mut self, format: KvFormat, x: &[f32], mut put: impl FnMut(usize, &[u8])) {
-        if format == KvFormat::F32 {
-            x.iter().enumerate().for_each(|(i, x)| put(i, &x.to_le_bytes()));
-        } else {
-            // The largest half instead of infinity, which would reach every later token.
-            const MOST: f32 = 65_504.0;
-            self.turned.iter_mut().zip(x).for_each(|(kept, x)| *kept = x.clamp(-MOST, MOST));
-            self.halves.convert_from_f32_slice(&self.turned);
-            self.halves.iter().enumerate().for_each(|(i, x)| put(i, &x.to_le_bytes()));
-        }
-    }
-
-    fn key(&mut self, format: KvFormat, key: &[f32], lane: usize, panel: &mut [u8]) {
-        self.numbers(format, key, |i, bytes| {
-            panel[(i * LANES + lane) * bytes.len()..][..bytes.len()].copy_from_slice(bytes);
-        });
-    }
-
-    fn value(&mut self, format: KvFormat, value: &[f32], place: usize, values: &mut [u8]) {
-        self.numbers(format, value, |i, bytes| {
-            let at = i / LANES * PAGE * LANES + place * LANES + i % LANES;
-            values[at * bytes.len()..][..bytes.len()].copy_from_slice(bytes);
-        });
-    }
-
-    /// Upstream's own blocks.
-    fn encode(&mut self, format: KvFormat, x: &[f32]) -> usize {
-        let format: &dyn Format = if format == KvFormat::Q8_0 { &format::Q8_0 } else { &format::Q4_0 };
-        let each = format.block().bytes;
-        self.blocks.resize(x.len() / BLOCK * each, 0);
-        format.encode(x, None, &mut self.blocks);
-        each
-    }
-
-    fn key_blocks(&mut self, format: KvFormat, key: &[f32], lane: usize, panel: &mut [u8]) {
-        let mut turned = std::mem::take(&mut self.turned);
-        turned.copy_from_slice(key);
-        if format == KvFormat::Q4_0 {
-            turn(&mut turned);
-        }
-        let each = self.encode(format, &turned);
-        self.turned = turned;
-        let blocks = self.blocks.chunks_exact(each);
-        let into = panel.chunks_exact_mut(2 * LANES + (each - 2) * LANES);
-        for (block, into) in blocks.zip(into) {
-            let (scales, codes) = into.split_at_mut(2 * LANES);
-            scales[2 * lane..][..2].copy_from_slice(&block[..2]);
-            for (i, code) in block[2..].iter().enumerate() {
-                codes[i * LANES + lane] = *code;
+            if page >= first {
+                self.pages.put(page - first, place, &turned, values, &mut row);
             }
-        }
-    }
-
-    fn value_blocks(&mut self, format: KvFormat, value: &[f32], place: usize, values: &mut [u8]) {
-        let each = self.encode(format, value);
-        let parts = values.chunks_exact_mut(format.part_bytes());
-        for (block, part) in self.blocks.chunks_exact(each).zip(parts) {
-            let (scales, codes) = part.split_at_mut(2 * PAGE);
-            scales[2 * place..][..2].copy_from_slice(&block[..2]);
-            codes[place * (each - 2)..][..each - 2].copy_from_slice(&block[2..]);
+            if let Some(fine) = &mut self.fine {
+                fine.last = page;
+                let at = page.min(1);
+                fine.pages.grow(at + 1);
+                fine.pages.put(at, place, &turned, values, &mut row);
+            }
+            self.positions += 1;
         }
     }
 }
@@ -344,5 +317,39 @@ mod tests {
         assert!(a.iter().zip(&c).any(|(a, c)| (a - c).abs() > 0.1));
         turn(&mut c);
         assert!(a.iter().zip(&c).all(|(a, c)| (a - c).abs() < 1e-5));
+    }
+
+    #[test]
+    fn what_is_forgotten_reaches_back_to_the_page_where_its_bits_are_gone() {
+        let (mut coarse, mut fine) =
+            [KvFormat::F16, KvFormat::Q4_0].map(|format| KeyValues::new(format, 1, 32).unwrap()).into();
+        for (held, to, left) in [
+            (200, 200, 200),
+            (200, 193, 193),
+            (200, 192, 192),
+            (200, 150, 128),
+            (200, 40, 40),
+            (128, 100, 100),
+        ] {
+            for (all, left) in [(&mut coarse, to), (&mut fine, left)] {
+                all.truncate(0);
+                all.append(&vec![0.5; held * 32], &vec![0.5; held * 32]);
+                all.truncate(to);
+                assert_eq!(all.len(), left, "{held} to {to}, {:?}", all.format());
+            }
+        }
+    }
+
+    #[test]
+    fn memory_is_what_is_told() {
+        for &format in KvFormat::ALL {
+            for positions in [0, 1, 64, 65, 200] {
+                let mut held = KeyValues::new(format, 3, 96).unwrap();
+                held.reserve(positions);
+                held.append(&vec![0.5; positions * 288], &vec![0.5; positions * 288]);
+                let taken = held.pages.taken() + held.fine.as_ref().map_or(0, |fine| fine.pages.taken());
+                assert_eq!(taken, held.bytes(positions), "{format:?}, {positions}");
+            }
+        }
     }
 }

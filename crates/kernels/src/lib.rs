@@ -5,7 +5,7 @@
 //!
 //! Invariants: every result is the same for any number of threads, because work is cut by shape alone; the scalar
 //! path ([`Isa::Scalar`]) is the oracle of every other. A shape that doesn't fit is the caller's bug and panics at
-//! the boundary. Left out on purpose: files, the network's structure, and where keys and values are kept.
+//! the boundary. Left out on purpose: files, the network's structure, and which sequences there are.
 #![allow(unsafe_code)]
 // Tokens and constants of instruction sets that only x86-64 has.
 #![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
@@ -25,7 +25,7 @@ mod region;
 mod scratch;
 mod shared;
 
-pub use attention::{AttentionShape, attention};
+pub use attention::{Attended, AttentionShape, attention};
 pub use backend::{Arithmetic, Backend, Matrix, kernel};
 pub use error::Error;
 pub use isa::{Isa, features};

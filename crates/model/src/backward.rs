@@ -22,8 +22,7 @@ impl Block {
         let read = self.attended(&input, positions);
         let mut attended = vec![0.0; read.query.len()];
         let mut seen = self.no_key_values();
-        seen.append(&read.key, &read.value);
-        attention(backend, &self.shape, &read.query, &[&seen], &mut attended);
+        attention(backend, &self.shape, &read, &mut [&mut seen], &mut attended);
         let mut middle = residual.to_vec();
         ops::add(backend, &mut middle, &self.output.apply(backend, &attended));
         let input = self.normed(&middle, &self.feed_forward_norm);

@@ -7,8 +7,7 @@
 
 use crate::{Error, Slot, Spec, Weights, Work, buffers};
 use kvant_core::Tensor;
-use kvant_kernels::gradient::Attended;
-use kvant_kernels::{AttentionShape, Backend, KeyValues, KvFormat, Matrix, attention, ops};
+use kvant_kernels::{Attended, AttentionShape, Backend, KeyValues, KvFormat, Matrix, attention, ops};
 use std::sync::Arc;
 
 /// Stages of a block.
@@ -208,17 +207,10 @@ impl Block {
         let backend = &self.backend;
         match stage {
             0 => {
-                let Attended { query, key, value } = self.attended(input, positions);
-                let mut attended = buffers::take(query.len());
-                let narrow = key.len() / layers.len();
-                for (layer, (key, value)) in
-                    layers.iter_mut().zip(key.chunks(narrow).zip(value.chunks(narrow)))
-                {
-                    layer.append(key, value);
-                }
-                let sequences: Vec<&KeyValues> = layers.iter().map(|layer| &**layer).collect();
-                attention(backend, &self.shape, &query, &sequences, &mut attended);
-                [query, key, value].into_iter().for_each(buffers::give);
+                let read = self.attended(input, positions);
+                let mut attended = buffers::take(read.query.len());
+                attention(backend, &self.shape, &read, layers, &mut attended);
+                [read.query, read.key, read.value].into_iter().for_each(buffers::give);
                 attended
             }
             1 => {

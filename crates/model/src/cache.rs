@@ -55,12 +55,22 @@ impl KvCache {
         self.capacity
     }
 
-    /// Forgets everything from position `length` on.
+    /// Forgets everything from position `length` on, and up to 63 positions before it where [`KeyValues::truncate`] has to:
+    /// [`KvCache::len`] tells what is left.
     pub fn truncate(&mut self, length: usize) {
-        if length < self.length {
-            self.length = length;
-            self.layers.iter_mut().for_each(|layer| layer.truncate(length));
+        self.length = self.length.min(length);
+        // Once more where a layer went back further than the others.
+        while self.layers.iter().any(|layer| layer.len() != self.length) {
+            for layer in &mut self.layers {
+                layer.truncate(self.length);
+                self.length = self.length.min(layer.len());
+            }
         }
+    }
+
+    /// Bytes that the last of `positions` reads.
+    pub fn read_bytes(&self, positions: usize) -> usize {
+        self.layers.iter().map(|layer| layer.read_bytes(positions)).sum()
     }
 
     /// Bytes that `positions` take.

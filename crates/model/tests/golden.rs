@@ -1,7 +1,7 @@
 //! The forward pass against `transformers` on tiny random models, prompt and token by token, and their GGUF twins.
 
 use kvant_io::Limits;
-use kvant_kernels::{Backend, Isa};
+use kvant_kernels::{Backend, Isa, KvFormat};
 use kvant_model::{KvCache, Transformer, Weights, continue_together};
 use std::path::{Path, PathBuf};
 
@@ -131,4 +131,29 @@ fn what_a_network_writes_depends_on_its_seed_alone_and_can_be_stopped() {
     };
     let stopped = continue_together(&load(folder, Isa::best(), 1), &[vec![1]], &[0], 12, &mut go_on);
     assert!(stopped.unwrap().is_none() && asked == 3);
+}
+
+#[test]
+fn a_cache_that_goes_back_goes_on_as_if_it_had_not_been_further() {
+    let mut tried = 0;
+    for folder in folders() {
+        for &format in KvFormat::ALL {
+            let Ok(model) = load(&folder, Isa::best(), 2).with_kv_format(format) else { continue };
+            let tokens: Vec<u32> = (0..200).map(|i| i * 7919 % model.spec().vocabulary as u32).collect();
+            let whole = model.hidden(&mut model.cache(tokens.len()), &tokens).unwrap();
+            for (held, to) in [(200, 150), (200, 20), (130, 128), (129, 100), (64, 63)] {
+                let mut cache = model.cache(tokens.len());
+                model.hidden(&mut cache, &tokens[..held]).unwrap();
+                cache.truncate(to);
+                let left = cache.len();
+                assert!(left <= to && left + 64 > to, "{held} to {to}: {left}");
+                let again = model.hidden(&mut cache, &tokens[left..]).unwrap();
+                let expected = &whole[left * model.spec().hidden..];
+                let same = again.iter().zip(expected).all(|(a, b)| a.to_bits() == b.to_bits());
+                assert!(same, "{} {format:?}, {held} to {to}", folder.display());
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 0, "a model at least");
 }

@@ -60,17 +60,11 @@ pub fn run(common: &Common, arguments: &Chat) -> Result<ExitCode, Failure> {
         // The last token is always run again: its logits begin the answer.
         let common_prefix = held.iter().zip(&ids).take_while(|(a, b)| a == b).count().min(ids.len() - 1);
         cache.truncate(common_prefix);
+        // Where keys and values cannot go back so far and no further, some tokens are run once more.
+        let news = &ids[cache.len()..];
         let limit = arguments.count.min(context - ids.len() + 1);
-        let answer = generate(
-            &transformer,
-            &tokenizer,
-            &mut cache,
-            &mut sampler,
-            &ids[common_prefix..],
-            limit,
-            &[],
-            &mut emit,
-        )?;
+        let answer =
+            generate(&transformer, &tokenizer, &mut cache, &mut sampler, news, limit, &[], &mut emit)?;
         output::line("")?;
         held = ids;
         held.extend(&answer.tokens);

@@ -1,44 +1,110 @@
 //! x86-64 with AVX2, FMA and F16C: the loops of [`super::body`] compiled for them, and tiles of products.
 
+use super::attend::Numbers;
 use super::compiled::compiled;
 use super::floats::{BF16, F16, F32, ROWS, Width, column_bytes};
 use super::tokens::Avx2;
 use std::arch::x86_64::*;
 
-compiled!("avx2", Avx2, "avx2,fma,f16c", Widened);
+compiled!("avx2", Avx2, "avx2,fma,f16c", Vectors);
 
 /// Reached through [`operations`] alone, hence through a token.
-struct Widened;
+struct Vectors;
 
-impl attend::Widen for Widened {
+// SAFETY of every block below: this type is reached through a token, and arrays are as long as what is read and written.
+impl attend::Lanes for Vectors {
+    type Sixteen = [__m256; 2];
     const FUSED: bool = true;
     const TOGETHER: usize = 4;
+    const SUMS: usize = 4;
 
     #[inline(always)]
-    fn halves(bytes: &[u8; 32]) -> [f32; 16] {
-        // SAFETY: this type is reached through a token.
-        unsafe { halves(bytes) }
+    fn zero() -> [__m256; 2] {
+        // SAFETY: as above.
+        [unsafe { _mm256_setzero_ps() }; 2]
     }
 
     #[inline(always)]
-    fn add(sum: [f32; 16], factor: f32, lane: [f32; 16]) -> [f32; 16] {
-        let (lane, sum): ([__m256; 2], [__m256; 2]) = (bytemuck::cast(lane), bytemuck::cast(sum));
-        // SAFETY: this type is reached through a token.
-        let halves = [0, 1].map(|i| unsafe { _mm256_fmadd_ps(_mm256_set1_ps(factor), lane[i], sum[i]) });
-        bytemuck::cast(halves)
+    fn splat(x: f32) -> [__m256; 2] {
+        // SAFETY: as above.
+        [unsafe { _mm256_set1_ps(x) }; 2]
+    }
+
+    #[inline(always)]
+    fn load(numbers: &Numbers) -> [__m256; 2] {
+        // SAFETY: as above.
+        unsafe { [_mm256_loadu_ps(numbers.as_ptr()), _mm256_loadu_ps(numbers.as_ptr().add(8))] }
+    }
+
+    #[inline(always)]
+    fn store(a: [__m256; 2]) -> Numbers {
+        bytemuck::cast(a)
+    }
+
+    #[inline(always)]
+    fn floats(bytes: &[u8; 64]) -> [__m256; 2] {
+        // SAFETY: as above.
+        unsafe { [_mm256_loadu_ps(bytes.as_ptr().cast()), _mm256_loadu_ps(bytes.as_ptr().add(32).cast())] }
+    }
+
+    #[inline(always)]
+    fn halves(bytes: &[u8; 32]) -> [__m256; 2] {
+        // SAFETY: as above.
+        unsafe {
+            let halves =
+                [_mm_loadu_si128(bytes.as_ptr().cast()), _mm_loadu_si128(bytes.as_ptr().add(16).cast())];
+            [_mm256_cvtph_ps(halves[0]), _mm256_cvtph_ps(halves[1])]
+        }
+    }
+
+    #[inline(always)]
+    fn bytes(codes: &[u8; 16]) -> [__m256; 2] {
+        // SAFETY: as above.
+        numbers(unsafe { _mm_loadu_si128(codes.as_ptr().cast()) })
+    }
+
+    #[inline(always)]
+    fn nibbles(codes: &[u8; 16], upper: bool) -> [__m256; 2] {
+        // SAFETY: as above.
+        unsafe {
+            let levels = _mm_setr_epi8(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
+            let codes = _mm_loadu_si128(codes.as_ptr().cast());
+            // Shifted by a number, not by a branch: which half may be known only as it runs.
+            let codes = _mm_srl_epi16(codes, _mm_cvtsi32_si128(if upper { 4 } else { 0 }));
+            numbers(_mm_shuffle_epi8(levels, _mm_and_si128(codes, _mm_set1_epi8(15))))
+        }
+    }
+
+    #[inline(always)]
+    fn multiply(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: as above.
+        unsafe { [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn higher(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: as above. Of what cannot be compared the instruction gives the second.
+        unsafe { [_mm256_max_ps(b[0], a[0]), _mm256_max_ps(b[1], a[1])] }
+    }
+
+    #[inline(always)]
+    fn multiply_add(a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: as above.
+        unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
     }
 }
 
-#[target_feature(enable = "avx2,f16c")]
-#[inline]
-fn halves(bytes: &[u8; 32]) -> [f32; 16] {
-    let halves = bytes.as_chunks::<16>().0;
-    // SAFETY: each half of the array is sixteen bytes.
-    let halves = [0, 1].map(|i| unsafe { _mm_loadu_si128(halves[i].as_ptr().cast()) });
-    bytemuck::cast(halves.map(|eight| _mm256_cvtph_ps(eight)))
+/// Sixteen signed bytes as numbers.
+#[inline(always)]
+fn numbers(codes: __m128i) -> [__m256; 2] {
+    // SAFETY: called behind a token.
+    unsafe {
+        let upper = _mm_unpackhi_epi64(codes, codes);
+        [_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes)), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(upper))]
+    }
 }
 
-impl floats::Tile for Widened {
+impl floats::Tile for Vectors {
     const TOGETHER: usize = 6;
 
     #[inline(always)]

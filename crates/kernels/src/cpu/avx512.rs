@@ -2,36 +2,98 @@
 //!
 //! Every sum adds what that of AVX2 adds, in the same order.
 
+use super::attend::Numbers;
 use super::compiled::compiled;
 use super::floats::{BF16, F16, F32, ROWS, Width, column_bytes};
 use super::tokens::Avx512;
 use std::arch::x86_64::*;
 
-compiled!("avx512", Avx512, "avx2,fma,f16c,avx512f,avx512bw,avx512vl", Widened);
+compiled!("avx512", Avx512, "avx2,fma,f16c,avx512f,avx512bw,avx512vl", Vectors);
 
 /// Reached through [`operations`] alone, hence through a token.
-struct Widened;
+struct Vectors;
 
-impl attend::Widen for Widened {
+// SAFETY of every block below: this type is reached through a token, and arrays are as long as what is read and written.
+impl attend::Lanes for Vectors {
+    type Sixteen = __m512;
     const FUSED: bool = true;
     const TOGETHER: usize = 8;
+    const SUMS: usize = 16;
 
     #[inline(always)]
-    fn halves(bytes: &[u8; 32]) -> [f32; 16] {
-        // SAFETY: this type is reached through a token; the array is 32 bytes.
-        unsafe { bytemuck::cast(_mm512_cvtph_ps(_mm256_loadu_si256(bytes.as_ptr().cast()))) }
+    fn zero() -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_setzero_ps() }
     }
 
     #[inline(always)]
-    fn add(sum: [f32; 16], factor: f32, lane: [f32; 16]) -> [f32; 16] {
-        // SAFETY: this type is reached through a token.
+    fn splat(x: f32) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    fn load(numbers: &Numbers) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_loadu_ps(numbers.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn store(a: __m512) -> Numbers {
+        bytemuck::cast(a)
+    }
+
+    #[inline(always)]
+    fn floats(bytes: &[u8; 64]) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_loadu_ps(bytes.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn halves(bytes: &[u8; 32]) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(bytes.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn bytes(codes: &[u8; 16]) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(codes.as_ptr().cast()))) }
+    }
+
+    #[inline(always)]
+    fn nibbles(codes: &[u8; 16], upper: bool) -> __m512 {
+        // SAFETY: as above. The look-up sees four bits of an index.
         unsafe {
-            bytemuck::cast(_mm512_fmadd_ps(_mm512_set1_ps(factor), bytemuck::cast(lane), bytemuck::cast(sum)))
+            let levels = _mm512_setr_ps(
+                -8.0, -7.0, -6.0, -5.0, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0,
+            );
+            let codes = _mm512_cvtepu8_epi32(_mm_loadu_si128(codes.as_ptr().cast()));
+            let codes = if upper { _mm512_srli_epi32::<4>(codes) } else { codes };
+            _mm512_permutexvar_ps(codes, levels)
         }
+    }
+
+    #[inline(always)]
+    fn multiply(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn higher(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: as above. Of what cannot be compared the instruction gives the second.
+        unsafe { _mm512_max_ps(b, a) }
+    }
+
+    #[inline(always)]
+    fn multiply_add(a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_fmadd_ps(a, b, c) }
     }
 }
 
-impl floats::Tile for Widened {
+impl floats::Tile for Vectors {
     const TOGETHER: usize = 12;
 
     #[inline(always)]

@@ -1,10 +1,10 @@
 //! The loops of [`super::body`] and its like, compiled for an instruction set.
 
-/// `OPERATIONS` of a name, for features that a `$token` proves, with `$widen` for what the compiler would not find by itself.
+/// `OPERATIONS` of a name, for features that a `$token` proves, with `$vectors` where they are called by name.
 ///
 /// `operations` hands them out for the token, so that it stands before every call.
 macro_rules! compiled {
-    ($name:literal, $token:ty, $features:literal, $widen:ty) => {
+    ($name:literal, $token:ty, $features:literal, $vectors:ty) => {
         use crate::cpu::{Operations, ask_ahead, attend, body, floats, panels};
 
         /// The loops of this instruction set.
@@ -19,7 +19,7 @@ macro_rules! compiled {
                 body::dot::<true>(x, y)
             }
             attend(format: crate::KvFormat, rows: &mut attend::Rows, page: usize, keys: &[u8], values: &[u8]) -> () {
-                attend::dispatch::<$widen>(format, rows, page, keys, values);
+                attend::dispatch::<$vectors>(format, rows, page, keys, values);
             }
             read(bytes: &[u8]) -> u64 {
                 body::read(bytes, |line| ask_ahead(line, 64))
@@ -28,7 +28,7 @@ macro_rules! compiled {
                 body::add_few::<true>(out, stride, a, b);
             }
             panel(width: floats::Width, panel: &[u8], x: crate::dense::View<f32>, out: &mut floats::Products) -> () {
-                floats::multiply::<$widen>(width, panel, x, out);
+                floats::multiply::<$vectors>(width, panel, x, out);
             }
             round(x: &[f32], codes: &mut [i8], scales: &mut [[f32; 2]], sums: &mut [[i16; 2]]) -> () {
                 panels::round(x, codes, scales, sums);

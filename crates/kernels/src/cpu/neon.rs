@@ -1,31 +1,102 @@
 //! AArch64 with NEON: the loops of [`super::body`] compiled for it, and tiles of products.
 
+use super::attend::Numbers;
 use super::compiled::compiled;
 use super::floats::{ROWS, Width};
 use super::tokens::Neon;
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-compiled!("neon", Neon, "neon,dotprod", Widened);
+compiled!("neon", Neon, "neon,dotprod", Vectors);
 
 /// Reached through [`operations`] alone, hence through a token.
-struct Widened;
+struct Vectors;
 
-impl attend::Widen for Widened {
+// SAFETY of every block below: this type is reached through a token, and arrays are as long as what is read and written.
+impl attend::Lanes for Vectors {
+    type Sixteen = [float32x4_t; 4];
     const FUSED: bool = true;
     const TOGETHER: usize = 4;
+    const SUMS: usize = 4;
 
     #[inline(always)]
-    fn halves(bytes: &[u8; 32]) -> [f32; 16] {
-        // SAFETY: this type is reached through a token; four times four halves.
-        bytemuck::cast([0, 1, 2, 3].map(|i| unsafe { halves(bytes.as_ptr().add(8 * i)) }))
+    fn zero() -> [float32x4_t; 4] {
+        Self::splat(0.0)
     }
 
     #[inline(always)]
-    fn add(sum: [f32; 16], factor: f32, lane: [f32; 16]) -> [f32; 16] {
-        let (lane, sum): ([float32x4_t; 4], [float32x4_t; 4]) = (bytemuck::cast(lane), bytemuck::cast(sum));
-        // SAFETY: this type is reached through a token.
-        bytemuck::cast([0, 1, 2, 3].map(|i| unsafe { vfmaq_n_f32(sum[i], lane[i], factor) }))
+    fn splat(x: f32) -> [float32x4_t; 4] {
+        // SAFETY: as above.
+        [unsafe { vdupq_n_f32(x) }; 4]
+    }
+
+    #[inline(always)]
+    fn load(numbers: &Numbers) -> [float32x4_t; 4] {
+        // SAFETY: as above.
+        [0, 4, 8, 12].map(|i| unsafe { vld1q_f32(numbers.as_ptr().add(i)) })
+    }
+
+    #[inline(always)]
+    fn store(a: [float32x4_t; 4]) -> Numbers {
+        bytemuck::cast(a)
+    }
+
+    #[inline(always)]
+    fn floats(bytes: &[u8; 64]) -> [float32x4_t; 4] {
+        // SAFETY: as above.
+        [0, 16, 32, 48].map(|i| unsafe { vreinterpretq_f32_u8(vld1q_u8(bytes.as_ptr().add(i))) })
+    }
+
+    #[inline(always)]
+    fn halves(bytes: &[u8; 32]) -> [float32x4_t; 4] {
+        // SAFETY: as above.
+        [0, 8, 16, 24].map(|i| unsafe { halves(bytes.as_ptr().add(i)) })
+    }
+
+    #[inline(always)]
+    fn bytes(codes: &[u8; 16]) -> [float32x4_t; 4] {
+        // SAFETY: as above.
+        numbers(unsafe { vreinterpretq_s8_u8(vld1q_u8(codes.as_ptr())) })
+    }
+
+    #[inline(always)]
+    fn nibbles(codes: &[u8; 16], upper: bool) -> [float32x4_t; 4] {
+        // SAFETY: as above.
+        unsafe {
+            let codes = vld1q_u8(codes.as_ptr());
+            let codes = if upper { vshrq_n_u8::<4>(codes) } else { vandq_u8(codes, vdupq_n_u8(15)) };
+            numbers(vsubq_s8(vreinterpretq_s8_u8(codes), vdupq_n_s8(8)))
+        }
+    }
+
+    #[inline(always)]
+    fn multiply(a: [float32x4_t; 4], b: [float32x4_t; 4]) -> [float32x4_t; 4] {
+        // SAFETY: as above.
+        [0, 1, 2, 3].map(|i| unsafe { vmulq_f32(a[i], b[i]) })
+    }
+
+    #[inline(always)]
+    fn higher(a: [float32x4_t; 4], b: [float32x4_t; 4]) -> [float32x4_t; 4] {
+        // SAFETY: as above.
+        [0, 1, 2, 3].map(|i| unsafe { vbslq_f32(vcgtq_f32(b[i], a[i]), b[i], a[i]) })
+    }
+
+    #[inline(always)]
+    fn multiply_add(a: [float32x4_t; 4], b: [float32x4_t; 4], c: [float32x4_t; 4]) -> [float32x4_t; 4] {
+        // SAFETY: as above.
+        [0, 1, 2, 3].map(|i| unsafe { vfmaq_f32(c[i], a[i], b[i]) })
+    }
+}
+
+/// Sixteen signed bytes as numbers.
+#[inline(always)]
+fn numbers(codes: int8x16_t) -> [float32x4_t; 4] {
+    // SAFETY: called behind a token.
+    unsafe {
+        let halves = [vmovl_s8(vget_low_s8(codes)), vmovl_high_s8(codes)];
+        let quarters = [0, 1].map(|i| [vmovl_s16(vget_low_s16(halves[i])), vmovl_high_s16(halves[i])]);
+        let [[a, b], [c, d]] = quarters;
+        [a, b, c, d].map(|four| vcvtq_f32_s32(four))
     }
 }
 
@@ -54,7 +125,7 @@ pub(crate) unsafe fn upper_halves(at: *const u8) -> float32x4_t {
     unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(vreinterpret_u16_u8(vld1_u8(at)))) }
 }
 
-impl floats::Tile for Widened {
+impl floats::Tile for Vectors {
     const TOGETHER: usize = 6;
 
     #[inline(always)]

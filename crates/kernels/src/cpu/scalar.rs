@@ -1,5 +1,6 @@
 //! The oracle: plain loops in a fixed order, on any processor.
 
+use super::attend::Numbers;
 use super::{Operations, attend, body, floats, panels};
 use crate::KvFormat;
 use crate::dense::View;
@@ -58,16 +59,56 @@ fn round(x: &[f32], codes: &mut [i8], scales: &mut [[f32; 2]], sums: &mut [[i16;
 
 struct Plain;
 
-impl attend::Widen for Plain {
+impl attend::Lanes for Plain {
+    type Sixteen = Numbers;
     const FUSED: bool = false;
     const TOGETHER: usize = 4;
+    const SUMS: usize = 4;
 
-    fn halves(bytes: &[u8; 32]) -> [f32; 16] {
-        std::array::from_fn(|i| f16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]).to_f32())
+    fn zero() -> Numbers {
+        [0.0; 16]
     }
 
-    fn add(sum: [f32; 16], factor: f32, lane: [f32; 16]) -> [f32; 16] {
-        std::array::from_fn(|i| factor * lane[i] + sum[i])
+    fn splat(x: f32) -> Numbers {
+        [x; 16]
+    }
+
+    fn load(numbers: &Numbers) -> Numbers {
+        *numbers
+    }
+
+    fn store(a: Numbers) -> Numbers {
+        a
+    }
+
+    fn floats(bytes: &[u8; 64]) -> Numbers {
+        let numbers = bytes.as_chunks().0;
+        std::array::from_fn(|i| f32::from_le_bytes(numbers[i]))
+    }
+
+    fn halves(bytes: &[u8; 32]) -> Numbers {
+        let halves = bytes.as_chunks().0;
+        std::array::from_fn(|i| f16::from_le_bytes(halves[i]).to_f32())
+    }
+
+    fn bytes(codes: &[u8; 16]) -> Numbers {
+        codes.map(|code| f32::from(code.cast_signed()))
+    }
+
+    fn nibbles(codes: &[u8; 16], upper: bool) -> Numbers {
+        codes.map(|code| f32::from(if upper { code >> 4 } else { code & 15 }) - 8.0)
+    }
+
+    fn multiply(a: Numbers, b: Numbers) -> Numbers {
+        std::array::from_fn(|i| a[i] * b[i])
+    }
+
+    fn higher(a: Numbers, b: Numbers) -> Numbers {
+        std::array::from_fn(|i| if b[i] > a[i] { b[i] } else { a[i] })
+    }
+
+    fn multiply_add(a: Numbers, b: Numbers, c: Numbers) -> Numbers {
+        std::array::from_fn(|i| a[i] * b[i] + c[i])
     }
 }
 

@@ -3,7 +3,7 @@
 use super::kinds::*;
 use super::vector::Vector;
 use super::{Coding, Panel, SHARING};
-use crate::cpu::ask_ahead_for_scales;
+use crate::cpu::{ask_ahead_for_scales, prefetch};
 
 /// Bytes of a chunk's codes, in panels of a vector's rows.
 pub(super) const fn code_bytes<V: Vector, const CODING: u8>() -> usize {
@@ -76,6 +76,9 @@ pub(super) unsafe fn quads<V: Vector, const CODING: u8, const SIXTEENFOLD: bool>
     }
 }
 
+/// How many blocks ahead what eight chunks share is asked for (machine Z, one row: `q4_k` 86 → 89 % of bandwidth, `q5_k` 84 → 91).
+const BLOCKS_AHEAD: usize = 8;
+
 /// What the sums of a chunk's products are multiplied by, and what is added beside them: a number for each row.
 pub(super) struct Factors<V: Vector> {
     /// Of the whole chunk, unless eight share one.
@@ -134,6 +137,20 @@ impl<const SCHEME: u8> Scales<'_, SCHEME> {
     #[inline(always)]
     pub fn ask_ahead<V: Vector>(&self, chunk: usize) {
         ask_ahead_for_scales(self.at::<V>(chunk), V::ROWS * Self::BYTES);
+    }
+
+    /// Bytes of a row that eight chunks share.
+    const SHARED_BYTES: usize = match SCHEME {
+        GROUPS_AFFINE => 4,
+        GROUPS | HALF_GROUPS => 2,
+        _ => 0,
+    };
+
+    /// Asks for what blocks after block `block` share.
+    #[inline(always)]
+    pub fn ask_ahead_for_shared<V: Vector>(&self, block: usize) {
+        let each = V::ROWS * Self::SHARED_BYTES;
+        prefetch::<true>(self.0.shared.as_ptr().wrapping_add((block + BLOCKS_AHEAD) * each));
     }
 
     /// Of chunk `chunk`.
