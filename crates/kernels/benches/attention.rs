@@ -4,7 +4,10 @@
 //! One query reads keys and values that no cache holds: a share of the bandwidth. A prompt of 512 multiplies: a share of the
 //! `f32` peak, of the products that causal attention needs.
 
+mod median;
+
 use kvant_kernels::{Attended, AttentionShape, Backend, Isa, KeyValues, KvFormat, Probe, attention};
+use median::median;
 use std::time::Instant;
 
 /// Rounds of each measurement; the median counts.
@@ -17,11 +20,6 @@ const SEQUENCES: usize = 16;
 const PROMPT: usize = 512;
 /// Heads of keys and values.
 const KV_HEADS: usize = 8;
-
-fn median(mut all: Vec<f64>) -> f64 {
-    all.sort_by(f64::total_cmp);
-    all[all.len() / 2]
-}
 
 fn main() {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);

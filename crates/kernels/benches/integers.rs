@@ -2,8 +2,11 @@
 //! memory's speed, many at the integer units'.
 //! `cargo bench -p kvant-kernels --bench integers [ISA] [FORMAT…]`. Probes and products take turns.
 
+mod median;
+
 use kvant_core::{Bytes, Shape, Tensor, format};
 use kvant_kernels::{Arithmetic, Backend, Isa, Probe};
+use median::median;
 use std::time::Instant;
 
 /// Rounds of each measurement; the median counts.
@@ -13,11 +16,6 @@ const COLUMNS: usize = 2048;
 const BYTES: usize = 512 << 20;
 /// Rows of the matrix that several are multiplied with.
 const ROWS: usize = 16_384;
-
-fn median(mut seconds: Vec<f64>) -> f64 {
-    seconds.sort_by(f64::total_cmp);
-    seconds[seconds.len() / 2]
-}
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();

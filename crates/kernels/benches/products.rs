@@ -2,17 +2,15 @@
 //! machine's own limits:
 //! `cargo bench -p kvant-kernels`. Probes and products take turns, so that a ratio compares the same minute.
 
+mod median;
+
 use kvant_core::{Bytes, Shape, Tensor, format};
 use kvant_kernels::{Backend, Isa, Probe, dense};
+use median::median;
 use std::time::Instant;
 
 /// Rounds of each measurement; the median counts.
 const ROUNDS: usize = 5;
-
-fn median(mut seconds: Vec<f64>) -> f64 {
-    seconds.sort_by(f64::total_cmp);
-    seconds[seconds.len() / 2]
-}
 
 fn main() {
     let isa = Isa::best();

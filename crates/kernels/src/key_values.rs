@@ -195,7 +195,8 @@ impl KeyValues {
 
     /// How many of so many pages are stored in the format itself, and how many in more bits.
     fn stored(&self, pages: usize) -> [usize; 2] {
-        if self.fine.is_some() { [pages.saturating_sub(1), pages.min(2)] } else { [pages, 0] }
+        let first = self.first();
+        [pages.saturating_sub(first), if first > 0 { pages.min(2) } else { 0 }]
     }
 
     fn bytes_of(&self, [pages, fine]: [usize; 2]) -> usize {
@@ -263,19 +264,22 @@ impl KeyValues {
         let (mut row, mut turned) = (Row::new(head_size), Vec::new());
         for (keys, values) in keys.chunks_exact(width).zip(values.chunks_exact(width)) {
             let (page, place) = (self.positions / PAGE, self.positions % PAGE);
-            turned.clear();
-            turned.extend_from_slice(keys);
-            if self.format().turns() {
+            let keys = if self.format().turns() {
+                turned.clear();
+                turned.extend_from_slice(keys);
                 turned.chunks_exact_mut(head_size).for_each(turn);
-            }
+                &turned[..]
+            } else {
+                keys
+            };
             if page >= first {
-                self.pages.put(page - first, place, &turned, values, &mut row);
+                self.pages.put(page - first, place, keys, values, &mut row);
             }
             if let Some(fine) = &mut self.fine {
                 fine.last = page;
                 let at = page.min(1);
                 fine.pages.grow(at + 1);
-                fine.pages.put(at, place, &turned, values, &mut row);
+                fine.pages.put(at, place, keys, values, &mut row);
             }
             self.positions += 1;
         }

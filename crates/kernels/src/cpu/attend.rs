@@ -23,13 +23,10 @@
 
 mod formats;
 
-use super::body::{exp, multiply_add, pairwise};
+use super::body::{exp, higher, multiply_add, pairwise, plus};
 use crate::KvFormat;
 use crate::key_values::{LANES, PAGE, PANELS};
 use formats::{Bytes, Floats, Halves, Nibbles, PageFormat};
-
-/// Sixteen numbers in memory.
-pub(crate) type Numbers = [f32; LANES];
 
 /// Sixteen numbers in an instruction set's vectors. They have to be called by name: left to itself, the compiler takes rows
 /// for lanes.
@@ -44,8 +41,8 @@ pub(crate) trait Lanes {
 
     fn zero() -> Self::Sixteen;
     fn splat(x: f32) -> Self::Sixteen;
-    fn load(numbers: &Numbers) -> Self::Sixteen;
-    fn store(a: Self::Sixteen) -> Numbers;
+    fn load(numbers: &[f32; LANES]) -> Self::Sixteen;
+    fn store(a: Self::Sixteen) -> [f32; LANES];
     /// Little-endian numbers.
     fn floats(bytes: &[u8; 4 * LANES]) -> Self::Sixteen;
     /// Half floats.
@@ -68,7 +65,7 @@ fn multiply_add_as<L: Lanes>(a: f32, b: f32, c: f32) -> f32 {
 
 /// Rows with their results so far.
 pub(crate) struct Rows<'a> {
-    /// Numbers of a head.
+    /// [f32; LANES] of a head.
     pub head_size: usize,
     /// Factor of the scores.
     pub scale: f32,
@@ -163,12 +160,12 @@ fn some<L: Lanes, P: PageFormat, const T: usize>(
             highest = L::higher(highest, L::load(panel));
         }
         let [top, _] = rows.state[first + t];
-        let highest = higher(top, highest_of(L::store(highest)));
+        let highest = higher(top, pairwise(L::store(highest), higher));
         // Where all are −∞ so far, nothing is subtracted: −∞ − −∞ is no number.
         (tops[t], bases[t]) = (top, if highest == f32::NEG_INFINITY { 0.0 } else { highest });
         rows.state[first + t][0] = highest;
     }
-    let mut shrink: Numbers = [0.0; LANES];
+    let mut shrink: [f32; LANES] = [0.0; LANES];
     for t in 0..LANES {
         shrink[t] = power::<L>(tops[t] - bases[t]);
     }
@@ -181,7 +178,7 @@ fn some<L: Lanes, P: PageFormat, const T: usize>(
             }
         }
         let [_, sum] = &mut rows.state[first + t];
-        *sum = multiply_add_as::<L>(*sum, shrink[t], pairwise(sums));
+        *sum = multiply_add_as::<L>(*sum, shrink[t], pairwise(sums, plus));
     }
     let width = rows.sums.len() / rows.visible.len();
     let shares: [&[f32]; T] = std::array::from_fn(|t| &shares[t][..seen]);
@@ -207,30 +204,12 @@ fn some<L: Lanes, P: PageFormat, const T: usize>(
                 vector += $n;
             }};
         }
-        match (L::SUMS / T).min(vectors - vector) {
+        match (L::SUMS / T).min(P::AT_ONCE).min(vectors - vector) {
             0 | 1 => weigh!(1),
             2 | 3 => weigh!(2),
             _ => weigh!(4),
         }
     }
-}
-
-#[inline(always)]
-fn higher(a: f32, b: f32) -> f32 {
-    if b > a { b } else { a }
-}
-
-/// The highest lane: halves against each other, which waits for four comparisons and not for sixteen.
-#[inline(always)]
-fn highest_of(mut lanes: Numbers) -> f32 {
-    let mut width = LANES / 2;
-    while width > 0 {
-        for i in 0..width {
-            lanes[i] = higher(lanes[i], lanes[i + width]);
-        }
-        width /= 2;
-    }
-    lanes[0]
 }
 
 #[inline(always)]

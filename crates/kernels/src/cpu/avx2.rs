@@ -1,6 +1,5 @@
 //! x86-64 with AVX2, FMA and F16C: the loops of [`super::body`] compiled for them, and tiles of products.
 
-use super::attend::Numbers;
 use super::compiled::compiled;
 use super::floats::{BF16, F16, F32, ROWS, Width, column_bytes};
 use super::tokens::Avx2;
@@ -31,13 +30,13 @@ impl attend::Lanes for Vectors {
     }
 
     #[inline(always)]
-    fn load(numbers: &Numbers) -> [__m256; 2] {
+    fn load(numbers: &[f32; 16]) -> [__m256; 2] {
         // SAFETY: as above.
         unsafe { [_mm256_loadu_ps(numbers.as_ptr()), _mm256_loadu_ps(numbers.as_ptr().add(8))] }
     }
 
     #[inline(always)]
-    fn store(a: [__m256; 2]) -> Numbers {
+    fn store(a: [__m256; 2]) -> [f32; 16] {
         bytemuck::cast(a)
     }
 

@@ -2,7 +2,6 @@
 //!
 //! Every sum adds what that of AVX2 adds, in the same order.
 
-use super::attend::Numbers;
 use super::compiled::compiled;
 use super::floats::{BF16, F16, F32, ROWS, Width, column_bytes};
 use super::tokens::Avx512;
@@ -33,13 +32,13 @@ impl attend::Lanes for Vectors {
     }
 
     #[inline(always)]
-    fn load(numbers: &Numbers) -> __m512 {
+    fn load(numbers: &[f32; 16]) -> __m512 {
         // SAFETY: as above.
         unsafe { _mm512_loadu_ps(numbers.as_ptr()) }
     }
 
     #[inline(always)]
-    fn store(a: __m512) -> Numbers {
+    fn store(a: __m512) -> [f32; 16] {
         bytemuck::cast(a)
     }
 

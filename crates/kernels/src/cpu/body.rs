@@ -26,16 +26,27 @@ pub(crate) fn dot<const FUSED: bool>(x: &[f32], y: &[f32]) -> f32 {
     for ((lane, x), y) in lanes.iter_mut().zip(x.1).zip(y.1) {
         *lane = multiply_add::<FUSED>(*x, *y, *lane);
     }
-    pairwise(lanes)
+    pairwise(lanes, plus)
 }
 
-/// The sum of lanes, a power of two of them: the upper half onto the lower one until one is left.
 #[inline(always)]
-pub(crate) fn pairwise<const N: usize>(mut lanes: [f32; N]) -> f32 {
+pub(crate) fn plus(a: f32, b: f32) -> f32 {
+    a + b
+}
+
+/// b where it is higher than a.
+#[inline(always)]
+pub(crate) fn higher(a: f32, b: f32) -> f32 {
+    if b > a { b } else { a }
+}
+
+/// What lanes, a power of two of them, come to: the upper half onto the lower one until one is left.
+#[inline(always)]
+pub(crate) fn pairwise<const N: usize>(mut lanes: [f32; N], onto: impl Fn(f32, f32) -> f32) -> f32 {
     let mut width = N / 2;
     while width > 0 {
         for i in 0..width {
-            lanes[i] += lanes[i + width];
+            lanes[i] = onto(lanes[i], lanes[i + width]);
         }
         width /= 2;
     }
@@ -150,7 +161,6 @@ pub(crate) fn exp<const FUSED: bool>(x: f32) -> f32 {
 /// Numbers become shares: their powers of e over the sum of all of these.
 #[inline(always)]
 pub(crate) fn softmax<const FUSED: bool>(x: &mut [f32]) {
-    let higher = |a: f32, b: f32| if b > a { b } else { a };
     let mut tops = [f32::NEG_INFINITY; LANES];
     for part in x.chunks(LANES) {
         tops.iter_mut().zip(part).for_each(|(top, &x)| *top = higher(*top, x));
@@ -163,7 +173,7 @@ pub(crate) fn softmax<const FUSED: bool>(x: &mut [f32]) {
             *sum += *x;
         }
     }
-    let share = 1.0 / pairwise(sums);
+    let share = 1.0 / pairwise(sums, plus);
     x.iter_mut().for_each(|x| *x *= share);
 }
 

@@ -1,6 +1,5 @@
 //! AArch64 with NEON: the loops of [`super::body`] compiled for it, and tiles of products.
 
-use super::attend::Numbers;
 use super::compiled::compiled;
 use super::floats::{ROWS, Width};
 use super::tokens::Neon;
@@ -31,13 +30,13 @@ impl attend::Lanes for Vectors {
     }
 
     #[inline(always)]
-    fn load(numbers: &Numbers) -> [float32x4_t; 4] {
+    fn load(numbers: &[f32; 16]) -> [float32x4_t; 4] {
         // SAFETY: as above.
         [0, 4, 8, 12].map(|i| unsafe { vld1q_f32(numbers.as_ptr().add(i)) })
     }
 
     #[inline(always)]
-    fn store(a: [float32x4_t; 4]) -> Numbers {
+    fn store(a: [float32x4_t; 4]) -> [f32; 16] {
         bytemuck::cast(a)
     }
 

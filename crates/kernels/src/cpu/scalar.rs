@@ -1,6 +1,5 @@
 //! The oracle: plain loops in a fixed order, on any processor.
 
-use super::attend::Numbers;
 use super::{Operations, attend, body, floats, panels};
 use crate::KvFormat;
 use crate::dense::View;
@@ -60,54 +59,54 @@ fn round(x: &[f32], codes: &mut [i8], scales: &mut [[f32; 2]], sums: &mut [[i16;
 struct Plain;
 
 impl attend::Lanes for Plain {
-    type Sixteen = Numbers;
+    type Sixteen = [f32; 16];
     const FUSED: bool = false;
     const TOGETHER: usize = 4;
     const SUMS: usize = 4;
 
-    fn zero() -> Numbers {
+    fn zero() -> [f32; 16] {
         [0.0; 16]
     }
 
-    fn splat(x: f32) -> Numbers {
+    fn splat(x: f32) -> [f32; 16] {
         [x; 16]
     }
 
-    fn load(numbers: &Numbers) -> Numbers {
+    fn load(numbers: &[f32; 16]) -> [f32; 16] {
         *numbers
     }
 
-    fn store(a: Numbers) -> Numbers {
+    fn store(a: [f32; 16]) -> [f32; 16] {
         a
     }
 
-    fn floats(bytes: &[u8; 64]) -> Numbers {
+    fn floats(bytes: &[u8; 64]) -> [f32; 16] {
         let numbers = bytes.as_chunks().0;
         std::array::from_fn(|i| f32::from_le_bytes(numbers[i]))
     }
 
-    fn halves(bytes: &[u8; 32]) -> Numbers {
+    fn halves(bytes: &[u8; 32]) -> [f32; 16] {
         let halves = bytes.as_chunks().0;
         std::array::from_fn(|i| f16::from_le_bytes(halves[i]).to_f32())
     }
 
-    fn bytes(codes: &[u8; 16]) -> Numbers {
+    fn bytes(codes: &[u8; 16]) -> [f32; 16] {
         codes.map(|code| f32::from(code.cast_signed()))
     }
 
-    fn nibbles(codes: &[u8; 16], upper: bool) -> Numbers {
+    fn nibbles(codes: &[u8; 16], upper: bool) -> [f32; 16] {
         codes.map(|code| f32::from(if upper { code >> 4 } else { code & 15 }) - 8.0)
     }
 
-    fn multiply(a: Numbers, b: Numbers) -> Numbers {
+    fn multiply(a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
         std::array::from_fn(|i| a[i] * b[i])
     }
 
-    fn higher(a: Numbers, b: Numbers) -> Numbers {
+    fn higher(a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
         std::array::from_fn(|i| if b[i] > a[i] { b[i] } else { a[i] })
     }
 
-    fn multiply_add(a: Numbers, b: Numbers, c: Numbers) -> Numbers {
+    fn multiply_add(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
         std::array::from_fn(|i| a[i] * b[i] + c[i])
     }
 }

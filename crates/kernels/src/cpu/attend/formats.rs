@@ -2,7 +2,7 @@
 //!
 //! Invariant: a sum of a row and of one number of sixteen has its own order, whatever else is summed beside it.
 
-use super::{Lanes, Numbers};
+use super::Lanes;
 use crate::cpu::prefetch;
 use crate::key_values::{BLOCK, LANES, PAGE};
 
@@ -12,10 +12,12 @@ const LINE: usize = 64;
 /// A page of a format. Panels and vectors are taken `N` at a time, so that enough sums are under way that none waits for its
 /// own last addition.
 pub(super) trait PageFormat {
-    /// Numbers of a head whose values stand together, in vectors.
+    /// [f32; LANES] of a head whose values stand together, in vectors.
     const PARTS: usize;
     /// Bytes of such values.
     const PART_BYTES: usize;
+    /// Vectors of values that are summed at once, at most.
+    const AT_ONCE: usize;
 
     /// Products of some rows (all of one head's numbers) with some panels of keys; what lies `ahead` bytes behind them is asked
     /// for line by line.
@@ -35,7 +37,7 @@ pub(super) trait PageFormat {
     );
 }
 
-/// Numbers as they are.
+/// [f32; LANES] as they are.
 pub(super) struct Floats;
 /// Half floats.
 pub(super) struct Halves;
@@ -179,6 +181,7 @@ macro_rules! page_formats_of_numbers {
         impl PageFormat for $format {
             const PARTS: usize = 1;
             const PART_BYTES: usize = PAGE * $bytes * LANES;
+            const AT_ONCE: usize = 4;
 
             #[inline(always)]
             fn scores<L: Lanes, const T: usize, const N: usize>(
@@ -215,6 +218,8 @@ macro_rules! page_formats_of_codes {
         impl PageFormat for $format {
             const PARTS: usize = BLOCK / LANES;
             const PART_BYTES: usize = PAGE * (2 + $bytes);
+            // One part's: each part has scales of its own.
+            const AT_ONCE: usize = Self::PARTS;
 
             #[inline(always)]
             fn scores<L: Lanes, const T: usize, const N: usize>(
@@ -262,27 +267,6 @@ macro_rules! page_formats_of_codes {
                 ahead: usize,
                 sums: &mut [[L::Sixteen; T]; N],
             ) {
-                const VECTORS: usize = BLOCK / LANES;
-                if N <= VECTORS {
-                    Self::weigh_part::<L, T, N>(shares, values, first, ahead, sums);
-                    return;
-                }
-                for (part, sums) in sums.as_chunks_mut::<VECTORS>().0.iter_mut().enumerate() {
-                    Self::weigh_part::<L, T, VECTORS>(shares, values, first + part * VECTORS, ahead, sums);
-                }
-            }
-        }
-
-        impl $format {
-            /// The same of vectors of one part.
-            #[inline(always)]
-            fn weigh_part<L: Lanes, const T: usize, const N: usize>(
-                shares: [&[f32]; T],
-                values: &[u8],
-                first: usize,
-                ahead: usize,
-                sums: &mut [[L::Sixteen; T]; N],
-            ) {
                 let (part, vector) = (first / Self::PARTS, first % Self::PARTS);
                 let (scales, codes) =
                     values[part * Self::PART_BYTES..][..Self::PART_BYTES].split_at(2 * PAGE);
@@ -319,7 +303,7 @@ fn weighted<L: Lanes, const T: usize>(shares: [&[f32]; T], scales: &[u8]) -> [[f
     for (weights, shares) in weights.iter_mut().zip(shares) {
         weights[..shares.len()].copy_from_slice(shares);
         for (weights, scales) in weights.as_chunks_mut::<LANES>().0.iter_mut().zip(scales.as_chunks().0) {
-            let scaled: Numbers = L::store(L::multiply(L::load(weights), L::halves(scales)));
+            let scaled: [f32; LANES] = L::store(L::multiply(L::load(weights), L::halves(scales)));
             *weights = scaled;
         }
     }

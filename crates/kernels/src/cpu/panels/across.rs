@@ -234,7 +234,7 @@ unsafe fn fill<const CODING: u8, const SCHEME: u8>(panel: Panel, chunk: usize, o
 unsafe fn shared_scales<const SCHEME: u8>(panel: Panel, block: usize) -> SharedScales {
     let mut found = [[0.0; LANES]; 2];
     if const { shares(SCHEME) } {
-        let bytes = if SCHEME == GROUPS_AFFINE { 4 } else { 2 } * LANES;
+        let bytes = Scales::<SCHEME>::SHARED_BYTES * LANES;
         // SAFETY: the caller's.
         unsafe {
             let at = panel.shared.as_ptr().add(block * bytes);

@@ -121,11 +121,9 @@ pub(super) struct Scales<'a, const SCHEME: u8>(pub Panel<'a>);
 
 impl<const SCHEME: u8> Scales<'_, SCHEME> {
     /// Bytes of a row and chunk.
-    const BYTES: usize = match SCHEME {
-        GROUPS => 1,
-        AFFINE => 4,
-        _ => 2,
-    };
+    const BYTES: usize = scheme(SCHEME).bytes();
+    /// Bytes of a row that eight chunks share.
+    pub const SHARED_BYTES: usize = scheme(SCHEME).shared_bytes();
 
     /// Where those of chunk `chunk` begin.
     #[inline(always)]
@@ -137,20 +135,6 @@ impl<const SCHEME: u8> Scales<'_, SCHEME> {
     #[inline(always)]
     pub fn ask_ahead<V: Vector>(&self, chunk: usize) {
         ask_ahead_for_scales(self.at::<V>(chunk), V::ROWS * Self::BYTES);
-    }
-
-    /// Bytes of a row that eight chunks share.
-    const SHARED_BYTES: usize = match SCHEME {
-        GROUPS_AFFINE => 4,
-        GROUPS | HALF_GROUPS => 2,
-        _ => 0,
-    };
-
-    /// Asks for what blocks after block `block` share.
-    #[inline(always)]
-    pub fn ask_ahead_for_shared<V: Vector>(&self, block: usize) {
-        let each = V::ROWS * Self::SHARED_BYTES;
-        prefetch::<true>(self.0.shared.as_ptr().wrapping_add((block + BLOCKS_AHEAD) * each));
     }
 
     /// Of chunk `chunk`.
@@ -192,10 +176,11 @@ impl<const SCHEME: u8> Scales<'_, SCHEME> {
         totals: &mut [V::Numbers; T],
         scaled: impl Fn(usize, usize) -> f32,
     ) {
-        let halves = if SCHEME == GROUPS_AFFINE { 2 } else { 1 };
+        let each = V::ROWS * Self::SHARED_BYTES;
         // SAFETY: the caller's.
         unsafe {
-            let shared = self.0.shared.as_ptr().add(block * 2 * halves * V::ROWS);
+            let shared = self.0.shared.as_ptr().add(block * each);
+            prefetch::<true>(shared.wrapping_add(BLOCKS_AHEAD * each));
             let d = V::halves(shared);
             for (total, sum) in totals.iter_mut().zip(sums) {
                 *total = V::multiply_add(d, *sum, *total);

@@ -1,5 +1,7 @@
 //! Codings and schemes as numbers, so that inner loops are compiled for each pair that a format has.
 
+use super::Scheme;
+
 pub(super) const FOUR: u8 = 4;
 pub(super) const FIVE: u8 = 5;
 pub(super) const SIX: u8 = 6;
@@ -12,6 +14,19 @@ pub(super) const AFFINE: u8 = 2;
 pub(super) const GROUPS_AFFINE: u8 = 3;
 pub(super) const GROUPS: u8 = 4;
 pub(super) const HALF_GROUPS: u8 = 5;
+
+/// What a scheme's number stands for.
+pub(super) const fn scheme(kind: u8) -> Scheme {
+    match kind {
+        BLOCK => Scheme::Block,
+        POWER => Scheme::Power,
+        AFFINE => Scheme::Affine,
+        GROUPS_AFFINE => Scheme::GroupsAffine,
+        GROUPS => Scheme::Groups,
+        HALF_GROUPS => Scheme::HalfGroups,
+        _ => panic!("no scheme has this number"),
+    }
+}
 
 /// Whether eight chunks share a scale: what they add up to is multiplied by it once.
 pub(super) const fn shares(scheme: u8) -> bool {

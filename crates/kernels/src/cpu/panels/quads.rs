@@ -149,9 +149,6 @@ unsafe fn sums<V: Vector, const CODING: u8, const SCHEME: u8, const T: usize>(
     let run = if const { shares(SCHEME) } { SHARING } else { chunks.max(1) };
     for begin in (0..chunks).step_by(run) {
         let mut run_sums = [V::number(0.0); T];
-        if const { shares(SCHEME) } {
-            scales.ask_ahead_for_shared::<V>(begin / SHARING);
-        }
         for chunk in begin..begin + run {
             // SAFETY: the caller promises so many chunks in every part, and blocks of eight where eight share.
             let codes = unsafe { panel.codes.as_ptr().add(chunk * code_bytes) };
