@@ -23,6 +23,9 @@ pub enum Error {
     /// A file that must lie beside the others is not there.
     #[error("{path}: no such file; {hint}")]
     MissingFile { path: PathBuf, hint: &'static str },
+    /// A symbolic link that leads out of the folder.
+    #[error("{path}: is a link to {target}, outside its folder; it is not followed; copy the file instead")]
+    Link { path: PathBuf, target: PathBuf },
     /// Not a GGUF file, though it is called one.
     #[error("{path}: starts with {found:?}, a GGUF file starts with \"GGUF\"; is the download complete?")]
     BadMagic { path: PathBuf, found: String },
@@ -136,6 +139,7 @@ impl Error {
             | Self::DiskFull { path, .. }
             | Self::NotRecognised { path, .. }
             | Self::MissingFile { path, .. }
+            | Self::Link { path, .. }
             | Self::BadMagic { path, .. }
             | Self::Version { path, .. }
             | Self::Truncated { path, .. }

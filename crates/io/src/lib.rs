@@ -13,6 +13,7 @@ mod error;
 mod limits;
 mod meta;
 mod mmap;
+mod read;
 mod sink;
 
 pub use checkpoint::{Checkpoint, TensorInfo, content_hash, content_hash_with, hash, open};
@@ -20,4 +21,5 @@ pub use error::Error;
 pub use limits::Limits;
 pub use meta::{Array, HuggingFace, Meta, Metadata, Value};
 pub use mmap::MappedFile;
+pub use read::{Links, open_regular, read_file};
 pub use sink::{Plan, PlannedTensor, Sink, create, file_bytes};

@@ -134,6 +134,16 @@ pub struct HuggingFace {
     pub generation_config: Option<serde_json::Value>,
     /// `tokenizer.json`, unparsed: the tokenizer library reads it.
     pub tokenizer: Option<Vec<u8>>,
+    /// `tokenizer.model`, a SentencePiece model in protocol buffers, unparsed.
+    pub tokenizer_model: Option<Vec<u8>>,
+    /// `vocab.json`, the tokens of an older byte-level BPE tokenizer, unparsed.
+    pub vocab: Option<Vec<u8>>,
+    /// `merges.txt`, the merges that belong to `vocab`, unparsed.
+    pub merges: Option<Vec<u8>>,
+    /// `added_tokens.json`, an object of texts and ids beside an older tokenizer.
+    pub added_tokens: Option<serde_json::Value>,
+    /// `special_tokens_map.json`.
+    pub special_tokens_map: Option<serde_json::Value>,
     /// `tokenizer_config.json`.
     pub tokenizer_config: Option<serde_json::Value>,
     /// `chat_template.jinja`, where the template has a file of its own.

@@ -5,7 +5,7 @@
 //! header is parsed here rather than by the `safetensors` crate, because an error has to name the tensor and a name
 //! that occurs twice must not pass.
 
-use crate::{Checkpoint, Error, HuggingFace, Limits, MappedFile, Meta, TensorInfo};
+use crate::{Checkpoint, Error, HuggingFace, Limits, Links, MappedFile, Meta, TensorInfo, read_file};
 use kvant_core::{Bytes, Shape, Tensor, format};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use std::collections::{HashMap, HashSet};
@@ -323,16 +323,23 @@ fn place(path: &Path, bytes: &Bytes, data_start: u64, name: String, entry: Entry
 
 fn json_files(folder: &Path, limits: &Limits) -> Result<HuggingFace, Error> {
     let config = folder.join("config.json");
+    let json = |name: &str| read_json(&folder.join(name), limits);
+    let bytes = |name: &str| read_capped(&folder.join(name), limits);
     Ok(HuggingFace {
         folder: folder.into(),
         config: read_json(&config, limits)?.ok_or(Error::MissingFile {
             path: config,
             hint: "it lies beside the weights and describes the network",
         })?,
-        generation_config: read_json(&folder.join("generation_config.json"), limits)?,
-        tokenizer: read_capped(&folder.join("tokenizer.json"), limits)?,
-        tokenizer_config: read_json(&folder.join("tokenizer_config.json"), limits)?,
-        chat_template: read_capped(&folder.join("chat_template.jinja"), limits)?
+        generation_config: json("generation_config.json")?,
+        tokenizer: bytes("tokenizer.json")?,
+        tokenizer_model: bytes("tokenizer.model")?,
+        vocab: bytes("vocab.json")?,
+        merges: bytes("merges.txt")?,
+        added_tokens: json("added_tokens.json")?,
+        special_tokens_map: json("special_tokens_map.json")?,
+        tokenizer_config: json("tokenizer_config.json")?,
+        chat_template: bytes("chat_template.jinja")?
             .map(|bytes| {
                 String::from_utf8(bytes).map_err(|_| Error::BadUtf8 {
                     path: folder.join("chat_template.jinja"),
@@ -351,13 +358,5 @@ fn read_json(path: &Path, limits: &Limits) -> Result<Option<serde_json::Value>, 
 
 /// The file's bytes, or `None` where there is no such file.
 fn read_capped(path: &Path, limits: &Limits) -> Result<Option<Vec<u8>>, Error> {
-    if !path.exists() {
-        return Ok(None);
-    }
-    let bytes = MappedFile::open(path)?.into_bytes();
-    if bytes.len() > limits.json_bytes {
-        let (found, max) = (bytes.len() as u64, limits.json_bytes as u64);
-        return Err(Error::Limit { path: path.into(), what: "bytes of JSON", found, max });
-    }
-    Ok(Some(bytes.to_vec()))
+    read_file(path, Links::InsideModel, limits.json_bytes)
 }

@@ -1,0 +1,145 @@
+//! Small files that lie beside a model or in a work folder, read whole.
+//!
+//! Invariant: only an entry that does not exist counts as absent. Everything else (a link to nothing, a closed folder, a
+//! pipe, a file larger than its bound) is an error with the path. A file is opened without blocking and checked after
+//! opening, so that no exchange between check and read is possible.
+
+use crate::Error;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// Symbolic links that are followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Links {
+    /// Any link: the user named the file.
+    Follow,
+    /// A link whose target lies in the same folder, or in the `blobs` folder of a Hugging Face cache.
+    InsideModel,
+    /// None.
+    Refuse,
+}
+
+/// Reads a regular file of at most `max_bytes`; `None` if there is no entry of that name.
+///
+/// # Errors
+/// [`Error::Io`] for what the file system refuses, a link to nothing included; [`Error::NotRecognised`] for a folder, pipe
+/// or device; [`Error::Link`] for a link that `links` excludes; [`Error::Limit`] for a larger file.
+pub fn read_file(path: &Path, links: Links, max_bytes: usize) -> Result<Option<Vec<u8>>, Error> {
+    let fail = |source| Error::Io { path: path.into(), doing: "reading", source };
+    let entry = match fs::symlink_metadata(path) {
+        Ok(entry) => entry,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(fail(e)),
+    };
+    if entry.is_symlink() {
+        check_link(path, links)?;
+    }
+    let file = open_regular(path, links)?;
+    let too_large = |found: u64| Error::Limit {
+        path: path.into(),
+        what: "bytes of a file beside a model",
+        found,
+        max: max_bytes as u64,
+    };
+    let found = file.metadata().map_err(fail)?.len();
+    if found > max_bytes as u64 {
+        return Err(too_large(found));
+    }
+    let mut bytes = Vec::with_capacity(found as usize);
+    // One byte more than allowed shows a file that has grown since its size was read.
+    file.take(max_bytes as u64 + 1).read_to_end(&mut bytes).map_err(fail)?;
+    if bytes.len() > max_bytes { Err(too_large(bytes.len() as u64)) } else { Ok(Some(bytes)) }
+}
+
+/// Opens a regular file for reading. A pipe does not block, and with [`Links::Refuse`] no link is followed.
+///
+/// # Errors
+/// As [`read_file`]; a missing file is an [`Error::Io`].
+pub fn open_regular(path: &Path, links: Links) -> Result<File, Error> {
+    let fail = |source| Error::Io { path: path.into(), doing: "opening", source };
+    let mut options = File::options();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        let no_link = if links == Links::Refuse { libc::O_NOFOLLOW } else { 0 };
+        options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | no_link);
+    }
+    let file = options.open(path).map_err(fail)?;
+    if !file.metadata().map_err(fail)?.is_file() {
+        return Err(Error::NotRecognised {
+            path: path.into(),
+            found: "not a regular file",
+            hint: "folders, pipes and devices are not read here",
+        });
+    }
+    Ok(file)
+}
+
+fn check_link(path: &Path, links: Links) -> Result<(), Error> {
+    if links == Links::Follow {
+        return Ok(());
+    }
+    let fail = |source| Error::Io { path: path.into(), doing: "following the link", source };
+    let target = fs::canonicalize(path).map_err(fail)?;
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = fs::canonicalize(folder).map_err(fail)?;
+    let inside = target.starts_with(&folder) || blobs(&folder).is_some_and(|b| target.starts_with(b));
+    if links == Links::InsideModel && inside {
+        return Ok(());
+    }
+    Err(Error::Link { path: path.into(), target })
+}
+
+/// The `blobs` folder of a Hugging Face cache, for a folder `models--*/snapshots/REVISION` or one below it.
+fn blobs(folder: &Path) -> Option<PathBuf> {
+    let snapshots = folder.ancestors().find(|a| a.file_name().is_some_and(|n| n == "snapshots"))?;
+    let repository = snapshots.parent()?;
+    let cached = repository.file_name()?.to_str()?.split_once("--")?.0;
+    ["models", "datasets", "spaces"].contains(&cached).then(|| repository.join("blobs"))
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn links_stay_inside_the_model_or_its_cache() {
+        let root = tempfile::tempdir().unwrap();
+        let repository = root.path().join("models--a--b");
+        let snapshot = repository.join("snapshots/0123");
+        fs::create_dir_all(&snapshot).unwrap();
+        fs::create_dir(repository.join("blobs")).unwrap();
+        fs::write(repository.join("blobs/beef"), "blob").unwrap();
+        fs::write(root.path().join("secret"), "secret").unwrap();
+        fs::write(snapshot.join("plain"), "plain").unwrap();
+        symlink("../../blobs/beef", snapshot.join("cached")).unwrap();
+        symlink("../../../secret", snapshot.join("outside")).unwrap();
+        symlink("plain", snapshot.join("beside")).unwrap();
+        symlink("nowhere", snapshot.join("dangling")).unwrap();
+        let read = |name: &str, links| read_file(&snapshot.join(name), links, 100);
+        assert_eq!(read("cached", Links::InsideModel).unwrap().unwrap(), b"blob");
+        assert_eq!(read("beside", Links::InsideModel).unwrap().unwrap(), b"plain");
+        assert_eq!(read("outside", Links::Follow).unwrap().unwrap(), b"secret");
+        assert!(matches!(read("outside", Links::InsideModel), Err(Error::Link { .. })));
+        assert!(matches!(read("beside", Links::Refuse), Err(Error::Link { .. })));
+        assert!(matches!(read("dangling", Links::InsideModel), Err(Error::Io { .. })));
+        assert!(read("absent", Links::Refuse).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_no_small_regular_file_is_an_error() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("large");
+        fs::write(&path, [0; 101]).unwrap();
+        assert!(matches!(read_file(&path, Links::Follow, 100), Err(Error::Limit { found: 101, .. })));
+        assert!(matches!(
+            read_file(root.path(), Links::Follow, 100),
+            Err(Error::NotRecognised { .. } | Error::Io { .. })
+        ));
+        let device = Path::new("/dev/zero");
+        assert!(matches!(read_file(device, Links::Follow, 100), Err(Error::NotRecognised { .. })));
+    }
+}
