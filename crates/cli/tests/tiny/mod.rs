@@ -1,0 +1,190 @@
+//! Tiny Llama folders made from nothing, and the program run on them: for tests of single faults.
+//!
+//! One block, width 256, a byte-level vocabulary of 256 bytes, eight merges and three control tokens.
+#![allow(dead_code)] // Each test file uses its own part.
+
+use serde_json::{Map, Value as Json, json};
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// A template that writes every message between `<|im_start|>` and `<|im_end|>`.
+pub const CHATML: &str = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
+
+/// Columns and rows of every square matrix.
+pub const WIDTH: usize = 256;
+
+/// A folder's files, to be changed before they are written.
+pub struct Tiny {
+    pub config: Map<String, Json>,
+    pub tokenizer: Json,
+    pub tokenizer_config: Map<String, Json>,
+    /// Name, data type, shape, bytes.
+    pub tensors: Vec<(String, &'static str, Vec<usize>, Vec<u8>)>,
+}
+
+impl Tiny {
+    /// A model of `blocks` blocks whose tokenizer has these control tokens.
+    pub fn with(blocks: usize, specials: &[&str]) -> Self {
+        let tokenizer = tokenizer(specials);
+        let vocabulary = tokenizer["model"]["vocab"].as_object().unwrap().len() + specials.len();
+        let config = json!({
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": WIDTH,
+            "intermediate_size": WIDTH, "num_hidden_layers": blocks, "num_attention_heads": 4,
+            "num_key_value_heads": 2, "vocab_size": vocabulary, "max_position_embeddings": 512,
+            "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu", "tie_word_embeddings": true,
+            "torch_dtype": "bfloat16",
+        });
+        let tokenizer_config = json!({ "eos_token": "<|im_end|>", "chat_template": CHATML });
+        let mut random = Random(7);
+        let mut matrix = |name: String, rows: usize| {
+            let bytes = (0..rows * WIDTH).flat_map(|_| bf16(0.05 * random.normal())).collect();
+            (name, "BF16", vec![rows, WIDTH], bytes)
+        };
+        let norm = |name: String| (name, "BF16", vec![WIDTH], bf16(1.0).repeat(WIDTH));
+        let mut tensors = vec![matrix("model.embed_tokens.weight".into(), vocabulary)];
+        for block in 0..blocks {
+            let name = |part: &str| format!("model.layers.{block}.{part}.weight");
+            tensors.push(norm(name("input_layernorm")));
+            tensors.push(norm(name("post_attention_layernorm")));
+            for (part, rows) in [
+                ("self_attn.q_proj", WIDTH),
+                ("self_attn.k_proj", WIDTH / 2),
+                ("self_attn.v_proj", WIDTH / 2),
+                ("self_attn.o_proj", WIDTH),
+                ("mlp.gate_proj", WIDTH),
+                ("mlp.up_proj", WIDTH),
+                ("mlp.down_proj", WIDTH),
+            ] {
+                tensors.push(matrix(name(part), rows));
+            }
+        }
+        tensors.push(norm("model.norm.weight".into()));
+        let object = |value: Json| value.as_object().unwrap().clone();
+        Self { config: object(config), tokenizer, tokenizer_config: object(tokenizer_config), tensors }
+    }
+
+    /// One block; `<|endoftext|>` (263), `<|im_start|>` (264), `<|im_end|>` (265).
+    pub fn new() -> Self {
+        Self::with(1, &["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
+    }
+
+    /// The tensor of this name, to be changed.
+    pub fn tensor(&mut self, name: &str) -> &mut (String, &'static str, Vec<usize>, Vec<u8>) {
+        self.tensors.iter_mut().find(|t| t.0 == name).expect("a tensor of that name")
+    }
+
+    /// Writes the folder; files that are there already are replaced.
+    pub fn write(&self, folder: &Path) {
+        std::fs::create_dir_all(folder).unwrap();
+        let put = |name: &str, json: &dyn Fn() -> String| std::fs::write(folder.join(name), json()).unwrap();
+        put("config.json", &|| Json::Object(self.config.clone()).to_string());
+        put("tokenizer.json", &|| self.tokenizer.to_string());
+        put("tokenizer_config.json", &|| Json::Object(self.tokenizer_config.clone()).to_string());
+        std::fs::write(folder.join("model.safetensors"), safetensors(&self.tensors)).unwrap();
+    }
+}
+
+/// The bytes of a safetensors file.
+pub fn safetensors(tensors: &[(String, &'static str, Vec<usize>, Vec<u8>)]) -> Vec<u8> {
+    let (mut header, mut data) = (Map::new(), Vec::new());
+    for (name, data_type, shape, bytes) in tensors {
+        let start = data.len();
+        data.extend_from_slice(bytes);
+        header.insert(
+            name.clone(),
+            json!({ "dtype": data_type, "shape": shape, "data_offsets": [start, data.len()] }),
+        );
+    }
+    let mut header = Json::Object(header).to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    [&(header.len() as u64).to_le_bytes()[..], &header, &data].concat()
+}
+
+fn tokenizer(specials: &[&str]) -> Json {
+    // GPT-2's printable spelling of bytes.
+    let printable = |b: u32| matches!(b, 33..=126 | 161..=172 | 174..=255);
+    let mut next = 256;
+    let mut letters: Vec<String> = (0..256)
+        .map(|b| {
+            let code = if printable(b) { b } else { std::mem::replace(&mut next, next + 1) };
+            char::from_u32(code).unwrap().to_string()
+        })
+        .collect();
+    letters.sort();
+    let merges = [["h", "e"], ["l", "l"], ["he", "ll"], ["hell", "o"], ["Ġ", "w"], ["o", "r"], ["Ġw", "or"]];
+    letters.extend(merges.iter().map(|pair| pair.concat()));
+    let vocabulary: Map<String, Json> =
+        letters.into_iter().enumerate().map(|(id, token)| (token, json!(id))).collect();
+    let first = vocabulary.len();
+    let added: Vec<Json> = specials
+        .iter()
+        .enumerate()
+        .map(|(i, content)| {
+            json!({ "id": first + i, "content": content, "single_word": false, "lstrip": false,
+                "rstrip": false, "normalized": false, "special": true })
+        })
+        .collect();
+    json!({
+        "version": "1.0", "added_tokens": added, "normalizer": null,
+        "pre_tokenizer": { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true },
+        "post_processor": null,
+        "decoder": { "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true },
+        "model": { "type": "BPE", "dropout": null, "unk_token": null, "fuse_unk": false, "byte_fallback": false,
+            "vocab": vocabulary, "merges": merges },
+    })
+}
+
+/// The two bytes of the upper half of an f32.
+pub fn bf16(x: f32) -> [u8; 2] {
+    ((x.to_bits() >> 16) as u16).to_le_bytes()
+}
+
+/// SplitMix64, summed to something like a normal distribution.
+struct Random(u64);
+
+impl Random {
+    fn normal(&mut self) -> f32 {
+        let mut uniform = || {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = self.0;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            ((z ^ (z >> 31)) >> 40) as f32 / (1 << 24) as f32
+        };
+        (0..12).map(|_| uniform()).sum::<f32>() - 6.0
+    }
+}
+
+/// Runs the program in `folder` with this input.
+pub fn kvant(folder: &Path, arguments: &[&str], input: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_kvant"))
+        .args(arguments)
+        .current_dir(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    // A program that ends before it has read everything closes the pipe.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    child.wait_with_output().expect("the program ends")
+}
+
+/// Runs a command that has to succeed and prints one JSON object.
+pub fn json_of(folder: &Path, arguments: &[&str]) -> Json {
+    let output = kvant(folder, &[&["--json"], arguments].concat(), "");
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("one JSON object")
+}
+
+/// Runs a command that has to fail with status 1, in words that hold each of `words`.
+pub fn fault(folder: &Path, arguments: &[&str], words: &[&str]) -> String {
+    let output = kvant(folder, arguments, "");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {error}");
+    for word in words {
+        assert!(error.contains(word), "{arguments:?}: no {word:?} in: {error}");
+    }
+    error
+}
