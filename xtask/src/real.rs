@@ -304,7 +304,7 @@ fn lattice(check: &mut Check) {
             continue;
         };
         let (mut maps, mut values, mut wrong) = (0, 0, 0);
-        for info in first.tensors().iter().filter(|t| t.format.name() == "q4_1") {
+        for info in first.tensors().iter().filter(|t| t.type_name() == "q4_1") {
             let (Ok(x), Ok(y)) = (before.tensor(&info.name), after.tensor(&info.name)) else { continue };
             let mut stored = vec![0u8; x.bytes().len()];
             let decoded = y.decode();

@@ -17,6 +17,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     open::catch_interrupts();
+    kvant::io::guard_mapped_files();
     let common = &arguments.common;
     let result = match &arguments.command {
         Command::Quantize(a) => cmd::quantize::run(common, a),

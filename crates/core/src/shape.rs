@@ -3,7 +3,7 @@
 use crate::Error;
 use std::fmt;
 
-/// One to four dimensions, outermost first, whose product is known to fit `usize`.
+/// One to eight dimensions, outermost first, whose product is known to fit `usize`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shape {
     dimensions: [usize; Shape::MAX_DIMENSIONS],
@@ -11,8 +11,8 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// As many as GGUF stores.
-    pub const MAX_DIMENSIONS: usize = 4;
+    /// Twice as many as GGUF stores: enough for a convolution over space and time.
+    pub const MAX_DIMENSIONS: usize = 8;
 
     /// Checks the count of dimensions and that their product fits.
     ///

@@ -1,21 +1,58 @@
 //! A model on disk: names, tensors without a copy, and what it says about itself.
 
 use crate::container::{gguf::GgufFile, safetensors::SafetensorsFolder};
-use crate::{Error, Limits, MappedFile, Meta};
-use kvant_core::{FormatRef, Shape, Tensor};
+use crate::{Error, Limits, MappedFile, Meta, NumberType, json};
+use kvant_core::{Bytes, FormatRef, Shape, Tensor};
+use std::borrow::Cow;
 use std::path::Path;
 
-/// What is known of a tensor without touching its bytes.
+/// How a tensor's numbers are stored in its file.
+#[derive(Clone, Debug)]
+pub enum Storage {
+    /// In a format that kvant computes with.
+    Format(FormatRef),
+    /// As numbers of another type.
+    Numbers {
+        /// The type in the file.
+        kind: NumberType,
+        /// The format in which [`Checkpoint::tensor`] hands them out.
+        widened: FormatRef,
+    },
+    /// In a type that kvant does not read, by its name. [`Checkpoint::tensor`] is an error.
+    Unsupported(Cow<'static, str>),
+}
+
+/// A tensor without its bytes.
 #[derive(Clone, Debug)]
 pub struct TensorInfo {
     /// The tensor's name in this checkpoint's own naming.
     pub name: String,
     /// Shape, outermost dimension first (GGUF's order is reversed by the reader).
     pub shape: Shape,
-    /// Storage format; a type that kvant cannot decode is an error of [`open`] that names the tensor.
-    pub format: FormatRef,
-    /// Bytes in the file.
+    /// How it is stored.
+    pub storage: Storage,
+    /// Bytes in the file. For a GGUF type without a known block size: the bytes up to the next tensor.
     pub bytes: usize,
+}
+
+impl TensorInfo {
+    /// The type in the file: a format's name, or a type's as the container spells it.
+    pub fn type_name(&self) -> &str {
+        match &self.storage {
+            Storage::Format(format) => format.name(),
+            Storage::Numbers { kind, .. } => kind.name(),
+            Storage::Unsupported(name) => name,
+        }
+    }
+
+    /// The format in which [`Checkpoint::tensor`] hands the tensor out; `None` for a type that is not read.
+    pub fn format(&self) -> Option<FormatRef> {
+        match &self.storage {
+            Storage::Format(format) => Some(*format),
+            Storage::Numbers { widened, .. } => Some(*widened),
+            Storage::Unsupported(_) => None,
+        }
+    }
 }
 
 /// A model on disk.
@@ -23,20 +60,32 @@ pub trait Checkpoint: Send + Sync {
     /// Where it lies.
     fn path(&self) -> &Path;
 
-    /// What it says about itself.
+    /// The model's description of itself.
     fn meta(&self) -> &Meta;
 
-    /// All tensors, in file order.
+    /// All tensors, in file order, those of types that are not read among them.
     fn tensors(&self) -> &[TensorInfo];
 
-    /// One tensor, zero copy over the map.
+    /// One tensor: zero copy over the map if it is stored in one of kvant's formats, else a widened copy.
     ///
     /// # Errors
-    /// [`Error::MissingTensor`].
+    /// [`Error::MissingTensor`]; [`Error::UnsupportedType`] with the type's name; [`Error::Scales`] for FP8 weights whose
+    /// scales don't fit.
     fn tensor(&self, name: &str) -> Result<Tensor, Error>;
 
-    /// What is known of one tensor.
+    /// One tensor without its bytes.
     fn info(&self, name: &str) -> Option<&TensorInfo>;
+
+    /// A tensor's bytes as they stand in the file, whatever their type.
+    fn stored_bytes(&self, name: &str) -> Option<Bytes>;
+}
+
+/// The first element of a tensor that [`Checkpoint::tensor`] has to round, if there is one: of numbers in `f64`.
+pub fn first_rounded(checkpoint: &dyn Checkpoint, name: &str) -> Option<usize> {
+    match checkpoint.info(name)?.storage {
+        Storage::Numbers { kind, .. } => kind.first_rounded(&checkpoint.stored_bytes(name)?),
+        _ => None,
+    }
 }
 
 /// Opens a `.gguf` file, a `.safetensors` file (its folder's JSON files beside it) or a Hugging Face folder.
@@ -53,6 +102,7 @@ pub fn open(path: &Path, limits: &Limits) -> Result<Box<dyn Checkpoint>, Error> 
     let hint = "give a .gguf file, a .safetensors file or a Hugging Face folder";
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
     let bytes = MappedFile::open(path)?.into_bytes();
+    json::refuse_pointer(path, &bytes)?;
     match bytes.first_chunk::<4>() {
         Some(b"GGUF") => return Ok(Box::new(GgufFile::parse(path, bytes, limits)?)),
         Some(b"ggml" | b"lmgg" | b"tjgg" | b"fmgg") => {
@@ -84,7 +134,10 @@ pub fn hash(bytes: &[u8]) -> blake3::Hash {
 /// # Errors
 /// As [`Checkpoint::tensor`].
 pub fn content_hash(checkpoint: &dyn Checkpoint) -> Result<blake3::Hash, Error> {
-    content_hash_with(checkpoint, |info| Ok(hash(checkpoint.tensor(&info.name)?.bytes())))
+    content_hash_with(checkpoint, |info| {
+        let missing = || Error::MissingTensor { path: checkpoint.path().into(), tensor: info.name.clone() };
+        Ok(hash(&checkpoint.stored_bytes(&info.name).ok_or_else(missing)?))
+    })
 }
 
 /// [`content_hash`] by whoever has the tensors' hashes already.
@@ -104,7 +157,7 @@ pub fn content_hash_with<E>(
         for &d in info.shape.dimensions() {
             hasher.update(&(d as u64).to_le_bytes());
         }
-        hasher.update(info.format.name().as_bytes());
+        hasher.update(info.type_name().as_bytes());
         hasher.update(of(info)?.as_bytes());
     }
     Ok(hasher.finalize())

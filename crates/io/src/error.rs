@@ -2,8 +2,8 @@
 
 use kvant_core::Shape;
 use std::borrow::Cow;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 /// A file that cannot be read or written, with its place.
 #[derive(Debug, thiserror::Error)]
@@ -62,8 +62,17 @@ pub enum Error {
     /// A tensor of a type that kvant cannot decode.
     #[error("{path}: tensor {tensor:?} has type {type_name}, which kvant does not read")]
     UnsupportedType { path: PathBuf, tensor: String, type_name: Cow<'static, str> },
+    /// FP8 weights whose scales don't fit.
+    #[error("{path}: tensor {tensor:?} has FP8 weights, but its scales {scales:?} don't fit: {reason}")]
+    Scales { path: PathBuf, tensor: String, scales: String, reason: &'static str },
+    /// Numbers in `f64` that would change in another container.
+    #[error(
+        "{path}: tensor {tensor:?} has numbers of type F64 that f32 cannot hold, the first is element {element}; \
+         GGUF models hold no F64; `kvant quantize --format f32` rounds them"
+    )]
+    Rounded { path: PathBuf, tensor: String, element: usize },
     /// A shape that no tensor here can have.
-    #[error("{path}: tensor {tensor:?} has dimensions {dimensions:?} (outermost first): {reason}")]
+    #[error("{path}: tensor {tensor:?} has dimensions {} (outermost first): {reason}", Few(dimensions))]
     BadShape { path: PathBuf, tensor: String, dimensions: Vec<u64>, reason: &'static str },
     /// Rows that cannot be cut into whole blocks of the tensor's format.
     #[error(
@@ -128,6 +137,17 @@ pub enum Error {
     NotPut { path: PathBuf, tensor: String, missing: usize },
 }
 
+/// The first numbers of a list that a file may have made very long.
+struct Few<'a>(&'a [u64]);
+
+impl fmt::Display for Few<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        const SHOWN: usize = 8;
+        write!(f, "{:?}", &self.0[..self.0.len().min(SHOWN)])?;
+        if self.0.len() > SHOWN { write!(f, " and {} more", self.0.len() - SHOWN) } else { Ok(()) }
+    }
+}
+
 /// Shape and format of a tensor, as an error shows them.
 pub type Signature = (Shape, kvant_core::FormatRef);
 
@@ -151,6 +171,8 @@ impl Error {
             | Self::Json { path, .. }
             | Self::MissingTensor { path, .. }
             | Self::UnsupportedType { path, .. }
+            | Self::Scales { path, .. }
+            | Self::Rounded { path, .. }
             | Self::BadShape { path, .. }
             | Self::NotWholeBlocks { path, .. }
             | Self::Length { path, .. }

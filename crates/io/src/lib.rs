@@ -10,16 +10,25 @@
 mod checkpoint;
 pub mod container;
 mod error;
+mod guard;
+mod json;
 mod limits;
 mod meta;
 mod mmap;
+mod number;
 mod read;
 mod sink;
 
-pub use checkpoint::{Checkpoint, TensorInfo, content_hash, content_hash_with, hash, open};
+pub use checkpoint::{
+    Checkpoint, Storage, TensorInfo, content_hash, content_hash_with, first_rounded, hash, open,
+};
+pub use container::safetensors::F8_SCALES;
 pub use error::Error;
+pub use guard::guard_mapped_files;
+pub use json::parse_json;
 pub use limits::Limits;
 pub use meta::{Array, HuggingFace, Meta, Metadata, Value};
 pub use mmap::MappedFile;
+pub use number::NumberType;
 pub use read::{Links, open_regular, read_file};
 pub use sink::{Plan, PlannedTensor, Sink, create, file_bytes};

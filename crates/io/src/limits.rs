@@ -15,6 +15,8 @@ pub struct Limits {
     pub metadata_bytes: usize,
     /// Bytes of one JSON file or safetensors header.
     pub json_bytes: usize,
+    /// Bytes that one parsed JSON file may take in memory.
+    pub json_heap_bytes: usize,
     /// Shards of one checkpoint.
     pub shards: usize,
 }
@@ -28,6 +30,7 @@ impl Default for Limits {
             string_bytes: 1 << 24,
             metadata_bytes: 1 << 28,
             json_bytes: 1 << 27,
+            json_heap_bytes: 1 << 26,
             shards: 1 << 12,
         }
     }

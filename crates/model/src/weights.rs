@@ -125,10 +125,13 @@ impl Weights {
             architecture: self.spec.architecture,
         })?;
         let shape_error = |source| Error::Shape { path: self.path().to_owned(), source };
+        // A file may spell a vector as a matrix of one row or one column.
+        let shaped = |tensor: Tensor| Tensor::new(entry.shape, tensor.format(), tensor.bytes().clone());
         match &entry.source {
-            Source::Plain(name) => Ok(self.checkpoint.tensor(name)?),
+            Source::Plain(name) => shaped(self.checkpoint.tensor(name)?).map_err(shape_error),
             Source::PermuteHeads { name, heads } => {
-                permute_heads(&self.checkpoint.tensor(name)?, *heads).map_err(shape_error)
+                let tensor = shaped(self.checkpoint.tensor(name)?);
+                tensor.and_then(|tensor| permute_heads(&tensor, *heads)).map_err(shape_error)
             }
             Source::RopeFactors(factors) => {
                 let bytes: Vec<u8> = factors.iter().flat_map(|x| x.to_le_bytes()).collect();
@@ -173,7 +176,7 @@ fn entries(
             tensor: source.name().to_owned(),
             architecture: spec.architecture,
         })?;
-        if info.shape.dimensions() != dimensions {
+        if !same_shape(info.shape.dimensions(), &dimensions) {
             return Err(Error::TensorShape {
                 path: path(),
                 tensor: info.name.clone(),
@@ -181,7 +184,13 @@ fn entries(
                 found: format!("{:?}", info.shape.dimensions()),
             });
         }
-        entries.push(Entry { name, shape: info.shape, format: info.format, source });
+        let format = info.format().ok_or_else(|| kvant_io::Error::UnsupportedType {
+            path: path(),
+            tensor: info.name.clone(),
+            type_name: info.type_name().to_owned().into(),
+        })?;
+        let shape = Shape::new(&dimensions).map_err(|source| Error::Shape { path: path(), source })?;
+        entries.push(Entry { name, shape, format, source });
     }
     if let RopeScaling::Factors(factors) = &spec.rope.scaling {
         let shape = Shape::new(&[factors.len()]).map_err(|source| Error::Shape { path: path(), source })?;
@@ -191,7 +200,9 @@ fn entries(
     }
     let used: HashSet<&str> = entries.iter().map(|e| e.source.name()).collect();
     for info in checkpoint.tensors() {
-        if !used.contains(info.name.as_str()) && !architecture.may_ignore(spec, &info.name) {
+        let scales_of = info.name.strip_suffix(kvant_io::F8_SCALES);
+        let known = used.contains(info.name.as_str()) || scales_of.is_some_and(|name| used.contains(name));
+        if !known && !architecture.may_ignore(spec, &info.name) {
             return Err(Error::UnknownTensor {
                 path: path(),
                 tensor: info.name.clone(),
@@ -205,6 +216,12 @@ fn entries(
         entries.sort_by_key(|e| order.get(e.name.as_str()).copied());
     }
     Ok(entries)
+}
+
+/// Whether two shapes differ at most in dimensions of one.
+fn same_shape(found: &[usize], wanted: &[usize]) -> bool {
+    let longer = |dimensions: &'_ [usize]| dimensions.iter().copied().filter(|&d| d != 1).collect::<Vec<_>>();
+    longer(found) == longer(wanted)
 }
 
 /// Rows `(head, half, pair)` become `(head, pair, half)`. A 1-D tensor's elements count as rows.

@@ -355,6 +355,13 @@ pub fn convert(
     backend: &Backend,
     progress: &dyn Progress,
 ) -> Result<Report, Error> {
+    let checkpoint = weights.checkpoint();
+    for info in checkpoint.tensors() {
+        if let Some(element) = kvant_io::first_rounded(checkpoint, &info.name) {
+            let (path, tensor) = (weights.path().to_owned(), info.name.clone());
+            return Err(kvant_io::Error::Rounded { path, tensor, element }.into());
+        }
+    }
     let assignments = kept(weights);
     let mut metadata = export::gguf_metadata(weights)?;
     if metadata.get("general.file_type").is_none() {

@@ -37,7 +37,7 @@ pub fn validate(
     for Written { report, .. } in expected {
         let read_back = || Error::ReadBack { path: path.to_owned(), tensor: report.name.clone() };
         let info = weights.checkpoint().info(&report.name).ok_or_else(read_back)?;
-        if info.format.name() != report.format || info.bytes as u64 != report.bytes {
+        if info.type_name() != report.format || info.bytes as u64 != report.bytes {
             return Err(read_back());
         }
         if !report.flags.contains(&"kept") {

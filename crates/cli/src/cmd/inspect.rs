@@ -26,7 +26,8 @@ pub struct Inspected {
 struct TensorLine {
     name: String,
     shape: Vec<usize>,
-    format: &'static str,
+    /// A format's name, or the container's name of a type that kvant does not compute with.
+    format: String,
     bytes: u64,
 }
 
@@ -69,7 +70,7 @@ pub fn run(common: &Common, arguments: &Inspect) -> Result<ExitCode, Failure> {
         .map(|t| TensorLine {
             name: t.name.clone(),
             shape: t.shape.dimensions().to_vec(),
-            format: t.format.name(),
+            format: t.type_name().to_owned(),
             bytes: t.bytes as u64,
         })
         .collect();

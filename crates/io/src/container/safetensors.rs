@@ -5,15 +5,19 @@
 //! header is parsed here rather than by the `safetensors` crate, because an error has to name the tensor and a name
 //! that occurs twice must not pass.
 
-use crate::{Checkpoint, Error, HuggingFace, Limits, Links, MappedFile, Meta, TensorInfo, read_file};
+use crate::json::{beside, read_json, refuse_pointer};
+use crate::number::scaled;
+use crate::{Checkpoint, Error, HuggingFace, Limits, MappedFile, Meta, NumberType, Storage, TensorInfo};
 use kvant_core::{Bytes, Shape, Tensor, format};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 const INDEX: &str = "model.safetensors.index.json";
 const SINGLE: &str = "model.safetensors";
+/// Added to the name of FP8 weights: the tensor of their scales (DeepSeek-V3's spelling; a factor in spite of its name).
+pub const F8_SCALES: &str = "_scale_inv";
 
 /// A Hugging Face checkpoint: its JSON files, and tensors of one or several mapped files.
 pub struct SafetensorsFolder {
@@ -22,8 +26,6 @@ pub struct SafetensorsFolder {
     tensors: Vec<TensorInfo>,
     /// Name → index into `tensors`, and the tensor's bytes.
     places: HashMap<String, (usize, Bytes)>,
-    /// Name → data type of what cannot be decoded.
-    unsupported: HashMap<String, String>,
 }
 
 impl SafetensorsFolder {
@@ -35,17 +37,11 @@ impl SafetensorsFolder {
         let is_folder = path.is_dir();
         let folder = if is_folder { path } else { path.parent().unwrap_or(Path::new(".")) };
         let meta = Meta::HuggingFace(Box::new(json_files(folder, limits)?));
-        let mut all = Self {
-            path: path.into(),
-            meta,
-            tensors: Vec::new(),
-            places: HashMap::new(),
-            unsupported: HashMap::new(),
-        };
+        let mut all = Self { path: path.into(), meta, tensors: Vec::new(), places: HashMap::new() };
         if !is_folder {
             all.add(path, limits)?;
-        } else if folder.join(INDEX).exists() {
-            all.add_shards(folder, limits)?;
+        } else if let Some(index) = read_json(&folder.join(INDEX), limits)? {
+            all.add_shards(folder, &index, limits)?;
         } else {
             all.add(&folder.join(SINGLE), limits)?;
         }
@@ -53,33 +49,31 @@ impl SafetensorsFolder {
     }
 
     fn add(&mut self, file: &Path, limits: &Limits) -> Result<(), Error> {
-        if !file.exists() {
-            return Err(Error::MissingFile {
-                path: file.into(),
-                hint: "a Hugging Face folder holds model.safetensors or model.safetensors.index.json",
-            });
-        }
-        let bytes = MappedFile::open(file)?.into_bytes();
-        for raw in parse(file, &bytes, limits)? {
-            if self.places.contains_key(&raw.name) || self.unsupported.contains_key(&raw.name) {
-                return Err(Error::DuplicateName { path: file.into(), what: "tensor", name: raw.name });
+        let absent = |source: &io::Error| {
+            source.kind() == io::ErrorKind::NotFound && std::fs::symlink_metadata(file).is_err()
+        };
+        let bytes = match MappedFile::open(file) {
+            Err(Error::Io { source, .. }) if absent(&source) => {
+                return Err(Error::MissingFile {
+                    path: file.into(),
+                    hint: "a Hugging Face folder holds model.safetensors or model.safetensors.index.json",
+                });
             }
-            match raw.kind {
-                Kind::Unsupported(data_type) => {
-                    self.unsupported.insert(raw.name, data_type);
-                }
-                Kind::Known(info) => {
-                    self.places.insert(raw.name, (self.tensors.len(), raw.bytes));
-                    self.tensors.push(info);
-                }
+            mapped => mapped?.into_bytes(),
+        };
+        refuse_pointer(file, &bytes)?;
+        for (info, bytes) in parse(file, &bytes, limits)? {
+            let name = info.name.clone();
+            if self.places.insert(name.clone(), (self.tensors.len(), bytes)).is_some() {
+                return Err(Error::DuplicateName { path: file.into(), what: "tensor", name });
             }
+            self.tensors.push(info);
         }
         Ok(())
     }
 
-    fn add_shards(&mut self, folder: &Path, limits: &Limits) -> Result<(), Error> {
+    fn add_shards(&mut self, folder: &Path, index: &serde_json::Value, limits: &Limits) -> Result<(), Error> {
         let path = folder.join(INDEX);
-        let index = read_json(&path, limits)?.unwrap_or_default();
         let bad = |found: &str| Error::BadMetadata {
             path: path.clone(),
             key: "weight_map".into(),
@@ -87,6 +81,9 @@ impl SafetensorsFolder {
             found: found.into(),
         };
         let map = index.get("weight_map").and_then(|m| m.as_object()).ok_or_else(|| bad("something else"))?;
+        if map.is_empty() {
+            return Err(bad("an empty object"));
+        }
         let mut shards: Vec<&str> = Vec::new();
         let mut seen = HashSet::new();
         for (tensor, shard) in map {
@@ -113,9 +110,7 @@ impl SafetensorsFolder {
         }
         for (tensor, shard) in map {
             let shard = shard.as_str().unwrap_or_default();
-            let there =
-                in_shard.get(tensor).is_some_and(|s| *s == shard) || self.unsupported.contains_key(tensor);
-            if !there {
+            if in_shard.get(tensor).is_none_or(|s| *s != shard) {
                 return Err(Error::NotInShard { path, tensor: tensor.clone(), shard: shard.into() });
             }
         }
@@ -137,33 +132,65 @@ impl Checkpoint for SafetensorsFolder {
     }
 
     fn tensor(&self, name: &str) -> Result<Tensor, Error> {
-        if let Some(data_type) = self.unsupported.get(name) {
-            return Err(Error::UnsupportedType {
-                path: self.path.clone(),
-                tensor: name.into(),
-                type_name: data_type.clone().into(),
-            });
-        }
-        let missing = || Error::MissingTensor { path: self.path.clone(), tensor: name.into() };
+        let path = || self.path.clone();
+        let missing = || Error::MissingTensor { path: path(), tensor: name.into() };
         let (index, bytes) = self.places.get(name).ok_or_else(missing)?;
         let info = &self.tensors[*index];
-        Tensor::new(info.shape, info.format, bytes.clone()).map_err(|_| missing())
+        match &info.storage {
+            Storage::Format(format) => Tensor::new(info.shape, *format, bytes.clone()).map_err(|_| missing()),
+            Storage::Numbers { kind, .. } => {
+                let tensor = kind.widen(info.shape, bytes).map_err(|_| missing())?;
+                match self.scales_name(info) {
+                    None => Ok(tensor),
+                    Some(scales) => self.scaled(name, &tensor, scales),
+                }
+            }
+            Storage::Unsupported(type_name) => Err(Error::UnsupportedType {
+                path: path(),
+                tensor: name.into(),
+                type_name: type_name.clone(),
+            }),
+        }
     }
 
     fn info(&self, name: &str) -> Option<&TensorInfo> {
         self.places.get(name).map(|(index, _)| &self.tensors[*index])
     }
+
+    fn stored_bytes(&self, name: &str) -> Option<Bytes> {
+        self.places.get(name).map(|(_, bytes)| bytes.clone())
+    }
 }
 
-enum Kind {
-    Known(TensorInfo),
-    Unsupported(String),
-}
+impl SafetensorsFolder {
+    /// The tensor of scales that belongs to FP8 weights, where the checkpoint has one.
+    fn scales_name(&self, info: &TensorInfo) -> Option<String> {
+        let Storage::Numbers { kind, .. } = &info.storage else { return None };
+        let name = format!("{}{F8_SCALES}", info.name);
+        (kind.is_f8() && self.places.contains_key(&name)).then_some(name)
+    }
 
-struct Parsed {
-    name: String,
-    kind: Kind,
-    bytes: Bytes,
+    /// FP8 weights times their scales, one a block of `quantization_config.weight_block_size` rows and columns.
+    fn scaled(&self, name: &str, tensor: &Tensor, scales: String) -> Result<Tensor, Error> {
+        let fault = |reason| Error::Scales {
+            path: self.path.clone(),
+            tensor: name.into(),
+            scales: scales.clone(),
+            reason,
+        };
+        let values = self.tensor(&scales)?;
+        let Meta::HuggingFace(folder) = &self.meta else { return Err(fault("there is no config.json")) };
+        let block = match folder.config.pointer("/quantization_config/weight_block_size") {
+            None | Some(serde_json::Value::Null) => (128, 128),
+            Some(size) => {
+                let side =
+                    |i: usize| size[i].as_u64().filter(|n| (1..=1 << 20).contains(n)).map(|n| n as usize);
+                side(0).zip(side(1)).ok_or_else(|| fault("weight_block_size is not two numbers from 1 up"))?
+            }
+        };
+        scaled(tensor, &values, block)
+            .ok_or_else(|| fault("expected one scale for each block, or one for all"))
+    }
 }
 
 /// One tensor of a header.
@@ -204,7 +231,7 @@ impl<'de> serde::Deserialize<'de> for Header {
     }
 }
 
-fn parse(path: &Path, bytes: &Bytes, limits: &Limits) -> Result<Vec<Parsed>, Error> {
+fn parse(path: &Path, bytes: &Bytes, limits: &Limits) -> Result<Vec<(TensorInfo, Bytes)>, Error> {
     let available = bytes.len() as u64;
     let truncated = |what, offset, needed| Error::Truncated {
         path: path.into(),
@@ -282,21 +309,48 @@ fn check_coverage(
     Ok(())
 }
 
-fn place(path: &Path, bytes: &Bytes, data_start: u64, name: String, entry: Entry) -> Result<Parsed, Error> {
-    let (start, stop) = entry.data_offsets;
-    let found = stop - start;
-    let range = (data_start + start) as usize..(data_start + stop) as usize;
-    let bytes =
-        bytes.slice(range).ok_or_else(|| Error::MissingTensor { path: path.into(), tensor: name.clone() })?;
-    let known = match entry.dtype.as_str() {
+/// Data types that kvant does not read, and bits a number.
+const UNSUPPORTED: &[(&str, u64)] = &[
+    ("BOOL", 8),
+    ("F4", 4),
+    ("F6_E2M3", 6),
+    ("F6_E3M2", 6),
+    ("F8_E8M0", 8),
+    ("F8_E4M3FNUZ", 8),
+    ("F8_E5M2FNUZ", 8),
+    ("I32", 32),
+    ("U32", 32),
+    ("I64", 64),
+    ("U64", 64),
+    ("C64", 64),
+];
+
+fn storage(data_type: String) -> Storage {
+    let plain = match data_type.as_str() {
         "F32" => format::by_name("f32"),
         "F16" => format::by_name("f16"),
         "BF16" => format::by_name("bf16"),
         _ => None,
     };
-    let Some(format) = known else {
-        return Ok(Parsed { name, kind: Kind::Unsupported(entry.dtype), bytes });
-    };
+    match (plain, NumberType::ALL.into_iter().find(|t| t.name() == data_type)) {
+        (Some(format), _) => Storage::Format(format),
+        (None, Some(kind)) => Storage::Numbers { kind, widened: kind.widened() },
+        (None, None) => Storage::Unsupported(data_type.into()),
+    }
+}
+
+fn place(
+    path: &Path,
+    bytes: &Bytes,
+    data_start: u64,
+    name: String,
+    entry: Entry,
+) -> Result<(TensorInfo, Bytes), Error> {
+    let (start, stop) = entry.data_offsets;
+    let found = stop - start;
+    let range = (data_start + start) as usize..(data_start + stop) as usize;
+    let bytes =
+        bytes.slice(range).ok_or_else(|| Error::MissingTensor { path: path.into(), tensor: name.clone() })?;
     let bad = |reason| Error::BadShape {
         path: path.into(),
         tensor: name.clone(),
@@ -304,27 +358,36 @@ fn place(path: &Path, bytes: &Bytes, data_start: u64, name: String, entry: Entry
         reason,
     };
     // A scalar has no dimensions; here it is a row of one.
-    let dimensions: Option<Vec<usize>> = if entry.shape.is_empty() {
-        Some(vec![1])
-    } else {
-        entry.shape.iter().map(|&d| usize::try_from(d).ok()).collect()
+    let dimensions: Option<Vec<usize>> = match entry.shape.len() {
+        0 => Some(vec![1]),
+        1..=Shape::MAX_DIMENSIONS => entry.shape.iter().map(|&d| usize::try_from(d).ok()).collect(),
+        _ => None,
     };
     let shape = dimensions
-        .filter(|d| d.len() <= Shape::MAX_DIMENSIONS)
         .and_then(|d| Shape::new(&d).ok())
         .ok_or_else(|| bad("more dimensions or elements than a tensor here can have"))?;
-    let expected = format.tensor_bytes(&shape).map_err(|_| bad("rows are not whole blocks"))? as u64;
-    if expected != found {
+    let elements = shape.elements() as u64;
+    let storage = storage(entry.dtype);
+    let expected = match &storage {
+        Storage::Format(format) => {
+            Some(format.tensor_bytes(&shape).map_err(|_| bad("rows are not whole blocks"))? as u64)
+        }
+        Storage::Numbers { kind, .. } => Some(elements * kind.bytes() as u64),
+        Storage::Unsupported(name) => {
+            let bits = UNSUPPORTED.iter().find(|(n, _)| n == name).map(|(_, bits)| *bits);
+            bits.and_then(|bits| elements.checked_mul(bits)).map(|bits| bits.div_ceil(8))
+        }
+    };
+    if let Some(expected) = expected.filter(|&expected| expected != found) {
         return Err(Error::Length { path: path.into(), tensor: name, expected, found });
     }
-    let info = TensorInfo { name: name.clone(), shape, format, bytes: expected as usize };
-    Ok(Parsed { name, kind: Kind::Known(info), bytes })
+    Ok((TensorInfo { name, shape, storage, bytes: found as usize }, bytes))
 }
 
 fn json_files(folder: &Path, limits: &Limits) -> Result<HuggingFace, Error> {
     let config = folder.join("config.json");
     let json = |name: &str| read_json(&folder.join(name), limits);
-    let bytes = |name: &str| read_capped(&folder.join(name), limits);
+    let bytes = |name: &str| beside(&folder.join(name), limits);
     Ok(HuggingFace {
         folder: folder.into(),
         config: read_json(&config, limits)?.ok_or(Error::MissingFile {
@@ -341,22 +404,12 @@ fn json_files(folder: &Path, limits: &Limits) -> Result<HuggingFace, Error> {
         tokenizer_config: json("tokenizer_config.json")?,
         chat_template: bytes("chat_template.jinja")?
             .map(|bytes| {
-                String::from_utf8(bytes).map_err(|_| Error::BadUtf8 {
+                String::from_utf8(bytes).map_err(|e| Error::BadUtf8 {
                     path: folder.join("chat_template.jinja"),
                     what: "chat template",
-                    offset: 0,
+                    offset: e.utf8_error().valid_up_to() as u64,
                 })
             })
             .transpose()?,
     })
-}
-
-fn read_json(path: &Path, limits: &Limits) -> Result<Option<serde_json::Value>, Error> {
-    let Some(bytes) = read_capped(path, limits)? else { return Ok(None) };
-    serde_json::from_slice(&bytes).map(Some).map_err(|source| Error::Json { path: path.into(), source })
-}
-
-/// The file's bytes, or `None` where there is no such file.
-fn read_capped(path: &Path, limits: &Limits) -> Result<Option<Vec<u8>>, Error> {
-    read_file(path, Links::InsideModel, limits.json_bytes)
 }

@@ -56,7 +56,9 @@ impl Architecture for Llama {
             }
             Meta::HuggingFace(folder) => {
                 let settings = Settings::Json(path, &folder.config);
-                (settings, sizes_from_json(settings)?)
+                let mut sizes = sizes_from_json(settings)?;
+                sizes.tied = sizes.tied && !has_other_head(checkpoint)?;
+                (settings, sizes)
             }
         };
         check(&settings, &sizes, checkpoint)?;
@@ -129,6 +131,22 @@ impl Architecture for Llama {
         }
         entries
     }
+}
+
+/// Whether a Hugging Face checkpoint has a head that is not its embedding. Such a head counts, whatever the settings say,
+/// as in `transformers` 5.
+fn has_other_head(checkpoint: &dyn Checkpoint) -> Result<bool, Error> {
+    let (embedding, head) = ("model.embed_tokens.weight", "lm_head.weight");
+    let embedding = if checkpoint.info(embedding).is_some() { embedding } else { "embed_tokens.weight" };
+    let (Some(a), Some(b)) = (checkpoint.info(embedding), checkpoint.info(head)) else { return Ok(false) };
+    if a.shape != b.shape {
+        return Ok(true);
+    }
+    if a.type_name() == b.type_name() {
+        let (a, b) = (checkpoint.stored_bytes(embedding), checkpoint.stored_bytes(head));
+        return Ok(a.as_deref() != b.as_deref());
+    }
+    Ok(checkpoint.tensor(embedding)?.decode() != checkpoint.tensor(head)?.decode())
 }
 
 /// YaRN's own factor on sines and cosines (arXiv 2309.00071, equation 22).
@@ -245,12 +263,16 @@ fn sizes_from_json(settings: Settings) -> Result<Sizes, Error> {
         None | Some("silu" | "swish") => {}
         Some(other) => return Err(settings.error("hidden_act", "silu", other)),
     }
-    if settings.section("quantization_config")?.is_some() {
-        return Err(settings.error(
-            "quantization_config",
-            "plain 16 or 32-bit weights (not built yet)",
-            "a dialect",
-        ));
+    if let Some(dialect) = settings.section("quantization_config")? {
+        // FP8 weights say by their type and their scales all that there is to say.
+        match dialect.optional_text("quant_method")? {
+            Some("fp8") => {}
+            found => {
+                let found = found.unwrap_or("a dialect without a name");
+                let expected = "plain weights or `fp8` (other dialects are not built yet)";
+                return Err(settings.error("quantization_config: quant_method", expected, found));
+            }
+        }
     }
     // transformers 5 keeps everything rotary in `rope_parameters`; before, theta stood outside `rope_scaling`.
     let section = match settings.section("rope_parameters")? {

@@ -16,5 +16,7 @@ pub use writer::GgufWriter;
 pub(crate) const MAGIC: &[u8; 4] = b"GGUF";
 pub(crate) const ALIGNMENT_KEY: &str = "general.alignment";
 pub(crate) const DEFAULT_ALIGNMENT: u64 = 32;
+/// Dimensions that a tensor may have (`GGML_MAX_DIMS`).
+pub(crate) const MAX_DIMENSIONS: usize = 4;
 /// How deep arrays of arrays may go; upstream writes none.
 pub(crate) const ARRAY_DEPTH: usize = 4;

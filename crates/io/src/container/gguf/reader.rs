@@ -1,9 +1,9 @@
 //! Reading a GGUF file: the header parsed once and checked, then tensors without a copy.
 
 use super::cursor::Cursor;
-use super::{ALIGNMENT_KEY, ARRAY_DEPTH, DEFAULT_ALIGNMENT, MAGIC, types};
-use crate::{Array, Checkpoint, Error, Limits, MappedFile, Meta, Metadata, TensorInfo, Value};
-use kvant_core::{Bytes, FormatRef, Shape, Tensor, format};
+use super::{ALIGNMENT_KEY, ARRAY_DEPTH, DEFAULT_ALIGNMENT, MAGIC, MAX_DIMENSIONS, types};
+use crate::{Array, Checkpoint, Error, Limits, MappedFile, Meta, Metadata, Storage, TensorInfo, Value};
+use kvant_core::{Bytes, Shape, Tensor, format};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
@@ -50,10 +50,11 @@ impl GgufFile {
         }
         let raw = (0..tensor_count).map(|_| RawInfo::read(&mut cursor)).collect::<Result<Vec<_>, _>>()?;
         let data_start = cursor.offset().next_multiple_of(alignment);
-        let placed = raw
-            .into_iter()
-            .map(|info| info.place(path, bytes.len() as u64, data_start, alignment))
-            .collect::<Result<Vec<_>, _>>()?;
+        let file = Extent { path, bytes: bytes.len() as u64, data_start, alignment };
+        // Tensors of unknown types end where the next one begins.
+        let mut starts: Vec<u64> = raw.iter().map(|info| info.offset).collect();
+        starts.sort_unstable();
+        let placed = raw.into_iter().map(|info| info.place(&file, &starts)).collect::<Result<Vec<_>, _>>()?;
         check_names_and_overlap(path, &placed)?;
         let places =
             placed.iter().enumerate().map(|(i, (info, start))| (info.name.clone(), (i, *start))).collect();
@@ -77,14 +78,27 @@ impl Checkpoint for GgufFile {
 
     fn tensor(&self, name: &str) -> Result<Tensor, Error> {
         let missing = || Error::MissingTensor { path: self.path.clone(), tensor: name.into() };
-        let &(index, start) = self.places.get(name).ok_or_else(missing)?;
+        let &(index, _) = self.places.get(name).ok_or_else(missing)?;
         let info = &self.tensors[index];
-        let bytes = self.bytes.slice(start..start + info.bytes).ok_or_else(missing)?;
-        Tensor::new(info.shape, info.format, bytes).map_err(|_| missing())
+        let bytes = self.stored_bytes(name).ok_or_else(missing)?;
+        match &info.storage {
+            Storage::Format(format) => Tensor::new(info.shape, *format, bytes).map_err(|_| missing()),
+            Storage::Numbers { kind, .. } => kind.widen(info.shape, &bytes).map_err(|_| missing()),
+            Storage::Unsupported(type_name) => Err(Error::UnsupportedType {
+                path: self.path.clone(),
+                tensor: name.into(),
+                type_name: type_name.clone(),
+            }),
+        }
     }
 
     fn info(&self, name: &str) -> Option<&TensorInfo> {
         self.places.get(name).map(|(index, _)| &self.tensors[*index])
+    }
+
+    fn stored_bytes(&self, name: &str) -> Option<Bytes> {
+        let &(index, start) = self.places.get(name)?;
+        self.bytes.slice(start..start + self.tensors[index].bytes)
     }
 }
 
@@ -93,7 +107,9 @@ fn version(cursor: &mut Cursor) -> Result<(), Error> {
     let hint = match found {
         2 | 3 => return Ok(()),
         1 => "convert the model again with a current converter",
-        _ if found.swap_bytes() <= 3 => "the file is big endian: convert it for little-endian machines",
+        _ if (1..=3).contains(&found.swap_bytes()) => {
+            "the file is big endian: convert it for little-endian machines"
+        }
         _ => "is the file damaged, or newer than this program?",
     };
     Err(Error::Version { path: cursor.path.into(), found, hint })
@@ -226,6 +242,14 @@ fn array(cursor: &mut Cursor, key: &str, depth: usize) -> Result<Array, Error> {
     })
 }
 
+/// Where a file's data lie.
+struct Extent<'a> {
+    path: &'a Path,
+    bytes: u64,
+    data_start: u64,
+    alignment: u64,
+}
+
 /// A tensor info as it stands in the file.
 struct RawInfo {
     name: String,
@@ -238,7 +262,7 @@ impl RawInfo {
     fn read(cursor: &mut Cursor) -> Result<Self, Error> {
         let name = cursor.string("tensor name")?;
         let count = cursor.u32("dimension count")?;
-        if count == 0 || count as usize > Shape::MAX_DIMENSIONS {
+        if count == 0 || count as usize > MAX_DIMENSIONS {
             return Err(Error::BadShape {
                 path: cursor.path.into(),
                 tensor: name,
@@ -253,53 +277,69 @@ impl RawInfo {
         Ok(Self { name, dimensions, type_id, offset })
     }
 
-    /// The checked tensor and the byte at which it starts.
-    fn place(
-        self,
-        path: &Path,
-        file_bytes: u64,
-        data_start: u64,
-        alignment: u64,
-    ) -> Result<(TensorInfo, usize), Error> {
-        let format = self.format(path)?;
-        let shape = self.shape(path)?;
-        let bytes = format.tensor_bytes(&shape).map_err(|_| Error::NotWholeBlocks {
-            path: path.into(),
-            tensor: self.name.clone(),
-            columns: shape.columns() as u64,
-            block_elements: format.block().elements,
-            format: format.name(),
-        })? as u64;
-        if !self.offset.is_multiple_of(alignment) {
+    /// The checked tensor and the byte at which it starts. `starts` has the offsets of all tensors, sorted.
+    fn place(self, file: &Extent, starts: &[u64]) -> Result<(TensorInfo, usize), Error> {
+        let path = file.path;
+        let (storage, shape) = (self.storage(), self.shape(path)?);
+        let block = match &storage {
+            Storage::Format(format) => {
+                let block = format.block();
+                Some((block.elements as u64, block.bytes as u64))
+            }
+            Storage::Numbers { kind, .. } => Some((1, kind.bytes() as u64)),
+            Storage::Unsupported(_) => types::tensor_type(self.type_id).and_then(|t| t.block),
+        };
+        let bytes = match block {
+            Some((elements, _)) if !(shape.columns() as u64).is_multiple_of(elements) => {
+                return Err(Error::NotWholeBlocks {
+                    path: path.into(),
+                    tensor: self.name.clone(),
+                    columns: shape.columns() as u64,
+                    block_elements: elements as usize,
+                    format: types::tensor_type(self.type_id).map_or("", |t| t.name),
+                });
+            }
+            // A shape's elements times eight bytes fit, and no block takes more than that.
+            Some((elements, bytes)) => shape.elements() as u64 / elements * bytes,
+            None => {
+                let next = starts.get(starts.partition_point(|&start| start <= self.offset)).copied();
+                let end = next.unwrap_or(file.bytes.saturating_sub(file.data_start));
+                end.saturating_sub(self.offset)
+            }
+        };
+        if !self.offset.is_multiple_of(file.alignment) {
             return Err(Error::Misaligned {
                 path: path.into(),
                 tensor: self.name,
                 offset: self.offset,
-                alignment,
+                alignment: file.alignment,
             });
         }
-        let start = data_start
+        let start = file
+            .data_start
             .checked_add(self.offset)
-            .filter(|s| s.checked_add(bytes).is_some_and(|e| e <= file_bytes));
+            .filter(|s| s.checked_add(bytes).is_some_and(|e| e <= file.bytes));
         let Some(start) = start else {
             return Err(Error::OutOfRange {
                 path: path.into(),
                 tensor: self.name,
-                offset: data_start.saturating_add(self.offset),
+                offset: file.data_start.saturating_add(self.offset),
                 bytes,
-                file_bytes,
+                file_bytes: file.bytes,
             });
         };
-        Ok((TensorInfo { name: self.name, shape, format, bytes: bytes as usize }, start as usize))
+        Ok((TensorInfo { name: self.name, shape, storage, bytes: bytes as usize }, start as usize))
     }
 
-    fn format(&self, path: &Path) -> Result<FormatRef, Error> {
-        let name = types::type_name(self.type_id);
-        name.and_then(format::by_name).ok_or_else(|| Error::UnsupportedType {
-            path: path.into(),
-            tensor: self.name.clone(),
-            type_name: name.map_or_else(|| format!("number {}", self.type_id).into(), Into::into),
-        })
+    fn storage(&self) -> Storage {
+        let Some(found) = types::tensor_type(self.type_id) else {
+            return Storage::Unsupported(format!("number {}", self.type_id).into());
+        };
+        match (format::by_name(found.name), types::number_type(found.name)) {
+            (Some(format), _) => Storage::Format(format),
+            (None, Some(kind)) => Storage::Numbers { kind, widened: kind.widened() },
+            (None, None) => Storage::Unsupported(found.name.into()),
+        }
     }
 
     fn shape(&self, path: &Path) -> Result<Shape, Error> {

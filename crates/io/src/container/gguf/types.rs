@@ -1,50 +1,51 @@
 //! Upstream's numbers for tensor types and metadata value types (`ggml.h`, `gguf.h`).
 
-/// Tensor type ids and names. What kvant cannot decode is here too, so that an error can name it.
-const TENSOR_TYPES: &[(u32, &str)] = &[
-    (0, "f32"),
-    (1, "f16"),
-    (2, "q4_0"),
-    (3, "q4_1"),
-    (6, "q5_0"),
-    (7, "q5_1"),
-    (8, "q8_0"),
-    (9, "q8_1"),
-    (10, "q2_k"),
-    (11, "q3_k"),
-    (12, "q4_k"),
-    (13, "q5_k"),
-    (14, "q6_k"),
-    (15, "q8_k"),
-    (16, "iq2_xxs"),
-    (17, "iq2_xs"),
-    (18, "iq3_xxs"),
-    (19, "iq1_s"),
-    (20, "iq4_nl"),
-    (21, "iq3_s"),
-    (22, "iq2_s"),
-    (23, "iq4_xs"),
-    (24, "i8"),
-    (25, "i16"),
-    (26, "i32"),
-    (27, "i64"),
-    (28, "f64"),
-    (29, "iq1_m"),
-    (30, "bf16"),
-    (34, "tq1_0"),
-    (35, "tq2_0"),
-    (39, "mxfp4"),
-    (40, "nvfp4"),
+use crate::NumberType;
+
+/// A tensor type of upstream's.
+pub(super) struct TensorType {
+    pub id: u32,
+    pub name: &'static str,
+    /// Numbers and bytes of a block, for types that kvant does not compute with.
+    pub block: Option<(u64, u64)>,
+}
+
+macro_rules! types {
+    ($($id:literal $name:literal $(($elements:literal, $bytes:literal))?),* $(,)?) => {
+        &[$(TensorType { id: $id, name: $name, block: types!(@ $($elements, $bytes)?) }),*]
+    };
+    (@) => { None };
+    (@ $elements:literal, $bytes:literal) => { Some(($elements, $bytes)) };
+}
+
+/// Every tensor type. Those that kvant does not read are here too, so that they are listed and named in errors.
+const TENSOR_TYPES: &[TensorType] = types![
+    0 "f32", 1 "f16", 2 "q4_0", 3 "q4_1", 6 "q5_0", 7 "q5_1", 8 "q8_0", 9 "q8_1" (32, 36), 10 "q2_k" (256, 84),
+    11 "q3_k" (256, 110), 12 "q4_k", 13 "q5_k", 14 "q6_k", 15 "q8_k" (256, 292), 16 "iq2_xxs" (256, 66),
+    17 "iq2_xs" (256, 74), 18 "iq3_xxs" (256, 98), 19 "iq1_s" (256, 50), 20 "iq4_nl", 21 "iq3_s" (256, 110),
+    22 "iq2_s" (256, 82), 23 "iq4_xs", 24 "i8" (1, 1), 25 "i16" (1, 2), 26 "i32" (1, 4), 27 "i64" (1, 8),
+    28 "f64" (1, 8), 29 "iq1_m" (256, 56), 30 "bf16", 34 "tq1_0" (256, 54), 35 "tq2_0" (256, 66), 39 "mxfp4",
+    40 "nvfp4" (64, 36), 41 "q1_0" (128, 18),
 ];
 
-/// Upstream's name of a tensor type id.
-pub(super) fn type_name(id: u32) -> Option<&'static str> {
-    TENSOR_TYPES.iter().find(|(n, _)| *n == id).map(|(_, name)| *name)
+/// The tensor type of this id.
+pub(super) fn tensor_type(id: u32) -> Option<&'static TensorType> {
+    TENSOR_TYPES.iter().find(|t| t.id == id)
 }
 
 /// Upstream's id of a format's name.
 pub(super) fn type_id(name: &str) -> Option<u32> {
-    TENSOR_TYPES.iter().find(|(_, n)| *n == name).map(|(id, _)| *id)
+    TENSOR_TYPES.iter().find(|t| t.name == name).map(|t| t.id)
+}
+
+/// The number type of a tensor type that is one.
+pub(super) fn number_type(name: &str) -> Option<NumberType> {
+    match name {
+        "f64" => Some(NumberType::F64),
+        "i8" => Some(NumberType::I8),
+        "i16" => Some(NumberType::I16),
+        _ => None,
+    }
 }
 
 pub(super) const U8: u32 = 0;
