@@ -91,3 +91,37 @@ fn integers_give_the_same_bits_on_every_path_and_beside_any_rows() {
         }
     }
 }
+
+/// Subnormal weights count as zero on every path, laid out or not, and leave their neighbours alone.
+#[test]
+fn subnormal_weights_count_as_zero() {
+    let (rows, columns) = (37, 300);
+    let mut weights = numbers(rows * columns, 1);
+    for name in ["f32", "bf16"] {
+        let make = |weights: &[f32]| {
+            let format = format::by_name(name).unwrap();
+            let shape = Shape::new(&[rows, columns]).unwrap();
+            let mut bytes = vec![0; format.tensor_bytes(&shape).unwrap()];
+            format.encode(weights, None, &mut bytes);
+            Tensor::new(shape, format, Bytes::from(bytes)).unwrap()
+        };
+        weights.iter_mut().step_by(3).for_each(|w| *w = -1e-39);
+        let tiny = make(&weights);
+        assert!(tiny.decode().iter().any(|x| x.is_subnormal()), "the test says nothing");
+        weights.iter_mut().step_by(3).for_each(|w| *w = 0.0);
+        let zero = make(&weights);
+        // Activations so large that a product with a subnormal weight would show.
+        let x: Vec<f32> = numbers(5 * columns, 2).iter().map(|x| x * 1e36).collect();
+        for isa in Isa::available() {
+            for arithmetic in [Arithmetic::Float, Arithmetic::Integer] {
+                let run = |tensor: &Tensor| {
+                    let mut y = vec![f32::NAN; 5 * rows];
+                    let backend = Backend::new(isa, 1).with(arithmetic);
+                    backend.load(tensor).unwrap().multiply(&x, &mut y);
+                    y
+                };
+                assert_eq!(run(&tiny), run(&zero), "{name} {isa:?} {arithmetic:?}");
+            }
+        }
+    }
+}

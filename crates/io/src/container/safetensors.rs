@@ -45,6 +45,13 @@ impl SafetensorsFolder {
         } else {
             all.add(&folder.join(SINGLE), limits)?;
         }
+        for index in 0..all.tensors.len() {
+            let has_scales = all.scales_name(&all.tensors[index]).is_some();
+            if let (true, Storage::Numbers { widened, .. }) = (has_scales, &mut all.tensors[index].storage) {
+                // Values times scales are no longer numbers of eight bits.
+                *widened = &format::F32;
+            }
+        }
         Ok(all)
     }
 

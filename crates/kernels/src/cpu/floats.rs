@@ -46,6 +46,31 @@ impl Width {
     }
 }
 
+/// A weight as it is multiplied: subnormal numbers (below 2⁻¹²⁶) count as zero, because a processor takes up to a hundred
+/// times as long for each of them. No such weight changes a result by more than its last bits.
+#[inline(always)]
+pub(crate) fn flushed(weight: f32) -> f32 {
+    if weight.abs() < f32::MIN_POSITIVE { 0.0 } else { weight }
+}
+
+/// [`flushed`] for stored numbers of a width. Every `f16` is a normal `f32`.
+pub(crate) fn flush(width: Width, bytes: &mut [u8]) {
+    match width {
+        Width::F32 => {
+            for number in bytes.as_chunks_mut().0 {
+                *number = flushed(f32::from_le_bytes(*number)).to_le_bytes();
+            }
+        }
+        Width::Bf16 => {
+            for number in bytes.as_chunks_mut().0 {
+                let bits = u16::from_le_bytes(*number);
+                *number = if bits & 0x7f80 == 0 { [0; 2] } else { *number };
+            }
+        }
+        Width::F16 => {}
+    }
+}
+
 /// Widths as numbers, so that inner loops are compiled for each.
 pub(crate) const F32: u8 = 0;
 pub(crate) const F16: u8 = 1;

@@ -47,6 +47,7 @@ impl Numbers {
                         into[row * bytes..][..bytes].copy_from_slice(from);
                     }
                 }
+                floats::flush(width, &mut into[part.start * ROWS * bytes..part.end * ROWS * bytes]);
             }
         });
         Some(Self { tensor: tensor.clone(), backend: backend.clone(), width, panels: region })

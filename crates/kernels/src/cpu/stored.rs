@@ -26,6 +26,7 @@ impl Stored {
 
     fn decode(&self, start: usize, count: usize, out: &mut [f32]) {
         self.tensor.format().decode(self.tensor.rows(start, count), out);
+        out.iter_mut().for_each(|weight| *weight = floats::flushed(*weight));
     }
 }
 
@@ -44,7 +45,8 @@ impl Source for Stored {
             let rows = self.tensor.rows(start, ROWS.min(self.rows() - start));
             for (i, from) in rows.chunks_exact(row_bytes).enumerate() {
                 self.tensor.format().decode(&from[bytes.clone()], row);
-                turned.iter_mut().skip(i).step_by(ROWS).zip(&*row).for_each(|(turned, x)| *turned = *x);
+                let turned = turned.iter_mut().skip(i).step_by(ROWS);
+                turned.zip(&*row).for_each(|(turned, x)| *turned = floats::flushed(*x));
             }
             take(bytemuck::cast_slice(turned));
         });

@@ -64,7 +64,11 @@ impl<'a> Settings<'a> {
     pub fn optional_count(&self, key: &str) -> Result<Option<usize>, Error> {
         let Some(found) = self.find(key) else { return Ok(None) };
         let number = match &found {
-            Found::Json(x) => x.as_u64(),
+            // Python writes a whole number as 512.0 where it was computed.
+            Found::Json(x) => {
+                let whole = x.as_f64().filter(|x| x.fract() == 0.0 && (0.0..=1e15).contains(x));
+                x.as_u64().or(whole.map(|x| x as u64))
+            }
             Found::Gguf(x) => x.as_u64(),
         };
         match number {
