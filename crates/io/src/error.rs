@@ -3,6 +3,7 @@
 use kvant_core::Shape;
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::{fmt, io};
 
 /// A file that cannot be read or written, with its place.
@@ -17,6 +18,9 @@ pub enum Error {
         "{path}: disk full while {doing}: the file takes {needed} bytes; make room or choose another place"
     )]
     DiskFull { path: PathBuf, doing: &'static str, needed: u64 },
+    /// A fault that was found before it mattered.
+    #[error(transparent)]
+    Earlier(Arc<Error>),
     /// A file or folder of a kind that is not read.
     #[error("{path}: {found}; {hint}")]
     NotRecognised { path: PathBuf, found: &'static str, hint: &'static str },
@@ -155,6 +159,7 @@ impl Error {
     /// The file or folder at fault.
     pub fn path(&self) -> &Path {
         match self {
+            Self::Earlier(error) => error.path(),
             Self::Io { path, .. }
             | Self::DiskFull { path, .. }
             | Self::NotRecognised { path, .. }

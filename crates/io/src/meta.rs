@@ -1,6 +1,8 @@
 //! What a checkpoint says about itself: GGUF's typed metadata, or a Hugging Face folder's JSON files.
 
+use crate::Error;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// One value of GGUF metadata, typed as in the file.
 #[derive(Clone, Debug, PartialEq)]
@@ -124,6 +126,8 @@ impl Metadata {
 }
 
 /// The JSON files of a Hugging Face folder, as far as they are there.
+///
+/// A file that is not needed for the weights may be unreadable; the others are `None` if there is no such file.
 #[derive(Clone, Debug)]
 pub struct HuggingFace {
     /// The folder.
@@ -148,6 +152,19 @@ pub struct HuggingFace {
     pub tokenizer_config: Option<serde_json::Value>,
     /// `chat_template.jinja`, where the template has a file of its own.
     pub chat_template: Option<String>,
+    /// Files beside `config.json` that are there and cannot be read, each as the error that says why.
+    pub unreadable: Vec<Arc<Error>>,
+}
+
+impl HuggingFace {
+    /// Refuses a folder in which a file beside `config.json` cannot be read: for whoever needs the tokenizer or the
+    /// settings of generation.
+    ///
+    /// # Errors
+    /// The first of [`HuggingFace::unreadable`].
+    pub fn check_readable(&self) -> Result<(), Error> {
+        self.unreadable.first().map_or(Ok(()), |error| Err(Error::Earlier(error.clone())))
+    }
 }
 
 /// What a checkpoint says about itself.

@@ -22,6 +22,7 @@ pub fn gguf_metadata(weights: &Weights) -> Result<Metadata, Error> {
 }
 
 fn translated(weights: &Weights, folder: &HuggingFace) -> Result<Metadata, Error> {
+    folder.check_readable()?;
     let mut metadata = Metadata::default();
     for (key, value) in weights.architecture().gguf_metadata(weights.spec()) {
         metadata.set(key, value);

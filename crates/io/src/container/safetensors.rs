@@ -10,8 +10,10 @@ use crate::number::scaled;
 use crate::{Checkpoint, Error, HuggingFace, Limits, MappedFile, Meta, NumberType, Storage, TensorInfo};
 use kvant_core::{Bytes, Shape, Tensor, format};
 use serde::de::{Deserializer, MapAccess, Visitor};
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::{fmt, io};
 
 const INDEX: &str = "model.safetensors.index.json";
@@ -393,30 +395,48 @@ fn place(
 
 fn json_files(folder: &Path, limits: &Limits) -> Result<HuggingFace, Error> {
     let config = folder.join("config.json");
-    let json = |name: &str| read_json(&folder.join(name), limits);
-    let bytes = |name: &str| beside(&folder.join(name), limits);
+    let config = read_json(&config, limits)?.ok_or(Error::MissingFile {
+        path: config,
+        hint: "it lies beside the weights and describes the network",
+    })?;
+    let unreadable = RefCell::new(Vec::new());
+    let json = |name: &str| kept(&unreadable, read_json(&folder.join(name), limits));
+    let bytes = |name: &str| kept(&unreadable, beside(&folder.join(name), limits));
+    let text = |name: &str| {
+        let bytes = bytes(name)?;
+        let bad = |e: std::string::FromUtf8Error| Error::BadUtf8 {
+            path: folder.join(name),
+            what: "text",
+            offset: e.utf8_error().valid_up_to() as u64,
+        };
+        kept(&unreadable, String::from_utf8(bytes).map(Some).map_err(bad))
+    };
+    let (tokenizer, tokenizer_model) = (bytes("tokenizer.json"), bytes("tokenizer.model"));
+    let (vocab, merges) = (bytes("vocab.json"), bytes("merges.txt"));
+    let (added_tokens, special_tokens_map) = (json("added_tokens.json"), json("special_tokens_map.json"));
+    let (tokenizer_config, generation_config) =
+        (json("tokenizer_config.json"), json("generation_config.json"));
+    let chat_template = text("chat_template.jinja");
     Ok(HuggingFace {
         folder: folder.into(),
-        config: read_json(&config, limits)?.ok_or(Error::MissingFile {
-            path: config,
-            hint: "it lies beside the weights and describes the network",
-        })?,
-        generation_config: json("generation_config.json")?,
-        tokenizer: bytes("tokenizer.json")?,
-        tokenizer_model: bytes("tokenizer.model")?,
-        vocab: bytes("vocab.json")?,
-        merges: bytes("merges.txt")?,
-        added_tokens: json("added_tokens.json")?,
-        special_tokens_map: json("special_tokens_map.json")?,
-        tokenizer_config: json("tokenizer_config.json")?,
-        chat_template: bytes("chat_template.jinja")?
-            .map(|bytes| {
-                String::from_utf8(bytes).map_err(|e| Error::BadUtf8 {
-                    path: folder.join("chat_template.jinja"),
-                    what: "chat template",
-                    offset: e.utf8_error().valid_up_to() as u64,
-                })
-            })
-            .transpose()?,
+        config,
+        generation_config,
+        tokenizer,
+        tokenizer_model,
+        vocab,
+        merges,
+        added_tokens,
+        special_tokens_map,
+        tokenizer_config,
+        chat_template,
+        unreadable: unreadable.into_inner(),
+    })
+}
+
+/// A file that is there and readable; an error is kept for whoever needs the file.
+fn kept<T>(unreadable: &RefCell<Vec<Arc<Error>>>, found: Result<Option<T>, Error>) -> Option<T> {
+    found.unwrap_or_else(|error| {
+        unreadable.borrow_mut().push(Arc::new(error));
+        None
     })
 }
