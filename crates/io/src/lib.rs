@@ -13,6 +13,7 @@ mod error;
 mod limits;
 mod meta;
 mod mmap;
+mod output;
 mod read;
 mod sink;
 
@@ -21,5 +22,6 @@ pub use error::Error;
 pub use limits::Limits;
 pub use meta::{Array, HuggingFace, Meta, Metadata, Value};
 pub use mmap::MappedFile;
-pub use read::{Links, open_regular, read_file};
+pub use output::{OutputFile, temporary_of};
+pub use read::{Links, open_for_update, open_regular, read_file};
 pub use sink::{Plan, PlannedTensor, Sink, create, file_bytes};
