@@ -153,7 +153,8 @@ impl OutputFile {
     pub fn finish(self) -> Result<(), Error> {
         let mode = replaced(&self.path, self.force)?.map(|existing| mode(&existing)).or(self.mode);
         if let Some(mode) = mode {
-            set_mode(self.file(), mode).map_err(|source| self.failed("setting the permissions of", source))?;
+            set_mode(self.file(), mode)
+                .map_err(|source| self.failed("setting the permissions of", source))?;
         }
         self.file().sync_all().map_err(|source| self.failed("writing", source))?;
         let Self { path, file, force, .. } = self;
@@ -165,9 +166,7 @@ impl OutputFile {
                 Ok(())
             }
             Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => Err(Error::Exists { path }),
-            Err(e) => {
-                Err(Error::Io { path, doing: "renaming the temporary file to it", source: e.error })
-            }
+            Err(e) => Err(Error::Io { path, doing: "renaming the temporary file to it", source: e.error }),
         }
     }
 }
@@ -228,8 +227,7 @@ fn prefix(path: &Path) -> OsString {
 
 /// A locked temporary file beside `path`; without a mode it gets the permissions of any new file.
 fn temporary(path: &Path, mode: Option<u32>) -> Result<NamedTempFile, Error> {
-    let fail =
-        |source| Error::Io { path: path.into(), doing: "creating a temporary file beside it", source };
+    let fail = |source| Error::Io { path: path.into(), doing: "creating a temporary file beside it", source };
     let prefix = prefix(path);
     loop {
         let mut builder = tempfile::Builder::new();
@@ -427,9 +425,10 @@ mod tests {
     #[test]
     fn any_name_that_a_file_can_have_is_written() {
         let root = tempfile::tempdir().unwrap();
-        let mut names: Vec<OsString> = ["x".repeat(255), "é".repeat(127), "a\nb".into(), "-".into(), "a.part".into()]
-            .map(OsString::from)
-            .to_vec();
+        let mut names: Vec<OsString> =
+            ["x".repeat(255), "é".repeat(127), "a\nb".into(), "-".into(), "a.part".into()]
+                .map(OsString::from)
+                .to_vec();
         #[cfg(target_os = "linux")]
         {
             use std::os::unix::ffi::OsStringExt;

@@ -95,7 +95,10 @@ pub fn open_for_update(path: &Path) -> Result<File, Error> {
     match fs::symlink_metadata(path) {
         // Opening a device may already do something.
         Ok(entry) if !entry.is_file() => {
-            return refuse("not a regular file", "links, folders, pipes and devices are not written to; remove it");
+            return refuse(
+                "not a regular file",
+                "links, folders, pipes and devices are not written to; remove it",
+            );
         }
         Ok(_) => {}
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -104,7 +107,10 @@ pub fn open_for_update(path: &Path) -> Result<File, Error> {
     let file = options.open(path).map_err(fail)?;
     let entry = file.metadata().map_err(fail)?;
     if !entry.is_file() {
-        return refuse("not a regular file", "links, folders, pipes and devices are not written to; remove it");
+        return refuse(
+            "not a regular file",
+            "links, folders, pipes and devices are not written to; remove it",
+        );
     }
     #[cfg(unix)]
     {
