@@ -28,7 +28,10 @@ pub fn line(text: &str) -> Result<(), Failure> {
 
 /// Refuses, before the work, outputs that cannot be written, and those that are one file with another output or an input.
 pub fn check(outputs: &[&Path], inputs: &[&Path], force: bool) -> Result<(), Failure> {
-    Ok(OutputFile::check_all(outputs, inputs, force)?)
+    OutputFile::check_all(outputs, inputs, force).map_err(|error| match error {
+        kvant::io::Error::OutputName { .. } => Failure::Usage(error.to_string()),
+        error => error.into(),
+    })
 }
 
 /// Where what was measured while a file was made lies: beside it, `.card.json` behind its name.

@@ -111,7 +111,10 @@ pub enum Error {
     /// The output is already there.
     #[error("{path}: already exists; give --force to replace it")]
     Exists { path: PathBuf },
-    /// An output that cannot be written where it is asked for.
+    /// A path that no output can have.
+    #[error("{path}: cannot be an output: {reason}")]
+    OutputName { path: PathBuf, reason: &'static str },
+    /// An output in whose place something stands that is never replaced.
     #[error("{path}: cannot be written: {reason}")]
     NotWritable { path: PathBuf, reason: &'static str },
     /// An output that is one file with another output or with an input.
@@ -168,6 +171,7 @@ impl Error {
             | Self::NotInShard { path, .. }
             | Self::Split { path, .. }
             | Self::Exists { path }
+            | Self::OutputName { path, .. }
             | Self::NotWritable { path, .. }
             | Self::SameFile { path, .. }
             | Self::Unplanned { path, .. }

@@ -36,8 +36,9 @@ impl OutputFile {
     /// Refuses an output that cannot be written, before the work that it is for.
     ///
     /// # Errors
-    /// [`Error::Exists`] without `force`; [`Error::NotWritable`] for a link, for what is no regular file, for a name that
-    /// means a folder, for a folder that is not there; [`Error::Io`] for a folder in which nothing can be written.
+    /// [`Error::Exists`] without `force`; [`Error::NotWritable`] for a link and for what is no regular file;
+    /// [`Error::OutputName`] for a name that means a folder and for a folder that is not there; [`Error::Io`] for one in
+    /// which nothing can be written.
     pub fn check(path: &Path, force: bool) -> Result<(), Error> {
         let replaced = replaced(path, force)?;
         // Only a trial tells: access rights, read-only file systems and quotas have no one question.
@@ -179,21 +180,25 @@ fn folder(path: &Path) -> &Path {
 /// The regular file that an output would replace; an error for what must not be replaced.
 fn replaced(path: &Path, force: bool) -> Result<Option<Metadata>, Error> {
     let refuse = |reason| Err(Error::NotWritable { path: path.into(), reason });
+    let refuse_name = |reason| Err(Error::OutputName { path: path.into(), reason });
     let fail = |source| Error::Io { path: path.into(), doing: "looking at it before writing", source };
     let bytes = path.as_os_str().as_encoded_bytes();
     let start = bytes.iter().rposition(|&b| std::path::is_separator(char::from(b))).map_or(0, |at| at + 1);
     if bytes.is_empty() {
-        return refuse("the name of an output is empty");
+        return refuse_name("its name is empty");
     }
     // `Path` passes over a slash or a dot at the end, and the file system does not.
     if matches!(&bytes[start..], b"" | b"." | b"..") {
-        return refuse("that names a folder; give the name of a file");
+        return refuse_name("that names a folder; give the name of a file");
     }
     match fs::metadata(folder(path)) {
         Ok(entry) if entry.is_dir() => {}
-        Ok(_) => return refuse("it would lie in what is no folder; choose another place"),
+        Ok(_) => return refuse_name("it would lie in what is no folder; choose another place"),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            return refuse("its folder does not exist; create the folder first");
+            return refuse_name("its folder does not exist; create the folder first");
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
+            return refuse_name("it would lie in what is no folder; choose another place");
         }
         Err(e) => return Err(fail(e)),
     }
@@ -404,7 +409,8 @@ mod tests {
         let refused = |path: &Path| {
             for force in [false, true] {
                 let error = OutputFile::check(path, force).unwrap_err();
-                assert!(matches!(error, Error::NotWritable { .. } | Error::Io { .. }), "{error}");
+                let refused = matches!(error, Error::NotWritable { .. } | Error::OutputName { .. });
+                assert!(refused || path.as_os_str().len() > 255, "{error}");
                 assert!(OutputFile::create(path, 0, force).is_err());
             }
         };

@@ -85,16 +85,16 @@ impl Work {
     /// Whether the folder has this run's key; an error if it has another.
     fn has_key(&self) -> Result<bool, Error> {
         let path = self.path(KEY);
-        let Some(found) = read_file(&path, Links::Refuse, 4096)? else { return Ok(false) };
+        let damaged =
+            || Error::WorkDamaged { path: path.clone(), remedy: "nothing was deleted; --fresh starts over" };
+        let Some(found) = read_file(&path, Links::Refuse, 4096).map_err(|e| or_large(e, damaged))? else {
+            return Ok(false);
+        };
         if found == self.key.as_bytes() {
             return Ok(true);
         }
         let is_key = found.len() == self.key.len() && found.iter().all(u8::is_ascii_hexdigit);
-        Err(if is_key {
-            Error::WorkOfAnother { path: self.folder.clone() }
-        } else {
-            Error::WorkDamaged { path, remedy: "nothing was deleted; --fresh starts over" }
-        })
+        Err(if is_key { Error::WorkOfAnother { path: self.folder.clone() } } else { damaged() })
     }
 
     /// A path inside the folder.
@@ -164,7 +164,8 @@ impl Work {
     /// What [`Work::save_sealed`] has put into place, if it has: at most `max_bytes` of content.
     fn load_sealed(&self, name: &str, max_bytes: usize) -> Result<Option<Vec<u8>>, Error> {
         let max_bytes = max_bytes.saturating_add(DIGEST_BYTES);
-        let Some(mut content) = read_file(&self.path(name), Links::Refuse, max_bytes)? else {
+        let read = read_file(&self.path(name), Links::Refuse, max_bytes);
+        let Some(mut content) = read.map_err(|e| or_large(e, || self.damaged(name)))? else {
             return Ok(None);
         };
         let length = content.len().checked_sub(DIGEST_BYTES).ok_or_else(|| self.damaged(name))?;
@@ -294,6 +295,11 @@ fn words(words: impl ExactSizeIterator<Item = [u8; 4]>) -> Vec<u8> {
     let mut content = Vec::with_capacity(4 * words.len() + DIGEST_BYTES);
     words.for_each(|word| content.extend_from_slice(&word));
     content
+}
+
+/// An error of reading; a file that is too large is not the one that was saved.
+fn or_large(error: kvant_io::Error, damaged: impl Fn() -> Error) -> Error {
+    if matches!(error, kvant_io::Error::Limit { .. }) { damaged() } else { error.into() }
 }
 
 fn unit_file(name: &str) -> String {
