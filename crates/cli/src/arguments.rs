@@ -277,6 +277,9 @@ pub struct Compare {
     /// Write the table as CSV
     #[arg(long)]
     pub csv: Option<PathBuf>,
+    /// Replace an existing CSV file
+    #[arg(long)]
+    pub force: bool,
 }
 
 #[derive(Args)]
@@ -284,6 +287,9 @@ pub struct Demo {
     /// Write the table as CSV
     #[arg(long)]
     pub csv: Option<PathBuf>,
+    /// Replace an existing CSV file
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// How tokens are chosen; what is not given is the model's own default, else kvant's.
@@ -426,6 +432,9 @@ pub struct Logits {
     /// Write all logits as a NumPy file
     #[arg(long)]
     pub npy: Option<PathBuf>,
+    /// Replace an existing NumPy file
+    #[arg(long)]
+    pub force: bool,
     /// One token after another through the cache, as decoding does
     #[arg(long)]
     pub stepwise: bool,

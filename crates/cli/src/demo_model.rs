@@ -14,17 +14,24 @@ const FILES: &[(&str, &[u8])] = &[
 /// Text that the demo model was not trained on.
 pub const HELD_OUT: &str = include_str!("../../../assets/demo/heldout.txt");
 
+/// A folder of its own for files that go with the program.
+pub fn temporary_folder() -> Result<tempfile::TempDir, Failure> {
+    let folder = tempfile::Builder::new().prefix("kvant-").tempdir();
+    folder.map_err(|e| Failure::io(&std::env::temp_dir(), "creating a folder for temporary files", e))
+}
+
 /// The model in a folder of its own, which goes when this value does.
 pub struct DemoFolder(tempfile::TempDir);
 
 impl DemoFolder {
     /// Writes the model's files.
     pub fn new() -> Result<Self, Failure> {
-        let folder = tempfile::Builder::new().prefix("kvant-").tempdir()?;
+        let folder = temporary_folder()?;
         let inner = folder.path().join("demo");
-        std::fs::create_dir(&inner)?;
+        std::fs::create_dir(&inner).map_err(|e| Failure::io(&inner, "creating the folder", e))?;
         for (name, bytes) in FILES {
-            std::fs::write(inner.join(name), bytes)?;
+            let path = inner.join(name);
+            std::fs::write(&path, bytes).map_err(|e| Failure::io(&path, "writing", e))?;
         }
         Ok(Self(folder))
     }

@@ -1,7 +1,8 @@
 //! Why the program ends without a result, and the exit status that says so.
 
 use std::ffi::OsString;
-use std::fmt;
+use std::path::Path;
+use std::{fmt, io};
 
 /// An end without a result.
 #[derive(Clone, Debug)]
@@ -12,6 +13,9 @@ pub enum Failure {
     Usage(String),
     /// The user stopped it: status 130.
     Interrupted,
+    /// Whoever reads the results has had enough: no word, and the status that a shell gives to a program that SIGPIPE has
+    /// ended (128 + 13), as it does for other tools before `head`.
+    ClosedPipe,
 }
 
 impl Failure {
@@ -21,6 +25,20 @@ impl Failure {
             Self::Fault(_) => 1,
             Self::Usage(_) => 2,
             Self::Interrupted => 130,
+            Self::ClosedPipe => 141,
+        }
+    }
+
+    /// What the file system says of `path` while the program is `doing` something.
+    pub fn io(path: &Path, doing: &'static str, source: io::Error) -> Self {
+        kvant::io::Error::Io { path: path.into(), doing, source }.into()
+    }
+
+    /// Results that cannot be printed.
+    pub fn stdout(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::ClosedPipe,
+            _ => Self::Fault(format!("standard output: writing failed: {error}")),
         }
     }
 
@@ -40,6 +58,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Fault(text) | Self::Usage(text) => f.write_str(text),
             Self::Interrupted => f.write_str("interrupted"),
+            Self::ClosedPipe => f.write_str("standard output is closed"),
         }
     }
 }
@@ -59,8 +78,7 @@ fault!(
     kvant::model::Error,
     kvant::model::TokenizerError,
     kvant::model::TemplateError,
-    kvant::model::SamplerError,
-    std::io::Error
+    kvant::model::SamplerError
 );
 
 impl From<kvant::quant::Error> for Failure {

@@ -15,7 +15,15 @@ use failure::Failure;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(message) => {
+            return end(message
+                .print()
+                .map_err(Failure::stdout)
+                .map(|()| ExitCode::from(message.exit_code() as u8)));
+        }
+    };
     open::catch_interrupts();
     kvant::io::guard_mapped_files();
     let common = &arguments.common;
@@ -38,11 +46,15 @@ fn main() -> ExitCode {
         Command::Man => cmd::about::man(),
         Command::Unbuilt(words) => Err(Failure::unbuilt(words)),
     };
-    match result {
-        Ok(code) => code,
-        Err(failure) => {
+    end(result)
+}
+
+/// The exit status of a result; a failure is told, unless nobody listens any more.
+fn end(result: Result<ExitCode, Failure>) -> ExitCode {
+    result.unwrap_or_else(|failure| {
+        if !matches!(failure, Failure::ClosedPipe) {
             eprintln!("kvant: {failure}");
-            ExitCode::from(failure.status())
         }
-    }
+        ExitCode::from(failure.status())
+    })
 }

@@ -4,8 +4,10 @@ use crate::arguments::Common;
 use crate::failure::Failure;
 use crate::open;
 use indicatif::{ProgressBar, ProgressStyle};
+use kvant::io::OutputFile;
 use kvant::quant::Progress;
 use serde::Serialize;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -18,11 +20,25 @@ pub fn json(value: &impl Serialize) -> Result<(), Failure> {
     line(&value.to_string())
 }
 
-/// Prints one line; a closed pipe is a fault like any other, not a panic.
+/// Prints one line.
 pub fn line(text: &str) -> Result<(), Failure> {
     use std::io::Write;
-    let mut out = std::io::stdout().lock();
-    Ok(writeln!(out, "{text}")?)
+    writeln!(std::io::stdout().lock(), "{text}").map_err(Failure::stdout)
+}
+
+/// Refuses, before the work, outputs that cannot be written, and those that are one file with another output or an input.
+pub fn check(outputs: &[&Path], inputs: &[&Path], force: bool) -> Result<(), Failure> {
+    OutputFile::check_all(outputs, inputs, force).map_err(|error| match error {
+        kvant::io::Error::OutputName { .. } => Failure::Usage(error.to_string()),
+        error => error.into(),
+    })
+}
+
+/// Where what was measured while a file was made lies: beside it, `.card.json` behind its name.
+pub fn card_path(path: &Path) -> Option<PathBuf> {
+    let mut name = path.file_name()?.to_owned();
+    name.push(".card.json");
+    Some(path.with_file_name(name))
 }
 
 /// Bytes as people read them.

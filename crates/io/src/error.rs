@@ -124,6 +124,15 @@ pub enum Error {
     /// The output is already there.
     #[error("{path}: already exists; give --force to replace it")]
     Exists { path: PathBuf },
+    /// A path that no output can have.
+    #[error("{path}: cannot be an output: {reason}")]
+    OutputName { path: PathBuf, reason: &'static str },
+    /// An output in whose place something stands that is never replaced.
+    #[error("{path}: cannot be written: {reason}")]
+    NotWritable { path: PathBuf, reason: &'static str },
+    /// An output that is one file with another output or with an input.
+    #[error("{path}: is the same file as {other}; give every output a name of its own")]
+    SameFile { path: PathBuf, other: PathBuf },
     /// A tensor was put that the plan does not name.
     #[error("{path}: tensor {tensor:?} was not planned")]
     Unplanned { path: PathBuf, tensor: String },
@@ -189,6 +198,9 @@ impl Error {
             | Self::NotInShard { path, .. }
             | Self::Split { path, .. }
             | Self::Exists { path }
+            | Self::OutputName { path, .. }
+            | Self::NotWritable { path, .. }
+            | Self::SameFile { path, .. }
             | Self::Unplanned { path, .. }
             | Self::PutTwice { path, .. }
             | Self::NotAsPlanned { path, .. }

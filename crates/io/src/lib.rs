@@ -16,6 +16,7 @@ mod limits;
 mod meta;
 mod mmap;
 mod number;
+mod output;
 mod read;
 mod sink;
 
@@ -30,5 +31,6 @@ pub use limits::Limits;
 pub use meta::{Array, HuggingFace, Meta, Metadata, Value};
 pub use mmap::MappedFile;
 pub use number::NumberType;
-pub use read::{Links, open_regular, read_file};
+pub use output::{OutputFile, temporary_of};
+pub use read::{Links, open_for_update, open_regular, read_file};
 pub use sink::{Plan, PlannedTensor, Sink, create, file_bytes};

@@ -77,6 +77,51 @@ pub fn open_regular(path: &Path, links: Links) -> Result<File, Error> {
     Ok(file)
 }
 
+/// Opens a regular file for reading and writing, or makes it. No link is followed, a pipe does not block, and a file with
+/// a second name (a hard link) is refused: what is written would appear there too.
+///
+/// # Errors
+/// As [`open_regular`].
+pub fn open_for_update(path: &Path) -> Result<File, Error> {
+    let fail = |source| Error::Io { path: path.into(), doing: "opening", source };
+    let refuse = |found, hint| Err(Error::NotRecognised { path: path.into(), found, hint });
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOFOLLOW);
+    }
+    match fs::symlink_metadata(path) {
+        // Opening a device may already do something.
+        Ok(entry) if !entry.is_file() => {
+            return refuse(
+                "not a regular file",
+                "links, folders, pipes and devices are not written to; remove it",
+            );
+        }
+        Ok(_) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(fail(e)),
+    }
+    let file = options.open(path).map_err(fail)?;
+    let entry = file.metadata().map_err(fail)?;
+    if !entry.is_file() {
+        return refuse(
+            "not a regular file",
+            "links, folders, pipes and devices are not written to; remove it",
+        );
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        if entry.nlink() > 1 {
+            return refuse("has a second name (a hard link)", "it would change there too; remove it");
+        }
+    }
+    Ok(file)
+}
+
 fn check_link(path: &Path, links: Links) -> Result<(), Error> {
     if links == Links::Follow {
         return Ok(());

@@ -50,7 +50,7 @@ pub trait Sink: Send {
 /// Starts the file `path`: GGUF, whatever its extension.
 ///
 /// # Errors
-/// An output that exists without `force`; a plan that the container cannot hold; what the file system says.
+/// As [`crate::OutputFile::create`]; a plan that the container cannot hold.
 pub fn create(path: &Path, plan: &Plan, force: bool) -> Result<Box<dyn Sink>, Error> {
     Ok(Box::new(GgufWriter::create(path, plan, force)?))
 }

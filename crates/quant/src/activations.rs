@@ -16,10 +16,9 @@ impl Activations {
     /// Opens or makes the file; `numbers` is the most that a context can have.
     ///
     /// # Errors
-    /// What the file system says.
+    /// What is no regular file, or has a second name; what the file system says.
     pub fn open(path: &Path, numbers: usize) -> Result<Self, Error> {
-        let options = File::options().read(true).write(true).create(true).truncate(false).open(path);
-        let file = options.map_err(|source| Error::Work { path: path.to_owned(), source })?;
+        let file = kvant_io::open_for_update(path)?;
         Ok(Self { path: path.to_owned(), file, numbers })
     }
 
@@ -63,15 +62,17 @@ impl Activations {
         self.seek(context).and_then(|_| self.file.write_all(bytes)).map_err(|e| self.fail(e))
     }
 
-    /// blake3 over all that is stored. It is not forced to the disk, which takes longer than solving a small block:
-    /// after a power cut the digest tells.
+    /// blake3 over what so many contexts take. It is not forced to the disk, which takes longer than solving a small
+    /// block: after a power cut the digest tells.
     ///
     /// # Errors
     /// What the file system says.
-    pub fn digest(&mut self) -> Result<blake3::Hash, Error> {
+    pub fn digest(&mut self, contexts: usize) -> Result<blake3::Hash, Error> {
         let mut hasher = blake3::Hasher::new();
         self.seek(0).map_err(|e| self.fail(e))?;
-        hasher.update_reader(&self.file).map_err(|e| self.fail(e))?;
+        // A file may have been made longer, even endless.
+        let stored = (&self.file).take((contexts * self.numbers * size_of::<f32>()) as u64);
+        hasher.update_reader(stored).map_err(|e| self.fail(e))?;
         Ok(hasher.finalize())
     }
 }

@@ -102,11 +102,30 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
+    /// A work folder that is none.
+    #[error("{path}: cannot be the work folder: {reason}; name another with --work")]
+    WorkFolder {
+        /// What was named.
+        path: PathBuf,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// Saved work that no key tells the run of.
+    #[error(
+        "{path}: holds unfinished work without the file `key`, which says of which run; nothing was deleted; --fresh \
+         starts over, --work names another folder"
+    )]
+    WorkWithoutKey {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A file of the work folder that is not what was saved.
-    #[error("{path}: is damaged; --fresh starts over")]
+    #[error("{path}: is damaged, or was changed after it was saved: {remedy}")]
     WorkDamaged {
         /// The file.
         path: PathBuf,
+        /// What was kept, and how to go on.
+        remedy: &'static str,
     },
     /// Calibration text of less than one context.
     #[error("no calibration text has a whole context of {context} tokens ({found} tokens in all)")]

@@ -16,7 +16,7 @@ mod older;
 pub use gather::gather_importance;
 
 use crate::{Error, ImportanceFault};
-use kvant_io::{Limits, MappedFile};
+use kvant_io::{Limits, MappedFile, OutputFile};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -70,12 +70,9 @@ impl Importance {
         if path.extension().is_none_or(|extension| extension != "dat") {
             return gguf::write(self, path, force);
         }
-        if !force && path.exists() {
-            return Err(kvant_io::Error::Exists { path: path.to_owned() }.into());
-        }
         let bytes = older::bytes(self)?;
         older::parse(path, &bytes, &Limits::default())?;
-        crate::work::place(path, &bytes).map_err(|source| Error::Work { path: path.to_owned(), source })
+        Ok(OutputFile::write_whole(path, &bytes, force)?)
     }
 
     /// The mean square of every input column of `tensor`: `columns` numbers for each of its `experts` (1 for a plain

@@ -56,3 +56,4 @@ pub use solver::{
 pub use statistics::{Inputs, Missing, Statistics};
 pub use stream::Expected;
 pub use validate::{Written, validate};
+pub use work::{check_work_folder, read_work_folder};

@@ -67,7 +67,8 @@ pub fn with_own_text(
     let starts = starts(calibration, count);
     for (batch, starts) in starts.chunks(together(spec, count, length)).enumerate() {
         let name = format!("own-text-{batch:04}");
-        let tokens = match work.load_tokens(&name)? {
+        let saved = work.load_tokens(&name, starts.len() * length, spec.vocabulary)?;
+        let tokens = match saved {
             Some(tokens) => tokens,
             None => {
                 let transformer = match &mut transformer {

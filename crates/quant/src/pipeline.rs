@@ -124,10 +124,8 @@ pub fn quantize(
     backend: &Backend,
     progress: &dyn Progress,
 ) -> Result<Report, Error> {
-    if !force && output.exists() {
-        // Said before the work, not after it.
-        return Err(kvant_io::Error::Exists { path: output.to_owned() }.into());
-    }
+    // Said before the work, not after it.
+    kvant_io::OutputFile::check(output, force)?;
     let assignments = plan_tensors(weights, recipe)?;
     let mut warnings = recipe.notes.clone();
     warnings.extend(fallback_warnings(&assignments));
@@ -268,7 +266,7 @@ pub fn overhead_bytes(weights: &Weights, recipe: &Recipe) -> Result<u64, Error> 
 }
 
 /// Counts up with every change of what lies in a work folder or of the values that methods come to.
-const WORK_FORMAT: u32 = 1;
+const WORK_FORMAT: u32 = 2;
 
 /// The work folder and the text of a method that walks through the network; `None` for the others.
 fn open_work<'a>(
@@ -362,6 +360,7 @@ pub fn convert(
             return Err(kvant_io::Error::Rounded { path, tensor, element }.into());
         }
     }
+    kvant_io::OutputFile::check(output, force)?;
     let assignments = kept(weights);
     let mut metadata = export::gguf_metadata(weights)?;
     if metadata.get("general.file_type").is_none() {

@@ -92,7 +92,7 @@ pub fn gather(
 ) -> Result<(), Error> {
     let (spec, length) = (weights.spec(), calibration.length());
     // The first block's are made last.
-    if spec.blocks.is_empty() || work.has_numbers(&name(0)) {
+    if spec.blocks.is_empty() || work.has_numbers(&name(0))? {
         return Ok(());
     }
     let count = CONTEXTS.min(calibration.contexts().len());
@@ -205,8 +205,9 @@ fn softly(gradient: &[f32], rows: usize) -> Vec<f32> {
 /// # Errors
 /// A file that is not what was saved.
 pub fn of_block(work: &Work, spec: &Spec, index: usize) -> Result<BlockSensitivities, Error> {
-    let numbers = work.load_numbers(&name(index))?;
     let slots = slots(&spec.blocks[index]);
+    let count = slots.iter().flat_map(|slot| pieces(slot.rows)).map(triangle).sum();
+    let numbers = work.load_numbers(&name(index), count)?;
     let lengths = slots.iter().map(|slot| pieces(slot.rows).map(triangle).collect::<Vec<_>>());
     let mut rest = &numbers[..];
     let mut of = |length: usize| {
@@ -219,5 +220,5 @@ pub fn of_block(work: &Work, spec: &Spec, index: usize) -> Result<BlockSensitivi
         Some((slot.weight(), Sensitivity { pieces }))
     };
     let found = slots.iter().zip(lengths).map(sensitivity).collect::<Option<BTreeMap<_, _>>>();
-    found.ok_or_else(|| Error::WorkDamaged { path: work.path(&name(index)) })
+    found.ok_or_else(|| work.damaged(&name(index)))
 }

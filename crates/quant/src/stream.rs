@@ -31,7 +31,7 @@ use crate::pipeline::Progress;
 use crate::sensitivity::{self, BlockSensitivities};
 use crate::statistics::{Inputs, Missing, Statistics};
 use crate::work::{Unit, Work};
-use crate::write::check_finite;
+use crate::write::{check_finite, planned};
 use crate::{Assignment, Calibration, Error, Layer, Recipe, Settings, Solved};
 use kvant_core::Tensor;
 use kvant_kernels::{Backend, Matrix, ops};
@@ -103,14 +103,14 @@ impl<'a> Stream<'a> {
                 self.cost.borrow_mut().time(Part::Sensitivity, 0.0, gather)?;
             }
         }
-        let mut solutions = Solutions::new(self.work, spec);
-        let mut embedding = self.unit("embedding", || self.embedding())?;
+        let mut solutions = Solutions::new(self.work, spec, |slots| planned(self.changing(slots)));
+        let mut embedding = self.unit(&solutions, "embedding", || self.embedding())?;
         solutions.note(&embedding);
         let table = match embedding.tensors.pop() {
             Some((_, solved)) => solved.tensor,
             None => self.weights.tensor(&spec.embedding.weight())?,
         };
-        let (mut next, mut choices, mut residuals) = self.resume(&mut solutions)?;
+        let (mut next, mut choices, mut residuals) = self.resume(&mut solutions, carried)?;
         if next == 0 && !carried {
             self.begin(&table, &mut residuals[0])?;
         }
@@ -124,7 +124,7 @@ impl<'a> Stream<'a> {
             next += 1;
         }
         if let Some(head) = &spec.head {
-            let unit = self.unit("head", || self.head(head, &mut residuals[next % 2]))?;
+            let unit = self.unit(&solutions, "head", || self.head(head, &mut residuals[next % 2]))?;
             solutions.note(&unit);
         }
         if !carried && !spec.blocks.is_empty() {
@@ -137,8 +137,13 @@ impl<'a> Stream<'a> {
         Ok(solutions)
     }
 
-    fn unit(&self, name: &str, solve: impl FnOnce() -> Result<Unit, Error>) -> Result<Unit, Error> {
-        if let Some(unit) = self.work.load(name)? {
+    fn unit(
+        &self,
+        solutions: &Solutions,
+        name: &str,
+        solve: impl FnOnce() -> Result<Unit, Error>,
+    ) -> Result<Unit, Error> {
+        if let Some(unit) = solutions.load(name)? {
             return Ok(unit);
         }
         let unit = solve()?;
@@ -165,13 +170,13 @@ impl<'a> Stream<'a> {
 
     /// The first block without a saved solution, what was chosen in the one before it, and the residual streams
     /// between them (at its parity).
-    fn resume(&self, solutions: &mut Solutions) -> Result<(usize, Choices, [Pair; 2]), Error> {
+    fn resume(&self, solutions: &mut Solutions, carried: bool) -> Result<(usize, Choices, [Pair; 2]), Error> {
         let numbers = self.residual_numbers();
         let mut residuals =
             [Pair::open(self.work, "residual-0", numbers)?, Pair::open(self.work, "residual-1", numbers)?];
         let (mut next, mut expected, mut choices) = (0, None, Choices::new());
         while next < self.weights.spec().blocks.len()
-            && let Some(unit) = self.work.load(&block_name(next))?
+            && let Some(unit) = solutions.load(&block_name(next))?
         {
             choices = chosen(&unit);
             solutions.note(&unit);
@@ -179,12 +184,11 @@ impl<'a> Stream<'a> {
             next += 1;
         }
         // Blocks that were carried over have no streams; then none are needed.
-        if let Some(expected) = expected
-            && expected != residuals[next % 2].digests()?
+        if next > 0
+            && !carried
+            && expected != Some(residuals[next % 2].digests(self.calibration.contexts().len())?)
         {
-            return Err(Error::WorkDamaged {
-                path: self.work.path(&format!("residual-{}-float.f32", next % 2)),
-            });
+            return Err(self.work.streams_damaged(&format!("residual-{}-float", next % 2)));
         }
         Ok((next, choices, residuals))
     }
@@ -401,7 +405,7 @@ impl<'a> Stream<'a> {
             let state = self.advance(&quantized, &stages[last], last, state);
             quantized.keep(last, context, &state)?;
         }
-        Ok(Unit { tensors, residuals: Some(after.digests()?) })
+        Ok(Unit { tensors, residuals: Some(after.digests(self.calibration.contexts().len())?) })
     }
 }
 

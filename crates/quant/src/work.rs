@@ -1,79 +1,100 @@
 //! The work folder: what an unfinished run has already solved, so that the same command goes on from there.
 //!
 //! One file a unit (embedding, each block, head), renamed into place when the unit is done: a JSON header, the
-//! tensors' bytes, blake3 over both; and the tokens of text that the network has written, and sums of its gradients. A
-//! block's file also carries the digests of the residual streams after it. The key names input, recipe and calibration
-//! text; a folder with another key is another run's. Invariant: what is loaded is what was saved, or an error; two runs
-//! never share a folder. Left out: what a unit means.
+//! tensors' bytes, a digest; and the tokens of text that the network has written, and sums of its gradients. A block's
+//! file also carries the digests of the residual streams after it. The key names input, recipe and calibration text; a
+//! folder with another key is another run's. Digests are blake3 over the key, the file's name and its content, so a file
+//! of another run or under another name is not taken for this one.
+//!
+//! Invariant: what is loaded is what was saved and what the run has planned, or an error; what cannot be loaded is told
+//! and kept, never deleted; two runs never share a folder. No link is followed, and only regular files are read, replaced
+//! or removed. Left out: what a unit means; protection from somebody who may write to the folder and knows its key.
 
-use crate::{Error, Solved, sensitivity};
-use kvant_core::{Bytes, Shape, Tensor, format};
-use serde::{Deserialize, Serialize};
-use std::fs::{File, TryLockError};
-use std::io::Write;
+mod unit;
+
+#[cfg(test)]
+mod tests;
+
+pub use unit::Unit;
+
+use crate::{Error, sensitivity};
+use kvant_io::{Links, OutputFile, PlannedTensor, open_for_update, read_file, temporary_of};
+use std::fs::{self, File, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
+
+/// The file that names the run.
+const KEY: &str = "key";
+/// The file that is locked as long as a run is at work.
+const LOCK: &str = "lock";
+/// Bytes of a digest.
+const DIGEST_BYTES: usize = 32;
 
 /// A locked work folder.
 pub struct Work {
     folder: PathBuf,
+    key: String,
     _lock: File,
 }
 
-/// What is solved and saved together.
-#[derive(Clone)]
-pub struct Unit {
-    /// Tensors by name, in order.
-    pub tensors: Vec<(String, Solved)>,
-    /// Digests of the residual streams after a block: float, quantized.
-    pub residuals: Option<(String, String)>,
+/// Refuses a work folder that is there and is none, before any work; the folder's path without what follows its name.
+///
+/// # Errors
+/// [`Error::WorkFolder`] for a link or what is no folder; what the file system says.
+pub fn check_work_folder(folder: &Path) -> Result<PathBuf, Error> {
+    // With a slash behind its name a link would be followed.
+    let folder: PathBuf = folder.components().collect();
+    let refuse = |reason| Err(Error::WorkFolder { path: folder.clone(), reason });
+    match fs::symlink_metadata(&folder) {
+        _ if folder.as_os_str().is_empty() => refuse("its name is empty"),
+        Ok(entry) if entry.is_symlink() => refuse("it is a symbolic link, which is not followed"),
+        Ok(entry) if !entry.is_dir() => refuse("it is no folder"),
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Work { path: folder, source }),
+        _ => Ok(folder),
+    }
 }
-
-#[derive(Serialize, Deserialize)]
-struct Header {
-    tensors: Vec<TensorHeader>,
-    residuals: Option<(String, String)>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct TensorHeader {
-    name: String,
-    format: String,
-    dimensions: Vec<usize>,
-    squared_error: f64,
-    squared_sum: f64,
-    flags: Vec<String>,
-    chosen: Option<crate::Settings>,
-}
-
-/// Flags that a tensor may have come with; names live as long as the program.
-const FLAGS: &[&str] = &["uncalibrated", "dead-columns", "lattice", "uncorrected", "uncoupled"];
 
 impl Work {
     /// Makes or opens the folder for the run called `key`; `fresh` forgets what is there.
     ///
     /// # Errors
-    /// A folder in use by another process, or of another run; what the file system says.
+    /// A folder in use by another process, or of another run; a key that is missing beside saved work, or that cannot be
+    /// read; what the file system says. Nothing is deleted then.
     pub fn open(folder: &Path, key: &str, fresh: bool) -> Result<Self, Error> {
-        let fail = |path: &Path, source| Error::Work { path: path.to_owned(), source };
-        std::fs::create_dir_all(folder).map_err(|e| fail(folder, e))?;
-        let path = folder.join("lock");
-        let lock = File::options().write(true).create(true).truncate(false).open(&path);
-        let lock = lock.map_err(|e| fail(&path, e))?;
+        let folder = check_work_folder(folder)?;
+        let fail = |source| Error::Work { path: folder.clone(), source };
+        fs::create_dir_all(&folder).map_err(fail)?;
+        let lock = open_for_update(&folder.join(LOCK))?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(Error::WorkInUse { path: folder.to_owned() }),
-            Err(TryLockError::Error(e)) => return Err(fail(&path, e)),
+            Err(TryLockError::WouldBlock) => return Err(Error::WorkInUse { path: folder }),
+            Err(TryLockError::Error(source)) => return Err(Error::Work { path: folder.join(LOCK), source }),
         }
-        let work = Self { folder: folder.to_owned(), _lock: lock };
-        let key_path = folder.join("key");
-        let found = std::fs::read_to_string(&key_path).ok();
-        if fresh || found.is_none() {
+        let work = Self { folder, key: key.to_owned(), _lock: lock };
+        if fresh {
             work.forget()?;
-            work.place("key", key.as_bytes())?;
-        } else if found.as_deref() != Some(key) {
-            return Err(Error::WorkOfAnother { path: folder.to_owned() });
+        } else if work.has_key()? {
+            return Ok(work);
+        } else if work.own_files()?.iter().any(|path| !is_temporary(path)) {
+            return Err(Error::WorkWithoutKey { path: work.folder });
         }
+        work.place(KEY, key.as_bytes())?;
         Ok(work)
+    }
+
+    /// Whether the folder has this run's key; an error if it has another.
+    fn has_key(&self) -> Result<bool, Error> {
+        let path = self.path(KEY);
+        let damaged =
+            || Error::WorkDamaged { path: path.clone(), remedy: "nothing was deleted; --fresh starts over" };
+        let Some(found) = read_file(&path, Links::Refuse, 4096).map_err(|e| or_large(e, damaged))? else {
+            return Ok(false);
+        };
+        if found == self.key.as_bytes() {
+            return Ok(true);
+        }
+        let is_key = found.len() == self.key.len() && found.iter().all(u8::is_ascii_hexdigit);
+        Err(if is_key { Error::WorkOfAnother { path: self.folder.clone() } } else { damaged() })
     }
 
     /// A path inside the folder.
@@ -81,32 +102,98 @@ impl Work {
         self.folder.join(name)
     }
 
-    /// Removes every unit and activation that this type may have put there, and nothing else.
-    ///
-    /// # Errors
-    /// What the file system says.
-    pub fn forget(&self) -> Result<(), Error> {
+    /// Entries whose names this type gives; the key last.
+    fn own_files(&self) -> Result<Vec<PathBuf>, Error> {
         let fail = |source| Error::Work { path: self.folder.clone(), source };
-        for entry in std::fs::read_dir(&self.folder).map_err(fail)? {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.folder).map_err(fail)? {
             let path = entry.map_err(fail)?.path();
             if path.file_name().and_then(|name| name.to_str()).is_some_and(is_ours) {
-                std::fs::remove_file(&path).map_err(|source| Error::Work { path, source })?;
+                found.push(path);
             }
+        }
+        // Stopped in the middle, a run that goes on finds a key and the last units only, and solves the first again.
+        found.sort_by_key(|path| (path.ends_with(KEY), path.clone()));
+        Ok(found)
+    }
+
+    /// Removes every regular file that this type may have put there, and nothing else.
+    ///
+    /// # Errors
+    /// An entry of such a name that is no regular file: then nothing is removed. What the file system says.
+    fn forget(&self) -> Result<(), Error> {
+        let files = self.own_files()?;
+        for path in &files {
+            if !is_regular(path)? {
+                return Err(kvant_io::Error::NotRecognised {
+                    path: path.clone(),
+                    found: "not a regular file, though it has the name of one of a work folder's",
+                    hint: "nothing was deleted; remove it",
+                }
+                .into());
+            }
+        }
+        for path in files {
+            fs::remove_file(&path).map_err(|source| Error::Work { path, source })?;
         }
         Ok(())
     }
 
     /// Removes the folder, with what this type put there; anything else stays.
     pub fn remove(self) {
-        let _ = self.forget();
-        let _ = std::fs::remove_file(self.folder.join("lock"));
-        let _ = std::fs::remove_dir(&self.folder);
+        for path in self.own_files().into_iter().flatten() {
+            if is_regular(&path).unwrap_or(false) {
+                let _ = fs::remove_file(&path);
+            }
+        }
+        let _ = fs::remove_file(self.folder.join(LOCK));
+        let _ = fs::remove_dir(&self.folder);
     }
 
     /// Puts a whole file into place.
-    fn place(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
-        let path = self.folder.join(name);
-        place(&path, bytes).map_err(|source| Error::Work { path, source })
+    fn place(&self, name: &str, content: &[u8]) -> Result<(), Error> {
+        Ok(OutputFile::write_whole(&self.path(name), content, true)?)
+    }
+
+    /// Puts content into place, its digest behind it.
+    fn save_sealed(&self, name: &str, mut content: Vec<u8>) -> Result<(), Error> {
+        content.extend_from_slice(self.digest(name, &content).as_bytes());
+        self.place(name, &content)
+    }
+
+    /// What [`Work::save_sealed`] has put into place, if it has: at most `max_bytes` of content.
+    fn load_sealed(&self, name: &str, max_bytes: usize) -> Result<Option<Vec<u8>>, Error> {
+        let max_bytes = max_bytes.saturating_add(DIGEST_BYTES);
+        let read = read_file(&self.path(name), Links::Refuse, max_bytes);
+        let Some(mut content) = read.map_err(|e| or_large(e, || self.damaged(name)))? else {
+            return Ok(None);
+        };
+        let length = content.len().checked_sub(DIGEST_BYTES).ok_or_else(|| self.damaged(name))?;
+        if self.digest(name, &content[..length]).as_bytes() != &content[length..] {
+            return Err(self.damaged(name));
+        }
+        content.truncate(length);
+        Ok(Some(content))
+    }
+
+    fn digest(&self, name: &str, content: &[u8]) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.key.as_bytes()).update(b"\0").update(name.as_bytes()).update(b"\0");
+        hasher.update_rayon(content).finalize()
+    }
+
+    /// The error for a file that is not what was saved.
+    pub fn damaged(&self, name: &str) -> Error {
+        let remedy = "nothing was deleted; remove it to have it made again, or start over with --fresh";
+        Error::WorkDamaged { path: self.path(name), remedy }
+    }
+
+    /// The error for an activation that is not that after the last solved block.
+    pub fn streams_damaged(&self, name: &str) -> Error {
+        Error::WorkDamaged {
+            path: self.path(&format!("{name}.f32")),
+            remedy: "it is not what the last solved block has left; nothing was deleted; --fresh starts over",
+        }
     }
 
     /// Saves a unit.
@@ -114,28 +201,19 @@ impl Work {
     /// # Errors
     /// What the file system says.
     pub fn save(&self, name: &str, unit: &Unit) -> Result<(), Error> {
-        let header = Header {
-            tensors: unit
-                .tensors
-                .iter()
-                .map(|(name, solved)| TensorHeader {
-                    name: name.clone(),
-                    format: solved.tensor.format().name().to_owned(),
-                    dimensions: solved.tensor.shape().dimensions().to_vec(),
-                    squared_error: solved.squared_error,
-                    squared_sum: solved.squared_sum,
-                    flags: solved.flags.iter().map(|&f| f.to_owned()).collect(),
-                    chosen: solved.chosen,
-                })
-                .collect(),
-            residuals: unit.residuals.clone(),
-        };
-        let json = serde_json::to_vec(&header).expect("a header of names and numbers is JSON");
-        let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
-        bytes.extend_from_slice(&json);
-        unit.tensors.iter().for_each(|(_, solved)| bytes.extend_from_slice(solved.tensor.bytes()));
-        bytes.extend_from_slice(blake3::hash(&bytes).as_bytes());
-        self.place(&format!("{name}.unit"), &bytes)
+        self.save_sealed(&unit_file(name), unit.to_bytes())
+    }
+
+    /// Loads a unit, if it was saved: the tensors of `plan`, in its order.
+    ///
+    /// # Errors
+    /// A file that is not what was saved, or that holds other tensors.
+    pub fn load(&self, name: &str, plan: &[PlannedTensor]) -> Result<Option<Unit>, Error> {
+        let name = unit_file(name);
+        let tensors = plan.iter().map(|t| t.format.tensor_bytes(&t.shape).unwrap_or(0));
+        let max_bytes = tensors.fold(8 + unit::HEADER_BYTES, usize::saturating_add);
+        let Some(content) = self.load_sealed(&name, max_bytes)? else { return Ok(None) };
+        Unit::parse(&content, plan).map(Some).ok_or_else(|| self.damaged(&name))
     }
 
     /// Saves tokens.
@@ -143,20 +221,38 @@ impl Work {
     /// # Errors
     /// What the file system says.
     pub fn save_tokens(&self, name: &str, tokens: &[u32]) -> Result<(), Error> {
-        self.place_words(&format!("{name}.tokens"), tokens.iter().map(|token| token.to_le_bytes()))
+        self.save_sealed(&token_file(name), words(tokens.iter().map(|token| token.to_le_bytes())))
     }
 
-    /// Loads tokens, if they were saved.
+    /// Loads tokens, if they were saved: `count` of them, each below `vocabulary`.
     ///
     /// # Errors
     /// A file that is not what was saved.
-    pub fn load_tokens(&self, name: &str) -> Result<Option<Vec<u32>>, Error> {
-        self.words(&format!("{name}.tokens"), u32::from_le_bytes)
+    pub fn load_tokens(
+        &self,
+        name: &str,
+        count: usize,
+        vocabulary: usize,
+    ) -> Result<Option<Vec<u32>>, Error> {
+        let name = token_file(name);
+        let Some(found) = self.words(&name, count, u32::from_le_bytes)? else { return Ok(None) };
+        if found.iter().any(|&token| token as usize >= vocabulary) {
+            return Err(self.damaged(&name));
+        }
+        Ok(Some(found))
     }
 
     /// Whether numbers were saved under this name.
-    pub fn has_numbers(&self, name: &str) -> bool {
-        self.folder.join(format!("{name}.sums")).exists()
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn has_numbers(&self, name: &str) -> Result<bool, Error> {
+        let path = self.path(&number_file(name));
+        match fs::symlink_metadata(&path) {
+            Ok(_) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(Error::Work { path, source }),
+        }
     }
 
     /// Saves numbers.
@@ -164,78 +260,74 @@ impl Work {
     /// # Errors
     /// What the file system says.
     pub fn save_numbers(&self, name: &str, numbers: &[f32]) -> Result<(), Error> {
-        self.place_words(&format!("{name}.sums"), numbers.iter().map(|number| number.to_le_bytes()))
+        self.save_sealed(&number_file(name), words(numbers.iter().map(|number| number.to_le_bytes())))
     }
 
-    /// Loads numbers that were saved.
+    /// Loads `count` numbers that were saved.
     ///
     /// # Errors
     /// A file that is not what was saved, or not there.
-    pub fn load_numbers(&self, name: &str) -> Result<Vec<f32>, Error> {
-        let name = format!("{name}.sums");
-        self.words(&name, f32::from_le_bytes)?.ok_or_else(|| Error::WorkDamaged { path: self.path(&name) })
+    pub fn load_numbers(&self, name: &str, count: usize) -> Result<Vec<f32>, Error> {
+        let name = number_file(name);
+        self.words(&name, count, f32::from_le_bytes)?.ok_or_else(|| Error::WorkDamaged {
+            path: self.path(&name),
+            remedy: "it is missing; nothing was deleted; --fresh starts over",
+        })
     }
 
-    /// Puts words into place, their digest behind them.
-    fn place_words(&self, name: &str, words: impl ExactSizeIterator<Item = [u8; 4]>) -> Result<(), Error> {
-        let mut bytes = Vec::with_capacity(4 * words.len() + 32);
-        words.for_each(|word| bytes.extend_from_slice(&word));
-        bytes.extend_from_slice(blake3::hash(&bytes).as_bytes());
-        self.place(name, &bytes)
-    }
-
-    /// What [`Work::place_words`] has put there, if it has.
-    fn words<T>(&self, name: &str, word: impl Fn([u8; 4]) -> T) -> Result<Option<Vec<T>>, Error> {
-        let path = self.path(name);
-        let Some(bytes) = read(&path)? else { return Ok(None) };
-        let whole = checked(&bytes).filter(|body| body.len().is_multiple_of(4));
-        let body = whole.ok_or(Error::WorkDamaged { path })?;
-        Ok(Some(body.as_chunks().0.iter().map(|bytes| word(*bytes)).collect()))
-    }
-
-    /// Loads a unit, if it was saved.
-    ///
-    /// # Errors
-    /// A file that is not what was saved.
-    pub fn load(&self, name: &str) -> Result<Option<Unit>, Error> {
-        let path = self.folder.join(format!("{name}.unit"));
-        let Some(bytes) = read(&path)? else { return Ok(None) };
-        parse(&bytes).map(Some).ok_or(Error::WorkDamaged { path })
+    /// `count` words of a file, if it was saved.
+    fn words<T>(
+        &self,
+        name: &str,
+        count: usize,
+        word: impl Fn([u8; 4]) -> T,
+    ) -> Result<Option<Vec<T>>, Error> {
+        let bytes = count.saturating_mul(4);
+        let Some(content) = self.load_sealed(name, bytes)? else { return Ok(None) };
+        if content.len() != bytes {
+            return Err(self.damaged(name));
+        }
+        Ok(Some(content.as_chunks().0.iter().map(|bytes| word(*bytes)).collect()))
     }
 }
 
-/// Puts a whole file into place, by way of one whose name ends in `.part`.
-pub fn place(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut part = path.as_os_str().to_owned();
-    part.push(".part");
-    let part = Path::new(&part);
-    let mut file = File::create(part)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_data());
-    let placed = written.and_then(|()| std::fs::rename(part, path));
-    if placed.is_err() {
-        let _ = std::fs::remove_file(part);
-    }
-    placed
+fn words(words: impl ExactSizeIterator<Item = [u8; 4]>) -> Vec<u8> {
+    let mut content = Vec::with_capacity(4 * words.len() + DIGEST_BYTES);
+    words.for_each(|word| content.extend_from_slice(&word));
+    content
 }
 
-/// A file's bytes, if it is there.
-fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
-    match std::fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+/// An error of reading; a file that is too large is not the one that was saved.
+fn or_large(error: kvant_io::Error, damaged: impl Fn() -> Error) -> Error {
+    if matches!(error, kvant_io::Error::Limit { .. }) { damaged() } else { error.into() }
+}
+
+fn unit_file(name: &str) -> String {
+    format!("{name}.unit")
+}
+
+fn token_file(name: &str) -> String {
+    format!("{name}.tokens")
+}
+
+fn number_file(name: &str) -> String {
+    format!("{name}.sums")
+}
+
+fn is_temporary(path: &Path) -> bool {
+    path.file_name().and_then(|name| name.to_str()).and_then(temporary_of).is_some()
+}
+
+fn is_regular(path: &Path) -> Result<bool, Error> {
+    match fs::symlink_metadata(path) {
+        Ok(entry) => Ok(entry.is_file()),
         Err(source) => Err(Error::Work { path: path.to_owned(), source }),
     }
 }
 
-/// What stands before the digest that ends a file, where that is its digest.
-fn checked(bytes: &[u8]) -> Option<&[u8]> {
-    let (body, digest) = bytes.split_at_checked(bytes.len().checked_sub(32)?)?;
-    (blake3::hash(body).as_bytes() == digest).then_some(body)
-}
-
 /// Whether a file of this name is one of a work folder: somebody may have named a folder that holds other things.
 fn is_ours(name: &str) -> bool {
-    let name = name.strip_suffix(".part").unwrap_or(name);
+    let name = temporary_of(name).unwrap_or(name);
     let numbered = |stem: &str, kind: &str| {
         let number = stem.strip_prefix(kind);
         number.is_some_and(|n| n.len() >= 4 && n.bytes().all(|b| b.is_ascii_digit()))
@@ -245,7 +337,7 @@ fn is_ours(name: &str) -> bool {
         let of = stem.strip_suffix("-float").or_else(|| stem.strip_suffix("-quantized"));
         of.is_some_and(|of| ["residual-0", "residual-1", "input", "middle"].contains(&of))
     };
-    name == "key"
+    name == KEY
         || name.strip_suffix(".unit").is_some_and(unit)
         || name.strip_suffix(".tokens").is_some_and(|stem| numbered(stem, "own-text-"))
         || name
@@ -254,102 +346,23 @@ fn is_ours(name: &str) -> bool {
         || name.strip_suffix(".f32").is_some_and(stream)
 }
 
-fn parse(bytes: &[u8]) -> Option<Unit> {
-    let body = checked(bytes)?;
-    let length = usize::try_from(u64::from_le_bytes(*body.first_chunk::<8>()?)).ok()?;
-    let (json, mut data) = body[8..].split_at_checked(length)?;
-    let header: Header = serde_json::from_slice(json).ok()?;
-    let mut tensors = Vec::new();
-    for tensor in header.tensors {
-        let (shape, format) = (Shape::new(&tensor.dimensions).ok()?, format::by_name(&tensor.format)?);
-        let (own, rest) = data.split_at_checked(format.tensor_bytes(&shape).ok()?)?;
-        data = rest;
-        let solved = Solved {
-            tensor: Tensor::new(shape, format, Bytes::from(own.to_vec())).ok()?,
-            squared_error: tensor.squared_error,
-            squared_sum: tensor.squared_sum,
-            not_finite: None,
-            overflow: None,
-            chosen: tensor.chosen,
-            flags: FLAGS.iter().copied().filter(|f| tensor.flags.iter().any(|t| t == f)).collect(),
-        };
-        tensors.push((tensor.name, solved));
+/// Opens the work folder of the run called `key` and reads `unit` (the tensors of `plan`), `tokens` and `sums` (`count`
+/// words each) as a run that goes on would: for tests with hostile folders.
+///
+/// # Errors
+/// As those of such a run.
+pub fn read_work_folder(
+    folder: &Path,
+    key: &str,
+    [unit, tokens, sums]: [&str; 3],
+    plan: &[PlannedTensor],
+    count: usize,
+) -> Result<(), Error> {
+    let work = Work::open(folder, key, false)?;
+    work.load(unit, plan)?;
+    work.load_tokens(tokens, count, count)?;
+    if work.has_numbers(sums)? {
+        work.load_numbers(sums, count)?;
     }
-    Some(Unit { tensors, residuals: header.residuals })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn unit(fill: u8) -> Unit {
-        let shape = Shape::new(&[2, 32]).unwrap();
-        let tensor = Tensor::new(shape, &format::Q4_0, Bytes::from(vec![fill; 36])).unwrap();
-        let solved = Solved {
-            tensor,
-            squared_error: 0.1,
-            squared_sum: 1.0 / 3.0,
-            not_finite: None,
-            overflow: None,
-            flags: vec!["lattice"],
-            chosen: Some(crate::Settings { correction_damping: None, ..crate::Settings::default() }),
-        };
-        Unit { tensors: vec![("a.weight".into(), solved)], residuals: Some(("f".into(), "q".into())) }
-    }
-
-    #[test]
-    fn what_is_loaded_is_what_was_saved() {
-        let folder = tempfile::tempdir().unwrap();
-        let work = Work::open(folder.path(), "key", false).unwrap();
-        assert!(work.load("block-0000").unwrap().is_none());
-        work.save("block-0000", &unit(7)).unwrap();
-        let loaded = work.load("block-0000").unwrap().unwrap();
-        let (expected, found) = (&unit(7).tensors[0], &loaded.tensors[0]);
-        assert_eq!(found.0, expected.0);
-        assert!(found.1.tensor.bytes()[..] == expected.1.tensor.bytes()[..]);
-        assert_eq!(found.1.squared_sum, expected.1.squared_sum);
-        assert_eq!((&found.1.flags, found.1.chosen), (&expected.1.flags, expected.1.chosen));
-        assert_eq!(loaded.residuals, unit(7).residuals);
-        assert!(work.load_tokens("own-text-0000").unwrap().is_none());
-        work.save_tokens("own-text-0000", &[7, u32::MAX]).unwrap();
-        assert_eq!(work.load_tokens("own-text-0000").unwrap().unwrap(), [7, u32::MAX]);
-        std::fs::write(work.path("own-text-0000.tokens"), [0; 40]).unwrap();
-        assert!(matches!(work.load_tokens("own-text-0000"), Err(Error::WorkDamaged { .. })));
-        let path = work.path("block-0000.unit");
-        let good = std::fs::read(&path).unwrap();
-        for at in (0..good.len()).step_by(7) {
-            let mut bad = good.clone();
-            bad[at] ^= 1;
-            std::fs::write(&path, &bad).unwrap();
-            assert!(matches!(work.load("block-0000"), Err(Error::WorkDamaged { .. })), "byte {at}");
-            std::fs::write(&path, &good[..at]).unwrap();
-            assert!(matches!(work.load("block-0000"), Err(Error::WorkDamaged { .. })), "cut at {at}");
-        }
-    }
-
-    #[test]
-    fn a_folder_belongs_to_one_run_and_other_files_stay() {
-        let folder = tempfile::tempdir().unwrap();
-        let theirs = ["download.part", "samples.f32", "notes.unit", "block-1.unit"];
-        theirs.iter().for_each(|name| std::fs::write(folder.path().join(name), name).unwrap());
-        let work = Work::open(folder.path(), "one", false).unwrap();
-        work.save("head", &unit(1)).unwrap();
-        assert!(matches!(Work::open(folder.path(), "one", false), Err(Error::WorkInUse { .. })));
-        drop(work);
-        assert!(matches!(Work::open(folder.path(), "two", false), Err(Error::WorkOfAnother { .. })));
-        let work = Work::open(folder.path(), "one", false).unwrap();
-        assert!(work.load("head").unwrap().is_some());
-        drop(work);
-        let work = Work::open(folder.path(), "two", true).unwrap();
-        assert!(work.load("head").unwrap().is_none());
-        work.remove();
-        let mut left: Vec<_> = std::fs::read_dir(folder.path())
-            .unwrap()
-            .map(|e| e.unwrap().file_name().into_string().unwrap())
-            .collect();
-        left.sort();
-        let mut expected = theirs.map(str::to_owned).to_vec();
-        expected.sort();
-        assert_eq!(left, expected);
-    }
+    Ok(())
 }

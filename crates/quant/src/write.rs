@@ -83,10 +83,10 @@ fn put_all(
     Ok((sink, digests))
 }
 
-pub fn planned(assignments: &[Assignment]) -> Vec<PlannedTensor> {
+pub fn planned<'a>(assignments: impl IntoIterator<Item = &'a Assignment>) -> Vec<PlannedTensor> {
     let tensor =
         |a: &Assignment| PlannedTensor { name: a.entry.name.clone(), shape: a.entry.shape, format: a.format };
-    assignments.iter().map(tensor).collect()
+    assignments.into_iter().map(tensor).collect()
 }
 
 fn input_bytes(assignment: &Assignment) -> u64 {

@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: hostile input for a bounded time.
+//! `cargo xtask fuzz`: hostile input, for a bounded time or so many inputs.
 //!
 //! With a nightly toolchain and `cargo fuzz` at hand the targets run there, guided by coverage (`fuzz/`). Without,
 //! a loop of seeded mutations feeds them: start from a good file, change up to eight places, look whether the reader
@@ -20,6 +20,9 @@ pub struct Fuzz {
     /// Seconds for all targets together
     #[arg(long, default_value_t = 60)]
     seconds: u64,
+    /// So many inputs a target instead
+    #[arg(long, value_name = "N")]
+    inputs: Option<usize>,
     /// One target only
     #[arg(long)]
     target: Option<String>,
@@ -49,9 +52,9 @@ pub fn run(root: &Path, arguments: &Fuzz) -> Vec<String> {
     let mut faults = Vec::new();
     for target in chosen {
         if guided {
-            faults.extend(by_coverage(root, target, share));
+            faults.extend(by_coverage(root, target, share, arguments.inputs));
         } else {
-            faults.extend(by_mutation(root, target, share, arguments.seed));
+            faults.extend(by_mutation(root, target, share, arguments));
         }
     }
     faults
@@ -62,16 +65,20 @@ fn has_cargo_fuzz(root: &Path) -> bool {
     output.is_ok_and(|o| o.status.success())
 }
 
-fn by_coverage(root: &Path, target: &Target, share: Duration) -> Option<String> {
+fn by_coverage(root: &Path, target: &Target, share: Duration, inputs: Option<usize>) -> Option<String> {
+    let until = inputs.map_or_else(
+        || format!("-max_total_time={}", share.as_secs().max(1)),
+        |inputs| format!("-runs={inputs}"),
+    );
     let status = Command::new("cargo")
         .args(["+nightly", "fuzz", "run", target.name, "--"])
-        .arg(format!("-max_total_time={}", share.as_secs().max(1)))
+        .arg(until)
         .current_dir(root)
         .status();
     (!status.is_ok_and(|s| s.success())).then(|| format!("{}: cargo fuzz found a fault", target.name))
 }
 
-fn by_mutation(root: &Path, target: &Target, share: Duration, seed: u64) -> Vec<String> {
+fn by_mutation(root: &Path, target: &Target, share: Duration, arguments: &Fuzz) -> Vec<String> {
     let scratch = root.join("target/fuzz");
     let folder = scratch.join("work").join(target.name);
     let mut faults = Vec::new();
@@ -85,11 +92,12 @@ fn by_mutation(root: &Path, target: &Target, share: Duration, seed: u64) -> Vec<
     }
     let known = std::fs::read_dir(root.join("tests/corpus/regression").join(target.name));
     let known = known.into_iter().flatten().flatten().filter_map(|entry| std::fs::read(entry.path()).ok());
-    let mut random = Random(seed);
+    let mut random = Random(arguments.seed);
     let mutated = (0..).map(|_| mutate(&seeds[random.below(seeds.len())], &mut random));
     let (begin, mut inputs) = (Instant::now(), 0usize);
     for bytes in seeds.iter().cloned().chain(known).chain(mutated) {
-        if begin.elapsed() >= share || faults.len() >= 5 {
+        let enough = arguments.inputs.map_or_else(|| begin.elapsed() >= share, |most| inputs >= most);
+        if enough || faults.len() >= 5 {
             break;
         }
         let start = Instant::now();
@@ -107,7 +115,12 @@ fn by_mutation(root: &Path, target: &Target, share: Duration, seed: u64) -> Vec<
         }
         inputs += 1;
     }
-    println!("{}: {inputs} inputs in {:.1} s, {} faults", target.name, share.as_secs_f64(), faults.len());
+    println!(
+        "{}: {inputs} inputs in {:.1} s, {} faults",
+        target.name,
+        begin.elapsed().as_secs_f64(),
+        faults.len()
+    );
     faults
 }
 

@@ -1,7 +1,8 @@
 //! What is fed with hostile bytes. Each target does with them what a command would, and must neither panic nor take
 //! long nor allocate what the bytes don't hold; errors are the expected end.
 
-use kvant::io::{Limits, Meta};
+use kvant::core::{Shape, format};
+use kvant::io::{Limits, Meta, PlannedTensor};
 use kvant::model::{Special, Tokenizer, Weights};
 use std::path::Path;
 
@@ -44,6 +45,25 @@ pub static TARGETS: &[Target] = &[
         feed: config,
     },
     Target { name: "tokenizer", seeds: &["assets/demo/tokenizer.json"], feed: tokenizer },
+    Target {
+        name: "importance",
+        seeds: &[
+            "tests/golden/importance/demo.gguf",
+            "tests/golden/importance/experts.gguf",
+            "tests/golden/importance/experts.dat",
+        ],
+        feed: importance,
+    },
+    Target {
+        name: "work",
+        seeds: &[
+            "tests/corpus/work/key",
+            "tests/corpus/work/unit",
+            "tests/corpus/work/tokens",
+            "tests/corpus/work/sums",
+        ],
+        feed: work,
+    },
 ];
 
 fn gguf(folder: &Path, bytes: &[u8]) {
@@ -81,6 +101,47 @@ fn tokenizer(folder: &Path, bytes: &[u8]) {
     }
     if let Ok(checkpoint) = kvant::io::open(folder, &Limits::default()) {
         text(checkpoint.meta());
+    }
+}
+
+/// Reads an importance file of either kind, and the means that a quantizer would weigh by.
+fn importance(folder: &Path, bytes: &[u8]) {
+    let path = folder.join("input");
+    if std::fs::write(&path, bytes).is_err() {
+        return;
+    }
+    let Ok(importance) = kvant::quant::Importance::read(&path, &Limits::default()) else { return };
+    for (name, entry) in &importance.entries {
+        let means = importance.mean_square(name, entry.sums.len() / entry.counts.len(), entry.counts.len());
+        let means = means.expect("sums and counts that were checked").expect("an entry of that name");
+        assert!(means.iter().all(|x| x.is_finite() && *x >= 0.0), "{name}: a mean that is none");
+    }
+}
+
+/// Puts one file into a work folder and goes on there. The first byte says which file, and whether the right digest is
+/// put behind the rest: whoever knows the key can make one.
+fn work(folder: &Path, bytes: &[u8]) {
+    const KEY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    const FILES: [&str; 4] = ["key", "head.unit", "own-text-0000.tokens", "head-input.sums"];
+    let Some((&first, content)) = bytes.split_first() else { return };
+    let folder = folder.join("work");
+    let name = FILES[usize::from(first % 4)];
+    let mut content = content.to_vec();
+    if name != "key" && first & 4 == 0 {
+        let sealed = [KEY.as_bytes(), b"\0", name.as_bytes(), b"\0", &content].concat();
+        content.extend_from_slice(kvant::io::hash(&sealed).as_bytes());
+    }
+    let _ = std::fs::remove_dir_all(&folder);
+    let written = std::fs::create_dir(&folder)
+        .and_then(|()| std::fs::write(folder.join("key"), KEY))
+        .and_then(|()| std::fs::write(folder.join(name), &content));
+    let Ok(shape) = Shape::new(&[2, 32]) else { return };
+    let plan = [PlannedTensor { name: "output.weight".into(), shape, format: &format::Q4_0 }];
+    if written.is_ok() {
+        let names = ["head", "own-text-0000", "head-input"];
+        let read = kvant::quant::read_work_folder(&folder, KEY, names, &plan, 4);
+        // Whatever it is, it is kept.
+        assert!(std::fs::read(folder.join(name)).is_ok_and(|found| found == content), "{name}: {read:?}");
     }
 }
 

@@ -40,7 +40,7 @@ pub fn completions(arguments: &Completions) -> Result<ExitCode, Failure> {
 /// Prints the manual page.
 pub fn man() -> Result<ExitCode, Failure> {
     let mut text = Vec::new();
-    clap_mangen::Man::new(Arguments::command()).render(&mut text)?;
+    clap_mangen::Man::new(Arguments::command()).render(&mut text).map_err(Failure::stdout)?;
     output::line(String::from_utf8_lossy(&text).trim_end())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -8,6 +8,7 @@ use crate::failure::Failure;
 use crate::{open, output};
 use kvant::model::{ChatTemplate, Message, Sampler, generate};
 use std::io::{BufRead, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Runs the command.
@@ -37,7 +38,7 @@ pub fn run(common: &Common, arguments: &Chat) -> Result<ExitCode, Failure> {
         if open::interrupts() > 0 {
             return Err(Failure::Interrupted);
         }
-        let line = line?;
+        let line = line.map_err(|e| Failure::io(Path::new("standard input"), "reading", e))?;
         if line.trim().is_empty() {
             continue;
         }

@@ -6,12 +6,13 @@
 use super::eval::{check_context, contexts};
 use super::quantize::file_type;
 use crate::arguments::{Common, Compare, Demo};
-use crate::demo_model::{DemoFolder, HELD_OUT};
+use crate::demo_model::{DemoFolder, HELD_OUT, temporary_folder};
 use crate::failure::Failure;
 use crate::output::Bar;
 use crate::{open, output};
 use comfy_table::{CellAlignment, Table, presets};
 use kvant::eval::{Test, bench, evaluate};
+use kvant::io::OutputFile;
 use kvant::kernels::KvFormat;
 use kvant::model::{Transformer, Weights};
 use kvant::quant::Recipe;
@@ -58,6 +59,10 @@ struct Subject<'a> {
 /// Runs `kvant compare`.
 pub fn run(common: &Common, arguments: &Compare) -> Result<ExitCode, Failure> {
     let path = arguments.model.path();
+    let csv = arguments.csv.as_deref();
+    let inputs: Vec<&Path> =
+        [Some(&path), arguments.text.as_ref()].into_iter().flatten().map(|p| p.as_path()).collect();
+    output::check(csv.as_slice(), &inputs, arguments.force)?;
     let is_demo = path.as_os_str() == "demo" && !path.exists();
     let demo = if is_demo { Some(DemoFolder::new()?) } else { None };
     let text = match &arguments.text {
@@ -73,11 +78,13 @@ pub fn run(common: &Common, arguments: &Compare) -> Result<ExitCode, Failure> {
         limit: arguments.chunks,
         sample: None,
     };
-    finish(common, measure(common, &subject)?, arguments.csv.as_deref())
+    finish(common, measure(common, &subject)?, csv, arguments.force)
 }
 
 /// Runs `kvant demo`.
 pub fn demo(common: &Common, arguments: &Demo) -> Result<ExitCode, Failure> {
+    let csv = arguments.csv.as_deref();
+    output::check(csv.as_slice(), &[], arguments.force)?;
     let folder = DemoFolder::new()?;
     let formats: Vec<String> = ["f16", "q8_0", "q4_k_m", "q4_0"].map(str::to_owned).to_vec();
     let subject = Subject {
@@ -88,14 +95,14 @@ pub fn demo(common: &Common, arguments: &Demo) -> Result<ExitCode, Failure> {
         limit: Some(16),
         sample: Some("Once upon a time"),
     };
-    finish(common, measure(common, &subject)?, arguments.csv.as_deref())
+    finish(common, measure(common, &subject)?, csv, arguments.force)
 }
 
 fn measure(common: &Common, subject: &Subject) -> Result<Compared, Failure> {
     let backend = open::backend(common)?;
     let source = Weights::new(kvant::io::open(&subject.model, &kvant::io::Limits::default())?)?;
     let tokenizer = open::tokenizer(source.checkpoint().meta(), &subject.model)?;
-    let folder = tempfile::Builder::new().prefix("kvant-").tempdir()?;
+    let folder = temporary_folder()?;
     // The reference is the model in its own precision; the 16-bit row is compared with it like any other.
     let reference = Transformer::load(&source, backend.clone())?;
     check_context(subject.context, &reference)?;
@@ -121,7 +128,8 @@ fn measure(common: &Common, subject: &Subject) -> Result<Compared, Failure> {
             Test::Answer { tokens: 32.min(fast.spec().context), depth: 0, sequences: 1 },
         ];
         let speeds = bench(&fast, &tests, 3, &mut |_, _| open::interrupts() == 0)?;
-        let file_bytes = std::fs::metadata(&path)?.len();
+        let entry = std::fs::metadata(&path).map_err(|e| Failure::io(&path, "reading the size of", e))?;
+        let file_bytes = entry.len();
         let elements: usize = source.entries().iter().map(|e| e.shape.elements()).sum();
         // What the same model takes in 16 bits, also where that row was not asked for.
         let sixteen = *f16_bytes.get_or_insert(if name == "f16" { file_bytes } else { elements as u64 * 2 });
@@ -161,13 +169,16 @@ fn verdict(kld: f64) -> &'static str {
 /// Peak memory and a sample of a process that does nothing but run this file.
 fn alone(common: &Common, path: &Path, prompt: Option<&str>) -> Result<(u64, Option<String>), Failure> {
     let count = if prompt.is_some() { "48" } else { "1" };
-    let output = Command::new(std::env::current_exe()?)
+    let program = std::env::current_exe()
+        .map_err(|e| Failure::io(Path::new("kvant"), "finding this program's own file", e))?;
+    let output = Command::new(&program)
         .args(["run", "--json", "--quiet", "--isa", &common.isa, "-t", &open::threads(common).to_string()])
         .arg(path)
         .args(["-p", prompt.unwrap_or("Hello"), "-n", count, "--temp", "0"])
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
-        .output()?;
+        .output()
+        .map_err(|e| Failure::io(&program, "starting a sample run", e))?;
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout)
         .map_err(|_| Failure::Fault(format!("{}: a sample run failed", path.display())))?;
     let memory = answer["peak_rss_bytes"].as_u64().unwrap_or(0);
@@ -175,21 +186,27 @@ fn alone(common: &Common, path: &Path, prompt: Option<&str>) -> Result<(u64, Opt
     Ok((memory, prompt.map(|p| format!("{p}{text}"))))
 }
 
-fn finish(common: &Common, compared: Compared, csv: Option<&Path>) -> Result<ExitCode, Failure> {
+fn finish(common: &Common, compared: Compared, csv: Option<&Path>, force: bool) -> Result<ExitCode, Failure> {
+    // What was measured is told before a file can fail, and a reader that has gone takes no file away.
+    let printed = print(common, &compared);
     if let Some(path) = csv {
-        std::fs::write(path, to_csv(&compared.rows))?;
+        OutputFile::write_whole(path, to_csv(&compared.rows).as_bytes(), force)?;
     }
+    printed?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(common: &Common, compared: &Compared) -> Result<(), Failure> {
     if common.json {
-        output::json(&compared)?;
-    } else {
-        output::line(&table(&compared.rows).to_string())?;
-        for row in &compared.rows {
-            if let Some(sample) = &row.sample {
-                output::line(&format!("\n{}: {}", row.format, sample.trim()))?;
-            }
+        return output::json(compared);
+    }
+    output::line(&table(&compared.rows).to_string())?;
+    for row in &compared.rows {
+        if let Some(sample) = &row.sample {
+            output::line(&format!("\n{}: {}", row.format, sample.trim()))?;
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn table(rows: &[Row]) -> Table {

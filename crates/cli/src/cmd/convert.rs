@@ -23,6 +23,9 @@ pub fn run(common: &Common, arguments: &Convert) -> Result<ExitCode, Failure> {
         Some(Container::Gguf) => {}
         Some(_) => return Err(Failure::Usage("--to: only gguf is built yet".into())),
     }
+    if !arguments.dry_run {
+        output::check(&[&arguments.output], &[&arguments.input], arguments.force)?;
+    }
     let opened = open::model(&arguments.input)?;
     let result = if arguments.dry_run {
         let bytes = opened.weights.checkpoint().tensors().iter().map(|t| t.bytes as u64).sum();

@@ -6,6 +6,7 @@ use crate::output::Bar;
 use crate::{calibration, open, output};
 use kvant::quant::gather_importance;
 use serde::Serialize;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// What `--json` prints.
@@ -26,9 +27,8 @@ struct Gathering {
 /// Runs the command.
 pub fn run(common: &Common, arguments: &Imatrix) -> Result<ExitCode, Failure> {
     let path = arguments.model.path();
-    if !arguments.force && arguments.output.exists() {
-        return Err(kvant::io::Error::Exists { path: arguments.output.clone() }.into());
-    }
+    let inputs: Vec<&Path> = [&path].into_iter().chain(&arguments.text).map(PathBuf::as_path).collect();
+    output::check(&[&arguments.output], &inputs, arguments.force)?;
     let opened = open::model(&path)?;
     let length = calibration::CONTEXT.min(opened.weights.spec().context);
     let most = arguments.chunks.map_or(usize::MAX, |n| n.saturating_mul(length));

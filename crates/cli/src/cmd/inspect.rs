@@ -3,9 +3,10 @@
 use crate::arguments::{Common, Inspect};
 use crate::failure::Failure;
 use crate::{open, output};
-use kvant::io::{Array, Meta, Value};
+use kvant::io::{Array, Links, Meta, Value, read_file};
 use serde::Serialize;
 use serde_json::{Map, Value as Json, json};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// What `--json` prints.
@@ -34,6 +35,9 @@ struct TensorLine {
 /// Elements of an array that are shown.
 const SHOWN: usize = 8;
 
+/// Bytes that a card beside a model may have.
+const CARD_BYTES: usize = 1 << 20;
+
 /// Runs the command.
 pub fn run(common: &Common, arguments: &Inspect) -> Result<ExitCode, Failure> {
     let (checkpoint, _demo) = open::checkpoint(&arguments.file)?;
@@ -58,11 +62,15 @@ pub fn run(common: &Common, arguments: &Inspect) -> Result<ExitCode, Failure> {
             "safetensors"
         }
     };
-    let beside = std::path::PathBuf::from(format!("{}.card.json", arguments.file.display()));
-    if let (true, Ok(text)) = (beside.exists(), open::text(&beside))
-        && let (Some(object), Ok(measured)) = (card.as_object_mut(), serde_json::from_str::<Json>(&text))
-    {
-        object.insert("measured".into(), measured);
+    match measured(&arguments.file) {
+        Ok(Some(measured)) => {
+            if let Some(object) = card.as_object_mut() {
+                object.insert("measured".into(), measured);
+            }
+        }
+        Ok(None) => {}
+        // The model's own content is what was asked for.
+        Err(error) => eprintln!("kvant: note: {error}"),
     }
     let tensors: Vec<TensorLine> = checkpoint
         .tensors()
@@ -97,6 +105,13 @@ pub fn run(common: &Common, arguments: &Inspect) -> Result<ExitCode, Failure> {
         output::line(&format!("card: {}", serde_json::to_string_pretty(&result.card).unwrap_or_default()))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What was measured when the file was made, if a card lies beside it.
+fn measured(file: &Path) -> Result<Option<Json>, kvant::io::Error> {
+    let Some(path) = output::card_path(file) else { return Ok(None) };
+    let Some(bytes) = read_file(&path, Links::InsideModel, CARD_BYTES)? else { return Ok(None) };
+    serde_json::from_slice(&bytes).map(Some).map_err(|source| kvant::io::Error::Json { path, source })
 }
 
 fn shortened(text: &str) -> String {

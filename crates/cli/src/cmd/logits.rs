@@ -3,9 +3,9 @@
 use crate::arguments::{Common, Logits};
 use crate::failure::Failure;
 use crate::{open, output};
+use kvant::io::OutputFile;
 use kvant::model::Special;
 use serde::Serialize;
-use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -30,6 +30,8 @@ struct Top {
 /// Runs the command.
 pub fn run(common: &Common, arguments: &Logits) -> Result<ExitCode, Failure> {
     let path = arguments.model.path();
+    let file = arguments.npy.as_deref();
+    output::check(file.as_slice(), &[&path], arguments.force)?;
     let (opened, transformer) = open::transformer(common, &path, Some(arguments.activations), arguments.kv)?;
     let tokens = match &arguments.prompt {
         None => arguments.tokens.clone(),
@@ -58,44 +60,47 @@ pub fn run(common: &Common, arguments: &Logits) -> Result<ExitCode, Failure> {
         logits = transformer.logits(&transformer.hidden(&mut cache, &tokens)?);
     }
     let vocabulary = transformer.spec().vocabulary;
-    if let Some(file) = &arguments.npy {
-        write_npy(file, &logits, [tokens.len(), vocabulary])?;
-    }
     let last = &logits[logits.len() - vocabulary..];
     let mut order: Vec<usize> = (0..vocabulary).collect();
     order.sort_by(|&a, &b| last[b].total_cmp(&last[a]).then(a.cmp(&b)));
     let top = order.into_iter().take(10).map(|id| Top { id: id as u32, logit: last[id] }).collect();
     let result = LogitsResult { shape: [tokens.len(), vocabulary], tokens, top };
-    if common.json {
-        output::json(&result)?;
-    } else {
-        output::line(&format!("{} positions × {vocabulary} tokens", result.shape[0]))?;
-        for top in &result.top {
-            output::line(&format!("{:>8}  {:.6}", top.id, top.logit))?;
-        }
+    // What was measured is told before a file can fail, and a reader that has gone takes no file away.
+    let printed = print(common, &result);
+    if let Some(file) = file {
+        write_npy(file, &logits, result.shape, arguments.force)?;
     }
+    printed?;
     Ok(ExitCode::SUCCESS)
 }
 
+fn print(common: &Common, result: &LogitsResult) -> Result<(), Failure> {
+    if common.json {
+        return output::json(result);
+    }
+    output::line(&format!("{} positions × {} tokens", result.shape[0], result.shape[1]))?;
+    result.top.iter().try_for_each(|top| output::line(&format!("{:>8}  {:.6}", top.id, top.logit)))
+}
+
+/// Numbers that are turned into bytes at once.
+const PIECE: usize = 1 << 16;
+
 /// NumPy's format, version 1.0: `numpy/lib/format.py`.
-fn write_npy(path: &Path, values: &[f32], shape: [usize; 2]) -> Result<(), Failure> {
+fn write_npy(path: &Path, values: &[f32], shape: [usize; 2], force: bool) -> Result<(), Failure> {
     let mut header =
         format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", shape[0], shape[1]);
     // Magic, version and length take 10 bytes; the data begin at a multiple of 64.
     let padded = (10 + header.len() + 1).next_multiple_of(64);
     header.push_str(&" ".repeat(padded - 11 - header.len()));
     header.push('\n');
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    let mut out = std::io::BufWriter::new(file.as_file_mut());
-    out.write_all(b"\x93NUMPY\x01\x00")?;
-    out.write_all(&(header.len() as u16).to_le_bytes())?;
-    out.write_all(header.as_bytes())?;
-    for value in values {
-        out.write_all(&value.to_le_bytes())?;
+    let mut start = b"\x93NUMPY\x01\x00".to_vec();
+    start.extend_from_slice(&(header.len() as u16).to_le_bytes());
+    start.extend_from_slice(header.as_bytes());
+    let bytes = (start.len() + size_of_val(values)) as u64;
+    let mut file = OutputFile::create(path, bytes, force)?;
+    file.write(&start)?;
+    for piece in values.chunks(PIECE) {
+        file.write(&piece.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>())?;
     }
-    out.flush()?;
-    drop(out);
-    file.persist(path).map_err(|e| Failure::Fault(format!("{}: {}", path.display(), e.error)))?;
-    Ok(())
+    Ok(file.finish()?)
 }

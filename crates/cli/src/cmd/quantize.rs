@@ -6,6 +6,7 @@ use crate::output::Bar;
 use crate::{calibration, open, output};
 use kvant::core::format;
 use kvant::eval::{machine_memory_bytes, peak_resident_bytes};
+use kvant::io::OutputFile;
 use kvant::model::{Entry, Tokenizer};
 use kvant::quant::{
     Allocation, Calibration, Cost, Expected, FILE_TYPES, FileType, HostCard, METHODS, Need, OWN_TEXT_START,
@@ -21,7 +22,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 /// What `--json` prints.
 #[derive(Serialize, schemars::JsonSchema)]
 pub struct Quantized {
-    output: PathBuf,
+    output: String,
     format: &'static str,
     method: &'static str,
     bytes_in: u64,
@@ -209,8 +210,19 @@ pub fn check_output(path: &Path) -> Result<(), Failure> {
 pub fn run(common: &Common, arguments: &Quantize) -> Result<ExitCode, Failure> {
     let begin = Instant::now();
     check_output(&arguments.output)?;
+    let card = output::card_path(&arguments.output).unwrap_or_default();
+    if !arguments.dry_run {
+        let model = arguments.model.path();
+        let inputs = [&model].into_iter().chain(&arguments.calib).chain(&arguments.imatrix);
+        let inputs: Vec<&Path> = inputs.map(PathBuf::as_path).collect();
+        output::check(&[&arguments.output, &card], &inputs, arguments.force)?;
+    }
     let opened = open::model(&arguments.model.path())?;
     let mut recipe = recipe(arguments, &opened)?;
+    if !arguments.dry_run && recipe.method.need() == Need::Hessian {
+        OutputFile::check_apart(&[&arguments.output, &card, &recipe.work])?;
+        kvant::quant::check_work_folder(&recipe.work)?;
+    }
     let threads = open::threads(common);
     let backend = open::backend(common)?;
     let pool = rayon::ThreadPoolBuilder::new()
@@ -219,10 +231,6 @@ pub fn run(common: &Common, arguments: &Quantize) -> Result<ExitCode, Failure> {
         .map_err(|e| Failure::Fault(format!("cannot start {threads} threads: {e}")))?;
     let mut allocation = None;
     if let Some(budget) = budget(arguments, &opened, &recipe)? {
-        // What would be refused after the allocation is refused before it.
-        if !arguments.dry_run && !arguments.force && arguments.output.exists() {
-            return Err(kvant::io::Error::Exists { path: arguments.output.clone() }.into());
-        }
         let assignments = plan_tensors(&opened.weights, &recipe)?;
         let needed = memory_bytes(&opened.weights, &recipe, &assignments, threads);
         allow_memory(arguments, &recipe, needed.max(allocation_bytes(&opened.weights, &recipe, threads)))?;
@@ -254,7 +262,7 @@ pub fn run(common: &Common, arguments: &Quantize) -> Result<ExitCode, Failure> {
         error => error.into(),
     })?;
     let result = Quantized {
-        output: arguments.output.clone(),
+        output: arguments.output.to_string_lossy().into_owned(),
         format: recipe.format_name(),
         method: recipe.method.name(),
         bytes_in: report.bytes_in,
@@ -278,10 +286,13 @@ pub fn run(common: &Common, arguments: &Quantize) -> Result<ExitCode, Failure> {
         host: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         finished_unix_seconds: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
     };
-    let card = serde_json::to_string_pretty(&host).map_err(|e| Failure::Fault(e.to_string()))?;
-    std::fs::write(format!("{}.card.json", arguments.output.display()), card + "\n")?;
-    print(common, &result)?;
-    let size = std::fs::metadata(&arguments.output)?.len();
+    // What was done is told before the card can fail, and a reader that has gone takes no card away.
+    let printed = print(common, &result);
+    let measured = serde_json::to_string_pretty(&host).map_err(|e| Failure::Fault(e.to_string()))? + "\n";
+    OutputFile::write_whole(&card, measured.as_bytes(), arguments.force)?;
+    printed?;
+    let size = std::fs::metadata(&arguments.output);
+    let size = size.map_err(|e| Failure::io(&arguments.output, "reading the size of", e))?.len();
     if let Some(asked) = arguments.bytes.filter(|&asked| size > asked) {
         eprintln!("kvant: {}: {size} bytes, more than the {asked} asked for", arguments.output.display());
         return Ok(ExitCode::from(BOUND_MISSED));
@@ -389,7 +400,7 @@ fn dry_run(
     let bytes_in =
         assignments.iter().map(|a| a.entry.format.tensor_bytes(&a.entry.shape).map_or(0, |n| n as u64)).sum();
     let result = Quantized {
-        output: arguments.output.clone(),
+        output: arguments.output.to_string_lossy().into_owned(),
         format: recipe.format_name(),
         method: recipe.method.name(),
         bytes_in,
@@ -455,7 +466,7 @@ fn print(common: &Common, result: &Quantized) -> Result<ExitCode, Failure> {
     }
     output::line(&format!(
         "{}: {} → {} ({:.3} bits a weight, {}) in {:.1} s",
-        result.output.display(),
+        result.output,
         output::size(result.bytes_in),
         output::size(result.bytes_out),
         result.bpw,

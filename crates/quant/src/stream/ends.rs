@@ -36,9 +36,9 @@ impl Stream<'_> {
         let mut sums = None;
         if tied && coded {
             let mut all = Statistics::new(spec.hidden, Missing::Nothing);
-            if self.work.has_numbers(sensitivity::HEAD) {
+            if self.work.has_numbers(sensitivity::HEAD)? {
                 // The same contexts went through the network on the way to their gradients.
-                all.gram = self.work.load_numbers(sensitivity::HEAD)?;
+                all.gram = self.work.load_numbers(sensitivity::HEAD, spec.hidden * spec.hidden)?;
             } else {
                 self.add_head_inputs(&mut all)?;
             }

@@ -27,8 +27,9 @@ impl Pair {
         self.quantized.write(context, quantized)
     }
 
-    pub fn digests(&mut self) -> Result<(String, String), Error> {
+    /// Digests of so many contexts.
+    pub fn digests(&mut self, contexts: usize) -> Result<(String, String), Error> {
         let text = |hash: blake3::Hash| hash.to_hex().to_string();
-        Ok((text(self.float.digest()?), text(self.quantized.digest()?)))
+        Ok((text(self.float.digest(contexts)?), text(self.quantized.digest(contexts)?)))
     }
 }

@@ -3,6 +3,7 @@
 use super::{Expected, block_name};
 use crate::work::{Unit, Work};
 use crate::{Error, Solved};
+use kvant_io::PlannedTensor;
 use kvant_model::{Slot, Spec};
 use std::collections::HashMap;
 
@@ -11,6 +12,8 @@ pub struct Solutions<'a> {
     work: &'a Work,
     /// The unit of every linear map.
     units: HashMap<String, String>,
+    /// The tensors that each unit has to hold.
+    plans: HashMap<String, Vec<PlannedTensor>>,
     /// What is special about solved tensors.
     flags: HashMap<String, Vec<&'static str>>,
     open: Option<(String, Unit)>,
@@ -19,20 +22,31 @@ pub struct Solutions<'a> {
 }
 
 impl<'a> Solutions<'a> {
-    /// Of a walk through a network of this description, which [`Solutions::note`] will tell of every unit.
-    pub(super) fn new(work: &'a Work, spec: &Spec) -> Self {
-        let mut units = HashMap::new();
-        let mut put = |slot: &Slot, unit: String| units.insert(slot.weight(), unit);
-        put(&spec.embedding, "embedding".to_owned());
+    /// Of a walk through a network of this description, which [`Solutions::note`] will tell of every unit; `plan` says
+    /// which tensors a unit of these maps has to hold.
+    pub(super) fn new(work: &'a Work, spec: &Spec, plan: impl Fn(&[&Slot]) -> Vec<PlannedTensor>) -> Self {
+        let (mut units, mut plans) = (HashMap::new(), HashMap::new());
+        let mut put = |slots: &[&Slot], unit: String| {
+            units.extend(slots.iter().map(|slot| (slot.weight(), unit.clone())));
+            plans.insert(unit, plan(slots));
+        };
+        put(&[&spec.embedding], "embedding".to_owned());
         for (index, block) in spec.blocks.iter().enumerate() {
-            for slot in block.stages().iter().flat_map(|stage| &stage.slots) {
-                put(slot, block_name(index));
-            }
+            let slots: Vec<&Slot> = block.stages().into_iter().flat_map(|stage| stage.slots).collect();
+            put(&slots, block_name(index));
         }
         if let Some(head) = &spec.head {
-            put(head, "head".to_owned());
+            put(&[head], "head".to_owned());
         }
-        Self { work, units, flags: HashMap::new(), open: None, expected: None }
+        Self { work, units, plans, flags: HashMap::new(), open: None, expected: None }
+    }
+
+    /// A unit, if it was saved.
+    ///
+    /// # Errors
+    /// One that does not hold the planned tensors; what the work folder says.
+    pub(super) fn load(&self, unit: &str) -> Result<Option<Unit>, Error> {
+        self.work.load(unit, self.plans.get(unit).map_or(&[], Vec::as_slice))
     }
 
     /// Remembers what is special about a unit's tensors.
@@ -54,7 +68,9 @@ impl<'a> Solutions<'a> {
         let Some(unit) = self.units.get(name) else { return Ok(None) };
         if self.open.as_ref().is_none_or(|(open, _)| open != unit) {
             self.open = None;
-            self.open = self.work.load(unit)?.map(|loaded| (unit.clone(), loaded));
+            // The walk has saved every unit.
+            let loaded = self.load(unit)?.ok_or_else(|| self.work.damaged(&format!("{unit}.unit")))?;
+            self.open = Some((unit.clone(), loaded));
         }
         let tensors = self.open.iter().flat_map(|(_, unit)| &unit.tensors);
         Ok(tensors.into_iter().find(|(tensor, _)| tensor == name).map(|(_, solved)| solved.clone()))

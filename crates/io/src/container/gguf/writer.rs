@@ -3,21 +3,17 @@
 //! A thread forces what is written to the disk while more is made, so that little is left to wait for at the end.
 
 use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAGIC, types};
-use crate::{Array, Error, Plan, PlannedTensor, Sink, Value};
+use crate::{Array, Error, OutputFile, Plan, PlannedTensor, Sink, Value};
 use kvant_core::Tensor;
 use std::collections::HashMap;
-use std::io::{self, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::thread::JoinHandle;
-use tempfile::NamedTempFile;
 
 /// A GGUF file in the making.
 pub struct GgufWriter {
-    path: PathBuf,
-    file: NamedTempFile,
+    output: OutputFile,
     planned: HashMap<String, Planned>,
-    file_bytes: u64,
-    force: bool,
     sealed: bool,
     /// Bytes written since a thread was last told to force them to the disk.
     unsynced: usize,
@@ -48,35 +44,20 @@ impl GgufWriter {
     /// # Errors
     /// An output that exists without `force`, a name twice, a shape that its format cannot hold, a full disk.
     pub fn create(path: &Path, plan: &Plan, force: bool) -> Result<Self, Error> {
-        if !force && path.exists() {
-            return Err(Error::Exists { path: path.into() });
-        }
         let Layout { header, planned, file_bytes } = layout(path, plan)?;
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let mut file = tempfile::Builder::new()
-            .prefix(&format!(".{name}."))
-            .suffix(".part")
-            .tempfile_in(folder)
-            .map_err(|source| Error::Io {
-                path: path.into(),
-                doing: "creating a temporary file beside it",
-                source,
-            })?;
-        let fail = |source: io::Error| write_error(path, source, file_bytes);
+        let mut output = OutputFile::create(path, file_bytes, force)?;
         // The holes between tensors stay zero.
-        file.as_file().set_len(file_bytes).map_err(fail)?;
-        file.write_all(&header).map_err(fail)?;
-        let path = path.into();
-        Ok(Self { path, file, planned, file_bytes, force, sealed: false, unsynced: 0, syncing: None })
+        output.file().set_len(file_bytes).map_err(|source| output.failed("writing", source))?;
+        output.write(&header)?;
+        Ok(Self { output, planned, sealed: false, unsynced: 0, syncing: None })
     }
 }
 
 impl GgufWriter {
     /// Forces what is written so far to the disk, after what is being forced there already, on a thread of its own.
     fn begin_sync(&mut self) -> Result<(), Error> {
-        let file = self.file.as_file().try_clone();
-        let file = file.map_err(|source| write_error(&self.path, source, self.file_bytes))?;
+        let file = self.output.file().try_clone();
+        let file = file.map_err(|source| self.output.failed("writing", source))?;
         let earlier = self.syncing.take();
         self.unsynced = 0;
         self.syncing = Some(std::thread::spawn(move || {
@@ -92,14 +73,6 @@ impl GgufWriter {
 fn synced(syncing: Option<JoinHandle<io::Result<()>>>) -> io::Result<()> {
     let died = |_| Err(io::Error::other("the thread that forces the file to the disk has died"));
     syncing.map_or(Ok(()), |syncing| syncing.join().unwrap_or_else(died))
-}
-
-fn write_error(path: &Path, source: io::Error, needed: u64) -> Error {
-    if source.kind() == io::ErrorKind::StorageFull {
-        Error::DiskFull { path: path.into(), doing: "writing", needed }
-    } else {
-        Error::Io { path: path.into(), doing: "writing", source }
-    }
 }
 
 /// A file before its data.
@@ -231,7 +204,7 @@ fn put_array(out: &mut Vec<u8>, array: &Array) {
 
 impl Sink for GgufWriter {
     fn put(&mut self, name: &str, tensor: &Tensor) -> Result<(), Error> {
-        let path = || self.path.clone();
+        let path = || self.output.path().to_owned();
         let Some(place) = self.planned.get_mut(name) else {
             return Err(Error::Unplanned { path: path(), tensor: name.into() });
         };
@@ -246,10 +219,7 @@ impl Sink for GgufWriter {
                 found: Box::new((*tensor.shape(), tensor.format())),
             });
         }
-        let file = self.file.as_file_mut();
-        file.seek(SeekFrom::Start(place.offset))
-            .and_then(|_| file.write_all(tensor.bytes()))
-            .map_err(|source| write_error(&self.path, source, self.file_bytes))?;
+        self.output.write_at(place.offset, tensor.bytes())?;
         place.put = true;
         self.unsynced += tensor.bytes().len();
         if self.unsynced >= SYNC_BYTES && self.syncing.as_ref().is_none_or(JoinHandle::is_finished) {
@@ -264,7 +234,7 @@ impl Sink for GgufWriter {
         missing.sort();
         if let Some(first) = missing.first() {
             return Err(Error::NotPut {
-                path: self.path.clone(),
+                path: self.output.path().to_owned(),
                 tensor: (*first).clone(),
                 missing: missing.len(),
             });
@@ -274,39 +244,12 @@ impl Sink for GgufWriter {
             self.begin_sync()?;
             self.sealed = true;
         }
-        Ok(self.file.path())
+        Ok(self.output.temporary_path())
     }
 
     fn finish(mut self: Box<Self>) -> Result<(), Error> {
         self.seal()?;
-        synced(self.syncing.take()).map_err(|source| write_error(&self.path, source, self.file_bytes))?;
-        let persisted =
-            if self.force { self.file.persist(&self.path) } else { self.file.persist_noclobber(&self.path) };
-        match persisted {
-            Ok(file) => {
-                readable(&file);
-                Ok(())
-            }
-            Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => {
-                Err(Error::Exists { path: self.path })
-            }
-            Err(e) => Err(Error::Io {
-                path: self.path,
-                doing: "renaming the temporary file to it",
-                source: e.error,
-            }),
-        }
+        synced(self.syncing.take()).map_err(|source| self.output.failed("writing", source))?;
+        self.output.finish()
     }
-}
-
-/// Temporary files are private to their owner; the finished one is like any other file.
-fn readable(file: &std::fs::File) {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // Failing to widen the permissions loses nothing; the file is complete and its owner can read it.
-        let _ = file.set_permissions(std::fs::Permissions::from_mode(0o644));
-    }
-    #[cfg(not(unix))]
-    let _ = file;
 }
