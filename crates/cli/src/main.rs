@@ -1,5 +1,8 @@
 //! The program `kvant`: arguments in, results on stdout, progress and errors on stderr. No logic of its own.
 
+// What is printed goes through `terminal`, which escapes it and does not panic.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod arguments;
 mod calibration;
 mod cmd;
@@ -8,15 +11,20 @@ mod failure;
 mod noise;
 mod open;
 mod output;
+mod terminal;
+mod turns;
 
 use arguments::{Arguments, Command};
-use clap::Parser;
 use failure::Failure;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    open::catch_interrupts();
+    terminal::tell_panics();
+    let arguments = match Arguments::read() {
+        Ok(arguments) => arguments,
+        Err(status) => return ExitCode::from(status),
+    };
+    open::catch_signals(arguments.command.steps());
     let common = &arguments.common;
     let result = match &arguments.command {
         Command::Quantize(a) => cmd::quantize::run(common, a),
@@ -40,7 +48,7 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(failure) => {
-            eprintln!("kvant: {failure}");
+            terminal::say(&failure);
             ExitCode::from(failure.status())
         }
     }

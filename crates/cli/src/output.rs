@@ -2,7 +2,7 @@
 
 use crate::arguments::Common;
 use crate::failure::Failure;
-use crate::open;
+use crate::{open, terminal};
 use indicatif::{ProgressBar, ProgressStyle};
 use kvant::quant::Progress;
 use serde::Serialize;
@@ -15,14 +15,14 @@ pub fn json(value: &impl Serialize) -> Result<(), Failure> {
     if let Some(object) = value.as_object_mut() {
         object.insert("kvant".into(), env!("CARGO_PKG_VERSION").into());
     }
-    line(&value.to_string())
+    line(&terminal::json(&value.to_string()))
 }
 
-/// Prints one line; a closed pipe is a fault like any other, not a panic.
+/// Prints one line, or several, with nothing in it that acts on a terminal; a closed pipe is a fault like any other, not a panic.
 pub fn line(text: &str) -> Result<(), Failure> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
-    Ok(writeln!(out, "{text}")?)
+    Ok(writeln!(out, "{}", terminal::lines(text))?)
 }
 
 /// Bytes as people read them.
@@ -96,7 +96,11 @@ impl Progress for Bar {
         self.bar.set_length(total);
         self.bar.set_position(done);
         let left = self.left(done, total).unwrap_or_default();
-        self.bar.set_message(if what.is_empty() { left } else { format!("{what}  {left}") });
+        self.bar.set_message(if what.is_empty() {
+            left
+        } else {
+            format!("{}  {left}", terminal::name(what))
+        });
         if done == total {
             self.bar.finish_and_clear();
         }

@@ -63,7 +63,7 @@ pub enum Error {
     #[error("{path}: tensor {tensor:?} has type {type_name}, which kvant does not read")]
     UnsupportedType { path: PathBuf, tensor: String, type_name: Cow<'static, str> },
     /// A shape that no tensor here can have.
-    #[error("{path}: tensor {tensor:?} has dimensions {dimensions:?} (outermost first): {reason}")]
+    #[error("{path}: tensor {tensor:?} has dimensions {} (outermost first): {reason}", short(dimensions))]
     BadShape { path: PathBuf, tensor: String, dimensions: Vec<u64>, reason: &'static str },
     /// Rows that cannot be cut into whole blocks of the tensor's format.
     #[error(
@@ -126,6 +126,15 @@ pub enum Error {
     /// The file was to be finished before all planned tensors were put.
     #[error("{path}: {missing} planned tensors were not put, the first is {tensor:?}")]
     NotPut { path: PathBuf, tensor: String, missing: usize },
+}
+
+/// A list of dimensions of which a file may claim millions: its beginning and its length.
+fn short(dimensions: &[u64]) -> String {
+    const SHOWN: usize = 8;
+    match dimensions.get(..SHOWN) {
+        Some(first) if dimensions.len() > SHOWN => format!("{first:?} and {} more", dimensions.len() - SHOWN),
+        _ => format!("{dimensions:?}"),
+    }
 }
 
 /// Shape and format of a tensor, as an error shows them.

@@ -14,6 +14,7 @@ mod limits;
 mod meta;
 mod mmap;
 mod read;
+pub mod signals;
 mod sink;
 
 pub use checkpoint::{Checkpoint, TensorInfo, content_hash, content_hash_with, hash, open};
