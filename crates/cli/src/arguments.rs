@@ -1,5 +1,7 @@
 //! The command line, as clap reads it.
 
+use crate::terminal;
+use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -14,11 +16,45 @@ pub struct Arguments {
     pub command: Command,
 }
 
+impl Arguments {
+    /// Reads the command line; a wrong one, or one that asks for help, is answered here.
+    ///
+    /// # Errors
+    /// The exit status of what was answered.
+    pub fn read() -> Result<Self, u8> {
+        Self::try_parse().map_err(|error| {
+            let status = u8::try_from(error.exit_code()).unwrap_or(2);
+            match error.kind() {
+                // The program's own words, on the stream and with the styles that clap gives them.
+                ErrorKind::DisplayHelp
+                | ErrorKind::DisplayVersion
+                | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => _ = error.print(),
+                ErrorKind::InvalidUtf8 => terminal::say(format_args!(
+                    "not UTF-8: {}; only paths may be other than UTF-8, a text can come from a file",
+                    not_utf8().join(", ")
+                )),
+                _ => {
+                    let text = error.render().to_string();
+                    terminal::say(text.strip_prefix("error: ").unwrap_or(&text).trim_end());
+                }
+            }
+            status
+        })
+    }
+}
+
+/// The arguments that are not UTF-8, and their places.
+fn not_utf8() -> Vec<String> {
+    let arguments = std::env::args_os().enumerate().skip(1);
+    let bad = arguments.filter(|(_, argument)| argument.to_str().is_none());
+    bad.map(|(place, argument)| format!("argument {place}, `{}`", argument.to_string_lossy())).collect()
+}
+
 /// What every command takes.
 #[derive(Args)]
 pub struct Common {
     /// Threads (default: physical cores), no more than there are processors for
-    #[arg(short, long, global = true, value_parser = clap::value_parser!(u16).range(1..=512))]
+    #[arg(short, long, global = true, value_parser = clap::value_parser!(u16).range(1..=512), allow_negative_numbers = true)]
     pub threads: Option<u16>,
     /// Instruction set: auto, scalar, avx2, avx-vnni, avx512, amx, neon
     #[arg(long, global = true, default_value = "auto")]
@@ -73,6 +109,57 @@ fn size(text: &str) -> Result<u64, String> {
         Ok(x) if x > 0.0 && x * factor < (1u64 << 62) as f64 => Ok((x * factor) as u64),
         _ => Err("expected a size such as 3.9GiB, 512MiB, 900MB or plain bytes".to_owned()),
     }
+}
+
+/// A count, as most flags take it.
+fn whole(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| format!("expected a whole number from 0 to {}", usize::MAX))
+}
+
+/// Tokens of an answer at most, with llama.cpp's word for no limit: the context is the end.
+fn tokens(text: &str) -> Result<usize, String> {
+    match text {
+        "-1" | "-2" => Ok(usize::MAX),
+        _ => whole(text).map_err(|_| {
+            "expected a whole number of at least 0, or -1: until the end of the context".to_owned()
+        }),
+    }
+}
+
+/// What chance is drawn by.
+#[derive(Clone, Copy)]
+pub struct Seed {
+    /// The seed.
+    pub number: u64,
+    /// Whether it was drawn itself.
+    drawn: bool,
+}
+
+impl Seed {
+    /// Says which seed was drawn, so that a user may have the same again.
+    pub fn say(self, common: &Common) {
+        if self.drawn && !common.quiet {
+            terminal::say(format_args!(
+                "note: seed {}; --seed {} gives the same again",
+                self.number, self.number
+            ));
+        }
+    }
+}
+
+/// A seed; -1 draws one, as in llama.cpp.
+fn seed(text: &str) -> Result<Seed, String> {
+    if text == "-1" {
+        use std::hash::{BuildHasher, Hasher};
+        // The standard library seeds its hash tables from the system's source of randomness. 53 bits are what every
+        // reader of JSON keeps.
+        let number = std::hash::RandomState::new().build_hasher().finish() >> 11;
+        return Ok(Seed { number, drawn: true });
+    }
+    let number = text
+        .parse()
+        .map_err(|_| format!("expected a whole number from 0 to {}, or -1: a random one", u64::MAX))?;
+    Ok(Seed { number, drawn: false })
 }
 
 /// The model, as a word or after `-m`.
@@ -148,6 +235,24 @@ pub enum Command {
     Unbuilt(Vec<OsString>),
 }
 
+impl Command {
+    /// Whether the command's work looks, step by step, for a user who wants it to stop.
+    pub fn steps(&self) -> bool {
+        matches!(
+            self,
+            Self::Quantize(_)
+                | Self::Imatrix(_)
+                | Self::Eval(_)
+                | Self::Compare(_)
+                | Self::Demo(_)
+                | Self::Run(_)
+                | Self::Chat(_)
+                | Self::Bench(_)
+                | Self::Convert(_)
+        )
+    }
+}
+
 #[derive(Args)]
 pub struct Quantize {
     #[command(flatten)]
@@ -159,10 +264,10 @@ pub struct Quantize {
     #[arg(long, default_value = "q4_k_m")]
     pub format: String,
     /// Instead of a file type: the best formats for a file of at most this size (for example 900MB)
-    #[arg(long, value_name = "SIZE", value_parser = size, conflicts_with_all = ["format", "pure", "bpw"])]
+    #[arg(long, value_name = "SIZE", value_parser = size, conflicts_with_all = ["format", "pure", "bpw"], allow_negative_numbers = true)]
     pub bytes: Option<u64>,
     /// Instead of a file type: the best formats for so many bits a weight
-    #[arg(long, value_name = "X", conflicts_with_all = ["format", "pure"])]
+    #[arg(long, value_name = "X", conflicts_with_all = ["format", "pure"], allow_negative_numbers = true)]
     pub bpw: Option<f64>,
     /// Method: rtn (upstream's rounding), imatrix, gptq, descent, corrected, coupled, auto (default: auto; with --imatrix,
     /// imatrix; rtn where there is nothing to calibrate)
@@ -172,26 +277,26 @@ pub struct Quantize {
     #[arg(long, value_delimiter = ',', default_value = "builtin")]
     pub calib: Vec<PathBuf>,
     /// At most so many tokens of it (default: 32768; 49152 of the built-in text alone, which is of many kinds)
-    #[arg(long)]
+    #[arg(long, value_parser = whole, allow_negative_numbers = true)]
     pub calib_tokens: Option<usize>,
     /// Tokens that the model writes itself to be calibrated on, beside the text (default: half as many as of text, at
     /// most 16384; none for a model that does not fit in memory, which would be read from the disk for every token)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     pub own_tokens: Option<usize>,
     /// Importance matrix (llama.cpp's file, either kind) for the method imatrix, instead of calibration text
     #[arg(long, value_name = "FILE")]
     pub imatrix: Option<PathBuf>,
     /// Added to the diagonal of what columns have in common, as a share of its mean
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub damping: Option<f32>,
     /// The same for the correction of earlier losses: the larger, the less is corrected
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub correction_damping: Option<f32>,
     /// Where unfinished work is kept (default: OUT.work)
     #[arg(long)]
     pub work: Option<PathBuf>,
     /// Most memory to take: kept, or refused before work with the figure needed (for example 6GiB)
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, value_name = "SIZE", value_parser = size, allow_negative_numbers = true)]
     pub memory: Option<u64>,
     /// Start over instead of going on with unfinished work
     #[arg(long)]
@@ -199,9 +304,9 @@ pub struct Quantize {
     /// Format of tensors whose GGUF name matches: REGEX=FORMAT
     #[arg(long = "set", value_name = "PATTERN=FORMAT")]
     pub overrides: Vec<String>,
-    /// What noise, the model's own text and the labels of its gradients are drawn by
-    #[arg(long, default_value_t = 0)]
-    pub seed: u64,
+    /// What noise, the model's own text and the labels of its gradients are drawn by; -1 draws it
+    #[arg(long, default_value = "0", value_parser = seed, allow_negative_numbers = true)]
+    pub seed: Seed,
     /// One format for every tensor
     #[arg(long)]
     pub pure: bool,
@@ -224,7 +329,7 @@ pub struct Imatrix {
     #[arg(long, value_delimiter = ',', default_value = "builtin")]
     pub text: Vec<PathBuf>,
     /// At most so many contexts of 512 tokens
-    #[arg(long)]
+    #[arg(long, value_parser = whole, allow_negative_numbers = true)]
     pub chunks: Option<usize>,
     /// Output file (GGUF)
     #[arg(short, long)]
@@ -245,10 +350,10 @@ pub struct Eval {
     #[arg(long)]
     pub reference: Option<PathBuf>,
     /// Tokens a context
-    #[arg(short, long, default_value_t = 512)]
+    #[arg(short, long, default_value_t = 512, value_parser = whole, allow_negative_numbers = true)]
     pub ctx: usize,
     /// At most so many contexts
-    #[arg(long)]
+    #[arg(long, value_parser = whole, allow_negative_numbers = true)]
     pub chunks: Option<usize>,
     /// Activations: f32 (as they are) or int8 (as `run` rounds them to be fast)
     #[arg(long, value_enum, default_value = "f32", hide_possible_values = true)]
@@ -269,10 +374,10 @@ pub struct Compare {
     #[arg(long)]
     pub text: Option<PathBuf>,
     /// Tokens a context
-    #[arg(short, long, default_value_t = 512)]
+    #[arg(short, long, default_value_t = 512, value_parser = whole, allow_negative_numbers = true)]
     pub ctx: usize,
     /// At most so many contexts
-    #[arg(long)]
+    #[arg(long, value_parser = whole, allow_negative_numbers = true)]
     pub chunks: Option<usize>,
     /// Write the table as CSV
     #[arg(long)]
@@ -299,7 +404,7 @@ pub struct SamplingFlags {
     #[arg(long, allow_negative_numbers = true)]
     pub temp: Option<f32>,
     /// Keep so many of the likeliest; 0 keeps all
-    #[arg(long)]
+    #[arg(long, value_parser = whole, allow_negative_numbers = true)]
     pub top_k: Option<usize>,
     /// Keep the likeliest up to this probability
     #[arg(long, allow_negative_numbers = true)]
@@ -310,9 +415,9 @@ pub struct SamplingFlags {
     /// Divides logits of recent tokens; 1 is off
     #[arg(long, allow_negative_numbers = true)]
     pub repeat_penalty: Option<f32>,
-    /// Seed
-    #[arg(long, default_value_t = 0)]
-    pub seed: u64,
+    /// Seed; -1 draws one
+    #[arg(long, default_value = "0", value_parser = seed, allow_negative_numbers = true)]
+    pub seed: Seed,
 }
 
 #[derive(Args)]
@@ -322,8 +427,8 @@ pub struct Run {
     /// The prompt, raw text
     #[arg(short, long)]
     pub prompt: String,
-    /// At most so many tokens
-    #[arg(short = 'n', long = "n-predict", default_value_t = 128)]
+    /// At most so many tokens; -1: until the end of the context
+    #[arg(short = 'n', long = "n-predict", default_value = "128", value_parser = tokens, allow_negative_numbers = true)]
     pub count: usize,
     #[command(flatten)]
     pub sampling: SamplingFlags,
@@ -331,7 +436,7 @@ pub struct Run {
     #[arg(long)]
     pub stop: Vec<String>,
     /// Tokens of context
-    #[arg(short, long)]
+    #[arg(short, long, value_parser = whole, allow_negative_numbers = true)]
     pub ctx: Option<usize>,
     /// Activations: int8 (the default where there are kernels for it: as fast as this processor can) or f32 (as they are)
     #[arg(long, value_enum, hide_possible_values = true)]
@@ -348,13 +453,13 @@ pub struct Chat {
     /// System message
     #[arg(short, long)]
     pub system: Option<String>,
-    /// At most so many tokens an answer
-    #[arg(short = 'n', long = "n-predict", default_value_t = 512)]
+    /// At most so many tokens an answer; -1: until the end of the context
+    #[arg(short = 'n', long = "n-predict", default_value = "512", value_parser = tokens, allow_negative_numbers = true)]
     pub count: usize,
     #[command(flatten)]
     pub sampling: SamplingFlags,
     /// Tokens of context
-    #[arg(short, long)]
+    #[arg(short, long, value_parser = whole, allow_negative_numbers = true)]
     pub ctx: Option<usize>,
     /// Activations: int8 (the default where there are kernels for it: as fast as this processor can) or f32 (as they are)
     #[arg(long, value_enum, hide_possible_values = true)]
@@ -369,19 +474,19 @@ pub struct Bench {
     #[command(flatten)]
     pub model: Model,
     /// Tokens of the prompt; 0 leaves it out
-    #[arg(short, long = "n-prompt", value_name = "N", default_value_t = 512)]
+    #[arg(short, long = "n-prompt", value_name = "N", default_value_t = 512, value_parser = whole, allow_negative_numbers = true)]
     pub prompt: usize,
     /// Tokens of the answer; 0 leaves it out
-    #[arg(short = 'n', long = "n-gen", value_name = "N", default_value_t = 128)]
+    #[arg(short = 'n', long = "n-gen", value_name = "N", default_value_t = 128, value_parser = whole, allow_negative_numbers = true)]
     pub count: usize,
     /// Tokens before the answer; several numbers make several tests
-    #[arg(short, long = "n-depth", value_name = "N", default_value = "0", value_delimiter = ',')]
+    #[arg(short, long = "n-depth", value_name = "N", default_value = "0", value_delimiter = ',', value_parser = whole, allow_negative_numbers = true)]
     pub depth: Vec<usize>,
     /// Rounds of every test; they take turns
-    #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..), allow_negative_numbers = true)]
     pub repetitions: u16,
     /// Sequences that are answered together; several numbers make several tests
-    #[arg(long, value_name = "N", default_value = "1", value_delimiter = ',')]
+    #[arg(long, value_name = "N", default_value = "1", value_delimiter = ',', value_parser = whole, allow_negative_numbers = true)]
     pub parallel: Vec<usize>,
     /// Activations: int8 (the default where there are kernels for it: as fast as this processor can) or f32 (as they are)
     #[arg(long, value_enum, hide_possible_values = true)]
@@ -424,7 +529,7 @@ pub struct Logits {
     #[command(flatten)]
     pub model: Model,
     /// Token ids
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', allow_negative_numbers = true)]
     pub tokens: Vec<u32>,
     /// Text, tokenized as `run` does
     #[arg(long)]

@@ -1,5 +1,8 @@
 //! The program `kvant`: arguments in, results on stdout, progress and errors on stderr. No logic of its own.
 
+// What is printed goes through `terminal`, which escapes it and does not panic.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod arguments;
 mod calibration;
 mod cmd;
@@ -8,23 +11,20 @@ mod failure;
 mod noise;
 mod open;
 mod output;
+mod terminal;
+mod turns;
 
 use arguments::{Arguments, Command};
-use clap::Parser;
 use failure::Failure;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    terminal::tell_panics();
+    let arguments = match Arguments::read() {
         Ok(arguments) => arguments,
-        Err(message) => {
-            return end(message
-                .print()
-                .map_err(Failure::stdout)
-                .map(|()| ExitCode::from(message.exit_code() as u8)));
-        }
+        Err(status) => return ExitCode::from(status),
     };
-    open::catch_interrupts();
+    open::catch_signals(arguments.command.steps());
     kvant::io::guard_mapped_files();
     let common = &arguments.common;
     let result = match &arguments.command {
@@ -46,14 +46,10 @@ fn main() -> ExitCode {
         Command::Man => cmd::about::man(),
         Command::Unbuilt(words) => Err(Failure::unbuilt(words)),
     };
-    end(result)
-}
-
-/// The exit status of a result; a failure is told, unless nobody listens any more.
-fn end(result: Result<ExitCode, Failure>) -> ExitCode {
     result.unwrap_or_else(|failure| {
+        // Whoever has closed the pipe does not listen any more.
         if !matches!(failure, Failure::ClosedPipe) {
-            eprintln!("kvant: {failure}");
+            terminal::say(&failure);
         }
         ExitCode::from(failure.status())
     })

@@ -3,34 +3,29 @@
 use crate::arguments::{Activations, Common, Kv, SamplingFlags};
 use crate::demo_model::DemoFolder;
 use crate::failure::Failure;
-use kvant::io::{Limits, Meta};
+use crate::terminal;
+use kvant::io::{Limits, Meta, signals};
 use kvant::kernels::{Arithmetic, Backend, Isa, KvFormat};
 use kvant::model::{Sampling, Tokenizer, Transformer, Weights};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-static INTERRUPTS: AtomicUsize = AtomicUsize::new(0);
-
-/// Lets Ctrl-C be noticed between steps; the third one ends the process at once.
-pub fn catch_interrupts() {
-    let caught = ctrlc::set_handler(|| {
-        if INTERRUPTS.fetch_add(1, Ordering::SeqCst) >= 2 {
-            std::process::exit(130);
-        }
-    });
-    if let Err(error) = caught {
-        eprintln!("kvant: Ctrl-C will end the program at once: {error}");
+/// Lets Ctrl-C and wishes of the system be noticed between steps, where a command looks for them (it `steps`); ends
+/// other commands at once. A third press ends every command at once.
+pub fn catch_signals(steps: bool) {
+    let caught = if steps { signals::count() } else { signals::end_at_once() };
+    if let Err(error) = caught.and_then(|()| signals::abort_with_status()) {
+        terminal::say(format_args!("Ctrl-C will end the program at once: {error}"));
     }
 }
 
-/// How often Ctrl-C was pressed.
+/// How often Ctrl-C was pressed; another wish that the program end counts as two presses.
 pub fn interrupts() -> usize {
-    INTERRUPTS.load(Ordering::SeqCst)
+    signals::interrupts() + if signals::ended() { 2 } else { 0 }
 }
 
-/// Forgets earlier presses of Ctrl-C.
+/// Forgets earlier presses of Ctrl-C; other wishes stay.
 pub fn forget_interrupts() {
-    INTERRUPTS.store(0, Ordering::SeqCst);
+    signals::forget_interrupts();
 }
 
 /// An opened model; the folder keeps the demo model's files alive.
@@ -46,9 +41,28 @@ pub fn threads(common: &Common) -> usize {
     common.threads.map_or_else(num_cpus::get_physical, usize::from).clamp(1, allowed)
 }
 
+/// Starts the threads that solvers share, as many as the backend has.
+pub fn start_threads(common: &Common) -> Result<(), Failure> {
+    let count = threads(common);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(count);
+    // One thread is this one, which is there already.
+    let pool = if count == 1 { pool.use_current_thread() } else { pool };
+    pool.build_global().map_err(|error| {
+        Failure::Fault(format!("cannot start {count} threads: {error}; --threads 1 needs no other thread"))
+    })
+}
+
 /// The backend that the flags ask for.
 pub fn backend(common: &Common) -> Result<Backend, Failure> {
-    Ok(Backend::new(Isa::by_name(&common.isa)?, threads(common)))
+    let (isa, asked) = (Isa::by_name(&common.isa)?, threads(common));
+    let backend = Backend::new(isa, asked);
+    if backend.threads() < asked && !common.quiet {
+        terminal::say(format_args!(
+            "note: the system starts no more than {} of {asked} threads; it will be slower",
+            backend.threads()
+        ));
+    }
+    Ok(backend)
 }
 
 /// Opens a checkpoint: a path, or `demo`.
@@ -106,9 +120,16 @@ pub fn speaker(
 ) -> Result<(Opened, Transformer, Tokenizer), Failure> {
     let opened = model(path)?;
     let (transformer, tokenizer) = std::thread::scope(|scope| {
-        let tokenizer = scope.spawn(|| tokenizer(opened.weights.checkpoint().meta(), path));
+        let make = || tokenizer(opened.weights.checkpoint().meta(), path);
+        let thread = std::thread::Builder::new().name("kvant-tokenizer".to_owned());
+        let made = thread.spawn_scoped(scope, make);
         let transformer = prepare(common, &opened, activations, kv);
-        (transformer, tokenizer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        let tokenizer = match made {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            // Without a thread it is made afterwards.
+            Err(_) => make(),
+        };
+        (transformer, tokenizer)
     });
     Ok((opened, transformer?, tokenizer?))
 }
@@ -191,6 +212,6 @@ pub fn sampling(flags: &SamplingFlags, meta: &Meta) -> Sampling {
             "general.sampling.penalty_repeat",
             default.repeat_penalty,
         ),
-        seed: flags.seed,
+        seed: flags.seed.number,
     }
 }

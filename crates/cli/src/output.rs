@@ -2,7 +2,7 @@
 
 use crate::arguments::Common;
 use crate::failure::Failure;
-use crate::open;
+use crate::{open, terminal};
 use indicatif::{ProgressBar, ProgressStyle};
 use kvant::io::OutputFile;
 use kvant::quant::Progress;
@@ -17,13 +17,13 @@ pub fn json(value: &impl Serialize) -> Result<(), Failure> {
     if let Some(object) = value.as_object_mut() {
         object.insert("kvant".into(), env!("CARGO_PKG_VERSION").into());
     }
-    line(&value.to_string())
+    line(&terminal::json(&value.to_string()))
 }
 
-/// Prints one line.
+/// Prints one line, or several, with nothing in it that acts on a terminal.
 pub fn line(text: &str) -> Result<(), Failure> {
     use std::io::Write;
-    writeln!(std::io::stdout().lock(), "{text}").map_err(Failure::stdout)
+    writeln!(std::io::stdout().lock(), "{}", terminal::lines(text)).map_err(Failure::stdout)
 }
 
 /// Refuses, before the work, outputs that cannot be written, and those that are one file with another output or an input.
@@ -112,7 +112,11 @@ impl Progress for Bar {
         self.bar.set_length(total);
         self.bar.set_position(done);
         let left = self.left(done, total).unwrap_or_default();
-        self.bar.set_message(if what.is_empty() { left } else { format!("{what}  {left}") });
+        self.bar.set_message(if what.is_empty() {
+            left
+        } else {
+            format!("{}  {left}", terminal::name(what))
+        });
         if done == total {
             self.bar.finish_and_clear();
         }

@@ -18,6 +18,7 @@ mod mmap;
 mod number;
 mod output;
 mod read;
+pub mod signals;
 mod sink;
 
 pub use checkpoint::{

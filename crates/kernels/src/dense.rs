@@ -41,7 +41,8 @@ pub struct View<'a, T> {
 }
 
 impl<'a, T> View<'a, T> {
-    /// Rows of `columns` numbers, `stride` apart. Panics unless they lie inside `data`.
+    /// Rows of `columns` numbers, `stride` apart. Panics unless they lie inside `data`, also where a product of sizes
+    /// wraps.
     pub fn new(data: &'a [T], rows: usize, columns: usize, stride: usize) -> Self {
         inside(data.len(), rows, columns, stride, 1);
         Self { data, rows, columns, row_stride: stride, column_stride: 1 }
@@ -76,8 +77,18 @@ impl<'a, T> View<'a, T> {
 }
 
 fn inside(length: usize, rows: usize, columns: usize, row_stride: usize, column_stride: usize) {
-    let last = rows.saturating_sub(1) * row_stride + columns.saturating_sub(1) * column_stride;
-    assert!(rows == 0 || columns == 0 || last < length, "a {rows} × {columns} matrix lies inside its slice");
+    // Sizes whose products wrap lie outside every slice.
+    let far = |count: usize, stride: usize| count.saturating_sub(1).checked_mul(stride);
+    let last = far(rows, row_stride).zip(far(columns, column_stride)).and_then(|(a, b)| a.checked_add(b));
+    assert!(
+        rows == 0 || columns == 0 || last.is_some_and(|last| last < length),
+        "a {rows} × {columns} matrix lies inside its slice"
+    );
+}
+
+/// Whether a slice of this length is a whole matrix of these sizes; sizes whose product wraps are none.
+fn holds(length: usize, rows: usize, columns: usize) -> bool {
+    rows.checked_mul(columns) == Some(length)
 }
 
 /// `out` (rows `stride` apart) = `keep` · `out` + `factor` · a · b, on the calling thread.
@@ -87,6 +98,9 @@ pub fn product<T: Real>(out: &mut [T], stride: usize, keep: T, factor: T, a: Vie
     inside(out.len(), a.rows, b.columns, stride, 1);
     assert_eq!(a.columns, b.rows, "as many columns on the left as rows on the right");
     assert!(b.columns <= stride || a.rows <= 1, "rows of the result don't overlap");
+    if a.rows == 0 || b.columns == 0 {
+        return;
+    }
     let mut keep = keep;
     for start in (0..a.columns).step_by(DEPTH) {
         let depth = DEPTH.min(a.columns - start);
@@ -152,7 +166,9 @@ pub fn add_products(
 ) {
     let rows = x.len() / x_columns;
     assert!(
-        x.len() == rows * x_columns && y.len() == rows * y_columns && sum.len() == x_columns * y_columns,
+        holds(x.len(), rows, x_columns)
+            && holds(y.len(), rows, y_columns)
+            && holds(sum.len(), x_columns, y_columns),
         "rows of {x_columns} and of {y_columns} numbers"
     );
     let left = View::new(x, rows, x_columns, x_columns);
@@ -171,7 +187,7 @@ pub fn add_products(
 /// The lower triangle of `sum` (columns × columns) += that of `x`ᵀ · `x`; what lies above it is left as chance has it.
 pub fn add_gram(backend: &Backend, x: &[f32], columns: usize, sum: &mut [f32]) {
     let rows = x.len() / columns;
-    assert!(x.len() == rows * columns && sum.len() == columns * columns, "rows of {columns} numbers");
+    assert!(holds(x.len(), rows, columns) && holds(sum.len(), columns, columns), "rows of {columns} numbers");
     let all = View::new(x, rows, columns, columns);
     let (sum, panel) = (Shared::new(sum), sum_rows(columns));
     backend.pool().run(columns.div_ceil(panel), &|task| {
@@ -221,7 +237,7 @@ fn by_panels<T: Real>(
 /// Right-looking by panels of 64 columns: factor the panel's square, solve the rows below it, subtract their
 /// products from what is left (Golub and Van Loan, Matrix Computations, 4.2.9).
 pub fn cholesky(backend: &Backend, a: &mut [f64], n: usize) -> bool {
-    assert_eq!(a.len(), n * n, "a square matrix");
+    assert!(holds(a.len(), n, n), "a square matrix");
     let mut square = vec![0.0; PANEL * PANEL];
     for start in (0..n).step_by(PANEL) {
         let width = PANEL.min(n - start);
@@ -289,7 +305,7 @@ fn solve_lower(lower: &[f64], n: usize, x: &mut [f64]) {
 
 /// Solves X (L Lᵀ) = B for rows of B, in place, where `lower` holds L in its lower triangle.
 pub fn solve(backend: &Backend, lower: &[f64], n: usize, b: &mut [f64]) {
-    assert!(lower.len() == n * n && b.len().is_multiple_of(n), "rows of {n} numbers");
+    assert!(holds(lower.len(), n, n) && b.len().is_multiple_of(n), "rows of {n} numbers");
     by_panels(backend, b, n, &|_, rows| {
         let count = rows.len() / n;
         let starts: Vec<usize> = (0..n).step_by(PANEL).collect();
@@ -425,6 +441,28 @@ mod tests {
                     assert!((f64::from(out - before) - added).abs() < 1e-4, "{}: {at}", isa.name());
                 }
             }
+        }
+    }
+
+    #[test]
+    fn views_that_do_not_lie_inside_their_slice_are_refused() {
+        let data = [0.0f32; 12];
+        let refused = |rows, columns, stride| {
+            std::panic::catch_unwind(|| View::new(&data, rows, columns, stride).rows()).is_err()
+        };
+        assert!(!refused(3, 4, 4) && !refused(2, 4, 8) && !refused(0, usize::MAX, usize::MAX));
+        let half = usize::MAX / 2 + 1;
+        for (rows, columns, stride) in [
+            (3, 5, 4),
+            (4, 4, 4),
+            // The product of rows and stride wraps to 0, to 2, and their sum with the columns wraps.
+            (3, 4, half),
+            (half + 1, 4, 4),
+            (half + 1, 1, 2),
+            (2, usize::MAX, 3),
+            (usize::MAX, usize::MAX, usize::MAX),
+        ] {
+            assert!(refused(rows, columns, stride), "{rows} × {columns}, {stride} apart");
         }
     }
 

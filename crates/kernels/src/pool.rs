@@ -58,7 +58,8 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// `threads` in all, the calling thread included; none counts as one.
+    /// `threads` in all, the calling thread included; none counts as one. Fewer where the system starts no more, as
+    /// [`Pool::threads`] says: results do not depend on their number.
     pub fn new(threads: usize) -> Self {
         let others = threads.max(1) - 1;
         let common = Arc::new(Common {
@@ -70,10 +71,10 @@ impl Pool {
             stop: AtomicBool::new(false),
             parked: (0..others).map(|_| AtomicBool::new(false)).collect(),
         });
-        let workers = (0..others).map(|index| {
+        let workers = (0..others).map_while(|index| {
             let common = common.clone();
             let worker = thread::Builder::new().name(format!("kvant-{}", index + 1));
-            worker.spawn(move || common.serve(index)).expect("the system lets us start a thread")
+            worker.spawn(move || common.serve(index)).ok()
         });
         let workers = workers.collect();
         Self { common, workers }

@@ -33,7 +33,7 @@ pub enum Error {
     },
     /// A value that the format's scales cannot hold.
     #[error(
-        "{path}: tensor {tensor}, element {element}: {value} is beyond what {format} can store; use bf16, f32 or \
+        "{path}: tensor {tensor}, element {element}: {value:?} is beyond what {format} can store; use bf16, f32 or \
          --set for this tensor"
     )]
     Overflow {
@@ -41,7 +41,7 @@ pub enum Error {
         path: PathBuf,
         /// The tensor.
         tensor: String,
-        /// Index of the first element that came back infinite or NaN.
+        /// Index of the element, row-major.
         element: usize,
         /// Its value before.
         value: f32,

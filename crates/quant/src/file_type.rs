@@ -72,6 +72,26 @@ pub struct Override {
     pub format: FormatRef,
 }
 
+/// The tensors that an [`Override`] names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// At least one that a file type or an override may change.
+    Changes,
+    /// None but those that always keep their format (norms, biases, vectors), and the first of them.
+    Kept(String),
+    /// None at all.
+    Nothing,
+}
+
+impl Override {
+    /// The tensors of a network that the pattern names.
+    pub fn reach(&self, entries: &[Entry]) -> Reach {
+        let mut named = entries.iter().filter(|entry| self.pattern.is_match(&entry.name)).peekable();
+        let Some(first) = named.peek().map(|entry| entry.name.clone()) else { return Reach::Nothing };
+        if named.any(quantizes) { Reach::Changes } else { Reach::Kept(first) }
+    }
+}
+
 /// What one tensor becomes.
 #[derive(Clone, Debug)]
 pub struct Assignment {

@@ -39,7 +39,7 @@ pub use calibration::Calibration;
 pub use card::{CalibrationCard, Card, HostCard};
 pub use cost::{Cost, Step};
 pub use error::{Error, ImportanceFault};
-pub use file_type::{Assignment, FILE_TYPES, FileType, Override, assign};
+pub use file_type::{Assignment, FILE_TYPES, FileType, Override, Reach, assign};
 pub use importance::{Importance, gather_importance};
 pub use lattice::Lattice;
 pub use memory::{allocation_bytes, memory_bytes};

@@ -51,7 +51,7 @@ pub struct TensorReport {
     /// Root mean square of the error over that of the weights; 0 where nothing changed.
     pub rel_rmse: f64,
     /// What is special: `fallback`, `kept`, `planned`, `zero`, `uncalibrated`, `uncorrected`, `uncoupled`,
-    /// `dead-columns`, `lattice`.
+    /// `dead-columns`, `lattice`, `large-error`, `all-zero`.
     pub flags: Vec<&'static str>,
     /// What a method that chooses has chosen.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -335,6 +335,12 @@ fn flag_warnings(name: &str, flags: &[&'static str]) -> Vec<String> {
         "uncalibrated" => Some("no usable calibration data; encoded without it"),
         "uncorrected" => Some("earlier losses could not be made up for; the sums have no factor"),
         "uncoupled" => Some("rows were solved one by one; the sums of gradients have no factor"),
+        "large-error" => {
+            Some("the error is at least half as large as the weights; give it another format with --set")
+        }
+        "all-zero" => {
+            Some("all weights became zero; they are too small for the format, give it another one with --set")
+        }
         "dead-columns" => Some("some input columns were zero in all of the calibration text"),
         _ => None,
     };

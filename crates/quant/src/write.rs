@@ -11,6 +11,7 @@ use kvant_kernels::Backend;
 use kvant_model::Weights;
 use std::path::Path;
 use std::sync::mpsc;
+use std::thread::{self, Scope, ScopedJoinHandle};
 
 /// Gives the solution of a tensor that does not keep its format.
 pub type Source<'a> = &'a mut dyn FnMut(&Assignment) -> Result<Solved, Error>;
@@ -34,16 +35,14 @@ pub fn write(
     let mut tensors = Vec::with_capacity(assignments.len());
     // One tensor is hashed and written while the next one is solved.
     let (mut sink, digests) = std::thread::scope(|scope| -> Result<_, Error> {
-        let (send, receive) = mpsc::sync_channel(0);
-        let writer = scope.spawn(move || put_all(sink, &receive));
+        let mut writer = Writer::new(scope, sink);
         for assignment in assignments {
             if progress.stop() {
                 return Err(Error::Interrupted);
             }
             progress.at(done, total, &assignment.entry.name);
             let (tensor, report) = one(weights, assignment, source)?;
-            if send.send((assignment.entry.name.clone(), tensor)).is_err() {
-                // The writer has met an error, which it tells below.
+            if !writer.put(assignment.entry.name.clone(), tensor)? {
                 break;
             }
             done += input_bytes(assignment);
@@ -51,8 +50,7 @@ pub fn write(
             elements += assignment.entry.shape.elements();
             tensors.push(report);
         }
-        drop(send);
-        writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        writer.finish()
     })?;
     progress.at(total, total, "checking the written file");
     let expected = tensors.iter().zip(digests).map(|(report, digest)| Written { report, digest });
@@ -70,17 +68,58 @@ pub fn write(
     })
 }
 
-/// Puts every tensor that arrives; the hashes of what was put, in that order.
-fn put_all(
-    mut sink: Box<dyn Sink>,
-    tensors: &mpsc::Receiver<(String, Tensor)>,
-) -> Result<(Box<dyn Sink>, Vec<blake3::Hash>), Error> {
-    let mut digests = Vec::new();
-    for (name, tensor) in tensors {
-        digests.push(kvant_io::hash(tensor.bytes()));
-        sink.put(&name, &tensor)?;
+/// A sink, and the hashes of the tensors that were put into it.
+type Put = (Box<dyn Sink>, Vec<blake3::Hash>);
+
+/// Puts one tensor after another into a sink.
+enum Writer<'scope> {
+    /// On a thread of its own.
+    Thread(mpsc::SyncSender<(String, Tensor)>, ScopedJoinHandle<'scope, Result<Put, Error>>),
+    /// On the calling thread, where the system gives no other.
+    Caller(Put),
+}
+
+impl<'scope> Writer<'scope> {
+    fn new<'env>(scope: &'scope Scope<'scope, 'env>, sink: Box<dyn Sink>) -> Self {
+        let (send, receive) = mpsc::sync_channel::<(String, Tensor)>(0);
+        // The sink follows through a channel: a thread that does not start must not take it away.
+        let (hand_over, take) = mpsc::channel();
+        let work = move || {
+            let mut put: Put = (take.recv().expect("the sink follows the thread's start"), Vec::new());
+            receive.iter().try_for_each(|(name, tensor)| put_one(&mut put, &name, &tensor))?;
+            Ok(put)
+        };
+        match thread::Builder::new().name("kvant-writer".to_owned()).spawn_scoped(scope, work) {
+            Ok(thread) => match hand_over.send(sink) {
+                Ok(()) => Self::Thread(send, thread),
+                Err(mpsc::SendError(sink)) => Self::Caller((sink, Vec::new())),
+            },
+            Err(_) => Self::Caller((sink, Vec::new())),
+        }
     }
-    Ok((sink, digests))
+
+    /// False once the thread has met an error, which [`Writer::finish`] tells.
+    fn put(&mut self, name: String, tensor: Tensor) -> Result<bool, Error> {
+        match self {
+            Self::Thread(send, _) => Ok(send.send((name, tensor)).is_ok()),
+            Self::Caller(put) => put_one(put, &name, &tensor).map(|()| true),
+        }
+    }
+
+    fn finish(self) -> Result<Put, Error> {
+        match self {
+            Self::Thread(send, thread) => {
+                drop(send);
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            }
+            Self::Caller(put) => Ok(put),
+        }
+    }
+}
+
+fn put_one((sink, digests): &mut Put, name: &str, tensor: &Tensor) -> Result<(), Error> {
+    digests.push(kvant_io::hash(tensor.bytes()));
+    Ok(sink.put(name, tensor)?)
 }
 
 pub fn planned<'a>(assignments: impl IntoIterator<Item = &'a Assignment>) -> Vec<PlannedTensor> {
@@ -120,6 +159,7 @@ fn one(weights: &Weights, assignment: &Assignment, source: Source) -> Result<(Te
     if solved.squared_sum == 0.0 {
         flags.push("zero");
     }
+    flags.extend(solved.loss_flag());
     let rel_rmse =
         if solved.squared_sum > 0.0 { (solved.squared_error / solved.squared_sum).sqrt() } else { 0.0 };
     Ok((solved.tensor.clone(), report(solved.tensor.bytes().len(), rel_rmse, flags, solved.chosen)))

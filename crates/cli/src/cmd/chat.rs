@@ -5,10 +5,9 @@
 use crate::arguments::{Chat, Common};
 use crate::cmd::run::{emit, usage};
 use crate::failure::Failure;
-use crate::{open, output};
+use crate::turns::Turns;
+use crate::{open, output, terminal};
 use kvant::model::{ChatTemplate, Message, Sampler, generate};
-use std::io::{BufRead, IsTerminal, Write};
-use std::path::Path;
 use std::process::ExitCode;
 
 /// Runs the command.
@@ -23,22 +22,13 @@ pub fn run(common: &Common, arguments: &Chat) -> Result<ExitCode, Failure> {
         ))
     })?;
     let context = open::context(arguments.ctx, &transformer)?;
+    arguments.sampling.seed.say(common);
     let mut sampler = Sampler::new(open::sampling(&arguments.sampling, meta)).map_err(usage)?;
     let mut cache = transformer.cache(context);
     let mut held: Vec<u32> = Vec::new();
     let mut messages: Vec<Message> = arguments.system.iter().map(|s| Message::new("system", s)).collect();
-    let terminal = std::io::stdin().is_terminal();
-    let mut lines = std::io::stdin().lock().lines();
-    loop {
-        if terminal {
-            eprint!("> ");
-            let _ = std::io::stderr().flush();
-        }
-        let Some(line) = lines.next() else { break };
-        if open::interrupts() > 0 {
-            return Err(Failure::Interrupted);
-        }
-        let line = line.map_err(|e| Failure::io(Path::new("standard input"), "reading", e))?;
+    let turns = Turns::new()?;
+    while let Some(line) = turns.next()? {
         if line.trim().is_empty() {
             continue;
         }
@@ -50,12 +40,17 @@ pub fn run(common: &Common, arguments: &Chat) -> Result<ExitCode, Failure> {
             // A turn is a question and its answer; they go together.
             let turn = if messages.len() > first + 2 { 2 } else { 1 };
             messages.drain(first..first + turn);
-            eprintln!("kvant: note: the oldest turn was dropped, the context of {context} tokens is full");
+            terminal::say(format_args!(
+                "note: the oldest turn was dropped, the context of {context} tokens is full"
+            ));
             ids = template.encode(&tokenizer, &messages)?;
         }
         if ids.len() > context {
             messages.pop();
-            eprintln!("kvant: {} tokens don't fit the context of {context}; say it shorter", ids.len());
+            terminal::say(format_args!(
+                "{} tokens don't fit the context of {context}; say it shorter",
+                ids.len()
+            ));
             continue;
         }
         // The last token is always run again: its logits begin the answer.

@@ -99,6 +99,7 @@ pub fn demo(common: &Common, arguments: &Demo) -> Result<ExitCode, Failure> {
 }
 
 fn measure(common: &Common, subject: &Subject) -> Result<Compared, Failure> {
+    open::start_threads(common)?;
     let backend = open::backend(common)?;
     let source = Weights::new(kvant::io::open(&subject.model, &kvant::io::Limits::default())?)?;
     let tokenizer = open::tokenizer(source.checkpoint().meta(), &subject.model)?;

@@ -31,6 +31,7 @@ pub fn run(common: &Common, arguments: &Convert) -> Result<ExitCode, Failure> {
         let bytes = opened.weights.checkpoint().tensors().iter().map(|t| t.bytes as u64).sum();
         Converted { bytes_in: bytes, bytes_out: bytes, tensors: opened.weights.entries().len() }
     } else {
+        open::start_threads(common)?;
         let backend = open::backend(common)?;
         let bar = Bar::new(common, "convert");
         let report =

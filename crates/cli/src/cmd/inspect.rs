@@ -2,7 +2,7 @@
 
 use crate::arguments::{Common, Inspect};
 use crate::failure::Failure;
-use crate::{open, output};
+use crate::{open, output, terminal};
 use kvant::io::{Array, Links, Meta, Value, read_file};
 use serde::Serialize;
 use serde_json::{Map, Value as Json, json};
@@ -88,12 +88,13 @@ pub fn run(common: &Common, arguments: &Inspect) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     for (key, value) in &result.metadata {
+        let key = terminal::name(key);
         output::line(&format!("{key} = {}", shortened(&value.to_string())))?;
     }
     for t in &result.tensors {
         output::line(&format!(
             "{:<32} {:>8} {:>12}  {:?}",
-            t.name,
+            terminal::name(&t.name),
             t.format,
             output::size(t.bytes),
             t.shape

@@ -3,15 +3,15 @@
 use crate::arguments::{Common, Quantize};
 use crate::failure::Failure;
 use crate::output::Bar;
-use crate::{calibration, open, output};
+use crate::{calibration, open, output, terminal};
 use kvant::core::format;
 use kvant::eval::{machine_memory_bytes, peak_resident_bytes};
 use kvant::io::OutputFile;
 use kvant::model::{Entry, Tokenizer};
 use kvant::quant::{
     Allocation, Calibration, Cost, Expected, FILE_TYPES, FileType, HostCard, METHODS, Need, OWN_TEXT_START,
-    Override, Recipe, Settings, Solver, Step, TensorReport, allocate, allocation_bytes, memory_bytes, method,
-    overhead_bytes, plan_tensors, planned_bytes, work_bytes,
+    Override, Reach, Recipe, Settings, Solver, Step, TensorReport, allocate, allocation_bytes, memory_bytes,
+    method, overhead_bytes, plan_tensors, planned_bytes, work_bytes,
 };
 use serde::Serialize;
 use std::cell::LazyCell;
@@ -33,6 +33,8 @@ pub struct Quantized {
     calib_tokens: u64,
     /// Tokens that the model wrote itself to be calibrated on.
     own_tokens: u64,
+    /// What noise, the model's own text and the labels of its gradients were drawn by.
+    seed: u64,
     tensors: Vec<TensorReport>,
     warnings: Vec<String>,
     /// What the walk through the network cost, for methods that make one.
@@ -64,7 +66,18 @@ fn recipe(arguments: &Quantize, opened: &open::Opened) -> Result<Recipe, Failure
         let format = format::by_name(&name.to_ascii_lowercase())
             .ok_or_else(|| Failure::Usage(format!("--set {text}: there is no format {name}")))?;
         let pattern = regex::Regex::new(pattern).map_err(|e| Failure::Usage(format!("--set {text}: {e}")))?;
-        Ok::<_, Failure>(Override { pattern, format })
+        let asked = Override { pattern, format };
+        match asked.reach(opened.weights.entries()) {
+            Reach::Changes => Ok(asked),
+            Reach::Kept(name) => Err(Failure::Usage(format!(
+                "--set {text}: the pattern names only tensors that keep their format, {name} first (norms, biases and \
+                 vectors are never quantized)"
+            ))),
+            Reach::Nothing => Err(Failure::Usage(format!(
+                "--set {text}: the pattern names no tensor; `kvant inspect` lists those of a GGUF, blk.0.ffn_down.weight \
+                 is one"
+            ))),
+        }
     });
     let file_type = file_type(&arguments.format)?;
     let budget = arguments.bytes.is_some() || arguments.bpw.is_some();
@@ -82,7 +95,7 @@ fn recipe(arguments: &Quantize, opened: &open::Opened) -> Result<Recipe, Failure
     let importance =
         arguments.imatrix.as_ref().map(|path| kvant::quant::Importance::read(path, &limits)).transpose()?;
     let calibration = (budget || method.need() > Need::Nothing && importance.is_none()).then(|| {
-        let noise = (method.need() == Need::Hessian).then_some(arguments.seed);
+        let noise = (method.need() == Need::Hessian).then_some(arguments.seed.number);
         let most = arguments.calib_tokens.unwrap_or_else(|| calibration::tokens(&arguments.calib));
         match &*tokenizer {
             Ok(tokenizer) => calibration::read(&arguments.calib, most, noise, opened, tokenizer),
@@ -115,7 +128,7 @@ fn recipe(arguments: &Quantize, opened: &open::Opened) -> Result<Recipe, Failure
         formats: None,
         overrides: overrides.collect::<Result<_, _>>()?,
         allow_requantize: arguments.allow_requantize,
-        seed: arguments.seed,
+        seed: arguments.seed.number,
         settings,
         calibration,
         own_contexts,
@@ -223,6 +236,7 @@ pub fn run(common: &Common, arguments: &Quantize) -> Result<ExitCode, Failure> {
         OutputFile::check_apart(&[&arguments.output, &card, &recipe.work])?;
         kvant::quant::check_work_folder(&recipe.work)?;
     }
+    arguments.seed.say(common);
     let threads = open::threads(common);
     let backend = open::backend(common)?;
     let pool = rayon::ThreadPoolBuilder::new()
@@ -253,10 +267,10 @@ pub fn run(common: &Common, arguments: &Quantize) -> Result<ExitCode, Failure> {
     let report = report.map_err(|error| match error {
         kvant::quant::Error::Interrupted if recipe.method.need() == Need::Hessian => {
             bar.clear();
-            eprintln!(
-                "kvant: what is solved so far lies in {}; the same command goes on from there",
+            terminal::say(format_args!(
+                "what is solved so far lies in {}; the same command goes on from there",
                 recipe.work.display()
-            );
+            ));
             Failure::Interrupted
         }
         error => error.into(),
@@ -272,6 +286,7 @@ pub fn run(common: &Common, arguments: &Quantize) -> Result<ExitCode, Failure> {
         peak_rss_bytes: peak_resident_bytes(),
         calib_tokens: recipe.calibration.as_ref().map_or(0, |c| c.tokens() as u64),
         own_tokens: recipe.calibration.as_ref().map_or(0, |c| (c.length() * recipe.own_contexts) as u64),
+        seed: recipe.seed,
         tensors: report.tensors,
         warnings: report.warnings,
         cost: report.cost,
@@ -294,7 +309,10 @@ pub fn run(common: &Common, arguments: &Quantize) -> Result<ExitCode, Failure> {
     let size = std::fs::metadata(&arguments.output);
     let size = size.map_err(|e| Failure::io(&arguments.output, "reading the size of", e))?.len();
     if let Some(asked) = arguments.bytes.filter(|&asked| size > asked) {
-        eprintln!("kvant: {}: {size} bytes, more than the {asked} asked for", arguments.output.display());
+        terminal::say(format_args!(
+            "{}: {size} bytes, more than the {asked} asked for",
+            arguments.output.display()
+        ));
         return Ok(ExitCode::from(BOUND_MISSED));
     }
     Ok(ExitCode::SUCCESS)
@@ -313,12 +331,12 @@ fn prepare(
     allow_memory(arguments, recipe, needed)?;
     let bytes = work_bytes(&opened.weights, recipe, planned_bytes(&assignments));
     if bytes > 0 && !common.quiet {
-        eprintln!(
-            "kvant: work in {}, up to {}; memory up to {}",
+        terminal::say(format_args!(
+            "work in {}, up to {}; memory up to {}",
             recipe.work.display(),
             output::size(bytes),
             output::size(needed)
-        );
+        ));
     }
     Ok(())
 }
@@ -364,15 +382,18 @@ fn say_allocation(common: &Common, allocation: &Allocation) {
         return;
     }
     for (i, candidate) in allocation.candidates.iter().enumerate() {
-        eprintln!(
-            "kvant: {} {}: {}, KL divergence {:.5} with quick encoders",
+        terminal::say(format_args!(
+            "{} {}: {}, KL divergence {:.5} with quick encoders",
             if i == 0 { "taken:" } else { "not taken:" },
             candidate.name,
             output::size(candidate.bytes),
             candidate.kld
-        );
+        ));
     }
-    eprintln!("kvant: 5 % more bytes would lower it by about {:.0} %", 100.0 * allocation.next_5_percent);
+    terminal::say(format_args!(
+        "5 % more bytes would lower it by about {:.0} %",
+        100.0 * allocation.next_5_percent
+    ));
 }
 
 fn dry_run(
@@ -410,6 +431,7 @@ fn dry_run(
         peak_rss_bytes: peak_resident_bytes(),
         calib_tokens: 0,
         own_tokens: 0,
+        seed: recipe.seed,
         tensors,
         warnings: Vec::new(),
         cost: None,
@@ -433,7 +455,10 @@ fn print(common: &Common, result: &Quantized) -> Result<ExitCode, Failure> {
             }
             output::line(&format!(
                 "{:<28} {:>6} → {:<7} {:>8.4} {flags}",
-                t.name, t.from, t.format, t.rel_rmse
+                terminal::name(&t.name),
+                t.from,
+                t.format,
+                t.rel_rmse
             ))?;
         }
     }
@@ -455,7 +480,7 @@ fn print(common: &Common, result: &Quantized) -> Result<ExitCode, Failure> {
         step("solving", cost.solving)?;
     }
     for warning in &result.warnings {
-        eprintln!("kvant: note: {warning}");
+        terminal::say(format_args!("note: {warning}"));
     }
     if let Some(expected) = &result.expected {
         output::line(&format!(

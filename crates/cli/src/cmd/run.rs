@@ -2,10 +2,9 @@
 
 use crate::arguments::{Common, Run};
 use crate::failure::Failure;
-use crate::{open, output};
+use crate::{open, output, terminal};
 use kvant::model::{Sampler, Special, generate};
 use serde::Serialize;
-use std::io::Write;
 use std::process::ExitCode;
 
 /// What `--json` prints.
@@ -18,12 +17,13 @@ pub struct Ran {
     prefill_tps: f64,
     decode_tps: f64,
     peak_rss_bytes: u64,
+    /// What the answer was drawn by.
+    seed: u64,
 }
 
 /// Writes a piece of an answer at once; false once it cannot or must not go on.
 pub fn emit(piece: &str) -> bool {
-    let mut out = std::io::stdout().lock();
-    out.write_all(piece.as_bytes()).and_then(|()| out.flush()).is_ok() && open::interrupts() == 0
+    terminal::print(piece).is_ok() && open::interrupts() == 0
 }
 
 /// Runs the command.
@@ -47,6 +47,7 @@ pub fn run(common: &Common, arguments: &Run) -> Result<ExitCode, Failure> {
             "the prompt has {count} tokens, the context {context}; raise --ctx"
         )));
     }
+    arguments.sampling.seed.say(common);
     let mut sampler = Sampler::new(open::sampling(&arguments.sampling, meta)).map_err(usage)?;
     let mut cache = transformer.cache(context);
     let answer = generate(
@@ -69,6 +70,7 @@ pub fn run(common: &Common, arguments: &Run) -> Result<ExitCode, Failure> {
             prefill_tps: per_second(prompt.len(), answer.prefill_seconds),
             decode_tps: per_second(answer.tokens.len(), answer.decode_seconds),
             peak_rss_bytes: kvant::eval::peak_resident_bytes(),
+            seed: arguments.sampling.seed.number,
             text: answer.text,
         })?;
     } else {

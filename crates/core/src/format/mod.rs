@@ -138,6 +138,19 @@ pub trait Grid: Sync {
         stored_f16(d)
     }
 
+    /// A magnitude that no block holds: whatever is larger than this overflows the stored scales.
+    fn reach(&self) -> f32 {
+        let levels = self.levels();
+        let level = (0..levels.count()).map(|c| levels.level(c as u8).abs()).fold(0.0, f32::max);
+        F16_OVERFLOW
+            * match self.scaling() {
+                Scaling::Block => level,
+                Scaling::BlockAffine => level + 1.0,
+                Scaling::Groups { low, high } => level * f32::from(low.abs().max(high)),
+                Scaling::GroupsAffine { high } => (level + 1.0) * f32::from(high),
+            }
+    }
+
     /// Chooses the code of element `at` nearest to `x` under the scales in `codes`, and returns the stored value.
     fn round(&self, codes: &mut Codes, at: usize, x: f32) -> f32 {
         let levels = self.levels();
@@ -148,6 +161,9 @@ pub trait Grid: Sync {
         codes.value(&levels, at)
     }
 }
+
+/// The least number that `f16` rounds to infinity.
+const F16_OVERFLOW: f32 = 65_520.0;
 
 /// A format of the registry.
 pub type FormatRef = &'static dyn Format;

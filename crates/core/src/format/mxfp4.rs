@@ -134,6 +134,11 @@ impl Grid for Mxfp4 {
         codes.scales[0] = 1;
     }
 
+    fn reach(&self) -> f32 {
+        // The scale has the exponents of f32.
+        f32::INFINITY
+    }
+
     fn stored(&self, d: f32) -> f32 {
         // Between two powers of two the border is their middle.
         let e = (1..=255).find(|&e| d < 1.5 * scale(e - 1)).map_or(255, |e| e - 1);

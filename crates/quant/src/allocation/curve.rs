@@ -74,6 +74,7 @@ impl Curve {
             };
             let solved = ImportanceWeighted.solve(&layer, format)?;
             overflow = overflow.or(solved.overflow.map(|found| (format, found)));
+            let overflows = solved.overflow.is_some();
             let solved = solved.tensor.decode();
             let mut error = 0.0f64;
             for (x, y) in original.chunks_exact(columns).zip(solved.chunks_exact(columns)) {
@@ -84,7 +85,7 @@ impl Curve {
             }
             let error = error * rows as f64 / tried as f64;
             // What overflows a format is no choice.
-            if error.is_finite() {
+            if !overflows && error.is_finite() {
                 points.push(Point { format, bytes: bytes as u64, error });
             }
         }

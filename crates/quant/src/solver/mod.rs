@@ -41,12 +41,30 @@ pub struct Solved {
     pub squared_sum: f64,
     /// First element that was not finite before, and its value.
     pub not_finite: Option<(usize, f32)>,
-    /// First element that is not finite after, and its value before.
+    /// The element that the format cannot hold, and its value before: the largest magnitude of a block that came back
+    /// as no finite numbers, or that lies beyond [`kvant_core::Grid::reach`].
     pub overflow: Option<(usize, f32)>,
     /// What is special.
     pub flags: Vec<&'static str>,
     /// What the method chose, where it chose.
     pub chosen: Option<Settings>,
+}
+
+/// An error of half the tensor's own size, squared: more than any format loses of weights that it can hold.
+const LARGE_ERROR: f64 = 0.25;
+
+impl Solved {
+    /// The flag of a tensor whose error is as large as the tensor itself: `all-zero` where nothing is left of it,
+    /// `large-error` where the error is at least half of it.
+    pub fn loss_flag(&self) -> Option<&'static str> {
+        match self.squared_error {
+            _ if self.squared_sum == 0.0 => None,
+            // An error that equals the tensor is what zeros leave.
+            error if error == self.squared_sum => Some("all-zero"),
+            error if error < LARGE_ERROR * self.squared_sum => None,
+            _ => Some("large-error"),
+        }
+    }
 }
 
 /// What a method has to be given besides the weights.
@@ -202,7 +220,7 @@ fn by_pieces(layer: &Layer, format: FormatRef, encode: Encode) -> Result<Solved,
                     tensor.format().decode(tensor.rows(start, rows), before);
                     encode(start, before, out);
                     format.decode(out, after);
-                    compare(before, after, start * columns)
+                    compare(format, columns, before, after, start * columns)
                 },
             )
             .collect()
@@ -218,15 +236,43 @@ fn by_pieces(layer: &Layer, format: FormatRef, encode: Encode) -> Result<Solved,
     })
 }
 
-/// What values have lost; `first` is the place of the first one in its tensor.
-fn compare(before: &[f32], after: &[f32], first: usize) -> Piece {
+/// What values of whole rows have lost; `first` is the place of the first one in its tensor.
+fn compare(format: FormatRef, columns: usize, before: &[f32], after: &[f32], first: usize) -> Piece {
     let (squared_error, squared_sum) = pulp::Arch::new().dispatch(Errors { before, after });
     // A finite sum has nothing but finite numbers in it: squares of f32 don't overflow f64.
-    let place = |sum: f64, x: &[f32]| {
-        if sum.is_finite() { None } else { first_not_finite(x).map(|i| (first + i, before[i])) }
+    let broken = |sum: f64, x: &[f32]| if sum.is_finite() { None } else { first_not_finite(x) };
+    let named = |i: usize| (first + i, before[i]);
+    let not_finite = broken(squared_sum, before).map(named);
+    let reach = format.grid().map_or(f32::INFINITY, |grid| grid.reach());
+    let beyond = squared_sum > f64::from(reach) * f64::from(reach);
+    let bad = match (broken(squared_error, after), before.iter().position(|x| beyond && x.abs() > reach)) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
     };
-    let (not_finite, overflow) = (place(squared_sum, before), place(squared_error, after));
+    let overflow = bad.filter(|_| not_finite.is_none()).map(|bad| {
+        let row = bad / columns * columns..(bad / columns + 1) * columns;
+        let (before, after) = (&before[row.clone()], &after[row.clone()]);
+        named(row.start + largest_overflow(format.block().elements, reach, before, after))
+    });
     Piece { squared_error, squared_sum, not_finite, overflow }
+}
+
+/// The largest magnitude in the blocks of a row that could not be stored. Methods that make up for errors carry one
+/// block's infinity into others, so the first such block need not be the culprit.
+fn largest_overflow(elements: usize, reach: f32, before: &[f32], after: &[f32]) -> usize {
+    let lost = |at: usize| {
+        let (before, after) = (&before[at..][..elements], &after[at..][..elements]);
+        after.iter().any(|x| !x.is_finite()) || before.iter().any(|x| x.abs() > reach)
+    };
+    let blocks = (0..before.len()).step_by(elements).filter(|&at| lost(at));
+    let mut largest = 0;
+    let mut magnitude = -1.0;
+    for at in blocks.flat_map(|at| at..at + elements) {
+        if before[at].abs() > magnitude {
+            (largest, magnitude) = (at, before[at].abs());
+        }
+    }
+    largest
 }
 
 /// Sums of squared errors and of squares, compiled for each instruction set; their order is the same.

@@ -51,8 +51,12 @@ impl<'a> Solutions<'a> {
 
     /// Remembers what is special about a unit's tensors.
     pub(super) fn note(&mut self, unit: &Unit) {
-        let flagged = unit.tensors.iter().filter(|(_, solved)| !solved.flags.is_empty());
-        self.flags.extend(flagged.map(|(name, solved)| (name.clone(), solved.flags.clone())));
+        for (name, solved) in &unit.tensors {
+            let flags: Vec<_> = solved.flags.iter().copied().chain(solved.loss_flag()).collect();
+            if !flags.is_empty() {
+                self.flags.insert(name.clone(), flags);
+            }
+        }
     }
 
     /// What is special about a solved tensor.

@@ -60,12 +60,25 @@ impl GgufWriter {
         let file = file.map_err(|source| self.output.failed("writing", source))?;
         let earlier = self.syncing.take();
         self.unsynced = 0;
-        self.syncing = Some(std::thread::spawn(move || {
-            // An error is told but once, so it must not be lost with the earlier thread.
-            synced(earlier)?;
+        // The earlier thread follows through a channel: a thread that does not start must not take it away. Its error
+        // is told but once.
+        let (hand_over, take) = std::sync::mpsc::channel();
+        let work = move || {
+            synced(take.recv().ok().flatten())?;
             file.sync_all()
-        }));
-        Ok(())
+        };
+        match std::thread::Builder::new().name("kvant-sync".to_owned()).spawn(work) {
+            Ok(syncing) => {
+                // The thread waits for this; it cannot have gone.
+                let _ = hand_over.send(earlier);
+                self.syncing = Some(syncing);
+                Ok(())
+            }
+            // Without a thread the writer waits for the disk itself.
+            Err(_) => synced(earlier)
+                .and_then(|()| self.output.file().sync_all())
+                .map_err(|source| self.output.failed("writing", source)),
+        }
     }
 }
 
