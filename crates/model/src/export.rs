@@ -2,7 +2,7 @@
 //!
 //! Source: llama.cpp's `gguf-py/gguf/constants.py` for keys, its conversion scripts for which are written.
 
-use crate::{Error, Tokenizer, Weights};
+use crate::{Error, Tokenizer, TokenizerError, Weights};
 use kvant_io::{HuggingFace, Meta, Metadata, Value};
 
 /// Metadata for a GGUF of this model, and what it does not say.
@@ -58,11 +58,14 @@ fn translated(weights: &Weights, folder: &HuggingFace, with_notes: bool) -> Resu
     match Tokenizer::from_meta(weights.checkpoint().meta())? {
         None => metadata.set("tokenizer.ggml.model", Value::String("no_vocab".into())),
         Some(tokenizer) => {
-            for (key, value) in tokenizer.to_gguf(weights.spec().vocabulary)? {
+            let rows = weights.spec().vocabulary;
+            let here =
+                |source| TokenizerError::File { path: folder.folder.clone(), source: Box::new(source) };
+            for (key, value) in tokenizer.to_gguf(rows).map_err(here)? {
                 metadata.set(key, value);
             }
             if with_notes {
-                notes = tokenizer.gguf_notes(weights.spec().vocabulary)?;
+                notes = tokenizer.gguf_notes(rows).map_err(here)?;
             }
         }
     }

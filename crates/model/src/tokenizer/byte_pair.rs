@@ -280,15 +280,18 @@ impl BytePair {
     }
 }
 
+/// How a space is spelled in words of characters.
+const MARK: char = '\u{2581}';
+
 /// Whether `▁` stands behind another character.
 pub(super) fn marks_inside(token: &str) -> bool {
-    token.trim_start_matches(sentencepiece::SPACE).contains(sentencepiece::SPACE)
+    token.trim_start_matches(MARK).contains(MARK)
 }
 
 /// Bytes up to the next `▁` that stands behind another character.
 pub(super) fn next_mark(text: &str) -> usize {
-    let marks = text.len() - text.trim_start_matches(sentencepiece::SPACE).len();
-    text[marks..].find(sentencepiece::SPACE).map_or(text.len(), |at| marks + at)
+    let marks = text.len() - text.trim_start_matches(MARK).len();
+    text[marks..].find(MARK).map_or(text.len(), |at| marks + at)
 }
 
 /// GPT-2's printable characters and the bytes that they stand for.

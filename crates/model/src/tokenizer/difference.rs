@@ -1,6 +1,6 @@
 //! Whether two tokenizers make the same of a text.
 
-use super::{Kind, Special, TokenKind, Tokenizer, TokenizerError};
+use super::{Engine, Kind, Special, TokenKind, Tokenizer, TokenizerError, Vocabulary};
 
 /// Texts of every kind that tokenizers are known to treat differently.
 const SAMPLES: &[&str] = &[
@@ -85,10 +85,14 @@ impl Tokenizer {
     /// As [`Tokenizer::encode`].
     pub fn difference(&self, other: &Self, text: &str) -> Result<Option<String>, TokenizerError> {
         let (a, b) = (self.vocabulary(), other.vocabulary());
-        if a.tokens.len() != b.tokens.len() {
-            return Ok(Some(format!("one has {} tokens, the other {}", a.tokens.len(), b.tokens.len())));
+        // A file may name the network's rows that no text becomes.
+        let used =
+            |v: &Vocabulary| v.kinds.iter().rposition(|k| *k != TokenKind::Unused).map_or(0, |last| last + 1);
+        let count = used(a);
+        if count != used(b) {
+            return Ok(Some(format!("one has {count} tokens, the other {}", used(b))));
         }
-        if let Some(id) = (0..a.tokens.len()).find(|&id| a.tokens[id] != b.tokens[id]) {
+        if let Some(id) = (0..count).find(|&id| a.tokens[id] != b.tokens[id]) {
             return Ok(Some(format!("token {id} is {:?} and {:?}", a.tokens[id], b.tokens[id])));
         }
         let special = |kind: TokenKind| match kind {
@@ -96,7 +100,7 @@ impl Tokenizer {
             TokenKind::UserDefined => 1,
             _ => 0,
         };
-        if let Some(id) = (0..a.kinds.len()).find(|&id| special(a.kinds[id]) != special(b.kinds[id])) {
+        if let Some(id) = (0..count).find(|&id| special(a.kinds[id]) != special(b.kinds[id])) {
             return Ok(Some(format!(
                 "token {id} {:?} is {:?} and {:?}",
                 a.tokens[id], a.kinds[id], b.kinds[id]
@@ -105,7 +109,10 @@ impl Tokenizer {
         if self.around != other.around {
             return Ok(Some(format!("a text stands between {:?} and {:?}", self.around, other.around)));
         }
-        if let Some(difference) = kind_difference(&a.kind, &b.kind) {
+        // What a folder says in its own words is compared by its ids alone.
+        let scored = |t: &Self| matches!(t.engine, Engine::Scored(_));
+        let comparable = scored(self) == scored(other);
+        if let Some(difference) = kind_difference(&a.kind, &b.kind).filter(|_| comparable) {
             return Ok(Some(difference));
         }
         if let Some(difference) = self.sampled_difference(other)? {
@@ -136,10 +143,19 @@ fn kind_difference(a: &Kind, b: &Kind) -> Option<String> {
             if space_a != space_b {
                 return Some(format!("add_space_prefix is {space_a} and {space_b}"));
             }
-            let differs = a.iter().zip(b).position(|(a, b)| a.total_cmp(b).is_ne());
-            differs.map(|id| format!("token {id} has the scores {} and {}", a[id], b[id]))
+            // The order decides, not the number.
+            let mut order: Vec<usize> = (0..a.len().min(b.len())).collect();
+            order.sort_by(|&i, &j| a[j].total_cmp(&a[i]));
+            let two = order.windows(2).find(|two| {
+                let (i, j) = (two[0], two[1]);
+                a[i].total_cmp(&a[j]) != b[i].total_cmp(&b[j])
+            })?;
+            let (i, j) = (two[0], two[1]);
+            Some(format!(
+                "tokens {i} and {j} have the scores {} and {}, and {} and {}",
+                a[i], a[j], b[i], b[j]
+            ))
         }
-        // What a folder says in its own words is compared by its ids alone.
         (Kind::Folder { .. }, _) | (_, Kind::Folder { .. }) => None,
         _ => Some("one merges bytes by rank, the other characters by score".into()),
     }

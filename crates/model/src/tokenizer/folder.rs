@@ -12,7 +12,7 @@ use super::vocabulary::looks_special;
 use super::{Engine, Kind, PreTokenizer, Spelling, TokenKind, TokenizerError, Vocabulary, sentencepiece};
 use kvant_io::HuggingFace;
 use serde_json::Value as Json;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Bytes that a Git LFS pointer begins with.
 const LFS: &[u8] = b"version https://git-lfs.github.com/spec/";
@@ -129,7 +129,7 @@ impl Table {
     }
 
     /// Adds a token beside the model's and returns the id that its text becomes.
-    pub fn add(&mut self, token: &AddedToken, named: &[String]) -> Result<u32, TokenizerError> {
+    pub fn add(&mut self, token: &AddedToken, named: &HashSet<String>) -> Result<u32, TokenizerError> {
         if let Some(id) = token.id {
             self.check(id, None, self.tokens.len())?;
         }
@@ -279,12 +279,11 @@ pub(super) fn add_all(
         match place.get(&token.content) {
             // The settings' word on white space and such goes before the file's.
             Some(&at) => {
-                let given = added[at].1;
-                for (earlier, _) in added.iter_mut().filter(|(_, id)| *id == given) {
-                    earlier.single_word = token.single_word;
-                    earlier.lstrip = token.lstrip;
-                    earlier.rstrip = token.rstrip;
-                }
+                let (earlier, given) = &mut added[at];
+                earlier.single_word = token.single_word;
+                earlier.lstrip = token.lstrip;
+                earlier.rstrip = token.rstrip;
+                let given = *given;
                 if token.normalized != added[at].0.normalized {
                     added.push((token.clone(), given));
                 }

@@ -24,6 +24,8 @@ mod sentencepiece;
 mod settings;
 mod slow;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod unigram;
 mod vocabulary;
 mod word_piece;

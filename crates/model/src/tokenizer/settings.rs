@@ -5,7 +5,7 @@ use super::TokenizerError;
 use super::json::AddedToken;
 use kvant_io::HuggingFace;
 use serde_json::Value as Json;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Names under which special tokens are listed.
 const ROLES: &[&str] =
@@ -17,7 +17,7 @@ pub(super) struct Settings {
     /// Tokens beside the tokenizer's own, by id.
     pub added: Vec<AddedToken>,
     /// Texts that have a role.
-    pub special: Vec<String>,
+    pub special: HashSet<String>,
 }
 
 impl Settings {
@@ -26,9 +26,9 @@ impl Settings {
             config: folder.tokenizer_config.clone().unwrap_or_default(),
             map: folder.special_tokens_map.clone().unwrap_or_default(),
             added: Vec::new(),
-            special: Vec::new(),
+            special: HashSet::new(),
         };
-        let mut special: Vec<String> =
+        let mut special: HashSet<String> =
             ROLES.iter().filter_map(|role| settings.text(role)).map(str::to_owned).collect();
         for list in ["additional_special_tokens", "extra_special_tokens"] {
             for source in [&settings.config, &settings.map] {
