@@ -2,28 +2,49 @@
 //!
 //! Source: llama.cpp's `gguf-py/gguf/constants.py` for keys, its conversion scripts for which are written.
 
-use crate::{Error, Tokenizer, Weights};
+use crate::{Error, Tokenizer, TokenizerError, Weights};
 use kvant_io::{HuggingFace, Meta, Metadata, Value};
+
+/// Metadata for a GGUF of this model, and what it does not say.
+pub struct Exported {
+    /// A GGUF's own entries kept, a Hugging Face folder's translated.
+    pub metadata: Metadata,
+    /// What is lost, each in a sentence.
+    pub notes: Vec<String>,
+}
 
 /// Metadata for a GGUF of this model: a GGUF's own entries kept, a Hugging Face folder's translated.
 ///
 /// # Errors
 /// [`Error::Tokenizer`] where a tokenizer cannot be expressed.
 pub fn gguf_metadata(weights: &Weights) -> Result<Metadata, Error> {
+    Ok(gguf_export(weights, false)?.metadata)
+}
+
+/// The same with notes on what it does not say.
+///
+/// # Errors
+/// As [`gguf_metadata`].
+pub fn gguf_metadata_and_notes(weights: &Weights) -> Result<Exported, Error> {
+    gguf_export(weights, true)
+}
+
+fn gguf_export(weights: &Weights, with_notes: bool) -> Result<Exported, Error> {
     match weights.checkpoint().meta() {
         Meta::Gguf(metadata) => {
             let mut kept = metadata.clone();
             // Describes how the file was cut, not the model; the alignment is the writer's.
             kept.retain(|key| !key.starts_with("split.") && key != "general.alignment");
-            Ok(kept)
+            Ok(Exported { metadata: kept, notes: Vec::new() })
         }
-        Meta::HuggingFace(folder) => translated(weights, folder),
+        Meta::HuggingFace(folder) => translated(weights, folder, with_notes),
     }
 }
 
-fn translated(weights: &Weights, folder: &HuggingFace) -> Result<Metadata, Error> {
+fn translated(weights: &Weights, folder: &HuggingFace, with_notes: bool) -> Result<Exported, Error> {
     folder.check_readable()?;
     let mut metadata = Metadata::default();
+    let mut notes = Vec::new();
     for (key, value) in weights.architecture().gguf_metadata(weights.spec()) {
         metadata.set(key, value);
     }
@@ -38,12 +59,18 @@ fn translated(weights: &Weights, folder: &HuggingFace) -> Result<Metadata, Error
     match Tokenizer::from_meta(weights.checkpoint().meta())? {
         None => metadata.set("tokenizer.ggml.model", Value::String("no_vocab".into())),
         Some(tokenizer) => {
-            for (key, value) in tokenizer.to_gguf(weights.spec().vocabulary)? {
+            let rows = weights.spec().vocabulary;
+            let here =
+                |source| TokenizerError::File { path: folder.folder.clone(), source: Box::new(source) };
+            for (key, value) in tokenizer.to_gguf(rows).map_err(here)? {
                 metadata.set(key, value);
+            }
+            if with_notes {
+                notes = tokenizer.gguf_notes(rows).map_err(here)?;
             }
         }
     }
-    Ok(metadata)
+    Ok(Exported { metadata, notes })
 }
 
 /// Upstream's `general.sampling.*` keys from a `generation_config.json`.

@@ -127,12 +127,13 @@ pub fn quantize(
     // Said before the work, not after it.
     kvant_io::OutputFile::check(output, force)?;
     let assignments = plan_tensors(weights, recipe)?;
+    let export::Exported { mut metadata, notes } = export::gguf_metadata_and_notes(weights)?;
     let mut warnings = recipe.notes.clone();
+    warnings.extend(notes);
     warnings.extend(fallback_warnings(&assignments));
     let input = kvant_io::content_hash(weights.checkpoint())?.to_hex().to_string();
     let mut card = card(recipe, &assignments, input);
     card.warnings.clone_from(&warnings);
-    let mut metadata = export::gguf_metadata(weights)?;
     metadata.set("general.quantization_version", Value::U32(2));
     metadata.set("general.file_type", Value::U32(recipe.file_type.number));
     // What shapes activations beside the tensors: rotary settings, epsilon, tokenizer.
@@ -368,7 +369,7 @@ pub fn convert(
     }
     kvant_io::OutputFile::check(output, force)?;
     let assignments = kept(weights);
-    let mut metadata = export::gguf_metadata(weights)?;
+    let export::Exported { mut metadata, notes } = export::gguf_metadata_and_notes(weights)?;
     if metadata.get("general.file_type").is_none() {
         metadata.set("general.file_type", Value::U32(prevailing_file_type(&assignments)));
     }
@@ -377,7 +378,9 @@ pub fn convert(
         let layer = Layer::uncalibrated(&assignment.entry.name, &weight, backend);
         crate::RoundToNearest.solve(&layer, assignment.format)
     };
-    write(weights, &assignments, metadata, &mut widened, output, force, backend, progress)
+    let mut report = write(weights, &assignments, metadata, &mut widened, output, force, backend, progress)?;
+    report.warnings.extend(notes);
+    Ok(report)
 }
 
 /// Every tensor in its own format, vectors of a Hugging Face checkpoint in `f32`.

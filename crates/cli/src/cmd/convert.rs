@@ -14,6 +14,8 @@ pub struct Converted {
     bytes_in: u64,
     bytes_out: u64,
     tensors: usize,
+    /// What the output does not say of the input.
+    warnings: Vec<String>,
 }
 
 /// Runs the command.
@@ -29,15 +31,24 @@ pub fn run(common: &Common, arguments: &Convert) -> Result<ExitCode, Failure> {
     let opened = open::model(&arguments.input)?;
     let result = if arguments.dry_run {
         let bytes = opened.weights.checkpoint().tensors().iter().map(|t| t.bytes as u64).sum();
-        Converted { bytes_in: bytes, bytes_out: bytes, tensors: opened.weights.entries().len() }
+        let warnings = kvant::model::export::gguf_metadata_and_notes(&opened.weights)?.notes;
+        Converted { bytes_in: bytes, bytes_out: bytes, tensors: opened.weights.entries().len(), warnings }
     } else {
         open::start_threads(common)?;
         let backend = open::backend(common)?;
         let bar = Bar::new(common, "convert");
         let report =
             kvant::quant::convert(&opened.weights, &arguments.output, arguments.force, &backend, &bar)?;
-        Converted { bytes_in: report.bytes_in, bytes_out: report.bytes_out, tensors: report.tensors.len() }
+        Converted {
+            bytes_in: report.bytes_in,
+            bytes_out: report.bytes_out,
+            tensors: report.tensors.len(),
+            warnings: report.warnings,
+        }
     };
+    for warning in &result.warnings {
+        eprintln!("kvant: note: {warning}");
+    }
     if common.json {
         output::json(&result)?;
     } else {

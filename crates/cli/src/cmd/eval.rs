@@ -45,11 +45,11 @@ pub fn run(common: &Common, arguments: &Eval) -> Result<ExitCode, Failure> {
     let tokenizer = match (&arguments.reference, &reference) {
         (Some(path), Some((theirs, _))) => {
             let theirs = open::tokenizer(theirs.weights.checkpoint().meta(), path)?;
-            if theirs.vocabulary().tokens != own.vocabulary().tokens {
+            if let Some(difference) = theirs.difference(&own, &text)? {
                 return Err(Failure::Fault(format!(
-                    "{} and {} have different tokenizers; their logits don't name the same tokens",
+                    "{} and {} have different tokenizers; their logits don't belong to the same tokens: {difference}",
+                    path.display(),
                     arguments.model.path().display(),
-                    path.display()
                 )));
             }
             theirs

@@ -1,5 +1,6 @@
 //! Vocabularies in GGUF metadata (`tokenizer.ggml.*`), read and written.
 
+use super::vocabulary::{ends_everywhere, looks_special};
 use super::{Kind, PreTokenizer, TokenKind, TokenizerError, Vocabulary};
 use kvant_io::{Array, Metadata, Value};
 
@@ -12,6 +13,13 @@ const MERGES: &str = "tokenizer.ggml.merges";
 const BOS: &str = "tokenizer.ggml.bos_token_id";
 const EOS: &str = "tokenizer.ggml.eos_token_id";
 const EOT: &str = "tokenizer.ggml.eot_token_id";
+const EOM: &str = "tokenizer.ggml.eom_token_id";
+/// Tokens that end what fills a hole, a file or a repository.
+const FILL_ENDS: &[&str] = &[
+    "tokenizer.ggml.fim_pad_token_id",
+    "tokenizer.ggml.fim_rep_token_id",
+    "tokenizer.ggml.fim_sep_token_id",
+];
 const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
 const PADDING: &str = "tokenizer.ggml.padding_token_id";
 const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
@@ -36,7 +44,18 @@ pub(super) fn read(metadata: &Metadata) -> Result<Option<Vocabulary>, TokenizerE
     if tokens.is_empty() || tokens.len() > u32::MAX as usize {
         return Err(TokenizerError::key(TOKENS, "at least one token", tokens.len().to_string()));
     }
-    let kinds = kinds(metadata, tokens.len())?;
+    let mut kinds = kinds(metadata, tokens.len())?;
+    for (token, kind) in tokens.iter().zip(&mut kinds) {
+        // Some converters type them as a user's; then a user's text could end or begin a turn.
+        let mistyped = match kind {
+            TokenKind::UserDefined => looks_special(token),
+            TokenKind::Normal => byte_pair && ends_everywhere(token),
+            _ => false,
+        };
+        if mistyped {
+            *kind = TokenKind::Control;
+        }
+    }
     let id = |key: &str| match metadata.get(key).map(|v| (v.as_u64(), v)) {
         None => Ok(None),
         Some((Some(id), _)) if id < tokens.len() as u64 => Ok(Some(id as u32)),
@@ -83,7 +102,11 @@ pub(super) fn read(metadata: &Metadata) -> Result<Option<Vocabulary>, TokenizerE
         padding: id(PADDING)?,
         add_bos: flag(ADD_BOS, adds_bos)?,
         add_eos: flag(ADD_EOS, false)?,
-        more_ends: Vec::new(),
+        more_ends: [EOM]
+            .iter()
+            .chain(FILL_ENDS)
+            .filter_map(|key| id(key).transpose())
+            .collect::<Result<_, _>>()?,
         chat_template: template,
         kinds,
         kind,
@@ -136,7 +159,7 @@ pub(super) fn write(vocabulary: &Vocabulary, rows: usize) -> Result<Vec<(String,
     let count = vocabulary.tokens.len();
     if count > rows {
         return Err(TokenizerError::key(
-            "tokenizer.json",
+            "the tokenizer",
             format!("at most {rows} tokens (the embedding's rows)"),
             count.to_string(),
         ));
@@ -155,6 +178,14 @@ pub(super) fn write(vocabulary: &Vocabulary, rows: usize) -> Result<Vec<(String,
         Kind::SentencePiece { .. } => {
             set(MODEL, Value::String("llama".into()));
             set(PRE, Value::String("default".into()));
+        }
+        Kind::Folder { reason } => {
+            let expected = "a tokenizer that GGUF has words for";
+            return Err(TokenizerError::key(
+                "conversion to GGUF",
+                expected,
+                format!("one that it has none for: {reason}"),
+            ));
         }
     }
     set(TOKENS, Value::Array(Array::String(tokens)));
@@ -189,4 +220,26 @@ pub(super) fn write(vocabulary: &Vocabulary, rows: usize) -> Result<Vec<(String,
         set(TEMPLATE, Value::String(template.clone()));
     }
     Ok(entries)
+}
+
+/// What a GGUF of this vocabulary does not say.
+pub(super) fn notes(vocabulary: &Vocabulary) -> Vec<String> {
+    let said = |id: u32| {
+        let text = vocabulary.tokens.get(id as usize).map_or("", String::as_str);
+        Some(id) == vocabulary.eos || Some(id) == vocabulary.eot || ends_everywhere(text)
+    };
+    let mut unsaid: Vec<u32> = vocabulary.more_ends.iter().copied().filter(|id| !said(*id)).collect();
+    unsaid.sort_unstable();
+    unsaid.dedup();
+    let names = unsaid.iter().map(|id| {
+        let text = vocabulary.tokens.get(*id as usize).map_or("no name", String::as_str);
+        format!("{id} {text:?}")
+    });
+    match unsaid.is_empty() {
+        true => Vec::new(),
+        false => vec![format!(
+            "a GGUF names two tokens that end an answer; these end one in the folder and not in the GGUF: {}",
+            names.collect::<Vec<_>>().join(", ")
+        )],
+    }
 }

@@ -1,26 +1,47 @@
-//! Text to token ids and back, exactly as llama.cpp does it.
+//! Text to token ids and back: in a Hugging Face folder exactly as the folder's own library does it, in a GGUF exactly as
+//! llama.cpp does it.
 //!
-//! A [`Vocabulary`] is what both GGUF metadata and a Hugging Face `tokenizer.json` come to; the tokenizer is built
-//! from it alone, so that a model gives the same ids before and after conversion. Control tokens are split from the
-//! text first; what is left goes through a byte-level BPE (`byte_pair`, the `tokenizers` crate's model) or
-//! SentencePiece's scored merges (`sentencepiece`, our own: the library has no such model).
+//! A [`Vocabulary`] is what a GGUF says, and what a folder's files come to in a GGUF's words; what they say beyond that is
+//! kept in the tokenizer and told when a GGUF is written ([`Tokenizer::gguf_notes`]). Added tokens are split from the text
+//! first (`added`); what is left goes through a folder's steps (`pipeline`, `processor`) or a GGUF's.
 //!
-//! Source: llama.cpp's `src/llama-vocab.cpp`. Left out: WordPiece, Unigram and RWKV vocabularies, which are refused.
+//! Sources: the `tokenizers` crate, SentencePiece, `transformers`' tokenizer classes, llama.cpp's
+//! `src/llama-vocab.cpp`. Left out: WordPiece, Unigram and RWKV vocabularies in a GGUF, which are refused.
 
+mod added;
 mod byte_pair;
+mod charsmap;
+mod classes;
+mod difference;
+mod folder;
 mod gguf;
-mod hugging_face;
+mod json;
+mod pipeline;
 mod pre_tokenizer;
+mod processor;
+mod protobuf;
 mod sentencepiece;
+mod settings;
+mod slow;
 mod stream;
+#[cfg(test)]
+mod tests;
+mod unigram;
 mod vocabulary;
+mod word_piece;
 
-use kvant_io::{Meta, Value};
+use added::{Added, AddedTokens};
+use kvant_io::{Meta, Metadata, Value};
 use std::collections::HashMap;
+use std::ops::Range;
+use std::path::PathBuf;
 
 pub use pre_tokenizer::PreTokenizer;
 pub use stream::TextStream;
 pub use vocabulary::{Kind, TokenKind, Vocabulary};
+
+/// Ids that a file may name are below this: far above real vocabularies.
+const LARGEST_ID: u32 = 1 << 22;
 
 /// What is wrong with a vocabulary.
 #[derive(Debug, thiserror::Error)]
@@ -46,11 +67,29 @@ pub enum TokenizerError {
     /// The `tokenizers` library refuses the vocabulary or a text.
     #[error("tokenizer: {0}")]
     Library(String),
+    /// A file of the folder that cannot be read.
+    #[error(transparent)]
+    Unreadable(#[from] kvant_io::Error),
+    /// A file of a folder.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<TokenizerError>,
+    },
 }
+
+/// Bytes of a file's own words that an error repeats.
+const LONGEST_FOUND: usize = 300;
 
 impl TokenizerError {
     pub(crate) fn key(key: impl Into<String>, expected: impl Into<String>, found: impl Into<String>) -> Self {
-        Self::Key { key: key.into(), expected: expected.into(), found: found.into() }
+        let short = |text: String| match text.char_indices().nth(LONGEST_FOUND) {
+            Some((end, _)) => format!("{}…", &text[..end]),
+            None => text,
+        };
+        Self::Key { key: short(key.into()), expected: short(expected.into()), found: short(found.into()) }
     }
 }
 
@@ -63,18 +102,50 @@ pub struct Special {
     pub parse: bool,
 }
 
-enum Model {
-    BytePair(Box<byte_pair::BytePair>),
-    SentencePiece(sentencepiece::SentencePiece),
+/// How text between special tokens becomes ids.
+enum Engine {
+    /// As the vocabulary says.
+    Gguf,
+    /// llama.cpp's words of bytes.
+    BytePair { model: Box<byte_pair::BytePair>, pre_tokenizer: PreTokenizer, added: AddedTokens },
+    /// llama.cpp's SentencePiece.
+    Scored(Box<Scored>),
+    /// A `tokenizer.json`, or what older files come to.
+    Pipeline(Box<pipeline::Pipeline>),
+    /// A `tokenizer.model`.
+    Processor(Box<processor::Processor>),
+}
+
+struct Scored {
+    model: sentencepiece::Scored,
+    bytes: Vec<Option<u32>>,
+    unknown: Option<u32>,
+    add_space_prefix: bool,
+    added: AddedTokens,
+}
+
+/// How tokens spell text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Spelling {
+    /// A printable character a byte.
+    Bytes,
+    /// `▁` for a space.
+    Marks,
+    /// A space before every token that does not begin with the prefix.
+    Words { prefix: String },
+    /// As it is.
+    Plain,
 }
 
 /// A tokenizer.
 pub struct Tokenizer {
     vocabulary: Vocabulary,
-    model: Model,
-    /// Tokens that are split from text first, longest text first: id and whether it is a control token.
-    split: Vec<(u32, bool)>,
+    engine: Engine,
+    spelling: Spelling,
+    /// Ids before and behind a whole text.
+    around: (Vec<u32>, Vec<u32>),
     end_of_generation: Vec<u32>,
+    notes: Vec<String>,
 }
 
 impl Tokenizer {
@@ -83,36 +154,79 @@ impl Tokenizer {
     /// # Errors
     /// A malformed vocabulary, or a kind that kvant does not know.
     pub fn from_meta(meta: &Meta) -> Result<Option<Self>, TokenizerError> {
-        let vocabulary = match meta {
-            Meta::Gguf(metadata) => gguf::read(metadata)?,
-            Meta::HuggingFace(folder) => hugging_face::read(folder)?,
-        };
-        vocabulary.map(Self::new).transpose()
+        match meta {
+            Meta::Gguf(metadata) => gguf::read(metadata)?.map(Self::new).transpose(),
+            Meta::HuggingFace(folder) => {
+                folder.check_readable()?;
+                Ok(folder::read(folder)?.map(|loaded| Self {
+                    end_of_generation: loaded.vocabulary.end_of_generation(),
+                    vocabulary: loaded.vocabulary,
+                    engine: loaded.engine,
+                    spelling: loaded.spelling,
+                    around: loaded.around,
+                    notes: loaded.notes,
+                }))
+            }
+        }
     }
 
-    /// Builds the tokenizer of a vocabulary.
+    /// Builds the tokenizer of a vocabulary, as llama.cpp runs it.
     ///
     /// # Errors
-    /// Merges that name tokens which the vocabulary lacks.
+    /// Merges that name tokens which the vocabulary lacks; a vocabulary that has no words in GGUF.
     pub fn new(vocabulary: Vocabulary) -> Result<Self, TokenizerError> {
-        let model = match &vocabulary.kind {
-            Kind::BytePair { .. } => Model::BytePair(Box::new(byte_pair::BytePair::new(&vocabulary)?)),
-            Kind::SentencePiece { .. } => {
-                Model::SentencePiece(sentencepiece::SentencePiece::new(&vocabulary))
+        let special =
+            (0..).zip(&vocabulary.tokens).filter_map(|(id, text)| match vocabulary.kinds[id as usize] {
+                TokenKind::Control | TokenKind::Unknown => Some(Added::plain(id, text.clone(), true)),
+                TokenKind::UserDefined => Some(Added::plain(id, text.clone(), false)),
+                _ => None,
+            });
+        let added = AddedTokens::longest(special.collect())?;
+        let all = || (0..).zip(&vocabulary.tokens).map(|(id, text)| (text.clone(), id));
+        let (engine, spelling) = match &vocabulary.kind {
+            Kind::BytePair { merges, pre_tokenizer, ignore_merges } => {
+                let model = byte_pair::BytePair::new(byte_pair::Settings {
+                    vocabulary: all().collect(),
+                    merges: merges.clone(),
+                    first_counts: true,
+                    of_bytes: true,
+                    ignore_merges: *ignore_merges,
+                    byte_fallback: false,
+                    unknown: None,
+                    fuse_unknown: false,
+                    prefix: String::new(),
+                    suffix: String::new(),
+                })?;
+                let pre_tokenizer = *pre_tokenizer;
+                (Engine::BytePair { model: Box::new(model), pre_tokenizer, added }, Spelling::Bytes)
+            }
+            Kind::SentencePiece { scores, add_space_prefix } => {
+                // Of several tokens with one text the last counts, as upstream.
+                let ids: HashMap<String, u32> = all().collect();
+                let bytes = (0..256).map(|b| ids.get(&format!("<0x{b:02X}>")).copied()).collect();
+                let scored = Scored {
+                    model: sentencepiece::Scored::new(ids, scores.clone(), Vec::new()),
+                    bytes,
+                    unknown: vocabulary.unknown,
+                    add_space_prefix: *add_space_prefix,
+                    added,
+                };
+                (Engine::Scored(Box::new(scored)), Spelling::Marks)
+            }
+            Kind::Folder { reason } => {
+                return Err(TokenizerError::key(
+                    "vocabulary",
+                    "one that GGUF has words for",
+                    reason.as_str(),
+                ));
             }
         };
-        let mut split: Vec<(u32, bool)> = (0..vocabulary.tokens.len() as u32)
-            .filter_map(|id| match vocabulary.kinds[id as usize] {
-                TokenKind::Control | TokenKind::Unknown => Some((id, true)),
-                TokenKind::UserDefined => Some((id, false)),
-                _ => None,
-            })
-            .filter(|(id, _)| !vocabulary.tokens[*id as usize].is_empty())
-            .collect();
-        // As upstream: longest first, so that a token that contains another is not torn apart.
-        split.sort_by_key(|(id, _)| std::cmp::Reverse(vocabulary.tokens[*id as usize].len()));
         let end_of_generation = vocabulary.end_of_generation();
-        Ok(Self { vocabulary, model, split, end_of_generation })
+        let around = (
+            vocabulary.bos.filter(|_| vocabulary.add_bos).into_iter().collect(),
+            vocabulary.eos.filter(|_| vocabulary.add_eos).into_iter().collect(),
+        );
+        Ok(Self { vocabulary, engine, spelling, around, end_of_generation, notes: Vec::new() })
     }
 
     /// The vocabulary.
@@ -163,74 +277,64 @@ impl Tokenizer {
     /// Text to ids.
     ///
     /// # Errors
-    /// What the library says; not for any text of a sound vocabulary.
+    /// Where an expression of the tokenizer gives up on the text, or the tokenizer has no word for a character.
     pub fn encode(&self, text: &str, special: Special) -> Result<Vec<u32>, TokenizerError> {
         self.encode_spans(&[(text, special.parse)], special.add)
     }
 
     /// Spans of one text to ids, each with its own word on whether control tokens in it are parsed. Apart from
-    /// that the result is the whole text's: a word that crosses spans is one word.
+    /// that the result is the whole text's: a word that crosses spans is one word. A control token stands in spans of
+    /// one kind alone.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_spans(&self, spans: &[(&str, bool)], add: bool) -> Result<Vec<u32>, TokenizerError> {
-        let mut ids = Vec::new();
         // An empty text stays empty, whatever the model would add around one.
         if spans.iter().all(|(text, _)| text.is_empty()) {
-            return Ok(ids);
+            return Ok(Vec::new());
         }
-        if add && self.adds_bos() {
-            ids.extend(self.vocabulary.bos);
-        }
-        let mut previous_special = true;
-        for fragment in self.partition(spans) {
-            match fragment {
-                Fragment::Token(id) => {
-                    ids.push(id);
-                    previous_special = true;
-                }
-                Fragment::Text(text) => {
-                    match &self.model {
-                        Model::BytePair(model) => model.encode(&text, &mut ids)?,
-                        Model::SentencePiece(model) => {
-                            model.encode(&text, &self.vocabulary, previous_special, &mut ids)
-                        }
-                    }
-                    previous_special = false;
-                }
+        let joined: String;
+        let text = match spans {
+            [(text, _)] => *text,
+            _ => {
+                joined = spans.iter().map(|(text, _)| *text).collect();
+                &joined
+            }
+        };
+        let mut open: Vec<Range<usize>> = Vec::new();
+        let mut at = 0;
+        for (span, parse) in spans.iter().filter(|(span, _)| !span.is_empty()) {
+            let range = at..at + span.len();
+            at = range.end;
+            match open.last_mut() {
+                _ if !parse => {}
+                Some(last) if last.end == range.start => last.end = range.end,
+                _ => open.push(range),
             }
         }
-        if add && self.vocabulary.add_eos {
-            ids.extend(self.vocabulary.eos);
+        let mut ids = Vec::new();
+        if add {
+            ids.extend(&self.around.0);
+        }
+        match &self.engine {
+            Engine::Gguf => {}
+            Engine::BytePair { model, pre_tokenizer, added } => {
+                let mut remembered = byte_pair::Remembered::new();
+                fragments(text, added.find(text, &open)?, &mut |fragment| match fragment {
+                    Fragment::Token(id) => ids.push(id),
+                    Fragment::Text(text) => {
+                        pre_tokenizer.words(text, &mut |word| model.encode(word, &mut remembered, &mut ids));
+                    }
+                });
+            }
+            Engine::Scored(scored) => scored.encode(text, &open, &mut ids)?,
+            Engine::Pipeline(pipeline) => pipeline.encode(text, &open, &mut ids)?,
+            Engine::Processor(processor) => processor.encode(text, &open, &mut ids)?,
+        }
+        if add {
+            ids.extend(&self.around.1);
         }
         Ok(ids)
-    }
-
-    /// Parts text at special tokens. Neighbouring plain spans are joined.
-    fn partition(&self, spans: &[(&str, bool)]) -> Vec<Fragment> {
-        let mut fragments: Vec<Fragment> = Vec::new();
-        for (text, parse) in spans {
-            let mut parts = vec![Part::Text(text)];
-            for &(id, control) in &self.split {
-                if control && !parse {
-                    continue;
-                }
-                let token = self.vocabulary.tokens[id as usize].as_str();
-                if !text.contains(token) {
-                    continue;
-                }
-                parts = parts.into_iter().flat_map(|part| part.split(token, id)).collect();
-            }
-            for part in parts {
-                match (part, fragments.last_mut()) {
-                    (Part::Token(id), _) => fragments.push(Fragment::Token(id)),
-                    (Part::Text(""), _) => {}
-                    (Part::Text(text), Some(Fragment::Text(before))) => before.push_str(text),
-                    (Part::Text(text), _) => fragments.push(Fragment::Text(text.to_owned())),
-                }
-            }
-        }
-        fragments
     }
 
     /// The bytes that a token stands for; control tokens stand for none unless `special`.
@@ -241,20 +345,32 @@ impl Tokenizer {
             TokenKind::Control | TokenKind::Unknown | TokenKind::UserDefined => token.as_bytes().to_vec(),
             TokenKind::Unused => Vec::new(),
             TokenKind::Byte => sentencepiece::byte(token).map_or_else(Vec::new, |b| vec![b]),
-            TokenKind::Normal => match self.model {
-                Model::BytePair(_) => byte_pair::bytes(token),
-                Model::SentencePiece(_) => token.replace(sentencepiece::SPACE, " ").into_bytes(),
+            TokenKind::Normal => match &self.spelling {
+                Spelling::Bytes => byte_pair::bytes(token),
+                Spelling::Marks => token.replace(sentencepiece::SPACE, " ").into_bytes(),
+                Spelling::Words { prefix } => match token.strip_prefix(prefix.as_str()) {
+                    Some(rest) if !prefix.is_empty() => rest.as_bytes().to_vec(),
+                    _ => format!(" {token}").into_bytes(),
+                },
+                Spelling::Plain => token.as_bytes().to_vec(),
             },
+        }
+    }
+
+    /// Whether the first space of a text is the tokenizer's own.
+    fn adds_space(&self) -> bool {
+        match (&self.spelling, &self.vocabulary.kind) {
+            (Spelling::Words { .. }, _) => true,
+            (Spelling::Marks, Kind::SentencePiece { add_space_prefix, .. }) => *add_space_prefix,
+            (Spelling::Marks, Kind::Folder { .. }) => true,
+            _ => false,
         }
     }
 
     /// Ids to text, control tokens left out; bytes that are no UTF-8 become U+FFFD.
     pub fn decode(&self, ids: &[u32]) -> String {
         let mut bytes: Vec<u8> = ids.iter().flat_map(|&id| self.bytes(id, false)).collect();
-        if matches!(self.model, Model::SentencePiece(_))
-            && self.vocabulary.adds_space()
-            && bytes.first() == Some(&b' ')
-        {
+        if self.adds_space() && bytes.first() == Some(&b' ') {
             bytes.remove(0);
         }
         String::from_utf8_lossy(&bytes).into_owned()
@@ -268,39 +384,74 @@ impl Tokenizer {
     /// GGUF metadata entries that upstream writes for this tokenizer, padded to the embedding's `rows`.
     ///
     /// # Errors
-    /// More tokens than the embedding has rows.
+    /// More tokens than the embedding has rows; a tokenizer that GGUF has no words for.
     pub fn to_gguf(&self, rows: usize) -> Result<Vec<(String, Value)>, TokenizerError> {
         gguf::write(&self.vocabulary, rows)
     }
+
+    /// What a GGUF with these entries does not say of this tokenizer, each in a sentence; the ids of both on texts of every
+    /// kind are compared, too.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::to_gguf`].
+    pub fn gguf_notes(&self, rows: usize) -> Result<Vec<String>, TokenizerError> {
+        let mut notes = self.notes.clone();
+        notes.extend(gguf::notes(&self.vocabulary));
+        let mut metadata = Metadata::default();
+        for (key, value) in self.to_gguf(rows)? {
+            metadata.set(key, value);
+        }
+        if let Some(twin) = Self::from_meta(&Meta::Gguf(metadata))?
+            && let Some(difference) = self.sampled_difference(&twin)?
+        {
+            notes.push(format!("in the GGUF some texts become other ids than in this folder: {difference}"));
+        }
+        Ok(notes)
+    }
 }
 
-enum Fragment {
-    Token(u32),
-    Text(String),
-}
-
-enum Part<'a> {
+/// A part of a text.
+enum Fragment<'a> {
     Token(u32),
     Text(&'a str),
 }
 
-impl<'a> Part<'a> {
-    fn split(self, token: &str, id: u32) -> Vec<Part<'a>> {
-        let Part::Text(text) = self else { return vec![self] };
-        let mut parts = Vec::new();
-        for (i, piece) in text.split(token).enumerate() {
-            if i > 0 {
-                parts.push(Part::Token(id));
-            }
-            if !piece.is_empty() {
-                parts.push(Part::Text(piece));
-            }
+/// Hands over tokens and the text between them, in order.
+fn fragments<'a>(text: &'a str, found: Vec<added::Found>, take: &mut dyn FnMut(Fragment<'a>)) {
+    let mut end = 0;
+    for (place, id) in found {
+        if place.start > end {
+            take(Fragment::Text(&text[end..place.start]));
         }
-        parts
+        take(Fragment::Token(id));
+        end = place.end;
+    }
+    if end < text.len() {
+        take(Fragment::Text(&text[end..]));
     }
 }
 
-/// Text → id of every token; of several with one text the last counts, as upstream.
-fn by_text(vocabulary: &Vocabulary) -> HashMap<&str, u32> {
-    vocabulary.tokens.iter().enumerate().map(|(i, t)| (t.as_str(), i as u32)).collect()
+impl Scored {
+    fn encode(&self, text: &str, open: &added::Open, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
+        let mut remembered = sentencepiece::Remembered::new();
+        let mut after_token = true;
+        fragments(text, self.added.find(text, open)?, &mut |fragment| match fragment {
+            Fragment::Token(id) => {
+                ids.push(id);
+                after_token = true;
+            }
+            Fragment::Text(text) => {
+                let prefix = if after_token && self.add_space_prefix { sentencepiece::SPACE } else { "" };
+                let text = format!("{prefix}{}", text.replace(' ', sentencepiece::SPACE));
+                self.model.encode(&text, &mut remembered, &mut |part, id| match id {
+                    Some(id) => ids.push(id),
+                    None => {
+                        ids.extend(part.bytes().filter_map(|b| self.bytes[usize::from(b)].or(self.unknown)));
+                    }
+                });
+                after_token = false;
+            }
+        });
+        Ok(())
+    }
 }

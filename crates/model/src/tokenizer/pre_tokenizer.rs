@@ -3,6 +3,7 @@
 //! Source: llama.cpp's `src/llama-vocab.cpp` for names, the models' own `tokenizer.json` for the expressions.
 
 use super::TokenizerError;
+use super::classes::{Classes, LETTER, MARK, NUMBER, SPACE};
 
 /// A split that kvant knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,5 +110,130 @@ impl PreTokenizer {
     /// Whether upstream adds BOS where the file does not say.
     pub(super) fn adds_bos(self) -> bool {
         self == Self::LlamaBpe
+    }
+}
+
+/// Where a text is cut by hand: the same cuts as the expressions', in time that grows with the text alone. An engine
+/// that backtracks gives up on long runs of spaces.
+impl PreTokenizer {
+    /// Hands every word of `text` to `take`, in order.
+    pub(super) fn words<'a>(self, text: &'a str, take: &mut dyn FnMut(&'a str)) {
+        let rule = match self {
+            Self::Gpt2 => Rule::GPT2,
+            Self::LlamaBpe => Rule { digits: 3, ..Rule::NEW },
+            Self::Qwen2 => Rule::NEW,
+            Self::Qwen35 => Rule { letters: LETTER | MARK, ..Rule::NEW },
+            Self::Smollm => {
+                // Every digit stands alone; what lies between is a text of its own.
+                let classes = Classes::get();
+                let mut start = 0;
+                for (at, c) in text.char_indices() {
+                    if classes.of(c) & NUMBER != 0 {
+                        Rule::GPT2.words(&text[start..at], take);
+                        start = at + c.len_utf8();
+                        take(&text[at..start]);
+                    }
+                }
+                return Rule::GPT2.words(&text[start..], take);
+            }
+        };
+        rule.words(text, take);
+    }
+}
+
+/// What tells the splits apart.
+#[derive(Clone, Copy)]
+struct Rule {
+    /// The oldest one: a space goes before words of every kind, contractions are in lower case, digits run on.
+    gpt2: bool,
+    /// What words consist of.
+    letters: u8,
+    /// Digits of one word at most.
+    digits: usize,
+}
+
+impl Rule {
+    const GPT2: Self = Self { gpt2: true, letters: LETTER, digits: usize::MAX };
+    const NEW: Self = Self { gpt2: false, letters: LETTER, digits: 1 };
+
+    fn words<'a>(self, text: &'a str, take: &mut dyn FnMut(&'a str)) {
+        let mut rest = text;
+        while !rest.is_empty() {
+            let (word, after) = rest.split_at(self.first(rest));
+            take(word);
+            rest = after;
+        }
+    }
+
+    /// Bytes of the first word of a text that is not empty.
+    fn first(self, text: &str) -> usize {
+        let classes = Classes::get();
+        let mut characters = text.chars();
+        let Some(first) = characters.next() else { return 0 };
+        if first == '\''
+            && let Some(length) = contraction(characters.as_str(), !self.gpt2)
+        {
+            return 1 + length;
+        }
+        let class = classes.of(first);
+        let other = |c: char| classes.of(c) & (SPACE | NUMBER | self.letters) == 0;
+        let run = |from: usize, is: &dyn Fn(char) -> bool| {
+            text[from..].find(|c| !is(c)).map_or(text.len(), |length| from + length)
+        };
+        let letter = |c: char| classes.of(c) & self.letters != 0;
+        let number = |c: char| classes.of(c) & NUMBER != 0;
+        let after = first.len_utf8();
+        let second = characters.next();
+        let second_is = |is: &dyn Fn(char) -> bool| second.is_some_and(is);
+        let leads = if self.gpt2 {
+            first == ' '
+        } else {
+            !matches!(first, '\r' | '\n') && class & (LETTER | NUMBER) == 0
+        };
+        if letter(first) || leads && second_is(&letter) {
+            return run(after, &letter);
+        }
+        if self.gpt2 && (number(first) || first == ' ' && second_is(&number)) {
+            return run(after, &number);
+        }
+        if number(first) {
+            let digits = text.chars().take(self.digits).take_while(|c| number(*c));
+            return digits.map(char::len_utf8).sum();
+        }
+        if other(first) || first == ' ' && second_is(&other) {
+            let end = run(after, &other);
+            return if self.gpt2 { end } else { run(end, &|c| matches!(c, '\r' | '\n')) };
+        }
+        // White space: up to its last line break, else all but the last character, which begins the next word.
+        let end = run(0, &|c| classes.of(c) & SPACE != 0);
+        if !self.gpt2
+            && let Some(at) = text[..end].rfind(['\r', '\n'])
+        {
+            return at + 1;
+        }
+        if end == text.len() {
+            return end;
+        }
+        match text[..end].char_indices().next_back() {
+            Some((last, _)) if last > 0 => last,
+            _ => end,
+        }
+    }
+}
+
+/// Bytes of a contraction's letters at the beginning of `text`; in any case, the long s included, where `folded`.
+fn contraction(text: &str, folded: bool) -> Option<usize> {
+    let fold = |c: char| match c {
+        '\u{17f}' if folded => 's',
+        c if folded => c.to_ascii_lowercase(),
+        c => c,
+    };
+    let mut characters = text.chars();
+    let first = characters.next()?;
+    let second = characters.next();
+    match (fold(first), second.map(fold)) {
+        ('s' | 't' | 'm' | 'd', _) => Some(first.len_utf8()),
+        ('r' | 'v', Some('e')) | ('l', Some('l')) => Some(2),
+        _ => None,
     }
 }

@@ -1,7 +1,7 @@
 //! SentencePiece's BPE with scores: neighbouring pieces whose join has the highest score are merged first.
 //!
 //! Source: llama.cpp's `llm_tokenizer_spm` (`src/llama-vocab.cpp`), after SentencePiece's `bpe_model.cc`. What the
-//! vocabulary lacks becomes byte tokens.
+//! vocabulary lacks is left to the caller.
 //!
 //! ```text
 //! pieces ← characters;  queue ← every neighbouring pair that is a token
@@ -9,25 +9,28 @@
 //!              queue ← its new neighbours
 //! ```
 
-use super::{Kind, Vocabulary, by_text};
+use super::byte_pair::{marks_inside, next_mark};
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap};
 
 /// How a space is spelled in tokens.
 pub(super) const SPACE: &str = "\u{2581}";
 
-pub(super) struct SentencePiece {
-    ids: HashMap<String, u32>,
-    scores: Vec<f32>,
-    /// Token of each byte.
-    bytes: Vec<Option<u32>>,
-    unknown: Option<u32>,
-}
-
 /// The byte that a token such as `<0x41>` stands for.
 pub(super) fn byte(token: &str) -> Option<u8> {
     let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
-    u8::from_str_radix(digits, 16).ok()
+    (digits.len() == 2).then(|| u8::from_str_radix(digits, 16).ok()).flatten()
+}
+
+/// Tokens that characters merge to.
+pub(super) struct Scored {
+    ids: HashMap<String, u32>,
+    scores: Vec<f32>,
+    /// Tokens that exist for merging alone and are taken apart again, by id.
+    unused: Vec<bool>,
+    any_unused: bool,
+    /// No token crosses the beginning of a word that `▁` marks.
+    cuts: bool,
 }
 
 /// A stretch of text, linked to its neighbours; empty once merged into its left one.
@@ -66,25 +69,56 @@ impl PartialEq for Pair {
 
 impl Eq for Pair {}
 
-impl SentencePiece {
-    pub fn new(vocabulary: &Vocabulary) -> Self {
-        let ids: HashMap<String, u32> =
-            by_text(vocabulary).into_iter().map(|(t, id)| (t.to_owned(), id)).collect();
-        let mut bytes = vec![None; 256];
-        for (b, slot) in bytes.iter_mut().enumerate() {
-            *slot = ids.get(&format!("<0x{b:02X}>")).copied();
-        }
-        let scores = match &vocabulary.kind {
-            Kind::SentencePiece { scores, .. } => scores.clone(),
-            Kind::BytePair { .. } => Vec::new(),
-        };
-        Self { ids, scores, bytes, unknown: vocabulary.unknown }
+/// One part of a text: a token, or text that is none.
+pub(super) type Part = (std::ops::Range<usize>, Option<u32>);
+
+/// Words that were met already, and the parts that they came to.
+pub(super) type Remembered = HashMap<Box<str>, Box<[Part]>>;
+
+const REMEMBERED: usize = 1 << 16;
+const LONGEST_REMEMBERED: usize = 64;
+
+impl Scored {
+    /// `scores` and `unused` are by id.
+    pub fn new(ids: HashMap<String, u32>, scores: Vec<f32>, unused: Vec<bool>) -> Self {
+        let cuts = !ids.keys().any(|token| marks_inside(token));
+        let any_unused = unused.contains(&true);
+        // Scores that are no numbers merge last.
+        let scores = scores.into_iter().map(|s| if s.is_nan() { f32::NEG_INFINITY } else { s }).collect();
+        Self { ids, scores, unused, any_unused, cuts }
     }
 
-    /// Tokens of one stretch of plain text; `after_special` says whether a space prefix may go before it.
-    pub fn encode(&self, text: &str, vocabulary: &Vocabulary, after_special: bool, ids: &mut Vec<u32>) {
-        let prefix = if after_special && vocabulary.adds_space() { SPACE } else { "" };
-        let text = format!("{prefix}{}", text.replace(' ', SPACE));
+    pub fn id(&self, text: &str) -> Option<u32> {
+        self.ids.get(text).copied()
+    }
+
+    /// The parts of a text whose spaces are spelled `▁`.
+    pub fn encode(&self, text: &str, remembered: &mut Remembered, take: &mut dyn FnMut(&str, Option<u32>)) {
+        let mut rest = text;
+        while !rest.is_empty() {
+            let end = if self.cuts { next_mark(rest) } else { rest.len() };
+            let (word, after) = rest.split_at(end);
+            if let Some(known) = remembered.get(word) {
+                for (range, id) in known {
+                    take(&word[range.clone()], *id);
+                }
+            } else {
+                let parts = self.merge(word);
+                for (range, id) in &parts {
+                    take(&word[range.clone()], *id);
+                }
+                if word.len() <= LONGEST_REMEMBERED {
+                    if remembered.len() >= REMEMBERED {
+                        remembered.clear();
+                    }
+                    remembered.insert(word.into(), parts.into());
+                }
+            }
+            rest = after;
+        }
+    }
+
+    fn merge(&self, text: &str) -> Vec<Part> {
         let mut pieces: Vec<Piece> = text
             .char_indices()
             .enumerate()
@@ -98,9 +132,11 @@ impl SentencePiece {
         if let Some(last) = pieces.last_mut() {
             last.next = None;
         }
+        // Text of a token that is taken apart again → bytes of its left half.
+        let mut halves: HashMap<&str, usize> = HashMap::new();
         let mut queue = BinaryHeap::new();
         for left in 0..pieces.len().saturating_sub(1) {
-            self.consider(&text, &pieces, left, left + 1, &mut queue);
+            self.consider(text, &pieces, left, left + 1, &mut queue, &mut halves);
         }
         while let Some(pair) = queue.pop() {
             let (left, right) = (pieces[pair.left], pieces[pair.right]);
@@ -113,34 +149,49 @@ impl SentencePiece {
             pieces[pair.right].length = 0;
             if let Some(next) = right.next {
                 pieces[next].previous = Some(pair.left);
-                self.consider(&text, &pieces, pair.left, next, &mut queue);
+                self.consider(text, &pieces, pair.left, next, &mut queue, &mut halves);
             }
             if let Some(previous) = left.previous {
-                self.consider(&text, &pieces, previous, pair.left, &mut queue);
+                self.consider(text, &pieces, previous, pair.left, &mut queue, &mut halves);
             }
         }
+        let mut parts = Vec::new();
         for piece in pieces.iter().filter(|p| p.length > 0) {
-            let part = &text[piece.start..piece.start + piece.length];
-            match self.ids.get(part) {
-                Some(id) => ids.push(*id),
-                None => ids.extend(part.bytes().filter_map(|b| self.bytes[usize::from(b)].or(self.unknown))),
+            let mut open = vec![piece.start..piece.start + piece.length];
+            while let Some(range) = open.pop() {
+                let part = &text[range.clone()];
+                let id = self.id(part);
+                let unused = id.is_some_and(|id| self.unused.get(id as usize) == Some(&true));
+                match halves.get(part).filter(|left| unused && **left < part.len()) {
+                    Some(left) => {
+                        let middle = range.start + left;
+                        open.push(middle..range.end);
+                        open.push(range.start..middle);
+                    }
+                    None => parts.push((range, id)),
+                }
             }
         }
+        parts
     }
 
-    fn consider(
+    fn consider<'a>(
         &self,
-        text: &str,
+        text: &'a str,
         pieces: &[Piece],
         left: usize,
         right: usize,
         queue: &mut BinaryHeap<Pair>,
+        halves: &mut HashMap<&'a str, usize>,
     ) {
         let length = pieces[left].length + pieces[right].length;
         let joined = &text[pieces[left].start..pieces[left].start + length];
         if let Some(&id) = self.ids.get(joined) {
             let score = self.scores.get(id as usize).copied().unwrap_or(0.0);
             queue.push(Pair { left, right, score, length });
+            if self.any_unused && self.unused.get(id as usize) == Some(&true) {
+                halves.insert(joined, pieces[left].length);
+            }
         }
     }
 }

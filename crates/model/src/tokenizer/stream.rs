@@ -1,7 +1,7 @@
 //! Text from tokens as they come: only whole characters leave, so that Hangul and emoji that span tokens arrive
 //! unbroken.
 
-use super::{Model, Tokenizer};
+use super::Tokenizer;
 
 /// Joins the bytes of tokens and lets whole characters out.
 pub struct TextStream<'a> {
@@ -18,8 +18,7 @@ impl<'a> TextStream<'a> {
 
     /// A stream at the beginning of a text: SentencePiece's own first space is dropped.
     pub fn at_start(tokenizer: &'a Tokenizer) -> Self {
-        let strip_space =
-            matches!(tokenizer.model, Model::SentencePiece(_)) && tokenizer.vocabulary.adds_space();
+        let strip_space = tokenizer.adds_space();
         Self { tokenizer, held: Vec::new(), strip_space }
     }
 

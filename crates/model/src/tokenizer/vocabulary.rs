@@ -19,8 +19,8 @@ pub enum TokenKind {
     Byte = 6,
 }
 
-/// The two ways of merging that kvant knows.
-#[derive(Clone, Debug)]
+/// How a vocabulary is used, as far as a GGUF can say it.
+#[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
     /// Byte-level BPE (GGUF `gpt2`): merges in order of rank, each "left right".
     BytePair {
@@ -37,6 +37,11 @@ pub enum Kind {
         scores: Vec<f32>,
         /// Whether a space goes before a text.
         add_space_prefix: bool,
+    },
+    /// As the files of a Hugging Face folder say, in a way that has no words in GGUF.
+    Folder {
+        /// The first thing that has none.
+        reason: String,
     },
 }
 
@@ -69,43 +74,107 @@ pub struct Vocabulary {
     pub chat_template: Option<String>,
 }
 
-/// Control tokens that end an answer wherever they occur, as in llama.cpp's `llama-vocab.cpp`.
+/// Texts of tokens that end an answer wherever they occur, and are control tokens, as in llama.cpp's `llama-vocab.cpp`.
 const ENDS: &[&str] = &[
     "<|eot_id|>",
     "<|im_end|>",
     "<|end|>",
     "<|return|>",
     "<|call|>",
+    "<|flush|>",
+    "<|calls|>",
     "<end_of_turn>",
     "<|endoftext|>",
     "<|end_of_text|>",
+    "</s>",
     "<|eom_id|>",
     "<EOT>",
     "_<EOT>",
     "[EOT]",
     "[EOS]",
-    "<|end▁of▁sentence|>",
     "<end_of_utterance>",
+    "<eos>",
+    "<turn|>",
+    "<|tool_response>",
+    "<｜end▁of▁sentence｜>",
+    "[e~[",
+    // Those that end a file or a hole that is filled in.
+    "<|fim_pad|>",
+    "<fim-pad>",
+    "<fim_pad>",
+    "<|fim_repo|>",
+    "<|repo_name|>",
+    "<fim-repo>",
+    "<reponame>",
+    "<|file_sep|>",
 ];
+
+/// Texts that steer every model that has them, though some files don't mark them so.
+const SPECIAL: &[&str] = &[
+    "<pad>",
+    "<mask>",
+    "<2mass>",
+    "[@BOS@]",
+    "<s>",
+    "</s>",
+    "<unk>",
+    "<bos>",
+    "<eos>",
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "[BOS]",
+    "[EOS]",
+    "<start_of_turn>",
+    "<end_of_turn>",
+];
+
+/// Whether a token steers the model by its looks, whatever its file calls it.
+///
+/// Source: `does_token_look_special` of llama.cpp's converter, whose names are all here.
+pub(super) fn looks_special(text: &str) -> bool {
+    let between = |start: &str, end: &str| {
+        text.len() >= start.len() + end.len() && text.starts_with(start) && text.ends_with(end)
+    };
+    SPECIAL.contains(&text)
+        || ENDS.contains(&text)
+        || between("<|", "|>")
+        || between("<｜", "｜>")
+        || between("<unused", ">")
+}
+
+/// Whether every reader of a GGUF ends an answer at a token of this text.
+pub(super) fn ends_everywhere(text: &str) -> bool {
+    ENDS.contains(&text)
+}
 
 impl Vocabulary {
     /// Every token that ends an answer, each once.
     pub(super) fn end_of_generation(&self) -> Vec<u32> {
         let mut ends: Vec<u32> =
             self.eos.into_iter().chain(self.eot).chain(self.more_ends.iter().copied()).collect();
-        for (id, token) in self.tokens.iter().enumerate() {
-            let special = matches!(self.kinds[id], TokenKind::Control | TokenKind::UserDefined);
-            if special && ENDS.contains(&token.as_str()) {
-                ends.push(id as u32);
-            }
+        let texts: Vec<(u32, &str)> = (0..)
+            .zip(&self.tokens)
+            .filter(|(id, token)| {
+                let kind = self.kinds[*id as usize];
+                matches!(kind, TokenKind::Control | TokenKind::UserDefined) && ends_everywhere(token)
+            })
+            .map(|(id, token)| (id, token.as_str()))
+            .collect();
+        let has = |text: &str| texts.iter().any(|(_, t)| *t == text);
+        // Where a call or a return ends an answer, the end of a message goes on to the next one.
+        let goes_on = has("<|call|>") && has("<|return|>") || has("<|calls|>") && has("<|flush|>");
+        let named = ends.clone();
+        ends.extend(texts.iter().filter(|(_, t)| !(goes_on && *t == "<|end|>")).map(|(id, _)| *id));
+        if goes_on {
+            ends.retain(|id| {
+                named.contains(id) || self.tokens.get(*id as usize).is_none_or(|t| t != "<|end|>")
+            });
         }
         ends.sort_unstable();
         ends.dedup();
-        ends.retain(|&id| (id as usize) < self.tokens.len());
         ends
-    }
-
-    pub(super) fn adds_space(&self) -> bool {
-        matches!(self.kind, Kind::SentencePiece { add_space_prefix: true, .. })
     }
 }

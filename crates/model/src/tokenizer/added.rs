@@ -1,0 +1,194 @@
+//! Added tokens: texts that become one token each wherever they stand, before anything else happens to a text.
+//!
+//! Two ways of finding them. `tokenizers` (and slow tokenizers of `transformers`) take the leftmost and of those the
+//! longest, and may eat white space beside it. llama.cpp goes through the tokens from the longest to the shortest and
+//! takes every place that is still free. Both run on an Aho-Corasick automaton: time grows with the text and not with
+//! the number of tokens.
+//!
+//! Invariant: a control token is found only inside text that may hold some; text of a user next to text of a template
+//! never makes one.
+
+use super::TokenizerError;
+use super::classes::{Classes, SPACE, WORD};
+use aho_corasick::{AhoCorasick, Input, MatchKind};
+use std::ops::Range;
+
+/// A text that becomes one token.
+#[derive(Clone, Debug)]
+pub(super) struct Added {
+    pub id: u32,
+    /// What is looked for.
+    pub text: String,
+    /// Steers the model: not found in text that a user wrote.
+    pub control: bool,
+    pub single_word: bool,
+    pub lstrip: bool,
+    pub rstrip: bool,
+}
+
+impl Added {
+    pub fn plain(id: u32, text: String, control: bool) -> Self {
+        Self { id, text, control, single_word: false, lstrip: false, rstrip: false }
+    }
+}
+
+/// Many such texts.
+pub(super) struct AddedTokens {
+    automaton: Option<AhoCorasick>,
+    tokens: Vec<Added>,
+    longest_first: bool,
+}
+
+/// Places of a text where control tokens may stand, in order, none touching another.
+pub(super) type Open = [Range<usize>];
+
+/// A token and the bytes of the text that it takes.
+pub(super) type Found = (Range<usize>, u32);
+
+/// How often a stretch of text may be gone through where tokens overlap, in bytes.
+const LARGEST_WORK: usize = 1 << 32;
+
+impl AddedTokens {
+    /// The way of `tokenizers`; of one text twice the first is looked for.
+    pub fn leftmost(tokens: Vec<Added>) -> Result<Self, TokenizerError> {
+        Self::new(tokens, MatchKind::LeftmostLongest)
+    }
+
+    /// The way of llama.cpp.
+    pub fn longest(mut tokens: Vec<Added>) -> Result<Self, TokenizerError> {
+        // Longest first, so that a token that contains another is not torn apart.
+        tokens.sort_by_key(|t| std::cmp::Reverse(t.text.len()));
+        Self::new(tokens, MatchKind::Standard)
+    }
+
+    fn new(tokens: Vec<Added>, kind: MatchKind) -> Result<Self, TokenizerError> {
+        let tokens: Vec<Added> = tokens.into_iter().filter(|t| !t.text.is_empty()).collect();
+        let automaton = match tokens.is_empty() {
+            true => None,
+            false => {
+                let built = AhoCorasick::builder().match_kind(kind).build(tokens.iter().map(|t| &t.text));
+                Some(built.map_err(|e| TokenizerError::Library(format!("added tokens: {e}")))?)
+            }
+        };
+        Ok(Self { automaton, tokens, longest_first: kind == MatchKind::Standard })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+
+    /// The tokens in `text`, in order. Control tokens are taken only inside `open`.
+    pub fn find(&self, text: &str, open: &Open) -> Result<Vec<Found>, TokenizerError> {
+        match &self.automaton {
+            None => Ok(Vec::new()),
+            Some(automaton) if self.longest_first => self.find_longest(automaton, text, open),
+            Some(automaton) => Ok(self.find_leftmost(automaton, text, open)),
+        }
+    }
+
+    fn find_leftmost(&self, automaton: &AhoCorasick, text: &str, open: &Open) -> Vec<Found> {
+        let classes = Classes::get();
+        let word = |c: char| classes.of(c) & WORD != 0;
+        let mut found: Vec<Found> = Vec::new();
+        let (mut from, mut taken) = (0, 0);
+        while let Some(place) = automaton.find(Input::new(text).range(from..)) {
+            let token = &self.tokens[place.pattern().as_usize()];
+            let (mut start, mut end) = (place.start(), place.end());
+            if token.control && !allows(open, start..end) {
+                // What begins where another writer's text begins may still be one.
+                from = end.min(boundary(open, start)).max(start + 1);
+                while !text.is_char_boundary(from) {
+                    from += 1;
+                }
+                continue;
+            }
+            from = end;
+            if token.single_word {
+                let before = text[..start].chars().next_back().is_some_and(word);
+                let after = text[end..].chars().next().is_some_and(word);
+                if before || after {
+                    continue;
+                }
+            }
+            let space = |c: char| classes.of(c) & SPACE != 0;
+            if token.lstrip {
+                start = text[..start].trim_end_matches(space).len().max(taken);
+            }
+            if token.rstrip {
+                end = text.len() - text[end..].trim_start_matches(space).len();
+            }
+            // A token that follows stripped space may stand inside what was taken; the library lets it.
+            found.push((start.min(end)..end, token.id));
+            taken = end;
+            from = from.max(taken.min(place.end()));
+        }
+        found
+    }
+
+    fn find_longest(
+        &self,
+        automaton: &AhoCorasick,
+        text: &str,
+        open: &Open,
+    ) -> Result<Vec<Found>, TokenizerError> {
+        let mut found = Vec::new();
+        // Places that overlap decide among themselves; the others stand alone.
+        let mut cluster: Vec<(Range<usize>, usize)> = Vec::new();
+        let mut reach = 0;
+        for place in automaton.find_overlapping_iter(text) {
+            let index = place.pattern().as_usize();
+            let range = place.range();
+            if self.tokens[index].control && !allows(open, range.clone()) {
+                continue;
+            }
+            // Places come by their end; one that begins before an earlier cluster's end belongs to it.
+            if range.start >= reach && !cluster.is_empty() {
+                decide(&mut cluster, &mut found);
+            }
+            reach = reach.max(range.end);
+            cluster.push((range, index));
+            if cluster.len() * size_of::<(Range<usize>, usize)>() > LARGEST_WORK / 16 {
+                return Err(TokenizerError::Library(format!(
+                    "special tokens overlap in more than {} places of the text",
+                    cluster.len()
+                )));
+            }
+        }
+        decide(&mut cluster, &mut found);
+        Ok(found.into_iter().map(|(range, index)| (range, self.tokens[index].id)).collect())
+    }
+}
+
+/// Takes of overlapping places those of the longest tokens, from the left, that are free.
+fn decide(cluster: &mut Vec<(Range<usize>, usize)>, found: &mut Vec<(Range<usize>, usize)>) {
+    if cluster.len() == 1 {
+        return found.append(cluster);
+    }
+    let Some(first) = cluster.iter().map(|(range, _)| range.start).min() else { return };
+    let end = cluster.iter().map(|(range, _)| range.end).max().unwrap_or(first);
+    // Tokens are numbered from the longest on.
+    cluster.sort_unstable_by_key(|(range, index)| (*index, range.start));
+    let mut taken = vec![false; end - first];
+    let before = found.len();
+    for (range, index) in cluster.drain(..) {
+        let bytes = range.start - first..range.end - first;
+        // Longer tokens were placed before: a token that is free at both ends is free between them.
+        if !taken[bytes.start] && !taken[bytes.end - 1] {
+            taken[bytes].fill(true);
+            found.push((range, index));
+        }
+    }
+    found[before..].sort_unstable_by_key(|(range, _)| range.start);
+}
+
+/// Whether all of a range lies in one open place.
+fn allows(open: &Open, range: Range<usize>) -> bool {
+    let at = open.partition_point(|place| place.end < range.end);
+    open.get(at).is_some_and(|place| place.start <= range.start && range.end <= place.end)
+}
+
+/// Where the next place begins or ends, seen from `at`.
+fn boundary(open: &Open, at: usize) -> usize {
+    let index = open.partition_point(|place| place.end <= at);
+    open.get(index).map_or(usize::MAX, |place| if place.start > at { place.start } else { place.end })
+}

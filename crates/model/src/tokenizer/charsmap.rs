@@ -1,0 +1,99 @@
+//! SentencePiece's compiled normalization rules: a double array over bytes, and the replacements one after another.
+//!
+//! Source: SentencePiece's `normalizer.cc` and Darts-clone; every index is checked here, for the rules come from a
+//! file. `tokenizers` applies them in its own way, to clusters of characters first ([`Charsmap::by_cluster`]).
+
+use unicode_segmentation::UnicodeSegmentation;
+
+#[derive(Clone)]
+pub(super) struct Charsmap {
+    units: Vec<u32>,
+    replacements: Vec<u8>,
+}
+
+impl Charsmap {
+    /// The rules of these bytes, `None` where they are none.
+    pub fn new(bytes: &[u8]) -> Option<Self> {
+        let (size, rest) = bytes.split_first_chunk::<4>()?;
+        let size = u32::from_le_bytes(*size) as usize;
+        if size == 0 || !size.is_multiple_of(4) || size > rest.len() {
+            return None;
+        }
+        let (units, replacements) = rest.split_at(size);
+        let units = units.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b)).collect();
+        std::str::from_utf8(replacements).ok()?;
+        Some(Self { units, replacements: replacements.to_vec() })
+    }
+
+    /// The longest rule that `text` begins with: its bytes and what takes their place.
+    pub fn longest(&self, text: &[u8]) -> Option<(usize, &str)> {
+        self.search(text, |_| true)
+    }
+
+    /// What takes the place of exactly this text, as `tokenizers` looks it up: the shortest rule that it begins with.
+    fn shortest(&self, text: &str) -> Option<&str> {
+        self.search(text.as_bytes(), |_| false).map(|(_, replacement)| replacement)
+    }
+
+    fn search(&self, text: &[u8], go_on: impl Fn(usize) -> bool) -> Option<(usize, &str)> {
+        let unit = |at: usize| self.units.get(at).copied();
+        let offset = |unit: u32| ((unit >> 10) << ((unit & (1 << 9)) >> 6)) as usize;
+        let mut at = offset(unit(0)?);
+        let mut found = None;
+        for (length, &byte) in (1..).zip(text) {
+            at ^= usize::from(byte);
+            let Some(here) = unit(at) else { break };
+            if byte == 0 || here & (1 << 31 | 0xff) != u32::from(byte) {
+                break;
+            }
+            at ^= offset(here);
+            if here >> 8 & 1 == 1 {
+                let Some(value) = unit(at) else { break };
+                found = Some((length, (value & 0x7fff_ffff) as usize));
+                if !go_on(length) {
+                    break;
+                }
+            }
+        }
+        let (length, start) = found?;
+        let rest = self.replacements.get(start..)?;
+        let end = rest.iter().position(|b| *b == 0).unwrap_or(rest.len());
+        Some((length, std::str::from_utf8(&rest[..end]).ok()?))
+    }
+
+    /// Characters of the replaced text, each with how many it adds to the original (negative where some vanish), or
+    /// `None` where nothing is replaced.
+    pub fn by_cluster(&self, text: &str) -> Option<Vec<(char, isize)>> {
+        let mut changes = Vec::with_capacity(text.len());
+        let mut changed = false;
+        for cluster in text.graphemes(true) {
+            if cluster.len() < 6
+                && let Some(new) = self.shortest(cluster)
+            {
+                changed = true;
+                replace(&mut changes, cluster, new);
+                continue;
+            }
+            for (at, c) in cluster.char_indices() {
+                match self.shortest(&cluster[at..at + c.len_utf8()]) {
+                    Some(new) => {
+                        changed = true;
+                        replace(&mut changes, &cluster[at..at + c.len_utf8()], new);
+                    }
+                    None => changes.push((c, 0)),
+                }
+            }
+        }
+        changed.then_some(changes)
+    }
+}
+
+fn replace(changes: &mut Vec<(char, isize)>, old: &str, new: &str) {
+    let difference = new.chars().count() as isize - old.chars().count() as isize;
+    changes.extend(new.chars().map(|c| (c, 0)));
+    if difference > 0 {
+        changes.iter_mut().rev().take(difference as usize).for_each(|(_, more)| *more = 1);
+    } else if let Some((_, more)) = changes.last_mut() {
+        *more += difference;
+    }
+}

@@ -1,0 +1,649 @@
+//! The tokenizer of a Hugging Face folder: `tokenizer.json`, else `tokenizer.model`, else `vocab.json` with `merges.txt`,
+//! as `transformers` chooses; and what stands beside it.
+//!
+//! Two things come of it: how text becomes ids here, which is exactly what the libraries give, and a [`Vocabulary`], which
+//! is what a GGUF can say of that. What it cannot say is a note, or an error where nothing is left.
+
+use super::added::Added;
+use super::json::{self, AddedToken};
+use super::pipeline::{self, Entry, Pipeline};
+use super::settings::{Named, Settings};
+use super::vocabulary::looks_special;
+use super::{Engine, Kind, PreTokenizer, Spelling, TokenKind, TokenizerError, Vocabulary, sentencepiece};
+use kvant_io::HuggingFace;
+use serde_json::Value as Json;
+use std::collections::{HashMap, HashSet};
+
+/// Bytes that a Git LFS pointer begins with.
+const LFS: &[u8] = b"version https://git-lfs.github.com/spec/";
+
+/// Everything that a folder says of its tokenizer.
+pub(super) struct Loaded {
+    pub vocabulary: Vocabulary,
+    pub engine: Engine,
+    pub spelling: Spelling,
+    /// Ids around every text.
+    pub around: (Vec<u32>, Vec<u32>),
+    /// What a GGUF of this tokenizer does not say.
+    pub notes: Vec<String>,
+}
+
+/// The tokenizer of a folder; `None` where it has no file of one.
+pub(super) fn read(folder: &HuggingFace) -> Result<Option<Loaded>, TokenizerError> {
+    let at = |name: &str| {
+        let path = folder.folder.join(name);
+        move |source| TokenizerError::File { path: path.clone(), source: Box::new(source) }
+    };
+    if let Some(bytes) = &folder.tokenizer {
+        return fast(folder, bytes).map(Some).map_err(at("tokenizer.json"));
+    }
+    if let Some(bytes) = &folder.tokenizer_model {
+        return super::slow::sentencepiece(folder, bytes).map(Some).map_err(at("tokenizer.model"));
+    }
+    match (&folder.vocab, &folder.merges) {
+        (None, None) => Ok(None),
+        (Some(vocabulary), Some(merges)) => {
+            super::slow::vocabulary_and_merges(folder, vocabulary, merges).map(Some)
+        }
+        (Some(_), None) => Err(at("merges.txt")(missing("vocab.json"))),
+        (None, Some(_)) => Err(at("vocab.json")(missing("merges.txt"))),
+    }
+}
+
+fn missing(other: &str) -> TokenizerError {
+    TokenizerError::key("no such file", format!("one beside {other}"), "half of a tokenizer")
+}
+
+/// The bytes of a JSON or text file without a byte order mark, if they can be the file itself.
+pub(super) fn content(bytes: &[u8]) -> Result<&[u8], TokenizerError> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    if bytes.starts_with(LFS) {
+        return Err(TokenizerError::key(
+            "content",
+            "the file itself (run `git lfs pull`)",
+            "a Git LFS pointer",
+        ));
+    }
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err(TokenizerError::key(
+            "content",
+            "a tokenizer (is the download complete?)",
+            "an empty file",
+        ));
+    }
+    Ok(bytes)
+}
+
+pub(super) fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, TokenizerError> {
+    serde_json::from_slice(content(bytes)?)
+        .map_err(|e| TokenizerError::key("content", "JSON of a tokenizer", e.to_string()))
+}
+
+/// Tokens by id, as far as they are known.
+pub(super) struct Table {
+    pub tokens: Vec<String>,
+    pub kinds: Vec<TokenKind>,
+    /// Of several tokens with one text, the one that text becomes.
+    pub by_text: HashMap<String, u32>,
+    pub notes: Vec<String>,
+}
+
+impl Table {
+    pub fn new(entries: impl Iterator<Item = (String, u64, TokenKind)>) -> Result<Self, TokenizerError> {
+        let mut table =
+            Self { tokens: Vec::new(), kinds: Vec::new(), by_text: HashMap::new(), notes: Vec::new() };
+        let entries: Vec<_> = entries.collect();
+        let last = entries.iter().map(|(_, id, _)| *id).max();
+        let expected = entries.len();
+        for (text, id, kind) in entries {
+            table.check(id, last, expected)?;
+            table.by_text.insert(text.clone(), id as u32);
+            table.set(id as u32, text, kind);
+        }
+        Ok(table)
+    }
+
+    /// Holes are allowed, but not a handful of tokens that claim millions of ids.
+    fn check(&self, id: u64, last: Option<u64>, count: usize) -> Result<(), TokenizerError> {
+        let last = last.unwrap_or(id).max(id);
+        if last >= u64::from(super::LARGEST_ID) || last as usize > 4 * count.max(self.tokens.len()) + 1024 {
+            let found = format!("{} tokens up to id {last}", count.max(self.tokens.len()));
+            return Err(TokenizerError::key("ids", "dense ids below 2^22", found));
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, id: u32, text: String, kind: TokenKind) {
+        let id = id as usize;
+        while self.tokens.len() <= id {
+            self.tokens.push(format!("[PAD{}]", self.tokens.len()));
+            self.kinds.push(TokenKind::Unused);
+        }
+        self.tokens[id] = text;
+        self.kinds[id] = kind;
+    }
+
+    /// The first id that is free.
+    fn next(&self) -> u32 {
+        self.tokens.len() as u32
+    }
+
+    /// Adds a token beside the model's and returns the id that its text becomes.
+    pub fn add(&mut self, token: &AddedToken, named: &HashSet<String>) -> Result<u32, TokenizerError> {
+        if let Some(id) = token.id {
+            self.check(id, None, self.tokens.len())?;
+        }
+        let control = token.special || looks_special(&token.content) || named.contains(&token.content);
+        let kind = if control { TokenKind::Control } else { TokenKind::UserDefined };
+        let known = self.by_text.get(&token.content).copied();
+        let listed = token.id.map(|id| id as u32);
+        let id = known.or(listed).unwrap_or(self.next());
+        if let Some(known) = known
+            && self.kinds[known as usize] != TokenKind::Unknown
+        {
+            self.kinds[known as usize] = kind;
+        }
+        match (known, listed) {
+            // One text, two ids: text becomes the first, and the other keeps its name.
+            (Some(known), Some(listed)) if known != listed => {
+                self.notes.push(format!(
+                    "token {:?} has the ids {known} and {listed}; text becomes {known} in this folder",
+                    token.content
+                ));
+                if self.kinds.get(listed as usize).is_none_or(|k| *k == TokenKind::Unused) {
+                    self.set(listed, token.content.clone(), kind);
+                }
+            }
+            (Some(_), _) => {}
+            (None, _) => {
+                self.by_text.insert(token.content.clone(), id);
+                self.set(id, token.content.clone(), kind);
+            }
+        }
+        Ok(id)
+    }
+}
+
+/// A `tokenizer.json`.
+fn fast(folder: &HuggingFace, bytes: &[u8]) -> Result<Loaded, TokenizerError> {
+    let file: json::File = parse(bytes)?;
+    let settings = Settings::new(folder)?;
+    let of_bytes = Pipeline::of_bytes(&file) && is_plain_bytes(&file.model);
+    let model = pipeline::Model::new(&file.model, of_bytes)?;
+    let entries: Box<dyn Iterator<Item = (String, u64, TokenKind)>> = match &file.model.vocab {
+        Some(json::Vocab::Ids(all)) => {
+            Box::new(all.iter().map(|(t, id)| (t.clone(), *id, TokenKind::Normal)))
+        }
+        Some(json::Vocab::Scores(all)) => {
+            Box::new((0..).zip(all).map(|(id, (t, _))| (t.clone(), id, TokenKind::Normal)))
+        }
+        None => Box::new(std::iter::empty()),
+    };
+    let mut table = Table::new(entries)?;
+    if table.tokens.is_empty() && file.added_tokens.as_ref().is_none_or(Vec::is_empty) {
+        return Err(TokenizerError::key("model.vocab", "at least one token", "none"));
+    }
+    let listed: Vec<AddedToken> = file.added_tokens.unwrap_or_default();
+    let own = library_ids(&listed, &table)?;
+    let added = add_all(&mut table, listed, Some(own), &settings)?;
+
+    let byte_fallback = file.model.byte_fallback.unwrap_or(false);
+    if byte_fallback {
+        for (token, kind) in table.tokens.iter().zip(&mut table.kinds) {
+            if *kind == TokenKind::Normal && sentencepiece::byte(token).is_some() {
+                *kind = TokenKind::Byte;
+            }
+        }
+    }
+    let kind = gguf_kind(&file.model, &file.normalizer.0, &file.pre_tokenizer.0, &table.tokens);
+    let names = |id: &str| table.by_text.get(id).copied();
+    let around = post_processor(&file.post_processor.0, &names)?;
+    let spelling = spelling(&file.decoder.0, of_bytes, byte_fallback, &file.model);
+    let unknown = file.model.unk_token.clone();
+    let pipeline = Pipeline::new(
+        &file.normalizer.0,
+        &file.pre_tokenizer.0,
+        of_bytes,
+        entries_of(&added, &table),
+        model,
+    )?;
+    let mut loaded = finish(folder, table, kind, unknown, around, &settings)?;
+    loaded.notes.extend(added_notes(&added));
+    loaded.notes.extend(metaspace_notes(&file.pre_tokenizer.0));
+    loaded.notes.extend(merges_notes(&loaded.vocabulary));
+    loaded.engine = Engine::Pipeline(Box::new(pipeline));
+    loaded.spelling = spelling;
+    Ok(loaded)
+}
+
+/// Whether a model of this file takes words of bytes: BPE with a token for every byte.
+fn is_plain_bytes(model: &json::Model) -> bool {
+    let plain = |text: &Option<String>| text.as_ref().is_none_or(String::is_empty);
+    let Some(json::Vocab::Ids(all)) = &model.vocab else { return false };
+    let single =
+        all.iter().filter(|(t, _)| t.chars().nth(1).is_none() && super::byte_pair::bytes(t).len() == 1);
+    pipeline::type_of(model) == "BPE"
+        && plain(&model.continuing_subword_prefix)
+        && plain(&model.end_of_word_suffix)
+        && single.count() >= 256
+}
+
+/// Ids that the library gives to listed tokens: it goes by text, and numbers new ones itself.
+fn library_ids(listed: &[AddedToken], table: &Table) -> Result<Vec<u32>, TokenizerError> {
+    let size = table.by_text.len() as u32;
+    let mut given: HashMap<&str, u32> = HashMap::new();
+    let mut highest: Option<u32> = None;
+    let mut ids = Vec::with_capacity(listed.len());
+    for token in listed {
+        let known = given.get(token.content.as_str()).or_else(|| table.by_text.get(&token.content));
+        let id = known.copied().unwrap_or_else(|| match highest {
+            Some(highest) if highest >= size || size == 0 => highest + 1,
+            _ => size,
+        });
+        if !token.content.is_empty() {
+            given.insert(&token.content, id);
+            highest = highest.max(Some(id));
+        }
+        ids.push(id);
+    }
+    Ok(ids)
+}
+
+/// Adds the listed tokens and those that the settings have besides; each comes back with the id that its text becomes.
+pub(super) fn add_all(
+    table: &mut Table,
+    listed: Vec<AddedToken>,
+    library: Option<Vec<u32>>,
+    settings: &Settings,
+) -> Result<Vec<(AddedToken, u32)>, TokenizerError> {
+    let mut added: Vec<(AddedToken, u32)> = Vec::new();
+    let mut place: HashMap<String, usize> = HashMap::new();
+    let library = library.unwrap_or_default();
+    for (index, token) in listed.into_iter().enumerate() {
+        let id = table.add(&token, &settings.special)?;
+        let given = library.get(index).copied().unwrap_or(id);
+        if given != id && !place.contains_key(&token.content) {
+            table.notes.push(format!(
+                "token {:?} has the id {id} in the file, but `tokenizers` gives {given}, and so does this folder",
+                token.content
+            ));
+        }
+        place.entry(token.content.clone()).or_insert(added.len());
+        added.push((token, given));
+    }
+    for token in &settings.added {
+        if token.content.is_empty() {
+            continue;
+        }
+        let id = table.add(token, &settings.special)?;
+        match place.get(&token.content) {
+            // The settings' word on white space and such goes before the file's.
+            Some(&at) => {
+                let (earlier, given) = &mut added[at];
+                earlier.single_word = token.single_word;
+                earlier.lstrip = token.lstrip;
+                earlier.rstrip = token.rstrip;
+                let given = *given;
+                if token.normalized != added[at].0.normalized {
+                    added.push((token.clone(), given));
+                }
+            }
+            None => {
+                place.insert(token.content.clone(), added.len());
+                added.push((token.clone(), id));
+            }
+        }
+    }
+    // A token that the settings name is one in text, even where no list has it.
+    for text in &settings.special {
+        if !place.contains_key(text)
+            && let Some(&id) = table.by_text.get(text)
+        {
+            let token = AddedToken {
+                id: None,
+                content: text.clone(),
+                single_word: false,
+                lstrip: false,
+                rstrip: false,
+                normalized: Some(false),
+                special: true,
+            };
+            table.add(&token, &settings.special)?;
+            place.insert(text.clone(), added.len());
+            added.push((token, id));
+        }
+    }
+    Ok(added)
+}
+
+/// What the pipeline looks for.
+pub(super) fn entries_of(added: &[(AddedToken, u32)], table: &Table) -> Vec<Entry> {
+    // The library looks for special ones first, of those that are equally long.
+    let mut order: Vec<&(AddedToken, u32)> = added.iter().collect();
+    order.sort_by_key(|(token, _)| !token.special);
+    let entry = |(token, id): &&(AddedToken, u32)| {
+        let listed = table.by_text.get(&token.content).copied().unwrap_or(*id);
+        let kind = table.kinds.get(listed as usize);
+        let control = matches!(kind, Some(TokenKind::Control | TokenKind::Unknown));
+        Entry {
+            token: Added {
+                id: *id,
+                text: token.content.clone(),
+                control,
+                single_word: token.single_word,
+                lstrip: token.lstrip,
+                rstrip: token.rstrip,
+            },
+            normalized: token.normalized.unwrap_or(!token.special),
+        }
+    };
+    order.iter().map(entry).collect()
+}
+
+/// Notes on what a GGUF does not say of added tokens.
+pub(super) fn added_notes(added: &[(AddedToken, u32)]) -> Vec<String> {
+    let named = |what: &str, has: &dyn Fn(&AddedToken) -> bool| {
+        let mut texts: Vec<&str> =
+            added.iter().filter(|(t, _)| has(t)).map(|(t, _)| t.content.as_str()).collect();
+        texts.dedup();
+        let more = if texts.len() > 4 { format!(" and {} more", texts.len() - 4) } else { String::new() };
+        texts.truncate(4);
+        let first: Vec<String> = texts.iter().map(|t| format!("{t:?}")).collect();
+        (!texts.is_empty()).then(|| {
+            format!(
+                "a GGUF does not say that {}{more} {what}; ids beside such tokens may differ",
+                first.join(", ")
+            )
+        })
+    };
+    [
+        named("take the white space before them (lstrip)", &|t| t.lstrip),
+        named("take the white space behind them (rstrip)", &|t| t.rstrip),
+        named("stand for whole words alone (single_word)", &|t| t.single_word),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn metaspace_notes(pre_tokenizer: &Json) -> Option<String> {
+    let steps = json::steps(pre_tokenizer, "pretokenizers");
+    let first =
+        steps.iter().any(|s| json::kind(s) == "Metaspace" && s["prepend_scheme"].as_str() == Some("first"));
+    first.then(|| {
+        "a GGUF puts a space before text behind every special token, this tokenizer before the text's beginning \
+         alone (prepend_scheme: first); ids behind special tokens may differ"
+            .to_owned()
+    })
+}
+
+/// Where upstream takes another word on `ignore_merges` from the pre-tokenizer's name than the file says.
+fn merges_notes(vocabulary: &Vocabulary) -> Option<String> {
+    let Kind::BytePair { pre_tokenizer, ignore_merges, .. } = &vocabulary.kind else { return None };
+    (*ignore_merges != pre_tokenizer.ignores_merges()).then(|| {
+        format!(
+            "the tokenizer says ignore_merges = {ignore_merges}; a GGUF says it by tokenizer.ggml.pre alone, and for \
+             {:?} it is {}; ids of some words may differ",
+            pre_tokenizer.name(),
+            !ignore_merges
+        )
+    })
+}
+
+/// Puts everything together that does not depend on the kind of file.
+pub(super) fn finish(
+    folder: &HuggingFace,
+    mut table: Table,
+    kind: Kind,
+    unknown: Option<String>,
+    around: (Vec<u32>, Vec<u32>),
+    settings: &Settings,
+) -> Result<Loaded, TokenizerError> {
+    let named = Named { folder, by_text: &table.by_text, tokens: &table.tokens };
+    let unknown =
+        unknown.as_deref().or(settings.text("unk_token")).and_then(|t| table.by_text.get(t).copied());
+    let mut ends = named.ids(folder.generation_config.as_ref(), "eos_token_id");
+    ends.extend(named.ids(Some(&folder.config), "eos_token_id"));
+    let mut notes = std::mem::take(&mut table.notes);
+    notes.extend(named.notes(settings));
+    let eos = named.eos(settings, &ends);
+    let bos =
+        named.id(settings, "bos_token").or(named.ids(Some(&folder.config), "bos_token_id").first().copied());
+    let padding = named.id(settings, "pad_token");
+    let (mut before, mut after) = around;
+    let begins = bos.is_some() && before.first().copied() == bos;
+    let ends_text = eos.is_some() && after.last().copied() == eos;
+    let add_bos = bos.is_some() && settings.flag("add_bos_token").unwrap_or(begins);
+    let add_eos = eos.is_some() && settings.flag("add_eos_token").unwrap_or(ends_text);
+    match (begins, add_bos) {
+        (true, false) => drop(before.remove(0)),
+        (false, true) => before.splice(0..0, bos).for_each(drop),
+        _ => {}
+    }
+    match (ends_text, add_eos) {
+        (true, false) => drop(after.pop()),
+        (false, true) => after.extend(eos),
+        _ => {}
+    }
+    let said = (
+        bos.filter(|_| add_bos).into_iter().collect::<Vec<_>>(),
+        eos.filter(|_| add_eos).into_iter().collect(),
+    );
+    if said != (before.clone(), after.clone()) {
+        notes.push(format!(
+            "the ids around every text are {before:?} and {after:?}; a GGUF says {:?} and {:?}",
+            said.0, said.1
+        ));
+    }
+    if let Some(id) = unknown.filter(|_| !matches!(kind, Kind::BytePair { .. })) {
+        table.kinds[id as usize] = TokenKind::Unknown;
+    }
+    // A token that begins or ends a text is a control token, wherever it is listed.
+    for id in [bos, eos].into_iter().flatten().chain(ends.iter().copied()) {
+        if let Some(kind) = table.kinds.get_mut(id as usize)
+            && *kind == TokenKind::UserDefined
+        {
+            *kind = TokenKind::Control;
+        }
+    }
+    // A user-defined token spells its spaces as SentencePiece does; in GGUF it is plain text.
+    for (token, kind) in table.tokens.iter_mut().zip(&table.kinds) {
+        if *kind == TokenKind::UserDefined {
+            *token = token.replace(sentencepiece::SPACE, " ");
+        }
+    }
+    let vocabulary = Vocabulary {
+        bos,
+        eos,
+        eot: ends.iter().copied().find(|id| Some(*id) != eos),
+        unknown,
+        padding,
+        add_bos,
+        add_eos,
+        more_ends: ends,
+        chat_template: settings.chat_template(folder, &mut notes),
+        kind,
+        kinds: table.kinds,
+        tokens: table.tokens,
+    };
+    Ok(Loaded { vocabulary, engine: Engine::Gguf, spelling: Spelling::Bytes, around: (before, after), notes })
+}
+
+/// What a GGUF says of a model and the steps before it.
+fn gguf_kind(model: &json::Model, normalizer: &Json, pre_tokenizer: &Json, tokens: &[String]) -> Kind {
+    let kind = pipeline::type_of(model);
+    if kind != "BPE" {
+        return Kind::Folder { reason: format!("its model is {kind}; GGUF files of kvant hold BPE") };
+    }
+    let merges: Vec<(String, String)> =
+        model.merges.iter().flatten().map(|m| (m.0.clone(), m.1.clone())).collect();
+    let affix = |text: &Option<String>| text.as_ref().is_some_and(|t| !t.is_empty());
+    if affix(&model.continuing_subword_prefix) || affix(&model.end_of_word_suffix) {
+        return Kind::Folder { reason: "its tokens have a prefix or suffix for places in a word".into() };
+    }
+    if model.byte_fallback.unwrap_or(false) {
+        return match marks(normalizer, pre_tokenizer) {
+            Ok(add_space_prefix) => Kind::SentencePiece { scores: scores(tokens, &merges), add_space_prefix },
+            Err(reason) => Kind::Folder { reason },
+        };
+    }
+    match known_split(normalizer, pre_tokenizer) {
+        Ok(pre_tokenizer) => {
+            Kind::BytePair { merges, pre_tokenizer, ignore_merges: model.ignore_merges.unwrap_or(false) }
+        }
+        Err(reason) => Kind::Folder { reason },
+    }
+}
+
+/// Whether a SentencePiece-like file puts a space before text; an error where it does more than that.
+fn marks(normalizer: &Json, pre_tokenizer: &Json) -> Result<bool, String> {
+    let mut prepends = false;
+    for step in json::steps(normalizer, "normalizers") {
+        match json::kind(&step) {
+            "Prepend" if step["prepend"].as_str() == Some(sentencepiece::SPACE) => prepends = true,
+            "Replace" if step["content"].as_str() == Some(sentencepiece::SPACE) => {}
+            other => return Err(format!("its normalizer is {other}")),
+        }
+    }
+    for step in json::steps(pre_tokenizer, "pretokenizers") {
+        match json::kind(&step) {
+            "Metaspace" => {
+                let never = step["prepend_scheme"].as_str() == Some("never")
+                    || step["add_prefix_space"].as_bool() == Some(false);
+                prepends |= !never;
+            }
+            // Splitting where spaces are changes nothing that merges could cross.
+            "Split" if step["pattern"]["String"].as_str() == Some(" ") => {}
+            other => return Err(format!("its pre-tokenizer is {other}")),
+        }
+    }
+    Ok(prepends)
+}
+
+/// Scores under which merging by score repeats merging by rank: a token's best rank, negated. Tokens that no merge
+/// makes are never joined.
+fn scores(tokens: &[String], merges: &[(String, String)]) -> Vec<f32> {
+    let mut rank: HashMap<String, usize> = HashMap::new();
+    for (i, (left, right)) in merges.iter().enumerate() {
+        rank.entry(format!("{left}{right}")).or_insert(i);
+    }
+    tokens.iter().map(|t| rank.get(t).map_or(-1e6, |r| -(*r as f32))).collect()
+}
+
+/// The split that a GGUF names, told by structure and expression, never guessed.
+fn known_split(normalizer: &Json, pre: &Json) -> Result<PreTokenizer, String> {
+    // Qwen normalizes to NFC first, which upstream leaves to the text's author; anything else changes text.
+    for step in json::steps(normalizer, "normalizers") {
+        if json::kind(&step) != "NFC" {
+            return Err(format!("its normalizer is {}, GGUF has none", json::kind(&step)));
+        }
+    }
+    let steps = json::steps(pre, "pretokenizers");
+    let bytes =
+        |step: &Json| json::kind(step) == "ByteLevel" && !step["add_prefix_space"].as_bool().unwrap_or(true);
+    let gpt2 = |step: &Json| bytes(step) && step["use_regex"].as_bool().unwrap_or(true);
+    let found = match &steps[..] {
+        [one] if gpt2(one) => Some(PreTokenizer::Gpt2),
+        [digits, last]
+            if json::kind(digits) == "Digits"
+                && digits["individual_digits"].as_bool() == Some(true)
+                && gpt2(last) =>
+        {
+            Some(PreTokenizer::Smollm)
+        }
+        [split, last]
+            if json::kind(split) == "Split"
+                && split["behavior"].as_str() == Some("Isolated")
+                && !split["invert"].as_bool().unwrap_or(false)
+                && bytes(last)
+                && last["use_regex"].as_bool() == Some(false) =>
+        {
+            split["pattern"]["Regex"].as_str().and_then(PreTokenizer::by_expression)
+        }
+        _ => None,
+    };
+    found.ok_or_else(|| {
+        let mut description = pre.to_string();
+        let end = description.char_indices().nth(200).map_or(description.len(), |(i, _)| i);
+        description.truncate(end);
+        format!("its pre-tokenizer is none that has a name in GGUF and is known here: {description}")
+    })
+}
+
+/// How tokens spell text, told by the decoder.
+fn spelling(decoder: &Json, of_bytes: bool, byte_fallback: bool, model: &json::Model) -> Spelling {
+    let steps = json::steps(decoder, "decoders");
+    let has = |name: &str| steps.iter().any(|s| json::kind(s) == name);
+    if of_bytes || has("ByteLevel") {
+        return Spelling::Bytes;
+    }
+    if let Some(prefix) = steps.iter().find(|s| json::kind(s) == "WordPiece") {
+        return Spelling::Words { prefix: prefix["prefix"].as_str().unwrap_or("##").to_owned() };
+    }
+    match pipeline::type_of(model) {
+        "WordPiece" => {
+            Spelling::Words { prefix: model.continuing_subword_prefix.clone().unwrap_or_else(|| "##".into()) }
+        }
+        "WordLevel" => Spelling::Words { prefix: String::new() },
+        _ if byte_fallback || has("Metaspace") || has("Replace") => Spelling::Marks,
+        "Unigram" => Spelling::Marks,
+        _ => Spelling::Plain,
+    }
+}
+
+/// Ids before and behind every single text.
+fn post_processor(
+    json: &Json,
+    id: &dyn Fn(&str) -> Option<u32>,
+) -> Result<(Vec<u32>, Vec<u32>), TokenizerError> {
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    for step in json::steps(json, "processors") {
+        match json::kind(&step) {
+            "TemplateProcessing" => {
+                let mut seen = false;
+                let (mut first, mut last) = (Vec::new(), Vec::new());
+                for entry in step["single"].as_array().map_or(&[][..], Vec::as_slice) {
+                    let Some(name) = entry["SpecialToken"]["id"].as_str() else {
+                        seen = true;
+                        continue;
+                    };
+                    let ids = step["special_tokens"][name]["ids"].as_array();
+                    let ids: Option<Vec<u32>> = match ids {
+                        Some(ids) => {
+                            ids.iter().map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok())).collect()
+                        }
+                        None => id(name).map(|id| vec![id]),
+                    };
+                    let ids = ids.ok_or_else(|| {
+                        TokenizerError::key(
+                            "post_processor.special_tokens",
+                            format!("ids of {name:?}"),
+                            "none",
+                        )
+                    })?;
+                    if seen { last.extend(ids) } else { first.extend(ids) }
+                }
+                before.splice(0..0, first);
+                after.extend(last);
+            }
+            "BertProcessing" | "RobertaProcessing" => {
+                let pair = |key: &str| step[key][1].as_u64().and_then(|id| u32::try_from(id).ok());
+                let both = pair("cls").zip(pair("sep"));
+                let (cls, sep) = both.ok_or_else(|| {
+                    TokenizerError::key("post_processor", "cls and sep with their ids", step.to_string())
+                })?;
+                before.insert(0, cls);
+                after.push(sep);
+            }
+            "ByteLevel" => {}
+            other => {
+                return Err(TokenizerError::key(
+                    "post_processor",
+                    "TemplateProcessing, BertProcessing, RobertaProcessing or ByteLevel",
+                    other,
+                ));
+            }
+        }
+    }
+    Ok((before, after))
+}

@@ -1,0 +1,248 @@
+//! The JSON of a `tokenizer.json`, read without a tree of the whole: vocabularies and merges into lists, the small parts
+//! into values of bounded size.
+//!
+//! Memory is a small multiple of the file's bytes, whatever it holds.
+
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+use std::cell::Cell;
+use std::fmt;
+
+/// A file's parts.
+#[derive(Deserialize)]
+pub(super) struct File {
+    #[serde(default)]
+    pub added_tokens: Option<Vec<AddedToken>>,
+    #[serde(default)]
+    pub normalizer: Part,
+    #[serde(default)]
+    pub pre_tokenizer: Part,
+    #[serde(default)]
+    pub post_processor: Part,
+    #[serde(default)]
+    pub decoder: Part,
+    pub model: Model,
+}
+
+/// A token beside the model's.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct AddedToken {
+    pub id: Option<u64>,
+    pub content: String,
+    #[serde(default)]
+    pub single_word: bool,
+    #[serde(default)]
+    pub lstrip: bool,
+    #[serde(default)]
+    pub rstrip: bool,
+    pub normalized: Option<bool>,
+    #[serde(default)]
+    pub special: bool,
+}
+
+/// The model: fields of every type of it.
+#[derive(Deserialize)]
+pub(super) struct Model {
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    pub vocab: Option<Vocab>,
+    pub merges: Option<Vec<Merge>>,
+    #[serde(default)]
+    pub dropout: Option<f64>,
+    #[serde(default)]
+    pub unk_token: Option<String>,
+    #[serde(default)]
+    pub unk_id: Option<u64>,
+    #[serde(default)]
+    pub continuing_subword_prefix: Option<String>,
+    #[serde(default)]
+    pub end_of_word_suffix: Option<String>,
+    #[serde(default)]
+    pub max_input_chars_per_word: Option<u64>,
+    #[serde(default)]
+    pub fuse_unk: Option<bool>,
+    #[serde(default)]
+    pub byte_fallback: Option<bool>,
+    #[serde(default)]
+    pub ignore_merges: Option<bool>,
+}
+
+/// Tokens with their ids, or in order with their scores.
+pub(super) enum Vocab {
+    Ids(Vec<(String, u64)>),
+    Scores(Vec<(String, f64)>),
+}
+
+impl<'de> Deserialize<'de> for Vocab {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Vocab;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an object token → id, or a list of tokens and scores")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vocab, A::Error> {
+                let mut all = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    all.push(entry);
+                }
+                Ok(Vocab::Ids(all))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vocab, A::Error> {
+                let mut all = Vec::new();
+                while let Some(entry) = list.next_element()? {
+                    all.push(entry);
+                }
+                Ok(Vocab::Scores(all))
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+/// Two tokens that become one: a pair, or in older files a line.
+pub(super) struct Merge(pub String, pub String);
+
+impl<'de> Deserialize<'de> for Merge {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Merge;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("two tokens, or both in one text with a space between")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, line: &str) -> Result<Merge, E> {
+                let two = line.split_once(' ').filter(|(_, right)| !right.contains(' '));
+                let (left, right) =
+                    two.ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(line), &self))?;
+                Ok(Merge(left.to_owned(), right.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Merge, A::Error> {
+                let two = (list.next_element()?, list.next_element()?, list.next_element::<IgnoredAny>()?);
+                match two {
+                    (Some(left), Some(right), None) => Ok(Merge(left, right)),
+                    _ => Err(A::Error::custom("a merge takes two tokens")),
+                }
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+/// A value of at most so many parts and bytes of text.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Part(pub Value);
+
+const LARGEST_PARTS: usize = 1 << 16;
+const LARGEST_TEXT: usize = 1 << 23;
+
+struct Budget {
+    parts: Cell<usize>,
+    text: Cell<usize>,
+}
+
+impl Budget {
+    fn take<E: serde::de::Error>(&self, text: usize) -> Result<(), E> {
+        let parts = self.parts.get().checked_sub(1);
+        let text = self.text.get().checked_sub(text);
+        let (Some(parts), Some(text)) = (parts, text) else {
+            return Err(E::custom(format!(
+                "a part of more than {LARGEST_PARTS} values or {LARGEST_TEXT} bytes of text"
+            )));
+        };
+        self.parts.set(parts);
+        self.text.set(text);
+        Ok(())
+    }
+}
+
+impl<'de> Deserialize<'de> for Part {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let budget = Budget { parts: Cell::new(LARGEST_PARTS), text: Cell::new(LARGEST_TEXT) };
+        Bounded(&budget).deserialize(deserializer).map(Self)
+    }
+}
+
+struct Bounded<'a>(&'a Budget);
+
+impl<'de> DeserializeSeed<'de> for Bounded<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Bounded<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<Value, E> {
+        self.0.take(0).map(|()| Value::Null)
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, b: bool) -> Result<Value, E> {
+        self.0.take(0).map(|()| b.into())
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, n: i64) -> Result<Value, E> {
+        self.0.take(0).map(|()| n.into())
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, n: u64) -> Result<Value, E> {
+        self.0.take(0).map(|()| n.into())
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, x: f64) -> Result<Value, E> {
+        self.0.take(0).map(|()| x.into())
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Value, E> {
+        self.0.take(text.len()).map(|()| text.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+        self.0.take(0)?;
+        let mut all = Vec::new();
+        while let Some(value) = list.next_element_seed(Bounded(self.0))? {
+            all.push(value);
+        }
+        Ok(Value::Array(all))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        self.0.take(0)?;
+        let mut all = Map::new();
+        while let Some(key) = map.next_key::<String>()? {
+            self.0.take(key.len())?;
+            all.insert(key, map.next_value_seed(Bounded(self.0))?);
+        }
+        Ok(Value::Object(all))
+    }
+}
+
+/// The steps of a part: of a sequence (or several in one another), or the part itself; none where it is null.
+pub(super) fn steps(part: &Value, list: &str) -> Vec<Value> {
+    match part {
+        Value::Null => Vec::new(),
+        part => match part[list].as_array() {
+            Some(all) => all.iter().flat_map(|step| steps(step, list)).collect(),
+            None => vec![part.clone()],
+        },
+    }
+}
+
+/// The type of a step.
+pub(super) fn kind(step: &Value) -> &str {
+    step["type"].as_str().unwrap_or_default()
+}

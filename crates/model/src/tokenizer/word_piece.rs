@@ -1,0 +1,88 @@
+//! WordPiece: the longest token that a word begins with, then the longest that goes on, and so forth; and WordLevel,
+//! which takes whole words alone. Source: the `tokenizers` crate's `models/wordpiece` and `models/wordlevel`.
+
+use super::TokenizerError;
+use std::collections::HashMap;
+
+pub(super) struct WordPiece {
+    ids: HashMap<String, u32>,
+    unknown: u32,
+    /// Written before every token of a word but the first; `None` where words are taken whole.
+    prefix: Option<String>,
+    longest: usize,
+    /// Bytes of the longest token.
+    reach: usize,
+}
+
+/// Characters of a word that is cut at most: the time is their square.
+const LONGEST_WORD: u64 = 10_000;
+
+impl WordPiece {
+    pub fn new(
+        vocabulary: Vec<(String, u32)>,
+        unknown: &str,
+        prefix: String,
+        longest: u64,
+    ) -> Result<Self, TokenizerError> {
+        if longest > LONGEST_WORD {
+            let expected = format!("at most {LONGEST_WORD}");
+            return Err(TokenizerError::key("model.max_input_chars_per_word", expected, longest.to_string()));
+        }
+        let whole = Self::whole(vocabulary, unknown)?;
+        Ok(Self { prefix: Some(prefix), longest: longest as usize, ..whole })
+    }
+
+    pub fn whole(vocabulary: Vec<(String, u32)>, unknown: &str) -> Result<Self, TokenizerError> {
+        let mut ids = HashMap::with_capacity(vocabulary.len());
+        ids.extend(vocabulary);
+        let unknown = ids.get(unknown).copied().ok_or_else(|| {
+            TokenizerError::key("model.unk_token", "a token of the vocabulary", format!("{unknown:?}"))
+        })?;
+        let reach = ids.keys().map(String::len).max().unwrap_or(0);
+        Ok(Self { ids, unknown, prefix: None, longest: usize::MAX, reach })
+    }
+
+    pub fn encode(&self, word: &str, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
+        let Some(prefix) = &self.prefix else {
+            ids.push(self.ids.get(word).copied().unwrap_or(self.unknown));
+            return Ok(());
+        };
+        let before = ids.len();
+        if word.len() > self.longest && word.chars().count() > self.longest {
+            ids.push(self.unknown);
+            return Ok(());
+        }
+        let mut start = 0;
+        let mut spelled = String::new();
+        while start < word.len() {
+            let mut end = word.len().min(start + self.reach);
+            while !word.is_char_boundary(end) {
+                end -= 1;
+            }
+            let found = loop {
+                if end <= start {
+                    break None;
+                }
+                spelled.clear();
+                if start > 0 {
+                    spelled.push_str(prefix);
+                }
+                spelled.push_str(&word[start..end]);
+                if let Some(id) = self.ids.get(&spelled) {
+                    break Some(*id);
+                }
+                end -= word[..end].chars().next_back().map_or(1, char::len_utf8);
+            };
+            match found {
+                Some(id) => ids.push(id),
+                None => {
+                    ids.truncate(before);
+                    ids.push(self.unknown);
+                    return Ok(());
+                }
+            }
+            start = end;
+        }
+        Ok(())
+    }
+}
