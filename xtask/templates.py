@@ -235,7 +235,7 @@ def rendered(program, all_requests):
     """What kvant says to each request."""
     lines = "".join(json.dumps(request, ensure_ascii=False) + "\n" for request in all_requests)
     result = subprocess.run(shlex.split(program), input=lines.encode(), stdout=subprocess.PIPE, check=True)
-    return [json.loads(line) for line in result.stdout.decode().splitlines()]
+    return [json.loads(line) for line in result.stdout.decode().split("\n") if line]
 
 
 def golden():

@@ -5,7 +5,7 @@
 use crate::arguments::{Chat, Common};
 use crate::cmd::run::{emit, usage};
 use crate::failure::Failure;
-use crate::{open, output};
+use crate::{clock, open, output};
 use kvant::model::{ChatTemplate, Message, Sampler, generate};
 use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;
@@ -21,6 +21,8 @@ pub fn run(common: &Common, arguments: &Chat) -> Result<ExitCode, Failure> {
             path.display()
         ))
     })?;
+    let template = template.with_clock(clock::local_time);
+    let mut refused = false;
     let context = open::context(arguments.ctx, &transformer)?;
     let mut sampler = Sampler::new(open::sampling(&arguments.sampling, meta)).map_err(usage)?;
     let mut cache = transformer.cache(context);
@@ -43,15 +45,25 @@ pub fn run(common: &Common, arguments: &Chat) -> Result<ExitCode, Failure> {
         }
         messages.push(Message::new("user", line));
         let room = arguments.count.min(context / 2).max(1);
-        let mut ids = template.encode(&tokenizer, &messages)?;
+        let mut ids = template.encode(&tokenizer, &messages);
         let first = usize::from(messages[0].role == "system");
-        while ids.len() + room > context && messages.len() > first + 1 {
+        while ids.as_ref().is_ok_and(|ids| ids.len() + room > context) && messages.len() > first + 1 {
             // A turn is a question and its answer; they go together.
             let turn = if messages.len() > first + 2 { 2 } else { 1 };
             messages.drain(first..first + turn);
             eprintln!("kvant: note: the oldest turn was dropped, the context of {context} tokens is full");
-            ids = template.encode(&tokenizer, &messages)?;
+            ids = template.encode(&tokenizer, &messages);
         }
+        let ids = match ids {
+            Ok(ids) => ids,
+            Err(error) => {
+                // The conversation goes on without this turn.
+                messages.pop();
+                refused = true;
+                eprintln!("kvant: {error}");
+                continue;
+            }
+        };
         if ids.len() > context {
             messages.pop();
             eprintln!("kvant: {} tokens don't fit the context of {context}; say it shorter", ids.len());
@@ -75,5 +87,5 @@ pub fn run(common: &Common, arguments: &Chat) -> Result<ExitCode, Failure> {
         }
         open::forget_interrupts();
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if refused { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

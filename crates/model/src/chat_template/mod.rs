@@ -1,26 +1,49 @@
 //! A conversation as the model was trained to see it: the model's own Jinja template, rendered as `transformers`
 //! renders it.
 //!
-//! Invariant: a user's text cannot become a control token. The template is rendered once with the messages and once
-//! with a mark in place of each; only what the template itself wrote is searched for control tokens. Source:
-//! `transformers`' `utils/chat_template_utils.py`. Left out: tools and documents.
+//! Invariants: a user's text cannot become a control token, because every character of the rendering knows whether
+//! the template or a user wrote it, and control tokens are parsed only in what the template wrote. A template can
+//! neither kill nor hang the program: its parsing and rendering are bounded (`jinja/limits.rs`) and run on a thread
+//! with a stack that fits. Source: `transformers`' `utils/chat_template_utils.py`.
 
-use crate::{Special, Tokenizer, TokenizerError};
-use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, ErrorKind, Value, context};
-use serde::Serialize;
+mod clock;
+mod conversation;
+mod jinja;
 
-/// Steps that a template may take: far above real ones, a bound for hostile ones.
-const FUEL: u64 = 2_000_000;
-/// Bytes that a template may have.
-const LONGEST_TEMPLATE: usize = 1 << 20;
+pub use clock::LocalTime;
+pub use conversation::{Conversation, Ending, Message, Rendering};
+
+use crate::{Tokenizer, TokenizerError};
+use jinja::Kind;
+use serde_json::{Map, Value as Json};
+
+/// Characters of an error message.
+const LONGEST_MESSAGE: usize = 2000;
+/// Appended to an answer that is to be continued, and cut off again: `transformers`' own mark.
+const CONTINUED: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
 
 /// What is wrong with a template or its use.
 #[derive(Debug, thiserror::Error)]
 pub enum TemplateError {
-    /// It does not parse, or fails while rendering; the source names the line.
+    /// It does not parse, or fails while rendering.
+    #[error("chat template: {message}{place}")]
+    Jinja {
+        /// In words.
+        message: String,
+        /// Line and column, where they are known.
+        place: String,
+    },
+    /// It refuses the conversation by `raise_exception`.
     #[error("chat template: {0}")]
-    Jinja(String),
+    Refused(String),
+    /// It exceeds a bound.
+    #[error("chat template: refused, {message}{place}")]
+    Limit {
+        /// The bound, in words.
+        message: String,
+        /// Line and column, where they are known.
+        place: String,
+    },
     /// It is longer than any sensible one.
     #[error("chat template: {found} bytes, at most {max} allowed")]
     TooLong {
@@ -29,68 +52,51 @@ pub enum TemplateError {
         /// The bound.
         max: usize,
     },
-    /// It changes the messages, so that a control token in one cannot be told from its own.
-    #[error(
-        "chat template: it rewrites message {index}, which contains the control token {token:?}; remove it"
-    )]
-    ControlToken {
-        /// Which message.
-        index: usize,
-        /// The control token.
-        token: String,
+    /// An answer cannot be continued.
+    #[error("chat template: the last message cannot be continued: {0}")]
+    Continue(&'static str),
+    /// No thread for its work.
+    #[error("chat template: no thread with {bytes} bytes of stack: {source}")]
+    Thread {
+        /// The stack.
+        bytes: usize,
+        /// The system's word.
+        source: std::io::Error,
     },
     /// The tokenizer.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
 }
 
-/// One message of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Message {
-    /// `system`, `user` or `assistant`.
-    pub role: String,
-    /// Its text.
-    pub content: String,
-}
-
-impl Message {
-    /// A message.
-    pub fn new(role: &str, content: impl Into<String>) -> Self {
-        Self { role: role.to_owned(), content: content.into() }
-    }
-
-    fn value(&self) -> Value {
-        context! { role => self.role.as_str(), content => self.content.as_str() }
-    }
-}
-
 /// A model's chat template.
 pub struct ChatTemplate {
-    environment: Environment<'static>,
-    bos: String,
-    eos: String,
+    template: jinja::Template,
+    tokens: Vec<(String, String)>,
+    clock: fn() -> LocalTime,
 }
 
 impl ChatTemplate {
     /// Parses the template; `bos` and `eos` are the texts of those tokens, empty where there is none.
     ///
     /// # Errors
-    /// [`TemplateError::Jinja`] with the line at fault.
+    /// [`TemplateError::Jinja`] with the place at fault; [`TemplateError::Limit`] and [`TemplateError::TooLong`].
     pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self, TemplateError> {
-        if source.len() > LONGEST_TEMPLATE {
-            return Err(TemplateError::TooLong { found: source.len(), max: LONGEST_TEMPLATE });
+        Self::with_tokens(source, &[("bos_token", bos), ("eos_token", eos)])
+    }
+
+    /// Parses the template; `tokens` are variables with the texts of special tokens. An empty text is none: the
+    /// variable is undefined, as in `transformers`.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::new`].
+    pub fn with_tokens(source: &str, tokens: &[(&str, &str)]) -> Result<Self, TemplateError> {
+        if source.len() > jinja::TEMPLATE_BYTES {
+            return Err(TemplateError::TooLong { found: source.len(), max: jinja::TEMPLATE_BYTES });
         }
-        let mut environment = Environment::new();
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(jinja)?;
-        environment.set_syntax(syntax);
-        environment.set_fuel(Some(FUEL));
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-        });
-        environment.add_function("strftime_now", |format: String| strftime_now(&format));
-        environment.add_template_owned("chat", source.to_owned()).map_err(jinja)?;
-        Ok(Self { environment, bos: bos.to_owned(), eos: eos.to_owned() })
+        let template = on_large_stack(|| jinja::parse(source))?.map_err(|error| described(source, error))?;
+        let tokens = tokens.iter().filter(|(_, text)| !text.is_empty());
+        let tokens = tokens.map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+        Ok(Self { template, tokens, clock: || LocalTime::now(0) })
     }
 
     /// The template of a tokenizer's model, if it has one.
@@ -101,126 +107,117 @@ impl ChatTemplate {
         let Some(source) = tokenizer.chat_template() else { return Ok(None) };
         let vocabulary = tokenizer.vocabulary();
         let text = |id: Option<u32>| id.map(|id| tokenizer.piece(id)).unwrap_or_default();
-        Self::new(source, &text(vocabulary.bos), &text(vocabulary.eos)).map(Some)
+        let tokens = [
+            ("bos_token", text(vocabulary.bos)),
+            ("eos_token", text(vocabulary.eos)),
+            ("unk_token", text(vocabulary.unknown)),
+            ("pad_token", text(vocabulary.padding)),
+        ];
+        let tokens: Vec<(&str, &str)> = tokens.iter().map(|(name, text)| (*name, text.as_str())).collect();
+        Self::with_tokens(source, &tokens).map(Some)
+    }
+
+    /// Another clock for `strftime_now`, which else gives UTC.
+    pub fn with_clock(self, clock: fn() -> LocalTime) -> Self {
+        Self { clock, ..self }
     }
 
     /// The conversation as one text, with the beginning of an answer if asked for.
     ///
     /// # Errors
-    /// [`TemplateError::Jinja`], also where the template itself refuses the conversation.
+    /// As [`ChatTemplate::render_conversation`].
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, TemplateError> {
-        let template = self.environment.get_template("chat").map_err(jinja)?;
-        let values = context! {
-            messages => messages.iter().map(Message::value).collect::<Vec<Value>>(),
-            add_generation_prompt => add_generation_prompt,
-            bos_token => self.bos.as_str(),
-            eos_token => self.eos.as_str(),
-        };
-        template.render(values).map_err(jinja)
+        let ending = if add_generation_prompt { Ending::Prompt } else { Ending::Whole };
+        Ok(self.render_conversation(&Conversation::new(messages).ending(ending))?.into_text())
+    }
+
+    /// The conversation as one text that knows which characters come from messages, tools and documents.
+    ///
+    /// # Errors
+    /// [`TemplateError::Jinja`] and [`TemplateError::Limit`]; [`TemplateError::Refused`] where the template itself
+    /// refuses the conversation; [`TemplateError::Continue`].
+    pub fn render_conversation(&self, conversation: &Conversation<'_>) -> Result<Rendering, TemplateError> {
+        let variables = conversation.variables(CONTINUED)?;
+        let (text, runs) = on_large_stack(|| self.render_variables(&variables))??;
+        let rendering = Rendering::new(text, runs);
+        match conversation.continued() {
+            Some(message) => rendering.cut(message, CONTINUED),
+            None => Ok(rendering),
+        }
+    }
+
+    fn render_variables(&self, variables: &Map<String, Json>) -> Result<jinja::Rendered, TemplateError> {
+        let clock = self.clock;
+        jinja::render(&self.template, variables, &self.tokens, &clock)
+            .map_err(|error| described(&self.template.source, error))
     }
 
     /// The conversation as tokens: control tokens only where the template wrote them.
     ///
     /// # Errors
-    /// As [`ChatTemplate::render`]; [`TemplateError::ControlToken`] where the two cannot be told apart.
+    /// As [`ChatTemplate::render_conversation`], and the tokenizer's.
     pub fn encode(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>, TemplateError> {
+        self.encode_conversation(tokenizer, &Conversation::new(messages))
+    }
+
+    /// As [`ChatTemplate::encode`], with all that a template may see.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::encode`].
+    pub fn encode_conversation(
+        &self,
+        tokenizer: &Tokenizer,
+        conversation: &Conversation<'_>,
+    ) -> Result<Vec<u32>, TemplateError> {
+        let rendering = self.render_conversation(conversation)?;
         // The template writes BOS itself; where it does not, upstream adds none either.
-        let add = false;
-        let whole = self.render(messages, true)?;
-        let marks: Vec<Message> =
-            messages.iter().enumerate().map(|(i, m)| Message::new(&m.role, mark(i))).collect();
-        let marked = self.render(&marks, true);
-        if let Ok(marked) = marked
-            && let Some(spans) = spans(&marked, messages)
-            && spans.iter().map(|(text, _)| *text).collect::<String>() == whole
-        {
-            return Ok(tokenizer.encode_spans(&spans, add)?);
+        Ok(tokenizer.encode_spans(&rendering.spans(), false)?)
+    }
+}
+
+/// Runs `work` where deep recursion has room, whatever the stack of the calling thread.
+fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, TemplateError> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("chat template".into()).stack_size(jinja::STACK_BYTES);
+        let thread = thread.spawn_scoped(scope, work)
+            .map_err(|source| TemplateError::Thread { bytes: jinja::STACK_BYTES, source })?;
+        thread.join().map_err(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn described(source: &str, error: jinja::Error) -> TemplateError {
+    let message = printable(&error.message);
+    let place = error.at.map(|at| place(source, at as usize)).unwrap_or_default();
+    match error.kind {
+        Kind::Raised => TemplateError::Refused(message),
+        Kind::Limit => TemplateError::Limit { message, place },
+        Kind::Syntax | Kind::Runtime => TemplateError::Jinja { message, place },
+    }
+}
+
+fn place(source: &str, at: usize) -> String {
+    // Syntax errors count in the source with `\n` as its only line end; so does a line count here.
+    let before: String = source.replace("\r\n", "\n").replace('\r', "\n").chars().collect();
+    let before = before.get(..at).unwrap_or(&before);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;
+    format!(" (line {line}, column {column})")
+}
+
+/// A message of bounded length without control characters other than line ends and tabs: a template wrote it.
+fn printable(message: &str) -> String {
+    let mut out = String::new();
+    for (i, c) in message.chars().enumerate() {
+        if i == LONGEST_MESSAGE {
+            out.push('…');
+            break;
         }
-        for (index, message) in messages.iter().enumerate() {
-            let ids = tokenizer.encode(&message.content, Special { add: false, parse: true })?;
-            if let Some(id) = ids.into_iter().find(|&id| tokenizer.is_control(id)) {
-                return Err(TemplateError::ControlToken { index, token: tokenizer.piece(id) });
-            }
+        let hidden = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if (c.is_control() && c != '\n' && c != '\t') || hidden {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
         }
-        Ok(tokenizer.encode(&whole, Special { add, parse: true })?)
     }
-}
-
-/// A text that no template writes: private-use characters around the message's number.
-fn mark(index: usize) -> String {
-    format!("\u{f5a0e}{index}\u{f5a0f}")
-}
-
-/// The template's own text (parsed) and the messages' contents (not parsed), in order; `None` if a mark is broken.
-fn spans<'a>(marked: &'a str, messages: &'a [Message]) -> Option<Vec<(&'a str, bool)>> {
-    let mut spans = Vec::new();
-    let mut rest = marked;
-    while let Some((before, after)) = rest.split_once('\u{f5a0e}') {
-        let (index, after) = after.split_once('\u{f5a0f}')?;
-        spans.push((before, true));
-        spans.push((messages.get(index.parse::<usize>().ok()?)?.content.as_str(), false));
-        rest = after;
-    }
-    spans.push((rest, true));
-    Some(spans)
-}
-
-fn jinja(error: minijinja::Error) -> TemplateError {
-    let line = error.line().map(|l| format!(" (line {l})")).unwrap_or_default();
-    TemplateError::Jinja(format!("{error}{line}"))
-}
-
-/// The parts of `strftime` that templates use, in UTC.
-fn strftime_now(format: &str) -> String {
-    let seconds =
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let (year, month, day) = civil(seconds / 86_400);
-    const MONTHS: [&str; 12] = [
-        "January",
-        "February",
-        "March",
-        "April",
-        "May",
-        "June",
-        "July",
-        "August",
-        "September",
-        "October",
-        "November",
-        "December",
-    ];
-    let name = MONTHS[month as usize - 1];
-    format
-        .replace("%Y", &year.to_string())
-        .replace("%m", &format!("{month:02}"))
-        .replace("%d", &format!("{day:02}"))
-        .replace("%B", name)
-        .replace("%b", &name[..3])
-        .replace("%H", &format!("{:02}", seconds / 3600 % 24))
-        .replace("%M", &format!("{:02}", seconds / 60 % 60))
-        .replace("%S", &format!("{:02}", seconds % 60))
-}
-
-/// Year, month and day of a day count since 1970 (Hinnant, "chrono-Compatible Low-Level Date Algorithms").
-fn civil(days: u64) -> (u64, u64, u64) {
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::civil;
-
-    #[test]
-    fn days_are_dates() {
-        assert_eq!(civil(0), (1970, 1, 1));
-        assert_eq!(civil(19_782), (2024, 2, 29));
-        assert_eq!(civil(20_781), (2026, 11, 24));
-    }
+    out
 }

@@ -198,7 +198,7 @@ fn parse(text: &str) -> Result<Style> {
         style.fill = style.fill.or(Some('0'));
         style.align = style.align.or(Some('='));
     }
-    let mut number = |take: &mut dyn FnMut(&str) -> Option<char>| {
+    let number = |take: &mut dyn FnMut(&str) -> Option<char>| {
         let mut value = None;
         while let Some(digit) = take("0123456789") {
             let digit = i128::from(digit.to_digit(10).unwrap_or(0));

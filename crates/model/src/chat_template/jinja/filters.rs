@@ -43,7 +43,7 @@ pub fn apply(run: &Run<'_>, name: &str, value: Value, call: Call) -> Result<Valu
         }
         "safe" => {
             call.nothing(name)?;
-            Ok(value)
+            Ok(Value::Str(value.to_text(run)?.marked(true)))
         }
         "lower" | "upper" | "capitalize" => {
             call.nothing(name)?;
@@ -77,7 +77,7 @@ pub fn apply(run: &Run<'_>, name: &str, value: Value, call: Call) -> Result<Valu
             let new = new.unwrap_or(Value::None).to_text(run)?;
             let text = value.to_text(run)?;
             budget.scan(text.as_str().len())?;
-            strings::replace(run, &text, &old, &new, most).map(Value::Str)
+            strings::replace(run, &text, &old, &new, most).map(|text| Value::Str(text.marked(false)))
         }
         "indent" => indent(run, value, call),
         "center" => {
@@ -113,12 +113,9 @@ pub fn apply(run: &Run<'_>, name: &str, value: Value, call: Call) -> Result<Valu
         }
         "escape" | "e" | "forceescape" => {
             call.nothing(name)?;
-            let escaped = value.to_text(run)?.map(budget, |piece| {
-                let piece = piece.replace('&', "&amp;").replace('>', "&gt;").replace('<', "&lt;");
-                piece.replace('\'', "&#39;").replace('"', "&#34;")
-            })?;
-            budget.allocate(5 * escaped.as_str().len())?;
-            Ok(Value::Str(escaped))
+            let text = value.to_text(run)?;
+            let text = if name == "forceescape" { text.marked(false) } else { text };
+            text.escaped(budget).map(Value::Str)
         }
         "urlencode" => {
             call.nothing(name)?;

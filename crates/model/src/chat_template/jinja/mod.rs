@@ -2,7 +2,7 @@
 //! that `transformers` adds.
 //!
 //! Invariants: a rendering is bounded in time, memory and stack (`limits.rs`), and every character of its result
-//! knows whether a user wrote it (`text.rs`). Left out: markup (automatic escaping), other templates (`include`,
+//! knows whether a user wrote it (`text.rs`). Left out: automatic escaping, other templates (`include`,
 //! `import`, `extends`), and the filters `random`, `striptags`, `urlize`, `wordwrap` and `xmlattr`.
 
 mod brace;
@@ -32,18 +32,21 @@ pub use syntax::Template;
 use super::clock::LocalTime;
 use serde_json::{Map, Value as Json};
 
+/// A text, and the end of each run of characters with whether a user wrote it.
+pub type Rendered = (String, Vec<(usize, bool)>);
+
 /// Parses a source.
 pub fn parse(source: &str) -> Result<Template, Error> {
     parser::parse(source)
 }
 
-/// Renders a template: its text, and the end of each run of characters with whether a user wrote it. The `variables`
-/// are a user's; the `trusted` ones (the special tokens) count as the template's own.
+/// Renders a template. The `variables` are a user's; the `trusted` ones (the special tokens) count as the template's
+/// own.
 pub fn render(
     template: &Template,
     variables: &Map<String, Json>,
     trusted: &[(String, String)],
     clock: &dyn Fn() -> LocalTime,
-) -> Result<(String, Vec<(usize, bool)>), Error> {
+) -> Result<Rendered, Error> {
     run::Run::new(template, variables, trusted, clock)?.render()
 }

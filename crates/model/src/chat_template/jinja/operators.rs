@@ -59,9 +59,12 @@ pub fn apply(run: &Run<'_>, operator: Operator, a: &Value, b: &Value) -> Result<
     match (operator, a, b) {
         (Operator::Add, Value::Str(a), Value::Str(b)) => {
             let mut out = Builder::default();
-            out.push_text(&run.budget, a)?;
-            out.push_text(&run.budget, b)?;
-            return Ok(Value::Str(out.finish()));
+            let markup = a.is_markup() || b.is_markup();
+            for text in [a, b] {
+                let text = if markup { text.escaped(&run.budget)? } else { text.clone() };
+                out.push_text(&run.budget, &text)?;
+            }
+            return Ok(Value::Str(out.finish().marked(markup)));
         }
         (Operator::Add, Value::List(a), Value::List(b)) => {
             return Value::list(run, joined(run, a, b)?);
@@ -184,7 +187,7 @@ pub fn repeat(run: &Run<'_>, text: &Text, count: i128) -> Result<Text> {
             out.push_text(&run.budget, text)?;
         }
     }
-    Ok(out.finish())
+    Ok(out.finish().marked(text.is_markup()))
 }
 
 /// `range(…)`.
@@ -255,7 +258,7 @@ pub fn slice(run: &Run<'_>, value: &Value, bounds: [Option<i128>; 3]) -> Result<
                 let (at, c) = ends[(start + i * step) as usize];
                 out.push_range(&run.budget, text, at..at + c.len_utf8())?;
             }
-            Ok(Value::Str(out.finish()))
+            Ok(Value::Str(out.finish().marked(text.is_markup())))
         }
         Value::List(items) | Value::Tuple(items) => {
             let (start, step, count) = indices(bounds, items.values().len())?;

@@ -78,14 +78,14 @@ pub fn format(run: &Run<'_>, format: &Text, values: &Value) -> Result<Value> {
         let Some(value) = named.or_else(|| arguments.next()) else {
             return fail("not enough arguments for format string");
         };
-        convert(run, value, kind, &style, &mut out)?;
+        convert(run, value, kind, &style, format.is_markup(), &mut out)?;
     }
     // What takes items counts as a mapping, of which not every key has to be used.
     let mapping = matches!(values, Value::Dict(_) | Value::List(_) | Value::Range(..) | Value::Undefined(_));
     if !mapping && arguments.next().is_some() {
         return fail("not all arguments converted during string formatting");
     }
-    Ok(Value::Str(out.finish()))
+    Ok(Value::Str(out.finish().marked(format.is_markup())))
 }
 
 /// A place in a format.
@@ -154,7 +154,14 @@ struct Style {
     precision: Option<usize>,
 }
 
-fn convert(run: &Run<'_>, value: &Value, kind: char, style: &Style, out: &mut Builder) -> Result<()> {
+fn convert(
+    run: &Run<'_>,
+    value: &Value,
+    kind: char,
+    style: &Style,
+    markup: bool,
+    out: &mut Builder,
+) -> Result<()> {
     let budget = &run.budget;
     let sign = |negative: bool| match (negative, style.plus, style.space) {
         (true, _, _) => "-",
@@ -166,6 +173,7 @@ fn convert(run: &Run<'_>, value: &Value, kind: char, style: &Style, out: &mut Bu
         's' | 'r' | 'a' | 'c' => {
             let mut inner = Builder::default();
             match (kind, value) {
+                ('s', _) if markup => inner.push_text(budget, &value.to_text(run)?.escaped(budget)?)?,
                 ('s', _) => print::display(run, value, &mut inner)?,
                 ('c', Value::Str(text)) if text.chars() == 1 => inner.push_text(budget, text)?,
                 ('c', _) => {

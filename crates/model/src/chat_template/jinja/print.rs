@@ -34,6 +34,11 @@ pub fn repr(run: &Run<'_>, value: &Value, out: &mut Builder) -> Result<()> {
         Value::Bool(b) => out.own(budget, if *b { "True" } else { "False" }),
         Value::Int(i) => out.own(budget, &i.to_string()),
         Value::Float(f) => out.own(budget, &float(*f)),
+        Value::Str(text) if text.is_markup() => {
+            out.own(budget, "Markup(")?;
+            quoted(run, text, out)?;
+            out.own(budget, ")")
+        }
         Value::Str(text) => quoted(run, text, out),
         Value::List(items) => row("[", items.values(), "]", out),
         Value::Tuple(items) if items.values().len() == 1 => row("(", items.values(), ",)", out),

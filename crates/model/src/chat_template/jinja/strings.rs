@@ -43,8 +43,15 @@ fn integer(value: Option<Value>, default: i128) -> Result<i128> {
     }
 }
 
-/// `text.name(…)`.
-pub fn call(run: &Run<'_>, text: &Text, name: &'static str, call: Call) -> Result<Value> {
+/// `text.name(…)`; methods of `Markup` give `Markup`.
+pub fn call(run: &Run<'_>, text: &Text, name: &'static str, arguments: Call) -> Result<Value> {
+    match call_plain(run, text, name, arguments)? {
+        Value::Str(result) if text.is_markup() => Ok(Value::Str(result.marked(true))),
+        other => Ok(other),
+    }
+}
+
+fn call_plain(run: &Run<'_>, text: &Text, name: &'static str, call: Call) -> Result<Value> {
     let budget = &run.budget;
     let whole = text.as_str();
     budget.scan(whole.len())?;
@@ -153,7 +160,11 @@ pub fn call(run: &Run<'_>, text: &Text, name: &'static str, call: Call) -> Resul
         "replace" => {
             let [old, new, count] = call.bind(name, ["old", "new", "count"], 2)?;
             let most = usize::try_from(integer(count, -1)?).unwrap_or(usize::MAX);
-            replace(run, text, &string(old, name)?, &string(new, name)?, most).map(Value::Str)
+            let mut new = string(new, name)?;
+            if text.is_markup() {
+                new = new.escaped(budget)?;
+            }
+            replace(run, text, &string(old, name)?, &new, most).map(Value::Str)
         }
         "join" => {
             let [values] = call.bind(name, ["iterable"], 1)?;
@@ -167,7 +178,8 @@ pub fn call(run: &Run<'_>, text: &Text, name: &'static str, call: Call) -> Resul
                 if i > 0 {
                     out.push_text(budget, text)?;
                 }
-                out.push_text(budget, part)?;
+                let part = if text.is_markup() { part.escaped(budget)? } else { part.clone() };
+                out.push_text(budget, &part)?;
             }
             Ok(Value::Str(out.finish()))
         }

@@ -22,17 +22,52 @@ enum Origin {
 pub struct Text {
     text: Rc<str>,
     origin: Origin,
+    markup: bool,
 }
 
 impl Text {
     /// A string that the template wrote.
     pub fn own(text: &str) -> Self {
-        Self { text: text.into(), origin: Origin::Template }
+        Self { text: text.into(), origin: Origin::Template, markup: false }
     }
 
     /// A string that a user wrote.
     pub fn user(text: &str) -> Self {
-        Self { text: text.into(), origin: Origin::User }
+        Self { text: text.into(), origin: Origin::User, markup: false }
+    }
+
+    /// Whether it is `Markup`: what is joined to it is escaped for HTML.
+    pub fn is_markup(&self) -> bool {
+        self.markup
+    }
+
+    /// The same text as `Markup`, or not.
+    pub fn marked(self, markup: bool) -> Self {
+        Self { markup, ..self }
+    }
+
+    /// The text with HTML's characters escaped; `Markup` stays as it is.
+    pub fn escaped(&self, budget: &Budget) -> Result<Self> {
+        if self.markup {
+            return Ok(self.clone());
+        }
+        let mut builder = Builder::default();
+        for (piece, user) in self.pieces(0..self.text.len()) {
+            for part in piece.split_inclusive(['&', '<', '>', '\'', '"']) {
+                let escape = match part.chars().next_back() {
+                    Some('&') => "&amp;",
+                    Some('<') => "&lt;",
+                    Some('>') => "&gt;",
+                    Some('\'') => "&#39;",
+                    Some('"') => "&#34;",
+                    _ => "",
+                };
+                let kept = if escape.is_empty() { part } else { &part[..part.len() - 1] };
+                builder.push(budget, kept, user)?;
+                builder.push(budget, escape, user)?;
+            }
+        }
+        Ok(builder.finish().marked(true))
     }
 
     /// Its characters.
@@ -59,18 +94,6 @@ impl Text {
         Pieces { text: self, range, next }
     }
 
-    /// Whether a user wrote the character at this byte.
-    pub fn is_user(&self, at: usize) -> bool {
-        match &self.origin {
-            Origin::Template => false,
-            Origin::User => true,
-            Origin::Mixed(runs) => {
-                let run = runs.partition_point(|(end, _)| *end <= at);
-                runs.get(run).is_some_and(|(_, user)| *user)
-            }
-        }
-    }
-
     /// A part of it, by bytes.
     pub fn slice(&self, budget: &Budget, range: Range<usize>) -> Result<Self> {
         if range.start == 0 && range.end == self.text.len() {
@@ -78,7 +101,7 @@ impl Text {
         }
         let mut builder = Builder::default();
         builder.push_range(budget, self, range)?;
-        Ok(builder.finish())
+        Ok(builder.finish().marked(self.markup))
     }
 
     /// Each piece of one origin mapped by itself: for changes of case and the like.
@@ -88,7 +111,7 @@ impl Text {
             budget.allocate(3 * piece.len())?;
             builder.push(budget, &change(piece), user)?;
         }
-        Ok(builder.finish())
+        Ok(builder.finish().marked(self.markup))
     }
 }
 
@@ -174,7 +197,7 @@ impl Builder {
             [(_, true)] => Origin::User,
             _ => Origin::Mixed(Rc::new(self.runs)),
         };
-        Text { text: self.text.into(), origin }
+        Text { text: self.text.into(), origin, markup: false }
     }
 
     /// The characters, and the end of each run with its origin.
