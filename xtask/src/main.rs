@@ -1,7 +1,8 @@
-//! Developer commands, not shipped: `cargo xtask tidy`, `real`, `fuzz` and `synth`.
+//! Developer commands, not shipped: `cargo xtask tidy`, `real`, `fuzz`, `render` and `synth`.
 
 mod fuzz;
 mod real;
+mod render;
 mod synth;
 mod tidy;
 
@@ -23,6 +24,8 @@ enum Command {
     Real(real::Real),
     /// Hostile input for a bounded time
     Fuzz(fuzz::Fuzz),
+    /// Chat templates with what they see, from stdin, as text: one JSON object a line
+    Render,
     /// A model of random weights and a published one's shape
     Synth(synth::Synth),
 }
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run(&root),
         Command::Real(arguments) => real::run(&root, &arguments),
         Command::Fuzz(arguments) => fuzz::run(&root, &arguments),
+        Command::Render => render::run(),
         Command::Synth(arguments) => synth::run(&arguments),
     };
     for fault in &faults {

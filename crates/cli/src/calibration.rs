@@ -1,8 +1,8 @@
 //! The text that `--calib` names, as tokens; and the text that the program carries.
 
 use crate::failure::Failure;
-use crate::{noise, open};
-use kvant::model::{ChatTemplate, Message, Special, Tokenizer};
+use crate::{clock, noise, open};
+use kvant::model::{ChatTemplate, Message, Special, TemplateError, Tokenizer};
 use kvant::quant::Calibration;
 use std::path::{Path, PathBuf};
 
@@ -43,8 +43,12 @@ pub fn read(
             for text in BUILTIN {
                 texts.push(encode(text, false)?);
             }
-            // A template that cannot be read is chat's to complain about; here plain text serves.
-            let template = ChatTemplate::of(tokenizer).ok().flatten();
+            // A template that cannot be used is chat's to refuse; here plain text serves.
+            let template = ChatTemplate::of(tokenizer).unwrap_or_else(|error| {
+                eprintln!("kvant: note: {error}; the calibration's conversations are plain text");
+                None
+            });
+            let template = template.map(|template| template.with_clock(clock::local_time));
             texts.push(encode(&conversations(template.as_ref()), template.is_some())?);
         } else {
             texts.push(encode(&open::text(source)?, false)?);
@@ -69,8 +73,8 @@ pub fn read(
     }
 }
 
-/// The conversations as the model's template writes them, or as plain text where it has none.
-fn conversations(template: Option<&ChatTemplate>) -> String {
+/// The conversations as the model's template writes them, or as plain text where it has none or refuses them.
+fn conversations(mut template: Option<&ChatTemplate>) -> String {
     #[derive(serde::Deserialize)]
     struct Turn {
         role: String,
@@ -81,7 +85,17 @@ fn conversations(template: Option<&ChatTemplate>) -> String {
         let Ok(turns) = serde_json::from_str::<Vec<Turn>>(line) else { continue };
         let messages: Vec<Message> =
             turns.iter().map(|t| Message::new(&t.role, t.content.as_str())).collect();
-        match template.and_then(|template| template.render(&messages, false).ok()) {
+        let rendered = template.and_then(|used| match used.render(&messages, false) {
+            Ok(text) => Some(text),
+            Err(error) => {
+                if !matches!(error, TemplateError::Refused(_)) {
+                    eprintln!("kvant: note: {error}; the calibration's conversations are plain text");
+                    template = None;
+                }
+                None
+            }
+        });
+        match rendered {
             Some(rendered) => text.push_str(&rendered),
             None => turns.iter().for_each(|t| text.push_str(&format!("{}: {}\n", t.role, t.content))),
         }

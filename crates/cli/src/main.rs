@@ -5,6 +5,7 @@
 
 mod arguments;
 mod calibration;
+mod clock;
 mod cmd;
 mod demo_model;
 mod failure;

@@ -30,7 +30,7 @@ pub use arch::{ARCHITECTURES, Architecture};
 pub use backward::Hear;
 pub use block::{Block, Positions, STAGES};
 pub use cache::KvCache;
-pub use chat_template::{ChatTemplate, Message, TemplateError};
+pub use chat_template::{ChatTemplate, Conversation, Ending, LocalTime, Message, Rendering, TemplateError};
 pub use continuation::continue_together;
 pub use error::Error;
 pub use generate::{Answer, Finish, generate};

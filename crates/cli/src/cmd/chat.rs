@@ -6,7 +6,7 @@ use crate::arguments::{Chat, Common};
 use crate::cmd::run::{emit, usage};
 use crate::failure::Failure;
 use crate::turns::Turns;
-use crate::{open, output, terminal};
+use crate::{clock, open, output, terminal};
 use kvant::model::{ChatTemplate, Message, Sampler, generate};
 use std::process::ExitCode;
 
@@ -21,6 +21,8 @@ pub fn run(common: &Common, arguments: &Chat) -> Result<ExitCode, Failure> {
             path.display()
         ))
     })?;
+    let template = template.with_clock(clock::local_time);
+    let mut refused = false;
     let context = open::context(arguments.ctx, &transformer)?;
     arguments.sampling.seed.say(common);
     let mut sampler = Sampler::new(open::sampling(&arguments.sampling, meta)).map_err(usage)?;
@@ -34,16 +36,32 @@ pub fn run(common: &Common, arguments: &Chat) -> Result<ExitCode, Failure> {
         }
         messages.push(Message::new("user", line));
         let room = arguments.count.min(context / 2).max(1);
-        let mut ids = template.encode(&tokenizer, &messages)?;
+        let mut ids = template.encode(&tokenizer, &messages);
         let first = usize::from(messages[0].role == "system");
-        while ids.len() + room > context && messages.len() > first + 1 {
+        while ids.as_ref().is_ok_and(|ids| ids.len() + room > context) && messages.len() > first + 1 {
             // A turn is a question and its answer; they go together.
             let turn = if messages.len() > first + 2 { 2 } else { 1 };
             messages.drain(first..first + turn);
             terminal::say(format_args!(
                 "note: the oldest turn was dropped, the context of {context} tokens is full"
             ));
-            ids = template.encode(&tokenizer, &messages)?;
+            ids = template.encode(&tokenizer, &messages);
+        }
+        let ids = match ids {
+            Ok(ids) => ids,
+            Err(error) => {
+                // The conversation goes on without this turn.
+                messages.pop();
+                refused = true;
+                terminal::say(&error);
+                continue;
+            }
+        };
+        if ids.is_empty() {
+            messages.pop();
+            refused = true;
+            terminal::say("the chat template makes no text of this message");
+            continue;
         }
         if ids.len() > context {
             messages.pop();
@@ -71,5 +89,5 @@ pub fn run(common: &Common, arguments: &Chat) -> Result<ExitCode, Failure> {
         }
         open::forget_interrupts();
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if refused { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

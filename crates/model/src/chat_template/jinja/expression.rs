@@ -1,0 +1,594 @@
+//! Expressions: variables, chains, attributes, items, slices, calls.
+
+use super::limits::{Error, Result, fail};
+use super::run::{Closure, Run, Scope, short};
+use super::syntax::{Arguments, Comparison, Expression, Link, Node, Step};
+use super::text::{Builder, Text};
+use super::value::{Dict, Function, Method, Value, contains, equal, order};
+use super::{filters, json, methods, operators, predicates};
+use std::cell::Cell;
+use std::cmp::Ordering;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Evaluated arguments.
+#[derive(Default)]
+pub struct Call {
+    pub positional: Vec<Value>,
+    pub named: Vec<(Arc<str>, Value)>,
+}
+
+impl Call {
+    /// Arguments in the order of `names`; the first `required` ones must be there.
+    pub fn bind<const N: usize>(
+        self,
+        function: &str,
+        names: [&str; N],
+        required: usize,
+    ) -> Result<[Option<Value>; N]> {
+        let mut bound = [const { None }; N];
+        let given = self.positional.len();
+        if given > N {
+            return fail(format!("{function}() takes at most {N} arguments ({given} given)"));
+        }
+        for (place, value) in bound.iter_mut().zip(self.positional) {
+            *place = Some(value);
+        }
+        for (name, value) in self.named {
+            match names.iter().position(|n| **n == *name) {
+                Some(i) if bound[i].is_some() => {
+                    return fail(format!("{function}() got multiple values for argument '{name}'"));
+                }
+                Some(i) => bound[i] = Some(value),
+                None => {
+                    let name = short(&name);
+                    return fail(format!("{function}() got an unexpected keyword argument '{name}'"));
+                }
+            }
+        }
+        match bound.iter().take(required).position(Option::is_none) {
+            Some(missing) => {
+                fail(format!("{function}() missing required argument: '{}'", names[missing]))
+            }
+            None => Ok(bound),
+        }
+    }
+
+    /// Nothing may be given.
+    pub fn nothing(self, function: &str) -> Result<()> {
+        self.bind::<0>(function, [], 0).map(|_| ())
+    }
+}
+
+impl Run<'_> {
+    /// The value of an expression.
+    pub fn evaluate(&self, expression: &Expression, scope: &Rc<Scope>) -> Result<Value> {
+        self.budget.steps(1)?;
+        match &expression.node {
+            Node::None => Ok(Value::None),
+            Node::Bool(b) => Ok(Value::Bool(*b)),
+            Node::Integer(i) => Ok(Value::Int(*i)),
+            Node::Float(f) => Ok(Value::Float(*f)),
+            Node::String(text) => {
+                self.budget.allocate(text.len())?;
+                Ok(Value::own(text))
+            }
+            Node::Name(name) => self.get(scope, *name),
+            _ => self.budget.deeper(|| self.compound(expression, scope)).map_err(|e| e.or_at(expression.at)),
+        }
+    }
+
+    fn each(&self, items: &[Expression], scope: &Rc<Scope>) -> Result<Vec<Value>> {
+        items.iter().map(|item| self.evaluate(item, scope)).collect()
+    }
+
+    fn compound(&self, expression: &Expression, scope: &Rc<Scope>) -> Result<Value> {
+        match &expression.node {
+            Node::List(items) => Value::list(self, self.each(items, scope)?),
+            Node::Tuple(items) => Value::tuple(self, self.each(items, scope)?),
+            Node::Dict(items) => {
+                let mut dict = Dict::new();
+                for (key, value) in items {
+                    let key = self.evaluate(key, scope)?;
+                    dict.set(self, key, self.evaluate(value, scope)?)?;
+                }
+                Ok(Value::Dict(Rc::new(dict)))
+            }
+            Node::Chain(base, steps) => {
+                let base = self.evaluate(base, scope)?;
+                self.links(base, steps, scope, None)
+            }
+            Node::Not(inner) => Ok(Value::Bool(!self.evaluate(inner, scope)?.is_true())),
+            Node::Minus(inner) => operators::minus(&self.evaluate(inner, scope)?),
+            Node::Plus(inner) => operators::plus(&self.evaluate(inner, scope)?),
+            Node::And(items) => self.until(items, scope, false),
+            Node::Or(items) => self.until(items, scope, true),
+            Node::Compare(first, rest) => {
+                let mut left = self.evaluate(first, scope)?;
+                for (comparison, right) in rest {
+                    let right = self.evaluate(right, scope)?;
+                    if !self.compare(*comparison, &left, &right)? {
+                        return Ok(Value::Bool(false));
+                    }
+                    left = right;
+                }
+                Ok(Value::Bool(true))
+            }
+            Node::Arithmetic(first, rest) => {
+                let mut left = self.evaluate(first, scope)?;
+                for (operator, right) in rest {
+                    let at = right.at;
+                    let right = self.evaluate(right, scope)?;
+                    left = operators::apply(self, *operator, &left, &right).map_err(|e| e.or_at(at))?;
+                }
+                Ok(left)
+            }
+            Node::Concat(items) => {
+                let mut out = Builder::default();
+                for item in items {
+                    super::print::display(self, &self.evaluate(item, scope)?, &mut out)?;
+                }
+                Ok(Value::Str(out.finish()))
+            }
+            Node::If(condition, then, otherwise) => {
+                if self.evaluate(condition, scope)?.is_true() {
+                    return self.evaluate(then, scope);
+                }
+                match otherwise {
+                    Some(otherwise) => self.evaluate(otherwise, scope),
+                    None => self.undefined(&[
+                        "the inline if-expression evaluated to false and no else section was defined.",
+                    ]),
+                }
+            }
+            _ => self.evaluate(expression, scope),
+        }
+    }
+
+    /// The first value whose truth is `stop`, or the last one.
+    fn until(&self, items: &[Expression], scope: &Rc<Scope>, stop: bool) -> Result<Value> {
+        let mut last = Value::None;
+        for item in items {
+            last = self.evaluate(item, scope)?;
+            if last.is_true() == stop {
+                break;
+            }
+        }
+        Ok(last)
+    }
+
+    fn compare(&self, comparison: Comparison, a: &Value, b: &Value) -> Result<bool> {
+        let ordered = |operator: &str, wanted: &[Ordering]| {
+            Ok(order(self, a, b, operator)?.is_some_and(|order| wanted.contains(&order)))
+        };
+        match comparison {
+            Comparison::Equal => equal(self, a, b),
+            Comparison::Unequal => Ok(!equal(self, a, b)?),
+            Comparison::Less => ordered("<", &[Ordering::Less]),
+            Comparison::LessOrEqual => ordered("<=", &[Ordering::Less, Ordering::Equal]),
+            Comparison::Greater => ordered(">", &[Ordering::Greater]),
+            Comparison::GreaterOrEqual => ordered(">=", &[Ordering::Greater, Ordering::Equal]),
+            Comparison::In => contains(self, b, a),
+            Comparison::NotIn => Ok(!contains(self, b, a)?),
+        }
+    }
+
+    /// The links of a chain on its base; `caller` goes to the last call.
+    pub fn links(
+        &self,
+        base: Value,
+        steps: &[Step],
+        scope: &Rc<Scope>,
+        caller: Option<&Value>,
+    ) -> Result<Value> {
+        let mut value = base;
+        for (i, step) in steps.iter().enumerate() {
+            self.budget.steps(1)?;
+            let caller = caller.filter(|_| i + 1 == steps.len());
+            value = self.link(value, step, scope, caller).map_err(|e| e.or_at(step.at))?;
+        }
+        Ok(value)
+    }
+
+    fn link(&self, value: Value, step: &Step, scope: &Rc<Scope>, caller: Option<&Value>) -> Result<Value> {
+        match &step.link {
+            Link::Attribute(name) => self.member(&value, name),
+            Link::Item(index) => {
+                let index = self.evaluate(index, scope)?;
+                self.item(&value, &index)
+            }
+            Link::Slice(parts) => {
+                let mut bounds = [None; 3];
+                for (bound, part) in bounds.iter_mut().zip(parts.iter()) {
+                    let Some(part) = part else { continue };
+                    *bound = match self.evaluate(part, scope)?.defined()? {
+                        Value::None => None,
+                        value => match value.index() {
+                            Some(index) => Some(index),
+                            None => return fail("slice indices must be integers or None"),
+                        },
+                    };
+                }
+                operators::slice(self, &value, bounds)
+            }
+            Link::Call(arguments) => {
+                let mut call = self.arguments(arguments, scope)?;
+                if let Some(caller) = caller {
+                    call.named.push(("caller".into(), caller.clone()));
+                }
+                self.call(&value, call)
+            }
+            Link::Filter(name, arguments) => {
+                let call = self.arguments(arguments, scope)?;
+                filters::apply(self, name, value, call)
+            }
+            Link::Test(name, arguments, negated) => {
+                let call = self.arguments(arguments, scope)?;
+                Ok(Value::Bool(predicates::apply(self, name, &value, call)? != *negated))
+            }
+        }
+    }
+
+    /// A call with the body of `{% call %}`.
+    pub fn evaluate_with_caller(
+        &self,
+        expression: &Expression,
+        caller: Value,
+        scope: &Rc<Scope>,
+    ) -> Result<Value> {
+        let Node::Chain(base, steps) = &expression.node else { return fail("expected call") };
+        let base = self.evaluate(base, scope)?;
+        self.budget.deeper(|| self.links(base, steps, scope, Some(&caller)))
+    }
+
+    fn arguments(&self, arguments: &Arguments, scope: &Rc<Scope>) -> Result<Call> {
+        let mut call = Call { positional: self.each(&arguments.positional, scope)?, named: Vec::new() };
+        for (name, value) in &arguments.named {
+            call.named.push((name.clone(), self.evaluate(value, scope)?));
+        }
+        if let Some(list) = &arguments.list {
+            let list = self.evaluate(list, scope)?.iterate(self)?;
+            self.budget.values(list.values().len())?;
+            call.positional.extend(list.values().iter().cloned());
+        }
+        if let Some(mapping) = &arguments.mapping {
+            let Value::Dict(dict) = self.evaluate(mapping, scope)? else {
+                return fail("argument after ** must be a mapping");
+            };
+            if dict.entries().len() > 1000 {
+                return Err(Error::limit("more than 1000 keyword arguments"));
+            }
+            for (key, value) in dict.entries() {
+                let Value::Str(key) = key else { return fail("keywords must be strings") };
+                if call.named.iter().any(|(name, _)| **name == *key.as_str()) {
+                    return fail(format!("got multiple values for keyword argument '{}'", short(key.as_str())));
+                }
+                self.budget.allocate(key.as_str().len())?;
+                call.named.push((key.as_str().into(), value.clone()));
+            }
+        }
+        self.budget.steps(call.named.len() * call.named.len() / 16)?;
+        Ok(call)
+    }
+
+    /// `value.name`.
+    pub fn member(&self, value: &Value, name: &str) -> Result<Value> {
+        value.defined()?;
+        if let Value::Namespace(number) = value {
+            return match self.attribute(*number, name)? {
+                Some(value) => Ok(value),
+                None => self.no_attribute(value, name),
+            };
+        }
+        match self.attribute_of(value, name)? {
+            Some(attribute) => Ok(attribute),
+            None => match value {
+                Value::Dict(dict) => match dict.get_str(self, name)? {
+                    Some(value) => Ok(value.clone()),
+                    None => self.no_attribute(value, name),
+                },
+                _ => self.no_attribute(value, name),
+            },
+        }
+    }
+
+    fn no_attribute(&self, value: &Value, name: &str) -> Result<Value> {
+        let kind = match value {
+            Value::None => "None",
+            _ => value.type_name(),
+        };
+        self.undefined(&["'", kind, if kind == "None" { "" } else { " object" }, "' has no attribute '", &short(name), "'"])
+    }
+
+    /// A method or another attribute of Python's object.
+    fn attribute_of(&self, value: &Value, name: &str) -> Result<Option<Value>> {
+        if let Value::Loop(state) = value {
+            let length = state.items.values().len();
+            let index = state.index.get();
+            let int = |i: usize| Ok(Some(Value::Int(i as i128)));
+            match name {
+                "index" => return int(index + 1),
+                "index0" => return int(index),
+                "revindex" => return int(length - index),
+                "revindex0" => return int(length - index - 1),
+                "first" => return Ok(Some(Value::Bool(index == 0))),
+                "last" => return Ok(Some(Value::Bool(index + 1 == length))),
+                "length" => return int(length),
+                "depth" => return int(state.depth + 1),
+                "depth0" => return int(state.depth),
+                "previtem" => {
+                    return match index.checked_sub(1) {
+                        Some(i) => Ok(Some(state.items.values()[i].clone())),
+                        None => self.undefined(&["there is no previous item"]).map(Some),
+                    };
+                }
+                "nextitem" => {
+                    return match state.items.values().get(index + 1) {
+                        Some(value) => Ok(Some(value.clone())),
+                        None => self.undefined(&["there is no next item"]).map(Some),
+                    };
+                }
+                _ => {}
+            }
+        }
+        match (value, name) {
+            (Value::Macro(closure), "name") => {
+                let name = closure.definition.name.map(|name| self.name(name));
+                return Ok(Some(name.map_or(Value::None, Value::own)));
+            }
+            (Value::Cycler(cycler), "current") => {
+                return Ok(cycler.0.values().get(cycler.1.get()).cloned());
+            }
+            (Value::Int(_) | Value::Bool(_), "real" | "numerator") => return operators::plus(value).map(Some),
+            (Value::Int(_) | Value::Bool(_), "imag") => return Ok(Some(Value::Int(0))),
+            (Value::Int(_) | Value::Bool(_), "denominator") => return Ok(Some(Value::Int(1))),
+            _ => {}
+        }
+        if let Some(name) = methods::find(value, name) {
+            self.budget.allocate(48)?;
+            return Ok(Some(Value::Method(Rc::new(Method { receiver: value.clone(), name }))));
+        }
+        if methods::is_unsafe(value, name) {
+            let message = ["access to attribute '", &short(name), "' of '", value.type_name(), "' object is unsafe."];
+            return self.undefined(&message).map(Some);
+        }
+        Ok(None)
+    }
+
+    /// `value[index]`.
+    pub fn item(&self, value: &Value, index: &Value) -> Result<Value> {
+        value.defined()?;
+        let place = |length: usize| -> Option<usize> {
+            let index = index.index()?;
+            let length = length as i128;
+            let index = if index < 0 { index + length } else { index };
+            (0..length).contains(&index).then_some(index as usize)
+        };
+        let found = match value {
+            Value::List(items) | Value::Tuple(items) => {
+                place(items.values().len()).map(|i| items.values()[i].clone())
+            }
+            Value::Str(text) => {
+                if index.index().is_some() {
+                    let length = value.length(self)?;
+                    match place(length) {
+                        Some(i) => Some(Value::Str(operators::characters(self, text, i, i + 1)?)),
+                        None => None,
+                    }
+                } else {
+                    None
+                }
+            }
+            Value::Dict(dict) => match index {
+                Value::List(_) | Value::Dict(_) => None,
+                _ => dict.get(self, index)?.cloned(),
+            },
+            Value::Range(start, step, length) => place(*length).map(|i| Value::Int(start + step * i as i128)),
+            _ => None,
+        };
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        match index {
+            Value::Str(name) if matches!(value, Value::Namespace(_)) => self.member(value, name.as_str()),
+            Value::Str(name) => match self.attribute_of(value, name.as_str())? {
+                Some(attribute) => Ok(attribute),
+                None => self.no_attribute(value, name.as_str()),
+            },
+            _ => self.undefined(&[value.type_name(), " object has no such element"]),
+        }
+    }
+
+    /// `value(…)`.
+    pub fn call(&self, value: &Value, call: Call) -> Result<Value> {
+        match value.defined()? {
+            Value::Macro(closure) => self.budget.deeper(|| self.invoke(closure, call)),
+            Value::Method(method) => methods::call(self, &method.receiver, method.name, call),
+            Value::Function(function) => self.function(*function, call),
+            Value::Loop(state) => {
+                let [iterated] = call.bind("loop", ["iterable"], 1)?;
+                self.recurse(state, iterated.as_ref().unwrap_or(&Value::None))
+            }
+            Value::Joiner(joiner) => {
+                call.nothing("joiner")?;
+                let used = joiner.1.replace(true);
+                Ok(Value::Str(if used { joiner.0.clone() } else { Text::own("") }))
+            }
+            other => fail(format!("'{}' object is not callable", other.type_name())),
+        }
+    }
+
+    fn invoke(&self, closure: &Closure, call: Call) -> Result<Value> {
+        let definition = &closure.definition;
+        let name = definition.name.map_or("caller", |name| self.name(name));
+        let scope = self.open(&closure.scope)?;
+        let mut positional = call.positional.into_iter();
+        let mut named = call.named;
+        for (parameter, default) in &definition.parameters {
+            let given = positional.next().or_else(|| {
+                let place = named.iter().position(|(n, _)| **n == *self.name(*parameter))?;
+                Some(named.remove(place).1)
+            });
+            let value = match (given, default) {
+                (Some(value), _) => value,
+                (None, Some(default)) => self.evaluate(default, &scope)?,
+                (None, None) => {
+                    self.undefined(&["parameter '", &short(self.name(*parameter)), "' was not provided"])?
+                }
+            };
+            self.set(&scope, *parameter, value)?;
+        }
+        let special = |name: &str| self.template.names.iter().position(|n| **n == *name).map(|i| i as u32);
+        let explicit = definition.parameters.iter().any(|(p, _)| self.name(*p) == "caller");
+        if definition.caller && !explicit {
+            let place = named.iter().position(|(n, _)| **n == *"caller");
+            let caller = match place {
+                Some(place) => named.remove(place).1,
+                None => self.undefined(&["No caller defined"])?,
+            };
+            if let Some(name) = special("caller") {
+                self.set(&scope, name, caller)?;
+            }
+        }
+        if definition.kwargs {
+            let mut dict = Dict::new();
+            for (name, value) in named {
+                dict.set(self, Value::own(&name), value)?;
+            }
+            if let Some(name) = special("kwargs") {
+                self.set(&scope, name, Value::Dict(Rc::new(dict)))?;
+            }
+        } else if let Some((argument, _)) = named.first() {
+            return fail(format!("macro '{}' takes no keyword argument '{}'", short(name), short(argument)));
+        }
+        let rest: Vec<Value> = positional.collect();
+        if definition.varargs {
+            let rest = Value::tuple(self, rest)?;
+            if let Some(name) = special("varargs") {
+                self.set(&scope, name, rest)?;
+            }
+        } else if !rest.is_empty() {
+            let most = definition.parameters.len();
+            return fail(format!("macro '{}' takes not more than {most} argument(s)", short(name)));
+        }
+        let mut out = Builder::default();
+        let result = self.statements(&definition.body, &scope, &mut out);
+        self.close(scope);
+        result?;
+        Ok(Value::Str(out.finish()))
+    }
+
+    fn function(&self, function: Function, call: Call) -> Result<Value> {
+        match function {
+            Function::Range => {
+                let [a, b, c] = call.bind("range", ["start", "stop", "step"], 1)?;
+                operators::range(a.as_ref(), b.as_ref(), c.as_ref())
+            }
+            Function::Dict => Ok(Value::Dict(Rc::new(self.dict(call)?))),
+            Function::Namespace => {
+                let dict = self.dict(call)?;
+                let mut attributes = Vec::new();
+                for (key, value) in dict.entries() {
+                    let Value::Str(key) = key else { return fail("attribute name must be string") };
+                    attributes.push((key.shared(), value.clone()));
+                }
+                self.budget.steps(attributes.len() * attributes.len() / 4)?;
+                self.new_namespace(attributes)
+            }
+            Function::Cycler => {
+                if call.positional.is_empty() || !call.named.is_empty() {
+                    return fail("at least one item has to be provided");
+                }
+                let items = super::value::Items::new(&self.budget, call.positional)?;
+                Ok(Value::Cycler(Rc::new((items, Cell::new(0)))))
+            }
+            Function::Joiner => {
+                let [separator] = call.bind("joiner", ["sep"], 0)?;
+                let separator = match separator {
+                    Some(value) => value.to_text(self)?,
+                    None => Text::own(", "),
+                };
+                Ok(Value::Joiner(Rc::new((separator, Cell::new(false)))))
+            }
+            Function::RaiseException => {
+                let [message] = call.bind("raise_exception", ["message"], 1)?;
+                let message = message.unwrap_or(Value::None).to_text(self)?;
+                Err(Error {
+                    kind: super::limits::Kind::Raised,
+                    message: message.as_str().to_owned(),
+                    at: None,
+                })
+            }
+            Function::StrftimeNow => {
+                let [format] = call.bind("strftime_now", ["format"], 1)?;
+                let Some(Value::Str(format)) = format else {
+                    return fail("strftime() argument 1 must be str");
+                };
+                self.budget.allocate(16 * format.as_str().len())?;
+                let mut out = Builder::default();
+                let time = (self.clock)();
+                for (piece, user) in format.pieces(0..format.as_str().len()) {
+                    out.push(&self.budget, &time.format(piece), user)?;
+                }
+                Ok(Value::Str(out.finish()))
+            }
+        }
+    }
+
+    /// `dict(…)`.
+    fn dict(&self, mut call: Call) -> Result<Dict> {
+        let mut dict = Dict::new();
+        if call.positional.len() > 1 {
+            return fail("dict expected at most 1 argument");
+        }
+        match call.positional.pop() {
+            Some(Value::Dict(source)) => {
+                for (key, value) in source.entries() {
+                    dict.set(self, key.clone(), value.clone())?;
+                }
+            }
+            Some(source) => {
+                for pair in source.iterate(self)?.values() {
+                    let pair = pair.iterate(self)?;
+                    let [key, value] = pair.values() else {
+                        return fail("dictionary update sequence element has not length 2");
+                    };
+                    dict.set(self, key.clone(), value.clone())?;
+                }
+            }
+            None => {}
+        }
+        for (name, value) in call.named {
+            dict.set(self, Value::own(&name), value)?;
+        }
+        Ok(dict)
+    }
+
+    /// The separators and the rest of `tojson`.
+    pub fn tojson(&self, value: &Value, call: Call) -> Result<Value> {
+        let names = ["ensure_ascii", "indent", "separators", "sort_keys"];
+        let [ascii, indent, separators, sort] = call.bind("tojson", names, 0)?;
+        let indent = match indent {
+            None | Some(Value::None) => None,
+            Some(Value::Str(text)) => Some(text),
+            Some(value) => match value.index() {
+                Some(width) => Some(operators::repeat(self, &Text::own(" "), width)?),
+                None => return fail("indent must be an integer, a string or None"),
+            },
+        };
+        let (mut item, mut key) = (Text::own(if indent.is_some() { "," } else { ", " }), Text::own(": "));
+        match separators {
+            None | Some(Value::None) => {}
+            Some(value) => {
+                let pair = value.iterate(self)?;
+                let [Value::Str(a), Value::Str(b)] = pair.values() else {
+                    return fail("separators must be two strings");
+                };
+                (item, key) = (a.clone(), b.clone());
+            }
+        }
+        let truth = |value: Option<Value>| value.is_some_and(|v| v.is_true());
+        let style = json::Style { ascii: truth(ascii), indent, item, key, sort: truth(sort) };
+        Ok(Value::Str(json::dumps(self, value, &style)?))
+    }
+}
