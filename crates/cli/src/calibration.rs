@@ -45,7 +45,7 @@ pub fn read(
             }
             // A template that cannot be used is chat's to refuse; here plain text serves.
             let template = ChatTemplate::of(tokenizer).unwrap_or_else(|error| {
-                eprintln!("kvant: note: {error}; the calibration's conversations are plain text");
+                terminal::say(format_args!("note: {error}; the calibration's conversations are plain text"));
                 None
             });
             let template = template.map(|template| template.with_clock(clock::local_time));
@@ -89,7 +89,9 @@ fn conversations(mut template: Option<&ChatTemplate>) -> String {
             Ok(text) => Some(text),
             Err(error) => {
                 if !matches!(error, TemplateError::Refused(_)) {
-                    eprintln!("kvant: note: {error}; the calibration's conversations are plain text");
+                    terminal::say(format_args!(
+                        "note: {error}; the calibration's conversations are plain text"
+                    ));
                     template = None;
                 }
                 None

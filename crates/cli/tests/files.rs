@@ -379,7 +379,18 @@ struct Unfinished {
 
 impl Unfinished {
     const COMMAND: [&str; 12] = [
-        "quantize", "m", "-o", "w.gguf", "--calib", "text", "--calib-tokens", "512", "--own-tokens", "512", "-q", "--work",
+        "quantize",
+        "m",
+        "-o",
+        "w.gguf",
+        "--calib",
+        "text",
+        "--calib-tokens",
+        "512",
+        "--own-tokens",
+        "512",
+        "-q",
+        "--work",
     ];
 
     fn new() -> Self {

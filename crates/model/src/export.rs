@@ -3,7 +3,7 @@
 //! Source: llama.cpp's `gguf-py/gguf/constants.py` for keys, its conversion scripts for which are written.
 
 use crate::{Error, Tokenizer, TokenizerError, Weights};
-use kvant_io::{HuggingFace, Meta, Metadata, Value};
+use kvant_io::{Checkpoint, HuggingFace, Meta, Metadata, Storage, Value};
 
 /// Metadata for a GGUF of this model, and what it does not say.
 pub struct Exported {
@@ -30,15 +30,35 @@ pub fn gguf_metadata_and_notes(weights: &Weights) -> Result<Exported, Error> {
 }
 
 fn gguf_export(weights: &Weights, with_notes: bool) -> Result<Exported, Error> {
-    match weights.checkpoint().meta() {
+    let mut exported = match weights.checkpoint().meta() {
         Meta::Gguf(metadata) => {
             let mut kept = metadata.clone();
             // Describes how the file was cut, not the model; the alignment is the writer's.
             kept.retain(|key| !key.starts_with("split.") && key != "general.alignment");
-            Ok(Exported { metadata: kept, notes: Vec::new() })
+            Exported { metadata: kept, notes: Vec::new() }
         }
-        Meta::HuggingFace(folder) => translated(weights, folder, with_notes),
+        Meta::HuggingFace(folder) => translated(weights, folder, with_notes)?,
+    };
+    exported.notes.extend(widened(weights.checkpoint()));
+    Ok(exported)
+}
+
+/// A note for each number type that no network here is stored in, with its first tensor.
+fn widened(checkpoint: &dyn Checkpoint) -> Vec<String> {
+    let mut types: Vec<(&str, &str, &str, usize)> = Vec::new();
+    for info in checkpoint.tensors() {
+        let Storage::Numbers { kind, widened } = &info.storage else { continue };
+        let found = types.iter_mut().find(|t| (t.0, t.1) == (kind.name(), widened.name()));
+        match found {
+            Some(group) => group.3 += 1,
+            None => types.push((kind.name(), widened.name(), &info.name, 1)),
+        }
     }
+    let note = |(kind, widened, first, count): (&str, &str, &str, usize)| {
+        let more = if count > 1 { format!(" and {} more", count - 1) } else { String::new() };
+        format!("{first}{more}: stored as {kind}, read as {widened}")
+    };
+    types.into_iter().map(note).collect()
 }
 
 fn translated(weights: &Weights, folder: &HuggingFace, with_notes: bool) -> Result<Exported, Error> {

@@ -45,8 +45,8 @@ pub use lattice::Lattice;
 pub use memory::{allocation_bytes, memory_bytes};
 pub use own_text::OWN_TEXT_START;
 pub use pipeline::{
-    Progress, Report, TensorReport, convert, overhead_bytes, plan_tensors, planned_bytes, quantize,
-    work_bytes,
+    Progress, Report, TensorReport, convert, converted_bytes, overhead_bytes, plan_tensors, planned_bytes,
+    quantize, work_bytes,
 };
 pub use recipe::Recipe;
 pub use sensitivity::Sensitivity;

@@ -383,6 +383,11 @@ pub fn convert(
     Ok(report)
 }
 
+/// Bytes of tensor data that [`convert`] would write.
+pub fn converted_bytes(weights: &Weights) -> u64 {
+    planned_bytes(&kept(weights))
+}
+
 /// Every tensor in its own format, vectors of a Hugging Face checkpoint in `f32`.
 fn kept(weights: &Weights) -> Vec<Assignment> {
     let entries = weights.entries().iter().cloned();

@@ -4,7 +4,7 @@ use super::quantize::check_output;
 use crate::arguments::{Common, Container, Convert};
 use crate::failure::Failure;
 use crate::output::Bar;
-use crate::{open, output};
+use crate::{open, output, terminal};
 use serde::Serialize;
 use std::process::ExitCode;
 
@@ -32,7 +32,8 @@ pub fn run(common: &Common, arguments: &Convert) -> Result<ExitCode, Failure> {
     let result = if arguments.dry_run {
         let bytes = opened.weights.checkpoint().tensors().iter().map(|t| t.bytes as u64).sum();
         let warnings = kvant::model::export::gguf_metadata_and_notes(&opened.weights)?.notes;
-        Converted { bytes_in: bytes, bytes_out: bytes, tensors: opened.weights.entries().len(), warnings }
+        let bytes_out = kvant::quant::converted_bytes(&opened.weights);
+        Converted { bytes_in: bytes, bytes_out, tensors: opened.weights.entries().len(), warnings }
     } else {
         open::start_threads(common)?;
         let backend = open::backend(common)?;
@@ -47,7 +48,7 @@ pub fn run(common: &Common, arguments: &Convert) -> Result<ExitCode, Failure> {
         }
     };
     for warning in &result.warnings {
-        eprintln!("kvant: note: {warning}");
+        terminal::say(format_args!("note: {warning}"));
     }
     if common.json {
         output::json(&result)?;

@@ -3,7 +3,7 @@
 use crate::arguments::{Common, Inspect};
 use crate::failure::Failure;
 use crate::{open, output, terminal};
-use kvant::io::{Array, Links, Meta, Value, read_file};
+use kvant::io::{Array, Links, Meta, Value, parse_json, read_file};
 use serde::Serialize;
 use serde_json::{Map, Value as Json, json};
 use std::path::Path;
@@ -47,7 +47,8 @@ pub fn run(common: &Common, arguments: &Inspect) -> Result<ExitCode, Failure> {
         Meta::Gguf(entries) => {
             for (key, value) in entries.iter() {
                 if key == "kvant.card" {
-                    card = value.as_str().and_then(|s| serde_json::from_str(s).ok()).unwrap_or(card);
+                    let parsed = value.as_str().and_then(|s| parse_json(s.as_bytes(), CARD_BYTES).ok());
+                    card = parsed.unwrap_or(card);
                 } else {
                     metadata.insert(key.to_owned(), shown(value));
                 }
@@ -58,6 +59,9 @@ pub fn run(common: &Common, arguments: &Inspect) -> Result<ExitCode, Failure> {
             metadata.insert("config".into(), folder.config.clone());
             if let Some(settings) = &folder.generation_config {
                 metadata.insert("generation_config".into(), settings.clone());
+            }
+            for error in &folder.unreadable {
+                terminal::say(format_args!("note: {error}"));
             }
             "safetensors"
         }
@@ -70,7 +74,7 @@ pub fn run(common: &Common, arguments: &Inspect) -> Result<ExitCode, Failure> {
         }
         Ok(None) => {}
         // The model's own content is what was asked for.
-        Err(error) => eprintln!("kvant: note: {error}"),
+        Err(error) => terminal::say(format_args!("note: {error}")),
     }
     let tensors: Vec<TensorLine> = checkpoint
         .tensors()

@@ -151,7 +151,9 @@ impl Budget {
     pub fn deeper<T>(&self, inside: impl FnOnce() -> Result<T>) -> Result<T> {
         let depth = self.depth.get();
         if depth >= EVALUATION_DEPTH {
-            return Err(Error::limit(format!("its evaluation is nested deeper than {EVALUATION_DEPTH} levels")));
+            return Err(Error::limit(format!(
+                "its evaluation is nested deeper than {EVALUATION_DEPTH} levels"
+            )));
         }
         self.depth.set(depth + 1);
         let result = inside();

@@ -453,8 +453,7 @@ impl Parser {
             }
             let ends = |parser: &Self| parser.is_operator("]") || parser.is_operator(",");
             let stop = if self.is_operator(":") || ends(self) { None } else { Some(self.expression()?) };
-            let step =
-                if self.take_operator(":") && !ends(self) { Some(self.expression()?) } else { None };
+            let step = if self.take_operator(":") && !ends(self) { Some(self.expression()?) } else { None };
             slice = Some(Box::new([start, stop, step]));
         }
         self.advance();
@@ -494,7 +493,8 @@ impl Parser {
                     }
                     parser.advance();
                     arguments.mapping = Some(Box::new(parser.expression()?));
-                } else if matches!(parser.token(), Token::Name(_)) && *parser.after() == Token::Operator("=") {
+                } else if matches!(parser.token(), Token::Name(_)) && *parser.after() == Token::Operator("=")
+                {
                     if arguments.mapping.is_some() {
                         return parser.fail(invalid);
                     }
@@ -508,7 +508,8 @@ impl Parser {
                     }
                     arguments.named.push((name, parser.expression()?));
                 } else {
-                    if arguments.list.is_some() || arguments.mapping.is_some() || !arguments.named.is_empty() {
+                    if arguments.list.is_some() || arguments.mapping.is_some() || !arguments.named.is_empty()
+                    {
                         return parser.fail(invalid);
                     }
                     arguments.positional.push(parser.expression()?);

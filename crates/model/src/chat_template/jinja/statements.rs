@@ -155,8 +155,7 @@ impl Parser {
             if self.take_word("elif") {
                 continue;
             }
-            let otherwise =
-                if self.take_word("else") { self.inner(&["endif"])? } else { Vec::new() };
+            let otherwise = if self.take_word("else") { self.inner(&["endif"])? } else { Vec::new() };
             self.advance();
             self.optional = outer;
             return Ok(Statement::If(branches, otherwise));
@@ -213,8 +212,7 @@ impl Parser {
     fn call(&mut self) -> Result<Statement> {
         let parameters = if self.take_operator("(") { self.signature()? } else { Vec::new() };
         let call = self.expression()?;
-        let is_call =
-            matches!(&call.node, Node::Chain(_, steps) if matches!(steps.last().map(|s| &s.link), Some(Link::Call(_))));
+        let is_call = matches!(&call.node, Node::Chain(_, steps) if matches!(steps.last().map(|s| &s.link), Some(Link::Call(_))));
         if !is_call {
             return self.fail("expected call");
         }

@@ -445,9 +445,10 @@ pub fn order(run: &Run<'_>, a: &Value, b: &Value, operator: &str) -> Result<Opti
             }
             Ok(Some(a.values.len().cmp(&b.values.len())))
         }
-        (Value::Bool(_) | Value::Int(_) | Value::Float(_), Value::Bool(_) | Value::Int(_) | Value::Float(_)) => {
-            Ok(number_order(a, b))
-        }
+        (
+            Value::Bool(_) | Value::Int(_) | Value::Float(_),
+            Value::Bool(_) | Value::Int(_) | Value::Float(_),
+        ) => Ok(number_order(a, b)),
         _ => fail(format!(
             "'{operator}' not supported between instances of '{}' and '{}'",
             a.type_name(),
