@@ -378,8 +378,22 @@ struct Unfinished {
 }
 
 impl Unfinished {
-    const COMMAND: [&str; 12] = [
-        "quantize", "m", "-o", "w.gguf", "--calib", "text", "--calib-tokens", "512", "--own-tokens", "512", "-q", "--work",
+    /// Two maps a block are solved, which shows as much as seven.
+    const COMMAND: [&str; 14] = [
+        "quantize",
+        "m",
+        "-o",
+        "w.gguf",
+        "--calib",
+        "text",
+        "--calib-tokens",
+        "512",
+        "--own-tokens",
+        "512",
+        "--set",
+        "ffn|attn_q|attn_output=bf16",
+        "-q",
+        "--work",
     ];
 
     fn new() -> Self {

@@ -42,7 +42,7 @@ impl OutputFile {
     pub fn check(path: &Path, force: bool) -> Result<(), Error> {
         let replaced = replaced(path, force)?;
         // Only a trial tells: access rights, read-only file systems and quotas have no one question.
-        let trial = temporary(path, Some(0o600))?;
+        let trial = temporary(path, Some(0o600)).map_err(|source| failed(path, CREATING, source, 0))?;
         match replaced {
             Some(existing) if belongs_to_another(path, &existing, &trial)? => Err(Error::NotWritable {
                 path: path.into(),
@@ -90,7 +90,8 @@ impl OutputFile {
         let mode = replaced(path, force)?.map(|existing| mode(&existing));
         clear_remains(path);
         // What replaces a private file stays private while it is written.
-        let file = temporary(path, mode.map(|_| 0o600))?;
+        let file = temporary(path, mode.map(|_| 0o600));
+        let file = file.map_err(|source| failed(path, CREATING, source, bytes))?;
         Ok(Self { path: path.into(), file, bytes, force, mode })
     }
 
@@ -138,12 +139,7 @@ impl OutputFile {
 
     /// An error of this file.
     pub fn failed(&self, doing: &'static str, source: io::Error) -> Error {
-        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
-        if full.contains(&source.kind()) {
-            Error::DiskFull { path: self.path.clone(), doing, needed: self.bytes }
-        } else {
-            Error::Io { path: self.path.clone(), doing, source }
-        }
+        failed(&self.path, doing, source, self.bytes)
     }
 
     /// Forces the file to the disk and renames it into place, with the permissions of the file that it replaces, else
@@ -169,6 +165,19 @@ impl OutputFile {
             Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => Err(Error::Exists { path }),
             Err(e) => Err(Error::Io { path, doing: "renaming the temporary file to it", source: e.error }),
         }
+    }
+}
+
+const CREATING: &str = "creating a temporary file beside it";
+
+fn failed(path: &Path, doing: &'static str, source: io::Error, needed: u64) -> Error {
+    match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            Error::DiskFull { path: path.into(), doing, needed }
+        }
+        // The temporary file's name says nothing to whoever reads the error.
+        kind if doing == CREATING => Error::Io { path: path.into(), doing, source: kind.into() },
+        _ => Error::Io { path: path.into(), doing, source },
     }
 }
 
@@ -231,8 +240,7 @@ fn prefix(path: &Path) -> OsString {
 }
 
 /// A locked temporary file beside `path`; without a mode it gets the permissions of any new file.
-fn temporary(path: &Path, mode: Option<u32>) -> Result<NamedTempFile, Error> {
-    let fail = |source| Error::Io { path: path.into(), doing: "creating a temporary file beside it", source };
+fn temporary(path: &Path, mode: Option<u32>) -> io::Result<NamedTempFile> {
     let prefix = prefix(path);
     loop {
         let mut builder = tempfile::Builder::new();
@@ -243,7 +251,7 @@ fn temporary(path: &Path, mode: Option<u32>) -> Result<NamedTempFile, Error> {
             // The system takes from it what the umask forbids.
             builder.permissions(fs::Permissions::from_mode(mode.unwrap_or(0o666)));
         }
-        let file = builder.tempfile_in(folder(path)).map_err(fail)?;
+        let file = builder.tempfile_in(folder(path))?;
         let locked = file.as_file().try_lock();
         // Between making and locking another process may have taken it for remains.
         let cleared = matches!(locked, Err(fs::TryLockError::WouldBlock)) || is_unlinked(file.as_file());

@@ -2,6 +2,7 @@
 
 use super::unit::HEADER_BYTES;
 use super::*;
+use crate::Solved;
 use kvant_core::{Bytes, Shape, Tensor, format};
 
 fn unit(fill: u8) -> Unit {
