@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     end(result)
 }
 
-/// The exit status of a result; a failure is told, unless nobody listens any more.
+/// The exit status of a result. A failure is printed, but for a closed pipe.
 fn end(result: Result<ExitCode, Failure>) -> ExitCode {
     result.unwrap_or_else(|failure| {
         if !matches!(failure, Failure::ClosedPipe) {
