@@ -13,8 +13,8 @@ pub enum Failure {
     Usage(String),
     /// The user stopped it: status 130.
     Interrupted,
-    /// Whoever reads the results has had enough: no word, and the status that a shell gives to a program that SIGPIPE has
-    /// ended (128 + 13), as it does for other tools before `head`.
+    /// The reader of the results has closed the pipe: no message. Status 141 = 128 + 13, the one that a shell reports
+    /// for a program that SIGPIPE has ended, as for other tools before `head`.
     ClosedPipe,
 }
 
@@ -29,7 +29,7 @@ impl Failure {
         }
     }
 
-    /// What the file system says of `path` while the program is `doing` something.
+    /// An error of the file system at `path`, while the program is `doing` something.
     pub fn io(path: &Path, doing: &'static str, source: io::Error) -> Self {
         kvant::io::Error::Io { path: path.into(), doing, source }.into()
     }

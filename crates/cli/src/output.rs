@@ -34,7 +34,7 @@ pub fn check(outputs: &[&Path], inputs: &[&Path], force: bool) -> Result<(), Fai
     })
 }
 
-/// Where what was measured while a file was made lies: beside it, `.card.json` behind its name.
+/// The path of the card with the measurements of a file: beside it, `.card.json` behind its name.
 pub fn card_path(path: &Path) -> Option<PathBuf> {
     let mut name = path.file_name()?.to_owned();
     name.push(".card.json");

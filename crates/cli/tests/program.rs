@@ -168,7 +168,7 @@ fn fast_products_and_small_caches_lose_little() {
     let logits = |more: &[&str]| {
         let file = path(folder.path(), "logits.npy");
         let prompt = "Once upon a time there was a cat. ".repeat(20);
-        let base = ["logits", &small, "--prompt", &prompt, "--npy", &file];
+        let base = ["logits", &small, "--prompt", &prompt, "--npy", &file, "--force"];
         json(&[&base, more].concat());
         std::fs::read(&file).unwrap()
     };

@@ -1,9 +1,9 @@
 //! Every file that the program writes: refused before the work if it cannot be written, and whole or not there at all.
 //!
-//! Content goes into a temporary file beside the output, under a name that nobody can foresee; then it is forced to the
-//! disk and renamed. Invariant: only a regular file is ever replaced, and only with `force`; no link is followed at the
-//! output's own name. The temporary file is locked as long as it is written, so a later run can tell the remains of a
-//! killed process from the work of a living one, and clears them. Left out: protection from somebody who may rename
+//! Content goes into a temporary file beside the output, under an unpredictable name; then it is synced to the disk
+//! and renamed. Invariant: only a regular file is ever replaced, and only with `force`; no link is followed at the
+//! output's own name. The temporary file is locked as long as it is written, so a later run can distinguish the remains of a
+//! killed process from the file of a running one, and removes them. Left out: protection from somebody who may rename
 //! folders on the way to the output.
 
 use crate::Error;
@@ -15,7 +15,7 @@ use tempfile::NamedTempFile;
 
 /// Random characters in the name of a temporary file.
 const RANDOM: usize = 6;
-/// How that name ends.
+/// The end of that name.
 const SUFFIX: &str = ".part";
 /// Bytes of an output's name that stand in it; a hash stands for longer ones, for names have at most 255 bytes.
 const MAX_STEM_BYTES: usize = 120;
@@ -41,8 +41,8 @@ impl OutputFile {
     /// which nothing can be written.
     pub fn check(path: &Path, force: bool) -> Result<(), Error> {
         let replaced = replaced(path, force)?;
-        // Only a trial tells: access rights, read-only file systems and quotas have no one question.
-        let trial = temporary(path, Some(0o600))?;
+        // No single query covers access rights, read-only file systems and quotas; a trial file does.
+        let trial = temporary(path, Some(0o600)).map_err(|source| failed(path, CREATING, source, 0))?;
         match replaced {
             Some(existing) if belongs_to_another(path, &existing, &trial)? => Err(Error::NotWritable {
                 path: path.into(),
@@ -89,8 +89,9 @@ impl OutputFile {
     pub fn create(path: &Path, bytes: u64, force: bool) -> Result<Self, Error> {
         let mode = replaced(path, force)?.map(|existing| mode(&existing));
         clear_remains(path);
-        // What replaces a private file stays private while it is written.
-        let file = temporary(path, mode.map(|_| 0o600))?;
+        // The replacement of a private file stays private while it is written.
+        let file = temporary(path, mode.map(|_| 0o600));
+        let file = file.map_err(|source| failed(path, CREATING, source, bytes))?;
         Ok(Self { path: path.into(), file, bytes, force, mode })
     }
 
@@ -138,12 +139,7 @@ impl OutputFile {
 
     /// An error of this file.
     pub fn failed(&self, doing: &'static str, source: io::Error) -> Error {
-        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
-        if full.contains(&source.kind()) {
-            Error::DiskFull { path: self.path.clone(), doing, needed: self.bytes }
-        } else {
-            Error::Io { path: self.path.clone(), doing, source }
-        }
+        failed(&self.path, doing, source, self.bytes)
     }
 
     /// Forces the file to the disk and renames it into place, with the permissions of the file that it replaces, else
@@ -169,6 +165,19 @@ impl OutputFile {
             Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => Err(Error::Exists { path }),
             Err(e) => Err(Error::Io { path, doing: "renaming the temporary file to it", source: e.error }),
         }
+    }
+}
+
+const CREATING: &str = "creating a temporary file beside it";
+
+fn failed(path: &Path, doing: &'static str, source: io::Error, needed: u64) -> Error {
+    match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            Error::DiskFull { path: path.into(), doing, needed }
+        }
+        // The temporary file's name says nothing to whoever reads the error.
+        kind if doing == CREATING => Error::Io { path: path.into(), doing, source: kind.into() },
+        _ => Error::Io { path: path.into(), doing, source },
     }
 }
 
@@ -217,7 +226,7 @@ fn replaced(path: &Path, force: bool) -> Result<Option<Metadata>, Error> {
     }
 }
 
-/// What stands for an output's name in those of its temporary files.
+/// The part that an output's name has in the names of its temporary files.
 fn stem(path: &Path) -> OsString {
     let name = path.file_name().unwrap_or_default();
     if name.len() <= MAX_STEM_BYTES {
@@ -231,8 +240,7 @@ fn prefix(path: &Path) -> OsString {
 }
 
 /// A locked temporary file beside `path`; without a mode it gets the permissions of any new file.
-fn temporary(path: &Path, mode: Option<u32>) -> Result<NamedTempFile, Error> {
-    let fail = |source| Error::Io { path: path.into(), doing: "creating a temporary file beside it", source };
+fn temporary(path: &Path, mode: Option<u32>) -> io::Result<NamedTempFile> {
     let prefix = prefix(path);
     loop {
         let mut builder = tempfile::Builder::new();
@@ -243,7 +251,7 @@ fn temporary(path: &Path, mode: Option<u32>) -> Result<NamedTempFile, Error> {
             // The system takes from it what the umask forbids.
             builder.permissions(fs::Permissions::from_mode(mode.unwrap_or(0o666)));
         }
-        let file = builder.tempfile_in(folder(path)).map_err(fail)?;
+        let file = builder.tempfile_in(folder(path))?;
         let locked = file.as_file().try_lock();
         // Between making and locking another process may have taken it for remains.
         let cleared = matches!(locked, Err(fs::TryLockError::WouldBlock)) || is_unlinked(file.as_file());
@@ -253,8 +261,8 @@ fn temporary(path: &Path, mode: Option<u32>) -> Result<NamedTempFile, Error> {
     }
 }
 
-/// Removes temporary files of the same output that no living process holds. What cannot be removed stays: the output
-/// does not depend on it.
+/// Removes temporary files of the same output that no running process holds. Errors are ignored: the output does not
+/// depend on it.
 fn clear_remains(path: &Path) {
     let prefix = prefix(path);
     for entry in fs::read_dir(folder(path)).into_iter().flatten().flatten() {
@@ -303,7 +311,7 @@ fn files_of(input: &Path) -> Vec<PathBuf> {
     [input.to_owned()].into_iter().chain(entries.map(|entry| entry.path()).filter(of_a_model)).collect()
 }
 
-/// What two paths to one file have in common.
+/// The identity of a path: equal for two paths to one file.
 #[derive(PartialEq)]
 enum Place {
     /// Device and file number.

@@ -6,8 +6,8 @@
 //! folder with another key is another run's. Digests are blake3 over the key, the file's name and its content, so a file
 //! of another run or under another name is not taken for this one.
 //!
-//! Invariant: what is loaded is what was saved and what the run has planned, or an error; what cannot be loaded is told
-//! and kept, never deleted; two runs never share a folder. No link is followed, and only regular files are read, replaced
+//! Invariant: what is loaded is what was saved and what the run has planned, or an error; a file that cannot be loaded is an
+//! error and stays where it is; two runs never share a folder. No link is followed, and only regular files are read, replaced
 //! or removed. Left out: what a unit means; protection from somebody who may write to the folder and knows its key.
 
 mod unit;
@@ -161,7 +161,7 @@ impl Work {
         self.place(name, &content)
     }
 
-    /// What [`Work::save_sealed`] has put into place, if it has: at most `max_bytes` of content.
+    /// Loads content that [`Work::save_sealed`] has put into place: at most `max_bytes`.
     fn load_sealed(&self, name: &str, max_bytes: usize) -> Result<Option<Vec<u8>>, Error> {
         let max_bytes = max_bytes.saturating_add(DIGEST_BYTES);
         let read = read_file(&self.path(name), Links::Refuse, max_bytes);

@@ -119,7 +119,7 @@ fn importance(folder: &Path, bytes: &[u8]) {
 }
 
 /// Puts one file into a work folder and goes on there. The first byte says which file, and whether the right digest is
-/// put behind the rest: whoever knows the key can make one.
+/// put behind the rest: it is no secret.
 fn work(folder: &Path, bytes: &[u8]) {
     const KEY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
     const FILES: [&str; 4] = ["key", "head.unit", "own-text-0000.tokens", "head-input.sums"];
@@ -140,7 +140,7 @@ fn work(folder: &Path, bytes: &[u8]) {
     if written.is_ok() {
         let names = ["head", "own-text-0000", "head-input"];
         let read = kvant::quant::read_work_folder(&folder, KEY, names, &plan, 4);
-        // Whatever it is, it is kept.
+        // An error deletes nothing.
         assert!(std::fs::read(folder.join(name)).is_ok_and(|found| found == content), "{name}: {read:?}");
     }
 }

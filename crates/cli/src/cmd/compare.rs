@@ -188,7 +188,7 @@ fn alone(common: &Common, path: &Path, prompt: Option<&str>) -> Result<(u64, Opt
 }
 
 fn finish(common: &Common, compared: Compared, csv: Option<&Path>, force: bool) -> Result<ExitCode, Failure> {
-    // What was measured is told before a file can fail, and a reader that has gone takes no file away.
+    // The measurements are printed before a file can fail. A closed pipe does not keep the file from being written.
     let printed = print(common, &compared);
     if let Some(path) = csv {
         OutputFile::write_whole(path, to_csv(&compared.rows).as_bytes(), force)?;

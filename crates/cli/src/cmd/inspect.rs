@@ -73,7 +73,7 @@ pub fn run(common: &Common, arguments: &Inspect) -> Result<ExitCode, Failure> {
             }
         }
         Ok(None) => {}
-        // The model's own content is what was asked for.
+        // The model itself can still be shown.
         Err(error) => terminal::say(format_args!("note: {error}")),
     }
     let tensors: Vec<TensorLine> = checkpoint
@@ -112,7 +112,7 @@ pub fn run(common: &Common, arguments: &Inspect) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What was measured when the file was made, if a card lies beside it.
+/// The measurements that were taken when the file was made, if a card lies beside it.
 fn measured(file: &Path) -> Result<Option<Json>, kvant::io::Error> {
     let Some(path) = output::card_path(file) else { return Ok(None) };
     let Some(bytes) = read_file(&path, Links::InsideModel, CARD_BYTES)? else { return Ok(None) };

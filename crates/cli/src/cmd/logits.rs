@@ -65,7 +65,7 @@ pub fn run(common: &Common, arguments: &Logits) -> Result<ExitCode, Failure> {
     order.sort_by(|&a, &b| last[b].total_cmp(&last[a]).then(a.cmp(&b)));
     let top = order.into_iter().take(10).map(|id| Top { id: id as u32, logit: last[id] }).collect();
     let result = LogitsResult { shape: [tokens.len(), vocabulary], tokens, top };
-    // What was measured is told before a file can fail, and a reader that has gone takes no file away.
+    // The measurements are printed before a file can fail. A closed pipe does not keep the file from being written.
     let printed = print(common, &result);
     if let Some(file) = file {
         write_npy(file, &logits, result.shape, arguments.force)?;

@@ -301,7 +301,7 @@ pub fn run(common: &Common, arguments: &Quantize) -> Result<ExitCode, Failure> {
         host: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         finished_unix_seconds: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
     };
-    // What was done is told before the card can fail, and a reader that has gone takes no card away.
+    // The result is printed before the card can fail. A closed pipe does not keep the card from being written.
     let printed = print(common, &result);
     let measured = serde_json::to_string_pretty(&host).map_err(|e| Failure::Fault(e.to_string()))? + "\n";
     OutputFile::write_whole(&card, measured.as_bytes(), arguments.force)?;

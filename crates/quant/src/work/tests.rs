@@ -90,7 +90,7 @@ fn a_file_of_another_run_or_under_another_name_is_refused() {
     assert!(matches!(two.load("block-0000", &plan()), Err(Error::WorkDamaged { .. })));
 }
 
-/// Whoever knows the key can make any digest.
+/// The digest is no secret: anybody who reads the key can make one.
 #[test]
 fn a_unit_with_a_digest_holds_the_planned_tensors() {
     let folder = tempfile::tempdir().unwrap();
