@@ -1,7 +1,8 @@
-//! Developer commands, not shipped: `cargo xtask tidy`, `real`, `fuzz` and `synth`.
+//! Developer commands, not shipped: `cargo xtask tidy`, `sbom`, `real`, `fuzz` and `synth`.
 
 mod fuzz;
 mod real;
+mod sbom;
 mod synth;
 mod tidy;
 
@@ -19,6 +20,8 @@ struct Arguments {
 enum Command {
     /// Crate arrows and file lengths
     Tidy,
+    /// The crates in the program, as CycloneDX
+    Sbom(sbom::Sbom),
     /// A published model, held against llama.cpp's recorded figures
     Real(real::Real),
     /// Hostile input for a bounded time
@@ -31,6 +34,7 @@ fn main() -> ExitCode {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf);
     let faults = match Arguments::parse().command {
         Command::Tidy => tidy::run(&root),
+        Command::Sbom(arguments) => sbom::run(&root, &arguments),
         Command::Real(arguments) => real::run(&root, &arguments),
         Command::Fuzz(arguments) => fuzz::run(&root, &arguments),
         Command::Synth(arguments) => synth::run(&arguments),
