@@ -36,7 +36,7 @@ fn an_overflow_names_its_element_in_every_format() {
         {
             let base = ["quantize", "m", "-o", "o.gguf", "--force", "--pure", "--format", format];
             for method in [&["--method", "rtn"][..], &["--method", "imatrix", "--calib-tokens", "512"]] {
-                let words = ["blk.0.ffn_down.weight", "element 773:", "3.0040553e38", format, "--set"];
+                let words = ["blk.0.ffn_down.weight", "element 773:", "2.990763e38", format, "--set"];
                 fault(folder.path(), &[&base, method].concat(), &words);
             }
         }
@@ -68,14 +68,15 @@ fn a_tensor_that_is_lost_is_named() {
         );
         let warnings: Vec<&str> =
             made["warnings"].as_array().unwrap().iter().map(|w| w.as_str().unwrap()).collect();
-        let named = |w: &&&str| w.contains("blk.0.ffn_down.weight") && w.contains("zero");
+        // Methods that make up for errors leave something in the place of the weights.
+        let (flag, word) =
+            if method == "rtn" { ("all-zero", "became zero") } else { ("large-error", "as large") };
+        let named = |w: &&&str| w.contains("blk.0.ffn_down.weight") && w.contains(word);
         assert_eq!(warnings.iter().filter(named).count(), 1, "{warnings:?}");
         let tensors = made["tensors"].as_array().unwrap();
         let lost = tensors.iter().find(|t| t["name"] == "blk.0.ffn_down.weight").unwrap();
-        assert_eq!(
-            (&lost["rel_rmse"], lost["flags"].as_array().unwrap().contains(&json!("all-zero"))),
-            (&json!(1.0), true)
-        );
+        assert!(lost["rel_rmse"].as_f64().unwrap() >= 0.5, "{lost}");
+        assert!(lost["flags"].as_array().unwrap().contains(&json!(flag)), "{lost}");
     }
 }
 

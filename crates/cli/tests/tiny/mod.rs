@@ -107,7 +107,8 @@ fn tokenizer(specials: &[&str]) -> Json {
     let mut next = 256;
     let mut letters: Vec<String> = (0..256)
         .map(|b| {
-            let code = if printable(b) { b } else { std::mem::replace(&mut next, next + 1) };
+            let code = if printable(b) { b } else { next };
+            next += u32::from(!printable(b));
             char::from_u32(code).unwrap().to_string()
         })
         .collect();
