@@ -217,7 +217,7 @@ fn nothing_from_a_file_acts_on_a_terminal() {
     model.write(&at.join("raises"));
     model.tokenizer_config.insert("chat_template".into(), json!("{{ \u{1b}[2J }}"));
     model.write(&at.join("broken"));
-    let missing = format!("no\u{1b}[2Jsuch\u{9b}");
+    let missing = "no\u{1b}[2Jsuch\u{9b}";
     for arguments in [
         &["inspect", "m"][..],
         &["inspect", "hostile.gguf"],
@@ -226,10 +226,10 @@ fn nothing_from_a_file_acts_on_a_terminal() {
         &["chat", "hostile.gguf"],
         &["chat", "raises"],
         &["chat", "broken"],
-        &["inspect", &missing],
-        &["run", "plain", "-p", "x", &missing],
-        &[&missing],
-        &["quantize", "plain", "-o", "q.gguf", "--method", &missing],
+        &["inspect", missing],
+        &["run", "plain", "-p", "x", missing],
+        &[missing],
+        &["quantize", "plain", "-o", "q.gguf", "--method", missing],
         &["tokenize", "plain", "--", "\u{1b}[2J\u{9b}\u{202e}"],
         &["--json", "inspect", "m"],
         &["--json", "inspect", "hostile.gguf"],
