@@ -1,8 +1,9 @@
-//! Developer commands, not shipped: `cargo xtask tidy`, `real`, `fuzz`, `render` and `synth`.
+//! Developer commands, not shipped: `cargo xtask tidy`, `sbom`, `real`, `fuzz`, `render` and `synth`.
 
 mod fuzz;
 mod real;
 mod render;
+mod sbom;
 mod synth;
 mod tidy;
 
@@ -20,6 +21,8 @@ struct Arguments {
 enum Command {
     /// Crate arrows and file lengths
     Tidy,
+    /// The crates in the program, as CycloneDX
+    Sbom(sbom::Sbom),
     /// A published model, held against llama.cpp's recorded figures
     Real(real::Real),
     /// Hostile input for a bounded time
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf);
     let faults = match Arguments::parse().command {
         Command::Tidy => tidy::run(&root),
+        Command::Sbom(arguments) => sbom::run(&root, &arguments),
         Command::Real(arguments) => real::run(&root, &arguments),
         Command::Fuzz(arguments) => fuzz::run(&root, &arguments),
         Command::Render => render::run(),

@@ -19,6 +19,10 @@ use arguments::{Arguments, Command};
 use failure::Failure;
 use std::process::ExitCode;
 
+/// Ends with a message and an exit status where no memory is left.
+#[global_allocator]
+static MEMORY: kvant::io::Allocator = kvant::io::Allocator;
+
 fn main() -> ExitCode {
     terminal::tell_panics();
     let arguments = match Arguments::read() {

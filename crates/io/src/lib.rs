@@ -7,6 +7,7 @@
 //! Invariant: no allocation from a length that was not checked against the file and [`Limits`]; every error names
 //! the path and the place. Left out on purpose: what a tensor means to a network (`kvant-model`).
 
+mod allocator;
 mod checkpoint;
 pub mod container;
 mod error;
@@ -21,6 +22,7 @@ mod read;
 pub mod signals;
 mod sink;
 
+pub use allocator::Allocator;
 pub use checkpoint::{
     Checkpoint, Storage, TensorInfo, content_hash, content_hash_with, first_rounded, hash, open,
 };

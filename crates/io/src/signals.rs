@@ -44,7 +44,8 @@ pub fn end_at_once() -> io::Result<()> {
     system::end_at_once()
 }
 
-/// Lets the program end with status 1 and a message where it would abort: for want of memory, mostly.
+/// Lets the program end with status 1 and a message where it would abort: a thread whose stack is used up, or that has
+/// no memory to begin.
 ///
 /// # Errors
 /// As [`count`].
@@ -105,8 +106,7 @@ mod system {
     }
 
     extern "C" fn aborted(_signal: c_int) {
-        const WORDS: &[u8] =
-            b"kvant: cannot go on; the line above says why (give it more memory, or a smaller model or context)\n";
+        const WORDS: &[u8] = b"kvant: cannot go on; the line above says why\n";
         // SAFETY: `write` and `_exit` may be called in a handler; the bytes are constant and as many as is said.
         unsafe {
             libc::write(libc::STDERR_FILENO, WORDS.as_ptr().cast(), WORDS.len());

@@ -1,6 +1,7 @@
 //! Memory that kernels stream through: whole pages, large ones where the system has them.
 
 use memmap2::{MmapMut, MmapOptions};
+use std::alloc::{Layout, handle_alloc_error};
 
 /// Zeroed bytes on pages of their own. Each page lies near the thread that writes it first.
 pub(crate) struct Region {
@@ -9,12 +10,13 @@ pub(crate) struct Region {
 }
 
 impl Region {
-    /// Panics where the system has no such memory, as a `Vec` does.
+    /// Ends where the system has no such memory, as a `Vec` does.
     pub fn new(bytes: usize) -> Self {
         if bytes == 0 {
             return Self { map: None };
         }
-        let map = MmapOptions::new().len(bytes).map_anon().expect("memory for a matrix");
+        let layout = || Layout::array::<u8>(bytes).unwrap_or(Layout::new::<u8>());
+        let map = MmapOptions::new().len(bytes).map_anon().unwrap_or_else(|_| handle_alloc_error(layout()));
         // Half as many misses of the page tables in a product of one row; a system without large pages says so, and
         // small ones serve as well.
         #[cfg(target_os = "linux")]

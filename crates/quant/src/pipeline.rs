@@ -5,12 +5,12 @@
 use crate::card::{CARD_KEY, CARD_LIMIT_BYTES, CalibrationCard, Card};
 use crate::importance::gather_importance;
 use crate::sensitivity;
-use crate::solver::importance_flags;
+use crate::solver::{importance_flags, is_zero};
 use crate::stream::{Expected, Stream};
 use crate::work::Work;
 use crate::write::{planned, write};
 use crate::{Assignment, Calibration, Cost, Error, FileType, Layer, Need, Recipe, Settings, Solver, assign};
-use kvant_core::{FormatRef, Tensor, format};
+use kvant_core::{FormatRef, format};
 use kvant_io::{Meta, Plan, PlannedTensor, Value};
 use kvant_kernels::Backend;
 use kvant_model::{Entry, Weights, export};
@@ -209,16 +209,6 @@ pub fn quantize(
     report.card = card;
     report.warnings = warnings;
     Ok(report)
-}
-
-/// Whether all numbers of a tensor are zero; one that is not ends the search.
-fn is_zero(tensor: &Tensor) -> bool {
-    let mut row = vec![0.0; tensor.shape().columns()];
-    let rows = tensor.shape().elements() / row.len().max(1);
-    (0..rows).all(|index| {
-        tensor.format().decode(tensor.rows(index, 1), &mut row);
-        row.iter().all(|&x| x == 0.0)
-    })
 }
 
 /// What determines the file, as far as it is known before the work.

@@ -59,12 +59,21 @@ impl Solved {
     pub fn loss_flag(&self) -> Option<&'static str> {
         match self.squared_error {
             _ if self.squared_sum == 0.0 => None,
-            // An error that equals the tensor is what zeros leave.
-            error if error == self.squared_sum => Some("all-zero"),
             error if error < LARGE_ERROR * self.squared_sum => None,
+            _ if is_zero(&self.tensor) => Some("all-zero"),
             _ => Some("large-error"),
         }
     }
+}
+
+/// Whether all numbers of a tensor are zero; one that is not ends the search.
+pub fn is_zero(tensor: &Tensor) -> bool {
+    let mut row = vec![0.0; tensor.shape().columns()];
+    let rows = tensor.shape().elements() / row.len().max(1);
+    (0..rows).all(|index| {
+        tensor.format().decode(tensor.rows(index, 1), &mut row);
+        row.iter().all(|&x| x == 0.0)
+    })
 }
 
 /// What a method has to be given besides the weights.
