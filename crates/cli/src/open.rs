@@ -5,7 +5,7 @@ use crate::demo_model::DemoFolder;
 use crate::failure::Failure;
 use kvant::io::{Limits, Meta};
 use kvant::kernels::{Arithmetic, Backend, Isa, KvFormat};
-use kvant::model::{Sampling, Tokenizer, Transformer, Weights};
+use kvant::model::{Sampling, Tokenizer, TokenizerError, Transformer, Weights};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -137,11 +137,15 @@ fn prepare(
 pub fn tokenizer(meta: &Meta, path: &Path) -> Result<Tokenizer, Failure> {
     let missing = || {
         Failure::Fault(format!(
-            "{}: the model has no tokenizer; a Hugging Face folder needs tokenizer.json, `logits --tokens` needs none",
+            "{}: the model has no tokenizer; a Hugging Face folder needs tokenizer.json, tokenizer.model, or vocab.json with merges.txt; `logits --tokens` needs none",
             path.display()
         ))
     };
-    Tokenizer::from_meta(meta)?.ok_or_else(missing)
+    let place = |error| match error {
+        TokenizerError::File { .. } => Failure::from(error),
+        error => Failure::Fault(format!("{}: {error}", path.display())),
+    };
+    Tokenizer::from_meta(meta).map_err(place)?.ok_or_else(missing)
 }
 
 /// Reads a text file.

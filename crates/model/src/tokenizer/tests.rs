@@ -4,7 +4,8 @@
 use super::added::{Added, AddedTokens};
 use super::byte_pair::Remembered;
 use super::json;
-use super::pipeline::{Entry, Model, Pipeline};
+use super::model::Model;
+use super::pipeline::{Entry, Pipeline};
 use super::{PreTokenizer, TokenizerError};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
