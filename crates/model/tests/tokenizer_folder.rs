@@ -13,7 +13,7 @@ fn golden(name: &str) -> PathBuf {
 /// A folder without weights, with these files.
 fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let mut put = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
+    let put = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
     put("config.json", b"{}");
     put("model.safetensors", b"\x02\0\0\0\0\0\0\0{}");
     files.iter().for_each(|(name, bytes)| put(name, bytes));
