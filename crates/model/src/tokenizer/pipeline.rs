@@ -140,7 +140,7 @@ impl Pipeline {
         let normalizers = normalizer.iter().map(Normalizer::new).collect::<Result<Vec<_>, _>>()?;
         let mut splits = Vec::new();
         for (index, json) in steps.iter().enumerate() {
-            Split::new(json, of_bytes && index + 1 == steps.len(), &mut splits)?;
+            Split::add(json, of_bytes && index + 1 == steps.len(), &mut splits)?;
         }
         let (mut first, mut second) = (Vec::new(), Vec::new());
         for Entry { mut token, normalized } in entries {

@@ -178,7 +178,7 @@ impl Normalizer {
 
 impl Split {
     /// Steps of the library's; the last one of words of bytes leaves their spelling to the model.
-    pub fn new(json: &Json, of_bytes: bool, all: &mut Vec<Self>) -> Result<(), TokenizerError> {
+    pub fn add(json: &Json, of_bytes: bool, all: &mut Vec<Self>) -> Result<(), TokenizerError> {
         let isolated = |cut| Self::Cut { cut, behavior: SplitDelimiterBehavior::Isolated, invert: false };
         match kind(json) {
             "Split" => {
