@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::terminal;
 use kvant::io::{Limits, Meta, signals};
 use kvant::kernels::{Arithmetic, Backend, Isa, KvFormat};
-use kvant::model::{Sampling, Tokenizer, Transformer, Weights};
+use kvant::model::{Sampling, Tokenizer, TokenizerError, Transformer, Weights};
 use std::path::Path;
 
 /// Lets Ctrl-C and wishes of the system be noticed between steps, where a command looks for them (it `steps`); ends
@@ -158,11 +158,15 @@ fn prepare(
 pub fn tokenizer(meta: &Meta, path: &Path) -> Result<Tokenizer, Failure> {
     let missing = || {
         Failure::Fault(format!(
-            "{}: the model has no tokenizer; a Hugging Face folder needs tokenizer.json, `logits --tokens` needs none",
+            "{}: the model has no tokenizer; a Hugging Face folder needs tokenizer.json, tokenizer.model, or vocab.json with merges.txt; `logits --tokens` needs none",
             path.display()
         ))
     };
-    Tokenizer::from_meta(meta)?.ok_or_else(missing)
+    let place = |error| match error {
+        TokenizerError::File { .. } => Failure::from(error),
+        error => Failure::Fault(format!("{}: {error}", path.display())),
+    };
+    Tokenizer::from_meta(meta).map_err(place)?.ok_or_else(missing)
 }
 
 /// Reads a text file.

@@ -45,9 +45,6 @@ pub(super) type Open = [Range<usize>];
 /// A token and the bytes of the text that it takes.
 pub(super) type Found = (Range<usize>, u32);
 
-/// How often a stretch of text may be gone through where tokens overlap, in bytes.
-const LARGEST_WORK: usize = 1 << 32;
-
 impl AddedTokens {
     /// The way of `tokenizers`; of one text twice the first is looked for.
     pub fn leftmost(tokens: Vec<Added>) -> Result<Self, TokenizerError> {
@@ -131,51 +128,77 @@ impl AddedTokens {
         text: &str,
         open: &Open,
     ) -> Result<Vec<Found>, TokenizerError> {
+        let longest = self.tokens.first().map_or(0, |t| t.text.len());
         let mut found = Vec::new();
-        // Places that overlap decide among themselves; the others stand alone.
-        let mut cluster: Vec<(Range<usize>, usize)> = Vec::new();
-        let mut reach = 0;
+        let mut pending: Vec<Place> = Vec::new();
+        let mut limit = SETTLED;
         for place in automaton.find_overlapping_iter(text) {
-            let index = place.pattern().as_usize();
-            let range = place.range();
+            let (range, index) = (place.range(), place.pattern().as_usize());
             if self.tokens[index].control && !allows(open, range.clone()) {
                 continue;
             }
-            // Places come by their end; one that begins before an earlier cluster's end belongs to it.
-            if range.start >= reach && !cluster.is_empty() {
-                decide(&mut cluster, &mut found);
-            }
-            reach = reach.max(range.end);
-            cluster.push((range, index));
-            if cluster.len() * size_of::<(Range<usize>, usize)>() > LARGEST_WORK / 16 {
-                return Err(TokenizerError::Library(format!(
-                    "special tokens overlap in more than {} places of the text",
-                    cluster.len()
-                )));
+            // Places come by their end: one that comes later begins no further back than the longest token reaches.
+            let bound = range.end.saturating_sub(longest);
+            pending.push((range, index));
+            if pending.len() >= limit {
+                settle(&mut pending, bound, &mut found);
+                limit = SETTLED.max(2 * pending.len());
+                if pending.len() > MOST_OVERLAPS {
+                    return Err(TokenizerError::Library(format!(
+                        "special tokens overlap in more than {MOST_OVERLAPS} places of the text"
+                    )));
+                }
             }
         }
-        decide(&mut cluster, &mut found);
+        settle(&mut pending, usize::MAX, &mut found);
         Ok(found.into_iter().map(|(range, index)| (range, self.tokens[index].id)).collect())
     }
 }
 
-/// Takes of overlapping places those of the longest tokens, from the left, that are free.
-fn decide(cluster: &mut Vec<(Range<usize>, usize)>, found: &mut Vec<(Range<usize>, usize)>) {
-    if cluster.len() == 1 {
-        return found.append(cluster);
+/// Bytes of a text and the token that could stand there.
+type Place = (Range<usize>, usize);
+
+/// Places that are looked at together, at least.
+const SETTLED: usize = 1 << 12;
+/// Places that may hang together by overlaps.
+const MOST_OVERLAPS: usize = 1 << 24;
+
+/// Decides among places that overlap; those that may still meet others behind `bound` stay pending.
+fn settle(pending: &mut Vec<Place>, bound: usize, found: &mut Vec<Place>) {
+    pending.sort_unstable_by_key(|(range, _)| range.start);
+    let (mut first, mut reach) = (0, 0);
+    for at in 0..pending.len() {
+        let (start, end) = (pending[at].0.start, pending[at].0.end);
+        if at > first && start >= reach {
+            if reach > bound {
+                break;
+            }
+            decide(&mut pending[first..at], found);
+            first = at;
+        }
+        reach = reach.max(end);
     }
+    if reach <= bound {
+        decide(&mut pending[first..], found);
+        first = pending.len();
+    }
+    pending.drain(..first);
+}
+
+/// Takes of overlapping places those of the longest tokens, from the left, that are free.
+fn decide(cluster: &mut [Place], found: &mut Vec<Place>) {
     let Some(first) = cluster.iter().map(|(range, _)| range.start).min() else { return };
     let end = cluster.iter().map(|(range, _)| range.end).max().unwrap_or(first);
     // Tokens are numbered from the longest on.
     cluster.sort_unstable_by_key(|(range, index)| (*index, range.start));
     let mut taken = vec![false; end - first];
     let before = found.len();
-    for (range, index) in cluster.drain(..) {
+    for (range, index) in cluster {
         let bytes = range.start - first..range.end - first;
         // Longer tokens were placed before: a token that is free at both ends is free between them.
         if !taken[bytes.start] && !taken[bytes.end - 1] {
             taken[bytes].fill(true);
-            found.push((range, index));
+            found.push((range.clone(), *index));
         }
     }
     found[before..].sort_unstable_by_key(|(range, _)| range.start);

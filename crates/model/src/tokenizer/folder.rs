@@ -5,11 +5,13 @@
 //! is what a GGUF can say of that. What it cannot say is a note, or an error where nothing is left.
 
 use super::added::Added;
+use super::express::{added_notes, gguf_kind, merges_notes, metaspace_notes};
 use super::json::{self, AddedToken};
-use super::pipeline::{self, Entry, Pipeline};
+use super::model::{Model, type_of};
+use super::pipeline::{Entry, Pipeline};
 use super::settings::{Named, Settings};
 use super::vocabulary::looks_special;
-use super::{Engine, Kind, PreTokenizer, Spelling, TokenKind, TokenizerError, Vocabulary, sentencepiece};
+use super::{Engine, Kind, Spelling, TokenKind, TokenizerError, Vocabulary, sentencepiece};
 use kvant_io::HuggingFace;
 use serde_json::Value as Json;
 use std::collections::{HashMap, HashSet};
@@ -169,7 +171,7 @@ fn fast(folder: &HuggingFace, bytes: &[u8]) -> Result<Loaded, TokenizerError> {
     let file: json::File = parse(bytes)?;
     let settings = Settings::new(folder)?;
     let of_bytes = Pipeline::of_bytes(&file) && is_plain_bytes(&file.model);
-    let model = pipeline::Model::new(&file.model, of_bytes)?;
+    let model = Model::new(&file.model, of_bytes)?;
     let entries: Box<dyn Iterator<Item = (String, u64, TokenKind)>> = match &file.model.vocab {
         Some(json::Vocab::Ids(all)) => {
             Box::new(all.iter().map(|(t, id)| (t.clone(), *id, TokenKind::Normal)))
@@ -222,7 +224,7 @@ fn is_plain_bytes(model: &json::Model) -> bool {
     let Some(json::Vocab::Ids(all)) = &model.vocab else { return false };
     let single =
         all.iter().filter(|(t, _)| t.chars().nth(1).is_none() && super::byte_pair::bytes(t).len() == 1);
-    pipeline::type_of(model) == "BPE"
+    type_of(model) == "BPE"
         && plain(&model.continuing_subword_prefix)
         && plain(&model.end_of_word_suffix)
         && single.count() >= 256
@@ -340,56 +342,6 @@ pub(super) fn entries_of(added: &[(AddedToken, u32)], table: &Table) -> Vec<Entr
     order.iter().map(entry).collect()
 }
 
-/// Notes on what a GGUF does not say of added tokens.
-pub(super) fn added_notes(added: &[(AddedToken, u32)]) -> Vec<String> {
-    let named = |what: &str, has: &dyn Fn(&AddedToken) -> bool| {
-        let mut texts: Vec<&str> =
-            added.iter().filter(|(t, _)| has(t)).map(|(t, _)| t.content.as_str()).collect();
-        texts.dedup();
-        let more = if texts.len() > 4 { format!(" and {} more", texts.len() - 4) } else { String::new() };
-        texts.truncate(4);
-        let first: Vec<String> = texts.iter().map(|t| format!("{t:?}")).collect();
-        (!texts.is_empty()).then(|| {
-            format!(
-                "a GGUF does not say that {}{more} {what}; ids beside such tokens may differ",
-                first.join(", ")
-            )
-        })
-    };
-    [
-        named("take the white space before them (lstrip)", &|t| t.lstrip),
-        named("take the white space behind them (rstrip)", &|t| t.rstrip),
-        named("stand for whole words alone (single_word)", &|t| t.single_word),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
-}
-
-fn metaspace_notes(pre_tokenizer: &Json) -> Option<String> {
-    let steps = json::steps(pre_tokenizer, "pretokenizers");
-    let first =
-        steps.iter().any(|s| json::kind(s) == "Metaspace" && s["prepend_scheme"].as_str() == Some("first"));
-    first.then(|| {
-        "a GGUF puts a space before text behind every special token, this tokenizer before the text's beginning \
-         alone (prepend_scheme: first); ids behind special tokens may differ"
-            .to_owned()
-    })
-}
-
-/// Where upstream takes another word on `ignore_merges` from the pre-tokenizer's name than the file says.
-fn merges_notes(vocabulary: &Vocabulary) -> Option<String> {
-    let Kind::BytePair { pre_tokenizer, ignore_merges, .. } = &vocabulary.kind else { return None };
-    (*ignore_merges != pre_tokenizer.ignores_merges()).then(|| {
-        format!(
-            "the tokenizer says ignore_merges = {ignore_merges}; a GGUF says it by tokenizer.ggml.pre alone, and for \
-             {:?} it is {}; ids of some words may differ",
-            pre_tokenizer.name(),
-            !ignore_merges
-        )
-    })
-}
-
 /// Puts everything together that does not depend on the kind of file.
 pub(super) fn finish(
     folder: &HuggingFace,
@@ -407,8 +359,13 @@ pub(super) fn finish(
     let mut notes = std::mem::take(&mut table.notes);
     notes.extend(named.notes(settings));
     let eos = named.eos(settings, &ends);
-    let bos =
-        named.id(settings, "bos_token").or(named.ids(Some(&folder.config), "bos_token_id").first().copied());
+    // Where nothing is named, what stands around every text begins and ends it.
+    let control = |id: &u32| table.kinds.get(*id as usize) == Some(&TokenKind::Control);
+    let eos = eos.or(around.1.last().copied().filter(control));
+    let bos = named
+        .id(settings, "bos_token")
+        .or(named.ids(Some(&folder.config), "bos_token_id").first().copied())
+        .or(around.0.first().copied().filter(control));
     let padding = named.id(settings, "pad_token");
     let (mut before, mut after) = around;
     let begins = bos.is_some() && before.first().copied() == bos;
@@ -469,107 +426,6 @@ pub(super) fn finish(
     Ok(Loaded { vocabulary, engine: Engine::Gguf, spelling: Spelling::Bytes, around: (before, after), notes })
 }
 
-/// What a GGUF says of a model and the steps before it.
-fn gguf_kind(model: &json::Model, normalizer: &Json, pre_tokenizer: &Json, tokens: &[String]) -> Kind {
-    let kind = pipeline::type_of(model);
-    if kind != "BPE" {
-        return Kind::Folder { reason: format!("its model is {kind}; GGUF files of kvant hold BPE") };
-    }
-    let merges: Vec<(String, String)> =
-        model.merges.iter().flatten().map(|m| (m.0.clone(), m.1.clone())).collect();
-    let affix = |text: &Option<String>| text.as_ref().is_some_and(|t| !t.is_empty());
-    if affix(&model.continuing_subword_prefix) || affix(&model.end_of_word_suffix) {
-        return Kind::Folder { reason: "its tokens have a prefix or suffix for places in a word".into() };
-    }
-    if model.byte_fallback.unwrap_or(false) {
-        return match marks(normalizer, pre_tokenizer) {
-            Ok(add_space_prefix) => Kind::SentencePiece { scores: scores(tokens, &merges), add_space_prefix },
-            Err(reason) => Kind::Folder { reason },
-        };
-    }
-    match known_split(normalizer, pre_tokenizer) {
-        Ok(pre_tokenizer) => {
-            Kind::BytePair { merges, pre_tokenizer, ignore_merges: model.ignore_merges.unwrap_or(false) }
-        }
-        Err(reason) => Kind::Folder { reason },
-    }
-}
-
-/// Whether a SentencePiece-like file puts a space before text; an error where it does more than that.
-fn marks(normalizer: &Json, pre_tokenizer: &Json) -> Result<bool, String> {
-    let mut prepends = false;
-    for step in json::steps(normalizer, "normalizers") {
-        match json::kind(&step) {
-            "Prepend" if step["prepend"].as_str() == Some(sentencepiece::SPACE) => prepends = true,
-            "Replace" if step["content"].as_str() == Some(sentencepiece::SPACE) => {}
-            other => return Err(format!("its normalizer is {other}")),
-        }
-    }
-    for step in json::steps(pre_tokenizer, "pretokenizers") {
-        match json::kind(&step) {
-            "Metaspace" => {
-                let never = step["prepend_scheme"].as_str() == Some("never")
-                    || step["add_prefix_space"].as_bool() == Some(false);
-                prepends |= !never;
-            }
-            // Splitting where spaces are changes nothing that merges could cross.
-            "Split" if step["pattern"]["String"].as_str() == Some(" ") => {}
-            other => return Err(format!("its pre-tokenizer is {other}")),
-        }
-    }
-    Ok(prepends)
-}
-
-/// Scores under which merging by score repeats merging by rank: a token's best rank, negated. Tokens that no merge
-/// makes are never joined.
-fn scores(tokens: &[String], merges: &[(String, String)]) -> Vec<f32> {
-    let mut rank: HashMap<String, usize> = HashMap::new();
-    for (i, (left, right)) in merges.iter().enumerate() {
-        rank.entry(format!("{left}{right}")).or_insert(i);
-    }
-    tokens.iter().map(|t| rank.get(t).map_or(-1e6, |r| -(*r as f32))).collect()
-}
-
-/// The split that a GGUF names, told by structure and expression, never guessed.
-fn known_split(normalizer: &Json, pre: &Json) -> Result<PreTokenizer, String> {
-    // Qwen normalizes to NFC first, which upstream leaves to the text's author; anything else changes text.
-    for step in json::steps(normalizer, "normalizers") {
-        if json::kind(&step) != "NFC" {
-            return Err(format!("its normalizer is {}, GGUF has none", json::kind(&step)));
-        }
-    }
-    let steps = json::steps(pre, "pretokenizers");
-    let bytes =
-        |step: &Json| json::kind(step) == "ByteLevel" && !step["add_prefix_space"].as_bool().unwrap_or(true);
-    let gpt2 = |step: &Json| bytes(step) && step["use_regex"].as_bool().unwrap_or(true);
-    let found = match &steps[..] {
-        [one] if gpt2(one) => Some(PreTokenizer::Gpt2),
-        [digits, last]
-            if json::kind(digits) == "Digits"
-                && digits["individual_digits"].as_bool() == Some(true)
-                && gpt2(last) =>
-        {
-            Some(PreTokenizer::Smollm)
-        }
-        [split, last]
-            if json::kind(split) == "Split"
-                && split["behavior"].as_str() == Some("Isolated")
-                && !split["invert"].as_bool().unwrap_or(false)
-                && bytes(last)
-                && last["use_regex"].as_bool() == Some(false) =>
-        {
-            split["pattern"]["Regex"].as_str().and_then(PreTokenizer::by_expression)
-        }
-        _ => None,
-    };
-    found.ok_or_else(|| {
-        let mut description = pre.to_string();
-        let end = description.char_indices().nth(200).map_or(description.len(), |(i, _)| i);
-        description.truncate(end);
-        format!("its pre-tokenizer is none that has a name in GGUF and is known here: {description}")
-    })
-}
-
 /// How tokens spell text, told by the decoder.
 fn spelling(decoder: &Json, of_bytes: bool, byte_fallback: bool, model: &json::Model) -> Spelling {
     let steps = json::steps(decoder, "decoders");
@@ -580,7 +436,7 @@ fn spelling(decoder: &Json, of_bytes: bool, byte_fallback: bool, model: &json::M
     if let Some(prefix) = steps.iter().find(|s| json::kind(s) == "WordPiece") {
         return Spelling::Words { prefix: prefix["prefix"].as_str().unwrap_or("##").to_owned() };
     }
-    match pipeline::type_of(model) {
+    match type_of(model) {
         "WordPiece" => {
             Spelling::Words { prefix: model.continuing_subword_prefix.clone().unwrap_or_else(|| "##".into()) }
         }

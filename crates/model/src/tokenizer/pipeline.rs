@@ -2,30 +2,20 @@
 //!
 //! The ids are the library's. Normalizers and pre-tokenizers are the library's own, two things apart: expressions run
 //! here, because the library takes a text for finished where its engine gives up; and splits that kvant knows are made
-//! by hand ([`PreTokenizer`]). Models are written here (`byte_pair`, `unigram`, `word_piece`): the library makes a string of
+//! by hand ([`PreTokenizer`]). Models are written here (`model`): the library makes a string of
 //! every token. What most models have (words of bytes, or `▁` for spaces) takes a way without the library's strings,
 //! which carry two numbers a byte.
 
 use super::added::{Added, AddedTokens, Open};
-use super::byte_pair::{self, BytePair, Remembered};
-use super::charsmap::Charsmap;
+use super::byte_pair::Remembered;
 use super::json::{self, kind};
-use super::unigram::{Piece, Unigram};
-use super::word_piece::WordPiece;
+use super::model::Model;
+use super::steps::{Cut, Normalizer, Split};
 use super::{PreTokenizer, TokenizerError, sentencepiece};
-use fancy_regex::Regex;
 use serde_json::Value as Json;
 use std::borrow::Cow;
-use std::collections::HashMap;
 use tokenizers::normalizer::Range as Part;
-use tokenizers::pattern::{Invert, Pattern};
-use tokenizers::{
-    NormalizedString, Normalizer as _, NormalizerWrapper, OffsetReferential, OffsetType, PreTokenizedString,
-    PreTokenizer as _, PreTokenizerWrapper, SplitDelimiterBehavior,
-};
-
-/// Bytes of the longest expression.
-const LONGEST_EXPRESSION: usize = 1 << 16;
+use tokenizers::{NormalizedString, NormalizerWrapper, OffsetReferential, OffsetType, PreTokenizedString};
 
 /// From text to ids.
 pub(super) struct Pipeline {
@@ -37,34 +27,6 @@ pub(super) struct Pipeline {
     splits: Vec<Split>,
     fast: Option<Fast>,
     model: Model,
-}
-
-enum Normalizer {
-    Library(NormalizerWrapper),
-    Replace(Cut, String),
-    Charsmap(Charsmap),
-}
-
-enum Split {
-    Library(PreTokenizerWrapper),
-    Cut {
-        cut: Cut,
-        behavior: SplitDelimiterBehavior,
-        invert: bool,
-    },
-    /// A space before words of bytes that lack one.
-    Space,
-    /// For the text's beginning alone: this one; elsewhere without a mark before it.
-    Metaspace {
-        first: PreTokenizerWrapper,
-        others: PreTokenizerWrapper,
-    },
-}
-
-/// Where a text is cut.
-enum Cut {
-    Known(PreTokenizer),
-    Expression(Regex),
 }
 
 /// The ways without the library.
@@ -86,217 +48,10 @@ enum Prefix {
     Twice,
 }
 
-pub(super) enum Model {
-    BytePair(Box<BytePair>),
-    Unigram { model: Unigram, unknown: Option<u32>, bytes: Option<Vec<Option<u32>>> },
-    WordPiece(WordPiece),
-}
-
 /// What an added token is looked for in, and what it is.
 pub(super) struct Entry {
     pub token: Added,
     pub normalized: bool,
-}
-
-impl Cut {
-    fn expression(source: &str) -> Result<Self, TokenizerError> {
-        if source.len() > LONGEST_EXPRESSION {
-            let found = format!("{} bytes", source.len());
-            return Err(TokenizerError::key("pattern", "an expression of at most 64 KiB", found));
-        }
-        Regex::new(source)
-            .map(Self::Expression)
-            .map_err(|e| TokenizerError::key("pattern", "a regular expression", e.to_string()))
-    }
-
-    /// The `pattern` of a step.
-    fn pattern(step: &Json) -> Result<Self, TokenizerError> {
-        let pattern = &step["pattern"];
-        if let Some(expression) = pattern["Regex"].as_str() {
-            return match PreTokenizer::by_expression(expression) {
-                Some(known) => Ok(Self::Known(known)),
-                None => Self::expression(expression),
-            };
-        }
-        let text = pattern["String"].as_str();
-        let text =
-            text.ok_or_else(|| TokenizerError::key("pattern", "String or Regex", pattern.to_string()))?;
-        Self::expression(&fancy_regex::escape(text))
-    }
-
-    /// Hands over the parts, in order, and whether each is a match.
-    fn parts<'a>(
-        &self,
-        text: &'a str,
-        take: &mut dyn FnMut(&'a str, bool) -> Result<(), TokenizerError>,
-    ) -> Result<(), TokenizerError> {
-        match self {
-            Self::Known(known) => {
-                let mut result = Ok(());
-                known.words(text, &mut |word| {
-                    if result.is_ok() {
-                        result = take(word, true);
-                    }
-                });
-                result
-            }
-            Self::Expression(expression) => {
-                let mut end = 0;
-                for found in expression.find_iter(text) {
-                    let found = found.map_err(|e| gave_up(&e))?;
-                    if found.start() > end {
-                        take(&text[end..found.start()], false)?;
-                    }
-                    take(&text[found.start()..found.end()], true)?;
-                    end = found.end();
-                }
-                if end < text.len() {
-                    take(&text[end..], false)?;
-                }
-                Ok(())
-            }
-        }
-    }
-}
-
-fn gave_up(error: &fancy_regex::Error) -> TokenizerError {
-    TokenizerError::Library(format!(
-        "the expression of the pre-tokenizer or normalizer gives up on this text ({error}); split the text"
-    ))
-}
-
-impl Pattern for &Cut {
-    fn find_matches(&self, inside: &str) -> tokenizers::Result<Vec<(tokenizers::Offsets, bool)>> {
-        if inside.is_empty() {
-            return Ok(vec![((0, 0), false)]);
-        }
-        let mut all = Vec::new();
-        let start = inside.as_ptr() as usize;
-        self.parts(inside, &mut |part, is_match| {
-            let from = part.as_ptr() as usize - start;
-            all.push(((from, from + part.len()), is_match));
-            Ok(())
-        })?;
-        Ok(all)
-    }
-}
-
-fn library(error: tokenizers::Error) -> TokenizerError {
-    match error.downcast::<TokenizerError>() {
-        Ok(own) => *own,
-        Err(error) => TokenizerError::Library(error.to_string()),
-    }
-}
-
-fn step<T: serde::de::DeserializeOwned>(step: &Json, key: &str) -> Result<T, TokenizerError> {
-    serde_json::from_value(step.clone()).map_err(|e| {
-        TokenizerError::key(format!("{key} {}", kind(step)), "one that `tokenizers` has", e.to_string())
-    })
-}
-
-impl Normalizer {
-    fn new(json: &Json) -> Result<Self, TokenizerError> {
-        match kind(json) {
-            "Replace" => {
-                let content = json["content"].as_str().unwrap_or_default().to_owned();
-                Ok(Self::Replace(Cut::pattern(json)?, content))
-            }
-            "Precompiled" => {
-                let map =
-                    json["precompiled_charsmap"].as_str().and_then(base64).and_then(|b| Charsmap::new(&b));
-                map.map(Self::Charsmap).ok_or_else(|| {
-                    TokenizerError::key(
-                        "precompiled_charsmap",
-                        "SentencePiece's rules in base64",
-                        "something else",
-                    )
-                })
-            }
-            _ => step(json, "normalizer").map(Self::Library),
-        }
-    }
-
-    fn apply(&self, text: &mut NormalizedString) -> Result<(), TokenizerError> {
-        match self {
-            Self::Library(library) => library.normalize(text),
-            Self::Replace(cut, content) => text.replace(cut, content),
-            Self::Charsmap(map) => {
-                if let Some(changes) = map.by_cluster(text.get()) {
-                    text.transform(changes, 0);
-                }
-                Ok(())
-            }
-        }
-        .map_err(library)
-    }
-}
-
-impl Split {
-    /// Steps of the library's; the last one of words of bytes leaves their spelling to the model.
-    fn new(json: &Json, of_bytes: bool, all: &mut Vec<Self>) -> Result<(), TokenizerError> {
-        let isolated = |cut| Self::Cut { cut, behavior: SplitDelimiterBehavior::Isolated, invert: false };
-        match kind(json) {
-            "Split" => {
-                let behavior = step(&serde_json::json!(json["behavior"]), "behavior")?;
-                let invert = json["invert"].as_bool().unwrap_or(false);
-                all.push(Self::Cut { cut: Cut::pattern(json)?, behavior, invert });
-            }
-            "ByteLevel" => {
-                if json["add_prefix_space"].as_bool().unwrap_or(true) {
-                    all.push(Self::Space);
-                }
-                if json["use_regex"].as_bool().unwrap_or(true) {
-                    all.push(isolated(Cut::Known(PreTokenizer::Gpt2)));
-                }
-                if !of_bytes {
-                    let spelled = serde_json::json!({ "type": "ByteLevel", "add_prefix_space": false,
-                        "trim_offsets": false, "use_regex": false });
-                    all.push(Self::Library(step(&spelled, "pre_tokenizer")?));
-                }
-            }
-            "Digits" => {
-                let each = json["individual_digits"].as_bool().unwrap_or(false);
-                all.push(isolated(Cut::expression(if each { r"\p{N}" } else { r"\p{N}+" })?));
-            }
-            "FixedLength" if json["length"].as_u64() == Some(0) => {
-                return Err(TokenizerError::key("pre_tokenizer FixedLength", "a length above 0", "0"));
-            }
-            "Metaspace" => {
-                let first: PreTokenizerWrapper = step(json, "pre_tokenizer")?;
-                let mut others = json.clone();
-                if json["prepend_scheme"].as_str() == Some("first") {
-                    others["prepend_scheme"] = "never".into();
-                }
-                all.push(Self::Metaspace { first, others: step(&others, "pre_tokenizer")? });
-            }
-            _ => all.push(Self::Library(step(json, "pre_tokenizer")?)),
-        }
-        Ok(())
-    }
-
-    fn apply(&self, text: &mut PreTokenizedString, at_start: bool) -> Result<(), TokenizerError> {
-        match self {
-            Self::Library(library) => library.pre_tokenize(text),
-            Self::Metaspace { first, others } => {
-                if at_start {
-                    first.pre_tokenize(text)
-                } else {
-                    others.pre_tokenize(text)
-                }
-            }
-            Self::Cut { cut, behavior, invert } => text.split(|_, part| match invert {
-                true => part.split(Invert(cut), *behavior),
-                false => part.split(cut, *behavior),
-            }),
-            Self::Space => text.split(|_, mut part| {
-                if !part.get().starts_with(' ') {
-                    part.prepend(" ");
-                }
-                Ok(vec![part])
-            }),
-        }
-        .map_err(library)
-    }
 }
 
 impl Fast {
@@ -385,7 +140,7 @@ impl Pipeline {
         let normalizers = normalizer.iter().map(Normalizer::new).collect::<Result<Vec<_>, _>>()?;
         let mut splits = Vec::new();
         for (index, json) in steps.iter().enumerate() {
-            Split::new(json, of_bytes && index + 1 == steps.len(), &mut splits)?;
+            Split::add(json, of_bytes && index + 1 == steps.len(), &mut splits)?;
         }
         let (mut first, mut second) = (Vec::new(), Vec::new());
         for Entry { mut token, normalized } in entries {
@@ -579,154 +334,6 @@ fn cut<'a>(
     }
 }
 
-impl Model {
-    fn encode(
-        &self,
-        word: &str,
-        remembered: &mut Remembered,
-        ids: &mut Vec<u32>,
-    ) -> Result<(), TokenizerError> {
-        match self {
-            Self::BytePair(model) => model.encode(word, remembered, ids),
-            Self::WordPiece(model) => model.encode(word, ids)?,
-            Self::Unigram { model, unknown, bytes } => {
-                let mut unfinished: Option<(usize, usize)> = None;
-                let flush = |part: &str, ids: &mut Vec<u32>| {
-                    let fallback: Option<Vec<u32>> = bytes
-                        .as_ref()
-                        .and_then(|bytes| part.bytes().map(|b| bytes[usize::from(b)]).collect());
-                    match (fallback, unknown) {
-                        (Some(bytes), _) => ids.extend(bytes),
-                        (None, Some(unknown)) => ids.push(*unknown),
-                        (None, None) => {
-                            return Err(TokenizerError::key("unk_id", "an id", "none, which the text needs"));
-                        }
-                    }
-                    Ok(())
-                };
-                let mut result = Ok(());
-                let mut at = 0;
-                model.encode(word, &mut |part, id| {
-                    let end = at + part.len();
-                    match id.filter(|id| Some(*id) != *unknown) {
-                        // Neighbours that are unknown are one.
-                        None => unfinished = Some((unfinished.map_or(at, |(start, _)| start), end)),
-                        Some(id) => {
-                            if let Some((start, end)) = unfinished.take()
-                                && let Err(error) = flush(&word[start..end], ids)
-                            {
-                                result = Err(error);
-                            }
-                            ids.push(id);
-                        }
-                    }
-                    at = end;
-                });
-                result?;
-                if let Some((start, end)) = unfinished {
-                    flush(&word[start..end], ids)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The model of a file, of the types that `tokenizers` has.
-    pub fn new(model: &json::Model, of_bytes: bool) -> Result<Self, TokenizerError> {
-        let ids = || match &model.vocab {
-            Some(json::Vocab::Ids(all)) => {
-                let small = |(token, id): &(String, u64)| {
-                    let id = u32::try_from(*id).ok().filter(|id| *id < super::LARGEST_ID);
-                    id.map(|id| (token.clone(), id)).ok_or_else(|| {
-                        TokenizerError::key("model.vocab", "ids below 2^22", format!("{token:?}"))
-                    })
-                };
-                all.iter().map(small).collect::<Result<Vec<(String, u32)>, _>>()
-            }
-            _ => Err(TokenizerError::key("model.vocab", "an object token → id", "something else")),
-        };
-        let prefix = model.continuing_subword_prefix.clone();
-        match type_of(model) {
-            "BPE" => {
-                if model.dropout.is_some_and(|p| p != 0.0) {
-                    return Err(TokenizerError::key("model.dropout", "none", "some; its ids are random"));
-                }
-                let merges = model.merges.iter().flatten().map(|m| (m.0.clone(), m.1.clone())).collect();
-                Ok(Self::BytePair(Box::new(BytePair::new(byte_pair::Settings {
-                    vocabulary: ids()?,
-                    merges,
-                    first_counts: false,
-                    of_bytes,
-                    ignore_merges: model.ignore_merges.unwrap_or(false),
-                    byte_fallback: model.byte_fallback.unwrap_or(false),
-                    unknown: model.unk_token.clone(),
-                    fuse_unknown: model.fuse_unk.unwrap_or(false),
-                    prefix: prefix.unwrap_or_default(),
-                    suffix: model.end_of_word_suffix.clone().unwrap_or_default(),
-                })?)))
-            }
-            "WordPiece" => WordPiece::new(
-                ids()?,
-                model.unk_token.as_deref().unwrap_or("[UNK]"),
-                prefix.unwrap_or_else(|| "##".into()),
-                model.max_input_chars_per_word.unwrap_or(100),
-            )
-            .map(Self::WordPiece),
-            "WordLevel" => {
-                WordPiece::whole(ids()?, model.unk_token.as_deref().unwrap_or("<unk>")).map(Self::WordPiece)
-            }
-            "Unigram" => {
-                let Some(json::Vocab::Scores(all)) = &model.vocab else {
-                    return Err(TokenizerError::key(
-                        "model.vocab",
-                        "a list of tokens and scores",
-                        "something else",
-                    ));
-                };
-                let pieces: Vec<Piece> = all
-                    .iter()
-                    .zip(0..)
-                    .map(|((text, score), id)| Piece {
-                        text: text.clone(),
-                        id,
-                        score: *score,
-                        user_defined: false,
-                    })
-                    .collect();
-                let unknown = match model.unk_id {
-                    None => None,
-                    Some(id) if id < all.len() as u64 => Some(id as u32),
-                    Some(id) => {
-                        return Err(TokenizerError::key(
-                            "model.unk_id",
-                            "an id of the vocabulary",
-                            id.to_string(),
-                        ));
-                    }
-                };
-                let bytes = model.byte_fallback.unwrap_or(false).then(|| {
-                    let by_text: HashMap<&str, u32> =
-                        pieces.iter().map(|p| (p.text.as_str(), p.id)).collect();
-                    (0..256).map(|b| by_text.get(format!("<0x{b:02X}>").as_str()).copied()).collect()
-                });
-                Ok(Self::Unigram { model: Unigram::new(pieces, false), unknown, bytes })
-            }
-            other => Err(TokenizerError::key("model.type", "BPE, Unigram, WordPiece or WordLevel", other)),
-        }
-    }
-}
-
-/// The type of a model; files written before the key existed have it by their fields.
-pub(super) fn type_of(model: &json::Model) -> &str {
-    match (model.kind.as_deref(), &model.vocab) {
-        (Some(kind), _) => kind,
-        (None, Some(json::Vocab::Scores(_))) => "Unigram",
-        (None, _) if model.merges.is_some() => "BPE",
-        (None, _) if model.continuing_subword_prefix.is_some() => "WordPiece",
-        (None, _) => "WordLevel",
-    }
-}
-
 /// Whether a character is composed already, whatever stands around it.
 fn is_composed(c: char) -> bool {
     matches!(
@@ -743,27 +350,4 @@ fn is_composed(c: char) -> bool {
             | 0xff01..=0xff60
             | 0x1f300..=0x1faff
     )
-}
-
-/// Bytes of a text in base64.
-fn base64(text: &str) -> Option<Vec<u8>> {
-    let digit = |c: u8| match c {
-        b'A'..=b'Z' => Some(c - b'A'),
-        b'a'..=b'z' => Some(c - b'a' + 26),
-        b'0'..=b'9' => Some(c - b'0' + 52),
-        b'+' => Some(62),
-        b'/' => Some(63),
-        _ => None,
-    };
-    let (mut bytes, mut held, mut bits) = (Vec::with_capacity(text.len() / 4 * 3), 0u32, 0);
-    for c in text.trim_end_matches('=').bytes() {
-        held = held << 6 | u32::from(digit(c)?);
-        bits += 6;
-        if bits >= 8 {
-            bits -= 8;
-            bytes.push((held >> bits) as u8);
-            held &= (1 << bits) - 1;
-        }
-    }
-    Some(bytes)
 }

@@ -83,7 +83,11 @@ impl PreTokenizer {
 
     pub(super) fn unknown(found: impl Into<String>) -> TokenizerError {
         let known: Vec<&str> = NAMES.iter().flat_map(|(_, names)| names.iter().copied()).collect();
-        TokenizerError::PreTokenizer { found: found.into(), known: known.join(", ") }
+        let mut found = found.into();
+        if let Some((end, _)) = found.char_indices().nth(200) {
+            found.truncate(end);
+        }
+        TokenizerError::PreTokenizer { found, known: known.join(", ") }
     }
 
     /// Upstream's first name.

@@ -98,7 +98,7 @@ impl Processor {
                     score: f64::from(p.score),
                     user_defined: p.kind == PieceType::UserDefined,
                 });
-                Model::Unigram(Unigram::new(pieces.collect(), true))
+                Model::Unigram(Unigram::new(pieces.collect()))
             }
             2 => {
                 let scores = file.pieces.iter().map(|p| p.score).collect();

@@ -157,7 +157,7 @@ impl Scored {
         }
         let mut parts = Vec::new();
         for piece in pieces.iter().filter(|p| p.length > 0) {
-            let mut open = vec![piece.start..piece.start + piece.length];
+            let mut open = Vec::from_iter(std::iter::once(piece.start..piece.start + piece.length));
             while let Some(range) = open.pop() {
                 let part = &text[range.clone()];
                 let id = self.id(part);

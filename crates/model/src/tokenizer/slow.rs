@@ -4,9 +4,11 @@
 
 use super::added::AddedTokens;
 use super::byte_pair::{self, BytePair};
-use super::folder::{Loaded, Table, add_all, added_notes, content, entries_of, finish, parse};
+use super::express::added_notes;
+use super::folder::{Loaded, Table, add_all, content, entries_of, finish, parse};
 use super::json::{self, AddedToken};
-use super::pipeline::{Model, Pipeline};
+use super::model::Model;
+use super::pipeline::Pipeline;
 use super::processor::Processor;
 use super::protobuf::{ModelFile, PieceType};
 use super::settings::Settings;

@@ -4,7 +4,8 @@
 use super::added::{Added, AddedTokens};
 use super::byte_pair::Remembered;
 use super::json;
-use super::pipeline::{Entry, Model, Pipeline};
+use super::model::Model;
+use super::pipeline::{Entry, Pipeline};
 use super::{PreTokenizer, TokenizerError};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -88,7 +89,7 @@ fn demo() -> (json::File, Model) {
 
 fn ids(pipeline: &Pipeline, text: &str) -> Result<Vec<u32>, TokenizerError> {
     let mut ids = Vec::new();
-    pipeline.encode(text, &[0..text.len()], &mut ids).map(|()| ids)
+    pipeline.encode(text, std::slice::from_ref(&(0..text.len())), &mut ids).map(|()| ids)
 }
 
 #[test]
@@ -193,7 +194,7 @@ fn control_tokens_are_found_in_open_places_alone() {
         AddedTokens::longest(vec![token.clone()]).unwrap(),
     ] {
         let text = "<|x|><|x|><|x|>";
-        assert_eq!(tokens.find(text, &[5..10]).unwrap(), [(5..10, 9)]);
+        assert_eq!(tokens.find(text, std::slice::from_ref(&(5..10))).unwrap(), [(5..10, 9)]);
         assert_eq!(tokens.find(text, &[0..4, 6..15]).unwrap(), [(10..15, 9)]);
         assert_eq!(tokens.find(text, &[]).unwrap(), []);
     }

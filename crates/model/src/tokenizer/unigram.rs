@@ -1,7 +1,7 @@
 //! Unigram: the cut of a text into pieces whose scores have the highest sum (Viterbi).
 //!
-//! Source: SentencePiece's `unigram_model.cc` (`EncodeOptimized`), and the `tokenizers` crate's `models/unigram`, which
-//! follows it in double precision. Pieces are found in a sorted list: its memory is a small multiple of the texts',
+//! Source: SentencePiece's `unigram_model.cc` (`EncodeOptimized`), whose sums are in double precision since 0.2, and the
+//! `tokenizers` crate's `models/unigram`, which follows it. Pieces are found in a sorted list: its memory is a small multiple of the texts',
 //! where a tree of maps takes hundreds of bytes a byte.
 
 use std::collections::HashMap;
@@ -25,16 +25,14 @@ pub(super) struct Unigram {
     starts: Vec<u32>,
     lowest: f64,
     highest: f64,
-    /// Sums in single precision, as SentencePiece's.
-    single: bool,
 }
 
 impl Unigram {
-    /// `single` sums scores as SentencePiece does. Of several pieces with one text the last counts.
-    pub fn new(pieces: Vec<Piece>, single: bool) -> Self {
+    /// Of several pieces with one text the last counts.
+    pub fn new(pieces: Vec<Piece>) -> Self {
         let mut lowest = f64::INFINITY;
         let mut highest = f64::NEG_INFINITY;
-        for piece in pieces.iter().filter(|p| !p.user_defined || !single) {
+        for piece in pieces.iter().filter(|p| !p.user_defined) {
             lowest = lowest.min(piece.score);
             highest = highest.max(piece.score);
         }
@@ -50,7 +48,7 @@ impl Unigram {
         for key in (0..1 << 16).rev() {
             starts[key] = starts[key].min(starts[key + 1]);
         }
-        Self { pieces, starts, lowest, highest, single }
+        Self { pieces, starts, lowest, highest }
     }
 
     /// Hands over the best cut: each part with its id, `None` where no piece covers it (one character each).
@@ -62,14 +60,13 @@ impl Unigram {
             piece: u32,
         }
         const NO_PIECE: u32 = u32::MAX;
-        let round = |x: f64| if self.single { f64::from(x as f32) } else { x };
-        let unknown = round(self.lowest - UNKNOWN_PENALTY);
+        let unknown = self.lowest - UNKNOWN_PENALTY;
         let nowhere = Best { score: 0.0, start: usize::MAX, piece: NO_PIECE };
         let mut best = vec![nowhere; text.len() + 1];
         for (start, c) in text.char_indices() {
             let before = best[start].score;
             let mut consider = |end: usize, score: f64, piece: u32| {
-                let score = round(score + before);
+                let score = score + before;
                 if best[end].start == usize::MAX || score > best[end].score {
                     best[end] = Best { score, start, piece };
                 }
@@ -79,7 +76,7 @@ impl Unigram {
                 let piece = &self.pieces[at];
                 let length = piece.text.len();
                 let score = match piece.user_defined {
-                    true => round(round(length as f64 * self.highest) - 0.1),
+                    true => length as f64 * self.highest - 0.1,
                     false => piece.score,
                 };
                 covered |= length == c.len_utf8();

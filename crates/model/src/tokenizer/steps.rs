@@ -1,0 +1,268 @@
+//! The steps of a `tokenizer.json` before its model: normalizers and pre-tokenizers, each the library's own but for
+//! expressions, which are run here.
+
+use super::charsmap::Charsmap;
+use super::json::kind;
+use super::{PreTokenizer, TokenizerError};
+use fancy_regex::Regex;
+use serde_json::Value as Json;
+use tokenizers::pattern::{Invert, Pattern};
+use tokenizers::{
+    NormalizedString, Normalizer as _, NormalizerWrapper, PreTokenizedString, PreTokenizer as _,
+    PreTokenizerWrapper, SplitDelimiterBehavior,
+};
+
+/// Bytes of the longest expression.
+const LONGEST_EXPRESSION: usize = 1 << 16;
+
+pub(super) enum Normalizer {
+    Library(NormalizerWrapper),
+    Replace(Cut, String),
+    Charsmap(Charsmap),
+}
+
+pub(super) enum Split {
+    Library(PreTokenizerWrapper),
+    Cut {
+        cut: Cut,
+        behavior: SplitDelimiterBehavior,
+        invert: bool,
+    },
+    /// A space before words of bytes that lack one.
+    Space,
+    /// For the text's beginning alone: this one; elsewhere without a mark before it.
+    Metaspace {
+        first: PreTokenizerWrapper,
+        others: PreTokenizerWrapper,
+    },
+}
+
+/// Where a text is cut.
+pub(super) enum Cut {
+    Known(PreTokenizer),
+    Expression(Regex),
+}
+
+impl Cut {
+    pub fn expression(source: &str) -> Result<Self, TokenizerError> {
+        if source.len() > LONGEST_EXPRESSION {
+            let found = format!("{} bytes", source.len());
+            return Err(TokenizerError::key("pattern", "an expression of at most 64 KiB", found));
+        }
+        Regex::new(source)
+            .map(Self::Expression)
+            .map_err(|e| TokenizerError::key("pattern", "a regular expression", e.to_string()))
+    }
+
+    /// The `pattern` of a step.
+    pub fn pattern(step: &Json) -> Result<Self, TokenizerError> {
+        let pattern = &step["pattern"];
+        if let Some(expression) = pattern["Regex"].as_str() {
+            return match PreTokenizer::by_expression(expression) {
+                Some(known) => Ok(Self::Known(known)),
+                None => Self::expression(expression),
+            };
+        }
+        let text = pattern["String"].as_str();
+        let text =
+            text.ok_or_else(|| TokenizerError::key("pattern", "String or Regex", pattern.to_string()))?;
+        Self::expression(&fancy_regex::escape(text))
+    }
+
+    /// Hands over the parts, in order, and whether each is a match.
+    pub fn parts<'a>(
+        &self,
+        text: &'a str,
+        take: &mut dyn FnMut(&'a str, bool) -> Result<(), TokenizerError>,
+    ) -> Result<(), TokenizerError> {
+        match self {
+            Self::Known(known) => {
+                let mut result = Ok(());
+                known.words(text, &mut |word| {
+                    if result.is_ok() {
+                        result = take(word, true);
+                    }
+                });
+                result
+            }
+            Self::Expression(expression) => {
+                let mut end = 0;
+                for found in expression.find_iter(text) {
+                    let found = found.map_err(|e| gave_up(&e))?;
+                    if found.start() > end {
+                        take(&text[end..found.start()], false)?;
+                    }
+                    take(&text[found.start()..found.end()], true)?;
+                    end = found.end();
+                }
+                if end < text.len() {
+                    take(&text[end..], false)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn gave_up(error: &fancy_regex::Error) -> TokenizerError {
+    TokenizerError::Library(format!(
+        "the expression of the pre-tokenizer or normalizer gives up on this text ({error}); split the text"
+    ))
+}
+
+impl Pattern for &Cut {
+    fn find_matches(&self, inside: &str) -> tokenizers::Result<Vec<(tokenizers::Offsets, bool)>> {
+        if inside.is_empty() {
+            return Ok(vec![((0, 0), false)]);
+        }
+        let mut all = Vec::new();
+        let start = inside.as_ptr() as usize;
+        self.parts(inside, &mut |part, is_match| {
+            let from = part.as_ptr() as usize - start;
+            all.push(((from, from + part.len()), is_match));
+            Ok(())
+        })?;
+        Ok(all)
+    }
+}
+
+fn library(error: tokenizers::Error) -> TokenizerError {
+    match error.downcast::<TokenizerError>() {
+        Ok(own) => *own,
+        Err(error) => TokenizerError::Library(error.to_string()),
+    }
+}
+
+fn step<T: serde::de::DeserializeOwned>(step: &Json, key: &str) -> Result<T, TokenizerError> {
+    serde_json::from_value(step.clone()).map_err(|e| {
+        TokenizerError::key(format!("{key} {}", kind(step)), "one that `tokenizers` has", e.to_string())
+    })
+}
+
+impl Normalizer {
+    pub fn new(json: &Json) -> Result<Self, TokenizerError> {
+        match kind(json) {
+            "Replace" => {
+                let content = json["content"].as_str().unwrap_or_default().to_owned();
+                Ok(Self::Replace(Cut::pattern(json)?, content))
+            }
+            "Precompiled" => {
+                let map =
+                    json["precompiled_charsmap"].as_str().and_then(base64).and_then(|b| Charsmap::new(&b));
+                map.map(Self::Charsmap).ok_or_else(|| {
+                    TokenizerError::key(
+                        "precompiled_charsmap",
+                        "SentencePiece's rules in base64",
+                        "something else",
+                    )
+                })
+            }
+            _ => step(json, "normalizer").map(Self::Library),
+        }
+    }
+
+    pub fn apply(&self, text: &mut NormalizedString) -> Result<(), TokenizerError> {
+        match self {
+            Self::Library(library) => library.normalize(text),
+            Self::Replace(cut, content) => text.replace(cut, content),
+            Self::Charsmap(map) => {
+                if let Some(changes) = map.by_cluster(text.get()) {
+                    text.transform(changes, 0);
+                }
+                Ok(())
+            }
+        }
+        .map_err(library)
+    }
+}
+
+impl Split {
+    /// Steps of the library's; the last one of words of bytes leaves their spelling to the model.
+    pub fn add(json: &Json, of_bytes: bool, all: &mut Vec<Self>) -> Result<(), TokenizerError> {
+        let isolated = |cut| Self::Cut { cut, behavior: SplitDelimiterBehavior::Isolated, invert: false };
+        match kind(json) {
+            "Split" => {
+                let behavior = step(&serde_json::json!(json["behavior"]), "behavior")?;
+                let invert = json["invert"].as_bool().unwrap_or(false);
+                all.push(Self::Cut { cut: Cut::pattern(json)?, behavior, invert });
+            }
+            "ByteLevel" => {
+                if json["add_prefix_space"].as_bool().unwrap_or(true) {
+                    all.push(Self::Space);
+                }
+                if json["use_regex"].as_bool().unwrap_or(true) {
+                    all.push(isolated(Cut::Known(PreTokenizer::Gpt2)));
+                }
+                if !of_bytes {
+                    let spelled = serde_json::json!({ "type": "ByteLevel", "add_prefix_space": false,
+                        "trim_offsets": false, "use_regex": false });
+                    all.push(Self::Library(step(&spelled, "pre_tokenizer")?));
+                }
+            }
+            "Digits" => {
+                let each = json["individual_digits"].as_bool().unwrap_or(false);
+                all.push(isolated(Cut::expression(if each { r"\p{N}" } else { r"\p{N}+" })?));
+            }
+            "FixedLength" if json["length"].as_u64() == Some(0) => {
+                return Err(TokenizerError::key("pre_tokenizer FixedLength", "a length above 0", "0"));
+            }
+            "Metaspace" => {
+                let first: PreTokenizerWrapper = step(json, "pre_tokenizer")?;
+                let mut others = json.clone();
+                if json["prepend_scheme"].as_str() == Some("first") {
+                    others["prepend_scheme"] = "never".into();
+                }
+                all.push(Self::Metaspace { first, others: step(&others, "pre_tokenizer")? });
+            }
+            _ => all.push(Self::Library(step(json, "pre_tokenizer")?)),
+        }
+        Ok(())
+    }
+
+    pub fn apply(&self, text: &mut PreTokenizedString, at_start: bool) -> Result<(), TokenizerError> {
+        match self {
+            Self::Library(library) => library.pre_tokenize(text),
+            Self::Metaspace { first, others } => {
+                if at_start {
+                    first.pre_tokenize(text)
+                } else {
+                    others.pre_tokenize(text)
+                }
+            }
+            Self::Cut { cut, behavior, invert } => text.split(|_, part| match invert {
+                true => part.split(Invert(cut), *behavior),
+                false => part.split(cut, *behavior),
+            }),
+            Self::Space => text.split(|_, mut part| {
+                if !part.get().starts_with(' ') {
+                    part.prepend(" ");
+                }
+                Ok(vec![part])
+            }),
+        }
+        .map_err(library)
+    }
+}
+
+/// Bytes of a text in base64.
+fn base64(text: &str) -> Option<Vec<u8>> {
+    let digit = |c: u8| match c {
+        b'A'..=b'Z' => Some(c - b'A'),
+        b'a'..=b'z' => Some(c - b'a' + 26),
+        b'0'..=b'9' => Some(c - b'0' + 52),
+        b'+' => Some(62),
+        b'/' => Some(63),
+        _ => None,
+    };
+    let (mut bytes, mut held, mut bits) = (Vec::with_capacity(text.len() / 4 * 3), 0u32, 0);
+    for c in text.trim_end_matches('=').bytes() {
+        held = held << 6 | u32::from(digit(c)?);
+        bits += 6;
+        if bits >= 8 {
+            bits -= 8;
+            bytes.push((held >> bits) as u8);
+            held &= (1 << bits) - 1;
+        }
+    }
+    Some(bytes)
+}
