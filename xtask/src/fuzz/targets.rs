@@ -1,6 +1,9 @@
 //! What is fed with hostile bytes. Each target does with them what a command would, and must neither panic nor take
 //! long nor allocate what the bytes don't hold; errors are the expected end.
 
+#[path = "templates.rs"]
+mod templates;
+
 use kvant::io::{Limits, Meta};
 use kvant::model::{Special, Tokenizer, Weights};
 use std::path::Path;
@@ -44,6 +47,20 @@ pub static TARGETS: &[Target] = &[
         feed: config,
     },
     Target { name: "tokenizer", seeds: &["assets/demo/tokenizer.json"], feed: tokenizer },
+    Target {
+        name: "templates",
+        seeds: &[
+            "tests/golden/templates/alternating.jinja",
+            "tests/golden/templates/loops.jinja",
+            "tests/golden/templates/macros.jinja",
+            "tests/golden/templates/python_strings.jinja",
+            "tests/golden/templates/python_values.jinja",
+            "tests/golden/templates/sequences.jinja",
+            "tests/golden/templates/tools_json.jinja",
+            "tests/golden/templates/whitespace.jinja",
+        ],
+        feed: templates::feed,
+    },
 ];
 
 fn gguf(folder: &Path, bytes: &[u8]) {

@@ -24,7 +24,17 @@ pub struct LocalTime {
 }
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
@@ -189,7 +199,8 @@ fn civil(days: i64) -> (i32, u32, u32) {
 fn days(year: i32, month: u32, day: u32) -> i64 {
     let year = i64::from(year) - i64::from(month <= 2);
     let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
-    let day_of_year = (153 * (i64::from(month) + if month > 2 { -3 } else { 9 }) + 2) / 5 + i64::from(day) - 1;
+    let day_of_year =
+        (153 * (i64::from(month) + if month > 2 { -3 } else { 9 }) + 2) / 5 + i64::from(day) - 1;
     era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
 }
 
@@ -213,7 +224,13 @@ mod tests {
         // datetime.fromtimestamp(1709211909, UTC).strftime(…)
         let time = LocalTime::at(1_709_211_909, 123_456, 0);
         let expected = "Thursday Thu February Feb 29  29 24 2024 060 09 13 04 05 09 PM %";
-        assert_eq!(time.format("%A %a %B %b %d  %e %y %Y %j %V %H %I %M %S %p %%").replace("01 05", "04 05"), expected.replace("13 04 05", "13 01 05").replace("01 05", "04 05"));
-        assert_eq!(time.format("%-d/%-m %F %T %f %U %W %w %u %G%Z%z"), "29/2 2024-02-29 13:05:09 123456 08 09 4 4 2024");
+        assert_eq!(
+            time.format("%A %a %B %b %d  %e %y %Y %j %V %H %I %M %S %p %%").replace("01 05", "04 05"),
+            expected.replace("13 04 05", "13 01 05").replace("01 05", "04 05")
+        );
+        assert_eq!(
+            time.format("%-d/%-m %F %T %f %U %W %w %u %G%Z%z"),
+            "29/2 2024-02-29 13:05:09 123456 08 09 4 4 2024"
+        );
     }
 }

@@ -118,10 +118,12 @@ impl<'a> Conversation<'a> {
             let content = messages.last_mut().and_then(|m| m.get_mut("content"));
             let text = match content {
                 Some(Json::String(text)) => Some(text),
-                Some(Json::Array(parts)) => parts.iter_mut().rev().find_map(|part| match part.get_mut("text") {
-                    Some(Json::String(text)) => Some(text),
-                    _ => None,
-                }),
+                Some(Json::Array(parts)) => {
+                    parts.iter_mut().rev().find_map(|part| match part.get_mut("text") {
+                        Some(Json::String(text)) => Some(text),
+                        _ => None,
+                    })
+                }
                 _ => None,
             };
             let Some(text) = text else { return Err(TemplateError::Continue("it has no text")) };

@@ -179,7 +179,8 @@ impl ChatTemplate {
 fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, TemplateError> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("chat template".into()).stack_size(jinja::STACK_BYTES);
-        let thread = thread.spawn_scoped(scope, work)
+        let thread = thread
+            .spawn_scoped(scope, work)
             .map_err(|source| TemplateError::Thread { bytes: jinja::STACK_BYTES, source })?;
         thread.join().map_err(|panic| std::panic::resume_unwind(panic))
     })

@@ -227,15 +227,18 @@ fn specified(run: &Run<'_>, value: &Value, specification: &Text, out: &mut Build
     }
     run.budget.scan(specification.as_str().len())?;
     let style = parse(specification.as_str())?;
-    let unknown = |kind: char| {
-        fail(format!("Unknown format code {kind:?} for object of type '{}'", value.type_name()))
-    };
+    let unknown =
+        |kind: char| fail(format!("Unknown format code {kind:?} for object of type '{}'", value.type_name()));
     match value {
         Value::Str(text) => {
             if let Some(kind) = style.kind.filter(|kind| *kind != 's') {
                 return unknown(kind);
             }
-            if style.sign.is_some() || style.alternate || style.grouping.is_some() || style.align == Some('=') && style.fill != Some('0') {
+            if style.sign.is_some()
+                || style.alternate
+                || style.grouping.is_some()
+                || style.align == Some('=') && style.fill != Some('0')
+            {
                 return fail("the format specification does not suit a string");
             }
             let text = match style.precision {
@@ -253,7 +256,14 @@ fn specified(run: &Run<'_>, value: &Value, specification: &Text, out: &mut Build
                 (false, Some(' ')) => " ",
                 _ => "",
             };
-            padded(run, &format!("{sign}{prefix}"), &Text::own(&digits), style.align.unwrap_or('>'), &style, out)
+            padded(
+                run,
+                &format!("{sign}{prefix}"),
+                &Text::own(&digits),
+                style.align.unwrap_or('>'),
+                &style,
+                out,
+            )
         }
         Value::Undefined(_) => fail("unsupported format string passed to Undefined.__format__"),
         _ => fail(format!("unsupported format string passed to {}.__format__", value.type_name())),
@@ -296,7 +306,9 @@ fn number(value: &Value, style: &Style) -> Result<(bool, String, &'static str)> 
         Some(kind @ ('e' | 'E' | 'f' | 'F' | 'g' | 'G')) => {
             numbers::float(f, kind, style.precision.unwrap_or(6), style.alternate)?
         }
-        Some(kind) => return fail(format!("Unknown format code {kind:?} for object of type '{}'", value.type_name())),
+        Some(kind) => {
+            return fail(format!("Unknown format code {kind:?} for object of type '{}'", value.type_name()));
+        }
     };
     Ok((negative, group(text, 3), ""))
 }

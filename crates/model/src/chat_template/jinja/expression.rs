@@ -47,9 +47,7 @@ impl Call {
             }
         }
         match bound.iter().take(required).position(Option::is_none) {
-            Some(missing) => {
-                fail(format!("{function}() missing required argument: '{}'", names[missing]))
-            }
+            Some(missing) => fail(format!("{function}() missing required argument: '{}'", names[missing])),
             None => Ok(bound),
         }
     }
@@ -261,7 +259,10 @@ impl Run<'_> {
             for (key, value) in dict.entries() {
                 let Value::Str(key) = key else { return fail("keywords must be strings") };
                 if call.named.iter().any(|(name, _)| **name == *key.as_str()) {
-                    return fail(format!("got multiple values for keyword argument '{}'", short(key.as_str())));
+                    return fail(format!(
+                        "got multiple values for keyword argument '{}'",
+                        short(key.as_str())
+                    ));
                 }
                 self.budget.allocate(key.as_str().len())?;
                 call.named.push((key.as_str().into(), value.clone()));
@@ -297,7 +298,14 @@ impl Run<'_> {
             Value::None => "None",
             _ => value.type_name(),
         };
-        self.undefined(&["'", kind, if kind == "None" { "" } else { " object" }, "' has no attribute '", &short(name), "'"])
+        self.undefined(&[
+            "'",
+            kind,
+            if kind == "None" { "" } else { " object" },
+            "' has no attribute '",
+            &short(name),
+            "'",
+        ])
     }
 
     /// A method or another attribute of Python's object.
@@ -331,6 +339,11 @@ impl Run<'_> {
                 _ => {}
             }
         }
+        if let Value::Tuple(items) = value
+            && let Some(item) = items.named(name)
+        {
+            return Ok(Some(item.clone()));
+        }
         match (value, name) {
             (Value::Macro(closure), "name") => {
                 let name = closure.definition.name.map(|name| self.name(name));
@@ -339,7 +352,9 @@ impl Run<'_> {
             (Value::Cycler(cycler), "current") => {
                 return Ok(cycler.0.values().get(cycler.1.get()).cloned());
             }
-            (Value::Int(_) | Value::Bool(_), "real" | "numerator") => return operators::plus(value).map(Some),
+            (Value::Int(_) | Value::Bool(_), "real" | "numerator") => {
+                return operators::plus(value).map(Some);
+            }
             (Value::Int(_) | Value::Bool(_), "imag") => return Ok(Some(Value::Int(0))),
             (Value::Int(_) | Value::Bool(_), "denominator") => return Ok(Some(Value::Int(1))),
             _ => {}
@@ -349,7 +364,8 @@ impl Run<'_> {
             return Ok(Some(Value::Method(Rc::new(Method { receiver: value.clone(), name }))));
         }
         if methods::is_unsafe(value, name) {
-            let message = ["access to attribute '", &short(name), "' of '", value.type_name(), "' object is unsafe."];
+            let message =
+                ["access to attribute '", &short(name), "' of '", value.type_name(), "' object is unsafe."];
             return self.undefined(&message).map(Some);
         }
         Ok(None)
@@ -525,6 +541,7 @@ impl Run<'_> {
                     return fail("strftime() argument 1 must be str");
                 };
                 self.budget.allocate(16 * format.as_str().len())?;
+                self.budget.steps(8 * format.as_str().len())?;
                 let mut out = Builder::default();
                 let time = (self.clock)();
                 for (piece, user) in format.pieces(0..format.as_str().len()) {

@@ -13,11 +13,58 @@ use super::text::{Builder, Text};
 use super::value::Value;
 
 const NAMES: [&str; 52] = [
-    "abs", "attr", "batch", "capitalize", "center", "count", "d", "default", "dictsort", "e", "escape",
-    "filesizeformat", "first", "float", "forceescape", "format", "groupby", "indent", "int", "items", "join", "last",
-    "length", "list", "lower", "map", "max", "min", "pprint", "reject", "rejectattr", "replace", "reverse", "round",
-    "safe", "select", "selectattr", "slice", "sort", "string", "striptags", "sum", "title", "tojson", "trim",
-    "truncate", "unique", "upper", "urlencode", "wordcount", "wordwrap", "xmlattr",
+    "abs",
+    "attr",
+    "batch",
+    "capitalize",
+    "center",
+    "count",
+    "d",
+    "default",
+    "dictsort",
+    "e",
+    "escape",
+    "filesizeformat",
+    "first",
+    "float",
+    "forceescape",
+    "format",
+    "groupby",
+    "indent",
+    "int",
+    "items",
+    "join",
+    "last",
+    "length",
+    "list",
+    "lower",
+    "map",
+    "max",
+    "min",
+    "pprint",
+    "reject",
+    "rejectattr",
+    "replace",
+    "reverse",
+    "round",
+    "safe",
+    "select",
+    "selectattr",
+    "slice",
+    "sort",
+    "string",
+    "striptags",
+    "sum",
+    "title",
+    "tojson",
+    "trim",
+    "truncate",
+    "unique",
+    "upper",
+    "urlencode",
+    "wordcount",
+    "wordwrap",
+    "xmlattr",
 ];
 
 /// Whether there is a filter of this name.
@@ -33,8 +80,8 @@ pub fn apply(run: &Run<'_>, name: &str, value: Value, call: Call) -> Result<Valu
         "tojson" => run.tojson(&value, call),
         "default" | "d" => {
             let [default, boolean] = call.bind(name, ["default_value", "boolean"], 0)?;
-            let replaces =
-                matches!(value, Value::Undefined(_)) || (boolean.is_some_and(|b| b.is_true()) && !value.is_true());
+            let replaces = matches!(value, Value::Undefined(_))
+                || (boolean.is_some_and(|b| b.is_true()) && !value.is_true());
             Ok(if replaces { default.unwrap_or_else(|| Value::own("")) } else { value })
         }
         "string" => {
@@ -60,7 +107,9 @@ pub fn apply(run: &Run<'_>, name: &str, value: Value, call: Call) -> Result<Valu
             let text = value.to_text(run)?;
             match chars {
                 None | Some(Value::None) => strings::strip(run, &text, None, true, true).map(Value::Str),
-                Some(Value::Str(chars)) => strings::strip(run, &text, Some(&chars), true, true).map(Value::Str),
+                Some(Value::Str(chars)) => {
+                    strings::strip(run, &text, Some(&chars), true, true).map(Value::Str)
+                }
                 Some(_) => fail("strip arg must be None or str"),
             }
         }
@@ -171,7 +220,11 @@ pub fn apply(run: &Run<'_>, name: &str, value: Value, call: Call) -> Result<Valu
             match &value {
                 Value::Dict(_) => {
                     let found = run.member(&value, attribute.as_str())?;
-                    if matches!(found, Value::Method(_)) { Ok(found) } else { run.undefined(&["no such attribute"]) }
+                    if matches!(found, Value::Method(_)) {
+                        Ok(found)
+                    } else {
+                        run.undefined(&["no such attribute"])
+                    }
                 }
                 _ => run.member(&value, attribute.as_str()),
             }
@@ -280,7 +333,12 @@ fn to_float(value: &Value) -> Option<f64> {
         Value::Str(text) => {
             let text = text.as_str().trim_matches(super::lexer::is_space);
             let valid = text.chars().all(|c| c.is_ascii_alphanumeric() || "+-._".contains(c));
-            if !valid || text.starts_with('_') || text.ends_with('_') || text.contains("__") || text.len() > 4096 {
+            if !valid
+                || text.starts_with('_')
+                || text.ends_with('_')
+                || text.contains("__")
+                || text.len() > 4096
+            {
                 return None;
             }
             text.replace('_', "").parse().ok()
@@ -319,7 +377,11 @@ fn parse_int(text: &str, base: i128) -> Option<i128> {
         None if base == 0 => (10, digits),
         None => (base, digits),
     };
-    if digits.starts_with(['_', '+', '-']) || digits.ends_with('_') || digits.contains("__") || digits.len() > 4096 {
+    if digits.starts_with(['_', '+', '-'])
+        || digits.ends_with('_')
+        || digits.contains("__")
+        || digits.len() > 4096
+    {
         return None;
     }
     let base = u32::try_from(base).ok().filter(|base| (2..=36).contains(base))?;

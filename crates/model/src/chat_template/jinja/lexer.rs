@@ -32,8 +32,8 @@ pub enum Token {
 
 /// Longest first.
 const OPERATORS: [&str; 26] = [
-    "//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]", "(", ")", "{", "}", ">", "<", "=",
-    ".", ":", "|", ",", ";",
+    "//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]", "(", ")", "{", "}", ">", "<",
+    "=", ".", ":", "|", ",", ";",
 ];
 
 /// White space as Python's `str.isspace` and `\s` have it.
@@ -87,7 +87,8 @@ impl<'a> Lexer<'a> {
         if let Some(after) = rest.strip_prefix('-').and_then(|r| r.strip_prefix(end)) {
             self.at = self.source.len() - after.len();
             self.spaces();
-        } else if let Some(after) = rest.strip_prefix('+').and_then(|r| r.strip_prefix(end)).filter(|_| trim) {
+        } else if let Some(after) = rest.strip_prefix('+').and_then(|r| r.strip_prefix(end)).filter(|_| trim)
+        {
             self.at = self.source.len() - after.len();
         } else if let Some(after) = rest.strip_prefix(end) {
             self.at = self.source.len() - after.len();
@@ -124,7 +125,9 @@ impl<'a> Lexer<'a> {
     /// Text up to the next tag, and the tag.
     fn text(&mut self) -> Result<()> {
         let rest = self.rest();
-        let tag = rest.match_indices('{').find(|(i, _)| matches!(rest.as_bytes().get(i + 1), Some(b'{' | b'%' | b'#')));
+        let tag = rest
+            .match_indices('{')
+            .find(|(i, _)| matches!(rest.as_bytes().get(i + 1), Some(b'{' | b'%' | b'#')));
         let Some((start, _)) = tag else {
             self.data(rest);
             self.at = self.source.len();
@@ -151,6 +154,9 @@ impl<'a> Lexer<'a> {
     }
 
     fn comment(&mut self, begin: usize) -> Result<()> {
+        if self.rest().is_empty() {
+            return Ok(());
+        }
         let Some(end) = self.rest().find("#}") else {
             return Err(Error::syntax("Missing end of comment tag", begin));
         };
@@ -177,6 +183,9 @@ impl<'a> Lexer<'a> {
 
     fn raw(&mut self, begin: usize) -> Result<()> {
         let start = self.at;
+        if self.rest().is_empty() {
+            return Ok(());
+        }
         let mut from = start;
         while let Some(found) = self.source[from..].find("{%") {
             let tag = from + found;
@@ -348,7 +357,8 @@ fn unescape(text: &str, at: usize) -> Result<String> {
                     'U' => (2, 8, 16),
                     _ => (1, 3, 8),
                 };
-                let digits: String = text[i + skip..].chars().take(most).take_while(|d| d.is_digit(radix)).collect();
+                let digits: String =
+                    text[i + skip..].chars().take(most).take_while(|d| d.is_digit(radix)).collect();
                 let value = u32::from_str_radix(&digits, radix).ok().and_then(char::from_u32);
                 match value {
                     Some(value) if radix == 8 || digits.len() == most => {
@@ -357,7 +367,12 @@ fn unescape(text: &str, at: usize) -> Result<String> {
                         }
                         value
                     }
-                    _ => return Err(Error::syntax(format!("the escape \\{escape}{digits} is no character"), at)),
+                    _ => {
+                        return Err(Error::syntax(
+                            format!("the escape \\{escape}{digits} is no character"),
+                            at,
+                        ));
+                    }
                 }
             }
             'N' => return Err(Error::syntax("escapes by a character's name are not supported", at)),

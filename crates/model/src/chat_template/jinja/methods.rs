@@ -32,8 +32,8 @@ pub fn find(value: &Value, name: &str) -> Option<&'static str> {
 
 /// Whether Python has such an attribute, but the sandbox keeps templates from it.
 pub fn is_unsafe(value: &Value, name: &str) -> bool {
-    let internal =
-        ["__class__", "__init__", "__dict__", "__doc__", "__len__", "__getitem__", "__iter__"].contains(&name);
+    let internal = ["__class__", "__init__", "__dict__", "__doc__", "__len__", "__getitem__", "__iter__"]
+        .contains(&name);
     let changing: &[&str] = match value {
         Value::Dict(_) => &["clear", "pop", "popitem", "setdefault", "update"],
         Value::List(_) => &["append", "clear", "pop", "reverse", "insert", "sort", "extend", "remove"],

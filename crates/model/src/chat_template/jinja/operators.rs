@@ -140,7 +140,9 @@ fn integers(operator: Operator, a: i128, b: i128) -> Result<Option<Value>> {
             let quotient = a / b;
             if a % b != 0 && (a < 0) != (b < 0) { quotient - 1 } else { quotient }
         }),
-        Operator::Remainder => a.checked_rem(b).map(|rest| if rest != 0 && (rest < 0) != (b < 0) { rest + b } else { rest }),
+        Operator::Remainder => {
+            a.checked_rem(b).map(|rest| if rest != 0 && (rest < 0) != (b < 0) { rest + b } else { rest })
+        }
         Operator::Power if b < 0 && a == 0 => return zero(),
         Operator::Power if b < 0 => return Ok(Some(Value::Float((a as f64).powf(b as f64)))),
         Operator::Power => match (a, u32::try_from(b)) {
@@ -173,7 +175,11 @@ fn floats(operator: Operator, a: f64, b: f64) -> Result<f64> {
 
 fn remainder(a: f64, b: f64) -> f64 {
     let rest = a % b;
-    if rest != 0.0 && (rest < 0.0) != (b < 0.0) { rest + b } else { rest.copysign(if rest == 0.0 { b } else { rest }) }
+    if rest != 0.0 && (rest < 0.0) != (b < 0.0) {
+        rest + b
+    } else {
+        rest.copysign(if rest == 0.0 { b } else { rest })
+    }
 }
 
 /// `text * count`.
@@ -218,7 +224,11 @@ pub fn characters(run: &Run<'_>, text: &Text, start: usize, end: usize) -> Resul
     let whole = text.as_str();
     run.budget.scan(whole.len())?;
     let place = |n: usize| {
-        if whole.is_ascii() { n.min(whole.len()) } else { whole.char_indices().nth(n).map_or(whole.len(), |(i, _)| i) }
+        if whole.is_ascii() {
+            n.min(whole.len())
+        } else {
+            whole.char_indices().nth(n).map_or(whole.len(), |(i, _)| i)
+        }
     };
     let start = place(start);
     text.slice(&run.budget, start..place(end).max(start))
@@ -237,7 +247,8 @@ fn indices([start, stop, step]: [Option<i128>; 3], length: usize) -> Result<(i12
         Some(i) if i < 0 => i.saturating_add(length).max(low),
         Some(i) => i.min(high),
     };
-    let (start, stop) = if step > 0 { (clip(start, low), clip(stop, high)) } else { (clip(start, high), clip(stop, low)) };
+    let (start, stop) =
+        if step > 0 { (clip(start, low), clip(stop, high)) } else { (clip(start, high), clip(stop, low)) };
     let distance = if step > 0 { stop - start } else { start - stop };
     let count = if distance <= 0 { 0 } else { (distance - 1) / step.abs() + 1 };
     Ok((start, step, count as usize))
@@ -263,7 +274,8 @@ pub fn slice(run: &Run<'_>, value: &Value, bounds: [Option<i128>; 3]) -> Result<
         Value::List(items) | Value::Tuple(items) => {
             let (start, step, count) = indices(bounds, items.values().len())?;
             run.budget.values(count)?;
-            let values = (0..count as i128).map(|i| items.values()[(start + i * step) as usize].clone()).collect();
+            let values =
+                (0..count as i128).map(|i| items.values()[(start + i * step) as usize].clone()).collect();
             let items = Rc::new(Items::new(&run.budget, values)?);
             Ok(if matches!(value, Value::List(_)) { Value::List(items) } else { Value::Tuple(items) })
         }

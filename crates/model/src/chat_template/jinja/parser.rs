@@ -4,7 +4,7 @@ use super::lexer::{self, Token};
 use super::limits::{Error, Kind, Result, SOURCE_DEPTH};
 use super::syntax::{Arguments, Comparison, Expression, Link, Name, Node, Operator, Step, Template};
 use super::{filters, predicates};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Parses a whole source.
@@ -19,7 +19,7 @@ pub fn parse(source: &str) -> Result<Template> {
         optional: false,
         loops: 0,
         macros: Vec::new(),
-        blocks: Vec::new(),
+        blocks: HashSet::new(),
     };
     let body = parser.body(&[])?;
     Ok(Template { names: parser.names, body, source })
@@ -44,7 +44,7 @@ pub struct Parser {
     /// Loops around this place, within one macro.
     pub loops: usize,
     pub macros: Vec<Reads>,
-    pub blocks: Vec<Arc<str>>,
+    pub blocks: HashSet<Arc<str>>,
 }
 
 impl Parser {
@@ -453,8 +453,7 @@ impl Parser {
             }
             let ends = |parser: &Self| parser.is_operator("]") || parser.is_operator(",");
             let stop = if self.is_operator(":") || ends(self) { None } else { Some(self.expression()?) };
-            let step =
-                if self.take_operator(":") && !ends(self) { Some(self.expression()?) } else { None };
+            let step = if self.take_operator(":") && !ends(self) { Some(self.expression()?) } else { None };
             slice = Some(Box::new([start, stop, step]));
         }
         self.advance();
@@ -494,7 +493,8 @@ impl Parser {
                     }
                     parser.advance();
                     arguments.mapping = Some(Box::new(parser.expression()?));
-                } else if matches!(parser.token(), Token::Name(_)) && *parser.after() == Token::Operator("=") {
+                } else if matches!(parser.token(), Token::Name(_)) && *parser.after() == Token::Operator("=")
+                {
                     if arguments.mapping.is_some() {
                         return parser.fail(invalid);
                     }
@@ -508,7 +508,8 @@ impl Parser {
                     }
                     arguments.named.push((name, parser.expression()?));
                 } else {
-                    if arguments.list.is_some() || arguments.mapping.is_some() || !arguments.named.is_empty() {
+                    if arguments.list.is_some() || arguments.mapping.is_some() || !arguments.named.is_empty()
+                    {
                         return parser.fail(invalid);
                     }
                     arguments.positional.push(parser.expression()?);

@@ -71,7 +71,7 @@ pub fn format(run: &Run<'_>, format: &Text, values: &Value) -> Result<Value> {
         }
         while cursor.take_one_of("hlL").is_some() {}
         let Some(kind) = cursor.next() else { return fail("incomplete format") };
-        if kind == '%' {
+        if kind == '%' && cursor.at == from + found + 2 {
             out.own(budget, "%")?;
             continue;
         }
@@ -186,7 +186,10 @@ fn convert(
             let mut text = inner.finish();
             if kind == 'a' {
                 text = text.map(budget, |piece| {
-                    piece.chars().map(|c| if c.is_ascii() { c.to_string() } else { print::escape(c) }).collect()
+                    piece
+                        .chars()
+                        .map(|c| if c.is_ascii() { c.to_string() } else { print::escape(c) })
+                        .collect()
                 })?;
             }
             if let Some(precision) = style.precision.filter(|_| kind != 'c') {
@@ -229,7 +232,14 @@ fn convert(
     }
 }
 
-fn padded(run: &Run<'_>, before: &str, text: &Text, style: &Style, zero: bool, out: &mut Builder) -> Result<()> {
+fn padded(
+    run: &Run<'_>,
+    before: &str,
+    text: &Text,
+    style: &Style,
+    zero: bool,
+    out: &mut Builder,
+) -> Result<()> {
     let budget = &run.budget;
     let missing = style.width.saturating_sub((before.len() + text.chars()) as i128);
     if style.left {

@@ -76,7 +76,10 @@ pub fn repr(run: &Run<'_>, value: &Value, out: &mut Builder) -> Result<()> {
         Value::Generator(_) => out.own(budget, "<generator object>"),
         Value::Macro(closure) => {
             let name = closure.definition.name.map(|name| run.name(name));
-            out.own(budget, &name.map_or_else(|| "<Macro anonymous>".into(), |name| format!("<Macro '{name}'>")))
+            out.own(
+                budget,
+                &name.map_or_else(|| "<Macro anonymous>".into(), |name| format!("<Macro '{name}'>")),
+            )
         }
         Value::Function(function) => {
             let name = match function {

@@ -408,8 +408,18 @@ pub fn short(name: &str) -> String {
 
 /// Roles that programs set; any other one is text like a message's content.
 const ROLES: [&str; 12] = [
-    "system", "user", "assistant", "tool", "developer", "function", "ipython", "model", "observation",
-    "tool_response", "environment", "context",
+    "system",
+    "user",
+    "assistant",
+    "tool",
+    "developer",
+    "function",
+    "ipython",
+    "model",
+    "observation",
+    "tool_response",
+    "environment",
+    "context",
 ];
 
 /// The messages, with the roles that are known as the template's own text: templates build control tokens from them.

@@ -13,8 +13,8 @@ use super::run::Run;
 use super::strings;
 use super::syntax::Operator;
 use super::text::{Builder, Text};
-use super::value::{Dict, Value, equal};
-use std::cmp::Ordering;
+use super::value::{Dict, Items, Value, equal};
+use std::rc::Rc;
 
 /// `value | name(…)`; none if there is no such filter here.
 pub fn apply(run: &Run<'_>, name: &str, value: &Value, call: Call) -> Result<Option<Value>> {
@@ -181,7 +181,9 @@ pub fn apply(run: &Run<'_>, name: &str, value: &Value, call: Call) -> Result<Opt
         }
         "batch" => {
             let [size, fill] = call.bind(name, ["linecount", "fill_with"], 1)?;
-            let Some(size) = size.and_then(|s| s.index()) else { return fail("linecount must be an integer") };
+            let Some(size) = size.and_then(|s| s.index()) else {
+                return fail("linecount must be an integer");
+            };
             let size = usize::try_from(size).unwrap_or(usize::MAX);
             let items = value.iterate(run)?;
             let mut rows = Vec::new();
@@ -292,7 +294,9 @@ impl Path {
         for part in &self.0 {
             run.budget.steps(1)?;
             value = run.item(&value, part)?;
-            if let (Value::Undefined(_), Some(default)) = (&value, default.filter(|d| !matches!(d, Value::None))) {
+            if let (Value::Undefined(_), Some(default)) =
+                (&value, default.filter(|d| !matches!(d, Value::None)))
+            {
                 value = default.clone();
             }
         }
@@ -341,7 +345,9 @@ fn choose(run: &Run<'_>, name: &str, value: &Value, mut call: Call) -> Result<Ve
     let test = if call.positional.is_empty() {
         None
     } else {
-        let Value::Str(test) = call.positional.remove(0) else { return fail("the name of a test must be a string") };
+        let Value::Str(test) = call.positional.remove(0) else {
+            return fail("the name of a test must be a string");
+        };
         Some(test)
     };
     let wanted = name.starts_with("select");
@@ -385,7 +391,7 @@ fn group(run: &Run<'_>, value: &Value, call: Call) -> Result<Value> {
         let key = path.or(run, item, default.as_ref())?;
         keyed.push((folded(run, key.clone(), case)?, key, item.clone()));
     }
-    let keyed = sorted(keyed, &|a, b| Ok(super::value::order(run, &a.0, &b.0, "<")? == Some(Ordering::Less)))?;
+    let keyed = sorted(keyed, &|a, b| less(run, &a.0, &b.0))?;
     let mut groups: Vec<(Value, Value, Vec<Value>)> = Vec::new();
     for (folded, key, item) in keyed {
         match groups.last_mut() {
@@ -396,7 +402,7 @@ fn group(run: &Run<'_>, value: &Value, call: Call) -> Result<Value> {
     let mut rows = Vec::new();
     for (_, key, items) in groups {
         let items = Value::list(run, items)?;
-        rows.push(Value::tuple(run, vec![key, items])?);
+        rows.push(Value::Tuple(Rc::new(Items::group(&run.budget, key, items)?)));
     }
     Value::list(run, rows)
 }

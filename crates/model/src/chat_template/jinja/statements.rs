@@ -117,10 +117,9 @@ impl Parser {
             "generation" => Statement::Generation(self.function("endgeneration")?),
             "block" => {
                 let name = self.expect_name()?;
-                if self.blocks.contains(&name) {
+                if !self.blocks.insert(name.clone()) {
                     return self.fail(format!("block {name:?} defined twice"));
                 }
-                self.blocks.push(name.clone());
                 self.take_word("scoped");
                 self.take_word("required");
                 let inner = self.function("endblock")?;
@@ -155,8 +154,7 @@ impl Parser {
             if self.take_word("elif") {
                 continue;
             }
-            let otherwise =
-                if self.take_word("else") { self.inner(&["endif"])? } else { Vec::new() };
+            let otherwise = if self.take_word("else") { self.inner(&["endif"])? } else { Vec::new() };
             self.advance();
             self.optional = outer;
             return Ok(Statement::If(branches, otherwise));
@@ -213,8 +211,7 @@ impl Parser {
     fn call(&mut self) -> Result<Statement> {
         let parameters = if self.take_operator("(") { self.signature()? } else { Vec::new() };
         let call = self.expression()?;
-        let is_call =
-            matches!(&call.node, Node::Chain(_, steps) if matches!(steps.last().map(|s| &s.link), Some(Link::Call(_))));
+        let is_call = matches!(&call.node, Node::Chain(_, steps) if matches!(steps.last().map(|s| &s.link), Some(Link::Call(_))));
         if !is_call {
             return self.fail("expected call");
         }

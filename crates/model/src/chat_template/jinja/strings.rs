@@ -14,11 +14,51 @@ use std::ops::Range;
 use std::rc::Rc;
 
 pub const NAMES: [&str; 45] = [
-    "capitalize", "casefold", "center", "count", "endswith", "expandtabs", "find", "format", "format_map", "index",
-    "isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "isidentifier", "islower", "isnumeric", "isprintable",
-    "isspace", "istitle", "isupper", "join", "ljust", "lower", "lstrip", "maketrans", "partition", "removeprefix",
-    "removesuffix", "replace", "rfind", "rindex", "rjust", "rpartition", "rsplit", "rstrip", "split", "splitlines",
-    "startswith", "strip", "swapcase", "title", "upper", "zfill",
+    "capitalize",
+    "casefold",
+    "center",
+    "count",
+    "endswith",
+    "expandtabs",
+    "find",
+    "format",
+    "format_map",
+    "index",
+    "isalnum",
+    "isalpha",
+    "isascii",
+    "isdecimal",
+    "isdigit",
+    "isidentifier",
+    "islower",
+    "isnumeric",
+    "isprintable",
+    "isspace",
+    "istitle",
+    "isupper",
+    "join",
+    "ljust",
+    "lower",
+    "lstrip",
+    "maketrans",
+    "partition",
+    "removeprefix",
+    "removesuffix",
+    "replace",
+    "rfind",
+    "rindex",
+    "rjust",
+    "rpartition",
+    "rsplit",
+    "rstrip",
+    "split",
+    "splitlines",
+    "startswith",
+    "strip",
+    "swapcase",
+    "title",
+    "upper",
+    "zfill",
 ];
 
 /// The string that an argument has to be.
@@ -381,7 +421,12 @@ fn expand_tabs(run: &Run<'_>, text: &Text, size: i128) -> Result<Text> {
 }
 
 /// The part of a text that `start` and `end` leave, in bytes; none where no place is left even for an empty text.
-fn window(run: &Run<'_>, text: &Text, start: Option<Value>, end: Option<Value>) -> Result<Option<Range<usize>>> {
+fn window(
+    run: &Run<'_>,
+    text: &Text,
+    start: Option<Value>,
+    end: Option<Value>,
+) -> Result<Option<Range<usize>>> {
     let whole = text.as_str();
     if start.is_none() && end.is_none() {
         return Ok(Some(0..whole.len()));
@@ -419,7 +464,7 @@ fn words(text: &str, most: usize) -> Vec<Range<usize>> {
             return ranges;
         }
         if ranges.len() == most {
-            ranges.push(from..text.trim_end_matches(is_space).len());
+            ranges.push(from..text.len());
             return ranges;
         }
         let end = text[from..].find(is_space).map_or(text.len(), |i| from + i);
@@ -437,10 +482,11 @@ fn words_from_right(text: &str, most: usize) -> Vec<Range<usize>> {
             break;
         }
         if ranges.len() == most {
-            ranges.push(text.len() - text.trim_start_matches(is_space).len()..end);
+            ranges.push(0..end);
             break;
         }
-        let start = text[..end].char_indices().rev().find(|(_, c)| is_space(*c)).map_or(0, |(i, c)| i + c.len_utf8());
+        let start =
+            text[..end].char_indices().rev().find(|(_, c)| is_space(*c)).map_or(0, |(i, c)| i + c.len_utf8());
         ranges.push(start..end);
         end = start;
     }
@@ -473,7 +519,8 @@ pub fn lines(text: &str, keep: bool) -> Vec<Range<usize>> {
     let mut from = 0;
     let mut chars = text.char_indices().peekable();
     while let Some((at, c)) = chars.next() {
-        let ends = matches!(c, '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}');
+        let ends =
+            matches!(c, '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}');
         if !ends {
             continue;
         }
