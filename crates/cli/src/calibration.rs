@@ -1,8 +1,8 @@
 //! The text that `--calib` names, as tokens; and the text that the program carries.
 
 use crate::failure::Failure;
-use crate::{clock, noise, open};
-use kvant::model::{ChatTemplate, Message, Special, TemplateError, Tokenizer};
+use crate::{noise, open, terminal};
+use kvant::model::{ChatTemplate, LocalTime, Message, Special, TemplateError, Tokenizer};
 use kvant::quant::Calibration;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +21,9 @@ const BUILTIN: &[&str] = &[
 
 /// Own conversations: one JSON array of messages a line.
 const CHAT: &str = include_str!("../../../assets/calibration/chat.jsonl");
+
+/// The time at which the conversations take place, in seconds since 1970: noon on 1 January 2025.
+const CLOCK: i64 = 1_735_732_800;
 
 /// Tokens that are taken of these sources where nobody says how many.
 pub fn tokens(sources: &[PathBuf]) -> usize {
@@ -48,7 +51,8 @@ pub fn read(
                 terminal::say(format_args!("note: {error}; the calibration's conversations are plain text"));
                 None
             });
-            let template = template.map(|template| template.with_clock(clock::local_time));
+            // A template may print the date, and a file must not depend on the day that it is made on.
+            let template = template.map(|template| template.with_clock(|| LocalTime::at(CLOCK, 0, 0)));
             texts.push(encode(&conversations(template.as_ref()), template.is_some())?);
         } else {
             texts.push(encode(&open::text(source)?, false)?);

@@ -1,6 +1,9 @@
 //! What is fed with hostile bytes. Each target does with them what a command would, and must neither panic nor take
 //! long nor allocate what the bytes don't hold; errors are the expected end.
 
+#[path = "templates.rs"]
+mod templates;
+
 use kvant::core::{Shape, format};
 use kvant::io::{Limits, Meta, PlannedTensor};
 use kvant::model::{Special, Tokenizer, Weights};
@@ -63,6 +66,20 @@ pub static TARGETS: &[Target] = &[
             "tests/corpus/work/sums",
         ],
         feed: work,
+    },
+    Target {
+        name: "templates",
+        seeds: &[
+            "tests/golden/templates/alternating.jinja",
+            "tests/golden/templates/loops.jinja",
+            "tests/golden/templates/macros.jinja",
+            "tests/golden/templates/python_strings.jinja",
+            "tests/golden/templates/python_values.jinja",
+            "tests/golden/templates/sequences.jinja",
+            "tests/golden/templates/tools_json.jinja",
+            "tests/golden/templates/whitespace.jinja",
+        ],
+        feed: templates::feed,
     },
 ];
 

@@ -339,6 +339,11 @@ impl Run<'_> {
                 _ => {}
             }
         }
+        if let Value::Tuple(items) = value
+            && let Some(item) = items.named(name)
+        {
+            return Ok(Some(item.clone()));
+        }
         match (value, name) {
             (Value::Macro(closure), "name") => {
                 let name = closure.definition.name.map(|name| self.name(name));
@@ -536,6 +541,7 @@ impl Run<'_> {
                     return fail("strftime() argument 1 must be str");
                 };
                 self.budget.allocate(16 * format.as_str().len())?;
+                self.budget.steps(8 * format.as_str().len())?;
                 let mut out = Builder::default();
                 let time = (self.clock)();
                 for (piece, user) in format.pieces(0..format.as_str().len()) {

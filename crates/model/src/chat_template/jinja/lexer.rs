@@ -154,6 +154,9 @@ impl<'a> Lexer<'a> {
     }
 
     fn comment(&mut self, begin: usize) -> Result<()> {
+        if self.rest().is_empty() {
+            return Ok(());
+        }
         let Some(end) = self.rest().find("#}") else {
             return Err(Error::syntax("Missing end of comment tag", begin));
         };
@@ -180,6 +183,9 @@ impl<'a> Lexer<'a> {
 
     fn raw(&mut self, begin: usize) -> Result<()> {
         let start = self.at;
+        if self.rest().is_empty() {
+            return Ok(());
+        }
         let mut from = start;
         while let Some(found) = self.source[from..].find("{%") {
             let tag = from + found;

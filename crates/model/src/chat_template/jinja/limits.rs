@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 /// Bytes that a template may have.
 pub const TEMPLATE_BYTES: usize = 1 << 20;
-/// Steps of one rendering: far above real templates (about 100,000 for a hundred messages).
-const STEPS: u64 = 20_000_000;
+/// Steps of one rendering: far above real templates, which take some hundreds a message.
+const STEPS: u64 = 10_000_000;
 /// Bytes that one rendering may make, freed ones included.
-const BYTES: u64 = 256 << 20;
+const BYTES: u64 = 128 << 20;
 /// Bytes that one rendering may write.
 const OUTPUT_BYTES: usize = 64 << 20;
 /// Time of one rendering.
-const TIME: Duration = Duration::from_secs(5);
+const TIME: Duration = Duration::from_secs(3);
 /// Steps between two looks at the clock.
 const STEPS_BETWEEN_LOOKS: u64 = 4096;
 /// Depth of expressions and blocks in the source.
@@ -121,7 +121,7 @@ impl Budget {
 
     /// Charges a look at `bytes` bytes.
     pub fn scan(&self, bytes: usize) -> Result<()> {
-        self.steps(1 + bytes / 32)
+        self.steps(1 + bytes / 8)
     }
 
     /// Charges `bytes` bytes, before they are allocated.

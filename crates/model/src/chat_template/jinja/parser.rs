@@ -4,7 +4,7 @@ use super::lexer::{self, Token};
 use super::limits::{Error, Kind, Result, SOURCE_DEPTH};
 use super::syntax::{Arguments, Comparison, Expression, Link, Name, Node, Operator, Step, Template};
 use super::{filters, predicates};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Parses a whole source.
@@ -19,7 +19,7 @@ pub fn parse(source: &str) -> Result<Template> {
         optional: false,
         loops: 0,
         macros: Vec::new(),
-        blocks: Vec::new(),
+        blocks: HashSet::new(),
     };
     let body = parser.body(&[])?;
     Ok(Template { names: parser.names, body, source })
@@ -44,7 +44,7 @@ pub struct Parser {
     /// Loops around this place, within one macro.
     pub loops: usize,
     pub macros: Vec<Reads>,
-    pub blocks: Vec<Arc<str>>,
+    pub blocks: HashSet<Arc<str>>,
 }
 
 impl Parser {

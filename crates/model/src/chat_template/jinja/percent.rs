@@ -71,7 +71,7 @@ pub fn format(run: &Run<'_>, format: &Text, values: &Value) -> Result<Value> {
         }
         while cursor.take_one_of("hlL").is_some() {}
         let Some(kind) = cursor.next() else { return fail("incomplete format") };
-        if kind == '%' {
+        if kind == '%' && cursor.at == from + found + 2 {
             out.own(budget, "%")?;
             continue;
         }

@@ -13,8 +13,8 @@ use super::run::Run;
 use super::strings;
 use super::syntax::Operator;
 use super::text::{Builder, Text};
-use super::value::{Dict, Value, equal};
-use std::cmp::Ordering;
+use super::value::{Dict, Items, Value, equal};
+use std::rc::Rc;
 
 /// `value | name(…)`; none if there is no such filter here.
 pub fn apply(run: &Run<'_>, name: &str, value: &Value, call: Call) -> Result<Option<Value>> {
@@ -391,8 +391,7 @@ fn group(run: &Run<'_>, value: &Value, call: Call) -> Result<Value> {
         let key = path.or(run, item, default.as_ref())?;
         keyed.push((folded(run, key.clone(), case)?, key, item.clone()));
     }
-    let keyed =
-        sorted(keyed, &|a, b| Ok(super::value::order(run, &a.0, &b.0, "<")? == Some(Ordering::Less)))?;
+    let keyed = sorted(keyed, &|a, b| less(run, &a.0, &b.0))?;
     let mut groups: Vec<(Value, Value, Vec<Value>)> = Vec::new();
     for (folded, key, item) in keyed {
         match groups.last_mut() {
@@ -403,7 +402,7 @@ fn group(run: &Run<'_>, value: &Value, call: Call) -> Result<Value> {
     let mut rows = Vec::new();
     for (_, key, items) in groups {
         let items = Value::list(run, items)?;
-        rows.push(Value::tuple(run, vec![key, items])?);
+        rows.push(Value::Tuple(Rc::new(Items::group(&run.budget, key, items)?)));
     }
     Value::list(run, rows)
 }

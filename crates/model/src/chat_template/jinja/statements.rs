@@ -117,10 +117,9 @@ impl Parser {
             "generation" => Statement::Generation(self.function("endgeneration")?),
             "block" => {
                 let name = self.expect_name()?;
-                if self.blocks.contains(&name) {
+                if !self.blocks.insert(name.clone()) {
                     return self.fail(format!("block {name:?} defined twice"));
                 }
-                self.blocks.push(name.clone());
                 self.take_word("scoped");
                 self.take_word("required");
                 let inner = self.function("endblock")?;

@@ -464,7 +464,7 @@ fn words(text: &str, most: usize) -> Vec<Range<usize>> {
             return ranges;
         }
         if ranges.len() == most {
-            ranges.push(from..text.trim_end_matches(is_space).len());
+            ranges.push(from..text.len());
             return ranges;
         }
         let end = text[from..].find(is_space).map_or(text.len(), |i| from + i);
@@ -482,7 +482,7 @@ fn words_from_right(text: &str, most: usize) -> Vec<Range<usize>> {
             break;
         }
         if ranges.len() == most {
-            ranges.push(text.len() - text.trim_start_matches(is_space).len()..end);
+            ranges.push(0..end);
             break;
         }
         let start =

@@ -84,6 +84,8 @@ pub struct Method {
 pub struct Items {
     values: Vec<Value>,
     depth: u32,
+    /// A tuple of `groupby`: its items have the names `grouper` and `list`.
+    group: bool,
 }
 
 /// Values that can be taken once.
@@ -100,7 +102,18 @@ impl Items {
         if depth > VALUE_DEPTH {
             return Err(Error::limit(format!("its values are nested deeper than {VALUE_DEPTH} levels")));
         }
-        Ok(Self { values, depth })
+        Ok(Self { values, depth, group: false })
+    }
+
+    /// A tuple of `groupby`.
+    pub fn group(budget: &Budget, key: Value, items: Value) -> Result<Self> {
+        Ok(Self { group: true, ..Self::new(budget, vec![key, items])? })
+    }
+
+    /// The item of this name.
+    pub fn named(&self, name: &str) -> Option<&Value> {
+        let place = ["grouper", "list"].iter().position(|n| *n == name).filter(|_| self.group)?;
+        self.values.get(place)
     }
 
     pub fn values(&self) -> &[Value] {
@@ -198,6 +211,7 @@ fn key_of(run: &Run<'_>, value: &Value) -> Result<Key> {
             Key::Str(text.shared())
         }
         Value::Tuple(items) => {
+            run.budget.values(items.values.len())?;
             Key::Tuple(items.values.iter().map(|v| key_of(run, v)).collect::<Result<_>>()?)
         }
         Value::Undefined(_) => Key::Undefined,
