@@ -197,9 +197,9 @@ fn described(source: &str, error: jinja::Error) -> TemplateError {
 }
 
 fn place(source: &str, at: usize) -> String {
-    // Syntax errors count in the source with `\n` as its only line end; so does a line count here.
-    let before: String = source.replace("\r\n", "\n").replace('\r', "\n").chars().collect();
-    let before = before.get(..at).unwrap_or(&before);
+    // Places count in the source with `\n` as its only line end.
+    let source = source.replace("\r\n", "\n").replace('\r', "\n");
+    let before = source.get(..at).unwrap_or(&source);
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;
     format!(" (line {line}, column {column})")

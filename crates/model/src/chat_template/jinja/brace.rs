@@ -1,6 +1,6 @@
 //! `text.format(…)`: Python's format strings and format specifications.
 
-use super::expression::Call;
+use super::calls::Call;
 use super::limits::{Result, fail};
 use super::numbers;
 use super::operators;

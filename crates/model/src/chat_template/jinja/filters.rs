@@ -1,8 +1,8 @@
 //! Filters of texts and numbers, and the table of all; those of sequences stand in `sequences.rs`.
 //! Source: `jinja2/filters.py`.
 
-use super::expression::Call;
-use super::limits::{Result, fail};
+use super::calls::Call;
+use super::limits::{Error, Result, fail};
 use super::operators;
 use super::percent;
 use super::print;
@@ -405,9 +405,11 @@ fn round(value: &Value, call: Call) -> Result<Value> {
     match (method, value.index()) {
         ("common", Some(i)) if precision >= 0 => Ok(Value::Int(i)),
         ("common", Some(i)) => {
-            let Some(unit) = u32::try_from(-precision).ok().and_then(|p| 10i128.checked_pow(p)) else {
-                return Ok(Value::Int(0));
-            };
+            // Numbers of more than 36 digits are left out.
+            if precision < -36 || i.unsigned_abs() > 10u128.pow(36) {
+                return Err(Error::limit("an integer of more than 36 digits is rounded"));
+            }
+            let unit = 10i128.pow(precision.unsigned_abs() as u32);
             // Half to even.
             let (quotient, rest) = (i.div_euclid(unit), i.rem_euclid(unit));
             let up = rest * 2 > unit || (rest * 2 == unit && quotient % 2 != 0);
@@ -422,7 +424,7 @@ fn round(value: &Value, call: Call) -> Result<Value> {
                 let text = format!("{f:.*}", precision as usize);
                 return Ok(Value::Float(text.parse().unwrap_or(f)));
             }
-            let unit = 10f64.powi(i32::try_from(-precision).unwrap_or(i32::MAX));
+            let unit = 10f64.powi(i32::try_from(precision.unsigned_abs()).unwrap_or(i32::MAX));
             Ok(Value::Float(if unit.is_finite() { (f / unit).round_ties_even() * unit } else { 0.0 }))
         }
         ("ceil" | "floor", _) => {

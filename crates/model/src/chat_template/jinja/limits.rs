@@ -136,7 +136,7 @@ impl Budget {
 
     /// Charges a list of `count` values.
     pub fn values(&self, count: usize) -> Result<()> {
-        self.allocate(64 + count.saturating_mul(32))
+        self.allocate(count.saturating_mul(32).saturating_add(64))
     }
 
     /// Refuses an output of more than the bound.

@@ -1,6 +1,6 @@
 //! Methods of Python's mappings, lists, tuples and numbers; those of strings stand in `strings.rs`.
 
-use super::expression::Call;
+use super::calls::Call;
 use super::limits::{Result, fail};
 use super::run::Run;
 use super::strings;

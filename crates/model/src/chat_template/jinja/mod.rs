@@ -6,6 +6,8 @@
 //! `import`, `extends`), and the filters `random`, `striptags`, `urlize`, `wordwrap` and `xmlattr`.
 
 mod brace;
+mod calls;
+mod chains;
 mod expression;
 mod filters;
 mod json;

@@ -281,7 +281,9 @@ pub fn slice(run: &Run<'_>, value: &Value, bounds: [Option<i128>; 3]) -> Result<
         }
         Value::Range(first, stride, length) => {
             let (start, step, count) = indices(bounds, *length)?;
-            Ok(Value::Range(first + start * stride, step * stride, count))
+            // One value alone has no step; more than one keep it inside the range.
+            let step = if count < 2 { 1 } else { step * stride };
+            Ok(Value::Range(first + start * stride, step, count))
         }
         Value::Dict(_) => fail("unhashable type: 'slice'"),
         _ => fail(format!("'{}' object is not subscriptable", value.type_name())),

@@ -1,6 +1,6 @@
 //! Tests: what stands behind `is`. Source: `jinja2/tests.py`.
 
-use super::expression::Call;
+use super::calls::Call;
 use super::limits::{Result, fail};
 use super::operators;
 use super::run::Run;

@@ -2,7 +2,7 @@
 //!
 //! Where Jinja2 gives a generator, the values are computed at once and handed out as one.
 
-use super::expression::Call;
+use super::calls::Call;
 use super::filters;
 use super::json::{less, sorted};
 use super::limits::{Result, fail};
@@ -191,8 +191,9 @@ pub fn apply(run: &Run<'_>, name: &str, value: &Value, call: Call) -> Result<Opt
                 budget.values(row.len())?;
                 let mut row = row.to_vec();
                 if let Some(fill) = fill.as_ref().filter(|f| !matches!(f, Value::None)) {
-                    budget.values(size - row.len())?;
-                    row.resize(size, fill.clone());
+                    let filled = size.max(row.len());
+                    budget.values(filled - row.len())?;
+                    row.resize(filled, fill.clone());
                 }
                 rows.push(Value::list(run, row)?);
             }

@@ -1,7 +1,7 @@
 //! Methods of Python's strings. Every character of a result keeps its origin.
 
 use super::brace;
-use super::expression::Call;
+use super::calls::Call;
 use super::lexer::is_space;
 use super::limits::{Result, fail};
 use super::operators;

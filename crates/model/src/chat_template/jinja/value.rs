@@ -484,7 +484,8 @@ pub fn contains(run: &Run<'_>, b: &Value, a: &Value) -> Result<bool> {
         }
         Value::Dict(dict) => Ok(dict.get(run, a)?.is_some()),
         Value::Range(start, step, length) => Ok(a.index().is_some_and(|i| {
-            i.checked_sub(*start).is_some_and(|d| d % step == 0 && (0..*length as i128).contains(&(d / step)))
+            let distance = i.checked_sub(*start).filter(|d| d.checked_rem(*step) == Some(0));
+            distance.is_some_and(|d| (0..*length as i128).contains(&(d / step)))
         })),
         _ if b.is_iterable() => {
             for value in b.iterate(run)?.values() {
