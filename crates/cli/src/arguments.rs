@@ -1,5 +1,6 @@
 //! The command line, as clap reads it.
 
+use crate::failure::Failure;
 use crate::terminal;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -28,7 +29,11 @@ impl Arguments {
                 // The program's own words, on the stream and with the styles that clap gives them.
                 ErrorKind::DisplayHelp
                 | ErrorKind::DisplayVersion
-                | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => _ = error.print(),
+                | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                    if let Err(failure) = error.print().map_err(Failure::stdout) {
+                        return failure.tell();
+                    }
+                }
                 ErrorKind::InvalidUtf8 => terminal::say(format_args!(
                     "not UTF-8: {}; only paths may be other than UTF-8, a text can come from a file",
                     not_utf8().join(", ")

@@ -1,5 +1,6 @@
 //! Why the program ends without a result, and the exit status that says so.
 
+use crate::terminal;
 use std::ffi::OsString;
 use std::path::Path;
 use std::{fmt, io};
@@ -27,6 +28,14 @@ impl Failure {
             Self::Interrupted => 130,
             Self::ClosedPipe => 141,
         }
+    }
+
+    /// Says why the program ends, unless nobody listens any more; the exit status.
+    pub fn tell(&self) -> u8 {
+        if !matches!(self, Self::ClosedPipe) {
+            terminal::say(self);
+        }
+        self.status()
     }
 
     /// An error of the file system at `path`, while the program is `doing` something.

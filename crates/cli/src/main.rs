@@ -51,11 +51,5 @@ fn main() -> ExitCode {
         Command::Man => cmd::about::man(),
         Command::Unbuilt(words) => Err(Failure::unbuilt(words)),
     };
-    result.unwrap_or_else(|failure| {
-        // Whoever has closed the pipe does not listen any more.
-        if !matches!(failure, Failure::ClosedPipe) {
-            terminal::say(&failure);
-        }
-        ExitCode::from(failure.status())
-    })
+    result.unwrap_or_else(|failure| ExitCode::from(failure.tell()))
 }

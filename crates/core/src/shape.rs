@@ -3,7 +3,7 @@
 use crate::Error;
 use std::fmt;
 
-/// One to eight dimensions, outermost first, whose product is known to fit `usize`.
+/// One to five dimensions, outermost first, whose product is known to fit `usize`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shape {
     dimensions: [usize; Shape::MAX_DIMENSIONS],
@@ -11,8 +11,8 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Twice as many as GGUF stores: enough for a convolution over space and time.
-    pub const MAX_DIMENSIONS: usize = 8;
+    /// One more than GGUF stores: enough for a convolution over space and time.
+    pub const MAX_DIMENSIONS: usize = 5;
 
     /// Checks the count of dimensions and that their product fits.
     ///
