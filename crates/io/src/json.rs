@@ -71,6 +71,17 @@ pub fn parse_json(bytes: &[u8], heap_bytes: usize) -> Result<Value, serde_json::
     })
 }
 
+/// One value of a larger text, in at most `heap_bytes` of memory: for types that read the rest themselves.
+///
+/// # Errors
+/// As the deserializer; a value that would take more memory.
+pub fn bounded_value<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    heap_bytes: usize,
+) -> Result<Value, D::Error> {
+    Bounded(&Cell::new(heap_bytes)).deserialize(deserializer)
+}
+
 /// The same text with `NaN`, `Infinity` and `-Infinity` in quotes where they stand outside of strings; `None` if there is
 /// none.
 fn quote_numbers(bytes: &[u8]) -> Option<Vec<u8>> {

@@ -29,7 +29,7 @@ pub use checkpoint::{
 pub use container::safetensors::F8_SCALES;
 pub use error::Error;
 pub use guard::guard_mapped_files;
-pub use json::parse_json;
+pub use json::{bounded_value, parse_json};
 pub use limits::Limits;
 pub use meta::{Array, HuggingFace, Meta, Metadata, Value};
 pub use mmap::MappedFile;

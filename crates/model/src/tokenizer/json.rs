@@ -4,9 +4,8 @@
 //! Memory is a small multiple of the file's bytes, whatever it holds.
 
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Value};
-use std::cell::Cell;
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
 use std::fmt;
 
 /// A file's parts.
@@ -136,98 +135,16 @@ impl<'de> Deserialize<'de> for Merge {
     }
 }
 
-/// A value of at most so many parts and bytes of text.
+/// A value of bounded size.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Part(pub Value);
 
-const LARGEST_PARTS: usize = 1 << 16;
-const LARGEST_TEXT: usize = 1 << 23;
-
-struct Budget {
-    parts: Cell<usize>,
-    text: Cell<usize>,
-}
-
-impl Budget {
-    fn take<E: serde::de::Error>(&self, text: usize) -> Result<(), E> {
-        let parts = self.parts.get().checked_sub(1);
-        let text = self.text.get().checked_sub(text);
-        let (Some(parts), Some(text)) = (parts, text) else {
-            return Err(E::custom(format!(
-                "a part of more than {LARGEST_PARTS} values or {LARGEST_TEXT} bytes of text"
-            )));
-        };
-        self.parts.set(parts);
-        self.text.set(text);
-        Ok(())
-    }
-}
+/// Bytes of memory that a part may take: a map of characters has half a megabyte.
+const PART_BYTES: usize = 16 << 20;
 
 impl<'de> Deserialize<'de> for Part {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let budget = Budget { parts: Cell::new(LARGEST_PARTS), text: Cell::new(LARGEST_TEXT) };
-        Bounded(&budget).deserialize(deserializer).map(Self)
-    }
-}
-
-struct Bounded<'a>(&'a Budget);
-
-impl<'de> DeserializeSeed<'de> for Bounded<'_> {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Bounded<'_> {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("a value")
-    }
-
-    fn visit_unit<E: serde::de::Error>(self) -> Result<Value, E> {
-        self.0.take(0).map(|()| Value::Null)
-    }
-
-    fn visit_bool<E: serde::de::Error>(self, b: bool) -> Result<Value, E> {
-        self.0.take(0).map(|()| b.into())
-    }
-
-    fn visit_i64<E: serde::de::Error>(self, n: i64) -> Result<Value, E> {
-        self.0.take(0).map(|()| n.into())
-    }
-
-    fn visit_u64<E: serde::de::Error>(self, n: u64) -> Result<Value, E> {
-        self.0.take(0).map(|()| n.into())
-    }
-
-    fn visit_f64<E: serde::de::Error>(self, x: f64) -> Result<Value, E> {
-        self.0.take(0).map(|()| x.into())
-    }
-
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Value, E> {
-        self.0.take(text.len()).map(|()| text.into())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
-        self.0.take(0)?;
-        let mut all = Vec::new();
-        while let Some(value) = list.next_element_seed(Bounded(self.0))? {
-            all.push(value);
-        }
-        Ok(Value::Array(all))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        self.0.take(0)?;
-        let mut all = Map::new();
-        while let Some(key) = map.next_key::<String>()? {
-            self.0.take(key.len())?;
-            all.insert(key, map.next_value_seed(Bounded(self.0))?);
-        }
-        Ok(Value::Object(all))
+        kvant_io::bounded_value(deserializer, PART_BYTES).map(Self)
     }
 }
 
