@@ -76,14 +76,18 @@ pub fn checkpoint(path: &Path) -> Result<(Box<dyn kvant::io::Checkpoint>, Option
     if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx")) {
         return Err(Failure::Usage(format!("{text}: ONNX graphs are not built yet")));
     }
-    if text == "demo" && !path.exists() {
+    let entry = std::fs::symlink_metadata(path);
+    let absent = entry.as_ref().is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);
+    if text == "demo" && absent {
         let folder = DemoFolder::new()?;
         let checkpoint = kvant::io::open(&folder.path(), &Limits::default())?;
         return Ok((checkpoint, Some(folder)));
     }
-    if !path.exists() {
+    if absent {
         return Err(Failure::Fault(format!("{text}: no such file or folder")));
     }
+    // A link to nothing and a closed folder are no absence.
+    std::fs::metadata(path).map_err(|e| Failure::io(path, "opening", e))?;
     Ok((kvant::io::open(path, &Limits::default())?, None))
 }
 
