@@ -41,15 +41,14 @@ pub fn threads(common: &Common) -> usize {
     common.threads.map_or_else(num_cpus::get_physical, usize::from).clamp(1, allowed)
 }
 
-/// Starts the threads that solvers share, as many as the backend has.
+/// Starts the threads that solvers and hashes share, as many as the backend has. The calling thread is none of them: it may
+/// wait for a thread that has work for them.
 pub fn start_threads(common: &Common) -> Result<(), Failure> {
     let count = threads(common);
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(count);
-    // One thread is this one, which is there already.
-    let pool = if count == 1 { pool.use_current_thread() } else { pool };
-    pool.build_global().map_err(|error| {
-        Failure::Fault(format!("cannot start {count} threads: {error}; --threads 1 needs no other thread"))
-    })
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(count)
+        .build_global()
+        .map_err(|error| Failure::Fault(format!("cannot start {count} threads: {error}")))
 }
 
 /// The backend that the flags ask for.

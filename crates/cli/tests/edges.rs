@@ -485,3 +485,30 @@ fn a_machine_without_memory_is_told() {
         }
     }
 }
+
+/// With one thread no command waits for itself: the demo model's largest tensors are hashed in pieces.
+#[test]
+fn one_thread_suffices() {
+    let folder = tempfile::tempdir().unwrap();
+    for command in [
+        "convert demo -o c.gguf -t 1",
+        "quantize demo -o q.gguf -t 1 --method rtn",
+        "compare demo --formats q8_0 --chunks 1 -t 1",
+    ] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_kvant"))
+            .args(command.split(' '))
+            .current_dir(folder.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let begin = Instant::now();
+        while child.try_wait().unwrap().is_none() {
+            if begin.elapsed() > Duration::from_secs(120) {
+                child.kill().unwrap();
+                panic!("{command} does not end");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(child.wait().unwrap().success(), "{command}");
+    }
+}

@@ -239,17 +239,14 @@ pub fn run(common: &Common, arguments: &Quantize) -> Result<ExitCode, Failure> {
     arguments.seed.say(common);
     let threads = open::threads(common);
     let backend = open::backend(common)?;
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build()
-        .map_err(|e| Failure::Fault(format!("cannot start {threads} threads: {e}")))?;
+    open::start_threads(common)?;
     let mut allocation = None;
     if let Some(budget) = budget(arguments, &opened, &recipe)? {
         let assignments = plan_tensors(&opened.weights, &recipe)?;
         let needed = memory_bytes(&opened.weights, &recipe, &assignments, threads);
         allow_memory(arguments, &recipe, needed.max(allocation_bytes(&opened.weights, &recipe, threads)))?;
         let bar = Bar::new(common, "allocate");
-        let found = pool.install(|| allocate(&opened.weights, &recipe, budget, &backend, &bar));
+        let found = allocate(&opened.weights, &recipe, budget, &backend, &bar);
         bar.clear();
         let found = found?;
         recipe = recipe.allocated(&opened.weights, found.formats.clone())?;
@@ -261,9 +258,8 @@ pub fn run(common: &Common, arguments: &Quantize) -> Result<ExitCode, Failure> {
     }
     prepare(common, arguments, &opened, &recipe, threads)?;
     let bar = Bar::new(common, "quantize");
-    let report = pool.install(|| {
-        kvant::quant::quantize(&opened.weights, &recipe, &arguments.output, arguments.force, &backend, &bar)
-    });
+    let report =
+        kvant::quant::quantize(&opened.weights, &recipe, &arguments.output, arguments.force, &backend, &bar);
     let report = report.map_err(|error| match error {
         kvant::quant::Error::Interrupted if recipe.method.need() == Need::Hessian => {
             bar.clear();
