@@ -131,12 +131,12 @@ fn tokens(text: &str) -> Result<usize, String> {
     }
 }
 
-/// What chance is drawn by.
+/// The seed of random draws.
 #[derive(Clone, Copy)]
 pub struct Seed {
     /// The seed.
     pub number: u64,
-    /// Whether it was drawn itself.
+    /// True if `-1` asked for a random seed.
     drawn: bool,
 }
 
@@ -241,7 +241,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// Whether the command's work looks, step by step, for a user who wants it to stop.
+    /// True for a command that checks between its steps for a request to stop.
     pub fn steps(&self) -> bool {
         matches!(
             self,
@@ -309,7 +309,7 @@ pub struct Quantize {
     /// Format of tensors whose GGUF name matches: REGEX=FORMAT
     #[arg(long = "set", value_name = "PATTERN=FORMAT")]
     pub overrides: Vec<String>,
-    /// What noise, the model's own text and the labels of its gradients are drawn by; -1 draws it
+    /// Seed of noise, of the model's own text and of the labels of its gradients; -1 draws one
     #[arg(long, default_value = "0", value_parser = seed, allow_negative_numbers = true)]
     pub seed: Seed,
     /// One format for every tensor

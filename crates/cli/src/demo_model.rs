@@ -1,7 +1,7 @@
 //! The small model that the program carries, and its held-out text.
 
 use crate::failure::Failure;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const FILES: &[(&str, &[u8])] = &[
     ("config.json", include_bytes!("../../../assets/demo/config.json")),
@@ -18,6 +18,16 @@ pub const HELD_OUT: &str = include_str!("../../../assets/demo/heldout.txt");
 pub fn temporary_folder() -> Result<tempfile::TempDir, Failure> {
     let folder = tempfile::Builder::new().prefix("kvant-").tempdir();
     folder.map_err(|e| Failure::io(&std::env::temp_dir(), "creating a folder for temporary files", e))
+}
+
+/// Whether a path is the word `demo`, and nothing of that name is there.
+pub fn is_demo(path: &Path) -> bool {
+    path.as_os_str() == "demo" && is_absent(path)
+}
+
+/// Whether there is no entry of this name. A link to nothing and a closed folder are no absence.
+pub fn is_absent(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
 }
 
 /// The model in a folder of its own, which goes when this value does.

@@ -1,7 +1,7 @@
 //! What the flags and paths of a command line come to: an opened model, a backend, a tokenizer.
 
 use crate::arguments::{Activations, Common, Kv, SamplingFlags};
-use crate::demo_model::DemoFolder;
+use crate::demo_model::{DemoFolder, is_absent, is_demo};
 use crate::failure::Failure;
 use crate::terminal;
 use kvant::io::{Limits, Meta, signals};
@@ -75,17 +75,14 @@ pub fn checkpoint(path: &Path) -> Result<(Box<dyn kvant::io::Checkpoint>, Option
     if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx")) {
         return Err(Failure::Usage(format!("{text}: ONNX graphs are not built yet")));
     }
-    let entry = std::fs::symlink_metadata(path);
-    let absent = entry.as_ref().is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);
-    if text == "demo" && absent {
+    if is_demo(path) {
         let folder = DemoFolder::new()?;
         let checkpoint = kvant::io::open(&folder.path(), &Limits::default())?;
         return Ok((checkpoint, Some(folder)));
     }
-    if absent {
+    if is_absent(path) {
         return Err(Failure::Fault(format!("{text}: no such file or folder")));
     }
-    // A link to nothing and a closed folder are no absence.
     std::fs::metadata(path).map_err(|e| Failure::io(path, "opening", e))?;
     Ok((kvant::io::open(path, &Limits::default())?, None))
 }

@@ -48,18 +48,11 @@ fn none_left(bytes: usize) {
     #[cfg(unix)]
     {
         let mut digits = [0; 20];
-        let parts = [
-            &b"kvant: out of memory: "[..],
+        crate::signals::end_with(&[
+            b"kvant: out of memory: ",
             decimal(bytes, &mut digits),
             b" bytes more are not to be had; close other programs, raise the limit, or take a smaller model or context\n",
-        ];
-        // SAFETY: the bytes are as many as is said; neither call allocates, and the second does not return.
-        unsafe {
-            for part in parts {
-                libc::write(libc::STDERR_FILENO, part.as_ptr().cast(), part.len());
-            }
-            libc::_exit(1)
-        }
+        ])
     }
     #[cfg(not(unix))]
     let _ = bytes;

@@ -53,6 +53,20 @@ impl TensorInfo {
             Storage::Unsupported(_) => None,
         }
     }
+
+    /// The tensor of these stored bytes: the same bytes, or a widened copy.
+    pub(crate) fn tensor(&self, path: &Path, bytes: Bytes) -> Result<Tensor, Error> {
+        let missing = |_| Error::MissingTensor { path: path.into(), tensor: self.name.clone() };
+        match &self.storage {
+            Storage::Format(format) => Tensor::new(self.shape, *format, bytes).map_err(missing),
+            Storage::Numbers { kind, .. } => kind.widen(self.shape, &bytes).map_err(missing),
+            Storage::Unsupported(type_name) => Err(Error::UnsupportedType {
+                path: path.into(),
+                tensor: self.name.clone(),
+                type_name: type_name.clone(),
+            }),
+        }
+    }
 }
 
 /// A model on disk.

@@ -100,16 +100,12 @@ extern "C" fn on_bus_error(signal: libc::c_int, info: *mut libc::siginfo_t, _: *
         unsafe { libc::signal(signal, libc::SIG_DFL) };
         return;
     }
-    // SAFETY: the name belongs to a map that is in use, since a read of it has just failed, so it is not freed. `write` and
-    // `_exit` are async-signal-safe.
-    unsafe {
-        let name = &*name;
-        let name = &name.bytes[..name.length.min(NAME_BYTES)];
-        for part in
-            [&b"kvant: "[..], name, b": was cut short while it was read; is another program writing to it?\n"]
-        {
-            libc::write(2, part.as_ptr().cast(), part.len());
-        }
-        libc::_exit(1);
-    }
+    // SAFETY: the name belongs to a map that is in use, since a read of it has just failed, so it is not freed.
+    let name = unsafe { &*name };
+    let name = &name.bytes[..name.length.min(NAME_BYTES)];
+    crate::signals::end_with(&[
+        b"kvant: ",
+        name,
+        b": was cut short while it was read; is another program writing to it?\n",
+    ])
 }

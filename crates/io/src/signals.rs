@@ -53,6 +53,20 @@ pub fn abort_with_status() -> io::Result<()> {
     system::abort_with_status()
 }
 
+/// Writes a message to stderr and ends the process with status 1. For handlers, and where there is no memory: it calls
+/// only what is async-signal-safe, and allocates nothing.
+#[cfg(unix)]
+pub(crate) fn end_with(parts: &[&[u8]]) -> ! {
+    // SAFETY: the bytes are as many as is said; `write` and `_exit` may be called in a handler, and the second does not
+    // return.
+    unsafe {
+        for part in parts {
+            libc::write(libc::STDERR_FILENO, part.as_ptr().cast(), part.len());
+        }
+        libc::_exit(1)
+    }
+}
+
 #[cfg(unix)]
 mod system {
     use super::{ENDS, INTERRUPTS};
@@ -64,8 +78,6 @@ mod system {
 
     /// The exit status of what a user stopped.
     const INTERRUPTED: c_int = 130;
-    /// The exit status of a fault of the machine.
-    const FAULT: c_int = 1;
     /// Presses of Ctrl-C, and other wishes, that wait for the program.
     const PATIENCE: [usize; 2] = [2, 1];
 
@@ -106,12 +118,7 @@ mod system {
     }
 
     extern "C" fn aborted(_signal: c_int) {
-        const WORDS: &[u8] = b"kvant: cannot go on; the line above says why\n";
-        // SAFETY: `write` and `_exit` may be called in a handler; the bytes are constant and as many as is said.
-        unsafe {
-            libc::write(libc::STDERR_FILENO, WORDS.as_ptr().cast(), WORDS.len());
-            libc::_exit(FAULT)
-        }
+        super::end_with(&[b"kvant: cannot go on; the line above says why\n"])
     }
 
     fn ignored(signal: c_int) -> io::Result<bool> {

@@ -350,6 +350,7 @@ pub fn convert(
     backend: &Backend,
     progress: &dyn Progress,
 ) -> Result<Report, Error> {
+    kvant_io::OutputFile::check(output, force)?;
     let checkpoint = weights.checkpoint();
     for info in checkpoint.tensors() {
         if let Some(element) = kvant_io::first_rounded(checkpoint, &info.name) {
@@ -357,7 +358,6 @@ pub fn convert(
             return Err(kvant_io::Error::Rounded { path, tensor, element }.into());
         }
     }
-    kvant_io::OutputFile::check(output, force)?;
     let assignments = kept(weights);
     let export::Exported { mut metadata, notes } = export::gguf_metadata_and_notes(weights)?;
     if metadata.get("general.file_type").is_none() {

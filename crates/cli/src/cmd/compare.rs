@@ -6,7 +6,7 @@
 use super::eval::{check_context, contexts};
 use super::quantize::file_type;
 use crate::arguments::{Common, Compare, Demo};
-use crate::demo_model::{DemoFolder, HELD_OUT, temporary_folder};
+use crate::demo_model::{DemoFolder, HELD_OUT, is_demo, temporary_folder};
 use crate::failure::Failure;
 use crate::output::Bar;
 use crate::{open, output};
@@ -63,7 +63,7 @@ pub fn run(common: &Common, arguments: &Compare) -> Result<ExitCode, Failure> {
     let inputs: Vec<&Path> =
         [Some(&path), arguments.text.as_ref()].into_iter().flatten().map(|p| p.as_path()).collect();
     output::check(csv.as_slice(), &inputs, arguments.force)?;
-    let is_demo = path.as_os_str() == "demo" && !path.exists();
+    let is_demo = is_demo(&path);
     let demo = if is_demo { Some(DemoFolder::new()?) } else { None };
     let text = match &arguments.text {
         Some(file) => open::text(file)?,

@@ -14,7 +14,7 @@ pub struct Converted {
     bytes_in: u64,
     bytes_out: u64,
     tensors: usize,
-    /// What the output does not say of the input.
+    /// Properties of the input that the output does not express.
     warnings: Vec<String>,
 }
 

@@ -33,7 +33,7 @@ pub struct Quantized {
     calib_tokens: u64,
     /// Tokens that the model wrote itself to be calibrated on.
     own_tokens: u64,
-    /// What noise, the model's own text and the labels of its gradients were drawn by.
+    /// The seed of noise, of the model's own text and of the labels of its gradients.
     seed: u64,
     tensors: Vec<TensorReport>,
     warnings: Vec<String>,

@@ -17,7 +17,7 @@ pub struct Ran {
     prefill_tps: f64,
     decode_tps: f64,
     peak_rss_bytes: u64,
-    /// What the answer was drawn by.
+    /// The seed of the answer.
     seed: u64,
 }
 

@@ -141,24 +141,12 @@ impl Checkpoint for SafetensorsFolder {
     }
 
     fn tensor(&self, name: &str) -> Result<Tensor, Error> {
-        let path = || self.path.clone();
-        let missing = || Error::MissingTensor { path: path(), tensor: name.into() };
-        let (index, bytes) = self.places.get(name).ok_or_else(missing)?;
-        let info = &self.tensors[*index];
-        match &info.storage {
-            Storage::Format(format) => Tensor::new(info.shape, *format, bytes.clone()).map_err(|_| missing()),
-            Storage::Numbers { kind, .. } => {
-                let tensor = kind.widen(info.shape, bytes).map_err(|_| missing())?;
-                match self.scales_name(info) {
-                    None => Ok(tensor),
-                    Some(scales) => self.scaled(name, &tensor, scales),
-                }
-            }
-            Storage::Unsupported(type_name) => Err(Error::UnsupportedType {
-                path: path(),
-                tensor: name.into(),
-                type_name: type_name.clone(),
-            }),
+        let missing = || Error::MissingTensor { path: self.path.clone(), tensor: name.into() };
+        let (info, bytes) = self.info(name).zip(self.stored_bytes(name)).ok_or_else(missing)?;
+        let tensor = info.tensor(&self.path, bytes)?;
+        match self.scales_name(info) {
+            None => Ok(tensor),
+            Some(scales) => self.scaled(name, &tensor, scales),
         }
     }
 

@@ -16,9 +16,6 @@ use kvant_io::HuggingFace;
 use serde_json::Value as Json;
 use std::collections::{HashMap, HashSet};
 
-/// Bytes that a Git LFS pointer begins with.
-const LFS: &[u8] = b"version https://git-lfs.github.com/spec/";
-
 /// Everything that a folder says of its tokenizer.
 pub(super) struct Loaded {
     pub vocabulary: Vocabulary,
@@ -56,16 +53,8 @@ fn missing(other: &str) -> TokenizerError {
     TokenizerError::key("no such file", format!("one beside {other}"), "half of a tokenizer")
 }
 
-/// The bytes of a JSON or text file without a byte order mark, if they can be the file itself.
+/// The bytes of a file that is not empty. (`kvant_io` has refused Git LFS pointers and skipped byte order marks.)
 pub(super) fn content(bytes: &[u8]) -> Result<&[u8], TokenizerError> {
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    if bytes.starts_with(LFS) {
-        return Err(TokenizerError::key(
-            "content",
-            "the file itself (run `git lfs pull`)",
-            "a Git LFS pointer",
-        ));
-    }
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err(TokenizerError::key(
             "content",
@@ -209,12 +198,11 @@ fn fast(folder: &HuggingFace, bytes: &[u8]) -> Result<Loaded, TokenizerError> {
         entries_of(&added, &table),
         model,
     )?;
-    let mut loaded = finish(folder, table, kind, unknown, around, &settings)?;
+    let engine = (Engine::Pipeline(Box::new(pipeline)), spelling);
+    let mut loaded = finish(folder, table, kind, unknown, around, &settings, engine)?;
     loaded.notes.extend(added_notes(&added));
     loaded.notes.extend(metaspace_notes(&file.pre_tokenizer.0));
     loaded.notes.extend(merges_notes(&loaded.vocabulary));
-    loaded.engine = Engine::Pipeline(Box::new(pipeline));
-    loaded.spelling = spelling;
     Ok(loaded)
 }
 
@@ -350,6 +338,7 @@ pub(super) fn finish(
     unknown: Option<String>,
     around: (Vec<u32>, Vec<u32>),
     settings: &Settings,
+    (engine, spelling): (Engine, Spelling),
 ) -> Result<Loaded, TokenizerError> {
     let named = Named { folder, by_text: &table.by_text, tokens: &table.tokens };
     let unknown =
@@ -423,7 +412,7 @@ pub(super) fn finish(
         kinds: table.kinds,
         tokens: table.tokens,
     };
-    Ok(Loaded { vocabulary, engine: Engine::Gguf, spelling: Spelling::Bytes, around: (before, after), notes })
+    Ok(Loaded { vocabulary, engine, spelling, around: (before, after), notes })
 }
 
 /// How tokens spell text, told by the decoder.

@@ -107,8 +107,6 @@ pub struct Special {
 
 /// How text between special tokens becomes ids.
 enum Engine {
-    /// As the vocabulary says.
-    Gguf,
     /// llama.cpp's words of bytes.
     BytePair { model: Box<byte_pair::BytePair>, pre_tokenizer: PreTokenizer, added: AddedTokens },
     /// llama.cpp's SentencePiece.
@@ -320,7 +318,6 @@ impl Tokenizer {
             ids.extend(&self.around.0);
         }
         match &self.engine {
-            Engine::Gguf => {}
             Engine::BytePair { model, pre_tokenizer, added } => {
                 let mut remembered = byte_pair::Remembered::new();
                 fragments(text, added.find(text, &open)?, &mut |fragment| match fragment {

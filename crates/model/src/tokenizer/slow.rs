@@ -76,7 +76,8 @@ pub(super) fn sentencepiece(folder: &HuggingFace, bytes: &[u8]) -> Result<Loaded
     let mut file = file;
     file.add_dummy_prefix &= settings.flag("add_prefix_space").unwrap_or(true);
     let processor = Processor::new(&file, AddedTokens::leftmost(entries)?, everywhere)?;
-    let mut loaded = finish(folder, table, kind, unknown, (Vec::new(), Vec::new()), &settings)?;
+    let engine = (Engine::Processor(Box::new(processor)), Spelling::Marks);
+    let mut loaded = finish(folder, table, kind, unknown, (Vec::new(), Vec::new()), &settings, engine)?;
     let vocabulary = &mut loaded.vocabulary;
     vocabulary.bos = vocabulary.bos.or(bos);
     vocabulary.eos = vocabulary.eos.or(eos);
@@ -96,8 +97,6 @@ pub(super) fn sentencepiece(folder: &HuggingFace, bytes: &[u8]) -> Result<Loaded
         );
     }
     loaded.notes.extend(notes);
-    loaded.engine = Engine::Processor(Box::new(processor));
-    loaded.spelling = Spelling::Marks;
     Ok(loaded)
 }
 
@@ -213,7 +212,8 @@ pub(super) fn vocabulary_and_merges(
         Pipeline::new(&normalizer, &pre_tokenizer, true, entries, Model::BytePair(Box::new(model)))?;
     let kind = Kind::BytePair { merges, pre_tokenizer: class.split, ignore_merges: false };
     let unknown = id(named[2]).map(|_| named[2].to_owned());
-    let mut loaded = finish(folder, table, kind, unknown, around, &settings)?;
+    let engine = (Engine::Pipeline(Box::new(pipeline)), Spelling::Bytes);
+    let mut loaded = finish(folder, table, kind, unknown, around, &settings, engine)?;
     loaded.vocabulary.bos = loaded.vocabulary.bos.or(bos);
     loaded.vocabulary.eos = loaded.vocabulary.eos.or(eos);
     loaded.notes.extend(added_notes(&added));
@@ -227,8 +227,6 @@ pub(super) fn vocabulary_and_merges(
                 .into(),
         );
     }
-    loaded.engine = Engine::Pipeline(Box::new(pipeline));
-    loaded.spelling = Spelling::Bytes;
     Ok(loaded)
 }
 

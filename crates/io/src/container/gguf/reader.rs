@@ -78,18 +78,8 @@ impl Checkpoint for GgufFile {
 
     fn tensor(&self, name: &str) -> Result<Tensor, Error> {
         let missing = || Error::MissingTensor { path: self.path.clone(), tensor: name.into() };
-        let &(index, _) = self.places.get(name).ok_or_else(missing)?;
-        let info = &self.tensors[index];
-        let bytes = self.stored_bytes(name).ok_or_else(missing)?;
-        match &info.storage {
-            Storage::Format(format) => Tensor::new(info.shape, *format, bytes).map_err(|_| missing()),
-            Storage::Numbers { kind, .. } => kind.widen(info.shape, &bytes).map_err(|_| missing()),
-            Storage::Unsupported(type_name) => Err(Error::UnsupportedType {
-                path: self.path.clone(),
-                tensor: name.into(),
-                type_name: type_name.clone(),
-            }),
-        }
+        let (info, bytes) = self.info(name).zip(self.stored_bytes(name)).ok_or_else(missing)?;
+        info.tensor(&self.path, bytes)
     }
 
     fn info(&self, name: &str) -> Option<&TensorInfo> {
