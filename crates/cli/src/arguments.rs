@@ -75,12 +75,16 @@ pub struct Common {
     pub quiet: bool,
 }
 
-/// What activations are when they meet weights in four or eight bits.
+/// To what activations are rounded when they meet weights in four or eight bits.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Activations {
-    /// As they are: what the weights' values give, and nothing else
+    /// Not at all
     F32,
-    /// Rounded to eight bits, 32 under one scale: as fast as this processor can
+    /// Sixteen bits
+    Int16,
+    /// Eight bits, 32 under one scale; outliers stay as they are
+    Int8Outliers,
+    /// Eight bits, 32 under one scale
     Int8,
 }
 
@@ -360,7 +364,7 @@ pub struct Eval {
     /// At most so many contexts
     #[arg(long, value_parser = whole, allow_negative_numbers = true)]
     pub chunks: Option<usize>,
-    /// Activations: f32 (as they are) or int8 (as `run` rounds them to be fast)
+    /// Activations are rounded to: f32 (not at all), int16, int8-outliers (as `run` does), int8
     #[arg(long, value_enum, default_value = "f32", hide_possible_values = true)]
     pub activations: Activations,
     /// Keys and values of earlier tokens are kept in: f32, f16, q8_0, q4_0
@@ -443,7 +447,7 @@ pub struct Run {
     /// Tokens of context
     #[arg(short, long, value_parser = whole, allow_negative_numbers = true)]
     pub ctx: Option<usize>,
-    /// Activations: int8 (the default where there are kernels for it: as fast as this processor can) or f32 (as they are)
+    /// Activations are rounded to: int8-outliers (8 bits, outliers exact; the default), int16, int8 (fastest), f32 (not at all; slowest)
     #[arg(long, value_enum, hide_possible_values = true)]
     pub activations: Option<Activations>,
     /// Keys and values of earlier tokens are kept in: f32, f16, q8_0, q4_0
@@ -466,7 +470,7 @@ pub struct Chat {
     /// Tokens of context
     #[arg(short, long, value_parser = whole, allow_negative_numbers = true)]
     pub ctx: Option<usize>,
-    /// Activations: int8 (the default where there are kernels for it: as fast as this processor can) or f32 (as they are)
+    /// Activations are rounded to: int8-outliers (8 bits, outliers exact; the default), int16, int8 (fastest), f32 (not at all; slowest)
     #[arg(long, value_enum, hide_possible_values = true)]
     pub activations: Option<Activations>,
     /// Keys and values of earlier tokens are kept in: f32, f16, q8_0, q4_0
@@ -493,7 +497,7 @@ pub struct Bench {
     /// Sequences that are answered together; several numbers make several tests
     #[arg(long, value_name = "N", default_value = "1", value_delimiter = ',', value_parser = whole, allow_negative_numbers = true)]
     pub parallel: Vec<usize>,
-    /// Activations: int8 (the default where there are kernels for it: as fast as this processor can) or f32 (as they are)
+    /// Activations are rounded to: int8-outliers (8 bits, outliers exact; the default), int16, int8 (fastest), f32 (not at all; slowest)
     #[arg(long, value_enum, hide_possible_values = true)]
     pub activations: Option<Activations>,
     /// Keys and values of earlier tokens are kept in: f32, f16, q8_0, q4_0
@@ -548,7 +552,7 @@ pub struct Logits {
     /// One token after another through the cache, as decoding does
     #[arg(long)]
     pub stepwise: bool,
-    /// Activations: f32 (as they are) or int8 (as `run` rounds them to be fast)
+    /// Activations are rounded to: f32 (not at all), int16, int8-outliers (as `run` does), int8
     #[arg(long, value_enum, default_value = "f32", hide_possible_values = true)]
     pub activations: Activations,
     /// Keys and values of earlier tokens are kept in: f32, f16, q8_0, q4_0

@@ -5,7 +5,7 @@ use crate::demo_model::{DemoFolder, is_absent, is_demo};
 use crate::failure::Failure;
 use crate::terminal;
 use kvant::io::{Limits, Meta, signals};
-use kvant::kernels::{Arithmetic, Backend, Isa, KvFormat};
+use kvant::kernels::{Arithmetic, Backend, Isa, KvFormat, Precision};
 use kvant::model::{Sampling, Tokenizer, TokenizerError, Transformer, Weights};
 use std::path::Path;
 
@@ -96,7 +96,7 @@ pub fn model(path: &Path) -> Result<Opened, Failure> {
 /// A backend that multiplies as fast as this processor can: the plain loops do so on numbers.
 pub fn fast(backend: Backend) -> Backend {
     let plain = backend.isa() == Isa::Scalar;
-    backend.with(if plain { Arithmetic::Float } else { Arithmetic::Integer })
+    backend.with(if plain { Arithmetic::Float } else { Arithmetic::Integer(Precision::default()) })
 }
 
 /// Opens a language model and prepares it to run.
@@ -144,7 +144,9 @@ fn prepare(
     let backend = match activations {
         None => fast(backend),
         Some(Activations::F32) => backend.with(Arithmetic::Float),
-        Some(Activations::Int8) => backend.with(Arithmetic::Integer),
+        Some(Activations::Int16) => backend.with(Arithmetic::Integer(Precision::Int16)),
+        Some(Activations::Int8Outliers) => backend.with(Arithmetic::Integer(Precision::Int8Outliers)),
+        Some(Activations::Int8) => backend.with(Arithmetic::Integer(Precision::Int8)),
     };
     Ok(Transformer::load(&opened.weights, backend)?.with_kv_format(match kv {
         Kv::F32 => KvFormat::F32,

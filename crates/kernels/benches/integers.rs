@@ -1,11 +1,11 @@
 //! Integer codes against activations of eight bits, beside this machine's own limits: one row of activations at the
 //! memory's speed, many at the integer units'.
-//! `cargo bench -p kvant-kernels --bench integers [ISA] [FORMAT…]`. Probes and products take turns.
+//! `cargo bench -p kvant-kernels --bench integers [ISA] [int8|int16] [FORMAT…]`. Probes and products take turns.
 
 mod median;
 
 use kvant_core::{Bytes, Shape, Tensor, format};
-use kvant_kernels::{Arithmetic, Backend, Isa, Probe};
+use kvant_kernels::{Arithmetic, Backend, Isa, Precision, Probe};
 use median::median;
 use std::time::Instant;
 
@@ -17,14 +17,29 @@ const BYTES: usize = 512 << 20;
 /// Rows of the matrix that several are multiplied with.
 const ROWS: usize = 16_384;
 
+/// Sums of twelve uniform numbers: a row has outliers as a network's rows have.
+fn nearly_normal(count: usize) -> Vec<f32> {
+    let mut state = 1u64;
+    let mut uniform = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1 << 24) as f32 - 0.5
+    };
+    (0..count).map(|_| (0..12).map(|_| uniform()).sum()).collect()
+}
+
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    let precision = match () {
+        () if words.iter().any(|word| word == "int8") => Precision::Int8,
+        () if words.iter().any(|word| word == "int16") => Precision::Int16,
+        () => Precision::default(),
+    };
     let isa = words.iter().find_map(|word| Isa::by_name(word).ok()).unwrap_or_else(Isa::best);
     let formats: Vec<_> = format::FORMATS.iter().filter(|f| f.grid().is_some()).collect();
     let named = |name: &str| words.iter().any(|word| word == name);
     let any = formats.iter().any(|f| named(f.name()));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let backend = Backend::new(isa, threads).with(Arithmetic::Integer);
+    let backend = Backend::new(isa, threads).with(Arithmetic::Integer(precision));
     let probe = Probe::new();
     println!("{threads} threads, {}, {COLUMNS} columns", isa.name());
     println!("{:>8} {:>7} {:>10} {:>7} {:>10} {:>7}", "format", "tokens", "GB/s", "share", "GMAC/s", "share");
@@ -38,7 +53,7 @@ fn main() {
             let shape = Shape::new(&[rows, COLUMNS]).expect("a shape");
             let tensor = Tensor::new(shape, *format, Bytes::from(part.repeat(rows / 64))).expect("a tensor");
             let matrix = backend.load(&tensor).expect("a matrix");
-            let x = vec![0.01; tokens * COLUMNS];
+            let x = nearly_normal(tokens * COLUMNS);
             let mut y = vec![0.0; tokens * rows];
             let (mut bytes, mut adds, mut of_width, mut of_peak) = (vec![], vec![], vec![], vec![]);
             for _ in 0..ROUNDS {

@@ -1,7 +1,7 @@
 //! The processor as the rest of the program sees it: threads, an instruction set, and matrices ready to multiply.
 
-use crate::cpu::{Kernel, Numbers, Operations, Panels, Stored};
-use crate::{Error, Isa, Pool};
+use crate::cpu::{FEW, Kernel, Numbers, Operations, Panels, Stored, multiply_few};
+use crate::{Error, Input, Isa, Pool};
 use kvant_core::{Bytes, FormatRef, Shape, Tensor};
 use std::sync::Arc;
 
@@ -11,9 +11,26 @@ pub enum Arithmetic {
     /// Numbers: weights are decoded, activations stay as they are.
     #[default]
     Float,
-    /// Integers: weights' codes as they are, activations rounded to eight bits, 32 under one scale. As fast as this
-    /// processor can, at the price of the rounding. Weights without integer codes are multiplied as numbers.
-    Integer,
+    /// Integers: weights' codes as they are, activations rounded to a precision. Weights without integer codes are
+    /// multiplied as numbers.
+    Integer(Precision),
+}
+
+/// To what activations are rounded before integers meet them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// Eight bits, 32 numbers under one scale: as llama.cpp does.
+    Int8,
+    /// The same, but a row's outliers, those larger than three times its mean size, stay as they are.
+    #[default]
+    Int8Outliers,
+    /// Two rows of eight bits, the second of what the first one lost.
+    Int16,
+}
+
+impl Precision {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Int8, Self::Int8Outliers, Self::Int16];
 }
 
 /// A matrix of stored weights, `rows × columns`, that multiplies.
@@ -45,7 +62,19 @@ pub trait Matrix: Send + Sync {
     /// `y = x · Wᵀ` on the backend's threads: `x` is n × columns, `y` n × rows.
     ///
     /// Panics if the lengths are not the same number of rows.
-    fn multiply(&self, x: &[f32], y: &mut [f32]);
+    fn multiply(&self, x: &[f32], y: &mut [f32]) {
+        self.apply(&Input::new(x, self.columns()), y);
+    }
+
+    /// The same of an input that other matrices read, too.
+    fn apply(&self, x: &Input, y: &mut [f32]);
+
+    /// The matrix, where it has panels of integers.
+    #[doc(hidden)]
+    #[allow(private_interfaces, reason = "for this crate alone: see `apply_all`")]
+    fn panels(&self) -> Option<&Panels> {
+        None
+    }
 
     /// `y += x · W` on the backend's threads: `x` is n × rows, `y` n × columns. What a gradient at this product's
     /// results means for its activations.
@@ -57,6 +86,24 @@ pub trait Matrix: Send + Sync {
     fn row(&self, index: usize, out: &mut [f32]) {
         self.tensor().format().decode(self.tensor().rows(index, 1), out);
     }
+}
+
+/// [`Matrix::apply`] of several matrices of one backend that read the same input. One token's products are one parallel run.
+pub fn apply_all<const N: usize>(matrices: [&dyn Matrix; N], x: &Input, mut results: [&mut [f32]; N]) {
+    let panels: Vec<&Panels> = matrices.iter().filter_map(|matrix| matrix.panels()).collect();
+    if x.rows() > FEW || panels.len() < N || N == 0 {
+        matrices.iter().zip(results).for_each(|(matrix, result)| matrix.apply(x, result));
+        return;
+    }
+    for (matrix, result) in matrices.iter().zip(&results) {
+        assert_eq!(
+            x.numbers().len(),
+            x.rows() * matrix.columns(),
+            "activations are rows of the matrix's columns"
+        );
+        assert_eq!(result.len(), x.rows() * matrix.rows(), "a result for every row");
+    }
+    multiply_few(&panels, x, &mut results);
 }
 
 /// An instruction set and a pool of threads. Cloning shares the pool.
@@ -113,8 +160,8 @@ impl Backend {
         if tensor.shape().dimensions().len() != 2 {
             return Err(Error::NotMatrix { shape: *tensor.shape() });
         }
-        if self.arithmetic == Arithmetic::Integer {
-            if let Some(panels) = Panels::new(self, self.kernel, tensor) {
+        if let Arithmetic::Integer(precision) = self.arithmetic {
+            if let Some(panels) = Panels::new(self, self.kernel, precision, tensor) {
                 return Ok(Box::new(panels));
             }
             if let Some(numbers) = Numbers::new(self, tensor) {

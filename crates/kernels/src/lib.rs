@@ -16,6 +16,7 @@ mod cpu;
 pub mod dense;
 mod error;
 pub mod gradient;
+mod input;
 mod isa;
 mod key_values;
 pub mod ops;
@@ -26,8 +27,9 @@ mod scratch;
 mod shared;
 
 pub use attention::{Attended, AttentionShape, attention};
-pub use backend::{Arithmetic, Backend, Matrix, kernel};
+pub use backend::{Arithmetic, Backend, Matrix, Precision, apply_all, kernel};
 pub use error::Error;
+pub use input::Input;
 pub use isa::{Isa, features};
 pub use key_values::{KeyValues, KvFormat};
 pub use pool::Pool;

@@ -4,7 +4,7 @@
 //! nothing precedes; what the block computed on the way is computed anew. Source: the chain rule; the
 //! judge in the tests is finite differences of the forward pass, which is held against `transformers`' itself.
 
-use crate::block::Linear;
+use crate::block::{Linear, apply_all};
 use crate::{Block, Positions};
 use kvant_kernels::{attention, gradient, ops};
 
@@ -24,9 +24,9 @@ impl Block {
         let mut seen = self.no_key_values();
         attention(backend, &self.shape, &read, &mut [&mut seen], &mut attended);
         let mut middle = residual.to_vec();
-        ops::add(backend, &mut middle, &self.output.apply(backend, &attended));
+        ops::add(backend, &mut middle, &self.output.apply(backend, &self.output.input(&attended)));
         let input = self.normed(&middle, &self.feed_forward_norm);
-        let (mut gate, mut up) = (self.gate.apply(backend, &input), self.up.apply(backend, &input));
+        let [mut gate, mut up] = apply_all(backend, [&self.gate, &self.up], &input);
         // Back through the feed-forward network.
         let mut gated = vec![0.0; gate.len()];
         self.down.back(after, &mut gated, hear);

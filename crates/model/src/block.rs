@@ -7,7 +7,7 @@
 
 use crate::{Error, Slot, Spec, Weights, Work, buffers};
 use kvant_core::Tensor;
-use kvant_kernels::{Attended, AttentionShape, Backend, KeyValues, KvFormat, Matrix, attention, ops};
+use kvant_kernels::{Attended, AttentionShape, Backend, Input, KeyValues, KvFormat, Matrix, attention, ops};
 use std::sync::Arc;
 
 /// Stages of a block.
@@ -41,17 +41,25 @@ impl Linear {
         self.weight
     }
 
+    /// Activations that this map reads, n × columns.
+    pub fn input<'a>(&self, x: &'a [f32]) -> Input<'a> {
+        Input::new(x, self.weight.columns())
+    }
+
     /// `x` is n × columns; the result n × rows.
-    pub fn apply(&self, backend: &Backend, x: &[f32]) -> Vec<f32> {
-        let n = x.len() / self.weight.columns();
-        let mut y = buffers::take(n * self.weight.rows());
+    pub fn apply(&self, backend: &Backend, x: &Input) -> Vec<f32> {
+        let mut y = buffers::take(x.rows() * self.weight.rows());
         self.apply_into(backend, x, &mut y);
         y
     }
 
     /// The same into `y`.
-    pub fn apply_into(&self, backend: &Backend, x: &[f32], y: &mut [f32]) {
-        self.weight.multiply(x, y);
+    pub fn apply_into(&self, backend: &Backend, x: &Input, y: &mut [f32]) {
+        self.weight.apply(x, y);
+        self.add_bias(backend, y);
+    }
+
+    fn add_bias(&self, backend: &Backend, y: &mut [f32]) {
         if let Some(bias) = &self.bias {
             ops::add_bias(backend, y, bias);
         }
@@ -59,10 +67,19 @@ impl Linear {
 
     /// The same added to `residual`.
     pub fn add(&self, backend: &Backend, x: &[f32], residual: &mut [f32]) {
-        let y = self.apply(backend, x);
+        let y = self.apply(backend, &self.input(x));
         ops::add(backend, residual, &y);
         buffers::give(y);
     }
+}
+
+/// Results of several maps that read the same activations.
+pub(crate) fn apply_all<const N: usize>(backend: &Backend, maps: [&Linear; N], x: &[f32]) -> [Vec<f32>; N] {
+    let input = maps[0].input(x);
+    let mut results = maps.map(|map| buffers::take(input.rows() * map.weight.rows()));
+    kvant_kernels::apply_all(maps.map(|map| &*map.weight), &input, results.each_mut().map(Vec::as_mut_slice));
+    maps.iter().zip(&mut results).for_each(|(map, y)| map.add_bias(backend, y));
+    results
 }
 
 fn prepare(
@@ -218,8 +235,7 @@ impl Block {
                 self.normed(residual, &self.feed_forward_norm)
             }
             2 => {
-                let mut gate = self.gate.apply(backend, input);
-                let up = self.up.apply(backend, input);
+                let [mut gate, up] = apply_all(backend, [&self.gate, &self.up], input);
                 ops::swiglu(backend, &mut gate, &up);
                 buffers::give(up);
                 gate
@@ -233,11 +249,8 @@ impl Block {
 
     /// What the attention reads, from the first stage's input.
     pub(crate) fn attended(&self, input: &[f32], positions: &Positions) -> Attended {
-        let mut read = Attended {
-            query: self.query.apply(&self.backend, input),
-            key: self.key.apply(&self.backend, input),
-            value: self.value.apply(&self.backend, input),
-        };
+        let [query, key, value] = apply_all(&self.backend, [&self.query, &self.key, &self.value], input);
+        let mut read = Attended { query, key, value };
         self.turn(&mut read, positions);
         read
     }

@@ -122,7 +122,7 @@ impl Transformer {
     pub fn logits(&self, hidden: &[f32]) -> Vec<f32> {
         let rows = hidden.len() / self.spec.hidden;
         let mut logits = vec![0.0; rows * self.head.weight().rows()];
-        self.head.apply_into(&self.backend, hidden, &mut logits);
+        self.head.apply_into(&self.backend, &self.head.input(hidden), &mut logits);
         logits
     }
 

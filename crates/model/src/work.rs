@@ -19,7 +19,7 @@ impl Work {
         let (count, weight_bytes) = (map.rows() * map.columns(), map.weight_bytes());
         match map.arithmetic() {
             Arithmetic::Float => Self { float_multiply_adds: count, weight_bytes, ..Self::default() },
-            Arithmetic::Integer => Self { integer_multiply_adds: count, weight_bytes, ..Self::default() },
+            Arithmetic::Integer(_) => Self { integer_multiply_adds: count, weight_bytes, ..Self::default() },
         }
     }
 

@@ -10,7 +10,7 @@ macro_rules! compiled {
         /// The loops of this instruction set.
         pub(crate) fn operations(_: $token) -> &'static Operations {
             static OPERATIONS: Operations =
-                Operations { name: $name, dot, attend, read, add_few, panel, round, softmax, swiglu, swiglu_back };
+                Operations { name: $name, dot, attend, read, add_few, panel, round, round_twice, round_rest, softmax, swiglu, swiglu_back };
             &OPERATIONS
         }
 
@@ -30,8 +30,14 @@ macro_rules! compiled {
             panel(width: floats::Width, panel: &[u8], x: crate::dense::View<f32>, out: &mut floats::Products) -> () {
                 floats::multiply::<$vectors>(width, panel, x, out);
             }
-            round(x: &[f32], codes: &mut [i8], scales: &mut [[f32; 2]], sums: &mut [[i16; 2]]) -> () {
-                panels::round(x, codes, scales, sums);
+            round(x: &[f32], codes: panels::RowCodes) -> () {
+                panels::round(x, codes);
+            }
+            round_twice(x: &[f32], codes: [panels::RowCodes; 2]) -> () {
+                panels::round_twice(x, codes);
+            }
+            round_rest(x: &[f32], codes: panels::RowCodes, outliers: &mut [panels::Outlier]) -> usize {
+                panels::round_rest(x, codes, outliers)
             }
             softmax(x: &mut [f32]) -> () {
                 body::softmax::<true>(x);

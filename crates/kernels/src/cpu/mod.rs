@@ -25,11 +25,12 @@ pub(crate) mod tokens;
 
 pub(crate) use kernel::Kernel;
 pub(crate) use numbers::Numbers;
-pub(crate) use panels::Panels;
+pub(crate) use panels::{FEW, Panels, Rounded, multiply_few};
 pub(crate) use stored::Stored;
 
 use crate::KvFormat;
 use crate::dense::View;
+use panels::{Outlier, RowCodes};
 
 /// How far ahead of themselves products of few rows ask for codes, past the end of a page, where the processor's own
 /// prefetching stops: so far for the nearest cache, twice as far for the second, and half as far for scales. Shares of
@@ -92,7 +93,11 @@ pub(crate) struct Operations {
     /// Sums of a part of a panel with rows of activations.
     pub panel: fn(floats::Width, &[u8], View<f32>, &mut floats::Products),
     /// A row of numbers becomes codes of eight bits ([`panels::Activations`]).
-    pub round: Round,
+    pub round: fn(&[f32], RowCodes),
+    /// The same, and what the first codes left becomes a second row of codes.
+    pub round_twice: fn(&[f32], [RowCodes; 2]),
+    /// A row's outliers, and codes of eight bits of the others; says how many outliers there are.
+    pub round_rest: fn(&[f32], RowCodes, &mut [Outlier]) -> usize,
     /// Numbers become shares: their powers of e over the sum of all of these.
     pub softmax: fn(&mut [f32]),
     /// The first = x / (1 + e⁻ˣ) of it, times the second.
@@ -100,6 +105,3 @@ pub(crate) struct Operations {
     /// The gradients at both inputs of `swiglu`, in their place, from that at its result.
     pub swiglu_back: fn(&mut [f32], &mut [f32], &[f32]),
 }
-
-/// Numbers, their codes, each chunk's scale with the scale times its sum, and the sums of its halves.
-pub(crate) type Round = fn(&[f32], &mut [i8], &mut [[f32; 2]], &mut [[i16; 2]]);

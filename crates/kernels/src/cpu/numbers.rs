@@ -2,10 +2,10 @@
 
 use super::Stored;
 use super::floats::{self, PART, ROWS, Source, Width};
-use crate::Backend;
 use crate::backend::{Arithmetic, Matrix};
 use crate::region::Region;
 use crate::shared::Shared;
+use crate::{Backend, Input};
 use kvant_core::Tensor;
 use std::ops::Range;
 
@@ -79,8 +79,8 @@ impl Matrix for Numbers {
         Arithmetic::Float
     }
 
-    fn multiply(&self, x: &[f32], y: &mut [f32]) {
-        floats::product(&self.backend, self, x, y);
+    fn apply(&self, x: &Input, y: &mut [f32]) {
+        floats::product(&self.backend, self, x.numbers(), y);
     }
 
     fn add_transposed(&self, x: &[f32], y: &mut [f32]) {

@@ -30,6 +30,7 @@ mod chunk;
 mod kinds;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod outliers;
 mod pack;
 mod plain;
 #[cfg(test)]
@@ -42,12 +43,17 @@ mod vector;
 mod vnni;
 
 use super::{Kernel, Stored};
-use crate::Backend;
 use crate::backend::{Arithmetic, Matrix};
 use crate::region::Region;
+use crate::scratch::Buffer;
 use crate::shared::Shared;
-pub(crate) use activations::{Activations, round};
+use crate::{Backend, Input, Precision};
+use activations::Activations;
+pub(crate) use activations::{Rounded, RowCodes, round, round_rest, round_twice};
 use kvant_core::Tensor;
+pub(crate) use outliers::Outlier;
+use outliers::Outliers;
+use std::ops::Range;
 
 /// Rows of a panel, at most.
 pub(crate) const ROWS: usize = 16;
@@ -57,10 +63,12 @@ pub(crate) const CHUNK: usize = 32;
 pub(crate) const SHARING: usize = 8;
 /// Activation rows that a task multiplies with one panel after the other: they stay in a core's own cache.
 const TOKENS: usize = 64;
-/// Bytes of codes of a task, about: panels lie together.
+/// Bytes of codes of a task, at least: panels lie together.
 const TASK_BYTES: usize = 1 << 16;
 /// Rows of activations with which products wait for memory.
-const FEW: usize = 2;
+pub(crate) const FEW: usize = 2;
+/// Rows of activations whose outliers are multiplied beside their codes, panel by panel.
+const NEAR: usize = 16;
 
 /// What stands beside a chunk's codes, for each row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,6 +160,7 @@ pub(crate) struct Panels {
     tensor: Tensor,
     backend: Backend,
     kernel: Kernel,
+    precision: Precision,
     coding: Coding,
     scheme: Scheme,
     codes: Region,
@@ -174,25 +183,14 @@ impl Panels {
         ]
     }
 
-    /// Where tasks begin and the last ends, in panels. With few rows of activations they are long, for what is asked for past
-    /// a task's end is another thread's, and shorter towards the end, so that threads end together: each takes half of an
-    /// equal share of what is left.
-    fn tasks(&self, activations: usize) -> Vec<usize> {
+    /// Where tasks begin and the last ends, in panels.
+    fn tasks(&self) -> Vec<usize> {
         let panels = self.rows().div_ceil(self.kernel.rows());
-        let least = (TASK_BYTES / self.panel_bytes()[0].max(1)).max(1);
-        let mut tasks = vec![0];
-        let mut at = 0;
-        while at < panels {
-            let each = match activations {
-                ..=FEW => ((panels - at) / (2 * self.backend.threads())).max(least),
-                _ => least,
-            };
-            at = panels.min(at + each);
-            tasks.push(at);
-        }
-        tasks
+        let each = (TASK_BYTES / self.panel_bytes()[0].max(1)).max(1);
+        (0..panels).step_by(each).chain([panels]).collect()
     }
 
+    #[inline(always)]
     fn panel(&self, index: usize) -> Panel<'_> {
         let [codes, scales, shared] = self.panel_bytes().map(|bytes| index * bytes..(index + 1) * bytes);
         Panel {
@@ -215,61 +213,187 @@ impl Panels {
     }
 
     /// `y` = x · the matrix.
-    fn multiply_activations(&self, x: &Activations, y: &mut [f32]) {
+    fn multiply_rounded(&self, x: &Rounded, y: &mut [f32]) {
+        let rows = self.rows();
+        let codes = x.activations();
+        if codes.rows() == x.rows {
+            self.multiply_codes(&codes, x.outliers.as_ref(), y);
+            return;
+        }
+        // Two rows of codes for each row.
+        let mut both = Buffer::take(codes.rows() * rows);
+        self.multiply_codes(&codes, None, &mut both);
+        let (both, y) = (&*both, Shared::new(y));
+        let add = |row: usize| {
+            // SAFETY: each task has its own row.
+            add_pairs(&both[2 * row * rows..][..2 * rows], unsafe { y.part(row * rows, rows) }, rows);
+        };
+        self.backend.pool().run(x.rows, &add);
+    }
+
+    /// `y` = codes · the matrix, with what outliers add.
+    fn multiply_codes(&self, x: &Activations, outliers: Option<&Outliers>, y: &mut [f32]) {
         let n = x.rows();
-        let y = Shared::new(y);
+        let y = &Shared::new(y);
+        // Few rows wait for memory: their outliers meet the codes while these are near. Many find them again.
+        let (near, afterwards) = if n <= NEAR { (outliers, None) } else { (None, outliers) };
         let done = match self.kernel {
             #[cfg(target_arch = "x86_64")]
             Kernel::Amx(token) => {
-                let done = amx::product(token, self, x, &y);
-                quads::avx512_together(token.avx512(), self, x, done, &y)
+                let done = amx::product(token, self, x, (y, near));
+                quads::avx512_together(token.avx512(), self, x, done, (y, near))
             }
             #[cfg(target_arch = "x86_64")]
-            Kernel::Avx512(token) => quads::avx512_together(token, self, x, 0, &y),
+            Kernel::Avx512(token) => quads::avx512_together(token, self, x, 0, (y, near)),
             #[cfg(target_arch = "x86_64")]
             Kernel::Avx2(token) => {
-                let done = across::multiply(token, self, x, &y);
-                avx2::multiply_together(token, self, x, done, &y)
+                let done = across::multiply(token, self, x, (y, near));
+                avx2::multiply_together(token, self, x, done, (y, near))
             }
             #[cfg(target_arch = "x86_64")]
-            Kernel::AvxVnni(token) => quads::avx_vnni_together(token, self, x, 0, &y),
+            Kernel::AvxVnni(token) => quads::avx_vnni_together(token, self, x, 0, (y, near)),
             #[cfg(target_arch = "aarch64")]
-            Kernel::Neon(token) => quads::neon_together(token, self, x, 0, &y),
+            Kernel::Neon(token) => quads::neon_together(token, self, x, 0, (y, near)),
             _ => 0,
         };
-        if done == n {
-            return;
+        self.multiply_rest(x, done, near, y);
+        if let Some(outliers) = afterwards {
+            let panels = self.rows().div_ceil(self.kernel.rows());
+            let side = (outliers::SIDE / self.kernel.rows()).max(1);
+            self.backend.pool().run(panels.div_ceil(side), &|task| {
+                self.add_outliers(task * side..panels.min((task + 1) * side), 0..n, outliers, y);
+            });
         }
-        let tasks = self.tasks(n - done);
-        self.backend.pool().run(tasks.len() - 1, &|task| {
-            let mut sums = [[0.0f32; ROWS]; TOKENS];
-            for first in (done..n).step_by(TOKENS) {
-                let sums = &mut sums[..TOKENS.min(n - first)];
-                for panel in tasks[task]..tasks[task + 1] {
-                    match self.kernel {
-                        Kernel::Plain(_) => plain::multiply(self, panel, x, first, sums),
-                        #[cfg(target_arch = "x86_64")]
-                        Kernel::Avx2(token) => avx2::multiply(token, self, panel, x, first, sums),
-                        #[cfg(target_arch = "x86_64")]
-                        Kernel::AvxVnni(token) => quads::avx_vnni(token, self, panel, x, first, sums),
-                        #[cfg(target_arch = "x86_64")]
-                        Kernel::Avx512(token) => quads::avx512(token, self, panel, x, first, sums),
-                        #[cfg(target_arch = "x86_64")]
-                        Kernel::Amx(token) => quads::avx512(token.avx512(), self, panel, x, first, sums),
-                        #[cfg(target_arch = "aarch64")]
-                        Kernel::Neon(token) => quads::neon(token, self, panel, x, first, sums),
-                    }
+    }
+
+    /// The same for rows from `done` on, one or a few at a time.
+    fn multiply_rest(&self, x: &Activations, done: usize, outliers: Option<&Outliers>, y: &Shared<f32>) {
+        if done < x.rows() {
+            let tasks = self.tasks();
+            self.backend.pool().run(tasks.len() - 1, &|task| {
+                self.multiply_panels(tasks[task]..tasks[task + 1], x, done, (y, outliers));
+            });
+        }
+    }
+
+    /// The same for some panels.
+    fn multiply_panels(
+        &self,
+        panels: Range<usize>,
+        x: &Activations,
+        from: usize,
+        (y, outliers): (&Shared<f32>, Option<&Outliers>),
+    ) {
+        let side = (outliers::SIDE / self.kernel.rows()).max(1);
+        let mut sums = [[0.0f32; ROWS]; TOKENS];
+        for first in (from..x.rows()).step_by(TOKENS) {
+            let sums = &mut sums[..TOKENS.min(x.rows() - first)];
+            for some in panels.clone().step_by(side) {
+                let some = some..panels.end.min(some + side);
+                for panel in some.clone() {
+                    self.multiply_panel(panel, x, first, sums);
                     for (i, sums) in sums.iter().enumerate() {
                         // SAFETY: each task has its own panels.
-                        unsafe { self.put(&y, first + i, panel, sums) };
+                        unsafe { self.put(y, first + i, panel, sums) };
                     }
                 }
+                if let Some(outliers) = outliers {
+                    self.add_outliers(some, first..first + sums.len(), outliers, y);
+                }
             }
-        });
+        }
+    }
+
+    /// The sums of one panel with as many rows, from `first` on, as there are sums.
+    fn multiply_panel(&self, panel: usize, x: &Activations, first: usize, sums: &mut Sums) {
+        match self.kernel {
+            Kernel::Plain(_) => plain::multiply(self, panel, x, first, sums),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx2(token) => avx2::multiply(token, self, panel, x, first, sums),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::AvxVnni(token) => quads::avx_vnni(token, self, panel, x, first, sums),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx512(token) => quads::avx512(token, self, panel, x, first, sums),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Amx(token) => quads::avx512(token.avx512(), self, panel, x, first, sums),
+            #[cfg(target_arch = "aarch64")]
+            Kernel::Neon(token) => quads::neon(token, self, panel, x, first, sums),
+        }
+    }
+
+    /// Adds to results of some rows of activations with some panels what their outliers come to.
+    fn add_outliers(&self, panels: Range<usize>, rows: Range<usize>, x: &Outliers, y: &Shared<f32>) {
+        match self.kernel {
+            Kernel::Plain(_) => plain::add_outliers(self, panels, rows, x, y),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx2(token) => avx2::add_outliers(token, self, panels, rows, x, y),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::AvxVnni(token) => quads::avx_vnni_outliers(token, self, panels, rows, x, y),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx512(token) => quads::avx512_outliers(token, self, panels, rows, x, y),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Amx(token) => quads::avx512_outliers(token.avx512(), self, panels, rows, x, y),
+            #[cfg(target_arch = "aarch64")]
+            Kernel::Neon(token) => quads::neon_outliers(token, self, panels, rows, x, y),
+        }
+    }
+}
+
+/// Products of one input with several matrices, where there are few rows: in one run of the pool, whose threads wait for each
+/// other once for all of them. Tasks are long, for what is asked for past a task's end is another thread's, and shorter
+/// towards the end, so that threads end together: each takes half of an equal share of what is left.
+pub(crate) fn multiply_few(matrices: &[&Panels], x: &Input, results: &mut [&mut [f32]]) {
+    let backend = &matrices[0].backend;
+    let rounded: Vec<&Rounded> = matrices.iter().map(|m| x.rounded(backend, m.precision)).collect();
+    // Two rows of codes for each row become one of results.
+    let mut both: Vec<Option<Buffer>> = (matrices.iter().zip(&rounded))
+        .map(|(m, x)| {
+            let codes = x.activations().rows();
+            (codes > x.rows).then(|| Buffer::take(codes * m.rows()))
+        })
+        .collect();
+    let shared: Vec<Shared<f32>> = (results.iter_mut().zip(&mut both))
+        .map(|(result, both)| Shared::new(both.as_deref_mut().unwrap_or(result)))
+        .collect();
+    let bytes_of = |m: &Panels| m.panel_bytes()[0].max(1);
+    let panels_of = |m: &Panels| m.rows().div_ceil(m.kernel.rows());
+    let mut left: usize = matrices.iter().map(|m| bytes_of(m) * panels_of(m)).sum();
+    let mut tasks: Vec<(usize, Range<usize>)> = Vec::new();
+    for (index, matrix) in matrices.iter().enumerate() {
+        let mut at = 0;
+        while at < panels_of(matrix) {
+            let bytes = (left / (2 * backend.threads())).max(TASK_BYTES);
+            let end = panels_of(matrix).min(at + (bytes / bytes_of(matrix)).max(1));
+            tasks.push((index, at..end));
+            left -= (end - at) * bytes_of(matrix);
+            at = end;
+        }
+    }
+    backend.pool().run(tasks.len(), &|task| {
+        let (index, panels) = &tasks[task];
+        let (matrix, x) = (matrices[*index], rounded[*index]);
+        matrix.multiply_panels(panels.clone(), &x.activations(), 0, (&shared[*index], x.outliers.as_ref()));
+    });
+    for ((result, both), matrix) in results.iter_mut().zip(&both).zip(matrices) {
+        if let Some(both) = both {
+            add_pairs(both, result, matrix.rows());
+        }
+    }
+}
+
+/// Rows of `count` numbers: the sums of two rows each.
+fn add_pairs(both: &[f32], out: &mut [f32], count: usize) {
+    for (out, both) in out.chunks_exact_mut(count).zip(both.chunks_exact(2 * count)) {
+        let (first, second) = both.split_at(count);
+        out.iter_mut().zip(first.iter().zip(second)).for_each(|(out, (first, second))| *out = first + second);
     }
 }
 
 impl Matrix for Panels {
+    fn panels(&self) -> Option<&Panels> {
+        Some(self)
+    }
+
     fn tensor(&self) -> &Tensor {
         &self.tensor
     }
@@ -279,15 +403,18 @@ impl Matrix for Panels {
     }
 
     fn arithmetic(&self) -> Arithmetic {
-        Arithmetic::Integer
+        Arithmetic::Integer(self.precision)
     }
 
-    fn multiply(&self, x: &[f32], y: &mut [f32]) {
+    fn apply(&self, x: &Input, y: &mut [f32]) {
         let (rows, columns) = (self.rows(), self.columns());
-        assert!(x.len().is_multiple_of(columns), "activations are rows of {columns}");
-        let n = x.len() / columns;
-        assert_eq!(y.len(), n * rows, "a result for every row");
-        Activations::with(&self.backend, x, columns, |x| self.multiply_activations(x, y));
+        assert!(x.numbers().len() == x.rows() * columns, "activations are rows of {columns}");
+        assert_eq!(y.len(), x.rows() * rows, "a result for every row");
+        if x.rows() <= FEW {
+            multiply_few(&[self], x, &mut [y]);
+        } else {
+            self.multiply_rounded(x.rounded(&self.backend, self.precision), y);
+        }
     }
 
     fn add_transposed(&self, x: &[f32], y: &mut [f32]) {

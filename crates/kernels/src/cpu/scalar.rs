@@ -5,8 +5,20 @@ use crate::KvFormat;
 use crate::dense::View;
 use half::f16;
 
-pub(crate) static OPERATIONS: Operations =
-    Operations { name: "scalar", dot, attend, read, add_few, panel, round, softmax, swiglu, swiglu_back };
+pub(crate) static OPERATIONS: Operations = Operations {
+    name: "scalar",
+    dot,
+    attend,
+    read,
+    add_few,
+    panel,
+    round,
+    round_twice,
+    round_rest,
+    softmax,
+    swiglu,
+    swiglu_back,
+};
 
 fn dot(x: &[f32], y: &[f32]) -> f32 {
     body::dot::<false>(x, y)
@@ -52,8 +64,16 @@ fn swiglu_back(gate: &mut [f32], up: &mut [f32], gradient: &[f32]) {
     }
 }
 
-fn round(x: &[f32], codes: &mut [i8], scales: &mut [[f32; 2]], sums: &mut [[i16; 2]]) {
-    panels::round(x, codes, scales, sums);
+fn round(x: &[f32], codes: panels::RowCodes) {
+    panels::round(x, codes);
+}
+
+fn round_twice(x: &[f32], codes: [panels::RowCodes; 2]) {
+    panels::round_twice(x, codes);
+}
+
+fn round_rest(x: &[f32], codes: panels::RowCodes, outliers: &mut [panels::Outlier]) -> usize {
+    panels::round_rest(x, codes, outliers)
 }
 
 struct Plain;

@@ -4,7 +4,7 @@ use super::floats::{self, ROWS, Source, Width};
 use crate::backend::{Arithmetic, Matrix};
 use crate::dense::{View, product};
 use crate::shared::Shared;
-use crate::{Backend, scratch};
+use crate::{Backend, Input, scratch};
 use kvant_core::Tensor;
 use std::ops::Range;
 
@@ -66,8 +66,8 @@ impl Matrix for Stored {
         Arithmetic::Float
     }
 
-    fn multiply(&self, x: &[f32], y: &mut [f32]) {
-        floats::product(&self.backend, self, x, y);
+    fn apply(&self, x: &Input, y: &mut [f32]) {
+        floats::product(&self.backend, self, x.numbers(), y);
     }
 
     fn add_transposed(&self, x: &[f32], y: &mut [f32]) {

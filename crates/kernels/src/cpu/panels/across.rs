@@ -15,11 +15,13 @@
 use super::avx2::{less, pairs, side_by_side};
 use super::chunk::{Factors, Scales, code_bytes, quads, table};
 use super::kinds::*;
+use super::outliers::Outliers;
 use super::together::{Together, lay};
 use super::vector::Vector;
 use super::vnni::Eight;
-use super::{Activations, Coding, Panel, Panels, ROWS, SHARING, Scheme};
+use super::{Activations, Coding, Panel, Panels, SHARING, Scheme};
 use crate::backend::Matrix;
+use crate::cpu::prefetch;
 use crate::cpu::tokens::Avx2;
 use crate::shared::Shared;
 use std::arch::asm;
@@ -57,7 +59,12 @@ type SharedScales = [[f32; LANES]; 2];
 type Totals = [[f32; LANES]; LANES];
 
 /// Multiplies whole groups of rows of `x`, and says where the next row is.
-pub(super) fn multiply(token: Avx2, matrix: &Panels, x: &Activations, y: &Shared<f32>) -> usize {
+pub(super) fn multiply(
+    token: Avx2,
+    matrix: &Panels,
+    x: &Activations,
+    (y, outliers): (&Shared<f32>, Option<&Outliers>),
+) -> usize {
     const TOGETHER: usize = VECTORS * LANES;
     let end = match matrix.coding {
         Coding::Table(_) | Coding::Bytes => 0,
@@ -69,7 +76,7 @@ pub(super) fn multiply(token: Avx2, matrix: &Panels, x: &Activations, y: &Shared
     assert_eq!(matrix.kernel.rows(), LANES, "rows of a panel");
     let chunks = matrix.chunks();
     lay::<LANES, true, _>(matrix, x, 0..end, super::avx2::offset(matrix), |laid| {
-        let tasks = matrix.tasks(end);
+        let tasks = matrix.tasks();
         matrix.backend.pool().run(tasks.len() - 1, &|task| {
             let mut memory = [[[[0.0; LANES]; LANES]; NEAR]; PASSING];
             for (near, laid) in laid.chunks(NEAR * chunks).enumerate() {
@@ -83,6 +90,9 @@ pub(super) fn multiply(token: Avx2, matrix: &Panels, x: &Activations, y: &Shared
                         unsafe { write(matrix, y, x, first, vector, totals) };
                     }
                 }
+            }
+            if let Some(outliers) = outliers {
+                matrix.add_outliers(tasks[task]..tasks[task + 1], 0..end, outliers, y);
             }
         });
     });
@@ -102,26 +112,62 @@ unsafe fn write(
     vector: usize,
     totals: &[[Totals; NEAR]],
 ) {
-    // Row by row of the activations, whose results lie far apart.
+    // Results lie far apart, and are asked for before what they are made of is turned.
     for lane in 0..LANES {
-        for (passing, totals) in totals.iter().enumerate() {
-            let mut sums = [0.0; ROWS];
-            sums.iter_mut().zip(&totals[vector]).for_each(|(sum, row)| *sum = row[lane]);
-            let start = (first + passing) * LANES;
-            if start + LANES > matrix.rows() {
-                // SAFETY: the caller's.
-                unsafe { matrix.put(y, x + lane, first + passing, &sums) };
-                continue;
-            }
-            // SAFETY: the caller's.
-            let out = unsafe { y.part((x + lane) * matrix.rows() + start, LANES) };
-            // By an instruction: a call for so few bytes, as `put` makes, cost a tenth of a prompt.
-            store_numbers(
-                out.first_chunk_mut().expect("eight numbers"),
-                numbers(sums.first_chunk().expect("eight numbers")),
-            );
+        // SAFETY: the caller's; nothing is read.
+        let results = unsafe { y.part((x + lane) * matrix.rows() + first * LANES, 1) }.as_ptr();
+        for line in (0..totals.len() * LANES).step_by(16) {
+            prefetch::<true>(results.wrapping_add(line).cast());
         }
     }
+    let mut memory = [[[0.0; LANES]; LANES]; PASSING];
+    let turned = &mut memory[..totals.len()];
+    for (turned, totals) in turned.iter_mut().zip(totals) {
+        *turned = transposed(&totals[vector]);
+    }
+    // Row by row of the activations, whose results lie far apart.
+    for lane in 0..LANES {
+        for (passing, turned) in turned.iter().enumerate() {
+            let start = (first + passing) * LANES;
+            let count = LANES.min(matrix.rows() - start);
+            // SAFETY: the caller's.
+            let out = unsafe { y.part((x + lane) * matrix.rows() + start, count) };
+            match out.first_chunk_mut() {
+                // By an instruction: a call for so few bytes cost a tenth of a prompt.
+                Some(out) => store_numbers(out, numbers(&turned[lane])),
+                None => out.copy_from_slice(&turned[lane][..count]),
+            }
+        }
+    }
+}
+
+/// Rows and columns exchanged: pairs, then pairs of pairs, then halves.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn transposed(rows: &Totals) -> Totals {
+    let mut a = [_mm256_setzero_ps(); LANES];
+    for (a, row) in a.iter_mut().zip(rows) {
+        *a = numbers(row);
+    }
+    let mut b = a;
+    for i in 0..LANES / 2 {
+        b[2 * i] = _mm256_unpacklo_ps(a[2 * i], a[2 * i + 1]);
+        b[2 * i + 1] = _mm256_unpackhi_ps(a[2 * i], a[2 * i + 1]);
+    }
+    let mut c = b;
+    for i in 0..2 {
+        for j in 0..2 {
+            let (low, high) = (b[4 * i + j], b[4 * i + 2 + j]);
+            c[4 * i + 2 * j] = _mm256_shuffle_ps::<0b01_00_01_00>(low, high);
+            c[4 * i + 2 * j + 1] = _mm256_shuffle_ps::<0b11_10_11_10>(low, high);
+        }
+    }
+    let mut turned = [[0.0; LANES]; LANES];
+    for i in 0..LANES / 2 {
+        store_numbers(&mut turned[i], _mm256_permute2f128_ps::<0x20>(c[i], c[i + 4]));
+        store_numbers(&mut turned[i + 4], _mm256_permute2f128_ps::<0x31>(c[i], c[i + 4]));
+    }
+    turned
 }
 
 /// `totals`, zero at first, of panels from `first` on with each vector of activations: `laid` has all chunks of one after the

@@ -1,11 +1,26 @@
-//! Activations in eight bits: a scale every 32 numbers, and what kernels ask for beside them.
+//! Activations rounded to integers: codes of eight bits under a scale every 32 numbers, and beside them what a
+//! [`Precision`] keeps of what eight bits lose.
+//!
+//! `int8-outliers` takes a row's outliers, the numbers larger than [`LOUDNESS`] times the mean size of the row's numbers,
+//! out of the codes: they are multiplied exactly (`outliers.rs`), and the scale of the 31 others becomes finer. At most
+//! one number in [`LOUDNESS`] can be that large (Markov's inequality). The idea that a few columns stay exact is
+//! LLM.int8()'s (Dettmers et al., 2022, arXiv:2208.07339, section 3.2), which looks for columns of the whole batch;
+//! here a row decides for itself, so that its result does not depend on its neighbours.
+//!
+//! `int16` makes a second row of codes of what the first one lost; the product with a row is the sum of both.
 
 use super::CHUNK;
+use super::outliers::{Outlier, Outliers};
+use crate::scratch::Buffer;
 use crate::shared::Shared;
-use crate::{Backend, scratch};
+use crate::{Backend, Precision};
 use std::hint::black_box;
 
-/// Rows of activations.
+/// How many times the mean size of a row's numbers an outlier is larger than.
+pub(super) const LOUDNESS: f32 = 3.0;
+
+/// Rows of codes of eight bits.
+#[derive(Clone, Copy)]
 pub(crate) struct Activations<'a> {
     columns: usize,
     /// Codes of −127..=127.
@@ -24,6 +39,13 @@ pub(crate) struct Row<'a> {
     pub sums: &'a [[i16; 2]],
 }
 
+/// One row, to be written.
+pub(crate) struct RowCodes<'a> {
+    codes: &'a mut [i8],
+    scales: &'a mut [[f32; 2]],
+    sums: &'a mut [[i16; 2]],
+}
+
 impl Row<'_> {
     /// What an offset of all codes of a chunk adds to their products, taken away: of either half where these have scales of
     /// their own, else the first is all and the other nothing.
@@ -34,29 +56,13 @@ impl Row<'_> {
     }
 }
 
-impl Activations<'_> {
-    /// Runs `work` on those of rows of `columns` numbers, a multiple of 32. Numbers that are not finite make their chunk's
-    /// scale so.
-    pub fn with<R>(backend: &Backend, x: &[f32], columns: usize, work: impl FnOnce(&Activations) -> R) -> R {
-        let (rows, chunks) = (x.len() / columns, columns / CHUNK);
-        let all = rows * chunks;
-        scratch::with(x.len() / size_of::<f32>() + 3 * all, |memory| {
-            let (scales, memory) = memory.split_at_mut(2 * all);
-            let (sums, codes) = memory.split_at_mut(all);
-            let scales: &mut [[f32; 2]] = bytemuck::cast_slice_mut(scales);
-            let (sums, codes): (&mut [[i16; 2]], &mut [i8]) =
-                (bytemuck::cast_slice_mut(sums), bytemuck::cast_slice_mut(codes));
-            round_rows(backend, x, columns, codes, scales, sums);
-            work(&Activations { columns, codes, scales, sums })
-        })
-    }
-
+impl<'a> Activations<'a> {
     /// How many rows.
     pub fn rows(&self) -> usize {
         self.codes.len() / self.columns
     }
 
-    pub fn row(&self, index: usize) -> Row<'_> {
+    pub fn row(&self, index: usize) -> Row<'a> {
         let chunks = self.columns / CHUNK;
         Row {
             codes: &self.codes[index * self.columns..][..self.columns],
@@ -66,65 +72,189 @@ impl Activations<'_> {
     }
 }
 
-fn round_rows(
-    backend: &Backend,
-    x: &[f32],
+/// Activations as a precision rounds them.
+pub(crate) struct Rounded {
     columns: usize,
-    codes: &mut [i8],
-    scales: &mut [[f32; 2]],
-    sums: &mut [[i16; 2]],
-) {
-    let (rows, chunks) = (x.len() / columns, columns / CHUNK);
-    let (codes, scales, sums) = (Shared::new(codes), Shared::new(scales), Shared::new(sums));
-    let work = |row: usize| {
-        // SAFETY: each task has its own row.
-        let (codes, scales, sums) = unsafe {
-            (
-                codes.part(row * columns, columns),
-                scales.part(row * chunks, chunks),
-                sums.part(row * chunks, chunks),
-            )
-        };
-        (backend.operations().round)(&x[row * columns..][..columns], codes, scales, sums);
-    };
-    if rows == 1 { work(0) } else { backend.pool().run(rows, &work) }
+    /// Of as many rows as there are of activations, or with [`Precision::Int16`] two for each, one after the other.
+    codes: Buffer,
+    scales: Buffer,
+    sums: Buffer,
+    /// What stands beside the codes with [`Precision::Int8Outliers`].
+    pub outliers: Option<Outliers>,
+    /// How many rows of activations.
+    pub rows: usize,
 }
 
-/// Rounds one row.
-#[inline(always)]
-pub(crate) fn round(x: &[f32], codes: &mut [i8], scales: &mut [[f32; 2]], sums: &mut [[i16; 2]]) {
-    let chunks = x.as_chunks::<CHUNK>().0.iter().zip(codes.as_chunks_mut::<CHUNK>().0);
-    for ((x, codes), (scale, sums)) in chunks.zip(scales.iter_mut().zip(sums)) {
-        // Vectors run inside a chunk: the compiler would gather one number each of many chunks.
-        let x = black_box(x);
-        // As bits, in which sizes stand in order and NaN is above all.
-        let mut most = 0;
-        for x in x {
-            most = most.max(x.to_bits() & 0x7fff_ffff);
+impl Rounded {
+    /// Rounds rows of `columns` numbers, a multiple of 32. Numbers that are not finite make their chunk's scale so.
+    pub fn new(backend: &Backend, x: &[f32], columns: usize, precision: Precision) -> Self {
+        let rows = x.len() / columns;
+        let each = if precision == Precision::Int16 { 2 } else { 1 };
+        let all = each * rows * columns;
+        let [mut codes, mut scales, mut sums] =
+            [all / size_of::<f32>(), 2 * all / CHUNK, all / CHUNK].map(Buffer::take);
+        let most = if precision == Precision::Int8Outliers { most_outliers(columns) } else { 0 };
+        let mut found = Buffer::take(rows * most * 2);
+        let mut counts = vec![0u32; rows];
+        {
+            let chunks = columns / CHUNK;
+            let numbers: &mut [i8] = bytemuck::cast_slice_mut(&mut codes);
+            let scales: &mut [[f32; 2]] = bytemuck::cast_slice_mut(&mut scales);
+            let sums: &mut [[i16; 2]] = bytemuck::cast_slice_mut(&mut sums);
+            let (numbers, scales, sums) = (Shared::new(numbers), Shared::new(scales), Shared::new(sums));
+            let outliers: &mut [Outlier] = bytemuck::cast_slice_mut(&mut found);
+            let (outliers, counted) = (Shared::new(outliers), Shared::new(&mut counts));
+            // SAFETY: each task has its own rows.
+            let row_codes = |row: usize| unsafe {
+                RowCodes {
+                    codes: numbers.part(row * columns, columns),
+                    scales: scales.part(row * chunks, chunks),
+                    sums: sums.part(row * chunks, chunks),
+                }
+            };
+            let operations = backend.operations();
+            let work = |row: usize| {
+                let x = &x[row * columns..][..columns];
+                match precision {
+                    Precision::Int8 => (operations.round)(x, row_codes(row)),
+                    Precision::Int16 => {
+                        (operations.round_twice)(x, [row_codes(2 * row), row_codes(2 * row + 1)]);
+                    }
+                    Precision::Int8Outliers => {
+                        // SAFETY: as above.
+                        let (outliers, count) =
+                            unsafe { (outliers.part(row * most, most), counted.part(row, 1)) };
+                        count[0] = (operations.round_rest)(x, row_codes(row), outliers) as u32;
+                    }
+                }
+            };
+            if rows == 1 { work(0) } else { backend.pool().run(rows, &work) }
         }
-        let most = f32::from_bits(most);
-        let inverse = 127.0 / most;
-        let inverse = if inverse.is_finite() { inverse } else { 0.0 };
-        // Sums by themselves, in integers of which vectors add pairs.
-        let mut rounded = [0i32; CHUNK];
-        for (code, x) in rounded.iter_mut().zip(x) {
-            // A number that leaves whole ones in the last bits of what it is added to rounds to even.
-            const WHOLE: f32 = 12_582_912.0;
-            *code = (x * inverse + WHOLE).to_bits().cast_signed() - WHOLE.to_bits().cast_signed();
-        }
-        for (code, rounded) in codes.iter_mut().zip(rounded) {
-            *code = rounded as i8;
-        }
-        let mut halves = [0i32; 2];
-        for (half, rounded) in halves.iter_mut().zip(rounded.as_chunks::<{ CHUNK / 2 }>().0) {
-            for rounded in rounded {
-                *half += rounded;
-            }
-        }
-        *sums = halves.map(|half| half as i16);
-        let d = most / 127.0;
-        *scale = [d, d * f32::from(sums[0] + sums[1])];
+        let outliers = (precision == Precision::Int8Outliers)
+            .then(|| Outliers::new(found, counts, most, columns))
+            .filter(|outliers| !outliers.is_empty());
+        Self { columns, codes, scales, sums, outliers, rows }
     }
+
+    /// The codes.
+    pub fn activations(&self) -> Activations<'_> {
+        Activations {
+            columns: self.columns,
+            codes: bytemuck::cast_slice(&self.codes),
+            scales: bytemuck::cast_slice(&self.scales),
+            sums: bytemuck::cast_slice(&self.sums),
+        }
+    }
+}
+
+/// How many outliers a row can have: what Markov's inequality says, and as much again as sums of `f32` may be off.
+fn most_outliers(columns: usize) -> usize {
+    (columns as f32 / LOUDNESS) as usize + columns / 1024 + 1
+}
+
+/// One row becomes codes.
+#[inline(always)]
+pub(crate) fn round(x: &[f32], row: RowCodes) {
+    let chunks = x.as_chunks::<CHUNK>().0.iter().zip(row.codes.as_chunks_mut::<CHUNK>().0);
+    for ((x, codes), (scale, sums)) in chunks.zip(row.scales.iter_mut().zip(row.sums)) {
+        round_chunk(x, codes, scale, sums);
+    }
+}
+
+/// One row becomes codes, and what these lost becomes more of them.
+#[inline(always)]
+pub(crate) fn round_twice(x: &[f32], [first, second]: [RowCodes; 2]) {
+    let of_first =
+        first.codes.as_chunks_mut::<CHUNK>().0.iter_mut().zip(first.scales.iter_mut().zip(first.sums));
+    let of_second =
+        second.codes.as_chunks_mut::<CHUNK>().0.iter_mut().zip(second.scales.iter_mut().zip(second.sums));
+    for (x, (first, second)) in x.as_chunks::<CHUNK>().0.iter().zip(of_first.zip(of_second)) {
+        let (codes, (scale, sums)) = first;
+        round_chunk(x, codes, scale, sums);
+        let mut rest = *x;
+        for (rest, code) in rest.iter_mut().zip(&*codes) {
+            *rest = (-scale[0]).mul_add(f32::from(*code), *rest);
+        }
+        let (codes, (scale, sums)) = second;
+        round_chunk(&rest, codes, scale, sums);
+    }
+}
+
+/// One row's outliers go to `outliers`, by columns, and what is left becomes codes. Says how many outliers there are:
+/// none where a number is not finite or the sum of sizes is not.
+#[inline(always)]
+pub(crate) fn round_rest(x: &[f32], row: RowCodes, outliers: &mut [Outlier]) -> usize {
+    let mut sizes = [0.0f32; CHUNK];
+    for x in x.as_chunks::<CHUNK>().0 {
+        for (size, x) in sizes.iter_mut().zip(x) {
+            *size += x.abs();
+        }
+    }
+    let mut sum = 0.0;
+    for size in sizes {
+        sum += size;
+    }
+    let bound = sum / x.len() as f32 * LOUDNESS;
+    // As bits, in which sizes stand in order and NaN is above all.
+    let bound = if bound.is_finite() { bound.to_bits() } else { u32::MAX };
+    let is_loud = |x: f32| x.to_bits() & 0x7fff_ffff > bound;
+    let mut count = 0;
+    let chunks = x.as_chunks::<CHUNK>().0.iter().zip(row.codes.as_chunks_mut::<CHUNK>().0);
+    for (chunk, ((x, codes), (scale, sums))) in chunks.zip(row.scales.iter_mut().zip(row.sums)).enumerate() {
+        let x = black_box(x);
+        let (mut rest, mut loud) = ([0.0; CHUNK], [0u8; CHUNK]);
+        for ((rest, loud), x) in rest.iter_mut().zip(&mut loud).zip(x) {
+            *loud = u8::from(is_loud(*x));
+            *rest = if is_loud(*x) { 0.0 } else { *x };
+        }
+        // A bit for each number: the product gathers the lowest bits of eight bytes in its highest byte.
+        let mut places = 0u32;
+        for (eight, loud) in loud.as_chunks::<8>().0.iter().enumerate() {
+            let bits = u64::from_le_bytes(*loud).wrapping_mul(0x0102_0408_1020_4080) >> 56;
+            places |= (bits as u32) << (8 * eight);
+        }
+        while places != 0 {
+            let place = places.trailing_zeros() as usize;
+            outliers[count] = Outlier { place: (chunk * CHUNK + place) as u32, value: x[place] };
+            count += 1;
+            places &= places - 1;
+        }
+        round_chunk(&rest, codes, scale, sums);
+    }
+    count
+}
+
+#[inline(always)]
+fn round_chunk(x: &[f32; CHUNK], codes: &mut [i8; CHUNK], scale: &mut [f32; 2], sums: &mut [i16; 2]) {
+    // Vectors run inside a chunk: the compiler would gather one number each of many chunks.
+    let x = black_box(x);
+    // As bits, in which sizes stand in order and NaN is above all.
+    let mut most = 0;
+    for x in x {
+        most = most.max(x.to_bits() & 0x7fff_ffff);
+    }
+    let most = f32::from_bits(most);
+    let inverse = 127.0 / most;
+    let inverse = if inverse.is_finite() { inverse } else { 0.0 };
+    // Sums by themselves, in integers of which vectors add pairs.
+    let mut rounded = [0i32; CHUNK];
+    for (code, x) in rounded.iter_mut().zip(x) {
+        // A number that leaves whole ones in the last bits of what it is added to rounds to even.
+        const WHOLE: f32 = 12_582_912.0;
+        *code = (x * inverse + WHOLE).to_bits().cast_signed() - WHOLE.to_bits().cast_signed();
+    }
+    for (code, rounded) in codes.iter_mut().zip(rounded) {
+        *code = rounded as i8;
+    }
+    let mut halves = [0i32; 2];
+    for (half, rounded) in halves.iter_mut().zip(rounded.as_chunks::<{ CHUNK / 2 }>().0) {
+        for rounded in rounded {
+            *half += rounded;
+        }
+    }
+    *sums = halves.map(|half| half as i16);
+    let d = most / 127.0;
+    *scale = [d, d * f32::from(sums[0] + sums[1])];
 }
 
 #[cfg(test)]
@@ -134,18 +264,47 @@ mod tests {
 
     #[test]
     fn what_is_not_finite_stays_so_wherever_it_stands() {
-        for isa in Isa::available() {
+        for (isa, precision) in Isa::available().into_iter().flat_map(|isa| Precision::ALL.map(|p| (isa, p)))
+        {
             let backend = Backend::new(isa, 1);
             for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
                 for place in [0, 5, CHUNK - 1] {
                     let mut x: Vec<f32> = (0..2 * CHUNK).map(|i| i as f32 - 20.0).collect();
                     x[place] = bad;
-                    let [damaged, sound] = Activations::with(&backend, &x, 2 * CHUNK, |all| {
-                        [0, 1].map(|chunk| all.row(0).scales[chunk][0])
-                    });
+                    let rounded = Rounded::new(&backend, &x, 2 * CHUNK, precision);
+                    let [damaged, sound] = [0, 1].map(|chunk| rounded.activations().row(0).scales[chunk][0]);
                     assert!(!damaged.is_finite() && sound == 43.0 / 127.0, "{isa:?}, {bad} at {place}");
                 }
             }
+        }
+    }
+
+    /// A row with outliers loses next to nothing: each precision's codes and outliers add up to the numbers.
+    #[test]
+    fn rows_are_what_their_codes_and_outliers_add_up_to() {
+        let columns = 4 * CHUNK;
+        let mut x: Vec<f32> = (0..columns).map(|i| ((i * 7919) % 1013) as f32 / 506.0 - 1.0).collect();
+        (x[3], x[70], x[71]) = (1000.0, -700.0, 3.5);
+        let largest_loss = |isa: Isa, precision: Precision| {
+            let rounded = Rounded::new(&Backend::new(isa, 1), &x, columns, precision);
+            let mut sums = vec![0.0f64; columns];
+            let codes = rounded.activations();
+            for row in 0..codes.rows() {
+                let row = codes.row(row);
+                for (at, sum) in sums.iter_mut().enumerate() {
+                    *sum += f64::from(row.scales[at / CHUNK][0]) * f64::from(row.codes[at]);
+                }
+            }
+            for outlier in rounded.outliers.iter().flat_map(|outliers| outliers.of(0)) {
+                sums[rounded.outliers.as_ref().unwrap().columns()[outlier.place as usize] as usize] +=
+                    f64::from(outlier.value);
+            }
+            sums.iter().zip(&x).map(|(sum, x)| (sum - f64::from(*x)).abs()).fold(0.0, f64::max)
+        };
+        for isa in Isa::available() {
+            assert!(largest_loss(isa, Precision::Int8) > 1.0, "{isa:?}");
+            assert!(largest_loss(isa, Precision::Int8Outliers) < 0.015, "{isa:?}");
+            assert!(largest_loss(isa, Precision::Int16) < 0.02, "{isa:?}");
         }
     }
 }

@@ -12,6 +12,7 @@
 
 use super::chunk::{Factors, Scales, code_bytes, quads, table};
 use super::kinds::*;
+use super::outliers::Outliers;
 use super::quads::offset;
 use super::together::{Together, lay};
 use super::vector::Vector;
@@ -40,7 +41,12 @@ struct Products([[i32; ROWS]; TOGETHER]);
 const EMPTY: Products = Products([[0; ROWS]; TOGETHER]);
 
 /// `y` = x · the matrix for the first rows of `x`, as many as are worth it; says how many.
-pub(crate) fn product(token: Amx, matrix: &Panels, x: &Activations, y: &Shared<f32>) -> usize {
+pub(crate) fn product(
+    token: Amx,
+    matrix: &Panels,
+    x: &Activations,
+    (y, outliers): (&Shared<f32>, Option<&Outliers>),
+) -> usize {
     let rest = x.rows() % TOGETHER;
     let done = if rest < ENOUGH { x.rows() - rest } else { x.rows() };
     let (groups, chunks) = (done.div_ceil(TOGETHER), matrix.chunks());
@@ -48,7 +54,7 @@ pub(crate) fn product(token: Amx, matrix: &Panels, x: &Activations, y: &Shared<f
         return 0;
     }
     lay::<TOGETHER, false, _>(matrix, x, 0..done, 0, |tiles| {
-        let tasks = matrix.tasks(done);
+        let tasks = matrix.tasks();
         matrix.backend.pool().run(tasks.len() - 1, &|task| {
             let of_task = tasks[task]..tasks[task + 1];
             let _configured = Configured::new(token, &shapes(matrix.scheme));
@@ -75,6 +81,9 @@ pub(crate) fn product(token: Amx, matrix: &Panels, x: &Activations, y: &Shared<f
                     }
                 }
             });
+            if let Some(outliers) = outliers {
+                matrix.add_outliers(of_task, 0..done, outliers, y);
+            }
         });
     });
     done

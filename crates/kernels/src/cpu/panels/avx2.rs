@@ -5,6 +5,7 @@
 use super::activations::Row;
 use super::chunk::{Factors, Scales, code_bytes, quads};
 use super::kinds::*;
+use super::outliers::{self, Outliers};
 use super::rows::{Apart, Rows, groups};
 use super::together::Together;
 use super::vnni::Eight;
@@ -13,6 +14,7 @@ use crate::cpu::ask_ahead;
 use crate::cpu::tokens::Avx2;
 use crate::shared::Shared;
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 /// Rows of a panel.
 const LANES: usize = 8;
@@ -50,12 +52,30 @@ pub(crate) fn multiply_together(
     matrix: &Panels,
     x: &Activations,
     from: usize,
-    y: &Shared<f32>,
+    (y, outliers): (&Shared<f32>, Option<&Outliers>),
 ) -> usize {
     assert_eq!(matrix.kernel.rows(), LANES, "rows of a panel");
     // SAFETY: the token proves the features.
     let of = |panel: usize, rows: &[Together<TOGETHER>]| unsafe { together(matrix, panel, rows) };
-    groups::<TOGETHER>(matrix, x, from, y, offset(matrix), &of)
+    groups::<TOGETHER>(matrix, x, from, (y, outliers), offset(matrix), &of)
+}
+
+/// As `outliers::add`.
+pub(crate) fn add_outliers(
+    _token: Avx2,
+    matrix: &Panels,
+    panels: Range<usize>,
+    rows: Range<usize>,
+    x: &Outliers,
+    y: &Shared<f32>,
+) {
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn of(matrix: &Panels, panels: Range<usize>, rows: Range<usize>, x: &Outliers, y: &Shared<f32>) {
+        outliers::add::<Eight>(matrix, panels, rows, x, y);
+    }
+    assert_eq!(matrix.kernel.rows(), LANES, "rows of a panel");
+    // SAFETY: the token proves the features.
+    unsafe { of(matrix, panels, rows, x, y) }
 }
 
 /// What the sums of activations are multiplied by before sums of products begin with them. Where halves of a chunk have

@@ -202,3 +202,38 @@ impl<const SCHEME: u8> Scales<'_, SCHEME> {
         }
     }
 }
+
+/// The weights that levels of chunk `chunk` of a panel stand for, of its first or second half: scales come first.
+///
+/// # Safety
+/// The instruction set is there, and so are the panel's scales of this chunk.
+#[inline(always)]
+pub(super) unsafe fn weight_of<V: Vector, const SCHEME: u8>(
+    scales: *const u8,
+    shared: *const u8,
+    chunk: usize,
+    half: usize,
+    level: V::Numbers,
+) -> V::Numbers {
+    // SAFETY: the caller's.
+    unsafe {
+        let scales = scales.add(chunk * V::ROWS * scheme(SCHEME).bytes());
+        let shared = shared.wrapping_add(chunk / SHARING * V::ROWS * scheme(SCHEME).shared_bytes());
+        match SCHEME {
+            BLOCK => V::multiply(V::halves(scales), level),
+            POWER => V::multiply(V::upper_halves(scales), level),
+            AFFINE => V::multiply_add(V::halves(scales), level, V::halves(scales.add(2 * V::ROWS))),
+            GROUPS => V::multiply(V::multiply(V::halves(shared), V::numbers(V::signed(scales))), level),
+            HALF_GROUPS => {
+                let scale = V::numbers(V::signed(scales.add(half * V::ROWS)));
+                V::multiply(V::multiply(V::halves(shared), scale), level)
+            }
+            _ => {
+                let scale = V::multiply(V::halves(shared), V::numbers(V::unsigned(scales)));
+                let minimum = V::numbers(V::unsigned(scales.add(V::ROWS)));
+                let e = V::negative(V::halves(shared.add(2 * V::ROWS)));
+                V::multiply_add(scale, level, V::multiply(e, minimum))
+            }
+        }
+    }
+}

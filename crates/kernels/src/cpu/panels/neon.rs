@@ -101,6 +101,14 @@ impl Vector for Eight {
         a.map(|a| unsafe { vshrq_n_s32::<4>(a) })
     }
     #[inline(always)]
+    fn shifted(a: Integers, bits: u32) -> Integers {
+        // SAFETY: as above.
+        a.map(|a| unsafe {
+            let by = vdupq_n_s32(-bits.cast_signed());
+            vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(a), by))
+        })
+    }
+    #[inline(always)]
     fn add(a: Integers, b: Integers) -> Integers {
         // SAFETY: as above.
         both(a, b, |a, b| unsafe { vaddq_s32(a, b) })
@@ -165,5 +173,18 @@ impl Vector for Eight {
             vst1q_f32(out.as_mut_ptr().add(4), a[1]);
         }
         out
+    }
+    #[inline(always)]
+    unsafe fn take(at: *const f32) -> Numbers {
+        // SAFETY: as above.
+        unsafe { [vld1q_f32(at), vld1q_f32(at.add(4))] }
+    }
+    #[inline(always)]
+    unsafe fn put(a: Numbers, at: *mut f32) {
+        // SAFETY: as above.
+        unsafe {
+            vst1q_f32(at, a[0]);
+            vst1q_f32(at.add(4), a[1]);
+        }
     }
 }

@@ -1,15 +1,15 @@
 //! Repacking: from a format's blocks through its codes, so that every format with codes is served.
 
 use super::{CHUNK, Coding, Kernel, Panels, Scheme};
-use crate::Backend;
 use crate::region::Region;
 use crate::shared::Shared;
+use crate::{Backend, Precision};
 use half::{bf16, f16};
 use kvant_core::{Codes, Levels, Scaling, Tensor};
 
 impl Panels {
     /// `None` for a format without codes, or of a shape that panels don't have.
-    pub fn new(backend: &Backend, kernel: Kernel, tensor: &Tensor) -> Option<Self> {
+    pub fn new(backend: &Backend, kernel: Kernel, precision: Precision, tensor: &Tensor) -> Option<Self> {
         let format = tensor.format();
         let grid = format.grid()?;
         let block = format.block();
@@ -43,6 +43,7 @@ impl Panels {
             tensor: tensor.clone(),
             backend: backend.clone(),
             kernel,
+            precision,
             coding,
             scheme,
             codes: Region::new(0),

@@ -1,13 +1,70 @@
 //! The oracle of the other paths: code by code.
 
+use super::outliers::Outliers;
 use super::{Activations, CHUNK, Coding, Panels, SHARING, Scheme, Sums};
+use crate::backend::Matrix;
+use crate::shared::Shared;
 use half::{bf16, f16};
+use std::ops::Range;
 
 /// The sums of one panel with as many rows of activations, from `first` on, as there are sums.
 pub(crate) fn multiply(matrix: &Panels, panel: usize, x: &Activations, first: usize, sums: &mut Sums) {
     for (i, sums) in sums.iter_mut().enumerate() {
         for (row, sum) in sums[..matrix.kernel.rows()].iter_mut().enumerate() {
             *sum = dot(matrix, panel, row, x, first + i);
+        }
+    }
+}
+
+/// As `outliers::add`.
+pub(crate) fn add_outliers(
+    matrix: &Panels,
+    panels: Range<usize>,
+    rows: Range<usize>,
+    x: &Outliers,
+    y: &Shared<f32>,
+) {
+    let lanes = matrix.kernel.rows();
+    for row in rows.filter(|&row| !x.of(row).is_empty()) {
+        for of_matrix in panels.start * lanes..(panels.end * lanes).min(matrix.rows()) {
+            let mut sum = 0.0f32;
+            for outlier in x.of(row) {
+                let column = x.columns()[outlier.place as usize] as usize;
+                sum = outlier.value.mul_add(weight(matrix, of_matrix, column), sum);
+            }
+            // SAFETY: a task has its own panels.
+            unsafe { y.part(row * matrix.rows() + of_matrix, 1)[0] += sum };
+        }
+    }
+}
+
+/// One weight, decoded: scales first, then its level.
+fn weight(matrix: &Panels, row: usize, column: usize) -> f32 {
+    let (coding, scheme, lanes) = (matrix.coding, matrix.scheme, matrix.kernel.rows());
+    let (panel, row, chunk) = (matrix.panel(row / lanes), row % lanes, column / CHUNK);
+    let codes = &panel.codes[chunk * lanes * coding.bytes()..];
+    let scales = &panel.scales[chunk * lanes * scheme.bytes()..];
+    let shared = |at: usize| {
+        f16::from_le_bytes(half_at(&panel.shared[chunk / SHARING * lanes * scheme.shared_bytes()..], at))
+            .to_f32()
+    };
+    let code = code(coding, codes, lanes, row, column % CHUNK);
+    let level = f32::from(code - coding.offset());
+    match scheme {
+        Scheme::Block => f16::from_le_bytes(half_at(scales, row)).to_f32() * level,
+        Scheme::Power => bf16::from_le_bytes(half_at(scales, row)).to_f32() * level,
+        Scheme::Affine => {
+            let [d, m] = [row, lanes + row].map(|at| f16::from_le_bytes(half_at(scales, at)).to_f32());
+            d.mul_add(f32::from(code), m)
+        }
+        Scheme::GroupsAffine => {
+            let least = -shared(lanes + row) * f32::from(scales[lanes + row]);
+            (shared(row) * f32::from(scales[row])).mul_add(f32::from(code), least)
+        }
+        Scheme::Groups => shared(row) * f32::from(scales[row].cast_signed()) * level,
+        Scheme::HalfGroups => {
+            let half = column % CHUNK / (CHUNK / 2);
+            shared(row) * f32::from(scales[half * lanes + row].cast_signed()) * level
         }
     }
 }

@@ -70,6 +70,9 @@ impl<const N: usize> Vector for Portable<N> {
     fn sixteenth(a: [i32; N]) -> [i32; N] {
         a.map(|a| a / 16)
     }
+    fn shifted(a: [i32; N], bits: u32) -> [i32; N] {
+        a.map(|a| (a.cast_unsigned() >> bits).cast_signed())
+    }
     fn add(a: [i32; N], b: [i32; N]) -> [i32; N] {
         from_fn(|i| a[i] + b[i])
     }
@@ -106,5 +109,13 @@ impl<const N: usize> Vector for Portable<N> {
     }
     fn store(a: [f32; N]) -> [f32; ROWS] {
         from_fn(|i| a.get(i).copied().unwrap_or(0.0))
+    }
+    unsafe fn take(at: *const f32) -> [f32; N] {
+        // SAFETY: the trait's.
+        from_fn(|i| unsafe { at.add(i).read() })
+    }
+    unsafe fn put(a: [f32; N], at: *mut f32) {
+        // SAFETY: the trait's.
+        a.into_iter().enumerate().for_each(|(i, a)| unsafe { at.add(i).write(a) });
     }
 }

@@ -15,6 +15,7 @@
 use super::activations::Row;
 use super::chunk::{Scales, code_bytes, quads, table};
 use super::kinds::*;
+use super::outliers::{self, Outliers};
 use super::rows::{Apart, Rows, groups};
 use super::together::Together;
 use super::vector::Vector;
@@ -27,6 +28,7 @@ use crate::cpu::tokens::Neon;
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::tokens::{Avx512, AvxVnni};
 use crate::shared::Shared;
+use std::ops::Range;
 
 /// What the codes are larger by than the levels, where that is subtracted from the products.
 pub(super) fn offset<V: Vector>(matrix: &Panels) -> i16 {
@@ -37,10 +39,10 @@ pub(super) fn offset<V: Vector>(matrix: &Panels) -> i16 {
     }
 }
 
-/// For an instruction set: `$apart`, as `plain::multiply`, and `$together`, which multiplies rows of activations from one on,
-/// `$wide` at a time, and says where the next is.
+/// For an instruction set: `$apart`, as `plain::multiply`, `$together`, which multiplies rows of activations from one on,
+/// `$wide` at a time, and says where the next is, and `$outliers`, as `outliers::add`.
 macro_rules! multiply {
-    ($apart:ident, $together:ident, $token:ty, $vector:ty, $features:literal, $wide:literal) => {
+    ($apart:ident, $together:ident, $outliers:ident, $token:ty, $vector:ty, $features:literal, $wide:literal) => {
         pub(crate) fn $apart(
             _token: $token,
             matrix: &Panels,
@@ -78,7 +80,7 @@ macro_rules! multiply {
             matrix: &Panels,
             x: &Activations,
             from: usize,
-            y: &Shared<f32>,
+            (y, outliers): (&Shared<f32>, Option<&Outliers>),
         ) -> usize {
             #[target_feature(enable = $features)]
             fn of(matrix: &Panels, panel: usize, rows: &[Together<$wide>]) -> [[f32; ROWS]; $wide] {
@@ -87,17 +89,42 @@ macro_rules! multiply {
             assert_eq!(matrix.kernel.rows(), <$vector>::ROWS, "rows of a panel");
             // SAFETY: the token proves the features.
             let of = |panel: usize, rows: &[Together<$wide>]| unsafe { of(matrix, panel, rows) };
-            groups::<$wide>(matrix, x, from, y, offset::<$vector>(matrix), &of)
+            groups::<$wide>(matrix, x, from, (y, outliers), offset::<$vector>(matrix), &of)
+        }
+
+        pub(crate) fn $outliers(
+            _token: $token,
+            matrix: &Panels,
+            panels: Range<usize>,
+            rows: Range<usize>,
+            x: &Outliers,
+            y: &Shared<f32>,
+        ) {
+            #[target_feature(enable = $features)]
+            fn of(matrix: &Panels, panels: Range<usize>, rows: Range<usize>, x: &Outliers, y: &Shared<f32>) {
+                outliers::add::<$vector>(matrix, panels, rows, x, y);
+            }
+            assert_eq!(matrix.kernel.rows(), <$vector>::ROWS, "rows of a panel");
+            // SAFETY: the token proves the features.
+            unsafe { of(matrix, panels, rows, x, y) }
         }
     };
 }
 
 #[cfg(target_arch = "x86_64")]
-multiply!(avx_vnni, avx_vnni_together, AvxVnni, Eight, "avx2,fma,f16c,avxvnni", 4);
+multiply!(avx_vnni, avx_vnni_together, avx_vnni_outliers, AvxVnni, Eight, "avx2,fma,f16c,avxvnni", 4);
 #[cfg(target_arch = "x86_64")]
-multiply!(avx512, avx512_together, Avx512, Sixteen, "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni", 8);
+multiply!(
+    avx512,
+    avx512_together,
+    avx512_outliers,
+    Avx512,
+    Sixteen,
+    "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni",
+    8
+);
 #[cfg(target_arch = "aarch64")]
-multiply!(neon, neon_together, Neon, super::neon::Eight, "neon,dotprod", 4);
+multiply!(neon, neon_together, neon_outliers, Neon, super::neon::Eight, "neon,dotprod", 4);
 
 #[inline(always)]
 fn apart<V: Vector, const T: usize>(matrix: &Panels, panel: usize, rows: [Row; T]) -> [[f32; ROWS]; T] {
@@ -202,9 +229,9 @@ unsafe fn sums<V: Vector, const CODING: u8, const SCHEME: u8, const T: usize>(
 mod tests {
     use super::super::portable::Portable;
     use super::super::together::lay;
-    use super::super::{Kernel, plain};
+    use super::super::{Kernel, Rounded, plain};
     use super::*;
-    use crate::{Backend, Isa};
+    use crate::{Backend, Isa, Precision};
     use kvant_core::{Bytes, Shape, Tensor, format};
 
     #[test]
@@ -225,12 +252,13 @@ mod tests {
             // The last row as loud as can be, all of one sign.
             let mut x = numbers(7 * columns, 2);
             x.resize(8 * columns, 1.0);
-            Activations::with(&backend, &x, columns, |x| {
-                for lanes in [8, 16] {
-                    let matrix = Panels::new(&backend, Kernel::Plain(lanes), &tensor).unwrap();
-                    let mut expected = [[0.0; ROWS]; 8];
-                    plain::multiply(&matrix, 0, x, 0, &mut expected);
-                    macro_rules! with {
+            let rounded = Rounded::new(&backend, &x, columns, Precision::Int8);
+            let x = &rounded.activations();
+            for lanes in [8, 16] {
+                let matrix = Panels::new(&backend, Kernel::Plain(lanes), Precision::Int8, &tensor).unwrap();
+                let mut expected = [[0.0; ROWS]; 8];
+                plain::multiply(&matrix, 0, x, 0, &mut expected);
+                macro_rules! with {
                     ($($rows:literal)*) => {
                         $({
                             let rows: [Row; $rows] = std::array::from_fn(|t| x.row(8 - $rows + t));
@@ -243,19 +271,18 @@ mod tests {
                         })*
                     };
                 }
-                    with!(1 2 4);
-                    let found = match lanes {
-                        8 => lay::<4, false, _>(&matrix, x, 4..8, offset::<Portable<8>>(&matrix), |rows| {
-                            together::<Portable<8>, 4>(&matrix, 0, rows).to_vec()
-                        }),
-                        _ => lay::<8, false, _>(&matrix, x, 0..8, offset::<Portable<16>>(&matrix), |rows| {
-                            together::<Portable<16>, 8>(&matrix, 0, rows).to_vec()
-                        }),
-                    };
-                    let same = found == expected[8 - found.len()..];
-                    assert!(same, "{}, panels of {lanes}, rows together", format.name());
-                }
-            });
+                with!(1 2 4);
+                let found = match lanes {
+                    8 => lay::<4, false, _>(&matrix, x, 4..8, offset::<Portable<8>>(&matrix), |rows| {
+                        together::<Portable<8>, 4>(&matrix, 0, rows).to_vec()
+                    }),
+                    _ => lay::<8, false, _>(&matrix, x, 0..8, offset::<Portable<16>>(&matrix), |rows| {
+                        together::<Portable<16>, 8>(&matrix, 0, rows).to_vec()
+                    }),
+                };
+                let same = found == expected[8 - found.len()..];
+                assert!(same, "{}, panels of {lanes}, rows together", format.name());
+            }
         }
     }
 }

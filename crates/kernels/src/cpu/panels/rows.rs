@@ -2,6 +2,7 @@
 
 use super::activations::Row;
 use super::kinds::HALF_GROUPS;
+use super::outliers::Outliers;
 use super::together::{Together, lay};
 use super::{Activations, CHUNK, Panels, ROWS};
 use crate::shared::Shared;
@@ -58,12 +59,13 @@ impl<const T: usize> Rows<T> for &[Together<T>] {
     }
 }
 
-/// `y` = x · the matrix for whole groups of `R` rows of `x` from row `from` on; says where the next row is.
+/// `y` = x · the matrix for whole groups of `R` rows of `x` from row `from` on, with what their outliers add; says where the
+/// next row is.
 pub(super) fn groups<const R: usize>(
     matrix: &Panels,
     x: &Activations,
     from: usize,
-    y: &Shared<f32>,
+    (y, outliers): (&Shared<f32>, Option<&Outliers>),
     offset: i16,
     of: &(impl Fn(usize, &[Together<R>]) -> [[f32; ROWS]; R] + Sync),
 ) -> usize
@@ -76,7 +78,7 @@ where
         return from;
     }
     lay::<R, false, _>(matrix, x, from..end, offset, |laid| {
-        let tasks = matrix.tasks(end - from);
+        let tasks = matrix.tasks();
         matrix.backend.pool().run(tasks.len() - 1, &|task| {
             for (near, laid) in laid.chunks(NEAR / R * chunks).enumerate() {
                 for panel in tasks[task]..tasks[task + 1] {
@@ -88,6 +90,9 @@ where
                         }
                     }
                 }
+            }
+            if let Some(outliers) = outliers {
+                matrix.add_outliers(tasks[task]..tasks[task + 1], from..end, outliers, y);
             }
         });
     });

@@ -31,6 +31,8 @@ pub(crate) trait Vector {
     fn dot(sum: Self::Integers, codes: Self::Integers, activations: i32) -> Self::Integers;
     /// Of a multiple of sixteen.
     fn sixteenth(a: Self::Integers) -> Self::Integers;
+    /// Bits of each row's four bytes, to the right.
+    fn shifted(a: Self::Integers, bits: u32) -> Self::Integers;
     fn add(a: Self::Integers, b: Self::Integers) -> Self::Integers;
     /// A signed byte a row.
     unsafe fn signed(at: *const u8) -> Self::Integers;
@@ -47,4 +49,8 @@ pub(crate) trait Vector {
     /// a · b + c.
     fn multiply_add(a: Self::Numbers, b: Self::Numbers, c: Self::Numbers) -> Self::Numbers;
     fn store(a: Self::Numbers) -> [f32; ROWS];
+    /// A number a row.
+    unsafe fn take(at: *const f32) -> Self::Numbers;
+    /// A number a row.
+    unsafe fn put(a: Self::Numbers, at: *mut f32);
 }

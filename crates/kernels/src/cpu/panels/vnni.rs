@@ -9,8 +9,8 @@ macro_rules! vector {
     ($name:ident, $rows:literal, $integers:ty, $numbers:ty,
      $load:ident, $splat:ident, $table:ident, $and:ident, $or:ident, $xor:ident, $right:ident, $left:ident, $lookup:ident,
      $dot:ident, $add:ident, $signed:ident, $unsigned:ident, $bytes:ident, $to_numbers:ident,
-     $number:ident, $to_halves:ident, $halves:ident, $widen:ident, $left32:ident, $right32:ident, $as_numbers:ident, $as_integers:ident,
-     $multiply:ident, $multiply_add:ident, $store:ident) => {
+     $number:ident, $to_halves:ident, $halves:ident, $widen:ident, $left32:ident, $right32:ident, $logical32:ident, $as_numbers:ident, $as_integers:ident,
+     $multiply:ident, $multiply_add:ident, $store:ident, $take:ident) => {
         pub(crate) struct $name;
 
         // SAFETY of every block below: this type is named only by functions with the instruction set, and pointers are
@@ -78,6 +78,11 @@ macro_rules! vector {
                 unsafe { $right32(a, _mm_cvtsi32_si128(4)) }
             }
             #[inline(always)]
+            fn shifted(a: $integers, bits: u32) -> $integers {
+                // SAFETY: as above.
+                unsafe { $logical32(a, _mm_cvtsi32_si128(bits.cast_signed())) }
+            }
+            #[inline(always)]
             fn add(a: $integers, b: $integers) -> $integers {
                 // SAFETY: as above.
                 unsafe { $add(a, b) }
@@ -134,6 +139,16 @@ macro_rules! vector {
                 unsafe { $store(out.as_mut_ptr(), a) };
                 out
             }
+            #[inline(always)]
+            unsafe fn take(at: *const f32) -> $numbers {
+                // SAFETY: as above.
+                unsafe { $take(at) }
+            }
+            #[inline(always)]
+            unsafe fn put(a: $numbers, at: *mut f32) {
+                // SAFETY: as above.
+                unsafe { $store(at, a) }
+            }
         }
     };
 }
@@ -164,11 +179,13 @@ vector!(
     _mm256_cvtepu16_epi32,
     _mm256_sll_epi32,
     _mm256_sra_epi32,
+    _mm256_srl_epi32,
     _mm256_castsi256_ps,
     _mm256_castps_si256,
     _mm256_mul_ps,
     _mm256_fmadd_ps,
-    _mm256_storeu_ps
+    _mm256_storeu_ps,
+    _mm256_loadu_ps
 );
 vector!(
     Sixteen,
@@ -196,9 +213,11 @@ vector!(
     _mm512_cvtepu16_epi32,
     _mm512_sll_epi32,
     _mm512_sra_epi32,
+    _mm512_srl_epi32,
     _mm512_castsi512_ps,
     _mm512_castps_si512,
     _mm512_mul_ps,
     _mm512_fmadd_ps,
-    _mm512_storeu_ps
+    _mm512_storeu_ps,
+    _mm512_loadu_ps
 );

@@ -1,0 +1,409 @@
+//! Outliers of rows of activations: few numbers that stay as they are, each times its column of the matrix.
+//!
+//! ```text
+//! for some panels side by side (32 rows), for each segment of the columns that have outliers:
+//!     weights ← these columns of these rows, decoded
+//!     for each row of activations: sums += outlier · weights of its column, column after column
+//! results += sums
+//! ```
+//!
+//! A weight is what the scalar path says it is: the row's scales first, then its level. Sums run over a row's own outliers
+//! alone, so that the result does not depend on which columns its neighbours have.
+
+use super::Panels;
+use super::chunk::{code_bytes, weight_of};
+use super::kinds::*;
+use super::vector::Vector;
+use super::{CHUNK, Coding, Panel, Scheme};
+use crate::cpu::{AHEAD, prefetch};
+use crate::scratch::Buffer;
+use crate::shared::Shared;
+use std::ops::Range;
+
+/// Rows of the matrix that are decoded side by side.
+pub(super) const SIDE: usize = 32;
+/// Columns whose weights stay in the second cache. More rows come again with fewer (SmolLM2, prompts: 256 as long again).
+const SEGMENT: usize = 768;
+/// Rows of activations ahead of which results are asked for.
+const ROWS_AHEAD: usize = 6;
+/// Rows of activations from which on all columns count as having outliers: most of them have.
+const MANY: usize = 128;
+
+/// A number that stays as it is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(C)]
+pub(crate) struct Outlier {
+    /// Its column when it is found, then the column's place among those that have outliers.
+    pub place: u32,
+    pub value: f32,
+}
+
+// SAFETY: a number without a sign and an `f32`, four bytes each: no padding.
+unsafe impl bytemuck::Zeroable for Outlier {}
+// SAFETY: as above; `Copy`, and any bits are numbers.
+unsafe impl bytemuck::Pod for Outlier {}
+
+/// The outliers of rows of activations.
+/// Invariant: a row's places ascend, and each is that of a column.
+pub(crate) struct Outliers {
+    entries: Buffer,
+    /// How many each row has.
+    counts: Vec<u32>,
+    /// Entries that there is room for in a row.
+    most: usize,
+    /// Columns in which some row has an outlier, ascending.
+    columns: Vec<u32>,
+}
+
+impl Outliers {
+    /// From `counts[row]` entries of each row, which begin `most` apart, of as many columns as are said.
+    pub fn new(mut entries: Buffer, counts: Vec<u32>, most: usize, columns: usize) -> Self {
+        let columns = if let [count] = counts[..] {
+            let all: &mut [Outlier] = bytemuck::cast_slice_mut(&mut entries);
+            let places = all[..count as usize].iter_mut().zip(0..);
+            places.map(|(outlier, place)| std::mem::replace(&mut outlier.place, place)).collect()
+        } else if counts.len() >= MANY {
+            (0..columns as u32).collect()
+        } else {
+            let all: &mut [Outlier] = bytemuck::cast_slice_mut(&mut entries);
+            let mut places = vec![u32::MAX; columns];
+            for (row, count) in all.chunks_exact(most).zip(&counts) {
+                row[..*count as usize].iter().for_each(|outlier| places[outlier.place as usize] = 0);
+            }
+            let found: Vec<u32> = (0..columns as u32).filter(|&c| places[c as usize] == 0).collect();
+            for (place, &column) in found.iter().enumerate() {
+                places[column as usize] = place as u32;
+            }
+            for (row, count) in all.chunks_exact_mut(most).zip(&counts) {
+                row[..*count as usize]
+                    .iter_mut()
+                    .for_each(|outlier| outlier.place = places[outlier.place as usize]);
+            }
+            found
+        };
+        Self { entries, counts, most, columns }
+    }
+
+    /// Whether no row has one.
+    pub fn is_empty(&self) -> bool {
+        self.counts.iter().all(|count| *count == 0)
+    }
+
+    /// Those of row `row`.
+    #[inline(always)]
+    pub fn of(&self, row: usize) -> &[Outlier] {
+        let entries: &[Outlier] = bytemuck::cast_slice(&self.entries);
+        &entries[row * self.most..][..self.counts[row] as usize]
+    }
+
+    /// The columns that have outliers.
+    pub fn columns(&self) -> &[u32] {
+        &self.columns
+    }
+}
+
+/// Adds to results of some rows of activations with some panels what their outliers come to.
+#[inline(always)]
+pub(super) fn add<V: Vector>(
+    matrix: &Panels,
+    panels: Range<usize>,
+    rows: Range<usize>,
+    x: &Outliers,
+    y: &Shared<f32>,
+) {
+    macro_rules! run {
+        ($coding:ident, $scheme:ident) => {{
+            let side = SIDE / V::ROWS;
+            let whole = panels.len() / side * side;
+            // SAFETY: the matrix has these panels, and `x` keeps its invariant.
+            unsafe {
+                for first in panels.clone().take(whole).step_by(side) {
+                    match side {
+                        4 => some::<V, $coding, $scheme, 4>(matrix, first, rows.clone(), x, y),
+                        _ => some::<V, $coding, $scheme, 2>(matrix, first, rows.clone(), x, y),
+                    }
+                }
+                for first in panels.start + whole..panels.end {
+                    some::<V, $coding, $scheme, 1>(matrix, first, rows.clone(), x, y);
+                }
+            }
+        }};
+    }
+    for_each_kind!(matrix, run)
+}
+
+/// The same with `P` panels from `first` on.
+///
+/// # Safety
+/// The instruction set is there, the matrix has the panels, and places and columns of outliers lie below what there are.
+#[inline(always)]
+unsafe fn some<V: Vector, const CODING: u8, const SCHEME: u8, const P: usize>(
+    matrix: &Panels,
+    first: usize,
+    rows: Range<usize>,
+    x: &Outliers,
+    y: &Shared<f32>,
+) {
+    let columns = Columns::<V, CODING, SCHEME, P>::new(matrix, first);
+    if rows.len() == 1 {
+        // Nobody shares what is decoded.
+        let outliers = x.of(rows.start);
+        let mut sums = [V::number(0.0); P];
+        // What the products of codes would ask for next: memory would be idle meanwhile.
+        let next = columns.end().wrapping_add(2 * AHEAD);
+        for (i, outlier) in outliers.iter().enumerate() {
+            prefetch::<false>(next.wrapping_add(128 * i));
+            prefetch::<false>(next.wrapping_add(128 * i + 64));
+            let value = V::number(outlier.value);
+            // SAFETY: the caller's.
+            let weights = unsafe { columns.weights(x.columns[outlier.place as usize] as usize) };
+            for (sum, weight) in sums.iter_mut().zip(weights) {
+                *sum = V::multiply_add(value, weight, *sum);
+            }
+        }
+        if !outliers.is_empty() {
+            add_to::<V, P>(matrix, first, rows.start, &sums, y);
+        }
+        return;
+    }
+    let width = P * V::ROWS;
+    let mut weights = Buffer::take(SEGMENT.min(x.columns.len()) * width);
+    let segments = x.columns.len().div_ceil(SEGMENT);
+    // Sums and places on the way, where rows come again for another segment.
+    let mut all_sums = Buffer::take(if segments > 1 { rows.len() * width } else { 0 });
+    let mut all_done = vec![0usize; if segments > 1 { rows.len() } else { 0 }];
+    for (segment, of_segment) in x.columns.chunks(SEGMENT).enumerate() {
+        for (column, to) in of_segment.iter().zip(weights.chunks_exact_mut(width)) {
+            // SAFETY: the caller's; as many numbers as panels have rows.
+            unsafe {
+                for (p, weight) in columns.weights(*column as usize).into_iter().enumerate() {
+                    V::put(weight, to.as_mut_ptr().add(p * V::ROWS));
+                }
+            }
+        }
+        let begin = segment * SEGMENT;
+        let end = (begin + of_segment.len()) as u32;
+        for (i, row) in rows.clone().enumerate() {
+            let outliers = x.of(row);
+            if segment + 1 == segments && i + ROWS_AHEAD < rows.len() {
+                ask_for_results::<V, P>(matrix, first, row + ROWS_AHEAD, y);
+            }
+            let mut done = if segment > 0 { all_done[i] } else { 0 };
+            // SAFETY: sums are as many numbers as panels have rows, and so are weights of each place of the segment.
+            unsafe {
+                let mut sums = match segment {
+                    0 => [V::number(0.0); P],
+                    _ => take::<V, P>(&all_sums[i * width..][..width]),
+                };
+                while let Some(outlier) = outliers.get(done)
+                    && outlier.place < end
+                {
+                    let value = V::number(outlier.value);
+                    let from = weights.as_ptr().add((outlier.place as usize - begin) * width);
+                    for (p, sum) in sums.iter_mut().enumerate() {
+                        *sum = V::multiply_add(value, V::take(from.add(p * V::ROWS)), *sum);
+                    }
+                    done += 1;
+                }
+                if segment + 1 < segments {
+                    let to = all_sums[i * width..][..width].as_mut_ptr();
+                    for (p, sum) in sums.into_iter().enumerate() {
+                        V::put(sum, to.add(p * V::ROWS));
+                    }
+                    all_done[i] = done;
+                } else if !outliers.is_empty() {
+                    add_to::<V, P>(matrix, first, row, &sums, y);
+                }
+            }
+        }
+    }
+}
+
+/// Numbers of `P` vectors.
+///
+/// # Safety
+/// The instruction set is there, and so are as many numbers.
+#[inline(always)]
+unsafe fn take<V: Vector, const P: usize>(numbers: &[f32]) -> [V::Numbers; P] {
+    let mut taken = [V::number(0.0); P];
+    for (p, taken) in taken.iter_mut().enumerate() {
+        // SAFETY: the caller's.
+        *taken = unsafe { V::take(numbers.as_ptr().add(p * V::ROWS)) };
+    }
+    taken
+}
+
+/// Asks for the results of `P` panels from `first` on with row `row`, which lie far from those of other rows.
+#[inline(always)]
+fn ask_for_results<V: Vector, const P: usize>(matrix: &Panels, first: usize, row: usize, y: &Shared<f32>) {
+    let all = crate::Matrix::rows(matrix);
+    // SAFETY: a task has its own panels, and nothing is read.
+    let results = unsafe { y.part(row * all + first * V::ROWS, 1) }.as_ptr();
+    for line in (0..P * V::ROWS).step_by(16) {
+        prefetch::<true>(results.wrapping_add(line).cast());
+    }
+    prefetch::<true>(results.wrapping_add(P * V::ROWS - 1).cast());
+}
+
+/// Adds sums to the results of `P` panels from `first` on with row `row`.
+#[inline(always)]
+fn add_to<V: Vector, const P: usize>(
+    matrix: &Panels,
+    first: usize,
+    row: usize,
+    sums: &[V::Numbers; P],
+    y: &Shared<f32>,
+) {
+    let all = crate::Matrix::rows(matrix);
+    let start = first * V::ROWS;
+    let count = (P * V::ROWS).min(all - start);
+    // SAFETY: a task has its own panels.
+    let out = unsafe { y.part(row * all + start, count) };
+    for (sums, out) in sums.iter().zip(out.chunks_mut(V::ROWS)) {
+        if out.len() == V::ROWS {
+            // SAFETY: as many numbers. A product with one is exact.
+            unsafe {
+                V::put(V::multiply_add(*sums, V::number(1.0), V::take(out.as_ptr())), out.as_mut_ptr())
+            };
+        } else {
+            out.iter_mut().zip(V::store(*sums)).for_each(|(out, sum)| *out += sum);
+        }
+    }
+}
+
+/// Columns of `P` panels side by side.
+struct Columns<'a, V: Vector, const CODING: u8, const SCHEME: u8, const P: usize> {
+    /// The first panel; the others follow it.
+    panel: Panel<'a>,
+    /// Levels, where codes stand for such.
+    table: V::Integers,
+    /// The codes' offset, taken away.
+    less: V::Integers,
+}
+
+impl<'a, V: Vector, const CODING: u8, const SCHEME: u8, const P: usize> Columns<'a, V, CODING, SCHEME, P> {
+    #[inline(always)]
+    fn new(matrix: &'a Panels, first: usize) -> Self {
+        let levels = match matrix.coding {
+            Coding::Table(levels) => levels.map(i8::cast_unsigned),
+            _ => [0; 16],
+        };
+        // The last one is there.
+        let _ = matrix.panel(first + P - 1);
+        let less = V::splat(-i32::from(matrix.coding.offset()));
+        Self { panel: matrix.panel(first), table: V::table(&levels), less }
+    }
+
+    /// Where the panels' codes end.
+    fn end(&self) -> *const u8 {
+        self.panel.codes.as_ptr().wrapping_add(P * self.panel.codes.len())
+    }
+
+    /// The weights of column `column`, decoded.
+    ///
+    /// # Safety
+    /// The instruction set is there, and the panels have the column.
+    #[inline(always)]
+    unsafe fn weights(&self, column: usize) -> [V::Numbers; P] {
+        let mut weights = [V::number(0.0); P];
+        let chunk = column / CHUNK;
+        let Panel { codes, scales, shared } = self.panel;
+        // A loop: a closure would not be compiled for the instruction set.
+        for (p, weight) in weights.iter_mut().enumerate() {
+            // SAFETY: the caller's; panels lie one after the other.
+            *weight = unsafe {
+                let codes = codes.as_ptr().add(p * codes.len() + chunk * code_bytes::<V, CODING>());
+                let scales = scales.as_ptr().add(p * scales.len());
+                let shared = shared.as_ptr().add(p * shared.len());
+                let level = V::numbers(self.level(codes, column % CHUNK));
+                weight_of::<V, SCHEME>(scales, shared, chunk, column % CHUNK / (CHUNK / 2), level)
+            };
+        }
+        weights
+    }
+
+    /// The levels of column `column` of a chunk.
+    ///
+    /// # Safety
+    /// The instruction set is there, and so are the chunk's codes.
+    #[inline(always)]
+    unsafe fn level(&self, codes: *const u8, column: usize) -> V::Integers {
+        // Columns of the same byte of a quad, quad by quad.
+        let (quad, byte) = (column / 4, 8 * (column as u32 % 4));
+        let half = quad / 4;
+        // Bits of vector `vector` from bit `bit` of the column's byte on.
+        // SAFETY: inside the chunk's codes.
+        let bits = |vector: usize, bit: u32, mask: i32| unsafe {
+            V::and(V::shifted(V::load(codes.add(vector * 4 * V::ROWS)), byte + bit), V::splat(mask))
+        };
+        let signed = |byte: V::Integers| V::add(V::xor(byte, V::splat(128)), V::splat(-128));
+        if CODING == BYTES {
+            return signed(bits(quad, 0, 255));
+        }
+        let low = bits(quad % 4, 4 * half as u32, 15);
+        let code = match CODING {
+            FIVE => V::or(low, V::left::<4>(bits(4, quad as u32, 1))),
+            SIX => V::or(low, V::left::<4>(bits(4 + half, 2 * (quad as u32 % 4), 3))),
+            TABLE => return signed(V::and(V::lookup(self.table, low), V::splat(255))),
+            _ => low,
+        };
+        if matches!(SCHEME, AFFINE | GROUPS_AFFINE) { code } else { V::add(code, self.less) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::portable::Portable;
+    use super::super::{Kernel, Rounded, plain};
+    use super::*;
+    use crate::{Backend, Isa, Precision};
+    use kvant_core::{Bytes, Shape, Tensor, format};
+
+    /// Panels of eight and of sixteen, one row and several, more columns than a segment.
+    #[test]
+    fn the_body_gives_the_oracles_bits() {
+        let numbers = |count: usize, seed: usize| -> Vec<f32> {
+            (0..count).map(|i| ((i * 7919 + seed * 104_729) % 1013) as f32 / 506.0 - 1.0).collect()
+        };
+        let backend = Backend::new(Isa::Scalar, 1);
+        let (rows, columns, n) = (70, 512, 150);
+        for format in format::FORMATS.iter().filter(|format| format.grid().is_some()) {
+            let shape = Shape::new(&[rows, columns]).unwrap();
+            let mut stored = vec![0; format.tensor_bytes(&shape).unwrap()];
+            format.encode(&numbers(rows * columns, 1), None, &mut stored);
+            let tensor = Tensor::new(shape, *format, Bytes::from(stored)).unwrap();
+            let mut x = numbers(n * columns, 2);
+            // Every row but the second has some.
+            x.iter_mut().step_by(101).for_each(|x| *x *= 50.0);
+            x[columns..2 * columns].fill(0.5);
+            for (lanes, n) in [8, 16].into_iter().flat_map(|lanes| [1, 3, n].map(|n| (lanes, n))) {
+                let rounded = Rounded::new(&backend, &x[..n * columns], columns, Precision::Int8Outliers);
+                let found = rounded.outliers.as_ref().unwrap();
+                let matrix =
+                    Panels::new(&backend, Kernel::Plain(lanes), Precision::Int8Outliers, &tensor).unwrap();
+                let panels = 0..rows.div_ceil(lanes);
+                let mut expected = numbers(n * rows, 3);
+                let mut given = expected.clone();
+                plain::add_outliers(&matrix, panels.clone(), 0..n, found, &Shared::new(&mut expected));
+                match lanes {
+                    8 => add::<Portable<8>>(&matrix, panels, 0..n, found, &Shared::new(&mut given)),
+                    _ => add::<Portable<16>>(&matrix, panels, 0..n, found, &Shared::new(&mut given)),
+                }
+                assert!(given == expected, "{}, panels of {lanes}, {n} rows", format.name());
+                // And what that is: the decoded weights times the outliers.
+                let decoded = tensor.decode();
+                let row = n - 1;
+                for (at, y) in given[row * rows..].iter().enumerate() {
+                    let exact: f64 = found
+                        .of(row)
+                        .iter()
+                        .map(|o| (o.value, found.columns()[o.place as usize] as usize))
+                        .map(|(value, column)| f64::from(value) * f64::from(decoded[at * columns + column]))
+                        .sum();
+                    let before = f64::from(numbers(n * rows, 3)[row * rows + at]);
+                    assert!((f64::from(*y) - before - exact).abs() < 1e-2, "{}: {y}", format.name());
+                }
+            }
+        }
+    }
+}
