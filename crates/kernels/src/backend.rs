@@ -131,6 +131,15 @@ impl Backend {
         self
     }
 
+    /// The same for matrices whose products have to be near exact: sixteen bits in the place of eight with outliers.
+    #[must_use]
+    pub fn precise(mut self) -> Self {
+        if self.arithmetic == Arithmetic::Integer(Precision::Int8Outliers) {
+            self.arithmetic = Arithmetic::Integer(Precision::Int16);
+        }
+        self
+    }
+
     /// The instruction set in use.
     pub fn isa(&self) -> Isa {
         self.isa

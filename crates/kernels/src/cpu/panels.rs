@@ -259,7 +259,7 @@ impl Panels {
         self.multiply_rest(x, done, near, y);
         if let Some(outliers) = afterwards {
             let panels = self.rows().div_ceil(self.kernel.rows());
-            let side = (outliers::SIDE / self.kernel.rows()).max(1);
+            let side = (2 * outliers::SIDE / self.kernel.rows()).max(1);
             self.backend.pool().run(panels.div_ceil(side), &|task| {
                 self.add_outliers(task * side..panels.min((task + 1) * side), 0..n, outliers, y);
             });

@@ -20,7 +20,7 @@ use crate::scratch::Buffer;
 use crate::shared::Shared;
 use std::ops::Range;
 
-/// Rows of the matrix that are decoded side by side.
+/// Rows of the matrix that are decoded side by side for one row of activations; for more of them twice as many.
 pub(super) const SIDE: usize = 32;
 /// Columns whose weights stay in the second cache. More rows come again with fewer (SmolLM2, prompts: 256 as long again).
 const SEGMENT: usize = 768;
@@ -113,12 +113,14 @@ pub(super) fn add<V: Vector>(
 ) {
     macro_rules! run {
         ($coding:ident, $scheme:ident) => {{
-            let side = SIDE / V::ROWS;
+            // One row's sums wait for codes, others' for their own multiply-adds: the more of them side by side the better.
+            let side = if rows.len() == 1 { SIDE } else { 2 * SIDE } / V::ROWS;
             let whole = panels.len() / side * side;
             // SAFETY: the matrix has these panels, and `x` keeps its invariant.
             unsafe {
                 for first in panels.clone().take(whole).step_by(side) {
                     match side {
+                        8 => some::<V, $coding, $scheme, 8>(matrix, first, rows.clone(), x, y),
                         4 => some::<V, $coding, $scheme, 4>(matrix, first, rows.clone(), x, y),
                         _ => some::<V, $coding, $scheme, 2>(matrix, first, rows.clone(), x, y),
                     }
