@@ -1,5 +1,6 @@
-//! Developer commands, not shipped: `cargo xtask tidy`, `sbom`, `real`, `fuzz`, `render` and `synth`.
+//! Developer commands, not shipped: `cargo xtask tidy`, `sbom`, `real`, `answers`, `fuzz`, `render` and `synth`.
 
+mod answers;
 mod fuzz;
 mod real;
 mod render;
@@ -25,6 +26,8 @@ enum Command {
     Sbom(sbom::Sbom),
     /// A published model, held against llama.cpp's recorded figures
     Real(real::Real),
+    /// Greedy answers with rounded activations, held against those with exact ones
+    Answers(answers::Answers),
     /// Hostile input for a bounded time
     Fuzz(fuzz::Fuzz),
     /// Chat templates with what they see, from stdin, as text: one JSON object a line
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run(&root),
         Command::Sbom(arguments) => sbom::run(&root, &arguments),
         Command::Real(arguments) => real::run(&root, &arguments),
+        Command::Answers(arguments) => answers::run(&root, &arguments),
         Command::Fuzz(arguments) => fuzz::run(&root, &arguments),
         Command::Render => render::run(),
         Command::Synth(arguments) => synth::run(&arguments),

@@ -364,12 +364,14 @@ pub struct Eval {
     /// At most so many contexts
     #[arg(long, value_parser = whole, allow_negative_numbers = true)]
     pub chunks: Option<usize>,
-    /// Activations are rounded to: f32 (not at all), int16, int8-outliers (as `run` does), int8
-    #[arg(long, value_enum, default_value = "f32", hide_possible_values = true)]
-    pub activations: Activations,
-    /// Keys and values of earlier tokens are kept in: f32, f16, q8_0, q4_0
-    #[arg(long, value_enum, default_value = "f32", hide_possible_values = true)]
-    pub kv: Kv,
+    /// Activations are rounded to: f32 (not at all; the default), int16, int8-outliers, int8. "As run" is what `run` does
+    /// (int8-outliers), or what is given here
+    #[arg(long, value_enum, hide_possible_values = true)]
+    pub activations: Option<Activations>,
+    /// Keys and values of earlier tokens are kept in: f32 (the default), f16, q8_0, q4_0. "As run" is what `run` does (f16),
+    /// or what is given here
+    #[arg(long, value_enum, hide_possible_values = true)]
+    pub kv: Option<Kv>,
 }
 
 #[derive(Args)]
@@ -379,6 +381,9 @@ pub struct Compare {
     /// File types beside the 16-bit reference
     #[arg(long, value_delimiter = ',', default_value = "f16,q8_0,q4_k_m,q4_0")]
     pub formats: Vec<String>,
+    /// Methods, a row of each file type for each: rtn, imatrix, gptq, descent, corrected, coupled, auto
+    #[arg(long, value_delimiter = ',', default_value = "rtn")]
+    pub methods: Vec<String>,
     /// Text to measure on (the demo model has its own)
     #[arg(long)]
     pub text: Option<PathBuf>,

@@ -134,7 +134,8 @@ pub fn speaker(
     Ok((opened, transformer?, tokenizer?))
 }
 
-fn prepare(
+/// Prepares an opened model to run.
+pub fn prepare(
     common: &Common,
     opened: &Opened,
     activations: Option<Activations>,

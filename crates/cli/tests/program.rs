@@ -159,9 +159,11 @@ fn fast_products_and_small_caches_lose_little() {
         json(&[&base, more].concat())["kld_mean"].as_f64().unwrap()
     };
     assert_eq!(measure(&[]), 0.0);
-    let (fast, eight, four) =
-        (measure(&["--activations", "int8"]), measure(&["--kv", "q8_0"]), measure(&["--kv", "q4_0"]));
-    assert!(fast > 0.0 && fast < 3e-4, "{fast}");
+    let rounded = ["int8", "int8-outliers", "int16"].map(|to| measure(&["--activations", to]));
+    assert!(rounded[0] > 0.0 && rounded[0] < 3e-4, "{rounded:?}");
+    assert!(rounded[1] > 0.0 && rounded[1] < 0.15 * rounded[0], "{rounded:?}");
+    assert!(rounded[2] < 1e-3 * rounded[0], "{rounded:?}");
+    let (eight, four) = (measure(&["--kv", "q8_0"]), measure(&["--kv", "q4_0"]));
     assert!(eight > 0.0 && eight < 1e-4, "{eight}");
     assert!(four > eight && four < 0.02, "{four}");
     // Prompts in one piece and token by token give the same bits.
@@ -172,9 +174,61 @@ fn fast_products_and_small_caches_lose_little() {
         json(&[&base, more].concat());
         std::fs::read(&file).unwrap()
     };
-    for more in [&["--activations", "int8", "--kv", "q8_0"][..], &["--kv", "f16"], &["--kv", "q4_0"]] {
+    for more in [
+        &["--activations", "int8", "--kv", "q8_0"][..],
+        &["--activations", "int8-outliers", "--kv", "f16"],
+        &["--activations", "int16"],
+        &["--kv", "f16"],
+        &["--kv", "q4_0"],
+    ] {
         assert!(logits(more) == logits(&[more, &["--stepwise"]].concat()), "{more:?}");
     }
+}
+
+/// `as run` is what `run` does, or what the flags say; with both flags it is what is measured.
+#[test]
+fn a_file_is_measured_as_it_is_run_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let held_out = path(folder.path(), "text");
+    std::fs::write(&held_out, include_str!("../../../assets/demo/heldout.txt")).unwrap();
+    let small = path(folder.path(), "small.gguf");
+    json(&["quantize", "demo", "-o", &small, "--format", "q4_0", "--method", "rtn"]);
+    let measure = |more: &[&str]| {
+        let base = ["eval", &small, "--reference", &small, "--text", &held_out, "--chunks", "2"];
+        let found = json(&[&base, more].concat());
+        ["kld_mean", "kld_mean_as_run"].map(|key| found[key].as_f64().unwrap())
+    };
+    let [exact, as_run] = measure(&[]);
+    assert!(exact == 0.0 && as_run > 0.0, "{exact}, {as_run}");
+    assert_eq!(measure(&["--activations", "int8-outliers", "--kv", "f16"]), [as_run; 2]);
+    assert!(measure(&["--kv", "q4_0"])[1] > as_run);
+    assert!(measure(&["--activations", "int8"])[1] > as_run);
+    let alone = json(&["eval", &small, "--text", &held_out, "--chunks", "1"]);
+    assert!(alone.get("kld_mean_as_run").is_none());
+}
+
+/// A row for each method, but for types without codes; the last line of a table by plain rounding alone says so.
+#[test]
+fn rows_name_their_methods() {
+    let base = ["compare", "demo", "--formats", "f16,q4_0", "--chunks", "1"];
+    let compared = json(&[&base[..], &["--methods", "rtn,imatrix"]].concat());
+    let rows: Vec<_> = compared["rows"].as_array().unwrap().iter().collect();
+    let names: Vec<_> =
+        rows.iter().map(|row| (row["format"].as_str().unwrap(), row["method"].as_str().unwrap())).collect();
+    assert_eq!(names, [("f16", "rtn"), ("q4_0", "rtn"), ("q4_0", "imatrix")]);
+    let of = |row: usize, key: &str| rows[row][key].as_f64().unwrap();
+    assert!(of(2, "kld_mean") < of(1, "kld_mean"), "{compared}");
+    for row in 0..3 {
+        let (file, as_run) = (of(row, "kld_mean"), of(row, "kld_mean_as_run"));
+        assert!(as_run > 0.0 && (as_run - file).abs() < 0.1 * file + 1e-4, "{compared}");
+    }
+    let text = |methods: &str| {
+        let output = kvant(&["compare", "demo", "--formats", "q4_0", "--chunks", "1", "--methods", methods]);
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(text("rtn").trim_end().ends_with("shows both."));
+    assert!(!text("imatrix").contains("shows both."));
+    fails(&[&base[..], &["--methods", "magic"]].concat(), 2, "magic");
 }
 
 #[test]

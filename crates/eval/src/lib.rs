@@ -13,4 +13,4 @@ mod perplexity;
 pub use bench::{BenchRow, Test, bench};
 pub use error::Error;
 pub use memory::{machine_memory_bytes, peak_resident_bytes};
-pub use perplexity::{Contexts, Divergence, Quality, Scores, evaluate, kl_divergence};
+pub use perplexity::{Contexts, Divergence, Judged, Quality, Scores, evaluate, kl_divergence};

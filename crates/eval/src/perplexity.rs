@@ -99,6 +99,12 @@ pub struct Quality {
     /// Share of positions at which both prefer the same token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top1_agreement: Option<f64>,
+    /// `kld_mean` of the model as it is run, with rounded activations and a cache in a smaller format.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kld_mean_as_run: Option<f64>,
+    /// `top1_agreement` of the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top1_agreement_as_run: Option<f64>,
     /// Root mean square of the change of the text's token's probability.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delta_p_rms: Option<f64>,
@@ -107,50 +113,66 @@ pub struct Quality {
     pub ppl_ratio: Option<f64>,
 }
 
+/// A model, and what it is measured by.
+#[derive(Clone, Copy)]
+pub struct Judged<'a> {
+    /// The model.
+    pub model: &'a Transformer,
+    /// What its distributions are compared with.
+    pub reference: Option<&'a Transformer>,
+    /// The same model as it is run, where that is asked for beside it. Without a reference nobody looks at it.
+    pub as_run: Option<&'a Transformer>,
+}
+
 /// Logits of this many positions are held at once.
 const ROWS: usize = 64;
 
-/// Evaluates `model`, against `reference` if given. `progress` hears how many contexts are done, and stops the work
+/// Evaluates a model, against its reference if there is one. `progress` hears how many contexts are done, and stops the work
 /// by returning false.
 ///
 /// # Errors
 /// Models that don't share a vocabulary, broken weights, an interruption.
 pub fn evaluate(
-    model: &Transformer,
-    reference: Option<&Transformer>,
+    judged: Judged,
     contexts: &Contexts,
     progress: &mut dyn FnMut(usize, usize) -> bool,
 ) -> Result<Quality, Error> {
+    let Judged { model, reference, .. } = judged;
     if let Some(reference) = reference
         && reference.spec().vocabulary != model.spec().vocabulary
     {
         let (found, expected) = (model.spec().vocabulary, reference.spec().vocabulary);
         return Err(Error::Vocabulary { found, expected });
     }
-    let (mut own, mut theirs, mut divergence) = (Scores::default(), Scores::default(), Divergence::default());
+    let mut found = Found::default();
     for (index, tokens) in contexts.tokens.iter().enumerate() {
         if !progress(index, contexts.len()) {
             return Err(Error::Interrupted);
         }
-        context(model, reference, index, tokens, &mut own, &mut theirs, &mut divergence)?;
+        context(judged, index, tokens, &mut found)?;
     }
     progress(contexts.len(), contexts.len());
-    Ok(quality(&own, reference.map(|_| (&theirs, &divergence))))
+    Ok(quality(&found, reference.is_some()))
+}
+
+/// What contexts came to so far.
+#[derive(Default)]
+struct Found {
+    own: Scores,
+    reference: Scores,
+    divergence: Divergence,
+    as_run: Divergence,
 }
 
 /// Scores one context.
-fn context(
-    model: &Transformer,
-    reference: Option<&Transformer>,
-    index: usize,
-    tokens: &[u32],
-    own: &mut Scores,
-    theirs: &mut Scores,
-    divergence: &mut Divergence,
-) -> Result<(), Error> {
+fn context(judged: Judged, index: usize, tokens: &[u32], found: &mut Found) -> Result<(), Error> {
+    let Judged { model, reference, as_run } = judged;
+    let Found { own, reference: theirs, divergence, as_run: run_divergence } = found;
     let states = |m: &Transformer| m.hidden(&mut m.cache(tokens.len()), tokens);
     let hidden = states(model)?;
-    let reference = reference.map(|r| states(r).map(|h| (r, h))).transpose()?;
+    let as_run = as_run.filter(|_| reference.is_some());
+    let as_run = as_run.zip(as_run.map(states).transpose()?);
+    let reference = reference.zip(reference.map(states).transpose()?);
     // Positions whose prediction is scored: the second half without the last, which predicts nothing known.
     let scored: Vec<usize> = (tokens.len() / 2..tokens.len() - 1).collect();
     let start = own.nll.len();
@@ -161,6 +183,7 @@ fn context(
         };
         let logits = rows(model, &hidden);
         let expected = reference.as_ref().map(|(r, h)| rows(r, h));
+        let run = as_run.as_ref().map(|(r, h)| rows(r, h));
         let vocabulary = model.spec().vocabulary;
         for (i, &position) in positions.iter().enumerate() {
             let not_finite = Error::NotFinite { context: index, position };
@@ -183,6 +206,14 @@ fn context(
             divergence.kld.push(divergence_of(p, p_total, q, q_total));
             divergence.same_top.push(top(p) == top(q));
             divergence.delta_p.push((-q_nll).exp() - (-p_nll).exp());
+            let Some(run) = &run else { continue };
+            let r = &run[i * vocabulary..(i + 1) * vocabulary];
+            let r_total = log_sum_exp(r);
+            if !r_total.is_finite() {
+                return Err(not_finite);
+            }
+            run_divergence.kld.push(divergence_of(p, p_total, r, r_total));
+            run_divergence.same_top.push(top(p) == top(r));
         }
     }
     own.nll_by_context.push(mean(&own.nll[start..]));
@@ -233,7 +264,8 @@ fn standard_error(x: &[f64]) -> f64 {
     (variance / x.len().max(1) as f64).sqrt()
 }
 
-fn quality(own: &Scores, against: Option<(&Scores, &Divergence)>) -> Quality {
+fn quality(found: &Found, is_compared: bool) -> Quality {
+    let own = &found.own;
     let ppl = mean(&own.nll).exp();
     let mut quality = Quality {
         tokens_scored: own.nll.len(),
@@ -247,21 +279,28 @@ fn quality(own: &Scores, against: Option<(&Scores, &Divergence)>) -> Quality {
         kld_p99: None,
         kld_max: None,
         top1_agreement: None,
+        kld_mean_as_run: None,
+        top1_agreement_as_run: None,
         delta_p_rms: None,
         ppl_ratio: None,
     };
-    if let Some((reference, divergence)) = against {
+    if is_compared {
+        let (reference, divergence, as_run) = (&found.reference, &found.divergence, &found.as_run);
+        let agreement = |same: &[bool]| same.iter().filter(|s| **s).count() as f64 / same.len().max(1) as f64;
         let mut sorted = divergence.kld.clone();
         sorted.sort_by(f64::total_cmp);
         let percentile = |share: f64| sorted[((sorted.len() - 1) as f64 * share).round() as usize];
-        let same = divergence.same_top.iter().filter(|s| **s).count();
         quality.kld_mean = Some(mean(&divergence.kld));
         quality.kld_by_context = Some(divergence.kld_by_context.clone());
         quality.kld_se = Some(standard_error(&divergence.kld));
         quality.kld_p50 = Some(percentile(0.5));
         quality.kld_p99 = Some(percentile(0.99));
         quality.kld_max = Some(percentile(1.0));
-        quality.top1_agreement = Some(same as f64 / divergence.same_top.len().max(1) as f64);
+        quality.top1_agreement = Some(agreement(&divergence.same_top));
+        if !as_run.kld.is_empty() {
+            quality.kld_mean_as_run = Some(mean(&as_run.kld));
+            quality.top1_agreement_as_run = Some(agreement(&as_run.same_top));
+        }
         quality.delta_p_rms =
             Some(mean(&divergence.delta_p.iter().map(|d| d * d).collect::<Vec<_>>()).sqrt());
         quality.ppl_ratio = Some(ppl / mean(&reference.nll).exp());

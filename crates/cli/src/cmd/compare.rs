@@ -4,14 +4,14 @@
 //! memory is its own.
 
 use super::eval::{check_context, contexts};
-use super::quantize::file_type;
+use super::quantize::{file_type, method_named};
 use crate::arguments::{Common, Compare, Demo};
 use crate::demo_model::{DemoFolder, HELD_OUT, is_demo, temporary_folder};
 use crate::failure::Failure;
 use crate::output::Bar;
 use crate::{open, output};
 use comfy_table::{CellAlignment, Table, presets};
-use kvant::eval::{Test, bench, evaluate};
+use kvant::eval::{Judged, Test, bench, evaluate};
 use kvant::io::OutputFile;
 use kvant::kernels::KvFormat;
 use kvant::model::{Transformer, Weights};
@@ -41,6 +41,10 @@ struct Row {
     kld_mean: f64,
     kld_se: f64,
     top1_agreement: f64,
+    /// `kld_mean` as `run` runs the file: with rounded activations, keys and values in f16.
+    kld_mean_as_run: f64,
+    /// `top1_agreement` of the same.
+    top1_agreement_as_run: f64,
     verdict: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     sample: Option<String>,
@@ -51,6 +55,7 @@ struct Subject<'a> {
     model: PathBuf,
     text: &'a str,
     formats: &'a [String],
+    methods: &'a [String],
     context: usize,
     limit: Option<usize>,
     sample: Option<&'a str>,
@@ -74,6 +79,7 @@ pub fn run(common: &Common, arguments: &Compare) -> Result<ExitCode, Failure> {
         model: demo.as_ref().map_or(path, DemoFolder::path),
         text: &text,
         formats: &arguments.formats,
+        methods: &arguments.methods,
         context: arguments.ctx,
         limit: arguments.chunks,
         sample: None,
@@ -91,6 +97,7 @@ pub fn demo(common: &Common, arguments: &Demo) -> Result<ExitCode, Failure> {
         model: folder.path(),
         text: HELD_OUT,
         formats: &formats,
+        methods: &["rtn".to_owned()],
         context: 512,
         limit: Some(16),
         sample: Some("Once upon a time"),
@@ -110,20 +117,24 @@ fn measure(common: &Common, subject: &Subject) -> Result<Compared, Failure> {
     let contexts = contexts(&tokenizer, subject.text, subject.context, subject.limit)?;
     let mut rows: Vec<Row> = Vec::new();
     let mut f16_bytes = None;
-    for name in subject.formats {
-        let file_type = file_type(name)?;
-        let path = folder.path().join(format!("{name}.gguf"));
-        let recipe = Recipe::plain(file_type, &kvant::quant::RoundToNearest);
-        let bar = Bar::new(common, &format!("{name}: quantize"));
-        let report = kvant::quant::quantize(&source, &recipe, &path, true, &backend, &bar)?;
+    for (name, method) in rows_of(subject)? {
+        let path = folder.path().join(format!("{name}-{method}.gguf"));
+        let bpw = if method == "rtn" {
+            let recipe = Recipe::plain(file_type(name)?, &kvant::quant::RoundToNearest);
+            let bar = Bar::new(common, &format!("{name}: quantize"));
+            kvant::quant::quantize(&source, &recipe, &path, true, &backend, &bar)?.bpw
+        } else {
+            quantized(common, subject, name, method, &path)?
+        };
         let weights = Weights::new(kvant::io::open(&path, &kvant::io::Limits::default())?)?;
         let model = Transformer::load(&weights, backend.clone())?;
-        let bar = Bar::new(common, &format!("{name}: measure"));
-        let quality = evaluate(&model, Some(&reference), &contexts, &mut |done, all| bar.step(done, all))?;
-        // Quality is the stored values' own; speed and samples are those of `run`.
-        drop(model);
         let fast = Transformer::load(&weights, open::fast(backend.clone()))?;
         let fast = fast.with_kv_format(KvFormat::F16)?;
+        let bar = Bar::new(common, &format!("{name} by {method}: measure"));
+        let judged = Judged { model: &model, reference: Some(&reference), as_run: Some(&fast) };
+        let quality = evaluate(judged, &contexts, &mut |done, all| bar.step(done, all))?;
+        // Quality is the stored values' own, and beside it as run; speed and samples are those of `run`.
+        drop(model);
         let tests = [
             Test::Prompt { tokens: subject.context.min(128) },
             Test::Answer { tokens: 32.min(fast.spec().context), depth: 0, sequences: 1 },
@@ -134,26 +145,79 @@ fn measure(common: &Common, subject: &Subject) -> Result<Compared, Failure> {
         let elements: usize = source.entries().iter().map(|e| e.shape.elements()).sum();
         // What the same model takes in 16 bits, also where that row was not asked for.
         let sixteen = *f16_bytes.get_or_insert(if name == "f16" { file_bytes } else { elements as u64 * 2 });
-        let kld_mean = quality.kld_mean.unwrap_or_default();
+        let kld_mean_as_run = quality.kld_mean_as_run.unwrap_or_default();
         let (peak_rss_bytes, sample) = alone(common, &path, subject.sample)?;
         rows.push(Row {
-            format: name.clone(),
-            method: "rtn",
-            bpw: report.bpw,
+            format: name.to_owned(),
+            method,
+            bpw,
             file_bytes,
             size_vs_f16: file_bytes as f64 / sixteen as f64,
             peak_rss_bytes,
             prefill_tps: speeds[0].tps_median,
             decode_tps: speeds[1].tps_median,
             ppl: quality.ppl,
-            kld_mean,
+            kld_mean: quality.kld_mean.unwrap_or_default(),
             kld_se: quality.kld_se.unwrap_or_default(),
             top1_agreement: quality.top1_agreement.unwrap_or_default(),
-            verdict: verdict(kld_mean),
+            kld_mean_as_run,
+            top1_agreement_as_run: quality.top1_agreement_as_run.unwrap_or_default(),
+            verdict: verdict(kld_mean_as_run),
             sample,
         });
     }
     Ok(Compared { rows })
+}
+
+/// File types and methods of the rows. Where a file type has no codes, there is nothing for a method to choose.
+fn rows_of<'a>(subject: &Subject<'a>) -> Result<Vec<(&'a str, &'static str)>, Failure> {
+    let mut rows: Vec<(&str, &str)> = Vec::new();
+    for name in subject.formats {
+        let has_codes = file_type(name)?.format().grid().is_some();
+        for method in subject.methods {
+            let method = if has_codes { method_named(method)?.name() } else { "rtn" };
+            if !rows.contains(&(name, method)) {
+                rows.push((name, method));
+            }
+        }
+    }
+    Ok(rows)
+}
+
+/// Makes a file by a method that looks at more than weights, in a process of its own. Says its bits a weight.
+fn quantized(
+    common: &Common,
+    subject: &Subject,
+    name: &str,
+    method: &str,
+    path: &Path,
+) -> Result<f64, Failure> {
+    let mut command = itself(common)?;
+    command.args(["quantize", "--json", "--format", name, "--method", method, "-o"]).arg(path);
+    if common.quiet {
+        command.arg("--quiet");
+    }
+    let answer = answer_of(command.arg(&subject.model), &format!("{name} by {method}: quantize"))?;
+    Ok(answer["bpw"].as_f64().unwrap_or(0.0))
+}
+
+/// This program, to be started again on the same threads and instruction set.
+fn itself(common: &Common) -> Result<Command, Failure> {
+    let program = std::env::current_exe()
+        .map_err(|e| Failure::io(Path::new("kvant"), "finding this program's own file", e))?;
+    let mut command = Command::new(program);
+    command.args(["--isa", &common.isa, "-t", &open::threads(common).to_string()]);
+    Ok(command)
+}
+
+/// What a process that was started for it prints.
+fn answer_of(command: &mut Command, what: &str) -> Result<serde_json::Value, Failure> {
+    let output =
+        command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().map_err(|e| {
+            Failure::io(Path::new(command.get_program()), "starting a process for one row", e)
+        })?;
+    serde_json::from_slice(&output.stdout)
+        .map_err(|_| Failure::Fault(format!("{what}: the process that was started for it failed")))
 }
 
 /// A word for a mean KL divergence, in nats a token.
@@ -170,18 +234,9 @@ fn verdict(kld: f64) -> &'static str {
 /// Peak memory and a sample of a process that does nothing but run this file.
 fn alone(common: &Common, path: &Path, prompt: Option<&str>) -> Result<(u64, Option<String>), Failure> {
     let count = if prompt.is_some() { "48" } else { "1" };
-    let program = std::env::current_exe()
-        .map_err(|e| Failure::io(Path::new("kvant"), "finding this program's own file", e))?;
-    let output = Command::new(&program)
-        .args(["run", "--json", "--quiet", "--isa", &common.isa, "-t", &open::threads(common).to_string()])
-        .arg(path)
-        .args(["-p", prompt.unwrap_or("Hello"), "-n", count, "--temp", "0"])
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|e| Failure::io(&program, "starting a sample run", e))?;
-    let answer: serde_json::Value = serde_json::from_slice(&output.stdout)
-        .map_err(|_| Failure::Fault(format!("{}: a sample run failed", path.display())))?;
+    let mut command = itself(common)?;
+    command.args(["run", "--json", "--quiet", "-p", prompt.unwrap_or("Hello"), "-n", count, "--temp", "0"]);
+    let answer = answer_of(command.arg(path), &format!("{}: a sample", path.display()))?;
     let memory = answer["peak_rss_bytes"].as_u64().unwrap_or(0);
     let text = answer["text"].as_str().unwrap_or_default();
     Ok((memory, prompt.map(|p| format!("{p}{text}"))))
@@ -204,8 +259,14 @@ fn print(common: &Common, compared: &Compared) -> Result<(), Failure> {
     output::line(&table(&compared.rows).to_string())?;
     for row in &compared.rows {
         if let Some(sample) = &row.sample {
-            output::line(&format!("\n{}: {}", row.format, sample.trim()))?;
+            output::line(&format!("\n{} by {}: {}", row.format, row.method, sample.trim()))?;
         }
+    }
+    if compared.rows.iter().all(|row| row.method == "rtn") {
+        output::line(
+            "\nAll rows are by rtn, upstream's plain rounding. `kvant quantize` without --method takes auto, which loses \
+             less; `kvant compare --methods rtn,auto` shows both.",
+        )?;
     }
     Ok(())
 }
@@ -215,6 +276,7 @@ fn table(rows: &[Row]) -> Table {
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);
     table.set_header([
         "format",
+        "method",
         "bpw",
         "file",
         "memory",
@@ -222,12 +284,14 @@ fn table(rows: &[Row]) -> Table {
         "answer tok/s",
         "perplexity",
         "mean KLD",
-        "equal top-1",
+        "KLD as run",
+        "top-1 as run",
         "verdict",
     ]);
     for row in rows {
         table.add_row([
             row.format.clone(),
+            row.method.to_owned(),
             format!("{:.2}", row.bpw),
             output::size(row.file_bytes),
             output::size(row.peak_rss_bytes),
@@ -235,11 +299,12 @@ fn table(rows: &[Row]) -> Table {
             format!("{:.0}", row.decode_tps),
             format!("{:.4}", row.ppl),
             format!("{:.5} ± {:.5}", row.kld_mean, row.kld_se),
-            format!("{:.1} %", row.top1_agreement * 100.0),
+            format!("{:.5}", row.kld_mean_as_run),
+            format!("{:.1} %", row.top1_agreement_as_run * 100.0),
             row.verdict.to_owned(),
         ]);
     }
-    for column in table.column_iter_mut().skip(1).take(8) {
+    for column in table.column_iter_mut().skip(2).take(9) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
@@ -247,11 +312,11 @@ fn table(rows: &[Row]) -> Table {
 
 fn to_csv(rows: &[Row]) -> String {
     let mut text = String::from(
-        "format,method,bpw,file_bytes,size_vs_f16,peak_rss_bytes,prefill_tps,decode_tps,ppl,kld_mean,kld_se,top1_agreement,verdict\n",
+        "format,method,bpw,file_bytes,size_vs_f16,peak_rss_bytes,prefill_tps,decode_tps,ppl,kld_mean,kld_se,top1_agreement,kld_mean_as_run,top1_agreement_as_run,verdict\n",
     );
     for r in rows {
         text.push_str(&format!(
-            "{},{},{},{},{},{},{},{},{},{},{},{},{}\n",
+            "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}\n",
             r.format,
             r.method,
             r.bpw,
@@ -264,6 +329,8 @@ fn to_csv(rows: &[Row]) -> String {
             r.kld_mean,
             r.kld_se,
             r.top1_agreement,
+            r.kld_mean_as_run,
+            r.top1_agreement_as_run,
             r.verdict
         ));
     }

@@ -4,7 +4,7 @@ use crate::arguments::{Activations, Common, Eval, Kv};
 use crate::failure::Failure;
 use crate::output::Bar;
 use crate::{open, output};
-use kvant::eval::{Contexts, Quality, evaluate};
+use kvant::eval::{Contexts, Judged, Quality, evaluate};
 use kvant::model::{Special, Tokenizer, Transformer};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,7 +35,9 @@ pub fn check_context(context: usize, transformer: &Transformer) -> Result<(), Fa
 /// Runs the command.
 pub fn run(common: &Common, arguments: &Eval) -> Result<ExitCode, Failure> {
     let path = arguments.model.path();
-    let (opened, transformer) = open::transformer(common, &path, Some(arguments.activations), arguments.kv)?;
+    let (activations, kv) = (arguments.activations, arguments.kv);
+    let exactly = Some(activations.unwrap_or(Activations::F32));
+    let (opened, transformer) = open::transformer(common, &path, exactly, kv.unwrap_or(Kv::F32))?;
     check_context(arguments.ctx, &transformer)?;
     // What is measured may be as fast as it likes; what it is measured by stays exact.
     let exact = |path: &PathBuf| open::transformer(common, path, Some(Activations::F32), Kv::F32);
@@ -57,10 +59,21 @@ pub fn run(common: &Common, arguments: &Eval) -> Result<ExitCode, Failure> {
         _ => own,
     };
     let contexts = contexts(&tokenizer, &text, arguments.ctx, arguments.chunks)?;
+    // Where both flags are given, what is measured is what is run.
+    let is_run = activations.is_some() && kv.is_some();
+    let as_run = (reference.is_some() && !is_run)
+        .then(|| open::prepare(common, &opened, activations, kv.unwrap_or(Kv::F16)))
+        .transpose()?;
     let bar = Bar::new(common, "eval");
-    let quality = evaluate(&transformer, reference.as_ref().map(|(_, t)| t), &contexts, &mut |done, all| {
-        bar.step(done, all)
-    })?;
+    let judged = Judged {
+        model: &transformer,
+        reference: reference.as_ref().map(|(_, reference)| reference),
+        as_run: as_run.as_ref(),
+    };
+    let mut quality = evaluate(judged, &contexts, &mut |done, all| bar.step(done, all))?;
+    if is_run {
+        (quality.kld_mean_as_run, quality.top1_agreement_as_run) = (quality.kld_mean, quality.top1_agreement);
+    }
     if common.json {
         output::json(&quality)?;
     } else {
@@ -79,6 +92,8 @@ fn print(quality: &Quality) -> Result<(), Failure> {
         ("99 % KLD", quality.kld_p99),
         ("largest KLD", quality.kld_max),
         ("equal top-1", quality.top1_agreement),
+        ("KLD as run", quality.kld_mean_as_run),
+        ("top-1 as run", quality.top1_agreement_as_run),
         ("rms Δp", quality.delta_p_rms),
         ("perplexity ratio", quality.ppl_ratio),
     ];

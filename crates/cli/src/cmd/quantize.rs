@@ -190,12 +190,6 @@ fn chosen_method(
     tokenizer: &LazyCell<Result<Tokenizer, Failure>, impl FnOnce() -> Result<Tokenizer, Failure>>,
     coded: bool,
 ) -> Result<(&'static dyn Solver, Vec<String>), Failure> {
-    let known: Vec<&str> = METHODS.iter().map(|m| m.name()).collect();
-    let named = |name: &str| {
-        let unknown =
-            || Failure::Usage(format!("--method {name} is not known; there are {}", known.join(", ")));
-        method(name).ok_or_else(unknown)
-    };
     let (name, note) = match &arguments.method {
         Some(name) => (name.as_str(), None),
         None if arguments.imatrix.is_some() => ("imatrix", None),
@@ -208,7 +202,15 @@ fn chosen_method(
         ),
         None => ("auto", None),
     };
-    Ok((named(name)?, note.map(str::to_owned).into_iter().collect()))
+    Ok((method_named(name)?, note.map(str::to_owned).into_iter().collect()))
+}
+
+/// The method of this name.
+pub fn method_named(name: &str) -> Result<&'static dyn Solver, Failure> {
+    let known: Vec<&str> = METHODS.iter().map(|m| m.name()).collect();
+    method(name).ok_or_else(|| {
+        Failure::Usage(format!("--method {name} is not known; there are {}", known.join(", ")))
+    })
 }
 
 /// Refuses outputs that this version cannot write.
