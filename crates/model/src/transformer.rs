@@ -35,11 +35,11 @@ impl Transformer {
         // Rows of an embedding are read one by one; it is repacked only where it is the head too.
         let reader = match spec.head {
             Some(_) => backend.clone().with(Arithmetic::Float),
-            None => backend.clone().precise(),
+            None => backend.clone(),
         };
         let embedding = Linear::load(weights, &reader, &spec.embedding)?.into_weight();
         let head = match &spec.head {
-            Some(slot) => Linear::load(weights, &backend.clone().precise(), slot)?,
+            Some(slot) => Linear::load(weights, &backend, slot)?,
             None => Linear::without_bias(embedding.clone()),
         };
         let blocks =

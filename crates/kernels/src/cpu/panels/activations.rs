@@ -315,4 +315,40 @@ mod tests {
             assert!(largest_loss(isa, Precision::Int16) < 0.02, "{isa:?}");
         }
     }
+
+    /// Nearly normal numbers, some of which are a thousand times as large: wherever these stand, however many there are, the
+    /// row loses no more than 2⁻¹¹ of its norm.
+    #[test]
+    fn loud_numbers_in_any_columns_cost_the_others_nothing() {
+        let mut state = 7u64;
+        let mut uniform = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1 << 24) as f32
+        };
+        let backend = Backend::new(Isa::best(), 1);
+        for columns in [64, 576, 1536, 2048, 4096] {
+            for loud in [1, 3, columns / 100, columns / 30, columns / 8] {
+                let mut x: Vec<f32> =
+                    (0..columns).map(|_| (0..12).map(|_| uniform()).sum::<f32>() - 6.0).collect();
+                // Few loud numbers in many columns are not what makes most of the norm.
+                let loud = loud.max(columns / 1000).max(1);
+                for _ in 0..loud {
+                    x[(uniform() * columns as f32) as usize] =
+                        670.0 * if uniform() < 0.5 { 1.0 } else { -1.0 };
+                }
+                let rounded = Rounded::new(&backend, &x, columns, Precision::Int8Outliers);
+                let (codes, outliers) = (rounded.activations().row(0), rounded.outliers.as_ref().unwrap());
+                let mut rest = x.clone();
+                for (at, rest) in rest.iter_mut().enumerate() {
+                    *rest -= codes.scales[at / CHUNK][0] * f32::from(codes.codes[at]);
+                }
+                for outlier in outliers.of(0) {
+                    rest[outliers.columns()[outlier.place as usize] as usize] -= outlier.value;
+                }
+                let norm = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+                let share = norm(&rest) / norm(&x);
+                assert!(share < 1.0 / 2048.0, "{columns} columns, {loud} loud: {share}");
+            }
+        }
+    }
 }

@@ -115,18 +115,29 @@ pub(super) fn add<V: Vector>(
         ($coding:ident, $scheme:ident) => {{
             // One row's sums wait for codes, others' for their own multiply-adds: the more of them side by side the better.
             let side = if rows.len() == 1 { SIDE } else { 2 * SIDE } / V::ROWS;
-            let whole = panels.len() / side * side;
-            // SAFETY: the matrix has these panels, and `x` keeps its invariant.
-            unsafe {
-                for first in panels.clone().take(whole).step_by(side) {
-                    match side {
-                        8 => some::<V, $coding, $scheme, 8>(matrix, first, rows.clone(), x, y),
-                        4 => some::<V, $coding, $scheme, 4>(matrix, first, rows.clone(), x, y),
-                        _ => some::<V, $coding, $scheme, 2>(matrix, first, rows.clone(), x, y),
+            let mut first = panels.start;
+            while first < panels.end {
+                let left = side.min(panels.end - first);
+                // SAFETY: the matrix has these panels, and `x` keeps its invariant.
+                unsafe {
+                    match left {
+                        8.. => {
+                            some::<V, $coding, $scheme, 8>(matrix, first, rows.clone(), x, y);
+                            first += 8;
+                        }
+                        4.. => {
+                            some::<V, $coding, $scheme, 4>(matrix, first, rows.clone(), x, y);
+                            first += 4;
+                        }
+                        2.. => {
+                            some::<V, $coding, $scheme, 2>(matrix, first, rows.clone(), x, y);
+                            first += 2;
+                        }
+                        _ => {
+                            some::<V, $coding, $scheme, 1>(matrix, first, rows.clone(), x, y);
+                            first += 1;
+                        }
                     }
-                }
-                for first in panels.start + whole..panels.end {
-                    some::<V, $coding, $scheme, 1>(matrix, first, rows.clone(), x, y);
                 }
             }
         }};
