@@ -118,7 +118,7 @@ pub struct Quality {
 pub struct Judged<'a> {
     /// The model.
     pub model: &'a Transformer,
-    /// What its distributions are compared with.
+    /// The model whose distributions count as true.
     pub reference: Option<&'a Transformer>,
     /// The same model as it is run, where that is asked for beside it. Without a reference nobody looks at it.
     pub as_run: Option<&'a Transformer>,
@@ -155,7 +155,7 @@ pub fn evaluate(
     Ok(quality(&found, reference.is_some()))
 }
 
-/// What contexts came to so far.
+/// Scores and divergences of the contexts so far.
 #[derive(Default)]
 struct Found {
     own: Scores,

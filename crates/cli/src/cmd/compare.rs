@@ -210,7 +210,7 @@ fn itself(common: &Common) -> Result<Command, Failure> {
     Ok(command)
 }
 
-/// What a process that was started for it prints.
+/// Runs a process to its end and returns the JSON that it prints.
 fn answer_of(command: &mut Command, what: &str) -> Result<serde_json::Value, Failure> {
     let output =
         command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().map_err(|e| {

@@ -63,7 +63,7 @@ pub(crate) const CHUNK: usize = 32;
 pub(crate) const SHARING: usize = 8;
 /// Activation rows that a task multiplies with one panel after the other: they stay in a core's own cache.
 const TOKENS: usize = 64;
-/// Bytes of codes of a task, at least: panels lie together.
+/// Bytes of codes that a task multiplies, at least.
 const TASK_BYTES: usize = 1 << 16;
 /// Rows of activations with which products wait for memory.
 pub(crate) const FEW: usize = 2;

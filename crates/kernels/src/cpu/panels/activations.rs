@@ -16,7 +16,7 @@ use crate::shared::Shared;
 use crate::{Backend, Precision};
 use std::hint::black_box;
 
-/// How many times the mean size of a row's numbers an outlier is larger than.
+/// An outlier is larger than this many times the mean size of its row's numbers.
 pub(super) const LOUDNESS: f32 = 2.5;
 
 /// Rows of codes of eight bits.
@@ -79,7 +79,7 @@ pub(crate) struct Rounded {
     codes: Buffer,
     scales: Buffer,
     sums: Buffer,
-    /// What stands beside the codes with [`Precision::Int8Outliers`].
+    /// The numbers that [`Precision::Int8Outliers`] keeps out of the codes.
     pub outliers: Option<Outliers>,
     /// How many rows of activations.
     pub rows: usize,
@@ -182,7 +182,7 @@ pub(crate) fn round_twice(x: &[f32], [first, second]: [RowCodes; 2]) {
 }
 
 /// One row's outliers go to `outliers`, by columns, and what is left becomes codes. Says how many outliers there are:
-/// none where a number is not finite or the sum of sizes is not.
+/// none where a number or the sum of sizes is not finite, or where the mean size is next to zero.
 #[inline(always)]
 pub(crate) fn round_rest(x: &[f32], row: RowCodes, outliers: &mut [Outlier]) -> usize {
     let mut sizes = [0.0f32; CHUNK];
@@ -197,7 +197,8 @@ pub(crate) fn round_rest(x: &[f32], row: RowCodes, outliers: &mut [Outlier]) -> 
     }
     let bound = sum / x.len() as f32 * LOUDNESS;
     // As bits, in which sizes stand in order and NaN is above all.
-    let bound = if bound.is_finite() { bound.to_bits() } else { u32::MAX };
+    // A subnormal bound may have been rounded by half of itself: more numbers could be above it than there is room for.
+    let bound = if bound.is_normal() { bound.to_bits() } else { u32::MAX };
     let is_loud = |x: f32| x.to_bits() & 0x7fff_ffff > bound;
     let mut count = 0;
     let chunks = x.as_chunks::<CHUNK>().0.iter().zip(row.codes.as_chunks_mut::<CHUNK>().0);
@@ -284,6 +285,16 @@ mod tests {
                     assert!(!damaged.is_finite() && sound == 43.0 / 127.0, "{isa:?}, {bad} at {place}");
                 }
             }
+        }
+    }
+
+    /// Half of a row at the smallest subnormal number: the mean rounds to zero, and no number is an outlier.
+    #[test]
+    fn subnormal_rows_have_no_outliers() {
+        let x: Vec<f32> = (0..18 * CHUNK).map(|i| f32::from_bits(u32::from(i % 2 == 0))).collect();
+        for isa in Isa::available() {
+            let rounded = Rounded::new(&Backend::new(isa, 1), &x, x.len(), Precision::Int8Outliers);
+            assert!(rounded.outliers.is_none(), "{isa:?}");
         }
     }
 
