@@ -2,7 +2,7 @@
 
 use super::kinds::*;
 use super::vector::Vector;
-use super::{Coding, Panel, SHARING};
+use super::{CHUNK, Coding, Panel, SHARING};
 use crate::cpu::{ask_ahead_for_scales, prefetch};
 
 /// Bytes of a chunk's codes, in panels of a vector's rows.
@@ -203,37 +203,69 @@ impl<const SCHEME: u8> Scales<'_, SCHEME> {
     }
 }
 
-/// The weights that levels of chunk `chunk` of a panel stand for, of its first or second half: scales come first.
-///
-/// # Safety
-/// The instruction set is there, and so are the panel's scales of this chunk.
-#[inline(always)]
-pub(super) unsafe fn weight_of<V: Vector, const SCHEME: u8>(
-    scales: *const u8,
-    shared: *const u8,
-    chunk: usize,
-    half: usize,
-    level: V::Numbers,
-) -> V::Numbers {
-    // SAFETY: the caller's.
-    unsafe {
-        let scales = scales.add(chunk * V::ROWS * scheme(SCHEME).bytes());
-        let shared = shared.wrapping_add(chunk / SHARING * V::ROWS * scheme(SCHEME).shared_bytes());
+/// Columns that have one scale.
+pub(super) const fn columns_of_scale(scheme: u8) -> usize {
+    if scheme == HALF_GROUPS { CHUNK / 2 } else { CHUNK }
+}
+
+/// What turns levels of a panel's rows into weights: weight = scale · level + minimum, the scale first.
+pub(super) struct WeightScale<V: Vector> {
+    scale: V::Numbers,
+    /// Nothing where a scheme has none.
+    minimum: V::Numbers,
+}
+
+impl<V: Vector> Clone for WeightScale<V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<V: Vector> Copy for WeightScale<V> {}
+
+impl<V: Vector> WeightScale<V> {
+    #[inline(always)]
+    pub fn zero() -> Self {
+        Self { scale: V::number(0.0), minimum: V::number(0.0) }
+    }
+
+    /// That of column `column`.
+    ///
+    /// # Safety
+    /// The instruction set is there, and so are the panel's scales of this column.
+    #[inline(always)]
+    pub unsafe fn of<const SCHEME: u8>(scales: *const u8, shared: *const u8, column: usize) -> Self {
+        let (chunk, half) = (column / CHUNK, column % CHUNK / (CHUNK / 2));
+        let none = V::number(0.0);
+        // SAFETY: the caller's.
+        unsafe {
+            let scales = scales.add(chunk * V::ROWS * scheme(SCHEME).bytes());
+            let shared = shared.wrapping_add(chunk / SHARING * V::ROWS * scheme(SCHEME).shared_bytes());
+            let (scale, minimum) = match SCHEME {
+                BLOCK => (V::halves(scales), none),
+                POWER => (V::upper_halves(scales), none),
+                AFFINE => (V::halves(scales), V::halves(scales.add(2 * V::ROWS))),
+                GROUPS => (V::multiply(V::halves(shared), V::numbers(V::signed(scales))), none),
+                HALF_GROUPS => {
+                    let group = V::numbers(V::signed(scales.add(half * V::ROWS)));
+                    (V::multiply(V::halves(shared), group), none)
+                }
+                _ => {
+                    let scale = V::multiply(V::halves(shared), V::numbers(V::unsigned(scales)));
+                    let minimum = V::numbers(V::unsigned(scales.add(V::ROWS)));
+                    let e = V::negative(V::halves(shared.add(2 * V::ROWS)));
+                    (scale, V::multiply(e, minimum))
+                }
+            };
+            Self { scale, minimum }
+        }
+    }
+
+    #[inline(always)]
+    pub fn weight<const SCHEME: u8>(self, level: V::Numbers) -> V::Numbers {
         match SCHEME {
-            BLOCK => V::multiply(V::halves(scales), level),
-            POWER => V::multiply(V::upper_halves(scales), level),
-            AFFINE => V::multiply_add(V::halves(scales), level, V::halves(scales.add(2 * V::ROWS))),
-            GROUPS => V::multiply(V::multiply(V::halves(shared), V::numbers(V::signed(scales))), level),
-            HALF_GROUPS => {
-                let scale = V::numbers(V::signed(scales.add(half * V::ROWS)));
-                V::multiply(V::multiply(V::halves(shared), scale), level)
-            }
-            _ => {
-                let scale = V::multiply(V::halves(shared), V::numbers(V::unsigned(scales)));
-                let minimum = V::numbers(V::unsigned(scales.add(V::ROWS)));
-                let e = V::negative(V::halves(shared.add(2 * V::ROWS)));
-                V::multiply_add(scale, level, V::multiply(e, minimum))
-            }
+            AFFINE | GROUPS_AFFINE => V::multiply_add(self.scale, level, self.minimum),
+            _ => V::multiply(self.scale, level),
         }
     }
 }

@@ -11,7 +11,7 @@
 //! alone, so that the result does not depend on which columns its neighbours have.
 
 use super::Panels;
-use super::chunk::{code_bytes, weight_of};
+use super::chunk::{WeightScale, code_bytes, columns_of_scale};
 use super::kinds::*;
 use super::vector::Vector;
 use super::{CHUNK, Coding, Panel, Scheme};
@@ -169,7 +169,10 @@ unsafe fn some<V: Vector, const CODING: u8, const SCHEME: u8, const P: usize>(
             prefetch::<false>(next.wrapping_add(128 * i + 64));
             let value = V::number(outlier.value);
             // SAFETY: the caller's.
-            let weights = unsafe { columns.weights(x.columns[outlier.place as usize] as usize) };
+            let weights = unsafe {
+                let column = x.columns[outlier.place as usize] as usize;
+                columns.weights(column, &columns.scales(column))
+            };
             for (sum, weight) in sums.iter_mut().zip(weights) {
                 *sum = V::multiply_add(value, weight, *sum);
             }
@@ -180,19 +183,19 @@ unsafe fn some<V: Vector, const CODING: u8, const SCHEME: u8, const P: usize>(
         return;
     }
     let width = P * V::ROWS;
+    let of_scale = columns_of_scale(SCHEME) as u32;
     let mut weights = Buffer::take(SEGMENT.min(x.columns.len()) * width);
     let segments = x.columns.len().div_ceil(SEGMENT);
     // Sums and places on the way, where rows come again for another segment.
     let mut all_sums = Buffer::take(if segments > 1 { rows.len() * width } else { 0 });
     let mut all_done = vec![0usize; if segments > 1 { rows.len() } else { 0 }];
     for (segment, of_segment) in x.columns.chunks(SEGMENT).enumerate() {
-        for (column, to) in of_segment.iter().zip(weights.chunks_exact_mut(width)) {
-            // SAFETY: the caller's; as many numbers as panels have rows.
-            unsafe {
-                for (p, weight) in columns.weights(*column as usize).into_iter().enumerate() {
-                    V::put(weight, to.as_mut_ptr().add(p * V::ROWS));
-                }
-            }
+        let mut to = &mut weights[..];
+        for columns_of_scale in of_segment.chunk_by(|a, b| a / of_scale == b / of_scale) {
+            let (now, then) = to.split_at_mut(columns_of_scale.len() * width);
+            // SAFETY: the caller's.
+            unsafe { columns.decode(columns_of_scale, now) };
+            to = then;
         }
         let begin = segment * SEGMENT;
         let end = (begin + of_segment.len()) as u32;
@@ -312,27 +315,59 @@ impl<'a, V: Vector, const CODING: u8, const SCHEME: u8, const P: usize> Columns<
         self.panel.codes.as_ptr().wrapping_add(P * self.panel.codes.len())
     }
 
-    /// The weights of column `column`, decoded.
+    /// Scales of column `column`.
     ///
     /// # Safety
     /// The instruction set is there, and the panels have the column.
     #[inline(always)]
-    unsafe fn weights(&self, column: usize) -> [V::Numbers; P] {
-        let mut weights = [V::number(0.0); P];
-        let chunk = column / CHUNK;
-        let Panel { codes, scales, shared } = self.panel;
+    unsafe fn scales(&self, column: usize) -> [WeightScale<V>; P] {
+        let mut of_panels = [WeightScale::zero(); P];
+        let Panel { scales, shared, .. } = self.panel;
         // A loop: a closure would not be compiled for the instruction set.
-        for (p, weight) in weights.iter_mut().enumerate() {
+        for (p, scale) in of_panels.iter_mut().enumerate() {
             // SAFETY: the caller's; panels lie one after the other.
-            *weight = unsafe {
-                let codes = codes.as_ptr().add(p * codes.len() + chunk * code_bytes::<V, CODING>());
+            *scale = unsafe {
                 let scales = scales.as_ptr().add(p * scales.len());
                 let shared = shared.as_ptr().add(p * shared.len());
-                let level = V::numbers(self.level(codes, column % CHUNK));
-                weight_of::<V, SCHEME>(scales, shared, chunk, column % CHUNK / (CHUNK / 2), level)
+                WeightScale::of::<SCHEME>(scales, shared, column)
             };
         }
+        of_panels
+    }
+
+    /// The weights of column `column`, decoded.
+    ///
+    /// # Safety
+    /// As of `scales`, which these are of this column.
+    #[inline(always)]
+    unsafe fn weights(&self, column: usize, scales: &[WeightScale<V>; P]) -> [V::Numbers; P] {
+        let mut weights = [V::number(0.0); P];
+        let codes = self.panel.codes;
+        for (p, (weight, scale)) in weights.iter_mut().zip(scales).enumerate() {
+            // SAFETY: the caller's; panels lie one after the other.
+            unsafe {
+                let codes = codes.as_ptr().add(p * codes.len() + column / CHUNK * code_bytes::<V, CODING>());
+                *weight = scale.weight::<SCHEME>(V::numbers(self.level(codes, column % CHUNK)));
+            }
+        }
         weights
+    }
+
+    /// Writes the weights of columns that have one scale, as many for each as the panels have rows.
+    ///
+    /// # Safety
+    /// As of `scales`.
+    #[inline(always)]
+    unsafe fn decode(&self, columns: &[u32], weights: &mut [f32]) {
+        // SAFETY: the caller's; a vector has as many numbers as a panel has rows.
+        unsafe {
+            let scales = self.scales(columns[0] as usize);
+            for (column, to) in columns.iter().zip(weights.chunks_exact_mut(P * V::ROWS)) {
+                for (p, weight) in self.weights(*column as usize, &scales).into_iter().enumerate() {
+                    V::put(weight, to.as_mut_ptr().add(p * V::ROWS));
+                }
+            }
+        }
     }
 
     /// The levels of column `column` of a chunk.
