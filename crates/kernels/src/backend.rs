@@ -21,7 +21,7 @@ pub enum Arithmetic {
 pub enum Precision {
     /// Eight bits, 32 numbers under one scale: as llama.cpp does.
     Int8,
-    /// The same, but a row's outliers, those larger than three times its mean size, stay as they are.
+    /// The same, but a row's outliers, those larger than 2.5 times its mean size, stay as they are.
     #[default]
     Int8Outliers,
     /// Two rows of eight bits, the second of what the first one lost.

@@ -35,3 +35,29 @@ pub(super) fn pack_fifth(codes: &[u8]) -> [u8; 4] {
         .fold(0u32, |word, (j, code)| word | u32::from(code >> 4 & 1) << j)
         .to_le_bytes()
 }
+
+/// Codes of four or five bits from a block's last bytes: of five bits the fifth ones come first.
+#[inline(always)]
+pub(super) fn unpack_codes<const BITS: usize>(bytes: &[u8]) -> [u8; 32] {
+    let mut codes = [0; 32];
+    match BITS {
+        4 => unpack(bytes, &mut codes),
+        _ => {
+            unpack(&bytes[4..], &mut codes);
+            unpack_fifth(*super::array(&bytes[..4]), &mut codes);
+        }
+    }
+    codes
+}
+
+/// The inverse of [`unpack_codes`].
+#[inline(always)]
+pub(super) fn pack_codes<const BITS: usize>(codes: &[u8], bytes: &mut [u8]) {
+    match BITS {
+        4 => pack(codes, bytes),
+        _ => {
+            pack(codes, &mut bytes[4..]);
+            bytes[..4].copy_from_slice(&pack_fifth(codes));
+        }
+    }
+}

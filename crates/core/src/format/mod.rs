@@ -3,6 +3,7 @@
 //! A format is upstream's (llama.cpp's `ggml-common.h` for the quantized ones): same bits, same name. To add one,
 //! write its file and its line in [`FORMATS`]; the test suites loop over the registry.
 
+mod affine;
 mod fit;
 mod float;
 mod halves;
@@ -13,15 +14,12 @@ mod k_affine;
 mod k_scales;
 mod lanes;
 mod mxfp4;
-mod q4_0;
-mod q4_1;
 mod q4_k;
-mod q5_0;
-mod q5_1;
 mod q5_k;
 mod q6_k;
 mod q8_0;
 mod search;
+mod symmetric;
 
 use crate::{Codes, Error, Levels, Shape};
 use half::f16;
@@ -182,18 +180,16 @@ impl PartialEq for dyn Format {
 
 impl Eq for dyn Format {}
 
+pub use affine::{Affine, Q4_1, Q5_1};
 pub use float::{BF16, F16, F32};
 pub use iq4_nl::Iq4Nl;
 pub use iq4_xs::Iq4Xs;
 pub use mxfp4::Mxfp4;
-pub use q4_0::Q4_0;
-pub use q4_1::Q4_1;
 pub use q4_k::Q4K;
-pub use q5_0::Q5_0;
-pub use q5_1::Q5_1;
 pub use q5_k::Q5K;
 pub use q6_k::Q6K;
 pub use q8_0::Q8_0;
+pub use symmetric::{Q4_0, Q5_0, Symmetric};
 
 /// Every format that kvant knows.
 pub static FORMATS: &[FormatRef] =

@@ -17,7 +17,7 @@ use crate::{Backend, Precision};
 use std::hint::black_box;
 
 /// An outlier is larger than this many times the mean size of its row's numbers.
-pub(super) const LOUDNESS: f32 = 3.0;
+pub(super) const LOUDNESS: f32 = 2.5;
 
 /// Rows of codes of eight bits.
 #[derive(Clone, Copy)]
