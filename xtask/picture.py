@@ -7,7 +7,7 @@ import html
 import sys
 import unicodedata
 
-ADVANCE, LINE, MARGIN, WRAP = 8.4, 19, 16, 128
+ADVANCE, LINE, MARGIN, WRAP = 8.4, 19, 16, 151
 
 
 def width(text):
