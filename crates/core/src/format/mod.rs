@@ -180,7 +180,7 @@ impl PartialEq for dyn Format {
 
 impl Eq for dyn Format {}
 
-pub use affine::{Affine, Q4_1, Q5_1};
+pub use affine::{Q4_1, Q5_1};
 pub use float::{BF16, F16, F32};
 pub use iq4_nl::Iq4Nl;
 pub use iq4_xs::Iq4Xs;
@@ -189,7 +189,7 @@ pub use q4_k::Q4K;
 pub use q5_k::Q5K;
 pub use q6_k::Q6K;
 pub use q8_0::Q8_0;
-pub use symmetric::{Q4_0, Q5_0, Symmetric};
+pub use symmetric::{Q4_0, Q5_0};
 
 /// Every format that kvant knows.
 pub static FORMATS: &[FormatRef] =

@@ -208,7 +208,8 @@ pub(super) const fn columns_of_scale(scheme: u8) -> usize {
     if scheme == HALF_GROUPS { CHUNK / 2 } else { CHUNK }
 }
 
-/// What turns levels of a panel's rows into weights: weight = scale · level + minimum, the scale first.
+/// A column's scale and minimum, for every row of a panel: weight = scale · level + minimum.
+/// Scale and minimum are rounded to `f32` before a level is multiplied.
 pub(super) struct WeightScale<V: Vector> {
     scale: V::Numbers,
     /// Nothing where a scheme has none.

@@ -191,10 +191,10 @@ unsafe fn some<V: Vector, const CODING: u8, const SCHEME: u8, const P: usize>(
     let mut all_done = vec![0usize; if segments > 1 { rows.len() } else { 0 }];
     for (segment, of_segment) in x.columns.chunks(SEGMENT).enumerate() {
         let mut to = &mut weights[..];
-        for columns_of_scale in of_segment.chunk_by(|a, b| a / of_scale == b / of_scale) {
-            let (now, then) = to.split_at_mut(columns_of_scale.len() * width);
+        for group in of_segment.chunk_by(|a, b| a / of_scale == b / of_scale) {
+            let (now, then) = to.split_at_mut(group.len() * width);
             // SAFETY: the caller's.
-            unsafe { columns.decode(columns_of_scale, now) };
+            unsafe { columns.decode(group, now) };
             to = then;
         }
         let begin = segment * SEGMENT;
