@@ -52,7 +52,7 @@ use activations::Activations;
 pub(crate) use activations::{Rounded, RowCodes, round, round_rest, round_twice};
 use kvant_core::Tensor;
 pub(crate) use outliers::Outlier;
-use outliers::Outliers;
+use outliers::{Outliers, OutliersOfRows};
 use std::ops::Range;
 
 /// Rows of a panel, at most.
@@ -260,8 +260,9 @@ impl Panels {
         if let Some(outliers) = afterwards {
             let panels = self.rows().div_ceil(self.kernel.rows());
             let side = (2 * outliers::SIDE / self.kernel.rows()).max(1);
+            let outliers = OutliersOfRows::new(self, outliers, 0..n);
             self.backend.pool().run(panels.div_ceil(side), &|task| {
-                self.add_outliers(task * side..panels.min((task + 1) * side), 0..n, outliers, y);
+                self.add_outliers(task * side..panels.min((task + 1) * side), &outliers, y);
             });
         }
     }
@@ -288,6 +289,7 @@ impl Panels {
         let mut sums = [[0.0f32; ROWS]; TOKENS];
         for first in (from..x.rows()).step_by(TOKENS) {
             let sums = &mut sums[..TOKENS.min(x.rows() - first)];
+            let outliers = outliers.map(|all| OutliersOfRows::new(self, all, first..first + sums.len()));
             for some in panels.clone().step_by(side) {
                 let some = some..panels.end.min(some + side);
                 for panel in some.clone() {
@@ -297,8 +299,8 @@ impl Panels {
                         unsafe { self.put(y, first + i, panel, sums) };
                     }
                 }
-                if let Some(outliers) = outliers {
-                    self.add_outliers(some, first..first + sums.len(), outliers, y);
+                if let Some(outliers) = &outliers {
+                    self.add_outliers(some, outliers, y);
                 }
             }
         }
@@ -321,20 +323,20 @@ impl Panels {
         }
     }
 
-    /// Adds to results of some rows of activations with some panels what their outliers come to.
-    fn add_outliers(&self, panels: Range<usize>, rows: Range<usize>, x: &Outliers, y: &Shared<f32>) {
+    /// Adds to results with some panels what outliers come to.
+    fn add_outliers(&self, panels: Range<usize>, x: &OutliersOfRows, y: &Shared<f32>) {
         match self.kernel {
-            Kernel::Plain(_) => plain::add_outliers(self, panels, rows, x, y),
+            Kernel::Plain(_) => plain::add_outliers(self, panels, x, y),
             #[cfg(target_arch = "x86_64")]
-            Kernel::Avx2(token) => avx2::add_outliers(token, self, panels, rows, x, y),
+            Kernel::Avx2(token) => avx2::add_outliers(token, self, panels, x, y),
             #[cfg(target_arch = "x86_64")]
-            Kernel::AvxVnni(token) => quads::avx_vnni_outliers(token, self, panels, rows, x, y),
+            Kernel::AvxVnni(token) => quads::avx_vnni_outliers(token, self, panels, x, y),
             #[cfg(target_arch = "x86_64")]
-            Kernel::Avx512(token) => quads::avx512_outliers(token, self, panels, rows, x, y),
+            Kernel::Avx512(token) => quads::avx512_outliers(token, self, panels, x, y),
             #[cfg(target_arch = "x86_64")]
-            Kernel::Amx(token) => quads::avx512_outliers(token.avx512(), self, panels, rows, x, y),
+            Kernel::Amx(token) => quads::avx512_outliers(token.avx512(), self, panels, x, y),
             #[cfg(target_arch = "aarch64")]
-            Kernel::Neon(token) => quads::neon_outliers(token, self, panels, rows, x, y),
+            Kernel::Neon(token) => quads::neon_outliers(token, self, panels, x, y),
         }
     }
 }

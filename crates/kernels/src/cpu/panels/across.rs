@@ -15,7 +15,7 @@
 use super::avx2::{less, pairs, side_by_side};
 use super::chunk::{Factors, Scales, code_bytes, quads, table};
 use super::kinds::*;
-use super::outliers::Outliers;
+use super::outliers::{Outliers, OutliersOfRows};
 use super::together::{Together, lay};
 use super::vector::Vector;
 use super::vnni::Eight;
@@ -92,7 +92,8 @@ pub(super) fn multiply(
                 }
             }
             if let Some(outliers) = outliers {
-                matrix.add_outliers(tasks[task]..tasks[task + 1], 0..end, outliers, y);
+                let outliers = OutliersOfRows::new(matrix, outliers, 0..end);
+                matrix.add_outliers(tasks[task]..tasks[task + 1], &outliers, y);
             }
         });
     });

@@ -198,22 +198,16 @@ pub(crate) fn round_rest(x: &[f32], row: RowCodes, outliers: &mut [Outlier]) -> 
     let bound = sum / x.len() as f32 * LOUDNESS;
     // As bits, in which sizes stand in order and NaN is above all.
     // A subnormal bound may have been rounded by half of itself: more numbers could be above it than there is room for.
-    let bound = if bound.is_normal() { bound.to_bits() } else { u32::MAX };
-    let is_loud = |x: f32| x.to_bits() & 0x7fff_ffff > bound;
+    let bound = if bound.is_normal() { bound.to_bits().cast_signed() } else { i32::MAX };
+    let is_loud = |x: f32| (x.to_bits() & 0x7fff_ffff).cast_signed() > bound;
     let mut count = 0;
     let chunks = x.as_chunks::<CHUNK>().0.iter().zip(row.codes.as_chunks_mut::<CHUNK>().0);
     for (chunk, ((x, codes), (scale, sums))) in chunks.zip(row.scales.iter_mut().zip(row.sums)).enumerate() {
         let x = black_box(x);
-        let (mut rest, mut loud) = ([0.0; CHUNK], [0u8; CHUNK]);
-        for ((rest, loud), x) in rest.iter_mut().zip(&mut loud).zip(x) {
-            *loud = u8::from(is_loud(*x));
+        let (mut rest, mut places) = ([0.0; CHUNK], 0u32);
+        for (at, (rest, x)) in rest.iter_mut().zip(x).enumerate() {
             *rest = if is_loud(*x) { 0.0 } else { *x };
-        }
-        // A bit for each number: the product gathers the lowest bits of eight bytes in its highest byte.
-        let mut places = 0u32;
-        for (eight, loud) in loud.as_chunks::<8>().0.iter().enumerate() {
-            let bits = u64::from_le_bytes(*loud).wrapping_mul(0x0102_0408_1020_4080) >> 56;
-            places |= (bits as u32) << (8 * eight);
+            places |= u32::from(is_loud(*x)) << at;
         }
         // Few chunks have more than four: no branch depends on how many there are.
         for _ in 0..4 {

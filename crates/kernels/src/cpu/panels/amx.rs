@@ -12,7 +12,7 @@
 
 use super::chunk::{Factors, Scales, code_bytes, quads, table};
 use super::kinds::*;
-use super::outliers::Outliers;
+use super::outliers::{Outliers, OutliersOfRows};
 use super::quads::offset;
 use super::together::{Together, lay};
 use super::vector::Vector;
@@ -82,7 +82,7 @@ pub(crate) fn product(
                 }
             });
             if let Some(outliers) = outliers {
-                matrix.add_outliers(of_task, 0..done, outliers, y);
+                matrix.add_outliers(of_task, &OutliersOfRows::new(matrix, outliers, 0..done), y);
             }
         });
     });

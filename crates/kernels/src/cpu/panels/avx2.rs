@@ -5,7 +5,7 @@
 use super::activations::Row;
 use super::chunk::{Factors, Scales, code_bytes, quads};
 use super::kinds::*;
-use super::outliers::{self, Outliers};
+use super::outliers::{self, Outliers, OutliersOfRows};
 use super::rows::{Apart, Rows, groups};
 use super::together::Together;
 use super::vnni::Eight;
@@ -65,17 +65,16 @@ pub(crate) fn add_outliers(
     _token: Avx2,
     matrix: &Panels,
     panels: Range<usize>,
-    rows: Range<usize>,
-    x: &Outliers,
+    x: &OutliersOfRows,
     y: &Shared<f32>,
 ) {
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn of(matrix: &Panels, panels: Range<usize>, rows: Range<usize>, x: &Outliers, y: &Shared<f32>) {
-        outliers::add::<Eight>(matrix, panels, rows, x, y);
+    fn of(matrix: &Panels, panels: Range<usize>, x: &OutliersOfRows, y: &Shared<f32>) {
+        outliers::add::<Eight>(matrix, panels, x, y);
     }
     assert_eq!(matrix.kernel.rows(), LANES, "rows of a panel");
     // SAFETY: the token proves the features.
-    unsafe { of(matrix, panels, rows, x, y) }
+    unsafe { of(matrix, panels, x, y) }
 }
 
 /// What the sums of activations are multiplied by before sums of products begin with them. Where halves of a chunk have

@@ -7,13 +7,7 @@ use crate::cpu::{ask_ahead_for_scales, prefetch};
 
 /// Bytes of a chunk's codes, in panels of a vector's rows.
 pub(super) const fn code_bytes<V: Vector, const CODING: u8>() -> usize {
-    let vector = 4 * V::ROWS;
-    match CODING {
-        FOUR | TABLE => 4 * vector,
-        FIVE => 5 * vector,
-        SIX => 6 * vector,
-        _ => 8 * vector,
-    }
+    CHUNK * code_bits(CODING) / 8 * V::ROWS
 }
 
 /// The levels that codes stand for, so much higher; nothing where codes are levels themselves.
@@ -208,6 +202,47 @@ pub(super) const fn columns_of_scale(scheme: u8) -> usize {
     if scheme == HALF_GROUPS { CHUNK / 2 } else { CHUNK }
 }
 
+/// What eight chunks have but once, for every row of a panel: the scale of their scales, and that of their minima, negative.
+pub(super) struct SharedScale<V: Vector> {
+    d: V::Numbers,
+    /// Nothing where a scheme has no minima.
+    negative_e: V::Numbers,
+}
+
+impl<V: Vector> Clone for SharedScale<V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<V: Vector> Copy for SharedScale<V> {}
+
+impl<V: Vector> SharedScale<V> {
+    #[inline(always)]
+    pub fn zero() -> Self {
+        Self { d: V::number(0.0), negative_e: V::number(0.0) }
+    }
+
+    /// Nothing where a scheme shares none.
+    ///
+    /// # Safety
+    /// The instruction set is there, and so are the panel's shared scales if the scheme has such.
+    #[inline(always)]
+    pub unsafe fn of<const SCHEME: u8>(shared: *const u8) -> Self {
+        let mut of = Self::zero();
+        // SAFETY: the caller's.
+        unsafe {
+            if const { shares(SCHEME) } {
+                of.d = V::halves(shared);
+            }
+            if SCHEME == GROUPS_AFFINE {
+                of.negative_e = V::negative(V::halves(shared.add(2 * V::ROWS)));
+            }
+        }
+        of
+    }
+}
+
 /// A column's scale and minimum, for every row of a panel: weight = scale · level + minimum.
 /// Scale and minimum are rounded to `f32` before a level is multiplied.
 pub(super) struct WeightScale<V: Vector> {
@@ -230,32 +265,24 @@ impl<V: Vector> WeightScale<V> {
         Self { scale: V::number(0.0), minimum: V::number(0.0) }
     }
 
-    /// That of column `column`.
+    /// From a column's scales in a panel, and what its eight chunks share.
     ///
     /// # Safety
-    /// The instruction set is there, and so are the panel's scales of this column.
+    /// The instruction set is there, and so are the scales.
     #[inline(always)]
-    pub unsafe fn of<const SCHEME: u8>(scales: *const u8, shared: *const u8, column: usize) -> Self {
-        let (chunk, half) = (column / CHUNK, column % CHUNK / (CHUNK / 2));
+    pub unsafe fn of<const SCHEME: u8>(scales: *const u8, shared: &SharedScale<V>) -> Self {
         let none = V::number(0.0);
         // SAFETY: the caller's.
         unsafe {
-            let scales = scales.add(chunk * V::ROWS * scheme(SCHEME).bytes());
-            let shared = shared.wrapping_add(chunk / SHARING * V::ROWS * scheme(SCHEME).shared_bytes());
             let (scale, minimum) = match SCHEME {
                 BLOCK => (V::halves(scales), none),
                 POWER => (V::upper_halves(scales), none),
                 AFFINE => (V::halves(scales), V::halves(scales.add(2 * V::ROWS))),
-                GROUPS => (V::multiply(V::halves(shared), V::numbers(V::signed(scales))), none),
-                HALF_GROUPS => {
-                    let group = V::numbers(V::signed(scales.add(half * V::ROWS)));
-                    (V::multiply(V::halves(shared), group), none)
-                }
+                GROUPS | HALF_GROUPS => (V::multiply(shared.d, V::numbers(V::signed(scales))), none),
                 _ => {
-                    let scale = V::multiply(V::halves(shared), V::numbers(V::unsigned(scales)));
+                    let scale = V::multiply(shared.d, V::numbers(V::unsigned(scales)));
                     let minimum = V::numbers(V::unsigned(scales.add(V::ROWS)));
-                    let e = V::negative(V::halves(shared.add(2 * V::ROWS)));
-                    (scale, V::multiply(e, minimum))
+                    (scale, V::multiply(shared.negative_e, minimum))
                 }
             };
             Self { scale, minimum }

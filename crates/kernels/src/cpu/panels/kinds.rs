@@ -28,6 +28,16 @@ pub(super) const fn scheme(kind: u8) -> Scheme {
     }
 }
 
+/// Bits of a code.
+pub(super) const fn code_bits(coding: u8) -> usize {
+    match coding {
+        FOUR | TABLE => 4,
+        FIVE => 5,
+        SIX => 6,
+        _ => 8,
+    }
+}
+
 /// Whether eight chunks share a scale: what they add up to is multiplied by it once.
 pub(super) const fn shares(scheme: u8) -> bool {
     matches!(scheme, GROUPS_AFFINE | GROUPS | HALF_GROUPS)

@@ -11,10 +11,10 @@
 //! alone, so that the result does not depend on which columns its neighbours have.
 
 use super::Panels;
-use super::chunk::{WeightScale, code_bytes, columns_of_scale};
+use super::chunk::{SharedScale, WeightScale, columns_of_scale};
 use super::kinds::*;
 use super::vector::Vector;
-use super::{CHUNK, Coding, Panel, Scheme};
+use super::{CHUNK, Coding, Panel, SHARING, Scheme};
 use crate::cpu::{AHEAD, prefetch};
 use crate::scratch::Buffer;
 use crate::shared::Shared;
@@ -102,55 +102,172 @@ impl Outliers {
     }
 }
 
-/// Adds to results of some rows of activations with some panels what their outliers come to.
-#[inline(always)]
-pub(super) fn add<V: Vector>(
-    matrix: &Panels,
-    panels: Range<usize>,
-    rows: Range<usize>,
-    x: &Outliers,
-    y: &Shared<f32>,
-) {
-    macro_rules! run {
-        ($coding:ident, $scheme:ident) => {{
-            // One row's sums wait for codes, others' for their own multiply-adds: the more of them side by side the better.
-            let side = if rows.len() == 1 { SIDE } else { 2 * SIDE } / V::ROWS;
-            let mut first = panels.start;
-            while first < panels.end {
-                let left = side.min(panels.end - first);
-                // SAFETY: the matrix has these panels, and `x` keeps its invariant.
-                unsafe {
-                    match left {
-                        8.. => {
-                            some::<V, $coding, $scheme, 8>(matrix, first, rows.clone(), x, y);
-                            first += 8;
-                        }
-                        4.. => {
-                            some::<V, $coding, $scheme, 4>(matrix, first, rows.clone(), x, y);
-                            first += 4;
-                        }
-                        2.. => {
-                            some::<V, $coding, $scheme, 2>(matrix, first, rows.clone(), x, y);
-                            first += 2;
-                        }
-                        _ => {
-                            some::<V, $coding, $scheme, 1>(matrix, first, rows.clone(), x, y);
-                            first += 1;
-                        }
-                    }
-                }
-            }
-        }};
-    }
-    for_each_kind!(matrix, run)
+/// Where a panel keeps the weights of a column: offsets in bytes from the panel's codes, scales and shared scales, and how
+/// far the column's bits have to be shifted down.
+#[derive(Clone, Copy)]
+struct Place {
+    codes: u32,
+    shift: u32,
+    /// The codes' upper bits, where these are stored apart.
+    upper: u32,
+    upper_shift: u32,
+    scales: u32,
+    shared: u32,
 }
 
-/// The same with `P` panels from `first` on.
+impl Place {
+    /// That of column `column`, in panels of `rows` rows.
+    ///
+    /// # Panics
+    /// If a panel has more than 4 GiB.
+    #[inline(always)]
+    fn of<const CODING: u8, const SCHEME: u8>(column: usize, rows: usize) -> Self {
+        let (chunk, within) = (column / CHUNK, column % CHUNK);
+        // A vector has four bytes of each row: columns of the same byte of a quad, quad by quad.
+        let (quad, byte) = (within / 4, 8 * (within as u32 % 4));
+        let half = quad / 4;
+        let vector = |index: usize| (chunk * CHUNK * code_bits(CODING) / 8 + index * 4) * rows;
+        let (codes, shift, upper, upper_shift) = match CODING {
+            BYTES => (vector(quad), byte, 0, 0),
+            FIVE => (vector(quad % 4), byte + 4 * half as u32, vector(4), byte + quad as u32),
+            SIX => (vector(quad % 4), byte + 4 * half as u32, vector(4 + half), byte + 2 * (quad as u32 % 4)),
+            _ => (vector(quad % 4), byte + 4 * half as u32, 0, 0),
+        };
+        let scheme = scheme(SCHEME);
+        let of_half = if SCHEME == HALF_GROUPS { half * rows } else { 0 };
+        let offset = |bytes: usize| u32::try_from(bytes).expect("a panel of at most 4 GiB");
+        Self {
+            codes: offset(codes),
+            shift,
+            upper: offset(upper),
+            upper_shift,
+            scales: offset(chunk * rows * scheme.bytes() + of_half),
+            shared: offset(chunk / SHARING * rows * scheme.shared_bytes()),
+        }
+    }
+}
+
+/// An outlier, and where a panel keeps the weights of its column.
+#[derive(Clone, Copy)]
+struct PlacedOutlier {
+    place: Place,
+    value: f32,
+}
+
+/// The outliers of some rows, for the panels of a matrix.
+pub(crate) struct OutliersOfRows<'a> {
+    pub all: &'a Outliers,
+    pub rows: Range<usize>,
+    /// Of a single row, once for all panels.
+    placed: Vec<PlacedOutlier>,
+}
+
+impl<'a> OutliersOfRows<'a> {
+    pub fn new(matrix: &Panels, all: &'a Outliers, rows: Range<usize>) -> Self {
+        let of_panel = matrix.kernel.rows();
+        let single = if rows.len() == 1 { all.of(rows.start) } else { &[] };
+        macro_rules! run {
+            ($coding:ident, $scheme:ident) => {
+                (single.iter())
+                    .map(|outlier| PlacedOutlier {
+                        place: Place::of::<$coding, $scheme>(
+                            all.columns[outlier.place as usize] as usize,
+                            of_panel,
+                        ),
+                        value: outlier.value,
+                    })
+                    .collect()
+            };
+        }
+        let placed = for_each_kind!(matrix, run);
+        Self { all, rows, placed }
+    }
+}
+
+/// Calls `$of::<V, CODING, SCHEME, P>(matrix, first panel, …)` for all panels, `$side` of them side by side.
+macro_rules! side_by_side {
+    ($matrix:ident, $panels:ident, $side:expr, $of:ident, $arguments:tt) => {{
+        macro_rules! run {
+            ($coding:ident, $scheme:ident) => {{
+                let mut first = $panels.start;
+                while first < $panels.end {
+                    // SAFETY: the matrix has these panels, and outliers lie in its columns.
+                    first += unsafe {
+                        match $side.min($panels.end - first) {
+                            8.. => call!($of, $coding, $scheme, 8, first, $matrix, $arguments),
+                            4.. => call!($of, $coding, $scheme, 4, first, $matrix, $arguments),
+                            2.. => call!($of, $coding, $scheme, 2, first, $matrix, $arguments),
+                            _ => call!($of, $coding, $scheme, 1, first, $matrix, $arguments),
+                        }
+                    };
+                }
+            }};
+        }
+        for_each_kind!($matrix, run)
+    }};
+}
+
+macro_rules! call {
+    ($of:ident, $coding:ident, $scheme:ident, $p:literal, $first:ident, $matrix:ident, ($($argument:expr),*)) => {{
+        $of::<V, $coding, $scheme, $p>($matrix, $first, $($argument),*);
+        $p
+    }};
+}
+
+/// Adds to results with some panels what outliers come to.
+#[inline(always)]
+pub(super) fn add<V: Vector>(matrix: &Panels, panels: Range<usize>, x: &OutliersOfRows, y: &Shared<f32>) {
+    if x.rows.len() == 1 {
+        if !x.placed.is_empty() {
+            side_by_side!(matrix, panels, SIDE / V::ROWS, single, (x.rows.start, &x.placed, y))
+        }
+    } else {
+        side_by_side!(matrix, panels, 2 * SIDE / V::ROWS, several, (x.rows.clone(), x.all, y))
+    }
+}
+
+/// `add` for one row and `P` panels from `first` on. Nobody shares what is decoded.
+///
+/// # Safety
+/// The instruction set is there, the matrix has the panels, and outliers were placed in its columns.
+#[inline(always)]
+unsafe fn single<V: Vector, const CODING: u8, const SCHEME: u8, const P: usize>(
+    matrix: &Panels,
+    first: usize,
+    row: usize,
+    outliers: &[PlacedOutlier],
+    y: &Shared<f32>,
+) {
+    let columns = Columns::<V, CODING, SCHEME, P>::new(matrix, first);
+    let mut sums = [V::number(0.0); P];
+    // What the products of codes would ask for next: memory would be idle meanwhile.
+    let mut next = columns.end().wrapping_add(2 * AHEAD);
+    let mut shared = ([SharedScale::zero(); P], u32::MAX);
+    for PlacedOutlier { place, value } in outliers {
+        prefetch::<false>(next);
+        prefetch::<false>(next.wrapping_add(64));
+        next = next.wrapping_add(128);
+        let value = V::number(*value);
+        // SAFETY: the caller's.
+        unsafe {
+            if shared.1 != place.shared {
+                shared = (columns.shared(place), place.shared);
+            }
+            let scales = columns.scales(place, &shared.0);
+            for (sum, weight) in sums.iter_mut().zip(columns.weights(place, &scales)) {
+                *sum = V::multiply_add(value, weight, *sum);
+            }
+        }
+    }
+    add_to::<V, P>(matrix, first, row, &sums, y);
+}
+
+/// `add` for several rows and `P` panels from `first` on.
 ///
 /// # Safety
 /// The instruction set is there, the matrix has the panels, and places and columns of outliers lie below what there are.
 #[inline(always)]
-unsafe fn some<V: Vector, const CODING: u8, const SCHEME: u8, const P: usize>(
+unsafe fn several<V: Vector, const CODING: u8, const SCHEME: u8, const P: usize>(
     matrix: &Panels,
     first: usize,
     rows: Range<usize>,
@@ -158,30 +275,6 @@ unsafe fn some<V: Vector, const CODING: u8, const SCHEME: u8, const P: usize>(
     y: &Shared<f32>,
 ) {
     let columns = Columns::<V, CODING, SCHEME, P>::new(matrix, first);
-    if rows.len() == 1 {
-        // Nobody shares what is decoded.
-        let outliers = x.of(rows.start);
-        let mut sums = [V::number(0.0); P];
-        // What the products of codes would ask for next: memory would be idle meanwhile.
-        let next = columns.end().wrapping_add(2 * AHEAD);
-        for (i, outlier) in outliers.iter().enumerate() {
-            prefetch::<false>(next.wrapping_add(128 * i));
-            prefetch::<false>(next.wrapping_add(128 * i + 64));
-            let value = V::number(outlier.value);
-            // SAFETY: the caller's.
-            let weights = unsafe {
-                let column = x.columns[outlier.place as usize] as usize;
-                columns.weights(column, &columns.scales(column))
-            };
-            for (sum, weight) in sums.iter_mut().zip(weights) {
-                *sum = V::multiply_add(value, weight, *sum);
-            }
-        }
-        if !outliers.is_empty() {
-            add_to::<V, P>(matrix, first, rows.start, &sums, y);
-        }
-        return;
-    }
     let width = P * V::ROWS;
     let of_scale = columns_of_scale(SCHEME) as u32;
     let mut weights = Buffer::take(SEGMENT.min(x.columns.len()) * width);
@@ -315,39 +408,59 @@ impl<'a, V: Vector, const CODING: u8, const SCHEME: u8, const P: usize> Columns<
         self.panel.codes.as_ptr().wrapping_add(P * self.panel.codes.len())
     }
 
-    /// Scales of column `column`.
+    /// What eight chunks have but once.
     ///
     /// # Safety
     /// The instruction set is there, and the panels have the column.
     #[inline(always)]
-    unsafe fn scales(&self, column: usize) -> [WeightScale<V>; P] {
-        let mut of_panels = [WeightScale::zero(); P];
-        let Panel { scales, shared, .. } = self.panel;
+    unsafe fn shared(&self, place: &Place) -> [SharedScale<V>; P] {
+        let mut of_panels = [SharedScale::zero(); P];
+        let shared = self.panel.shared;
         // A loop: a closure would not be compiled for the instruction set.
-        for (p, scale) in of_panels.iter_mut().enumerate() {
+        for (p, of_panel) in of_panels.iter_mut().enumerate() {
             // SAFETY: the caller's; panels lie one after the other.
-            *scale = unsafe {
-                let scales = scales.as_ptr().add(p * scales.len());
-                let shared = shared.as_ptr().add(p * shared.len());
-                WeightScale::of::<SCHEME>(scales, shared, column)
+            *of_panel = unsafe {
+                SharedScale::of::<SCHEME>(
+                    shared.as_ptr().wrapping_add(p * shared.len() + place.shared as usize),
+                )
             };
         }
         of_panels
     }
 
-    /// The weights of column `column`, decoded.
+    /// A column's scales, from what its eight chunks share.
     ///
     /// # Safety
-    /// As of `scales`, which these are of this column.
+    /// As of `shared`.
     #[inline(always)]
-    unsafe fn weights(&self, column: usize, scales: &[WeightScale<V>; P]) -> [V::Numbers; P] {
+    unsafe fn scales(&self, place: &Place, shared: &[SharedScale<V>; P]) -> [WeightScale<V>; P] {
+        let mut of_panels = [WeightScale::zero(); P];
+        let scales = self.panel.scales;
+        for (p, (of_panel, shared)) in of_panels.iter_mut().zip(shared).enumerate() {
+            // SAFETY: the caller's; panels lie one after the other.
+            *of_panel = unsafe {
+                WeightScale::of::<SCHEME>(
+                    scales.as_ptr().add(p * scales.len() + place.scales as usize),
+                    shared,
+                )
+            };
+        }
+        of_panels
+    }
+
+    /// A column's weights, decoded.
+    ///
+    /// # Safety
+    /// As of `shared`. The scales are this column's.
+    #[inline(always)]
+    unsafe fn weights(&self, place: &Place, scales: &[WeightScale<V>; P]) -> [V::Numbers; P] {
         let mut weights = [V::number(0.0); P];
         let codes = self.panel.codes;
         for (p, (weight, scale)) in weights.iter_mut().zip(scales).enumerate() {
             // SAFETY: the caller's; panels lie one after the other.
             unsafe {
-                let codes = codes.as_ptr().add(p * codes.len() + column / CHUNK * code_bytes::<V, CODING>());
-                *weight = scale.weight::<SCHEME>(V::numbers(self.level(codes, column % CHUNK)));
+                let codes = codes.as_ptr().add(p * codes.len());
+                *weight = scale.weight::<SCHEME>(V::numbers(self.level(codes, place)));
             }
         }
         weights
@@ -356,42 +469,41 @@ impl<'a, V: Vector, const CODING: u8, const SCHEME: u8, const P: usize> Columns<
     /// Writes the weights of columns that have one scale, as many for each as the panels have rows.
     ///
     /// # Safety
-    /// As of `scales`.
+    /// As of `shared`.
     #[inline(always)]
     unsafe fn decode(&self, columns: &[u32], weights: &mut [f32]) {
         // SAFETY: the caller's; a vector has as many numbers as a panel has rows.
         unsafe {
-            let scales = self.scales(columns[0] as usize);
+            let place = Place::of::<CODING, SCHEME>(columns[0] as usize, V::ROWS);
+            let scales = self.scales(&place, &self.shared(&place));
             for (column, to) in columns.iter().zip(weights.chunks_exact_mut(P * V::ROWS)) {
-                for (p, weight) in self.weights(*column as usize, &scales).into_iter().enumerate() {
+                let place = Place::of::<CODING, SCHEME>(*column as usize, V::ROWS);
+                for (p, weight) in self.weights(&place, &scales).into_iter().enumerate() {
                     V::put(weight, to.as_mut_ptr().add(p * V::ROWS));
                 }
             }
         }
     }
 
-    /// The levels of column `column` of a chunk.
+    /// A column's levels, from the panel's codes.
     ///
     /// # Safety
-    /// The instruction set is there, and so are the chunk's codes.
+    /// As of `shared`.
     #[inline(always)]
-    unsafe fn level(&self, codes: *const u8, column: usize) -> V::Integers {
-        // Columns of the same byte of a quad, quad by quad.
-        let (quad, byte) = (column / 4, 8 * (column as u32 % 4));
-        let half = quad / 4;
-        // Bits of vector `vector` from bit `bit` of the column's byte on.
-        // SAFETY: inside the chunk's codes.
-        let bits = |vector: usize, bit: u32, mask: i32| unsafe {
-            V::and(V::shifted(V::load(codes.add(vector * 4 * V::ROWS)), byte + bit), V::splat(mask))
+    unsafe fn level(&self, codes: *const u8, place: &Place) -> V::Integers {
+        // Bits from `shift` on of the vector at `offset`.
+        // SAFETY: inside the panel's codes.
+        let bits = |offset: u32, shift: u32, mask: i32| unsafe {
+            V::and(V::shifted(V::load(codes.add(offset as usize)), shift), V::splat(mask))
         };
         let signed = |byte: V::Integers| V::add(V::xor(byte, V::splat(128)), V::splat(-128));
         if CODING == BYTES {
-            return signed(bits(quad, 0, 255));
+            return signed(bits(place.codes, place.shift, 255));
         }
-        let low = bits(quad % 4, 4 * half as u32, 15);
+        let low = bits(place.codes, place.shift, 15);
         let code = match CODING {
-            FIVE => V::or(low, V::left::<4>(bits(4, quad as u32, 1))),
-            SIX => V::or(low, V::left::<4>(bits(4 + half, 2 * (quad as u32 % 4), 3))),
+            FIVE => V::or(low, V::left::<4>(bits(place.upper, place.upper_shift, 1))),
+            SIX => V::or(low, V::left::<4>(bits(place.upper, place.upper_shift, 3))),
             TABLE => return signed(V::and(V::lookup(self.table, low), V::splat(255))),
             _ => low,
         };
@@ -432,10 +544,11 @@ mod tests {
                 let panels = 0..rows.div_ceil(lanes);
                 let mut expected = numbers(n * rows, 3);
                 let mut given = expected.clone();
-                plain::add_outliers(&matrix, panels.clone(), 0..n, found, &Shared::new(&mut expected));
+                let of_rows = OutliersOfRows::new(&matrix, found, 0..n);
+                plain::add_outliers(&matrix, panels.clone(), &of_rows, &Shared::new(&mut expected));
                 match lanes {
-                    8 => add::<Portable<8>>(&matrix, panels, 0..n, found, &Shared::new(&mut given)),
-                    _ => add::<Portable<16>>(&matrix, panels, 0..n, found, &Shared::new(&mut given)),
+                    8 => add::<Portable<8>>(&matrix, panels, &of_rows, &Shared::new(&mut given)),
+                    _ => add::<Portable<16>>(&matrix, panels, &of_rows, &Shared::new(&mut given)),
                 }
                 assert!(given == expected, "{}, panels of {lanes}, {n} rows", format.name());
                 // And what that is: the decoded weights times the outliers.

@@ -1,6 +1,6 @@
 //! The oracle of the other paths: code by code.
 
-use super::outliers::Outliers;
+use super::outliers::OutliersOfRows;
 use super::{Activations, CHUNK, Coding, Panels, SHARING, Scheme, Sums};
 use crate::backend::Matrix;
 use crate::shared::Shared;
@@ -20,12 +20,11 @@ pub(crate) fn multiply(matrix: &Panels, panel: usize, x: &Activations, first: us
 pub(crate) fn add_outliers(
     matrix: &Panels,
     panels: Range<usize>,
-    rows: Range<usize>,
-    x: &Outliers,
+    OutliersOfRows { all: x, rows, .. }: &OutliersOfRows,
     y: &Shared<f32>,
 ) {
     let lanes = matrix.kernel.rows();
-    for row in rows.filter(|&row| !x.of(row).is_empty()) {
+    for row in rows.clone().filter(|&row| !x.of(row).is_empty()) {
         for of_matrix in panels.start * lanes..(panels.end * lanes).min(matrix.rows()) {
             let mut sum = 0.0f32;
             for outlier in x.of(row) {

@@ -15,7 +15,7 @@
 use super::activations::Row;
 use super::chunk::{Scales, code_bytes, quads, table};
 use super::kinds::*;
-use super::outliers::{self, Outliers};
+use super::outliers::{self, Outliers, OutliersOfRows};
 use super::rows::{Apart, Rows, groups};
 use super::together::Together;
 use super::vector::Vector;
@@ -96,17 +96,16 @@ macro_rules! multiply {
             _token: $token,
             matrix: &Panels,
             panels: Range<usize>,
-            rows: Range<usize>,
-            x: &Outliers,
+            x: &OutliersOfRows,
             y: &Shared<f32>,
         ) {
             #[target_feature(enable = $features)]
-            fn of(matrix: &Panels, panels: Range<usize>, rows: Range<usize>, x: &Outliers, y: &Shared<f32>) {
-                outliers::add::<$vector>(matrix, panels, rows, x, y);
+            fn of(matrix: &Panels, panels: Range<usize>, x: &OutliersOfRows, y: &Shared<f32>) {
+                outliers::add::<$vector>(matrix, panels, x, y);
             }
             assert_eq!(matrix.kernel.rows(), <$vector>::ROWS, "rows of a panel");
             // SAFETY: the token proves the features.
-            unsafe { of(matrix, panels, rows, x, y) }
+            unsafe { of(matrix, panels, x, y) }
         }
     };
 }

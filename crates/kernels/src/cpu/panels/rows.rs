@@ -2,7 +2,7 @@
 
 use super::activations::Row;
 use super::kinds::HALF_GROUPS;
-use super::outliers::Outliers;
+use super::outliers::{Outliers, OutliersOfRows};
 use super::together::{Together, lay};
 use super::{Activations, CHUNK, Panels, ROWS};
 use crate::shared::Shared;
@@ -92,7 +92,8 @@ where
                 }
             }
             if let Some(outliers) = outliers {
-                matrix.add_outliers(tasks[task]..tasks[task + 1], from..end, outliers, y);
+                let outliers = OutliersOfRows::new(matrix, outliers, from..end);
+                matrix.add_outliers(tasks[task]..tasks[task + 1], &outliers, y);
             }
         });
     });
