@@ -5,7 +5,7 @@
 //! to weights; products by a stored matrix ([`crate::Matrix::add_transposed`]).
 
 use crate::dense::{View, product};
-use crate::ops::by_rows;
+use crate::ops::{by_rows, mean_and_scale};
 use crate::shared::Shared;
 use crate::{Attended, AttentionShape, Backend, scratch};
 
@@ -36,6 +36,46 @@ pub fn add_rms_norm(
                 out[i] += scale * (gradient[i] * weight[i] - x[i] * scale * scale * along);
             }
         }
+    });
+}
+
+/// `out` += the gradient at the input `x` of [`crate::ops::layer_norm`], where `gradient` is that at its result.
+///
+/// With s = 1 / standard deviation, n = (x − mean) s and h = gradient × weight: s (h − mean(h) − n mean(h n)).
+pub fn add_layer_norm(
+    backend: &Backend,
+    x: &[f32],
+    weight: &[f32],
+    epsilon: f32,
+    gradient: &[f32],
+    out: &mut [f32],
+) {
+    let columns = weight.len();
+    assert!(x.len() == out.len() && x.len() == gradient.len(), "gradients of {} numbers", x.len());
+    by_rows(backend, out, columns, &|start, out| {
+        let rows = x[start..].chunks_exact(columns).zip(gradient[start..].chunks_exact(columns));
+        for ((x, gradient), out) in rows.zip(out.chunks_exact_mut(columns)) {
+            let (mean, scale) = mean_and_scale(x, epsilon);
+            let (mut level, mut along) = (0.0, 0.0);
+            for i in 0..columns {
+                let h = gradient[i] * weight[i];
+                level += h;
+                along += h * (x[i] - mean) * scale;
+            }
+            let (level, along) = (level / columns as f32, along / columns as f32);
+            for i in 0..columns {
+                out[i] += scale * (gradient[i] * weight[i] - level - (x[i] - mean) * scale * along);
+            }
+        }
+    });
+}
+
+/// The gradient at the input `x` of [`crate::ops::gelu_tanh`], in its place.
+pub fn gelu_tanh(backend: &Backend, x: &mut [f32], gradient: &[f32]) {
+    assert_eq!(x.len(), gradient.len(), "a gradient for every number");
+    let operations = backend.operations();
+    by_rows(backend, x, 1, &|start, x| {
+        (operations.gelu_tanh_back)(x, &gradient[start..][..x.len()]);
     });
 }
 

@@ -24,12 +24,57 @@ pub fn rms_norm(backend: &Backend, x: &[f32], weight: &[f32], epsilon: f32, out:
     });
 }
 
+/// `out` = (`x` − mean) / standard deviation × `weight` + `bias`, for every row of `weight.len()` numbers. Source: Ba et al.,
+/// Layer Normalization, arXiv 1607.06450.
+pub fn layer_norm(
+    backend: &Backend,
+    x: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    epsilon: f32,
+    out: &mut [f32],
+) {
+    let columns = weight.len();
+    assert!(x.len() == out.len() && x.len().is_multiple_of(columns.max(1)), "rows of {columns} numbers");
+    assert!(bias.is_none_or(|bias| bias.len() == columns), "a bias for every column");
+    by_rows(backend, out, columns, &|start, out| {
+        let x = &x[start..start + out.len()];
+        for (x, out) in x.chunks_exact(columns).zip(out.chunks_exact_mut(columns)) {
+            let (mean, scale) = mean_and_scale(x, epsilon);
+            for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+                *out = (x - mean) * scale * weight;
+            }
+            if let Some(bias) = bias {
+                out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
+            }
+        }
+    });
+}
+
+/// Of one row: its mean, and one over its standard deviation.
+pub(crate) fn mean_and_scale(x: &[f32], epsilon: f32) -> (f32, f32) {
+    let count = x.len() as f32;
+    let mean = x.iter().fold(0.0, |sum, x| sum + x) / count;
+    let variance = x.iter().fold(0.0, |sum, x| sum + (x - mean) * (x - mean)) / count;
+    (mean, 1.0 / (variance + epsilon).sqrt())
+}
+
 /// `x` += `y`.
 pub fn add(backend: &Backend, x: &mut [f32], y: &[f32]) {
     assert_eq!(x.len(), y.len(), "sum of equal lengths");
     by_rows(backend, x, 1, &|start, x| {
         for (x, y) in x.iter_mut().zip(&y[start..]) {
             *x += y;
+        }
+    });
+}
+
+/// `x` *= `y`.
+pub fn multiply(backend: &Backend, x: &mut [f32], y: &[f32]) {
+    assert_eq!(x.len(), y.len(), "product of equal lengths");
+    by_rows(backend, x, 1, &|start, x| {
+        for (x, y) in x.iter_mut().zip(&y[start..]) {
+            *x *= y;
         }
     });
 }
@@ -77,21 +122,39 @@ pub fn swiglu(backend: &Backend, gate: &mut [f32], up: &[f32]) {
     });
 }
 
+/// `x` = GELU(`x`) in the approximation by tanh: x / (1 + e^(−2u)), u = √(2/π) (x + 0.044715 x³). Source: Hendrycks and
+/// Gimpel, Gaussian Error Linear Units, arXiv 1606.08415, section 2.
+pub fn gelu_tanh(backend: &Backend, x: &mut [f32]) {
+    let operations = backend.operations();
+    by_rows(backend, x, 1, &|_, x| (operations.gelu_tanh)(x));
+}
+
+/// Which numbers of a head form a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RopeLayout {
+    /// Neighbours: (2i, 2i + 1).
+    Interleaved,
+    /// One of either half of what is rotated: (i, i + rotated / 2).
+    Half,
+}
+
 /// Angles of some tokens' positions.
 pub struct Rotation<'a> {
     /// Numbers a head.
     pub head_size: usize,
-    /// How many of them, from the first on, are turned; even.
+    /// How many of them, from the first on, are rotated; even.
     pub rotated: usize,
+    /// Which of them form a pair.
+    pub layout: RopeLayout,
     /// Cosines, tokens × `rotated / 2`.
     pub cosines: &'a [f32],
     /// Sines, tokens × `rotated / 2`.
     pub sines: &'a [f32],
 }
 
-/// Turns the pairs (2i, 2i + 1) of every head in `x` (tokens × heads × head size) by the token's angles.
-pub fn rope_interleaved(backend: &Backend, x: &mut [f32], heads: usize, rotation: &Rotation<'_>) {
-    let Rotation { head_size, rotated, cosines, sines } = *rotation;
+/// Rotates the pairs of every head in `x` (tokens × heads × head size) by the token's angles.
+pub fn rope(backend: &Backend, x: &mut [f32], heads: usize, rotation: &Rotation<'_>) {
+    let Rotation { head_size, rotated, layout, cosines, sines } = *rotation;
     let (columns, half) = (heads * head_size, rotated / 2);
     assert!(rotated.is_multiple_of(2) && rotated <= head_size, "{rotated} numbers of {head_size} in pairs");
     assert!(x.len().is_multiple_of(columns.max(1)), "rows of {columns} numbers");
@@ -105,11 +168,24 @@ pub fn rope_interleaved(backend: &Backend, x: &mut [f32], heads: usize, rotation
             let token = start / columns + i;
             let (cosines, sines) = (&cosines[token * half..][..half], &sines[token * half..][..half]);
             for head in x.chunks_exact_mut(head_size) {
-                for ((pair, cos), sin) in
-                    head[..rotated].as_chunks_mut::<2>().0.iter_mut().zip(cosines).zip(sines)
-                {
-                    let [a, b] = *pair;
-                    *pair = [a * cos - b * sin, a * sin + b * cos];
+                let head = &mut head[..rotated];
+                match layout {
+                    RopeLayout::Interleaved => {
+                        for ((pair, cos), sin) in
+                            head.as_chunks_mut::<2>().0.iter_mut().zip(cosines).zip(sines)
+                        {
+                            let [a, b] = *pair;
+                            *pair = [a * cos - b * sin, a * sin + b * cos];
+                        }
+                    }
+                    RopeLayout::Half => {
+                        let (first, second) = head.split_at_mut(half);
+                        for ((a, b), (cos, sin)) in
+                            first.iter_mut().zip(second).zip(cosines.iter().zip(sines))
+                        {
+                            (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
+                        }
+                    }
                 }
             }
         }

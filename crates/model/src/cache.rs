@@ -9,7 +9,8 @@ use kvant_kernels::{KeyValues, KvFormat};
 /// Keys and values of one sequence, up to `capacity` positions.
 #[derive(Clone, Debug)]
 pub struct KvCache {
-    pub(crate) layers: Vec<KeyValues>,
+    /// Of each block, one for each attention.
+    pub(crate) blocks: Vec<Vec<KeyValues>>,
     pub(crate) length: usize,
     capacity: usize,
 }
@@ -29,15 +30,20 @@ impl KvCache {
             KeyValues::new(format, attention.kv_heads, attention.head_size)
                 .map_err(|source| Error::KvFormat { source })
         };
-        let layers = spec.blocks.iter().map(|block| layer(&block.attention)).collect::<Result<_, _>>()?;
-        Ok(Self { layers, length: 0, capacity })
+        let block = |block: &crate::BlockSpec| block.attentions().map(layer).collect::<Result<_, _>>();
+        let blocks = spec.blocks.iter().map(block).collect::<Result<_, _>>()?;
+        Ok(Self { blocks, length: 0, capacity })
     }
 
     /// The same with the memory for all positions taken at once: exactly [`KvCache::bytes`] of them.
     #[must_use]
     pub fn reserved(mut self) -> Self {
-        self.layers.iter_mut().for_each(|layer| layer.reserve(self.capacity));
+        self.blocks.iter_mut().flatten().for_each(|layer| layer.reserve(self.capacity));
         self
+    }
+
+    fn layers(&self) -> impl Iterator<Item = &KeyValues> {
+        self.blocks.iter().flatten()
     }
 
     /// Positions held.
@@ -60,8 +66,8 @@ impl KvCache {
     pub fn truncate(&mut self, length: usize) {
         self.length = self.length.min(length);
         // Once more where a layer went back further than the others.
-        while self.layers.iter().any(|layer| layer.len() != self.length) {
-            for layer in &mut self.layers {
+        while self.layers().any(|layer| layer.len() != self.length) {
+            for layer in self.blocks.iter_mut().flatten() {
                 layer.truncate(self.length);
                 self.length = self.length.min(layer.len());
             }
@@ -70,11 +76,11 @@ impl KvCache {
 
     /// Bytes that the last of `positions` reads.
     pub fn read_bytes(&self, positions: usize) -> usize {
-        self.layers.iter().map(|layer| layer.read_bytes(positions)).sum()
+        self.layers().map(|layer| layer.read_bytes(positions)).sum()
     }
 
     /// Bytes that `positions` take.
     pub fn bytes(&self, positions: usize) -> usize {
-        self.layers.iter().map(|layer| layer.bytes(positions)).sum()
+        self.layers().map(|layer| layer.bytes(positions)).sum()
     }
 }

@@ -1,6 +1,6 @@
 //! What a language model is: its description, a forward pass, a tokenizer, a chat template and a sampler.
 //!
-//! A [`Spec`] is plain data: which blocks a network has, what each linear map is called and which stream it reads.
+//! A [`Spec`] is plain data: everything that decides a network's output.
 //! An architecture (`arch/`, one file a family) makes it from a checkpoint's own words; [`Weights`] hands out the
 //! checkpoint's tensors under canonical (GGUF) names and layout; [`Transformer`] runs the Spec on them.
 //!
@@ -15,9 +15,13 @@ mod buffers;
 mod cache;
 mod chat_template;
 mod continuation;
+mod embedding;
 mod error;
 pub mod export;
 mod generate;
+mod linear;
+mod norm;
+mod positions;
 mod rope;
 mod sampler;
 mod spec;
@@ -27,16 +31,24 @@ mod weights;
 mod work;
 
 pub use arch::{ARCHITECTURES, Architecture};
-pub use backward::Hear;
-pub use block::{Block, Positions, STAGES};
+pub use backward::GradientSink;
+pub use block::Block;
 pub use cache::KvCache;
 pub use chat_template::{ChatTemplate, Conversation, Ending, LocalTime, Message, Rendering, TemplateError};
 pub use continuation::continue_together;
+pub use embedding::Embedding;
 pub use error::Error;
 pub use generate::{Answer, Finish, generate};
+pub use kvant_kernels::ops::RopeLayout;
+pub use linear::load_matrix;
+pub use norm::LoadedNorm;
+pub use positions::Positions;
 pub use rope::{Rope, RopeScaling};
 pub use sampler::{Sampler, SamplerError, Sampling};
-pub use spec::{Attention, BlockSpec, FeedForward, Slot, Spec, Stage, StreamId, VectorSlot};
+pub use spec::{
+    Activation, Attention, BlockSpec, Body, EmbeddingSpec, FeedForward, Norm, NormKind, OutputSpec,
+    Projections, Slot, Spec, Stage, Sublayer, VectorSlot,
+};
 pub use tokenizer::{
     Kind, PreTokenizer, Special, TextStream, TokenKind, Tokenizer, TokenizerError, Vocabulary,
 };

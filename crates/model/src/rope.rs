@@ -5,6 +5,7 @@
 //! stores in `rope_freqs.weight`. Dynamic scaling changes nothing inside the trained context, to which this
 //! program keeps; it is therefore read as no scaling.
 
+use kvant_kernels::ops::RopeLayout;
 use std::f64::consts::PI;
 
 /// How positions are stretched beyond the trained context.
@@ -31,6 +32,16 @@ pub enum RopeScaling {
     },
 }
 
+impl RopeScaling {
+    /// The factors that a GGUF stores as a tensor.
+    pub fn factors(&self) -> Option<&[f32]> {
+        match self {
+            Self::Factors(factors) => Some(factors),
+            _ => None,
+        }
+    }
+}
+
 /// Rotary position embedding of one model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
@@ -38,6 +49,8 @@ pub struct Rope {
     pub theta: f32,
     /// Leading numbers of a head that are rotated, in pairs.
     pub rotated: usize,
+    /// Which numbers form a pair.
+    pub layout: RopeLayout,
     /// How positions are stretched.
     pub scaling: RopeScaling,
 }

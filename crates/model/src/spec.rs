@@ -1,21 +1,16 @@
-//! A network as plain data: its blocks, the name and shape of every map, and which stream each map reads.
+//! A network as plain data: everything that decides its output.
 //!
-//! Names are GGUF's without the `.weight` suffix. A [`StreamId`] names an activation; maps that share one see the
-//! same input (q, k and v; gate and up), so that statistics of it are gathered once.
+//! The forward pass, the backward pass, calibration, operation counts and memory estimates all read this description.
+//! Names are GGUF's; a [`Slot`]'s name has no `.weight` suffix. Maps that read one activation form a [`Stage`]
+//! (queries, keys and values; gate and up), so that statistics of it are gathered once.
 
 use crate::Rope;
-
-/// The name of an activation that linear maps read, for example `blk.3.attn_in`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct StreamId(pub String);
 
 /// One linear map: `rows × columns`, `y = W x (+ b)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slot {
     /// GGUF name without suffix, for example `blk.0.attn_q`.
     pub name: String,
-    /// The activation it reads.
-    pub input: StreamId,
     /// Length of its output.
     pub rows: usize,
     /// Length of its input.
@@ -45,6 +40,54 @@ pub struct VectorSlot {
     pub length: usize,
 }
 
+/// What a norm divides by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    /// The root mean square.
+    RootMeanSquare,
+    /// The standard deviation, after the mean is subtracted.
+    Layer,
+}
+
+/// A norm over rows as long as its weight.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Norm {
+    /// What it divides by.
+    pub kind: NormKind,
+    /// Multiplies the result.
+    pub weight: VectorSlot,
+    /// Added to the result. Of [`NormKind::Layer`] alone.
+    pub bias: Option<VectorSlot>,
+    /// Added to the mean square.
+    pub epsilon: f32,
+}
+
+/// The maps that give queries, keys and values.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Projections {
+    /// One each.
+    Separate {
+        /// Queries, `heads × head_size` rows.
+        query: Slot,
+        /// Keys, `kv_heads × head_size` rows.
+        key: Slot,
+        /// Values, as many.
+        value: Slot,
+    },
+    /// One map whose rows are those of the queries, then the keys, then the values.
+    Fused(Slot),
+}
+
+impl Projections {
+    /// The maps, in order.
+    pub fn slots(&self) -> Vec<&Slot> {
+        match self {
+            Self::Separate { query, key, value } => vec![query, key, value],
+            Self::Fused(slot) => vec![slot],
+        }
+    }
+}
+
 /// Causal self-attention with grouped queries.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attention {
@@ -54,41 +97,68 @@ pub struct Attention {
     pub kv_heads: usize,
     /// Numbers a head.
     pub head_size: usize,
-    /// Queries.
-    pub query: Slot,
-    /// Keys.
-    pub key: Slot,
-    /// Values.
-    pub value: Slot,
+    /// Queries, keys and values.
+    pub projections: Projections,
+    /// Norm of each head of the queries, before positions are applied.
+    pub query_norm: Option<Norm>,
+    /// The same for keys.
+    pub key_norm: Option<Norm>,
+    /// Rotary positions of queries and keys.
+    pub rope: Option<Rope>,
+    /// Factor of the products of queries and keys.
+    pub scale: f32,
     /// Back to the residual stream.
     pub output: Slot,
 }
 
-/// A gated feed-forward network: `down(silu(gate x) · up x)`.
+/// An elementwise function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// x / (1 + e⁻ˣ).
+    Silu,
+    /// GELU, approximated by tanh.
+    GeluTanh,
+}
+
+/// A feed-forward network: `down(activation(gate x) · up x)`, or without a gate `down(activation(up x))`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FeedForward {
-    /// The gate.
-    pub gate: Slot,
+    /// The gate, where there is one.
+    pub gate: Option<Slot>,
     /// What is gated.
     pub up: Slot,
     /// Back to the residual stream.
     pub down: Slot,
+    /// The function.
+    pub activation: Activation,
 }
 
-/// One block: norm, attention, norm, feed-forward, each added to the residual stream.
+/// What a sublayer computes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Body {
+    /// Reads earlier positions.
+    Attention(Attention),
+    /// Reads one position.
+    FeedForward(FeedForward),
+}
+
+/// `x + body(before(x))`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sublayer {
+    /// Norm of what the body reads.
+    pub before: Option<Norm>,
+    /// The body.
+    pub body: Body,
+}
+
+/// One block: sublayers, each added to the residual stream.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BlockSpec {
-    /// Root-mean-square norm before attention.
-    pub attention_norm: VectorSlot,
-    /// Attention.
-    pub attention: Attention,
-    /// Root-mean-square norm before the feed-forward network.
-    pub feed_forward_norm: VectorSlot,
-    /// Feed-forward network.
-    pub feed_forward: FeedForward,
+    /// In order of computation.
+    pub sublayers: Vec<Sublayer>,
 }
 
-/// The maps of a block that read one activation, in order of computation: what is calibrated together.
+/// The maps of a block that read one activation: what is calibrated together.
 #[derive(Clone, Debug)]
 pub struct Stage<'a> {
     /// The maps.
@@ -97,17 +167,64 @@ pub struct Stage<'a> {
     pub residual: bool,
 }
 
-impl BlockSpec {
-    /// The block's stages; [`crate::Block`] runs them in this order.
-    pub fn stages(&self) -> [Stage<'_>; crate::STAGES] {
-        let (a, f) = (&self.attention, &self.feed_forward);
-        [
-            Stage { slots: vec![&a.query, &a.key, &a.value], residual: false },
-            Stage { slots: vec![&a.output], residual: true },
-            Stage { slots: vec![&f.gate, &f.up], residual: false },
-            Stage { slots: vec![&f.down], residual: true },
-        ]
+impl Body {
+    /// The stages of a body, in order of computation; the last writes to the residual stream.
+    pub fn stages(&self) -> Vec<Stage<'_>> {
+        let (first, last) = match self {
+            Self::Attention(a) => (a.projections.slots(), &a.output),
+            Self::FeedForward(f) => (f.gate.iter().chain([&f.up]).collect(), &f.down),
+        };
+        vec![Stage { slots: first, residual: false }, Stage { slots: vec![last], residual: true }]
     }
+
+    fn norms(&self) -> impl Iterator<Item = &Norm> {
+        match self {
+            Self::Attention(a) => a.query_norm.iter().chain(&a.key_norm),
+            Self::FeedForward(_) => None.iter().chain(&None),
+        }
+    }
+}
+
+impl BlockSpec {
+    /// The block's stages, in order of computation; [`crate::Block`] runs them in this order.
+    pub fn stages(&self) -> Vec<Stage<'_>> {
+        self.sublayers.iter().flat_map(|sublayer| sublayer.body.stages()).collect()
+    }
+
+    /// Every linear map, in order of computation.
+    pub fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.stages().into_iter().flat_map(|stage| stage.slots)
+    }
+
+    /// The attentions, in order of computation.
+    pub fn attentions(&self) -> impl Iterator<Item = &Attention> {
+        self.sublayers.iter().filter_map(|sublayer| match &sublayer.body {
+            Body::Attention(attention) => Some(attention),
+            Body::FeedForward(_) => None,
+        })
+    }
+
+    fn norms(&self) -> impl Iterator<Item = &Norm> {
+        self.sublayers.iter().flat_map(|sublayer| sublayer.before.iter().chain(sublayer.body.norms()))
+    }
+}
+
+/// What stands before the first block.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EmbeddingSpec {
+    /// A row for each token, `vocabulary × hidden`.
+    pub tokens: Slot,
+    /// A row for each position, `context × hidden`, added to the token's.
+    pub positions: Option<Slot>,
+}
+
+/// What stands after the last block.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutputSpec {
+    /// Norm before the head.
+    pub norm: Norm,
+    /// The head, `vocabulary × hidden`; `None` where the embedding serves (tied).
+    pub head: Option<Slot>,
 }
 
 /// A whole network.
@@ -121,40 +238,45 @@ pub struct Spec {
     pub hidden: usize,
     /// Positions that the model was made for.
     pub context: usize,
-    /// Added to the mean square in norms.
-    pub norm_epsilon: f32,
-    /// Rotary position embedding.
-    pub rope: Rope,
-    /// Token embedding, `vocabulary × hidden`.
-    pub embedding: Slot,
+    /// Before the first block.
+    pub embedding: EmbeddingSpec,
     /// The blocks, first to last.
     pub blocks: Vec<BlockSpec>,
-    /// Norm before the head.
-    pub output_norm: VectorSlot,
-    /// The head, `vocabulary × hidden`; `None` where the embedding serves (tied).
-    pub head: Option<Slot>,
+    /// After the last block.
+    pub output: OutputSpec,
 }
 
 impl Spec {
-    /// Every linear map in order of computation, embedding first, head last.
+    /// Every matrix in order of computation, embedding first, head last.
     pub fn slots(&self) -> impl Iterator<Item = &Slot> {
-        let blocks = self.blocks.iter().flat_map(|b| {
-            let (a, f) = (&b.attention, &b.feed_forward);
-            [&a.query, &a.key, &a.value, &a.output, &f.gate, &f.up, &f.down]
-        });
-        std::iter::once(&self.embedding).chain(blocks).chain(&self.head)
+        let embedding = std::iter::once(&self.embedding.tokens).chain(&self.embedding.positions);
+        embedding.chain(self.blocks.iter().flat_map(BlockSpec::slots)).chain(&self.output.head)
     }
 
-    /// Every norm vector.
+    /// Every vector of a norm, in order of computation.
     pub fn vectors(&self) -> impl Iterator<Item = &VectorSlot> {
-        self.blocks
-            .iter()
-            .flat_map(|b| [&b.attention_norm, &b.feed_forward_norm])
-            .chain(std::iter::once(&self.output_norm))
+        let norms = self.blocks.iter().flat_map(BlockSpec::norms).chain([&self.output.norm]);
+        norms.flat_map(|norm| std::iter::once(&norm.weight).chain(&norm.bias))
     }
 
     /// The map that gives logits.
     pub fn head(&self) -> &Slot {
-        self.head.as_ref().unwrap_or(&self.embedding)
+        self.output.head.as_ref().unwrap_or(&self.embedding.tokens)
+    }
+
+    /// Every attention, first to last.
+    pub fn attentions(&self) -> impl Iterator<Item = &Attention> {
+        self.blocks.iter().flat_map(BlockSpec::attentions)
+    }
+
+    /// The different rotary embeddings, in order of first use.
+    pub fn ropes(&self) -> Vec<&Rope> {
+        let mut ropes: Vec<&Rope> = Vec::new();
+        for rope in self.attentions().filter_map(|attention| attention.rope.as_ref()) {
+            if !ropes.contains(&rope) {
+                ropes.push(rope);
+            }
+        }
+        ropes
     }
 }

@@ -4,21 +4,21 @@
 //! [`Transformer::PIECE`] positions, so that memory for activations is bounded whatever the prompt's length.
 //! Invariant: the result does not depend on the number of threads.
 
-use crate::block::{Block, Linear, Positions, STAGES};
-use crate::{Error, KvCache, Spec, Weights, Work, buffers};
-use kvant_kernels::{Arithmetic, Backend, KvFormat, Matrix, ops};
-use std::sync::Arc;
+use crate::linear::Linear;
+use crate::norm::LoadedNorm;
+use crate::positions::RopeFrequencies;
+use crate::{Block, Embedding, Error, KvCache, Positions, Spec, Weights, Work};
+use kvant_kernels::{Backend, KeyValues, KvFormat};
 
 /// A network that runs.
 pub struct Transformer {
     spec: Spec,
     backend: Backend,
-    embedding: Arc<dyn Matrix>,
+    embedding: Embedding,
     blocks: Vec<Block>,
-    output_norm: Vec<f32>,
+    output_norm: LoadedNorm,
     head: Linear,
-    frequencies: Vec<f32>,
-    rope_factor: f32,
+    ropes: Vec<RopeFrequencies>,
     kv_format: KvFormat,
 }
 
@@ -32,31 +32,16 @@ impl Transformer {
     /// What [`Weights::tensor`] or a kernel says.
     pub fn load(weights: &Weights, backend: Backend) -> Result<Self, Error> {
         let spec = weights.spec().clone();
-        // Rows of an embedding are read one by one; it is repacked only where it is the head too.
-        let reader = match spec.head {
-            Some(_) => backend.clone().with(Arithmetic::Float),
-            None => backend.clone(),
-        };
-        let embedding = Linear::load(weights, &reader, &spec.embedding)?.into_weight();
-        let head = match &spec.head {
+        let embedding = Embedding::load(weights, &backend)?;
+        let head = match &spec.output.head {
             Some(slot) => Linear::load(weights, &backend, slot)?,
-            None => Linear::without_bias(embedding.clone()),
+            None => Linear::without_bias(embedding.tokens().clone()),
         };
         let blocks =
             (0..spec.blocks.len()).map(|i| Block::load(weights, &backend, i)).collect::<Result<_, _>>()?;
-        let output_norm = weights.vector(&spec.output_norm.name)?;
-        let (frequencies, rope_factor) = spec.rope.frequencies();
-        Ok(Self {
-            spec,
-            backend,
-            embedding,
-            blocks,
-            output_norm,
-            head,
-            frequencies,
-            rope_factor,
-            kv_format: KvFormat::F32,
-        })
+        let output_norm = LoadedNorm::load(weights, &spec.output.norm)?;
+        let ropes = RopeFrequencies::of(&spec);
+        Ok(Self { spec, backend, embedding, blocks, output_norm, head, ropes, kv_format: KvFormat::F32 })
     }
 
     /// The same with caches in another format.
@@ -100,22 +85,28 @@ impl Transformer {
     /// [`Error::Token`] for an id outside the vocabulary, [`Error::Context`] where the cache would overflow. The
     /// cache is then as it was.
     pub fn hidden(&self, cache: &mut KvCache, tokens: &[u32]) -> Result<Vec<f32>, Error> {
+        self.check(cache, tokens)?;
+        let mut states = Vec::with_capacity(tokens.len() * self.spec.hidden);
+        for piece in tokens.chunks(Self::PIECE) {
+            let places = cache.len()..cache.len() + piece.len();
+            let x = self.blocks(std::slice::from_mut(cache), piece, places);
+            let start = states.len();
+            states.resize(start + x.len(), 0.0);
+            self.output_norm.apply_into(&self.backend, &x, &mut states[start..]);
+        }
+        Ok(states)
+    }
+
+    /// Whether `tokens` can follow what `cache` holds.
+    fn check(&self, cache: &KvCache, tokens: &[u32]) -> Result<(), Error> {
         let vocabulary = self.spec.vocabulary;
         if let Some(&token) = tokens.iter().find(|&&t| t as usize >= vocabulary) {
             return Err(Error::Token { token, vocabulary });
         }
         let needed = cache.len() + tokens.len();
-        if needed > cache.capacity() {
-            return Err(Error::Context { needed, context: cache.capacity() });
-        }
-        let mut states = Vec::with_capacity(tokens.len() * self.spec.hidden);
-        for piece in tokens.chunks(Self::PIECE) {
-            let x = self.piece(cache, piece);
-            let start = states.len();
-            states.resize(start + x.len(), 0.0);
-            ops::rms_norm(&self.backend, &x, &self.output_norm, self.spec.norm_epsilon, &mut states[start..]);
-        }
-        Ok(states)
+        // A learned position that was not trained has no row.
+        let context = self.embedding.positions().map_or(cache.capacity(), |rows| rows.min(cache.capacity()));
+        if needed > context { Err(Error::Context { needed, context }) } else { Ok(()) }
     }
 
     /// Logits of normed hidden states: n × hidden in, n × vocabulary out.
@@ -145,53 +136,33 @@ impl Transformer {
     /// As [`Transformer::hidden`]; the caches are then as they were.
     pub fn together(&self, caches: &mut [KvCache], tokens: &[u32]) -> Result<Vec<f32>, Error> {
         assert_eq!(caches.len(), tokens.len(), "a token for every sequence");
-        let vocabulary = self.spec.vocabulary;
-        if let Some(&token) = tokens.iter().find(|&&t| t as usize >= vocabulary) {
-            return Err(Error::Token { token, vocabulary });
+        for (cache, token) in caches.iter().zip(tokens) {
+            self.check(cache, std::slice::from_ref(token))?;
         }
-        if let Some(full) = caches.iter().find(|c| c.len() == c.capacity()) {
-            return Err(Error::Context { needed: full.len() + 1, context: full.capacity() });
-        }
-        let mut x = self.embed(tokens);
-        let places = caches.iter().map(KvCache::len);
-        let rotated = self.spec.rope.rotated;
-        let positions = Positions::turned(rotated, &self.frequencies, self.rope_factor, places);
-        for (index, block) in self.blocks.iter().enumerate() {
-            let mut layers: Vec<_> = caches.iter_mut().map(|cache| &mut cache.layers[index]).collect();
-            let mut input = block.enter(&x);
-            for stage in 0..STAGES {
-                let next = block.advance(stage, &input, &mut x, &positions, &mut layers);
-                buffers::give(std::mem::replace(&mut input, next));
-            }
-        }
-        caches.iter_mut().for_each(|cache| cache.length += 1);
+        let places: Vec<usize> = caches.iter().map(KvCache::len).collect();
+        let x = self.blocks(caches, tokens, places.into_iter());
         let mut states = vec![0.0; x.len()];
-        ops::rms_norm(&self.backend, &x, &self.output_norm, self.spec.norm_epsilon, &mut states);
+        self.output_norm.apply_into(&self.backend, &x, &mut states);
         Ok(states)
     }
 
-    fn embed(&self, tokens: &[u32]) -> Vec<f32> {
-        let mut x = vec![0.0; tokens.len() * self.spec.hidden];
-        for (row, &token) in x.chunks_exact_mut(self.spec.hidden).zip(tokens) {
-            self.embedding.row(token as usize, row);
+    /// The residual stream after all blocks for as many tokens of each sequence, which stand at `places`, one sequence
+    /// after the other. At most [`Self::PIECE`] tokens.
+    fn blocks(
+        &self,
+        caches: &mut [KvCache],
+        tokens: &[u32],
+        places: impl Iterator<Item = usize> + Clone,
+    ) -> Vec<f32> {
+        let each = tokens.len() / caches.len().max(1);
+        let mut x = self.embedding.rows(tokens, places.clone());
+        let positions = Positions::at(&self.ropes, places);
+        for (index, block) in self.blocks.iter().enumerate() {
+            let mut states: Vec<&mut [KeyValues]> =
+                caches.iter_mut().map(|cache| &mut cache.blocks[index][..]).collect();
+            block.forward(&mut x, &positions, &mut states);
         }
-        x
-    }
-
-    /// The residual stream after all blocks for at most [`Self::PIECE`] tokens.
-    fn piece(&self, cache: &mut KvCache, tokens: &[u32]) -> Vec<f32> {
-        let (n, past) = (tokens.len(), cache.len());
-        let mut x = self.embed(tokens);
-        let rotated = self.spec.rope.rotated;
-        let positions = Positions::turned(rotated, &self.frequencies, self.rope_factor, past..past + n);
-        for (block, layer) in self.blocks.iter().zip(&mut cache.layers) {
-            let mut input = block.enter(&x);
-            for stage in 0..STAGES {
-                let next = block.advance(stage, &input, &mut x, &positions, &mut [&mut *layer]);
-                buffers::give(std::mem::replace(&mut input, next));
-            }
-        }
-        cache.length = past + n;
+        caches.iter_mut().for_each(|cache| cache.length += each);
         x
     }
 }

@@ -22,16 +22,18 @@ pub enum Source {
         /// Heads, each of `rows / heads` rows.
         heads: usize,
     },
+    /// The matrix of this name, transposed: GPT-2's checkpoints store `in × out`.
+    Transpose(String),
     /// No tensor: the factors of the rotary frequencies, which a GGUF stores and `config.json` implies.
     RopeFactors(Vec<f32>),
 }
 
 impl Source {
-    /// The name in the checkpoint.
-    pub fn name(&self) -> &str {
+    /// The name in the checkpoint, where a tensor is read.
+    pub fn name(&self) -> Option<&str> {
         match self {
-            Self::Plain(name) | Self::PermuteHeads { name, .. } => name,
-            Self::RopeFactors(_) => "",
+            Self::Plain(name) | Self::PermuteHeads { name, .. } | Self::Transpose(name) => Some(name),
+            Self::RopeFactors(_) => None,
         }
     }
 }
@@ -46,6 +48,13 @@ pub struct Entry {
     /// Storage format in the checkpoint.
     pub format: FormatRef,
     source: Source,
+}
+
+impl Entry {
+    /// Whether reading it copies its bytes, because they stand in another order in the checkpoint.
+    pub fn is_copied(&self) -> bool {
+        !matches!(self.source, Source::Plain(_))
+    }
 }
 
 /// A checkpoint together with the description of its network.
@@ -125,13 +134,16 @@ impl Weights {
             architecture: self.spec.architecture,
         })?;
         let shape_error = |source| Error::Shape { path: self.path().to_owned(), source };
-        // A file may spell a vector as a matrix of one row or one column.
-        let shaped = |tensor: Tensor| Tensor::new(entry.shape, tensor.format(), tensor.bytes().clone());
+        let shaped = |tensor| shaped_as(entry, tensor);
         match &entry.source {
             Source::Plain(name) => shaped(self.checkpoint.tensor(name)?).map_err(shape_error),
             Source::PermuteHeads { name, heads } => {
                 let tensor = shaped(self.checkpoint.tensor(name)?);
                 tensor.and_then(|tensor| permute_heads(&tensor, *heads)).map_err(shape_error)
+            }
+            Source::Transpose(name) => {
+                let tensor = self.checkpoint.tensor(name)?;
+                transpose(&tensor).and_then(|tensor| shaped_as(entry, tensor)).map_err(shape_error)
             }
             Source::RopeFactors(factors) => {
                 let bytes: Vec<u8> = factors.iter().flat_map(|x| x.to_le_bytes()).collect();
@@ -171,16 +183,21 @@ fn entries(
         } else {
             architecture.hugging_face_source(checkpoint, spec, &name)
         };
-        let info = checkpoint.info(source.name()).ok_or_else(|| Error::MissingTensor {
+        let stored = source.name().unwrap_or(&name);
+        let info = checkpoint.info(stored).ok_or_else(|| Error::MissingTensor {
             path: path(),
-            tensor: source.name().to_owned(),
+            tensor: stored.to_owned(),
             architecture: spec.architecture,
         })?;
-        if !same_shape(info.shape.dimensions(), &dimensions) {
+        let dimensions_stored = match source {
+            Source::Transpose(_) => dimensions.iter().rev().copied().collect(),
+            _ => dimensions.clone(),
+        };
+        if !same_shape(info.shape.dimensions(), &dimensions_stored) {
             return Err(Error::TensorShape {
                 path: path(),
                 tensor: info.name.clone(),
-                expected: format!("{dimensions:?}"),
+                expected: format!("{dimensions_stored:?}"),
                 found: format!("{:?}", info.shape.dimensions()),
             });
         }
@@ -192,13 +209,14 @@ fn entries(
         let shape = Shape::new(&dimensions).map_err(|source| Error::Shape { path: path(), source })?;
         entries.push(Entry { name, shape, format, source });
     }
-    if let RopeScaling::Factors(factors) = &spec.rope.scaling {
+    let scalings = spec.ropes().into_iter().map(|rope| &rope.scaling);
+    if let Some(factors) = scalings.filter_map(RopeScaling::factors).next() {
         let shape = Shape::new(&[factors.len()]).map_err(|source| Error::Shape { path: path(), source })?;
         let name = ROPE_FACTORS.to_owned();
-        let source = if gguf { Source::Plain(name.clone()) } else { Source::RopeFactors(factors.clone()) };
+        let source = if gguf { Source::Plain(name.clone()) } else { Source::RopeFactors(factors.to_vec()) };
         entries.push(Entry { name, shape, format: &format::F32, source });
     }
-    let used: HashSet<&str> = entries.iter().map(|e| e.source.name()).collect();
+    let used: HashSet<&str> = entries.iter().filter_map(|e| e.source.name()).collect();
     for info in checkpoint.tensors() {
         let scales_of = info.name.strip_suffix(kvant_io::F8_SCALES);
         let known = used.contains(info.name.as_str()) || scales_of.is_some_and(|name| used.contains(name));
@@ -216,6 +234,29 @@ fn entries(
         entries.sort_by_key(|e| order.get(e.name.as_str()).copied());
     }
     Ok(entries)
+}
+
+/// A file may spell a vector as a matrix of one row or one column.
+fn shaped_as(entry: &Entry, tensor: Tensor) -> Result<Tensor, kvant_core::Error> {
+    Tensor::new(entry.shape, tensor.format(), tensor.bytes().clone())
+}
+
+/// Rows become columns.
+fn transpose(tensor: &Tensor) -> Result<Tensor, kvant_core::Error> {
+    let (rows, columns) = (tensor.shape().rows(), tensor.shape().columns());
+    let shape = Shape::new(&[columns, rows])?;
+    let block = tensor.format().block();
+    if block.elements > 1 {
+        let format = tensor.format().name();
+        return Err(kvant_core::Error::PartialBlock { columns: 1, block_elements: block.elements, format });
+    }
+    let mut bytes = Vec::with_capacity(tensor.bytes().len());
+    for column in 0..columns {
+        for row in 0..rows {
+            bytes.extend_from_slice(&tensor.bytes()[(row * columns + column) * block.bytes..][..block.bytes]);
+        }
+    }
+    Tensor::new(shape, tensor.format(), Bytes::from(bytes))
 }
 
 /// Whether two shapes differ at most in dimensions of one.

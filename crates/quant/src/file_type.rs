@@ -157,7 +157,7 @@ fn by_rule(spec: &Spec, entry: &Entry, file_type: &FileType, calibrated: bool) -
     let named = |name: &str| format::by_name(name).unwrap_or(base);
     let rules = file_type.rules();
     let name = entry.name.as_str();
-    let tied = spec.head.is_none();
+    let tied = spec.output.head.is_none();
     if name == "output.weight" || (tied && name == "token_embd.weight") {
         return if rules == "mxfp4" || !entry.shape.columns().is_multiple_of(base.block().elements) {
             named("q8_0")
@@ -174,7 +174,11 @@ fn by_rule(spec: &Spec, entry: &Entry, file_type: &FileType, calibrated: bool) -
     else {
         return base;
     };
-    let grouped = spec.blocks.get(layer).map_or(1, |b| b.attention.heads / b.attention.kv_heads);
+    let grouped = spec
+        .blocks
+        .get(layer)
+        .and_then(|block| block.attentions().next())
+        .map_or(1, |a| a.heads / a.kv_heads);
     match map {
         "attn_v" => {
             let chosen = match rules {

@@ -1,8 +1,8 @@
 //! What a network makes of its last residual stream: normed states, logits, and how far two networks' logits are apart.
 
 use crate::Error;
-use kvant_kernels::{Backend, Matrix, gradient, ops};
-use kvant_model::Weights;
+use kvant_kernels::{Backend, Matrix};
+use kvant_model::{LoadedNorm, Weights};
 use rayon::prelude::*;
 
 /// Rows of logits that are in memory at once.
@@ -21,7 +21,7 @@ pub fn compared(length: usize, stride: usize) -> Vec<usize> {
 pub struct Head<'a> {
     weights: &'a Weights,
     backend: &'a Backend,
-    norm: Vec<f32>,
+    norm: LoadedNorm,
 }
 
 impl<'a> Head<'a> {
@@ -30,13 +30,13 @@ impl<'a> Head<'a> {
     /// # Errors
     /// As [`Weights::vector`].
     pub fn new(weights: &'a Weights, backend: &'a Backend) -> Result<Self, Error> {
-        Ok(Self { weights, backend, norm: weights.vector(&weights.spec().output_norm.name)? })
+        Ok(Self { weights, backend, norm: LoadedNorm::load(weights, &weights.spec().output.norm)? })
     }
 
     /// What the head reads, for rows of the residual stream.
     pub fn states(&self, residual: &[f32]) -> Vec<f32> {
         let mut x = vec![0.0; residual.len()];
-        ops::rms_norm(self.backend, residual, &self.norm, self.weights.spec().norm_epsilon, &mut x);
+        self.norm.apply_into(self.backend, residual, &mut x);
         x
     }
 
@@ -61,8 +61,7 @@ impl<'a> Head<'a> {
             });
             let mut states = vec![0.0; residual.len()];
             matrix.add_transposed(&logits, &mut states);
-            let epsilon = self.weights.spec().norm_epsilon;
-            gradient::add_rms_norm(self.backend, residual, &self.norm, epsilon, &states, gradient);
+            self.norm.add_gradient(self.backend, residual, &states, gradient);
         }
         gradient
     }

@@ -10,7 +10,6 @@ use crate::own_text::own_text_bytes;
 use crate::sensitivity::{CONTEXTS, PIECE, square_numbers};
 use crate::statistics::{Missing, Statistics};
 use crate::{Assignment, Need, Recipe};
-use kvant_io::Meta;
 use kvant_model::{BlockSpec, Slot, Stage, Weights};
 
 /// Program, threads' stacks, the allocator's slack.
@@ -47,33 +46,33 @@ pub fn allocation_bytes(weights: &Weights, recipe: &Recipe, threads: usize) -> u
     let spec = weights.spec();
     let length = recipe.calibration.as_ref().map_or(0, |c| c.length());
     let numbers = |slot: &Slot| slot.rows * slot.columns;
-    let block =
-        |b: &BlockSpec| b.stages().iter().flat_map(|s| &s.slots).map(|slot| numbers(slot)).sum::<usize>();
+    let block = |b: &BlockSpec| b.slots().map(numbers).sum::<usize>();
     let blocks = spec.blocks.iter().map(block).max().unwrap_or(0);
-    let ends = numbers(&spec.embedding) + spec.head.as_ref().map_or(0, numbers);
+    let ends = numbers(&spec.embedding.tokens) + spec.output.head.as_ref().map_or(0, numbers);
     // No format that is chosen from takes more than two bytes a number. An embedding and a head that are two matrices
     // are never in memory together, but for what keeps its format, which is mapped.
     let encoded = 2 * (RIVALS + 1) * (blocks + ends);
     // One position's row of logits more than are compared at once.
     let logits = 8 * (LOGIT_ROWS + 1) * spec.vocabulary;
-    let turned = |b: &BlockSpec| 4 * (numbers(&b.attention.query) + numbers(&b.attention.key));
-    let copied = match weights.checkpoint().meta() {
-        Meta::Gguf(_) => 0,
-        Meta::HuggingFace(_) => spec.blocks.iter().map(turned).max().unwrap_or(0),
-    };
+    let copied =
+        |b: &BlockSpec| 4 * b.slots().filter(|slot| is_copied(weights, slot)).map(numbers).sum::<usize>();
+    let copied = spec.blocks.iter().map(copied).max().unwrap_or(0);
     (BASE + threads * THREAD + encoded + logits + copied + 2 * activations(weights, length)) as u64
 }
 
-/// Bytes of each block that are copied from a checkpoint whose queries and keys have their rows in another order.
+/// Whether reading a map copies it.
+fn is_copied(weights: &Weights, slot: &Slot) -> bool {
+    let name = slot.weight();
+    weights.entries().iter().any(|entry| entry.name == name && entry.is_copied())
+}
+
+/// Bytes of each block that are copied from a checkpoint that stores them in another order.
 fn reordered(weights: &Weights, assignments: &[Assignment]) -> Vec<usize> {
-    if matches!(weights.checkpoint().meta(), Meta::Gguf(_)) {
-        return Vec::new();
-    }
     let bytes = |slot: &Slot| {
         let found = assignments.iter().find(|a| a.entry.name == slot.weight());
         found.map_or(0, |a| a.entry.format.tensor_bytes(&a.entry.shape).unwrap_or(0))
     };
-    let block = |b: &BlockSpec| bytes(&b.attention.query) + bytes(&b.attention.key);
+    let block = |b: &BlockSpec| b.slots().filter(|slot| is_copied(weights, slot)).map(bytes).sum();
     weights.spec().blocks.iter().map(block).collect()
 }
 
@@ -81,7 +80,7 @@ fn reordered(weights: &Weights, assignments: &[Assignment]) -> Vec<usize> {
 fn activations(weights: &Weights, length: usize) -> usize {
     let spec = weights.spec();
     let widest = spec.blocks.iter().flat_map(BlockSpec::stages).map(|s| width(&s)).max().unwrap_or(0);
-    let heads = spec.blocks.iter().map(|b| b.attention.heads).max().unwrap_or(0);
+    let heads = spec.attentions().map(|attention| attention.heads).max().unwrap_or(0);
     4 * length * (4 * spec.hidden + 4 * widest) + 4 * heads.min(64) * length * length
 }
 
@@ -136,7 +135,7 @@ fn walk(weights: &Weights, recipe: &Recipe, assignments: &[Assignment]) -> usize
                 .max(stage(s.slots[0].columns, rows, missing, method.couples()) + 2 * unit + sensitivities);
         }
     }
-    let head = spec.head.as_ref().unwrap_or(&spec.embedding);
+    let head = spec.head();
     let ends = stage(head.columns, head.rows, Missing::Input, false) + 2 * stored(&head.weight());
     most.max(ends)
         + 2 * activations(weights, length)

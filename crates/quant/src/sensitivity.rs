@@ -19,11 +19,10 @@ use crate::activations::Activations;
 use crate::head::Head;
 use crate::pipeline::Progress;
 use crate::statistics::{Inputs, Missing, Statistics};
-use crate::stream::{embed, load, table};
 use crate::work::Work;
 use crate::{Calibration, Error, Recipe};
 use kvant_kernels::{Backend, dense, ops};
-use kvant_model::{Block, BlockSpec, Positions, Slot, Spec, Weights};
+use kvant_model::{Block, BlockSpec, Embedding, Positions, Slot, Spec, Weights, load_matrix};
 use std::collections::BTreeMap;
 
 /// The file of what the head reads: Σ x xᵀ over the same contexts, hidden × hidden, the lower triangle of which counts.
@@ -56,7 +55,7 @@ fn triangle(rows: usize) -> usize {
 
 /// The maps of a block, in the order in which their sums are kept.
 fn slots(block: &BlockSpec) -> Vec<&Slot> {
-    block.stages().into_iter().flat_map(|stage| stage.slots).collect()
+    block.slots().collect()
 }
 
 fn name(block: usize) -> String {
@@ -105,9 +104,9 @@ pub fn gather(
     let numbers = length * spec.hidden;
     // Residual stream before block b of context c at b · count + c; after the last one it gives way to the gradient.
     let mut streams = Activations::unnamed(&work.path("key"), numbers)?;
-    let embedding = table(weights, backend)?;
+    let embedding = Embedding::load(weights, backend)?;
     for (c, tokens) in calibration.evenly(count).enumerate() {
-        streams.write(c, &embed(&*embedding, tokens))?;
+        streams.write(c, &embedding.rows(tokens, 0..))?;
     }
     drop(embedding);
     let positions = Positions::new(spec, 0, length);
@@ -122,7 +121,8 @@ pub fn gather(
     }
     let last = spec.blocks.len() * count;
     let head = Head::new(weights, backend)?;
-    let matrix = load(weights, backend, &weights.tensor(&spec.head().weight())?, spec.head().weight())?;
+    let head_name = spec.head().weight();
+    let matrix = load_matrix(backend, &weights.tensor(&head_name)?, weights, &head_name)?;
     let mut read = Statistics::new(spec.hidden, Missing::Nothing);
     for c in 0..count {
         say()?;

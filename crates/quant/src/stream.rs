@@ -34,8 +34,8 @@ use crate::work::{Unit, Work};
 use crate::write::{check_finite, planned};
 use crate::{Assignment, Calibration, Error, Layer, Recipe, Settings, Solved};
 use kvant_core::Tensor;
-use kvant_kernels::{Backend, Matrix, ops};
-use kvant_model::{Block, BlockSpec, Positions, STAGES, Slot, Spec, Stage, Weights};
+use kvant_kernels::{Backend, ops};
+use kvant_model::{Block, BlockSpec, Embedding, Positions, Slot, Spec, Stage, Weights, load_matrix};
 use pair::Pair;
 use side::{Path, Side, State};
 use std::cell::RefCell;
@@ -108,7 +108,7 @@ impl<'a> Stream<'a> {
         solutions.note(&embedding);
         let table = match embedding.tensors.pop() {
             Some((_, solved)) => solved.tensor,
-            None => self.weights.tensor(&spec.embedding.weight())?,
+            None => self.weights.tensor(&spec.embedding.tokens.weight())?,
         };
         let (mut next, mut choices, mut residuals) = self.resume(&mut solutions, carried)?;
         if next == 0 && !carried {
@@ -123,7 +123,7 @@ impl<'a> Stream<'a> {
             solutions.note(&unit);
             next += 1;
         }
-        if let Some(head) = &spec.head {
+        if let Some(head) = &spec.output.head {
             let unit = self.unit(&solutions, "head", || self.head(head, &mut residuals[next % 2]))?;
             solutions.note(&unit);
         }
@@ -156,10 +156,11 @@ impl<'a> Stream<'a> {
         if self.progress.stop() {
             return Err(Error::Interrupted);
         }
-        let (blocks, contexts) = (self.weights.spec().blocks.len(), self.calibration.contexts().len());
-        let passes = STAGES + 1;
-        let done = (block * passes + pass) * contexts + context;
-        self.progress.at(done as u64, ((blocks + 1) * passes * contexts) as u64, what);
+        let (blocks, contexts) = (&self.weights.spec().blocks, self.calibration.contexts().len());
+        let passes =
+            |blocks: &[BlockSpec]| blocks.iter().map(|block| block.stages().len() + 1).sum::<usize>();
+        let done = (passes(&blocks[..block]) + pass) * contexts + context;
+        self.progress.at(done as u64, ((passes(blocks) + 1) * contexts) as u64, what);
         Ok(())
     }
 
@@ -195,21 +196,24 @@ impl<'a> Stream<'a> {
 
     /// Both residual streams before the first block: every context's embedding, by the quantized `table` too.
     fn begin(&self, table: &Tensor, residuals: &mut Pair) -> Result<(), Error> {
-        let float = self::table(self.weights, self.backend)?;
-        let quantized = load(self.weights, self.backend, table, self.weights.spec().embedding.weight())?;
+        let (weights, backend) = (self.weights, self.backend);
+        let float = Embedding::load(weights, backend)?;
+        let name = weights.spec().embedding.tokens.weight();
+        let table = load_matrix(backend, table, weights, &name)?;
+        let quantized = Embedding::with_tokens(weights, backend, table)?;
         for (i, tokens) in self.calibration.contexts().iter().enumerate() {
-            residuals.write(i, &embed(&*float, tokens), &embed(&*quantized, tokens))?;
+            residuals.write(i, &float.rows(tokens, 0..), &quantized.rows(tokens, 0..))?;
         }
         Ok(())
     }
 
     /// Whether every map of every block is carried over as it is, so that nobody has to look at activations.
     fn all_carried(&self) -> Result<bool, Error> {
-        let Spec { blocks, head, .. } = self.weights.spec();
-        if blocks.is_empty() || head.is_some() {
+        let Spec { blocks, output, .. } = self.weights.spec();
+        if blocks.is_empty() || output.head.is_some() {
             return Ok(false);
         }
-        for slot in blocks.iter().flat_map(BlockSpec::stages).flat_map(|stage| stage.slots) {
+        for slot in blocks.iter().flat_map(BlockSpec::slots) {
             if self.changing(&[slot]).next().is_some() && self.carry(&slot.weight())?.is_none() {
                 return Ok(false);
             }
@@ -398,9 +402,9 @@ impl<'a> Stream<'a> {
             }
             tensors.extend(solved);
         }
-        let last = STAGES - 1;
+        let last = stages.len() - 1;
         for context in contexts {
-            self.say(&format!("block {index}: onwards"), index, STAGES, context)?;
+            self.say(&format!("block {index}: onwards"), index, stages.len(), context)?;
             let state = quantized.before(last, context)?;
             let state = self.advance(&quantized, &stages[last], last, state);
             quantized.keep(last, context, &state)?;
@@ -446,30 +450,4 @@ fn chosen(unit: &Unit) -> Choices {
 
 pub fn block_name(index: usize) -> String {
     format!("block-{index:04}")
-}
-
-pub fn embed(table: &dyn Matrix, tokens: &[u32]) -> Vec<f32> {
-    let width = table.columns();
-    let mut rows = vec![0.0; tokens.len() * width];
-    for (row, &token) in rows.chunks_exact_mut(width).zip(tokens) {
-        table.row(token as usize, row);
-    }
-    rows
-}
-
-/// The float network's embedding, ready to be read.
-pub fn table(weights: &Weights, backend: &Backend) -> Result<Box<dyn Matrix>, Error> {
-    let name = weights.spec().embedding.weight();
-    load(weights, backend, &weights.tensor(&name)?, name)
-}
-
-/// A tensor, ready to multiply.
-pub fn load(
-    weights: &Weights,
-    backend: &Backend,
-    tensor: &Tensor,
-    name: String,
-) -> Result<Box<dyn Matrix>, Error> {
-    let path = weights.path().to_owned();
-    Ok(backend.load(tensor).map_err(|source| kvant_model::Error::Kernel { path, tensor: name, source })?)
 }

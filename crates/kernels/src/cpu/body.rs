@@ -196,6 +196,31 @@ pub(crate) fn swiglu_back<const FUSED: bool>(gate: &mut [f32], up: &mut [f32], g
     }
 }
 
+/// √(2/π).
+pub(crate) const GELU_SLOPE: f32 = 0.797_884_56;
+/// The share of the cube.
+pub(crate) const GELU_CUBE: f32 = 0.044_715;
+
+/// `x` = GELU(`x`), as [`crate::ops::gelu_tanh`] has it.
+#[inline(always)]
+pub(crate) fn gelu_tanh<const FUSED: bool>(x: &mut [f32]) {
+    for x in x {
+        let u = GELU_SLOPE * (*x + GELU_CUBE * *x * *x * *x);
+        *x /= 1.0 + exp::<FUSED>(-2.0 * u);
+    }
+}
+
+/// The gradient at the input of [`gelu_tanh`], in its place, where `gradient` is that at its result.
+#[inline(always)]
+pub(crate) fn gelu_tanh_back<const FUSED: bool>(x: &mut [f32], gradient: &[f32]) {
+    for (x, gradient) in x.iter_mut().zip(gradient) {
+        let u = GELU_SLOPE * (*x + GELU_CUBE * *x * *x * *x);
+        let slope = GELU_SLOPE * (1.0 + 3.0 * GELU_CUBE * *x * *x);
+        let sigmoid = 1.0 / (1.0 + exp::<FUSED>(-2.0 * u));
+        *x = gradient * (sigmoid + 2.0 * *x * slope * sigmoid * (1.0 - sigmoid));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,6 +252,17 @@ mod tests {
             (plain.swiglu)(&mut expected, &x);
             swiglu::<true>(&mut found, &x);
             assert!(expected.iter().zip(&found).all(|(a, b)| (a - b).abs() <= 1e-6 * a.abs()), "{count}");
+            let (mut expected, mut found) = (x.clone(), x.clone());
+            (plain.gelu_tanh)(&mut expected);
+            gelu_tanh::<true>(&mut found);
+            assert!(expected.iter().zip(&found).all(|(a, b)| (a - b).abs() <= 1e-5), "{count}");
+            let (mut expected, mut found) = (x.clone(), x.clone());
+            (plain.gelu_tanh_back)(&mut expected, &x);
+            gelu_tanh_back::<true>(&mut found, &x);
+            assert!(
+                expected.iter().zip(&found).all(|(a, b)| (a - b).abs() <= 1e-5 * (1.0 + a.abs())),
+                "{count}"
+            );
         }
     }
 }

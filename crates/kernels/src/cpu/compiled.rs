@@ -10,7 +10,7 @@ macro_rules! compiled {
         /// The loops of this instruction set.
         pub(crate) fn operations(_: $token) -> &'static Operations {
             static OPERATIONS: Operations =
-                Operations { name: $name, dot, attend, read, add_few, panel, round, round_twice, round_rest, softmax, swiglu, swiglu_back };
+                Operations { name: $name, dot, attend, read, add_few, panel, round, round_twice, round_rest, softmax, swiglu, swiglu_back, gelu_tanh, gelu_tanh_back };
             &OPERATIONS
         }
 
@@ -47,6 +47,12 @@ macro_rules! compiled {
             }
             swiglu_back(gate: &mut [f32], up: &mut [f32], gradient: &[f32]) -> () {
                 body::swiglu_back::<true>(gate, up, gradient);
+            }
+            gelu_tanh(x: &mut [f32]) -> () {
+                body::gelu_tanh::<true>(x);
+            }
+            gelu_tanh_back(x: &mut [f32], gradient: &[f32]) -> () {
+                body::gelu_tanh_back::<true>(x, gradient);
             }
         }
     };

@@ -104,4 +104,8 @@ pub(crate) struct Operations {
     pub swiglu: fn(&mut [f32], &[f32]),
     /// The gradients at both inputs of `swiglu`, in their place, from that at its result.
     pub swiglu_back: fn(&mut [f32], &mut [f32], &[f32]),
+    /// GELU of every number, approximated by tanh.
+    pub gelu_tanh: fn(&mut [f32]),
+    /// The gradient at the input of `gelu_tanh`, in its place, from that at its result.
+    pub gelu_tanh_back: fn(&mut [f32], &[f32]),
 }

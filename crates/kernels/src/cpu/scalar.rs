@@ -18,6 +18,8 @@ pub(crate) static OPERATIONS: Operations = Operations {
     softmax,
     swiglu,
     swiglu_back,
+    gelu_tanh,
+    gelu_tanh_back,
 };
 
 fn dot(x: &[f32], y: &[f32]) -> f32 {
@@ -61,6 +63,21 @@ fn swiglu_back(gate: &mut [f32], up: &mut [f32], gradient: &[f32]) {
         let sigmoid = 1.0 / (1.0 + (-*gate).exp());
         let slope = sigmoid * (1.0 + *gate * (1.0 - sigmoid));
         (*gate, *up) = (gradient * *up * slope, gradient * *gate * sigmoid);
+    }
+}
+
+fn gelu_tanh(x: &mut [f32]) {
+    for x in x {
+        let u = body::GELU_SLOPE * (*x + body::GELU_CUBE * x.powi(3));
+        *x *= 0.5 * (1.0 + u.tanh());
+    }
+}
+
+fn gelu_tanh_back(x: &mut [f32], gradient: &[f32]) {
+    for (x, gradient) in x.iter_mut().zip(gradient) {
+        let tanh = (body::GELU_SLOPE * (*x + body::GELU_CUBE * x.powi(3))).tanh();
+        let slope = body::GELU_SLOPE * (1.0 + 3.0 * body::GELU_CUBE * *x * *x);
+        *x = gradient * (0.5 * (1.0 + tanh) + 0.5 * *x * (1.0 - tanh * tanh) * slope);
     }
 }
 

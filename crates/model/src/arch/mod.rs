@@ -3,7 +3,10 @@
 //! A family reads its settings in both spellings (GGUF metadata, `config.json`), describes the network as a
 //! [`Spec`], and names each tensor's origin in a Hugging Face checkpoint. To add one, write its file and its line.
 
+mod gated;
+mod gpt2;
 mod llama;
+mod qwen3;
 mod settings;
 
 use crate::{Error, Source, Spec};
@@ -32,4 +35,4 @@ pub trait Architecture: Send + Sync {
 }
 
 /// Every family that kvant knows.
-pub static ARCHITECTURES: &[&dyn Architecture] = &[&llama::Llama];
+pub static ARCHITECTURES: &[&dyn Architecture] = &[&llama::LLAMA, &qwen3::QWEN3, &gpt2::Gpt2];

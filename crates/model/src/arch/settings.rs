@@ -114,14 +114,19 @@ impl<'a> Settings<'a> {
         text.map(Some).ok_or_else(|| self.wrong(key, "a string", &found))
     }
 
-    /// A truth value, false where the key is absent.
-    pub fn flag(&self, key: &str) -> Result<bool, Error> {
-        let Some(found) = self.find(key) else { return Ok(false) };
+    /// A truth value, if the key is there.
+    pub fn optional_flag(&self, key: &str) -> Result<Option<bool>, Error> {
+        let Some(found) = self.find(key) else { return Ok(None) };
         let flag = match &found {
             Found::Json(x) => x.as_bool(),
             Found::Gguf(x) => x.as_bool(),
         };
-        flag.ok_or_else(|| self.wrong(key, "true or false", &found))
+        flag.map(Some).ok_or_else(|| self.wrong(key, "true or false", &found))
+    }
+
+    /// A truth value, false where the key is absent.
+    pub fn flag(&self, key: &str) -> Result<bool, Error> {
+        Ok(self.optional_flag(key)?.unwrap_or(false))
     }
 
     /// A nested JSON object, if the key is there; GGUF has none.

@@ -7,17 +7,17 @@ use super::Formats;
 use crate::activations::Activations;
 use crate::head::{Head, LOGIT_ROWS, compared, logits};
 use crate::pipeline::Progress;
-use crate::stream::{embed, load};
 use crate::{Calibration, Error, Importance, ImportanceWeighted, Layer, Solver};
 use kvant_core::{FormatRef, Tensor};
 use kvant_kernels::{Backend, Matrix};
-use kvant_model::{Block, Positions, Weights};
+use kvant_model::{Block, Embedding, Positions, Slot, Weights, load_matrix};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::sync::Arc;
 
 /// A matrix as the float network has it (`None`) and in each format that a variant asks for.
-type Matrices = BTreeMap<Option<&'static str>, Box<dyn Matrix>>;
+type Matrices = BTreeMap<Option<&'static str>, Arc<dyn Matrix>>;
 
 /// What the walk needs.
 pub struct Walk<'a> {
@@ -43,7 +43,7 @@ impl Walk<'_> {
         let mut streams = Activations::unnamed(self.scratch, length * spec.hidden)?;
         // Stream 0 is the float network's; stream i + 1 is variant i's once it has parted from it.
         let place = |stream: usize, context: usize| stream * count + context;
-        let embedding = spec.embedding.weight();
+        let embedding = spec.embedding.tokens.weight();
         let mut parted: Vec<bool> = variants.iter().map(|v| v.contains_key(&embedding)).collect();
         let tables = self.matrices(&embedding, variants)?;
         for stream in 0..=variants.len() {
@@ -51,18 +51,18 @@ impl Walk<'_> {
                 continue;
             }
             let format = stream.checked_sub(1).and_then(|i| variants[i].get(&embedding));
-            let table = &*tables[&format.map(|f| f.name())];
+            let table = tables[&format.map(|f| f.name())].clone();
+            let rows = Embedding::with_tokens(self.weights, self.backend, table)?;
             for (context, tokens) in contexts.contexts().iter().enumerate() {
-                streams.write(place(stream, context), &embed(table, tokens))?;
+                streams.write(place(stream, context), &rows.rows(tokens, 0..))?;
             }
         }
         // Where embedding and head are one, so are their matrices.
-        let shared = spec.head.is_none().then_some(tables);
+        let shared = spec.output.head.is_none().then_some(tables);
         let positions = Positions::new(spec, 0, length);
         let numbers = length * spec.hidden;
         for index in 0..spec.blocks.len() {
-            let names: Vec<String> =
-                spec.blocks[index].stages().iter().flat_map(|s| &s.slots).map(|slot| slot.weight()).collect();
+            let names: Vec<String> = spec.blocks[index].slots().map(Slot::weight).collect();
             let float = Block::load(self.weights, self.backend, index)?;
             let mut encoded: HashMap<(&str, &str), Tensor> = HashMap::new();
             for stream in (0..=variants.len()).rev() {
@@ -164,11 +164,11 @@ impl Walk<'_> {
         Ok(ImportanceWeighted.solve(&layer, format)?.tensor)
     }
 
-    fn matrix(&self, name: &str, format: Option<FormatRef>) -> Result<Box<dyn Matrix>, Error> {
+    fn matrix(&self, name: &str, format: Option<FormatRef>) -> Result<Arc<dyn Matrix>, Error> {
         let tensor = match format {
             Some(format) => self.encode(name, format)?,
             None => self.weights.tensor(name)?,
         };
-        load(self.weights, self.backend, &tensor, name.to_owned())
+        Ok(load_matrix(self.backend, &tensor, self.weights, name)?)
     }
 }

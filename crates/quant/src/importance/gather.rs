@@ -1,10 +1,9 @@
 //! An importance matrix of a network's own: sums of squares of every map's input, on some text.
 
 use super::{Entry, Importance};
-use crate::stream::{embed, table};
 use crate::{Calibration, Error, Progress};
 use kvant_kernels::Backend;
-use kvant_model::{Block, Positions, Weights};
+use kvant_model::{Block, Embedding, Positions, Weights};
 use std::collections::BTreeMap;
 
 /// Sums of squares of every map's input in the float network: what llama-imatrix gathers.
@@ -18,7 +17,7 @@ pub fn gather_importance(
     progress: &dyn Progress,
 ) -> Result<Importance, Error> {
     let spec = weights.spec();
-    let table = table(weights, backend)?;
+    let embedding = Embedding::load(weights, backend)?;
     let positions = Positions::new(spec, 0, calibration.length());
     let blocks: Vec<Block> =
         (0..spec.blocks.len()).map(|index| Block::load(weights, backend, index)).collect::<Result<_, _>>()?;
@@ -29,7 +28,7 @@ pub fn gather_importance(
             return Err(Error::Interrupted);
         }
         progress.at(done as u64, all as u64 + 1, "importance of columns");
-        let mut residual = embed(&*table, tokens);
+        let mut residual = embedding.rows(tokens, 0..);
         for (block, spec) in blocks.iter().zip(&spec.blocks) {
             let mut x = block.enter(&residual);
             for (number, stage) in spec.stages().iter().enumerate() {

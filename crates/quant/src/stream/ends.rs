@@ -1,14 +1,14 @@
 //! What stands before the first block and after the last: embedding and head; and what the whole walk came to.
 
 use super::pair::Pair;
-use super::{Choices, Stream, Sums, embed, load, table};
+use super::{Choices, Stream, Sums};
 use crate::Error;
 use crate::head::{Head, LOGIT_ROWS, compared, logits};
 use crate::sensitivity::{self, BlockSensitivities};
 use crate::statistics::{Inputs, Missing, Statistics};
 use crate::work::Unit;
 use kvant_core::Tensor;
-use kvant_model::{Block, Positions, Slot};
+use kvant_model::{Block, Embedding, Positions, Slot, load_matrix};
 
 /// Contexts that the result is measured on.
 const EXPECTED_CONTEXTS: usize = 8;
@@ -29,9 +29,9 @@ impl Stream<'_> {
     pub(super) fn embedding(&self) -> Result<Unit, Error> {
         let spec = self.weights.spec();
         self.say("embedding", 0, 0, 0)?;
-        let tied = spec.head.is_none();
+        let tied = spec.output.head.is_none();
         let coded = self
-            .assignment(&spec.embedding.weight())
+            .assignment(&spec.embedding.tokens.weight())
             .is_some_and(|a| a.format != a.entry.format && a.format.grid().is_some());
         let mut sums = None;
         if tied && coded {
@@ -45,7 +45,8 @@ impl Stream<'_> {
             all.finish();
             sums = Some(Sums { all, selection: None });
         }
-        let tensors = self.solve(&[&spec.embedding], sums, &BlockSensitivities::new(), &Choices::new())?;
+        let tensors =
+            self.solve(&[&spec.embedding.tokens], sums, &BlockSensitivities::new(), &Choices::new())?;
         Ok(Unit { tensors, residuals: None })
     }
 
@@ -53,10 +54,10 @@ impl Stream<'_> {
     fn add_head_inputs(&self, sums: &mut Statistics) -> Result<(), Error> {
         let spec = self.weights.spec();
         let head = Head::new(self.weights, self.backend)?;
-        let table = table(self.weights, self.backend)?;
+        let embedding = Embedding::load(self.weights, self.backend)?;
         let positions = Positions::new(spec, 0, self.calibration.length());
         let chosen = self.calibration.evenly(sensitivity::CONTEXTS);
-        let mut streams: Vec<Vec<f32>> = chosen.map(|tokens| embed(&*table, tokens)).collect();
+        let mut streams: Vec<Vec<f32>> = chosen.map(|tokens| embedding.rows(tokens, 0..)).collect();
         for index in 0..spec.blocks.len() {
             let block = Block::load(self.weights, self.backend, index)?;
             for residual in &mut streams {
@@ -92,8 +93,8 @@ impl Stream<'_> {
         let spec = self.weights.spec();
         let (head, length) = (Head::new(self.weights, self.backend)?, self.calibration.length());
         let name = spec.head().weight();
-        let float = load(self.weights, self.backend, &self.weights.tensor(&name)?, name.clone())?;
-        let quantized = load(self.weights, self.backend, solved, name)?;
+        let float = load_matrix(self.backend, &self.weights.tensor(&name)?, self.weights, &name)?;
+        let quantized = load_matrix(self.backend, solved, self.weights, &name)?;
         let all = 0..self.calibration.contexts().len();
         let mut contexts: Vec<usize> =
             all.clone().filter(|&i| self.calibration.selects(i) && !self.calibration.is_noise(i)).collect();

@@ -30,12 +30,12 @@ impl<'a> Solutions<'a> {
             units.extend(slots.iter().map(|slot| (slot.weight(), unit.clone())));
             plans.insert(unit, plan(slots));
         };
-        put(&[&spec.embedding], "embedding".to_owned());
+        put(&[&spec.embedding.tokens], "embedding".to_owned());
         for (index, block) in spec.blocks.iter().enumerate() {
-            let slots: Vec<&Slot> = block.stages().into_iter().flat_map(|stage| stage.slots).collect();
+            let slots: Vec<&Slot> = block.slots().collect();
             put(&slots, block_name(index));
         }
-        if let Some(head) = &spec.head {
+        if let Some(head) = &spec.output.head {
             put(&[head], "head".to_owned());
         }
         Self { work, units, plans, flags: HashMap::new(), open: None, expected: None }

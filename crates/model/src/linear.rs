@@ -1,0 +1,133 @@
+//! A linear map ready to multiply.
+
+use crate::{Error, Slot, Weights, buffers};
+use kvant_core::{Shape, Tensor};
+use kvant_kernels::{Backend, Input, Matrix, ops};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// A linear map ready to multiply.
+#[derive(Clone)]
+pub(crate) struct Linear {
+    /// The weight's tensor name.
+    pub name: String,
+    pub weight: Arc<dyn Matrix>,
+    bias: Option<Vec<f32>>,
+    /// The rows of the named tensor that this map is, where it is a part.
+    rows: Option<Range<usize>>,
+}
+
+impl Linear {
+    pub fn load(weights: &Weights, backend: &Backend, slot: &Slot) -> Result<Self, Error> {
+        Self::load_rows(weights, backend, slot, None)
+    }
+
+    /// Some rows of a map.
+    pub fn load_rows(
+        weights: &Weights,
+        backend: &Backend,
+        slot: &Slot,
+        rows: Option<Range<usize>>,
+    ) -> Result<Self, Error> {
+        let name = slot.weight();
+        let weight = prepare_rows(backend, &weights.tensor(&name)?, weights, &name, rows.as_ref())?;
+        let mut bias = slot.bias().map(|name| weights.vector(&name)).transpose()?;
+        if let (Some(bias), Some(rows)) = (&mut bias, &rows) {
+            *bias = bias[rows.clone()].to_vec();
+        }
+        Ok(Self { name, weight, bias, rows })
+    }
+
+    pub fn without_bias(weight: Arc<dyn Matrix>) -> Self {
+        Self { name: String::new(), weight, bias: None, rows: None }
+    }
+
+    pub fn weight(&self) -> &dyn Matrix {
+        &*self.weight
+    }
+
+    pub fn into_weight(self) -> Arc<dyn Matrix> {
+        self.weight
+    }
+
+    /// Puts other values of the whole named tensor in the place of the weight; the bias stays.
+    pub fn replace(&mut self, backend: &Backend, tensor: &Tensor, weights: &Weights) -> Result<(), Error> {
+        self.weight = prepare_rows(backend, tensor, weights, &self.name, self.rows.as_ref())?;
+        Ok(())
+    }
+
+    /// Activations that this map reads, n × columns.
+    pub fn input<'a>(&self, x: &'a [f32]) -> Input<'a> {
+        Input::new(x, self.weight.columns())
+    }
+
+    /// `x` is n × columns; the result n × rows.
+    pub fn apply(&self, backend: &Backend, x: &Input) -> Vec<f32> {
+        let mut y = buffers::take(x.rows() * self.weight.rows());
+        self.apply_into(backend, x, &mut y);
+        y
+    }
+
+    /// The same into `y`.
+    pub fn apply_into(&self, backend: &Backend, x: &Input, y: &mut [f32]) {
+        self.weight.apply(x, y);
+        self.add_bias(backend, y);
+    }
+
+    fn add_bias(&self, backend: &Backend, y: &mut [f32]) {
+        if let Some(bias) = &self.bias {
+            ops::add_bias(backend, y, bias);
+        }
+    }
+
+    /// The same added to `residual`.
+    pub fn add(&self, backend: &Backend, x: &[f32], residual: &mut [f32]) {
+        let y = self.apply(backend, &self.input(x));
+        ops::add(backend, residual, &y);
+        buffers::give(y);
+    }
+}
+
+/// Results of several maps that read the same activations.
+pub(crate) fn apply_all<const N: usize>(backend: &Backend, maps: [&Linear; N], x: &[f32]) -> [Vec<f32>; N] {
+    let input = maps[0].input(x);
+    let mut results = maps.map(|map| buffers::take(input.rows() * map.weight.rows()));
+    kvant_kernels::apply_all(maps.map(|map| &*map.weight), &input, results.each_mut().map(Vec::as_mut_slice));
+    maps.iter().zip(&mut results).for_each(|(map, y)| map.add_bias(backend, y));
+    results
+}
+
+fn prepare_rows(
+    backend: &Backend,
+    tensor: &Tensor,
+    weights: &Weights,
+    name: &str,
+    rows: Option<&Range<usize>>,
+) -> Result<Arc<dyn Matrix>, Error> {
+    let Some(rows) = rows else { return load_matrix(backend, tensor, weights, name) };
+    let part = (|| {
+        let bytes = rows.start * tensor.row_bytes()..rows.end * tensor.row_bytes();
+        let shape = Shape::new(&[rows.len(), tensor.shape().columns()])?;
+        Tensor::new(shape, tensor.format(), tensor.bytes().slice(bytes).expect("rows of the tensor"))
+    })();
+    let part = part.map_err(|source| Error::Shape { path: weights.path().to_owned(), source })?;
+    load_matrix(backend, &part, weights, name)
+}
+
+/// A tensor of a network, ready to multiply.
+///
+/// # Errors
+/// [`Error::Kernel`] for a tensor that no kernel takes.
+pub fn load_matrix(
+    backend: &Backend,
+    tensor: &Tensor,
+    weights: &Weights,
+    name: &str,
+) -> Result<Arc<dyn Matrix>, Error> {
+    let matrix = backend.load(tensor).map_err(|source| Error::Kernel {
+        path: weights.path().to_owned(),
+        tensor: name.to_owned(),
+        source,
+    })?;
+    Ok(Arc::from(matrix))
+}

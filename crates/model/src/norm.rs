@@ -1,0 +1,57 @@
+//! A norm that runs, and its gradient.
+
+use crate::{Error, Norm, NormKind, Weights, buffers};
+use kvant_kernels::{Backend, gradient, ops};
+
+/// A norm with its weights.
+#[derive(Clone)]
+pub struct LoadedNorm {
+    kind: NormKind,
+    weight: Vec<f32>,
+    bias: Option<Vec<f32>>,
+    epsilon: f32,
+}
+
+impl LoadedNorm {
+    /// Reads the weights of `norm`.
+    ///
+    /// # Errors
+    /// As [`Weights::vector`].
+    pub fn load(weights: &Weights, norm: &Norm) -> Result<Self, Error> {
+        Ok(Self {
+            kind: norm.kind,
+            weight: weights.vector(&norm.weight.name)?,
+            bias: norm.bias.as_ref().map(|bias| weights.vector(&bias.name)).transpose()?,
+            epsilon: norm.epsilon,
+        })
+    }
+
+    /// Every row of `x`, as long as the weight, normed.
+    pub fn apply(&self, backend: &Backend, x: &[f32]) -> Vec<f32> {
+        let mut out = buffers::take(x.len());
+        self.apply_into(backend, x, &mut out);
+        out
+    }
+
+    /// The same into `out`.
+    pub fn apply_into(&self, backend: &Backend, x: &[f32], out: &mut [f32]) {
+        match self.kind {
+            NormKind::RootMeanSquare => ops::rms_norm(backend, x, &self.weight, self.epsilon, out),
+            NormKind::Layer => {
+                ops::layer_norm(backend, x, &self.weight, self.bias.as_deref(), self.epsilon, out);
+            }
+        }
+    }
+
+    /// `out` += the gradient at `x`, where `gradient` is that at the result.
+    pub fn add_gradient(&self, backend: &Backend, x: &[f32], gradient: &[f32], out: &mut [f32]) {
+        match self.kind {
+            NormKind::RootMeanSquare => {
+                gradient::add_rms_norm(backend, x, &self.weight, self.epsilon, gradient, out);
+            }
+            NormKind::Layer => {
+                gradient::add_layer_norm(backend, x, &self.weight, self.epsilon, gradient, out);
+            }
+        }
+    }
+}
