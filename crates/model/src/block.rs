@@ -39,6 +39,7 @@ pub(crate) struct LoadedFeedForward {
 
 /// A sublayer's body that runs.
 #[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "a block has a few of them")]
 pub(crate) enum LoadedBody {
     Attention(LoadedAttention),
     FeedForward(LoadedFeedForward),

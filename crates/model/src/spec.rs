@@ -135,6 +135,7 @@ pub struct FeedForward {
 
 /// What a sublayer computes.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "plain data, a few of them a block")]
 pub enum Body {
     /// Reads earlier positions.
     Attention(Attention),

@@ -3,7 +3,7 @@
 use kvant_core::{Bytes, Shape, Tensor, format};
 use kvant_io::Limits;
 use kvant_kernels::{Backend, Isa};
-use kvant_model::{Block, Positions, STAGES, Weights};
+use kvant_model::{Block, Positions, Weights};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -28,7 +28,7 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
 fn forward(block: &Block, residual: &[f32], positions: &Positions) -> (Vec<f32>, Vec<Vec<f32>>) {
     let mut residual = residual.to_vec();
     let mut inputs = vec![block.enter(&residual)];
-    for stage in 0..STAGES {
+    for stage in 0..block.stages() {
         let next = block.advance_alone(stage, &inputs[stage], &mut residual, positions);
         inputs.push(next);
     }

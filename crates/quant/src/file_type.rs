@@ -111,10 +111,11 @@ impl Assignment {
     }
 }
 
-/// Whether upstream quantizes a tensor at all: matrices called `weight` that are no norm.
+/// Whether upstream quantizes a tensor at all: matrices called `weight` that are neither norms nor learned positions.
 fn quantizes(entry: &Entry) -> bool {
     entry.shape.dimensions().len() >= 2
         && entry.name.ends_with("weight")
+        && entry.name != "position_embd.weight"
         && !entry.name.contains("_norm.weight")
 }
 
@@ -190,6 +191,11 @@ fn by_rule(spec: &Spec, entry: &Entry, file_type: &FileType, calibrated: bool) -
             // Upstream calls every network of 80 layers with grouped queries its 70B model.
             if layers == 80 && grouped > 1 && chosen == "q4_k" { named("q5_k") } else { named(chosen) }
         }
+        "attn_qkv" => match rules {
+            "q4_k_m" => named("q5_k"),
+            "q5_k_m" => named("q6_k"),
+            _ => base,
+        },
         "ffn_down" => match rules {
             "q4_k_m" | "q5_k_m" if use_more_bits(layer, layers) => named("q6_k"),
             "q4_k_s" if layer < layers / 8 => named("q5_k"),

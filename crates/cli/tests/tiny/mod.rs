@@ -1,6 +1,7 @@
-//! Tiny Llama folders made from nothing, and the program run on them: for tests of single faults.
+//! Tiny folders made from nothing, and the program run on them: for tests of single faults.
 //!
-//! One block, width 256, a byte-level vocabulary of 256 bytes, eight merges and three control tokens.
+//! One block, width 256, a byte-level vocabulary of 256 bytes, eight merges and three control tokens. Llama, or another
+//! family.
 #![allow(dead_code)] // Each test file uses its own part.
 
 use serde_json::{Map, Value as Json, json};
@@ -62,6 +63,59 @@ impl Tiny {
         tensors.push(norm("model.norm.weight".into()));
         let object = |value: Json| value.as_object().unwrap().clone();
         Self { config: object(config), tokenizer, tokenizer_config: object(tokenizer_config), tensors }
+    }
+
+    /// The same as Qwen3 has it: heads of 64 with norms.
+    pub fn qwen3() -> Self {
+        let mut tiny = Self::with(2, &["<|endoftext|>", "<|im_start|>", "<|im_end|>"]);
+        tiny.config.insert("model_type".into(), json!("qwen3"));
+        tiny.config.insert("architectures".into(), json!(["Qwen3ForCausalLM"]));
+        tiny.config.insert("head_dim".into(), json!(WIDTH / 4));
+        for (block, name) in (0..2).flat_map(|block| ["q_norm", "k_norm"].map(|name| (block, name))) {
+            let name = format!("model.layers.{block}.self_attn.{name}.weight");
+            tiny.tensors.push((name, "BF16", vec![WIDTH / 4], bf16(1.5).repeat(WIDTH / 4)));
+        }
+        tiny
+    }
+
+    /// The same as GPT-2 has it: learned positions, layer norms, maps `in × out`.
+    pub fn gpt2() -> Self {
+        let llama = Self::with(2, &["<|endoftext|>", "<|im_start|>", "<|im_end|>"]);
+        let vocabulary = llama.config["vocab_size"].clone();
+        let config = json!({
+            "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_embd": WIDTH, "n_layer": 2, "n_head": 4,
+            "n_positions": 512, "n_inner": WIDTH, "vocab_size": vocabulary, "activation_function": "gelu_new",
+        });
+        let mut random = Random(11);
+        let mut numbers = |name: String, shape: Vec<usize>, deviation: f32| {
+            let count = shape.iter().product();
+            let bytes = (0..count).flat_map(|_| bf16(deviation * random.normal())).collect();
+            (name, "BF16", shape, bytes)
+        };
+        let rows = vocabulary.as_u64().unwrap() as usize;
+        let mut tensors = vec![
+            numbers("transformer.wte.weight".into(), vec![rows, WIDTH], 0.05),
+            numbers("transformer.wpe.weight".into(), vec![512, WIDTH], 0.02),
+        ];
+        let norms = |name: String| {
+            let one = (format!("{name}.weight"), "BF16", vec![WIDTH], bf16(1.0).repeat(WIDTH));
+            [one, (format!("{name}.bias"), "BF16", vec![WIDTH], bf16(0.125).repeat(WIDTH))]
+        };
+        for block in 0..2 {
+            let name = |part: &str| format!("transformer.h.{block}.{part}");
+            tensors.extend(norms(name("ln_1")).into_iter().chain(norms(name("ln_2"))));
+            for (part, rows) in [
+                ("attn.c_attn", 3 * WIDTH),
+                ("attn.c_proj", WIDTH),
+                ("mlp.c_fc", WIDTH),
+                ("mlp.c_proj", WIDTH),
+            ] {
+                tensors.push(numbers(name(part) + ".weight", vec![WIDTH, rows], 0.05));
+                tensors.push(numbers(name(part) + ".bias", vec![rows], 0.1));
+            }
+        }
+        tensors.extend(norms("transformer.ln_f".into()));
+        Self { config: config.as_object().unwrap().clone(), tensors, ..llama }
     }
 
     /// One block; `<|endoftext|>` (263), `<|im_start|>` (264), `<|im_end|>` (265).

@@ -197,7 +197,7 @@ pub(crate) fn swiglu_back<const FUSED: bool>(gate: &mut [f32], up: &mut [f32], g
 }
 
 /// √(2/π).
-pub(crate) const GELU_SLOPE: f32 = 0.797_884_56;
+pub(crate) const GELU_SLOPE: f32 = 0.797_884_6;
 /// The share of the cube.
 pub(crate) const GELU_CUBE: f32 = 0.044_715;
 

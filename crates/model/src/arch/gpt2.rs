@@ -107,6 +107,7 @@ impl Architecture for Gpt2 {
             }
         }
         set("attention.layer_norm_epsilon", Value::F32(spec.output.norm.epsilon));
+        set("vocab_size", count(spec.vocabulary));
         entries
     }
 }

@@ -1,0 +1,85 @@
+//! Every family goes the whole way: folder, GGUF, every method, answers. Logits are held against `transformers` elsewhere
+//! (`crates/model/tests/golden.rs`).
+
+mod tiny;
+
+use serde_json::json;
+use tiny::{Tiny, fault, json_of, kvant};
+
+fn families() -> [(&'static str, Tiny); 2] {
+    [("qwen3", Tiny::qwen3()), ("gpt2", Tiny::gpt2())]
+}
+
+#[test]
+fn a_converted_file_gives_the_folders_logits() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, tiny) in families() {
+        tiny.write(&folder.path().join(name));
+        let file = format!("{name}.gguf");
+        json_of(folder.path(), &["convert", name, "-o", &file]);
+        let logits = |model: &str| {
+            let logits = json_of(folder.path(), &["logits", model, "--tokens", "1,2,3,40,50"]);
+            logits["top"].clone()
+        };
+        assert_eq!(logits(&file), logits(name), "{name}");
+        let answer = kvant(folder.path(), &["run", &file, "-n", "8", "-p", "hello"], "");
+        assert!(answer.status.success(), "{name}: {}", String::from_utf8_lossy(&answer.stderr));
+    }
+}
+
+#[test]
+fn every_method_solves_it_and_auto_loses_less_than_rounding() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("text"), "hello world, he would tell the world. ".repeat(200)).unwrap();
+    for (name, tiny) in families() {
+        tiny.write(&folder.path().join(name));
+        let mut losses = Vec::new();
+        for method in ["rtn", "imatrix", "gptq", "auto"] {
+            let file = format!("{name}-{method}.gguf");
+            let few: &[&str] = match method {
+                "rtn" => &[],
+                "imatrix" => &["--calib-tokens", "4096"],
+                _ => &["--calib-tokens", "4096", "--own-tokens", "1024"],
+            };
+            let quantize = ["quantize", name, "-o", &file, "--format", "q4_k_m", "--method", method];
+            let quantize = [&quantize[..], few].concat();
+            let report = json_of(folder.path(), &quantize);
+            assert_eq!(report["method"], json!(method), "{name}");
+            let eval = ["eval", &file, "--reference", name, "--text", "text", "--ctx", "64", "--chunks", "8"];
+            let found = json_of(folder.path(), &eval);
+            losses.push(found["kld_mean"].as_f64().expect("a divergence"));
+        }
+        assert!(losses[3] < 0.8 * losses[0], "{name}: {losses:?}");
+    }
+}
+
+/// A position that was not trained has no row.
+#[test]
+fn learned_positions_end_with_the_context() {
+    let folder = tempfile::tempdir().unwrap();
+    Tiny::gpt2().write(&folder.path().join("gpt2"));
+    let tokens = vec!["1"; 513].join(",");
+    fault(folder.path(), &["logits", "gpt2", "--tokens", &tokens], &["512"]);
+    json_of(folder.path(), &["logits", "gpt2", "--tokens", &tokens[2..]]);
+}
+
+/// What a family does not compute is told by its key.
+#[test]
+fn settings_that_are_not_computed_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, key, value) in [
+        ("gpt2", "activation_function", json!("relu")),
+        ("gpt2", "scale_attn_by_inverse_layer_idx", json!(true)),
+        ("gpt2", "scale_attn_weights", json!(false)),
+        ("gpt2", "n_head", json!(3)),
+        ("gpt2", "n_layer", json!(1 << 27)),
+        ("qwen3", "use_sliding_window", json!(true)),
+        ("qwen3", "hidden_act", json!("gelu")),
+    ] {
+        let mut tiny = if name == "gpt2" { Tiny::gpt2() } else { Tiny::qwen3() };
+        tiny.config.insert(key.into(), value);
+        tiny.write(&folder.path().join("model"));
+        let word = if key.starts_with("n_") { "expected" } else { key };
+        fault(folder.path(), &["logits", "model", "--tokens", "1"], &[word]);
+    }
+}
