@@ -97,8 +97,8 @@ fn answer(
     tokenizer: &Tokenizer,
     prompt: &[u32],
 ) -> Result<Vec<u32>, kvant::model::Error> {
-    let mut cache = model.cache(prompt.len() + TOKENS);
-    let mut logits = model.next(&mut cache, prompt)?;
+    let mut sequence = model.sequence(prompt.len() + TOKENS);
+    let mut logits = model.next_logits(&mut sequence, prompt)?;
     let mut tokens = Vec::new();
     while tokens.len() < TOKENS {
         let token = order(&logits)[0];
@@ -106,7 +106,7 @@ fn answer(
             break;
         }
         tokens.push(token);
-        logits = model.next(&mut cache, &[token])?;
+        logits = model.next_logits(&mut sequence, &[token])?;
     }
     Ok(tokens)
 }
@@ -114,7 +114,7 @@ fn answer(
 /// By how many deviations of the logits the likeliest token leads after `tokens`.
 fn lead(model: &Transformer, prompt: &[u32], tokens: &[u32]) -> Result<f64, kvant::model::Error> {
     let all = [prompt, tokens].concat();
-    let logits = model.next(&mut model.cache(all.len()), &all)?;
+    let logits = model.next_logits(&mut model.sequence(all.len()), &all)?;
     let best = order(&logits);
     let mean = logits.iter().map(|x| f64::from(*x)).sum::<f64>() / logits.len() as f64;
     let variance = logits.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / logits.len() as f64;

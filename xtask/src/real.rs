@@ -202,13 +202,13 @@ fn stories(check: &mut Check, folder: &Path, python: &Path) {
 
 /// How many tokens a text has, and the sum of −ln p over all but the first.
 fn loss(model: &Path, text: &str) -> Option<(usize, f64)> {
-    use kvant::model::{KvCache, Special, Tokenizer, Transformer, Weights};
+    use kvant::model::{Special, Tokenizer, Transformer, Want, Weights};
     let weights = Weights::new(kvant::io::open(model, &kvant::io::Limits::default()).ok()?).ok()?;
     let tokenizer = Tokenizer::from_meta(weights.checkpoint().meta()).ok()??;
     let tokens = tokenizer.encode(text, Special { add: true, parse: false }).ok()?;
     let network =
         Transformer::load(&weights, kvant::kernels::Backend::new(kvant::kernels::Isa::best(), 1)).ok()?;
-    let hidden = network.hidden(&mut KvCache::new(network.spec(), tokens.len()), &tokens).ok()?;
+    let hidden = network.prefill(&mut network.sequence(tokens.len()), &tokens, Want::All).ok()?;
     let logits = network.logits(&hidden);
     let nll = |(row, next): (&[f32], &u32)| {
         let total: f64 = row.iter().map(|x| f64::from(*x).exp()).sum();

@@ -7,7 +7,7 @@
 use crate::Error;
 use crate::energy::Meter;
 use kvant_kernels::Probe;
-use kvant_model::{KvCache, Transformer, Work};
+use kvant_model::{Part, Sequence, Transformer, Want, Work};
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::time::Instant;
@@ -86,7 +86,7 @@ struct Round {
 /// A test with what its rounds start from.
 struct Prepared {
     test: Test,
-    caches: Vec<KvCache>,
+    sequences: Vec<Sequence>,
     rounds: Vec<Round>,
 }
 
@@ -120,45 +120,42 @@ fn tokens(model: &Transformer, count: usize) -> Vec<u32> {
 }
 
 fn prepare(model: &Transformer, test: Test) -> Result<Prepared, Error> {
-    let mut cache = model.cache(test.positions());
+    let mut first = model.sequence(test.positions());
     let (sequences, depth) = match test {
         Test::Prompt { .. } => (1, 0),
         Test::Answer { depth, sequences, .. } => (sequences, depth),
     };
     if depth > 0 {
-        model.hidden(&mut cache, &tokens(model, depth))?;
+        model.prefill(&mut first, &tokens(model, depth), Want::Nothing)?;
     } else {
         // Memory that is kept from run to run is taken before anything is timed.
-        model.hidden(&mut cache, &tokens(model, test.positions().min(Transformer::PIECE)))?;
-        cache.truncate(0);
+        model.prefill(&mut first, &tokens(model, test.positions().min(Transformer::PIECE)), Want::Nothing)?;
+        first.truncate(0);
     }
-    // A copy has no more memory than what it holds.
-    let caches = (0..sequences).map(|_| cache.clone().reserved()).collect();
-    Ok(Prepared { test, caches, rounds: Vec::new() })
+    let sequences = (0..sequences).map(|_| first.fork().unshared()?.reserved()).collect::<Result<_, _>>()?;
+    Ok(Prepared { test, sequences, rounds: Vec::new() })
 }
 
 fn round(model: &Transformer, probe: &Probe, prepared: &mut Prepared) -> Result<(), Error> {
     let backend = model.backend();
     let (bandwidth, integers, floats) =
         (probe.bandwidth(backend), probe.integer_peak(backend), probe.float_peak(backend));
-    let caches = &mut prepared.caches;
-    let before = caches[0].len();
+    let sequences = &mut prepared.sequences;
+    let before = sequences[0].len();
     let (meter, begin) = (Meter::start(), Instant::now());
     let (count, steps) = match prepared.test {
         Test::Prompt { tokens: count } => {
-            model.next(&mut caches[0], &tokens(model, count))?;
+            model.next_logits(&mut sequences[0], &tokens(model, count))?;
             (count, count.div_ceil(Transformer::PIECE))
         }
-        Test::Answer { tokens: count, sequences, .. } => {
+        Test::Answer { tokens: count, .. } => {
             for token in tokens(model, count) {
-                if let [cache] = &mut caches[..] {
-                    model.next(cache, &[token])?;
-                } else {
-                    let hidden = model.together(caches, &vec![token; sequences])?;
-                    model.logits(&hidden);
-                }
+                let token = [token];
+                let part = |sequence| Part { sequence, tokens: &token, want: Want::Last };
+                let mut parts: Vec<Part> = sequences.iter_mut().map(part).collect();
+                model.logits(&model.step(&mut parts)?);
             }
-            (count * sequences, count)
+            (count * sequences.len(), count)
         }
     };
     let seconds = begin.elapsed().as_secs_f64();
@@ -167,11 +164,12 @@ fn round(model: &Transformer, probe: &Probe, prepared: &mut Prepared) -> Result<
     // Each step of an answer reads what is there by then; a prompt's own keys and values are no news.
     let read = match prepared.test {
         Test::Prompt { .. } => 0,
-        Test::Answer { .. } => caches.iter().map(|c| steps * c.read_bytes((before + c.len()) / 2)).sum(),
+        Test::Answer { .. } => sequences.iter().map(|s| steps * s.read_bytes((before + s.len()) / 2)).sum(),
     };
-    for cache in caches {
-        cache.truncate(before);
-        model.hidden(cache, &tokens(model, before)[cache.len()..])?;
+    for sequence in sequences {
+        sequence.truncate(before);
+        let again = tokens(model, before)[sequence.len()..].to_vec();
+        model.prefill(sequence, &again, Want::Nothing)?;
     }
     prepared.rounds.push(Round {
         tps: count as f64 / seconds,

@@ -5,7 +5,7 @@
 //! in fixed order. Source: llama.cpp's `tools/perplexity/perplexity.cpp`.
 
 use crate::Error;
-use kvant_model::Transformer;
+use kvant_model::{Transformer, Want};
 use serde::Serialize;
 
 /// Tokens cut into contexts of equal length.
@@ -168,7 +168,7 @@ struct Found {
 fn context(judged: Judged, index: usize, tokens: &[u32], found: &mut Found) -> Result<(), Error> {
     let Judged { model, reference, as_run } = judged;
     let Found { own, reference: theirs, divergence, as_run: run_divergence } = found;
-    let states = |m: &Transformer| m.hidden(&mut m.cache(tokens.len()), tokens);
+    let states = |m: &Transformer| m.prefill(&mut m.sequence(tokens.len()), tokens, Want::All);
     let hidden = states(model)?;
     let as_run = as_run.filter(|_| reference.is_some());
     let as_run = as_run.zip(as_run.map(states).transpose()?);

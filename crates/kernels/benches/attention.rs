@@ -6,7 +6,7 @@
 
 mod median;
 
-use kvant_kernels::{Attended, AttentionShape, Backend, Isa, KeyValues, KvFormat, Probe, attention};
+use kvant_kernels::{Attended, AttentionShape, Backend, Isa, KeyValues, KvFormat, Probe, Ragged, attention};
 use median::median;
 use std::time::Instant;
 
@@ -65,16 +65,19 @@ fn one(probe: &Probe, backend: &Backend, shape: &AttentionShape, format: KvForma
     let past = positions(shape, DEPTH);
     let mut out = vec![0.0; past.query.len()];
     let mut first = sequence(shape, format);
-    attention(backend, shape, &past, &mut [&mut first], &mut out);
+    attention(backend, shape, &past, &mut [Ragged { states: &mut first, tokens: DEPTH }], &mut out);
     let mut sequences = vec![first; SEQUENCES];
-    sequences.iter_mut().for_each(|sequence| sequence.reserve(DEPTH + 1));
+    for sequence in &mut sequences {
+        // Each has pages of its own, which no cache holds.
+        sequence.unshare().and_then(|()| sequence.prepare(1)).expect("memory");
+    }
     let read = positions(shape, 1);
     let out = &mut out[..read.query.len()];
     let shares = (0..ROUNDS).map(|_| {
         let bandwidth = probe.bandwidth(backend);
         let begin = Instant::now();
         for sequence in &mut sequences {
-            attention(backend, shape, &read, &mut [sequence], out);
+            attention(backend, shape, &read, &mut [Ragged { states: sequence, tokens: 1 }], out);
         }
         let seconds = begin.elapsed().as_secs_f64();
         sequences.iter_mut().for_each(|sequence| sequence.truncate(DEPTH));
@@ -92,7 +95,7 @@ fn prompt(probe: &Probe, backend: &Backend, shape: &AttentionShape, format: KvFo
         let peak = probe.float_peak(backend);
         let mut sequence = sequence(shape, format);
         let begin = Instant::now();
-        attention(backend, shape, &read, &mut [&mut sequence], &mut out);
+        attention(backend, shape, &read, &mut [Ragged { states: &mut sequence, tokens: PROMPT }], &mut out);
         multiply_adds as f64 / begin.elapsed().as_secs_f64() / peak * 100.0
     });
     median(shares.collect())

@@ -27,8 +27,8 @@ pub struct AttentionShape {
     pub scale: f32,
 }
 
-/// What attention reads, or the gradients there: queries, n × heads × head size of each sequence, one sequence after the
-/// other; keys and values, n × kv heads × head size of each.
+/// What attention reads, or the gradients there: queries, tokens × heads × head size, one sequence after the other; keys and
+/// values, tokens × kv heads × head size.
 pub struct Attended {
     /// Queries.
     pub query: Vec<f32>,
@@ -38,73 +38,89 @@ pub struct Attended {
     pub value: Vec<f32>,
 }
 
+/// The keys and values of one sequence, and how many tokens of it attention reads.
+pub struct Ragged<'a> {
+    /// Keys and values so far.
+    pub states: &'a mut KeyValues,
+    /// Tokens that come next.
+    pub tokens: usize,
+}
+
 /// Appends keys and values to their sequences, and `out` (as large as the queries) = what the queries see: each its sequence
 /// up to its own position. Where the last page is held in more bits, page by page: a query sees its own page so.
 ///
-/// Panics unless the sequences have equal numbers of queries, keys and values.
+/// Panics unless the sequences' tokens are as many as the queries, keys and values.
 pub fn attention(
     backend: &Backend,
     shape: &AttentionShape,
     read: &Attended,
-    sequences: &mut [&mut KeyValues],
+    sequences: &mut [Ragged],
     out: &mut [f32],
 ) {
     let AttentionShape { heads, kv_heads, head_size, .. } = *shape;
     let (columns, narrow) = (heads * head_size, kv_heads * head_size);
     assert!(kv_heads > 0 && heads.is_multiple_of(kv_heads) && head_size > 0, "heads in equal groups");
-    let each = read.query.len() / sequences.len().max(1);
-    assert!(
-        read.query.len() == each * sequences.len()
-            && each.is_multiple_of(columns)
-            && out.len() == read.query.len(),
-        "queries are rows of {columns}, as many for each sequence"
-    );
-    let n = each / columns;
-    let expected = n * narrow * sequences.len();
+    let tokens: usize = sequences.iter().map(|sequence| sequence.tokens).sum();
+    assert!(read.query.len() == tokens * columns && out.len() == tokens * columns, "a query for every token");
+    let expected = tokens * narrow;
     assert!(read.key.len() == expected && read.value.len() == expected, "a key and a value for every query");
-    for sequence in &*sequences {
+    for Ragged { states, .. } in &*sequences {
         assert!(
-            sequence.heads() == kv_heads && sequence.head_size() == head_size,
+            states.heads() == kv_heads && states.head_size() == head_size,
             "{kv_heads} heads of {head_size}"
         );
     }
-    let part = |first: usize, count: usize| first * narrow..(first + count) * narrow;
-    if sequences.iter().all(|sequence| sequence.room() >= n) {
-        for (i, sequence) in sequences.iter_mut().enumerate() {
-            sequence.append(&read.key[part(i * n, n)], &read.value[part(i * n, n)]);
-        }
-        let sequences: Vec<&KeyValues> = sequences.iter().map(|sequence| &**sequence).collect();
-        see(backend, shape, &read.query, &sequences, out);
-        return;
+    let mut next = 0;
+    // Of each sequence: its first row that is left, and the row after its last.
+    let mut left: Vec<(usize, usize)> = Vec::with_capacity(sequences.len());
+    for sequence in &*sequences {
+        left.push((next, next + sequence.tokens));
+        next += sequence.tokens;
     }
-    for (i, sequence) in sequences.iter_mut().enumerate() {
-        let (mut at, end) = (i * n, (i + 1) * n);
-        while at < end {
-            let count = sequence.room().min(end - at);
-            sequence.append(&read.key[part(at, count)], &read.value[part(at, count)]);
-            let queries = at * columns..(at + count) * columns;
-            see(backend, shape, &read.query[queries.clone()], &[&**sequence], &mut out[queries]);
-            at += count;
+    while left.iter().any(|(at, end)| at < end) {
+        let mut counts = vec![0; sequences.len()];
+        for (i, sequence) in sequences.iter_mut().enumerate() {
+            let (at, end) = left[i];
+            counts[i] = sequence.states.room().min(end - at);
+            let rows = at * narrow..(at + counts[i]) * narrow;
+            sequence.states.append(&read.key[rows.clone()], &read.value[rows]);
+        }
+        let rounds = sequences.iter().zip(&left).zip(&counts);
+        let spans: Vec<Span> = rounds
+            .map(|((sequence, (row, _)), count)| Span { states: &*sequence.states, row: *row, count: *count })
+            .collect();
+        see(backend, shape, &read.query, &spans, out);
+        for ((at, _), count) in left.iter_mut().zip(counts) {
+            *at += count;
         }
     }
 }
 
-/// `out` = what `query` sees: the i-th of a sequence's n queries all positions but the last n − 1 − i.
-fn see(backend: &Backend, shape: &AttentionShape, query: &[f32], sequences: &[&KeyValues], out: &mut [f32]) {
+/// Queries of one sequence: rows `row..row + count`, which are its last positions.
+struct Span<'a> {
+    states: &'a KeyValues,
+    row: usize,
+    count: usize,
+}
+
+/// `out` = what `query` sees: the i-th of a span's queries all positions but the last `count − 1 − i`.
+fn see(backend: &Backend, shape: &AttentionShape, query: &[f32], spans: &[Span], out: &mut [f32]) {
     let AttentionShape { heads, kv_heads, head_size, scale } = *shape;
-    let columns = heads * head_size;
-    let (n, group) = (query.len() / sequences.len().max(1) / columns, heads / kv_heads);
-    let blocks = n.div_ceil(QUERIES);
+    let (columns, group) = (heads * head_size, heads / kv_heads);
+    // The last queries of a sequence see most, so they go first.
+    let block = |span: &'_ Span| (0..span.count.div_ceil(QUERIES)).rev();
+    let blocks: Vec<(usize, usize)> =
+        spans.iter().enumerate().flat_map(|(i, span)| block(span).map(move |block| (i, block))).collect();
     let out = Shared::new(out);
-    backend.pool().run(sequences.len() * blocks * kv_heads, &|task| {
-        // The last queries see most, so they go first.
-        let (block, kv_head) = (blocks - 1 - task / kv_heads % blocks, task % kv_heads);
-        let (index, first) = (task / (kv_heads * blocks), block * QUERIES);
-        let (sequence, count) = (sequences[index], QUERIES.min(n - first));
-        let row = |i: usize| (index * n + first + i) * columns + kv_head * group * head_size;
+    backend.pool().run(blocks.len() * kv_heads, &|task| {
+        let ((index, block), kv_head) = (blocks[task / kv_heads], task % kv_heads);
+        let Span { states, row: first_row, count: n } = spans[index];
+        let first = block * QUERIES;
+        let count = QUERIES.min(n - first);
+        let row = |i: usize| (first_row + first + i) * columns + kv_head * group * head_size;
         let visible: Vec<usize> =
-            (0..count * group).map(|r| sequence.len() - n + first + r / group + 1).collect();
-        let format = sequence.format();
+            (0..count * group).map(|r| states.len() - n + first + r / group + 1).collect();
+        let format = states.format();
         let (rows, width) = (visible.len(), head_size.next_multiple_of(format.numbers()));
         let mut state = vec![[f32::NEG_INFINITY, 0.0]; rows];
         scratch::with(rows * (head_size + width), |both| {
@@ -120,10 +136,13 @@ fn see(backend: &Backend, shape: &AttentionShape, query: &[f32], sequences: &[&K
             let mut all =
                 Rows { head_size, scale, queries, visible: &visible, state: &mut state, sums, ahead: 0 };
             for page in 0..pages {
-                let Seen { format, keys, values } = sequence.page(page, kv_head);
-                let next = (rows <= FEW && page + 1 < pages).then(|| sequence.page(page + 1, kv_head));
+                let Seen { format, keys, values } = states.page(page, kv_head);
+                let next = (rows <= FEW && page + 1 < pages).then(|| states.page(page + 1, kv_head));
+                // Pages lie anywhere: the distance may be negative.
                 all.ahead = match next {
-                    Some(next) if next.format == format => next.keys.as_ptr().addr() - keys.as_ptr().addr(),
+                    Some(next) if next.format == format => {
+                        next.keys.as_ptr().addr().wrapping_sub(keys.as_ptr().addr())
+                    }
                     _ => 0,
                 };
                 (backend.operations().attend)(format, &mut all, page, keys, values);
@@ -200,7 +219,8 @@ mod tests {
 
     fn alone(backend: &Backend, shape: &AttentionShape, read: &Attended, held: &mut KeyValues) -> Vec<f32> {
         let mut out = vec![0.0; read.query.len()];
-        attention(backend, shape, read, &mut [held], &mut out);
+        let tokens = read.query.len() / (shape.heads * shape.head_size);
+        attention(backend, shape, read, &mut [Ragged { states: held, tokens }], &mut out);
         out
     }
 
@@ -256,22 +276,30 @@ mod tests {
                     }
                     assert!(found == whole, "{format:?}, {isa:?}, pieces of {pieces}");
                 }
-                // Several sequences of other lengths at once, so many positions of each.
+                // Several sequences of other lengths at once, with as many or other numbers of positions each.
                 let lengths = [1, 20, 64, 65, 129, 150];
-                for count in [1, 60] {
-                    let of = |l: usize| l - 1..l - 1 + count;
-                    let reads = lengths.map(|l| part(&shape, &all, of(l)));
+                for counts in [[1; 6], [60; 6], [1, 0, 60, 17, 64, 2]] {
+                    let of = |i: usize| lengths[i] - 1..lengths[i] - 1 + counts[i];
+                    let reads: Vec<Attended> = (0..6).map(|i| part(&shape, &all, of(i))).collect();
                     let read = Attended {
                         query: reads.iter().flat_map(|read| read.query.clone()).collect(),
                         key: reads.iter().flat_map(|read| read.key.clone()).collect(),
                         value: reads.iter().flat_map(|read| read.value.clone()).collect(),
                     };
-                    let mut sequences = lengths.map(|l| held(format, &shape, &all, l - 1));
+                    let mut held = lengths.map(|l| held(format, &shape, &all, l - 1));
+                    let mut sequences: Vec<Ragged> = held
+                        .iter_mut()
+                        .zip(counts)
+                        .map(|(states, tokens)| Ragged { states, tokens })
+                        .collect();
                     let mut together = vec![0.0; read.query.len()];
-                    attention(&backend, &shape, &read, &mut sequences.each_mut(), &mut together);
-                    for (l, found) in lengths.into_iter().zip(together.chunks(count * columns)) {
-                        let expected = &whole[of(l).start * columns..of(l).end * columns];
-                        assert!(found == expected, "{format:?}, {isa:?}, {count} from {l}");
+                    attention(&backend, &shape, &read, &mut sequences, &mut together);
+                    let mut found = &together[..];
+                    for i in 0..6 {
+                        let (own, rest) = found.split_at(counts[i] * columns);
+                        let expected = &whole[of(i).start * columns..of(i).end * columns];
+                        assert!(own == expected, "{format:?}, {isa:?}, {counts:?} from {}", lengths[i]);
+                        found = rest;
                     }
                 }
             }

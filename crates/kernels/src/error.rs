@@ -37,4 +37,12 @@ pub enum Error {
         /// Numbers of a head.
         head_size: usize,
     },
+    /// A pool of pages has no room left.
+    #[error("keys and values need {needed} bytes more, and {free} are free")]
+    PoolFull {
+        /// Bytes that were asked for.
+        needed: usize,
+        /// Bytes that are free.
+        free: usize,
+    },
 }

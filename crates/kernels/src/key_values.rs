@@ -13,12 +13,16 @@
 //! Keys in `q4_0` are turned by a Hadamard matrix first, which spreads loud numbers over the head; queries are turned
 //! alike, so that products stay. Queries look most at what stands near them and at the first positions, so that a query sees
 //! the first page and its own in `q8_0` (a window of recent ones apart: KIVI, arXiv 2402.02750; the first ones: arXiv
-//! 2309.17453): two pages, however long the sequence. Left out: who shares pages.
+//! 2309.17453): two pages, however long the sequence.
+//!
+//! A clone shares all pages; the first of both that appends to a shared page takes a copy of it.
 
 mod pages;
+mod pool;
 
 use crate::Error;
 use pages::{Pages, Row};
+pub use pool::PagePool;
 
 /// Positions of a page.
 pub(crate) const PAGE: usize = 64;
@@ -163,9 +167,18 @@ impl KeyValues {
     /// # Errors
     /// [`Error::HeadSize`] where the format's blocks don't divide a head.
     pub fn new(format: KvFormat, heads: usize, head_size: usize) -> Result<Self, Error> {
+        Self::in_pool(format, heads, head_size, &PagePool::unlimited())
+    }
+
+    /// The same, with pages of `pool`.
+    ///
+    /// # Errors
+    /// As [`KeyValues::new`].
+    pub fn in_pool(format: KvFormat, heads: usize, head_size: usize, pool: &PagePool) -> Result<Self, Error> {
         format.check(head_size)?;
-        let fine = format.fine().map(|fine| Fine { pages: Pages::new(fine, heads, head_size), last: 0 });
-        Ok(Self { positions: 0, pages: Pages::new(format, heads, head_size), fine })
+        let pages = |format| Pages::new(format, heads, head_size, pool.clone());
+        let fine = format.fine().map(|fine| Fine { pages: pages(fine), last: 0 });
+        Ok(Self { positions: 0, pages: pages(format), fine })
     }
 
     /// How they are stored.
@@ -214,12 +227,56 @@ impl KeyValues {
         self.bytes_of([pages - fine.saturating_sub(1), fine])
     }
 
-    /// Takes the memory for `positions` at once.
-    pub fn reserve(&mut self, positions: usize) {
-        let [pages, fine] = self.stored(positions.div_ceil(PAGE));
-        self.pages.reserve(pages);
+    /// Pages that the next `count` positions are written to: in the format itself, and in more bits.
+    fn written(&self, count: usize) -> [std::ops::Range<usize>; 2] {
+        if count == 0 {
+            return [0..0, 0..0];
+        }
+        let (first_page, end) = (self.positions / PAGE, (self.positions + count).div_ceil(PAGE));
+        let first = self.first();
+        let fine = if self.fine.is_some() { first_page.min(1)..end.min(2) } else { 0..0 };
+        [first_page.saturating_sub(first)..end.saturating_sub(first), fine]
+    }
+
+    /// Bytes of pages that [`KeyValues::prepare`] takes.
+    pub fn missing(&self, count: usize) -> usize {
+        let [pages, fine] = self.written(count);
+        let of_fine = self.fine.as_ref().map_or(0, |all| all.pages.missing(fine.start, fine.end));
+        self.pages.missing(pages.start, pages.end) + of_fine
+    }
+
+    /// Takes the memory for the next `count` positions; a page that is shared becomes a copy.
+    ///
+    /// # Errors
+    /// [`Error::PoolFull`]; positions are then as they were.
+    pub fn prepare(&mut self, count: usize) -> Result<(), Error> {
+        let [pages, fine] = self.written(count);
+        self.pages.own(pages.start, pages.end)?;
+        match &mut self.fine {
+            Some(all) => all.pages.own(fine.start, fine.end),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes copies of all pages that are shared.
+    ///
+    /// # Errors
+    /// [`Error::PoolFull`].
+    pub fn unshare(&mut self) -> Result<(), Error> {
+        let [pages, fine] = self.stored(self.positions.div_ceil(PAGE));
+        self.pages.own(0, pages)?;
+        match &mut self.fine {
+            Some(all) => all.pages.own(0, fine),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives back pages that no position needs.
+    pub fn give_back(&mut self) {
+        let [pages, fine] = self.stored(self.positions.div_ceil(PAGE));
+        self.pages.keep(pages);
         if let Some(all) = &mut self.fine {
-            all.pages.reserve(fine);
+            all.pages.keep(fine);
         }
     }
 
@@ -231,6 +288,7 @@ impl KeyValues {
         let (page, place) = (positions / PAGE, positions % PAGE);
         let gone = place > 0 && self.fine.as_ref().is_some_and(|fine| fine.place_of(page).is_none());
         self.positions = if gone { page * PAGE } else { positions };
+        self.give_back();
     }
 
     /// The first page that `pages` has.
@@ -253,14 +311,14 @@ impl KeyValues {
 
     /// Appends positions: `keys` and `values` are n × heads × head size.
     ///
-    /// Panics unless both are whole rows and as many.
+    /// Panics unless both are whole rows and as many, and where a pool is full that was not asked before
+    /// ([`KeyValues::prepare`]).
     pub(crate) fn append(&mut self, keys: &[f32], values: &[f32]) {
         let head_size = self.head_size();
         let width = self.heads() * head_size;
         assert!(keys.len() == values.len() && keys.len().is_multiple_of(width), "rows of {width}");
         let first = self.first();
-        let pages = (self.positions + keys.len() / width).div_ceil(PAGE);
-        self.pages.grow(pages.saturating_sub(first));
+        self.prepare(keys.len() / width).expect("memory for the positions");
         let (mut row, mut turned) = (Row::new(head_size), Vec::new());
         for (keys, values) in keys.chunks_exact(width).zip(values.chunks_exact(width)) {
             let (page, place) = (self.positions / PAGE, self.positions % PAGE);
@@ -278,7 +336,6 @@ impl KeyValues {
             if let Some(fine) = &mut self.fine {
                 fine.last = page;
                 let at = page.min(1);
-                fine.pages.grow(at + 1);
                 fine.pages.put(at, place, keys, values, &mut row);
             }
             self.positions += 1;
@@ -349,11 +406,42 @@ mod tests {
         for &format in KvFormat::ALL {
             for positions in [0, 1, 64, 65, 200] {
                 let mut held = KeyValues::new(format, 3, 96).unwrap();
-                held.reserve(positions);
+                let needed = held.missing(positions);
+                held.prepare(positions).unwrap();
+                assert_eq!((needed, held.missing(positions)), (held.bytes(positions), 0));
                 held.append(&vec![0.5; positions * 288], &vec![0.5; positions * 288]);
-                let taken = held.pages.taken() + held.fine.as_ref().map_or(0, |fine| fine.pages.taken());
+                let fine = held.fine.as_ref().map_or(0, |fine| fine.pages.bytes(fine.pages.count()));
+                let taken = held.pages.bytes(held.pages.count()) + fine;
                 assert_eq!(taken, held.bytes(positions), "{format:?}, {positions}");
             }
+        }
+    }
+
+    /// Shared pages are counted once, and a pool that is full refuses without a change.
+    #[test]
+    fn a_pools_books_balance() {
+        for &format in KvFormat::ALL {
+            let rows = |count: usize| vec![0.5; count * 64];
+            let page = KeyValues::new(format, 2, 32).unwrap().bytes(64);
+            let pool = PagePool::new(6 * page);
+            let mut first = KeyValues::in_pool(format, 2, 32, &pool).unwrap();
+            first.append(&rows(100), &rows(100));
+            let held = pool.held();
+            assert_eq!(held, first.bytes(100), "{format:?}");
+            let mut second = first.clone();
+            assert_eq!(pool.held(), held, "{format:?}: a clone takes nothing");
+            second.append(&rows(1), &rows(1));
+            assert!(pool.held() > held, "{format:?}: a shared page is copied");
+            assert_eq!(second.missing(1), 0, "{format:?}");
+            let held = pool.held();
+            let refused = second.missing(10_000);
+            assert!(pool.check(refused).is_err() && pool.check(0).is_ok(), "{format:?}");
+            assert!(second.prepare(10_000).is_err(), "{format:?}");
+            second.give_back();
+            assert_eq!((pool.held(), second.len()), (held, 101), "{format:?}");
+            drop(first);
+            second.truncate(0);
+            assert_eq!(pool.held(), 0, "{format:?}");
         }
     }
 }

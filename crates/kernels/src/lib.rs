@@ -26,11 +26,11 @@ mod region;
 mod scratch;
 mod shared;
 
-pub use attention::{Attended, AttentionShape, attention};
+pub use attention::{Attended, AttentionShape, Ragged, attention};
 pub use backend::{Arithmetic, Backend, Matrix, Precision, apply_all, kernel};
 pub use error::Error;
 pub use input::Input;
 pub use isa::{Isa, features};
-pub use key_values::{KeyValues, KvFormat};
+pub use key_values::{KeyValues, KvFormat, PagePool};
 pub use pool::Pool;
 pub use probe::Probe;

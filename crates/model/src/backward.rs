@@ -7,7 +7,7 @@
 use crate::block::{LoadedAttention, LoadedBody, LoadedFeedForward};
 use crate::linear::{Linear, apply_all};
 use crate::{Activation, Block, Positions};
-use kvant_kernels::{Attended, Backend, attention, gradient, ops};
+use kvant_kernels::{Attended, Backend, Ragged, attention, gradient, ops};
 
 /// Receives the gradient at the result of each weight, by the weight's name: tokens × rows.
 pub type GradientSink<'a> = &'a mut dyn FnMut(&str, &[f32]);
@@ -81,7 +81,9 @@ impl LoadedAttention {
         let projected = normed.then(|| [read.query.clone(), read.key.clone()]);
         self.place(backend, &mut read, positions);
         let mut attended = vec![0.0; read.query.len()];
-        attention(backend, &self.shape, &read, &mut [&mut self.no_key_values()], &mut attended);
+        let (mut states, tokens) = (self.no_key_values(), positions.tokens());
+        let sequence = Ragged { states: &mut states, tokens };
+        attention(backend, &self.shape, &read, &mut [sequence], &mut attended);
         AttentionPass { projected, read, attended }
     }
 

@@ -7,12 +7,13 @@
 
 use crate::linear::{Linear, apply_all};
 use crate::norm::LoadedNorm;
+use crate::step::BlockStates;
 use crate::{
     Activation, Attention, BlockSpec, Body, Error, FeedForward, Positions, Projections, Slot, Sublayer,
     Weights, Work, buffers,
 };
 use kvant_core::Tensor;
-use kvant_kernels::{Attended, AttentionShape, Backend, KeyValues, KvFormat, attention, ops};
+use kvant_kernels::{Attended, AttentionShape, Backend, KeyValues, KvFormat, Ragged, attention, ops};
 
 /// An attention that runs.
 #[derive(Clone)]
@@ -258,16 +259,15 @@ impl Block {
     }
 
     /// Runs stage `stage` of [`Block::stages`] on its input and returns the input of the next one, empty after the last.
-    /// Stages that write to the residual stream add to `residual`. An attention appends keys and values to its state in
-    /// `states`: of each sequence, one for each attention of the block. Every sequence has as many rows of the input,
-    /// one sequence after the other.
+    /// Stages that write to the residual stream add to `residual`. An attention appends keys and values to its state of each
+    /// sequence. The input's rows are those of the sequences' tokens, one sequence after the other.
     pub(crate) fn advance(
         &self,
         stage: usize,
         input: &[f32],
         residual: &mut [f32],
         positions: &Positions,
-        states: &mut [&mut [KeyValues]],
+        states: &mut [BlockStates],
     ) -> Vec<f32> {
         let (backend, (index, within)) = (&self.backend, self.stages[stage]);
         match (&self.sublayers[index].body, within) {
@@ -277,7 +277,9 @@ impl Block {
                 let mut attended = buffers::take(read.query.len());
                 let before = &self.sublayers[..index];
                 let own = before.iter().filter(|s| matches!(s.body, LoadedBody::Attention(_))).count();
-                let mut layers: Vec<&mut KeyValues> = states.iter_mut().map(|s| &mut s[own]).collect();
+                let mut layers: Vec<Ragged> = (states.iter_mut())
+                    .map(|sequence| Ragged { states: &mut sequence.layers[own], tokens: sequence.tokens })
+                    .collect();
                 attention(backend, &a.shape, &read, &mut layers, &mut attended);
                 [read.query, read.key, read.value].into_iter().for_each(buffers::give);
                 attended
@@ -292,12 +294,7 @@ impl Block {
     }
 
     /// All stages; see [`Block::advance`].
-    pub(crate) fn forward(
-        &self,
-        residual: &mut [f32],
-        positions: &Positions,
-        states: &mut [&mut [KeyValues]],
-    ) {
+    pub(crate) fn forward(&self, residual: &mut [f32], positions: &Positions, states: &mut [BlockStates]) {
         let mut input = self.enter(residual);
         for stage in 0..self.stages() {
             let next = self.advance(stage, &input, residual, positions, states);
@@ -308,7 +305,8 @@ impl Block {
     /// All stages for a whole sequence at once, which nothing precedes and nothing follows: `residual` becomes the
     /// stream after the block.
     pub fn forward_alone(&self, residual: &mut [f32], positions: &Positions) {
-        self.forward(residual, positions, &mut [&mut self.no_states()]);
+        let tokens = positions.tokens();
+        self.forward(residual, positions, &mut [BlockStates { layers: &mut self.no_states(), tokens }]);
     }
 
     /// [`Block::advance`] for a whole sequence at once, which nothing precedes and nothing follows.
@@ -319,7 +317,9 @@ impl Block {
         residual: &mut [f32],
         positions: &Positions,
     ) -> Vec<f32> {
-        self.advance(stage, input, residual, positions, &mut [&mut self.no_states()])
+        let tokens = positions.tokens();
+        let states = &mut [BlockStates { layers: &mut self.no_states(), tokens }];
+        self.advance(stage, input, residual, positions, states)
     }
 
     /// Of a sequence that begins.

@@ -4,14 +4,14 @@
 //! that a sequence depends neither on threads nor on which others are made beside it, but for how products of few and
 //! of many rows round. Ends of texts are tokens like any other. Left out: stop words, penalties ([`crate::generate`]).
 
-use crate::{Error, KvCache, Sampler, Sampling, Transformer};
+use crate::{Error, Part, Sampler, Sampling, Sequence, Transformer, Want};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Continues each of `starts` to `length` tokens; `seeds` has one number a sequence. `go_on` is asked before every
 /// step and told how many tokens each sequence has; once it says no, the result is `None`.
 ///
 /// # Errors
-/// As [`Transformer::hidden`], and broken weights.
+/// As [`Transformer::step`], and broken weights.
 pub fn continue_together(
     transformer: &Transformer,
     starts: &[Vec<u32>],
@@ -34,12 +34,13 @@ pub fn continue_together(
         seeds.iter().map(|seed| Sampler::new(free(seed)).map(Mutex::new)).collect::<Result<_, _>>()?;
     assert_eq!(samplers.len(), starts.len(), "a seed for every sequence");
     let spec = transformer.spec();
-    let mut caches: Vec<KvCache> = starts.iter().map(|_| KvCache::new(spec, length).reserved()).collect();
-    let mut sequences = starts.to_vec();
+    let empty = Sequence::new(spec, length);
+    let mut sequences: Vec<Sequence> =
+        starts.iter().map(|_| empty.fork().reserved()).collect::<Result<_, _>>()?;
+    let mut texts = starts.to_vec();
     let mut states = Vec::with_capacity(starts.len() * spec.hidden);
-    for (cache, start) in caches.iter_mut().zip(starts) {
-        let all = transformer.hidden(cache, start)?;
-        states.extend_from_slice(&all[all.len() - spec.hidden..]);
+    for (sequence, start) in sequences.iter_mut().zip(starts) {
+        states.extend(transformer.prefill(sequence, start, Want::Last)?);
     }
     for place in shortest..length {
         if !go_on(place) {
@@ -53,10 +54,13 @@ pub fn continue_together(
         });
         let drawn: Vec<u32> =
             picked.into_iter().filter_map(OnceLock::into_inner).collect::<Result<_, _>>()?;
-        sequences.iter_mut().zip(&drawn).for_each(|(sequence, &token)| sequence.push(token));
+        texts.iter_mut().zip(&drawn).for_each(|(text, &token)| text.push(token));
         if place + 1 < length {
-            states = transformer.together(&mut caches, &drawn)?;
+            let next = sequences.iter_mut().zip(drawn.chunks(1));
+            let mut parts: Vec<Part> =
+                next.map(|(sequence, tokens)| Part { sequence, tokens, want: Want::Last }).collect();
+            states = transformer.step(&mut parts)?;
         }
     }
-    Ok(Some(sequences))
+    Ok(Some(texts))
 }

@@ -33,6 +33,12 @@ pub enum Error {
         /// What is wrong.
         source: kvant_kernels::Error,
     },
+    /// States of sequences that a pool has no room for.
+    #[error("{source}; fewer or shorter sequences, or a larger pool")]
+    States {
+        /// What is wrong.
+        source: kvant_kernels::Error,
+    },
     /// A family that kvant does not know.
     #[error("{path}: architecture {found:?} is not known; this version reads: {known}")]
     Architecture {

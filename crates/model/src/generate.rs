@@ -1,6 +1,6 @@
 //! One answer: prompt in, tokens chosen one after another, text out as it becomes whole.
 
-use crate::{Error, KvCache, Sampler, TextStream, Tokenizer, Transformer};
+use crate::{Error, Sampler, Sequence, TextStream, Tokenizer, Transformer};
 use std::time::Instant;
 
 /// Why an answer ended.
@@ -40,16 +40,16 @@ pub struct Answer {
     pub decode_seconds: f64,
 }
 
-/// Continues what `cache` holds with `prompt`, at most `limit` tokens. `emit` hears text as it becomes final, and
+/// Continues what `sequence` holds with `prompt`, at most `limit` tokens. `emit` hears text as it becomes final, and
 /// ends the answer by returning false.
 ///
 /// # Errors
-/// A prompt that does not fit the cache, a token outside the vocabulary, broken weights.
+/// A prompt that does not fit the context, a token outside the vocabulary, broken weights.
 #[allow(clippy::too_many_arguments)]
 pub fn generate(
     transformer: &Transformer,
     tokenizer: &Tokenizer,
-    cache: &mut KvCache,
+    sequence: &mut Sequence,
     sampler: &mut Sampler,
     prompt: &[u32],
     limit: usize,
@@ -57,7 +57,7 @@ pub fn generate(
     emit: &mut dyn FnMut(&str) -> bool,
 ) -> Result<Answer, Error> {
     let begin = Instant::now();
-    let mut logits = transformer.next(cache, prompt)?;
+    let mut logits = transformer.next_logits(sequence, prompt)?;
     let prefill_seconds = begin.elapsed().as_secs_f64();
     let begin = Instant::now();
     let mut recent = prompt.to_vec();
@@ -88,10 +88,10 @@ pub fn generate(
                 break;
             }
         }
-        if tokens.len() == limit || cache.len() == cache.capacity() {
+        if tokens.len() == limit || sequence.len() == sequence.capacity() {
             break;
         }
-        logits = transformer.next(cache, &[token])?;
+        logits = transformer.next_logits(sequence, &[token])?;
     }
     if finish == Finish::Length {
         text.push_str(&stream.finish());

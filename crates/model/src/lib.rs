@@ -6,13 +6,12 @@
 //!
 //! Invariant: whatever naming a checkpoint uses, everything above [`Weights`] sees GGUF's names, row order and
 //! rotary layout. Left out on purpose: how weights are made small (`kvant-quant`), how good they are
-//! (`kvant-eval`), batching of several sequences (the server's).
+//! (`kvant-eval`), which sequence runs when (the server's).
 
 mod arch;
 mod backward;
 mod block;
 mod buffers;
-mod cache;
 mod chat_template;
 mod continuation;
 mod embedding;
@@ -24,7 +23,9 @@ mod norm;
 mod positions;
 mod rope;
 mod sampler;
+mod sequence;
 mod spec;
+mod step;
 mod tokenizer;
 mod transformer;
 mod weights;
@@ -33,7 +34,6 @@ mod work;
 pub use arch::{ARCHITECTURES, Architecture};
 pub use backward::GradientSink;
 pub use block::Block;
-pub use cache::KvCache;
 pub use chat_template::{ChatTemplate, Conversation, Ending, LocalTime, Message, Rendering, TemplateError};
 pub use continuation::continue_together;
 pub use embedding::Embedding;
@@ -45,10 +45,12 @@ pub use norm::LoadedNorm;
 pub use positions::Positions;
 pub use rope::{Rope, RopeScaling};
 pub use sampler::{Sampler, SamplerError, Sampling};
+pub use sequence::{Sequence, Snapshot, StatePool};
 pub use spec::{
     Activation, Attention, BlockSpec, Body, EmbeddingSpec, FeedForward, Norm, NormKind, OutputSpec,
     Projections, Slot, Spec, Stage, Sublayer, VectorSlot,
 };
+pub use step::{Part, Want};
 pub use tokenizer::{
     Kind, PreTokenizer, Special, TextStream, TokenKind, Tokenizer, TokenizerError, Vocabulary,
 };

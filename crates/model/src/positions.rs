@@ -4,7 +4,10 @@ use crate::{Rope, Spec};
 use kvant_kernels::ops::{RopeLayout, Rotation};
 
 /// The angles of each of a network's rotary embeddings ([`Spec::ropes`]) at the positions of some tokens.
-pub struct Positions(Vec<RopeTable>);
+pub struct Positions {
+    tokens: usize,
+    ropes: Vec<RopeTable>,
+}
 
 struct RopeTable {
     rotated: usize,
@@ -48,7 +51,12 @@ impl Positions {
             let (cosines, sines) = angles.map(|a| (a.cos() * rope.factor, a.sin() * rope.factor)).unzip();
             RopeTable { rotated: rope.rotated, layout: rope.layout, cosines, sines }
         };
-        Self(ropes.iter().map(table).collect())
+        Self { tokens: positions.clone().count(), ropes: ropes.iter().map(table).collect() }
+    }
+
+    /// How many tokens there are.
+    pub fn tokens(&self) -> usize {
+        self.tokens
     }
 
     /// The opposite angles, for gradients. A factor of the rotation stays.
@@ -58,12 +66,12 @@ impl Positions {
             sines: table.sines.iter().map(|x| -x).collect(),
             ..*table
         };
-        Self(self.0.iter().map(inverse).collect())
+        Self { tokens: self.tokens, ropes: self.ropes.iter().map(inverse).collect() }
     }
 
     /// The rotation of heads by rotary embedding number `rope`.
     pub(crate) fn rotation(&self, rope: usize, head_size: usize) -> Rotation<'_> {
-        let RopeTable { rotated, layout, cosines, sines } = &self.0[rope];
+        let RopeTable { rotated, layout, cosines, sines } = &self.ropes[rope];
         Rotation { head_size, rotated: *rotated, layout: *layout, cosines, sines }
     }
 }

@@ -2,7 +2,7 @@
 
 use kvant_io::Limits;
 use kvant_kernels::{Backend, Isa, KvFormat};
-use kvant_model::{KvCache, Transformer, Weights, continue_together};
+use kvant_model::{Part, Sequence, Transformer, Want, Weights, continue_together};
 use std::path::{Path, PathBuf};
 
 /// What logits may differ by; `transformers` itself differs by 1.4e-5 between f32 and f64.
@@ -30,6 +30,14 @@ fn load(path: &Path, isa: Isa, threads: usize) -> Transformer {
     Transformer::load(&weights, Backend::new(isa, threads)).unwrap()
 }
 
+fn all_logits(model: &Transformer, tokens: &[u32]) -> Vec<f32> {
+    model.logits(&states(model, &mut model.sequence(tokens.len()), tokens))
+}
+
+fn states(model: &Transformer, sequence: &mut Sequence, tokens: &[u32]) -> Vec<f32> {
+    model.prefill(sequence, tokens, Want::All).unwrap()
+}
+
 fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
@@ -43,13 +51,12 @@ fn prompt_and_cache_give_the_logits_of_transformers() {
         for path in [Some(folder.clone()), twin.exists().then_some(twin)].into_iter().flatten() {
             for isa in Isa::available() {
                 let model = load(&path, isa, 2);
-                let mut cache = KvCache::new(model.spec(), tokens.len());
-                let prompt = model.logits(&model.hidden(&mut cache, &tokens).unwrap());
+                let prompt = all_logits(&model, &tokens);
                 let found = largest_difference(&prompt, &expected);
                 assert!(found < TOLERANCE, "{} {isa:?} prompt: {found}", path.display());
-                let mut cache = KvCache::new(model.spec(), tokens.len());
+                let mut sequence = model.sequence(tokens.len());
                 let stepwise: Vec<f32> =
-                    tokens.iter().flat_map(|&t| model.next(&mut cache, &[t]).unwrap()).collect();
+                    tokens.iter().flat_map(|&t| model.next_logits(&mut sequence, &[t]).unwrap()).collect();
                 let found = largest_difference(&stepwise, &expected);
                 assert!(found < TOLERANCE, "{} {isa:?} token by token: {found}", path.display());
             }
@@ -63,8 +70,7 @@ fn threads_do_not_change_a_bit() {
         let (tokens, _) = expected(&folder);
         let run = |threads| {
             let model = load(&folder, Isa::best(), threads);
-            let mut cache = KvCache::new(model.spec(), tokens.len());
-            model.logits(&model.hidden(&mut cache, &tokens).unwrap())
+            all_logits(&model, &tokens)
         };
         let one = run(1);
         for threads in [2, 3] {
@@ -75,39 +81,18 @@ fn threads_do_not_change_a_bit() {
 }
 
 #[test]
-fn a_token_outside_the_vocabulary_and_a_full_cache_are_errors_that_leave_the_cache() {
+fn a_token_outside_the_vocabulary_and_a_full_sequence_are_errors_that_change_nothing() {
     let model = load(&folders()[0], Isa::best(), 1);
-    let mut cache = KvCache::new(model.spec(), 4);
-    assert!(model.hidden(&mut cache, &[u32::MAX]).is_err());
-    assert!(model.hidden(&mut cache, &[1, 2, 3, 4, 5]).is_err());
-    assert!(cache.is_empty());
-    assert!(model.hidden(&mut cache, &[1, 2, 3]).is_ok());
-    assert_eq!(cache.len(), 3);
-}
-
-#[test]
-fn sequences_together_give_what_each_gives_alone() {
-    for folder in folders() {
-        let (tokens, _) = expected(&folder);
-        for isa in Isa::available() {
-            let model = load(&folder, isa, 2);
-            // As many sequences as take products of one, of some and of tiles with a rest; all of another length.
-            for count in [1, 2, 5] {
-                let (mut caches, mut alone) = (Vec::new(), Vec::new());
-                for i in 0..count {
-                    let mut cache = KvCache::new(model.spec(), tokens.len());
-                    model.hidden(&mut cache, &tokens[..=i]).unwrap();
-                    caches.push(cache.clone());
-                    alone.extend(model.hidden(&mut cache, &tokens[i + 1..i + 2]).unwrap());
-                }
-                let next: Vec<u32> = (0..count).map(|i| tokens[i + 1]).collect();
-                let together = model.together(&mut caches, &next).unwrap();
-                let found = largest_difference(&together, &alone);
-                assert!(found < 1e-4, "{} {isa:?} {count}: {found}", folder.display());
-                assert!(caches.iter().enumerate().all(|(i, cache)| cache.len() == i + 2));
-            }
-        }
-    }
+    let mut sequence = model.sequence(4);
+    assert!(model.prefill(&mut sequence, &[u32::MAX], Want::All).is_err());
+    assert!(model.prefill(&mut sequence, &[1, 2, 3, 4, 5], Want::All).is_err());
+    assert!(sequence.is_empty());
+    assert!(model.prefill(&mut sequence, &[1, 2, 3], Want::All).is_ok());
+    assert_eq!(sequence.len(), 3);
+    let mut other = model.sequence(4);
+    let part = |sequence, tokens| Part { sequence, tokens, want: Want::Last };
+    assert!(model.step(&mut [part(&mut other, &[1, 2]), part(&mut sequence, &[1, 2])]).is_err());
+    assert_eq!((other.len(), sequence.len()), (0, 3));
 }
 
 #[test]
@@ -134,20 +119,20 @@ fn what_a_network_writes_depends_on_its_seed_alone_and_can_be_stopped() {
 }
 
 #[test]
-fn a_cache_that_goes_back_goes_on_as_if_it_had_not_been_further() {
+fn a_sequence_that_goes_back_goes_on_as_if_it_had_not_been_further() {
     let mut tried = 0;
     for folder in folders() {
         for &format in KvFormat::ALL {
             let Ok(model) = load(&folder, Isa::best(), 2).with_kv_format(format) else { continue };
             let tokens: Vec<u32> = (0..200).map(|i| i * 7919 % model.spec().vocabulary as u32).collect();
-            let whole = model.hidden(&mut model.cache(tokens.len()), &tokens).unwrap();
+            let whole = states(&model, &mut model.sequence(tokens.len()), &tokens);
             for (held, to) in [(200, 150), (200, 20), (130, 128), (129, 100), (64, 63)] {
-                let mut cache = model.cache(tokens.len());
-                model.hidden(&mut cache, &tokens[..held]).unwrap();
-                cache.truncate(to);
-                let left = cache.len();
+                let mut sequence = model.sequence(tokens.len());
+                states(&model, &mut sequence, &tokens[..held]);
+                sequence.truncate(to);
+                let left = sequence.len();
                 assert!(left <= to && left + 64 > to, "{held} to {to}: {left}");
-                let again = model.hidden(&mut cache, &tokens[left..]).unwrap();
+                let again = states(&model, &mut sequence, &tokens[left..]);
                 let expected = &whole[left * model.spec().hidden..];
                 let same = again.iter().zip(expected).all(|(a, b)| a.to_bits() == b.to_bits());
                 assert!(same, "{} {format:?}, {held} to {to}", folder.display());

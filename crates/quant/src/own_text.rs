@@ -16,7 +16,7 @@ use crate::pipeline::Progress;
 use crate::work::Work;
 use crate::{Calibration, Error, Recipe};
 use kvant_kernels::Backend;
-use kvant_model::{KvCache, Spec, Transformer, Weights, continue_together};
+use kvant_model::{Sequence, Spec, Transformer, Weights, continue_together};
 
 /// Tokens that a context begins with; shorter ones cannot be written.
 pub const OWN_TEXT_START: usize = 8;
@@ -30,7 +30,7 @@ const TOGETHER: usize = 63;
 /// Of `count` sequences of `length` tokens, how many are continued together: as many as bounded memory allows, in
 /// batches of about one size, for a small batch takes as many steps as a large one.
 fn together(spec: &Spec, count: usize, length: usize) -> usize {
-    let most = (CACHE_BYTES / KvCache::new(spec, length).bytes(length).max(1)).clamp(1, TOGETHER);
+    let most = (CACHE_BYTES / Sequence::new(spec, length).bytes(length).max(1)).clamp(1, TOGETHER);
     count.div_ceil(count.div_ceil(most).max(1)).max(1)
 }
 
@@ -41,7 +41,7 @@ pub fn own_text_bytes(spec: &Spec, count: usize, length: usize, threads: usize) 
     }
     let sequences = together(spec, count, length);
     // Beside them a row of logits each, and what each thread draws by.
-    sequences * (KvCache::new(spec, length).bytes(length) + 2 * size_of::<f32>() * spec.vocabulary)
+    sequences * (Sequence::new(spec, length).bytes(length) + 2 * size_of::<f32>() * spec.vocabulary)
         + threads * 16 * spec.vocabulary
 }
 

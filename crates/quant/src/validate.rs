@@ -5,7 +5,7 @@ use crate::{Error, TensorReport};
 use kvant_core::Tensor;
 use kvant_io::Limits;
 use kvant_kernels::Backend;
-use kvant_model::{KvCache, Transformer, Weights};
+use kvant_model::{Transformer, Weights};
 use rayon::prelude::*;
 use std::collections::HashMap;
 use std::path::Path;
@@ -60,7 +60,7 @@ pub fn validate(
     let hash = hash.to_hex().to_string();
     let network = Transformer::load(&weights, backend.clone())?;
     let tokens: Vec<u32> = (0..network.spec().vocabulary.min(4) as u32).collect();
-    let logits = network.next(&mut KvCache::new(network.spec(), tokens.len()), &tokens)?;
+    let logits = network.next_logits(&mut network.sequence(tokens.len()), &tokens)?;
     match logits.iter().position(|x| !x.is_finite()) {
         Some(token) => Err(Error::ForwardPass { path: path.to_owned(), token, value: logits[token] }),
         None => Ok(hash),

@@ -181,7 +181,7 @@ fn metadata(shape: &NetworkShape) -> Result<Metadata, Box<dyn Error>> {
 mod tests {
     use super::*;
     use kvant::kernels::{Backend, Isa};
-    use kvant::model::{KvCache, Special, Transformer};
+    use kvant::model::{Special, Transformer};
 
     fn tiny(folder: &Path, name: &str, threads: usize) -> PathBuf {
         let path = folder.join(name);
@@ -210,8 +210,8 @@ mod tests {
             .expect("every text tokenizes");
         assert_eq!(tokenizer.decode(&tokens), "Hello, 안녕");
         let network = Transformer::load(&weights, Backend::new(Isa::best(), 1)).expect("a network");
-        let mut cache = KvCache::new(network.spec(), tokens.len());
-        let logits = network.next(&mut cache, &tokens).expect("a forward pass");
+        let mut sequence = network.sequence(tokens.len());
+        let logits = network.next_logits(&mut sequence, &tokens).expect("a forward pass");
         assert_eq!(logits.len(), 2048);
         assert!(logits.iter().all(|x| x.is_finite()));
         assert!(logits.iter().any(|x| x.abs() > 0.1), "logits are all but zero");

@@ -1,6 +1,6 @@
 //! `kvant chat`: a conversation with the model's own chat template.
 //!
-//! Turns come from stdin, one a line. Each turn is rendered whole; what the cache already holds of it is kept.
+//! Turns come from stdin, one a line. Each turn is rendered whole; what the sequence already holds of it is kept.
 
 use crate::arguments::{Chat, Common};
 use crate::cmd::run::{emit, usage};
@@ -26,7 +26,7 @@ pub fn run(common: &Common, arguments: &Chat) -> Result<ExitCode, Failure> {
     let context = open::context(arguments.ctx, &transformer)?;
     arguments.sampling.seed.say(common);
     let mut sampler = Sampler::new(open::sampling(&arguments.sampling, meta)).map_err(usage)?;
-    let mut cache = transformer.cache(context);
+    let mut sequence = transformer.sequence(context);
     let mut held: Vec<u32> = Vec::new();
     let mut messages: Vec<Message> = arguments.system.iter().map(|s| Message::new("system", s)).collect();
     let turns = Turns::new()?;
@@ -73,16 +73,16 @@ pub fn run(common: &Common, arguments: &Chat) -> Result<ExitCode, Failure> {
         }
         // The last token is always run again: its logits begin the answer.
         let common_prefix = held.iter().zip(&ids).take_while(|(a, b)| a == b).count().min(ids.len() - 1);
-        cache.truncate(common_prefix);
+        sequence.truncate(common_prefix);
         // Where keys and values cannot go back so far and no further, some tokens are run once more.
-        let news = &ids[cache.len()..];
+        let news = &ids[sequence.len()..];
         let limit = arguments.count.min(context - ids.len() + 1);
         let answer =
-            generate(&transformer, &tokenizer, &mut cache, &mut sampler, news, limit, &[], &mut emit)?;
+            generate(&transformer, &tokenizer, &mut sequence, &mut sampler, news, limit, &[], &mut emit)?;
         output::line("")?;
         held = ids;
         held.extend(&answer.tokens);
-        held.truncate(cache.len());
+        held.truncate(sequence.len());
         messages.push(Message::new("assistant", answer.text));
         if open::interrupts() > 1 {
             return Err(Failure::Interrupted);

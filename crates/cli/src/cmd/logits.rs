@@ -4,7 +4,7 @@ use crate::arguments::{Common, Logits};
 use crate::failure::Failure;
 use crate::{open, output};
 use kvant::io::OutputFile;
-use kvant::model::Special;
+use kvant::model::{Special, Want};
 use serde::Serialize;
 use std::path::Path;
 use std::process::ExitCode;
@@ -50,14 +50,14 @@ pub fn run(common: &Common, arguments: &Logits) -> Result<ExitCode, Failure> {
             tokens.len()
         )));
     }
-    let mut cache = transformer.cache(tokens.len());
+    let mut sequence = transformer.sequence(tokens.len());
     let mut logits = Vec::new();
     if arguments.stepwise {
         for &token in &tokens {
-            logits.extend(transformer.next(&mut cache, &[token])?);
+            logits.extend(transformer.next_logits(&mut sequence, &[token])?);
         }
     } else {
-        logits = transformer.logits(&transformer.hidden(&mut cache, &tokens)?);
+        logits = transformer.logits(&transformer.prefill(&mut sequence, &tokens, Want::All)?);
     }
     let vocabulary = transformer.spec().vocabulary;
     let last = &logits[logits.len() - vocabulary..];

@@ -49,11 +49,11 @@ pub fn run(common: &Common, arguments: &Run) -> Result<ExitCode, Failure> {
     }
     arguments.sampling.seed.say(common);
     let mut sampler = Sampler::new(open::sampling(&arguments.sampling, meta)).map_err(usage)?;
-    let mut cache = transformer.cache(context);
+    let mut sequence = transformer.sequence(context);
     let answer = generate(
         &transformer,
         &tokenizer,
-        &mut cache,
+        &mut sequence,
         &mut sampler,
         &prompt,
         arguments.count,

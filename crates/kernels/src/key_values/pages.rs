@@ -2,34 +2,28 @@
 //!
 //! Invariant: what one position stores depends on it alone. Left out: which pages there are, and who sees them.
 
+use super::pool::{Page, PagePool};
 use super::{BLOCK, KvFormat, LANES, PAGE};
+use crate::Error;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use kvant_core::{Format, format};
+use std::sync::Arc;
 
-/// A line of a cache.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
-
-// SAFETY: 64 bytes, any of them, without padding.
-unsafe impl bytemuck::Zeroable for Line {}
-// SAFETY: as above.
-unsafe impl bytemuck::Pod for Line {}
-
-/// Pages of all heads of keys and values of a layer.
+/// Pages of all heads of keys and values of a layer. Clones share them; a page that is written to is a copy.
 #[derive(Clone, Debug)]
 pub(super) struct Pages {
     format: KvFormat,
     heads: usize,
     head_size: usize,
-    lines: Vec<Line>,
+    pages: Vec<Arc<Page>>,
+    pool: PagePool,
 }
 
 impl Pages {
     /// None yet, of a format that fits the heads.
-    pub fn new(format: KvFormat, heads: usize, head_size: usize) -> Self {
-        Self { format, heads, head_size, lines: Vec::new() }
+    pub fn new(format: KvFormat, heads: usize, head_size: usize, pool: PagePool) -> Self {
+        Self { format, heads, head_size, pages: Vec::new(), pool }
     }
 
     pub fn format(&self) -> KvFormat {
@@ -45,48 +39,65 @@ impl Pages {
     }
 
     fn lines_of_page(&self) -> usize {
-        (self.heads * self.format.head_bytes(self.head_size)).div_ceil(size_of::<Line>())
+        (self.heads * self.format.head_bytes(self.head_size)).div_ceil(64)
     }
 
     /// Bytes that `pages` take.
     pub fn bytes(&self, pages: usize) -> usize {
-        pages * self.lines_of_page() * size_of::<Line>()
+        pages * self.lines_of_page() * 64
     }
 
-    /// Takes the memory for `pages` at once.
-    pub fn reserve(&mut self, pages: usize) {
-        let lines = pages * self.lines_of_page();
-        self.lines.reserve_exact(lines.saturating_sub(self.lines.len()));
-    }
-
-    /// Bytes of the memory that is taken.
+    /// How many pages there are.
     #[cfg(test)]
-    pub fn taken(&self) -> usize {
-        self.lines.capacity() * size_of::<Line>()
+    pub fn count(&self) -> usize {
+        self.pages.len()
     }
 
-    /// Makes room for `pages` at least.
-    pub fn grow(&mut self, pages: usize) {
-        let lines = pages * self.lines_of_page();
-        if self.lines.len() < lines {
-            self.lines.resize(lines, Line([0; 64]));
+    /// Bytes that [`Pages::own`] takes for pages `from..to`.
+    pub fn missing(&self, from: usize, to: usize) -> usize {
+        let shared = |page: usize| self.pages.get(page).is_none_or(|page| Arc::strong_count(page) > 1);
+        self.bytes((from..to).filter(|&page| shared(page)).count())
+    }
+
+    /// Makes pages `from..to` this sequence's own: those that are missing are taken, those that are shared are copied.
+    ///
+    /// # Errors
+    /// [`Error::PoolFull`].
+    pub fn own(&mut self, from: usize, to: usize) -> Result<(), Error> {
+        for index in from..to {
+            let Some(page) = self.pages.get_mut(index) else {
+                self.pages.push(Arc::new(self.pool.take(self.lines_of_page())?));
+                continue;
+            };
+            if Arc::get_mut(page).is_none() {
+                let mut copy = self.pool.take(page.bytes().len() / 64)?;
+                copy.bytes_mut().copy_from_slice(page.bytes());
+                *page = Arc::new(copy);
+            }
         }
+        Ok(())
+    }
+
+    /// Gives back all pages but the first `pages`.
+    pub fn keep(&mut self, pages: usize) {
+        self.pages.truncate(pages);
     }
 
     /// A head's keys and values in page `page`.
     pub fn head(&self, page: usize, head: usize) -> (&[u8], &[u8]) {
-        let bytes: &[u8] = bytemuck::cast_slice(&self.lines);
         let each = self.format.head_bytes(self.head_size);
-        bytes[self.bytes(page) + head * each..][..each].split_at(self.format.key_bytes(self.head_size))
+        self.pages[page].bytes()[head * each..][..each].split_at(self.format.key_bytes(self.head_size))
     }
 
     /// Stores one position, heads × head size of either, at place `place` of page `page`.
+    ///
+    /// Panics unless the page is this sequence's own.
     pub fn put(&mut self, page: usize, place: usize, keys: &[f32], values: &[f32], row: &mut Row) {
-        let (format, head_size, start) = (self.format, self.head_size, self.bytes(page));
+        let (format, head_size) = (self.format, self.head_size);
         let (each, panel) = (format.head_bytes(head_size), format.panel_bytes(head_size));
-        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut self.lines);
+        let bytes = Arc::get_mut(&mut self.pages[page]).expect("a page of its own").bytes_mut();
         let heads = keys.chunks_exact(head_size).zip(values.chunks_exact(head_size));
-        for ((key, value), page) in heads.zip(bytes[start..].chunks_exact_mut(each)) {
+        for ((key, value), page) in heads.zip(bytes.chunks_exact_mut(each)) {
             let (into_keys, into_values) = page.split_at_mut(format.key_bytes(head_size));
             let into_panel = &mut into_keys[place / LANES * panel..][..panel];
             match format {

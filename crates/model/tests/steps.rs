@@ -1,0 +1,186 @@
+//! Random schedules of sequences in one pool against each sequence run alone.
+
+use kvant_io::Limits;
+use kvant_kernels::{Arithmetic, Backend, Isa, KvFormat, Precision};
+use kvant_model::{Part, Sequence, Snapshot, Transformer, Want, Weights};
+use std::path::PathBuf;
+
+/// Positions of a sequence at most.
+const CONTEXT: usize = 190;
+/// Sequences at once.
+const SEQUENCES: usize = 12;
+/// Steps of a schedule.
+const STEPS: usize = 24;
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % n as u64) as usize
+    }
+}
+
+fn load(name: &str, isa: Isa, arithmetic: Arithmetic, format: KvFormat) -> Option<Transformer> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/models").join(name);
+    let weights = Weights::new(kvant_io::open(&path, &Limits::default()).unwrap()).unwrap();
+    let backend = Backend::new(isa, 2).with(arithmetic);
+    Transformer::load(&weights, backend).unwrap().with_kv_format(format).ok()
+}
+
+/// A sequence, the tokens that it holds, and the states that its tokens should have.
+struct Conversation {
+    sequence: Sequence,
+    tokens: Vec<u32>,
+    saved: Option<(Snapshot, Vec<u32>)>,
+}
+
+/// The states of every token, from a sequence that is run alone, token by token.
+fn alone(model: &Transformer, tokens: &[u32]) -> Vec<f32> {
+    let mut sequence = model.sequence(CONTEXT);
+    let mut states = Vec::new();
+    for token in tokens.chunks(1) {
+        states.extend(model.prefill(&mut sequence, token, Want::All).unwrap());
+    }
+    states
+}
+
+fn schedule(model: &Transformer, seed: u64, place: &str) {
+    let (hidden, vocabulary) = (model.spec().hidden, model.spec().vocabulary);
+    let mut random = Random(seed);
+    let pool = model.pool(usize::MAX);
+    let new = || Conversation { sequence: pool.sequence(CONTEXT), tokens: Vec::new(), saved: None };
+    let mut all: Vec<Conversation> = (0..SEQUENCES).map(|_| new()).collect();
+    for step in 0..STEPS {
+        // What happens between steps.
+        let at = random.below(SEQUENCES);
+        match random.below(6) {
+            0 => {
+                let from = random.below(SEQUENCES);
+                let (sequence, tokens) = (all[from].sequence.fork(), all[from].tokens.clone());
+                all[at] = Conversation { sequence, tokens, saved: None };
+            }
+            1 => all[at] = new(),
+            2 => all[at].saved = Some((all[at].sequence.snapshot(), all[at].tokens.clone())),
+            3 => {
+                if let Some((snapshot, tokens)) = all[at].saved.take() {
+                    all[at].sequence.restore(&snapshot);
+                    all[at].tokens = tokens;
+                }
+            }
+            4 => {
+                let to = random.below(all[at].tokens.len() + 1);
+                all[at].sequence.truncate(to);
+                let left = all[at].sequence.len();
+                all[at].tokens.truncate(left);
+            }
+            _ => {}
+        }
+        // Pieces of any size of some sequences, beside single tokens of others.
+        let pieces: Vec<Vec<u32>> = (all.iter())
+            .map(|conversation| {
+                let count = match random.below(4) {
+                    0 => 0,
+                    1 => random.below(70),
+                    _ => 1,
+                };
+                let count = count.min(CONTEXT - conversation.tokens.len());
+                (0..count).map(|_| random.below(vocabulary) as u32).collect()
+            })
+            .collect();
+        let wants: Vec<Want> = (pieces.iter())
+            .map(|piece| match random.below(4) {
+                0 => Want::Nothing,
+                1 => Want::All,
+                2 => Want::Rows(piece.len() / 2..piece.len()),
+                _ => Want::Last,
+            })
+            .collect();
+        let parts = all.iter_mut().zip(&pieces).zip(&wants);
+        let mut parts: Vec<Part> = parts
+            .map(|((conversation, tokens), want)| Part {
+                sequence: &mut conversation.sequence,
+                tokens,
+                want: want.clone(),
+            })
+            .collect();
+        let states = model.step(&mut parts).unwrap();
+        drop(parts);
+        let mut found = &states[..];
+        for (index, ((conversation, piece), want)) in all.iter_mut().zip(&pieces).zip(&wants).enumerate() {
+            conversation.tokens.extend(piece);
+            let count = match want {
+                Want::Nothing => 0,
+                Want::Last => piece.len().min(1),
+                Want::All => piece.len(),
+                Want::Rows(rows) => rows.len(),
+            };
+            let (own, rest) = found.split_at(count * hidden);
+            found = rest;
+            if count > 0 && (step + index) % 7 == 0 {
+                let expected = alone(model, &conversation.tokens);
+                let expected = &expected[expected.len() - count * hidden..];
+                let same = own.iter().zip(expected).all(|(a, b)| a.to_bits() == b.to_bits());
+                assert!(same, "{place}, step {step}, sequence {index}");
+            }
+        }
+        assert!(found.is_empty());
+    }
+    assert!(pool.held() > 0);
+    drop(all);
+    assert_eq!(pool.held(), 0, "{place}: all memory is given back");
+}
+
+#[test]
+fn every_sequence_gets_the_bits_that_it_gets_alone() {
+    let mut tried = 0;
+    for name in ["llama3-f16", "qwen3-tied-bf16", "gpt2-f16"] {
+        for isa in Isa::available() {
+            for &format in KvFormat::ALL {
+                for arithmetic in [Arithmetic::Float, Arithmetic::Integer(Precision::default())] {
+                    let Some(model) = load(name, isa, arithmetic, format) else { continue };
+                    schedule(&model, tried, &format!("{name} {isa:?} {format:?} {arithmetic:?}"));
+                    tried += 1;
+                }
+            }
+        }
+    }
+    assert!(tried > 0, "a model at least");
+}
+
+#[test]
+fn a_full_pool_is_an_error_that_changes_nothing() {
+    for &format in KvFormat::ALL {
+        let model = load("qwen3-tied-bf16", Isa::best(), Arithmetic::Float, format).unwrap();
+        let tokens: Vec<u32> = (0..100).map(|i| i * 7 % 90).collect();
+        let bytes = model.sequence(CONTEXT).bytes(tokens.len());
+        let pool = model.pool(bytes + bytes / 2);
+        let mut first = pool.sequence(CONTEXT);
+        model.prefill(&mut first, &tokens, Want::Nothing).unwrap();
+        let held = pool.held();
+        assert_eq!(held, bytes, "{format:?}");
+        // Two parts of which one would fit.
+        let (mut second, mut third) = (pool.sequence(CONTEXT), pool.sequence(CONTEXT));
+        let part = |sequence, tokens| Part { sequence, tokens, want: Want::Last };
+        let refused = model.step(&mut [part(&mut second, &tokens[..1]), part(&mut third, &tokens)]);
+        let error = refused.expect_err("the pool is full").to_string();
+        assert!(error.contains("bytes more"), "{error}");
+        assert_eq!((pool.held(), second.len(), third.len()), (held, 0, 0), "{format:?}");
+        // The sequence that is there goes on as if nothing had been tried.
+        let next = model.next_logits(&mut first, &tokens[..1]).unwrap();
+        let mut other = model.sequence(CONTEXT);
+        model.prefill(&mut other, &tokens, Want::Nothing).unwrap();
+        assert!(next == model.next_logits(&mut other, &tokens[..1]).unwrap(), "{format:?}");
+        // A fork takes nothing until it goes on.
+        let held = pool.held();
+        let mut fork = first.fork();
+        assert_eq!(pool.held(), held);
+        fork.release();
+        first.release();
+        assert_eq!(pool.held(), 0, "{format:?}");
+    }
+}
