@@ -11,7 +11,8 @@
 //! ```
 //!
 //! Source: coordinate descent over codes as in Behdin et al., QuantEase, arXiv 2309.01885; the moves of scales are
-//! exact line searches on the same quadratic. f never rises. Left out: moves of several groups at once.
+//! exact line searches on the same quadratic. f never rises. Left out: moves of several groups at once, and groups that
+//! are not of 16, 32, 64 or 128 numbers, whose codes stay as they are.
 
 use super::scales::{Best, Choices, Scales};
 use super::sorted::Sorted;
@@ -67,7 +68,10 @@ impl pulp::NullaryFnOnce for Sweeps<'_> {
             let changed = match self.rows.block.group {
                 16 => self.rows.sweep::<16>(),
                 32 => self.rows.sweep::<32>(),
-                group => unreachable!("no format has groups of {group}"),
+                64 => self.rows.sweep::<64>(),
+                128 => self.rows.sweep::<128>(),
+                // Codes stay as they are.
+                _ => 0,
             };
             if (changed as f64) < ENOUGH * (self.rows.target_groups()) as f64 {
                 break;

@@ -14,7 +14,8 @@
 //! The quick searches round group scales first and the block's afterwards; here each is chosen against what is really
 //! stored of the other. The sum never rises. Sums run in fixed order without fused multiply-add, so the bytes are the
 //! same on every instruction set. Source: alternating least squares, as in Lloyd's method; the moves are those of
-//! [`super::descent`] with a diagonal matrix. Left out: what columns have in common.
+//! [`super::descent`] with a diagonal matrix. Left out: what columns have in common, and groups
+//! that are not of 16, 32, 64 or 128 numbers.
 
 use super::scales::{Best, Choices, Scales};
 use super::sorted::Sorted;
@@ -52,7 +53,10 @@ impl pulp::NullaryFnOnce for Rows<'_> {
             let changed = match group {
                 16 => self.search.block::<16>(x, w, &mut codes),
                 32 => self.search.block::<32>(x, w, &mut codes),
-                group => unreachable!("no format has groups of {group}"),
+                64 => self.search.block::<64>(x, w, &mut codes),
+                128 => self.search.block::<128>(x, w, &mut codes),
+                // Bytes stay as they are.
+                _ => false,
             };
             if changed {
                 self.search.grid.pack(&codes, bytes);

@@ -1,6 +1,6 @@
 //! Codings and schemes as numbers, so that inner loops are compiled for each pair that a format has.
 
-use super::Scheme;
+use super::{Coding, Scheme};
 
 pub(super) const FOUR: u8 = 4;
 pub(super) const FIVE: u8 = 5;
@@ -43,6 +43,18 @@ pub(super) const fn shares(scheme: u8) -> bool {
     matches!(scheme, GROUPS_AFFINE | GROUPS | HALF_GROUPS)
 }
 
+/// Whether there are kernels for a coding under a scheme. Other formats run on the generic path.
+pub(super) fn has_kernels(coding: Coding, scheme: Scheme) -> bool {
+    match coding {
+        Coding::Four(_) | Coding::Five(_) => {
+            matches!(scheme, Scheme::Block | Scheme::Affine | Scheme::GroupsAffine)
+        }
+        Coding::Six(_) => scheme == Scheme::HalfGroups,
+        Coding::Table(_) => matches!(scheme, Scheme::Block | Scheme::Power | Scheme::Groups),
+        Coding::Bytes => scheme == Scheme::Block,
+    }
+}
+
 /// Runs `$run!(coding, scheme)` with the constants of a matrix.
 macro_rules! for_each_kind {
     ($matrix:expr, $run:ident) => {
@@ -58,7 +70,7 @@ macro_rules! for_each_kind {
             (Coding::Table(_), Scheme::Power) => $run!(TABLE, POWER),
             (Coding::Table(_), Scheme::Groups) => $run!(TABLE, GROUPS),
             (Coding::Bytes, Scheme::Block) => $run!(BYTES, BLOCK),
-            (coding, scheme) => unreachable!("no format has {coding:?} with {scheme:?}"),
+            (coding, scheme) => unreachable!("`has_kernels` lets no {coding:?} with {scheme:?} in"),
         }
     };
 }

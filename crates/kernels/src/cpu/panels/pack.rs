@@ -1,5 +1,6 @@
 //! Repacking: from a format's blocks through its codes, so that every format with codes is served.
 
+use super::kinds::has_kernels;
 use super::{CHUNK, Coding, Kernel, Panels, Scheme};
 use crate::region::Region;
 use crate::shared::Shared;
@@ -36,6 +37,9 @@ impl Panels {
             (Scaling::GroupsAffine { .. }, 256, 32) => Scheme::GroupsAffine,
             _ => return None,
         };
+        if !has_kernels(coding, scheme) {
+            return None;
+        }
         let rows = tensor.shape().rows();
         let lanes = kernel.rows();
         let panels = rows.div_ceil(lanes);
