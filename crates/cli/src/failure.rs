@@ -99,6 +99,15 @@ impl From<kvant::quant::Error> for Failure {
     }
 }
 
+impl From<kvant::Error> for Failure {
+    fn from(error: kvant::Error) -> Self {
+        match error {
+            kvant::Error::Quant(error) => error.into(),
+            other => Self::Fault(other.to_string()),
+        }
+    }
+}
+
 impl From<kvant::eval::Error> for Failure {
     fn from(error: kvant::eval::Error) -> Self {
         match error {

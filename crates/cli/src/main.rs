@@ -4,12 +4,10 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod arguments;
-mod calibration;
 mod clock;
 mod cmd;
 mod demo_model;
 mod failure;
-mod noise;
 mod open;
 mod output;
 mod terminal;

@@ -4,10 +4,12 @@ use crate::arguments::{Activations, Common, Kv, SamplingFlags};
 use crate::demo_model::{DemoFolder, is_absent, is_demo};
 use crate::failure::Failure;
 use crate::terminal;
+use kvant::CalibrationText;
 use kvant::io::{Limits, Meta, signals};
 use kvant::kernels::{Arithmetic, Backend, Isa, KvFormat, Precision};
 use kvant::model::{Sampling, Tokenizer, TokenizerError, Transformer, Weights};
-use std::path::Path;
+use kvant::quant::Calibration;
+use std::path::{Path, PathBuf};
 
 /// Lets Ctrl-C and wishes of the system be noticed between steps, where a command looks for them (it `steps`); ends
 /// other commands at once. A third press ends every command at once.
@@ -178,6 +180,31 @@ pub fn text(path: &Path) -> Result<String, Failure> {
     String::from_utf8(bytes).map_err(|e| {
         Failure::Fault(format!("{}: not UTF-8 at byte {}", path.display(), e.utf8_error().valid_up_to()))
     })
+}
+
+/// Texts to calibrate on: `builtin`, or a file.
+pub fn calibration_texts(sources: &[PathBuf]) -> Result<Vec<CalibrationText>, Failure> {
+    let read = |source: &PathBuf| {
+        if source == Path::new("builtin") {
+            return Ok(CalibrationText::BuiltIn);
+        }
+        Ok(CalibrationText::Text { name: source.display().to_string(), text: text(source)? })
+    };
+    sources.iter().map(read).collect()
+}
+
+/// Their calibration contexts. What there is to know of them goes to stderr.
+pub fn calibration(
+    texts: &[CalibrationText],
+    most_tokens: usize,
+    noise: Option<u64>,
+    opened: &Opened,
+    tokenizer: &Tokenizer,
+) -> Result<Calibration, Failure> {
+    let kvant::Calibrated { calibration, notes } =
+        kvant::calibration(texts, most_tokens, noise, &opened.weights, tokenizer)?;
+    notes.iter().for_each(|note| terminal::say(format_args!("note: {note}")));
+    Ok(calibration)
 }
 
 /// The context to use: the flag, else the smaller of the model's and 4096.

@@ -53,6 +53,24 @@ fn every_method_solves_it_and_auto_loses_less_than_rounding() {
     }
 }
 
+/// A head of its own counts, whatever the settings say; a copy of the embedding is none.
+#[test]
+fn a_head_that_differs_from_the_embedding_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut tiny = Tiny::gpt2();
+    let logits = |tiny: &Tiny| {
+        tiny.write(&folder.path().join("model"));
+        json_of(folder.path(), &["logits", "model", "--tokens", "1,2,3"])["top"].clone()
+    };
+    let without = logits(&tiny);
+    let mut head = tiny.tensor("transformer.wte.weight").clone();
+    head.0 = "lm_head.weight".into();
+    tiny.tensors.push(head);
+    assert_eq!(logits(&tiny), without);
+    tiny.tensor("lm_head.weight").3.reverse();
+    assert_ne!(logits(&tiny), without);
+}
+
 /// A position that was not trained has no row.
 #[test]
 fn learned_positions_end_with_the_context() {

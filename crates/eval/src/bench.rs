@@ -7,7 +7,7 @@
 use crate::Error;
 use crate::energy::Meter;
 use kvant_kernels::Probe;
-use kvant_model::{Part, Sequence, Transformer, Want, Work};
+use kvant_model::{OpCount, Part, Sequence, Transformer, Want};
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::time::Instant;
@@ -183,8 +183,8 @@ fn round(model: &Transformer, probe: &Probe, prepared: &mut Prepared) -> Result<
 }
 
 /// What a whole round multiplies and reads.
-fn work(model: &Transformer, test: Test) -> Work {
-    let (blocks, head) = (model.work_of_blocks(), model.work_of_head());
+fn work(model: &Transformer, test: Test) -> OpCount {
+    let (blocks, head) = (model.op_count_of_blocks(), model.op_count_of_head());
     match test {
         Test::Prompt { tokens } => {
             let pieces = tokens.div_ceil(Transformer::PIECE);

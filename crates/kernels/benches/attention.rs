@@ -6,7 +6,7 @@
 
 mod median;
 
-use kvant_kernels::{Attended, AttentionShape, Backend, Isa, KeyValues, KvFormat, Probe, Ragged, attention};
+use kvant_kernels::{AttentionShape, Backend, Isa, KeyValues, KvFormat, Probe, Qkv, Ragged, attention};
 use median::median;
 use std::time::Instant;
 
@@ -51,9 +51,9 @@ fn numbers(count: usize) -> Vec<f32> {
     (0..count).map(|i| (i * 7919 % 1009) as f32 / 504.0 - 1.0).collect()
 }
 
-fn positions(shape: &AttentionShape, count: usize) -> Attended {
+fn positions(shape: &AttentionShape, count: usize) -> Qkv {
     let [wide, narrow] = [shape.heads, shape.kv_heads].map(|heads| count * heads * shape.head_size);
-    Attended { query: numbers(wide), key: numbers(narrow), value: numbers(narrow) }
+    Qkv { query: numbers(wide), key: numbers(narrow), value: numbers(narrow) }
 }
 
 fn sequence(shape: &AttentionShape, format: KvFormat) -> KeyValues {

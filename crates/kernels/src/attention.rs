@@ -29,7 +29,7 @@ pub struct AttentionShape {
 
 /// What attention reads, or the gradients there: queries, tokens × heads × head size, one sequence after the other; keys and
 /// values, tokens × kv heads × head size.
-pub struct Attended {
+pub struct Qkv {
     /// Queries.
     pub query: Vec<f32>,
     /// Keys.
@@ -53,7 +53,7 @@ pub struct Ragged<'a> {
 pub fn attention(
     backend: &Backend,
     shape: &AttentionShape,
-    read: &Attended,
+    read: &Qkv,
     sequences: &mut [Ragged],
     out: &mut [f32],
 ) {
@@ -173,9 +173,9 @@ mod tests {
         AttentionShape { heads: 6, kv_heads: 2, head_size, scale: 0.1 }
     }
 
-    fn everything(shape: &AttentionShape, positions: usize) -> Attended {
+    fn everything(shape: &AttentionShape, positions: usize) -> Qkv {
         let count = |heads: usize| positions * heads * shape.head_size;
-        Attended {
+        Qkv {
             query: numbers(count(shape.heads), 1),
             key: numbers(count(shape.kv_heads), 2),
             value: numbers(count(shape.kv_heads), 3),
@@ -204,20 +204,20 @@ mod tests {
     }
 
     /// Everything that positions `range` read.
-    fn part(shape: &AttentionShape, all: &Attended, range: std::ops::Range<usize>) -> Attended {
+    fn part(shape: &AttentionShape, all: &Qkv, range: std::ops::Range<usize>) -> Qkv {
         let [wide, narrow] = [shape.heads, shape.kv_heads].map(|heads| heads * shape.head_size);
         let of = |all: &[f32], width: usize| all[range.start * width..range.end * width].to_vec();
-        Attended { query: of(&all.query, wide), key: of(&all.key, narrow), value: of(&all.value, narrow) }
+        Qkv { query: of(&all.query, wide), key: of(&all.key, narrow), value: of(&all.value, narrow) }
     }
 
-    fn held(format: KvFormat, shape: &AttentionShape, all: &Attended, positions: usize) -> KeyValues {
+    fn held(format: KvFormat, shape: &AttentionShape, all: &Qkv, positions: usize) -> KeyValues {
         let mut held = KeyValues::new(format, shape.kv_heads, shape.head_size).unwrap();
         let past = part(shape, all, 0..positions);
         held.append(&past.key, &past.value);
         held
     }
 
-    fn alone(backend: &Backend, shape: &AttentionShape, read: &Attended, held: &mut KeyValues) -> Vec<f32> {
+    fn alone(backend: &Backend, shape: &AttentionShape, read: &Qkv, held: &mut KeyValues) -> Vec<f32> {
         let mut out = vec![0.0; read.query.len()];
         let tokens = read.query.len() / (shape.heads * shape.head_size);
         attention(backend, shape, read, &mut [Ragged { states: held, tokens }], &mut out);
@@ -280,8 +280,8 @@ mod tests {
                 let lengths = [1, 20, 64, 65, 129, 150];
                 for counts in [[1; 6], [60; 6], [1, 0, 60, 17, 64, 2]] {
                     let of = |i: usize| lengths[i] - 1..lengths[i] - 1 + counts[i];
-                    let reads: Vec<Attended> = (0..6).map(|i| part(&shape, &all, of(i))).collect();
-                    let read = Attended {
+                    let reads: Vec<Qkv> = (0..6).map(|i| part(&shape, &all, of(i))).collect();
+                    let read = Qkv {
                         query: reads.iter().flat_map(|read| read.query.clone()).collect(),
                         key: reads.iter().flat_map(|read| read.key.clone()).collect(),
                         value: reads.iter().flat_map(|read| read.value.clone()).collect(),
@@ -314,7 +314,7 @@ mod tests {
         let mut damaged = part(&shape, &sound, 0..n);
         damaged.value[7 * narrow..8 * narrow].fill(f32::NAN);
         for isa in Isa::available() {
-            let run = |read: &Attended| {
+            let run = |read: &Qkv| {
                 alone(&Backend::new(isa, 2), &shape, read, &mut held(KvFormat::F32, &shape, read, 0))
             };
             let (before, after) = (run(&sound), run(&damaged));

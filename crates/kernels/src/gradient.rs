@@ -7,7 +7,7 @@
 use crate::dense::{View, product};
 use crate::ops::{by_rows, mean_and_scale};
 use crate::shared::Shared;
-use crate::{Attended, AttentionShape, Backend, scratch};
+use crate::{AttentionShape, Backend, Qkv, scratch};
 
 /// Queries that are looked at together.
 const BLOCK: usize = 32;
@@ -93,7 +93,7 @@ pub fn swiglu(backend: &Backend, gate: &mut [f32], up: &mut [f32], gradient: &[f
 /// The gradients at the inputs of [`crate::attention`], where `gradient` is that at its result.
 ///
 /// With P = softmax(scale Q Kᵀ): dV = Pᵀ dO; dS = P ∘ (dO Vᵀ − rowsum(P ∘ dO Vᵀ)); dQ = scale dS K; dK = scale dSᵀ Q.
-pub fn attention(backend: &Backend, shape: &AttentionShape, read: &Attended, gradient: &[f32]) -> Attended {
+pub fn attention(backend: &Backend, shape: &AttentionShape, read: &Qkv, gradient: &[f32]) -> Qkv {
     let AttentionShape { heads, kv_heads, head_size, scale } = *shape;
     let (columns, kv_columns) = (heads * head_size, kv_heads * head_size);
     let n = read.query.len() / columns;
@@ -102,7 +102,7 @@ pub fn attention(backend: &Backend, shape: &AttentionShape, read: &Attended, gra
         "queries are rows of {columns}"
     );
     assert!(read.key.len() == n * kv_columns && read.value.len() == n * kv_columns, "keys of {n} positions");
-    let mut out = Attended {
+    let mut out = Qkv {
         query: vec![0.0; n * columns],
         key: vec![0.0; n * kv_columns],
         value: vec![0.0; n * kv_columns],

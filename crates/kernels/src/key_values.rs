@@ -442,6 +442,11 @@ mod tests {
             drop(first);
             second.truncate(0);
             assert_eq!(pool.held(), 0, "{format:?}");
+            // Free pages of this size give way to larger ones.
+            let mut large = KeyValues::in_pool(format, 6, 32, &pool).unwrap();
+            large.prepare(64).unwrap();
+            large.append(&vec![0.5; 64 * 192], &vec![0.5; 64 * 192]);
+            assert_eq!(pool.held(), large.bytes(64), "{format:?}");
         }
     }
 }

@@ -26,7 +26,7 @@ mod region;
 mod scratch;
 mod shared;
 
-pub use attention::{Attended, AttentionShape, Ragged, attention};
+pub use attention::{AttentionShape, Qkv, Ragged, attention};
 pub use backend::{Arithmetic, Backend, Matrix, Precision, apply_all, kernel};
 pub use error::Error;
 pub use input::Input;

@@ -7,7 +7,7 @@
 use crate::block::{LoadedAttention, LoadedBody, LoadedFeedForward};
 use crate::linear::{Linear, apply_all};
 use crate::{Activation, Block, Positions};
-use kvant_kernels::{Attended, Backend, Ragged, attention, gradient, ops};
+use kvant_kernels::{Backend, Qkv, Ragged, attention, gradient, ops};
 
 /// Receives the gradient at the result of each weight, by the weight's name: tokens × rows.
 pub type GradientSink<'a> = &'a mut dyn FnMut(&str, &[f32]);
@@ -70,7 +70,7 @@ impl Block {
 struct AttentionPass {
     /// Queries and keys before their norms, where they have such.
     projected: Option<[Vec<f32>; 2]>,
-    read: Attended,
+    read: Qkv,
     attended: Vec<f32>,
 }
 

@@ -9,11 +9,11 @@ use crate::linear::{Linear, apply_all};
 use crate::norm::LoadedNorm;
 use crate::step::BlockStates;
 use crate::{
-    Activation, Attention, BlockSpec, Body, Error, FeedForward, Positions, Projections, Slot, Sublayer,
-    Weights, Work, buffers,
+    Activation, Attention, BlockSpec, Body, Error, FeedForward, OpCount, Positions, Projections, Slot,
+    Sublayer, Weights, buffers,
 };
 use kvant_core::Tensor;
-use kvant_kernels::{Attended, AttentionShape, Backend, KeyValues, KvFormat, Ragged, attention, ops};
+use kvant_kernels::{AttentionShape, Backend, KeyValues, KvFormat, Qkv, Ragged, attention, ops};
 
 /// An attention that runs.
 #[derive(Clone)]
@@ -74,8 +74,10 @@ impl LoadedAttention {
             }
             Projections::Fused(slot) => {
                 let (queries, keys) = (spec.heads * spec.head_size, spec.kv_heads * spec.head_size);
+                // Read once: what is copied from the checkpoint is shared by the three parts.
+                let tensor = weights.tensor(&slot.weight())?;
                 let part = |backend, start, rows| {
-                    Linear::load_rows(weights, backend, slot, Some(start..start + rows))
+                    Linear::of(weights, backend, slot, &tensor, Some(start..start + rows))
                 };
                 (
                     part(backend, 0, queries)?,
@@ -104,13 +106,13 @@ impl LoadedAttention {
     }
 
     /// Queries, keys and values as the maps give them.
-    pub fn projected(&self, backend: &Backend, input: &[f32]) -> Attended {
+    pub fn projected(&self, backend: &Backend, input: &[f32]) -> Qkv {
         let [query, key, value] = apply_all(backend, [&self.query, &self.key, &self.value], input);
-        Attended { query, key, value }
+        Qkv { query, key, value }
     }
 
     /// Norms and rotates queries and keys.
-    pub fn place(&self, backend: &Backend, read: &mut Attended, positions: &Positions) {
+    pub fn place(&self, backend: &Backend, read: &mut Qkv, positions: &Positions) {
         for (norm, x) in [(&self.query_norm, &mut read.query), (&self.key_norm, &mut read.key)] {
             if let Some(norm) = norm {
                 let normed = norm.apply(backend, x);
@@ -121,7 +123,7 @@ impl LoadedAttention {
     }
 
     /// Rotates queries and keys by the angles of their positions.
-    pub fn rotate(&self, backend: &Backend, read: &mut Attended, positions: &Positions) {
+    pub fn rotate(&self, backend: &Backend, read: &mut Qkv, positions: &Positions) {
         let AttentionShape { heads, kv_heads, head_size, .. } = self.shape;
         if let Some(rope) = self.rope {
             let rotation = positions.rotation(rope, head_size);
@@ -225,9 +227,9 @@ impl Block {
     }
 
     /// What one token multiplies and reads.
-    pub fn work(&self) -> Work {
+    pub fn op_count(&self) -> OpCount {
         let maps = self.sublayers.iter().flat_map(|sublayer| sublayer.body.maps());
-        maps.map(|map| Work::of(&*map.weight)).fold(Work::default(), Work::plus)
+        maps.map(|map| OpCount::of(&*map.weight)).fold(OpCount::default(), OpCount::plus)
     }
 
     /// Puts other values of the same shape in the place of the weight called `name`; a bias stays.

@@ -42,11 +42,6 @@ impl Embedding {
         &self.tokens
     }
 
-    /// Positions that have a row, where positions are learned.
-    pub fn positions(&self) -> Option<usize> {
-        self.positions.as_ref().map(|table| table.rows())
-    }
-
     /// The rows of tokens at `positions`, tokens × hidden.
     ///
     /// Panics for a token outside the vocabulary, or a position that has no row.

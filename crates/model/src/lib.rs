@@ -20,6 +20,7 @@ pub mod export;
 mod generate;
 mod linear;
 mod norm;
+mod op_count;
 mod positions;
 mod rope;
 mod sampler;
@@ -29,7 +30,6 @@ mod step;
 mod tokenizer;
 mod transformer;
 mod weights;
-mod work;
 
 pub use arch::{ARCHITECTURES, Architecture};
 pub use backward::GradientSink;
@@ -42,6 +42,7 @@ pub use generate::{Answer, Finish, generate};
 pub use kvant_kernels::ops::RopeLayout;
 pub use linear::load_matrix;
 pub use norm::LoadedNorm;
+pub use op_count::OpCount;
 pub use positions::Positions;
 pub use rope::{Rope, RopeScaling};
 pub use sampler::{Sampler, SamplerError, Sampling};
@@ -56,4 +57,3 @@ pub use tokenizer::{
 };
 pub use transformer::Transformer;
 pub use weights::{Entry, Source, Weights};
-pub use work::Work;

@@ -19,18 +19,19 @@ pub(crate) struct Linear {
 
 impl Linear {
     pub fn load(weights: &Weights, backend: &Backend, slot: &Slot) -> Result<Self, Error> {
-        Self::load_rows(weights, backend, slot, None)
+        Self::of(weights, backend, slot, &weights.tensor(&slot.weight())?, None)
     }
 
-    /// Some rows of a map.
-    pub fn load_rows(
+    /// A map from its tensor, or some rows of it.
+    pub fn of(
         weights: &Weights,
         backend: &Backend,
         slot: &Slot,
+        tensor: &Tensor,
         rows: Option<Range<usize>>,
     ) -> Result<Self, Error> {
         let name = slot.weight();
-        let weight = prepare_rows(backend, &weights.tensor(&name)?, weights, &name, rows.as_ref())?;
+        let weight = prepare_rows(backend, tensor, weights, &name, rows.as_ref())?;
         let mut bias = slot.bias().map(|name| weights.vector(&name)).transpose()?;
         if let (Some(bias), Some(rows)) = (&mut bias, &rows) {
             *bias = bias[rows.clone()].to_vec();

@@ -11,7 +11,14 @@ use kvant_kernels::{KeyValues, KvFormat, PagePool};
 #[derive(Clone, Debug)]
 pub struct StatePool {
     empty: Sequence,
+    /// Positions that a sequence may have.
+    most: usize,
     pages: PagePool,
+}
+
+/// Positions that a network has rows for: a learned position that was not trained has none.
+fn most_positions(spec: &Spec) -> usize {
+    spec.embedding.positions.as_ref().map_or(usize::MAX, |positions| positions.rows)
 }
 
 impl StatePool {
@@ -21,12 +28,12 @@ impl StatePool {
     /// [`Error::KvFormat`] where the format's blocks don't divide a head.
     pub fn new(spec: &Spec, format: KvFormat, bytes: usize) -> Result<Self, Error> {
         let pages = PagePool::new(bytes);
-        Ok(Self { empty: Sequence::in_pool(spec, 0, format, &pages)?, pages })
+        Ok(Self { empty: Sequence::in_pool(spec, 0, format, &pages)?, most: most_positions(spec), pages })
     }
 
     /// An empty sequence for at most `capacity` positions. It takes memory as positions come.
     pub fn sequence(&self, capacity: usize) -> Sequence {
-        Sequence { capacity, ..self.empty.clone() }
+        Sequence { capacity: capacity.min(self.most), ..self.empty.clone() }
     }
 
     /// Bytes that states may take.
@@ -55,7 +62,8 @@ pub struct Sequence {
 pub struct Snapshot(Sequence);
 
 impl Sequence {
-    /// An empty sequence for at most `capacity` positions in `f32`, with the system's memory.
+    /// An empty sequence for at most `capacity` positions in `f32`, and no more than a network with learned positions has,
+    /// with the system's memory.
     pub fn new(spec: &Spec, capacity: usize) -> Self {
         Self::with_format(spec, capacity, KvFormat::F32).expect("numbers as they are fit any head")
     }
@@ -75,7 +83,7 @@ impl Sequence {
         };
         let block = |block: &BlockSpec| block.attentions().map(layer).collect::<Result<_, _>>();
         let blocks = spec.blocks.iter().map(block).collect::<Result<_, _>>()?;
-        Ok(Self { blocks, length: 0, capacity, pages: pages.clone() })
+        Ok(Self { blocks, length: 0, capacity: capacity.min(most_positions(spec)), pages: pages.clone() })
     }
 
     /// The same with the memory for all positions taken at once: exactly [`Sequence::bytes`] of them.
@@ -135,6 +143,7 @@ impl Sequence {
     /// Gives back all memory: the sequence is empty.
     pub fn release(&mut self) {
         self.truncate(0);
+        self.give_back();
     }
 
     /// Forgets everything from position `length` on, and up to 63 positions before it where [`KeyValues::truncate`] has to:

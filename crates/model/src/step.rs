@@ -99,7 +99,7 @@ impl Transformer {
     /// As [`Transformer::step`]. Nothing is run that does not fit as a whole.
     pub fn prefill(&self, sequence: &mut Sequence, tokens: &[u32], want: Want) -> Result<Vec<f32>, Error> {
         self.check(sequence, tokens)?;
-        sequence.check_pool(sequence.missing(tokens.len()))?;
+        sequence.prepare(tokens.len())?;
         let rows = want.rows(tokens.len());
         let mut states = Vec::with_capacity(rows.len() * self.spec().hidden);
         for (index, piece) in tokens.chunks(Self::PIECE).enumerate() {
@@ -128,9 +128,7 @@ impl Transformer {
         if let Some(&token) = tokens.iter().find(|&&t| t as usize >= vocabulary) {
             return Err(Error::Token { token, vocabulary });
         }
-        let (needed, capacity) = (sequence.len() + tokens.len(), sequence.capacity());
-        // A learned position that was not trained has no row.
-        let context = self.embedding.positions().map_or(capacity, |rows| rows.min(capacity));
+        let (needed, context) = (sequence.len() + tokens.len(), sequence.capacity());
         if needed > context { Err(Error::Context { needed, context }) } else { Ok(()) }
     }
 }

@@ -6,7 +6,7 @@
 use crate::linear::Linear;
 use crate::norm::LoadedNorm;
 use crate::positions::RopeFrequencies;
-use crate::{Block, Embedding, Error, Sequence, Spec, StatePool, Weights, Work};
+use crate::{Block, Embedding, Error, OpCount, Sequence, Spec, StatePool, Weights};
 use kvant_kernels::{Backend, KvFormat};
 
 /// A network that runs.
@@ -74,13 +74,13 @@ impl Transformer {
     }
 
     /// What one token multiplies and reads in all blocks.
-    pub fn work_of_blocks(&self) -> Work {
-        self.blocks.iter().map(Block::work).fold(Work::default(), Work::plus)
+    pub fn op_count_of_blocks(&self) -> OpCount {
+        self.blocks.iter().map(Block::op_count).fold(OpCount::default(), OpCount::plus)
     }
 
     /// The same for its logits.
-    pub fn work_of_head(&self) -> Work {
-        Work::of(self.head.weight())
+    pub fn op_count_of_head(&self) -> OpCount {
+        OpCount::of(self.head.weight())
     }
 
     /// Logits of normed hidden states: n × hidden in, n × vocabulary out.

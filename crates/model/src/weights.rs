@@ -142,8 +142,7 @@ impl Weights {
                 tensor.and_then(|tensor| permute_heads(&tensor, *heads)).map_err(shape_error)
             }
             Source::Transpose(name) => {
-                let tensor = self.checkpoint.tensor(name)?;
-                transpose(&tensor).and_then(|tensor| shaped_as(entry, tensor)).map_err(shape_error)
+                transpose(&self.checkpoint.tensor(name)?, entry.shape).map_err(shape_error)
             }
             Source::RopeFactors(factors) => {
                 let bytes: Vec<u8> = factors.iter().flat_map(|x| x.to_le_bytes()).collect();
@@ -241,10 +240,9 @@ fn shaped_as(entry: &Entry, tensor: Tensor) -> Result<Tensor, kvant_core::Error>
     Tensor::new(entry.shape, tensor.format(), tensor.bytes().clone())
 }
 
-/// Rows become columns.
-fn transpose(tensor: &Tensor) -> Result<Tensor, kvant_core::Error> {
-    let (rows, columns) = (tensor.shape().rows(), tensor.shape().columns());
-    let shape = Shape::new(&[columns, rows])?;
+/// Rows become columns: a matrix of `shape`, from one that is stored `columns × rows`.
+fn transpose(tensor: &Tensor, shape: Shape) -> Result<Tensor, kvant_core::Error> {
+    let (columns, rows) = (shape.rows(), shape.columns());
     let block = tensor.format().block();
     if block.elements > 1 {
         let format = tensor.format().name();

@@ -181,6 +181,9 @@ fn a_full_pool_is_an_error_that_changes_nothing() {
         assert_eq!(pool.held(), held);
         fork.release();
         first.release();
+        let mut reserved = pool.sequence(64).reserved().unwrap();
+        assert!(pool.held() > 0, "{format:?}");
+        reserved.release();
         assert_eq!(pool.held(), 0, "{format:?}");
     }
 }

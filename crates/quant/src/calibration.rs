@@ -7,6 +7,7 @@
 //! noise come from.
 
 use crate::Error;
+use kvant_model::Spec;
 
 /// Every so many contexts one is kept to choose by.
 pub const SELECTION_EVERY: usize = 8;
@@ -91,6 +92,17 @@ impl Calibration {
     pub(crate) fn with_own_text(mut self, own: Vec<Vec<u32>>) -> Self {
         self.contexts.extend(own);
         self
+    }
+
+    /// Refuses contexts that are longer than the network's learned positions.
+    pub(crate) fn check(&self, spec: &Spec) -> Result<(), Error> {
+        match &spec.embedding.positions {
+            Some(positions) if positions.rows < self.length() => {
+                let (needed, context) = (self.length(), positions.rows);
+                Err(kvant_model::Error::Context { needed, context }.into())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The contexts.

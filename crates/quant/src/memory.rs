@@ -56,7 +56,8 @@ pub fn allocation_bytes(weights: &Weights, recipe: &Recipe, threads: usize) -> u
     let logits = 8 * (LOGIT_ROWS + 1) * spec.vocabulary;
     let copied =
         |b: &BlockSpec| 4 * b.slots().filter(|slot| is_copied(weights, slot)).map(numbers).sum::<usize>();
-    let copied = spec.blocks.iter().map(copied).max().unwrap_or(0);
+    // The importance of columns is gathered with all blocks in memory.
+    let copied = spec.blocks.iter().map(copied).sum::<usize>();
     (BASE + threads * THREAD + encoded + logits + copied + 2 * activations(weights, length)) as u64
 }
 

@@ -81,6 +81,7 @@ impl<'a> Stream<'a> {
     /// What reading, solving or the work folder says; [`Error::Interrupted`].
     pub fn run(&mut self) -> Result<Solutions<'a>, Error> {
         let spec = self.weights.spec();
+        self.calibration.check(spec)?;
         let carried = self.all_carried()?;
         if !carried {
             let (weights, work) = (self.weights, self.work);

@@ -59,7 +59,8 @@ pub fn validate(
     })?;
     let hash = hash.to_hex().to_string();
     let network = Transformer::load(&weights, backend.clone())?;
-    let tokens: Vec<u32> = (0..network.spec().vocabulary.min(4) as u32).collect();
+    let count = network.spec().vocabulary.min(network.spec().context).min(4);
+    let tokens: Vec<u32> = (0..count as u32).collect();
     let logits = network.next_logits(&mut network.sequence(tokens.len()), &tokens)?;
     match logits.iter().position(|x| !x.is_finite()) {
         Some(token) => Err(Error::ForwardPass { path: path.to_owned(), token, value: logits[token] }),

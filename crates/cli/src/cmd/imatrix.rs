@@ -3,7 +3,7 @@
 use crate::arguments::{Common, Imatrix};
 use crate::failure::Failure;
 use crate::output::Bar;
-use crate::{calibration, open, output};
+use crate::{open, output};
 use kvant::quant::gather_importance;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -30,10 +30,11 @@ pub fn run(common: &Common, arguments: &Imatrix) -> Result<ExitCode, Failure> {
     let inputs: Vec<&Path> = [&path].into_iter().chain(&arguments.text).map(PathBuf::as_path).collect();
     output::check(&[&arguments.output], &inputs, arguments.force)?;
     let opened = open::model(&path)?;
-    let length = calibration::CONTEXT.min(opened.weights.spec().context);
+    let length = kvant::CALIBRATION_CONTEXT.min(opened.weights.spec().context);
     let most = arguments.chunks.map_or(usize::MAX, |n| n.saturating_mul(length));
     let tokenizer = open::tokenizer(opened.weights.checkpoint().meta(), &path)?;
-    let calibration = calibration::read(&arguments.text, most, None, &opened, &tokenizer)?;
+    let texts = open::calibration_texts(&arguments.text)?;
+    let calibration = open::calibration(&texts, most, None, &opened, &tokenizer)?;
     let bar = Bar::new(common, "imatrix");
     let importance = gather_importance(&opened.weights, &calibration, &open::backend(common)?, &bar)?;
     importance.write(&arguments.output, arguments.force)?;

@@ -3,7 +3,7 @@
 use crate::arguments::{Common, Quantize};
 use crate::failure::Failure;
 use crate::output::Bar;
-use crate::{calibration, open, output, terminal};
+use crate::{open, output, terminal};
 use kvant::core::format;
 use kvant::eval::{machine_memory_bytes, peak_resident_bytes};
 use kvant::io::OutputFile;
@@ -96,9 +96,12 @@ fn recipe(arguments: &Quantize, opened: &open::Opened) -> Result<Recipe, Failure
         arguments.imatrix.as_ref().map(|path| kvant::quant::Importance::read(path, &limits)).transpose()?;
     let calibration = (budget || method.need() > Need::Nothing && importance.is_none()).then(|| {
         let noise = (method.need() == Need::Hessian).then_some(arguments.seed.number);
-        let most = arguments.calib_tokens.unwrap_or_else(|| calibration::tokens(&arguments.calib));
         match &*tokenizer {
-            Ok(tokenizer) => calibration::read(&arguments.calib, most, noise, opened, tokenizer),
+            Ok(tokenizer) => {
+                let texts = open::calibration_texts(&arguments.calib)?;
+                let most = arguments.calib_tokens.unwrap_or_else(|| kvant::calibration_tokens(&texts));
+                open::calibration(&texts, most, noise, opened, tokenizer)
+            }
             Err(failure) => Err(failure.clone()),
         }
     });

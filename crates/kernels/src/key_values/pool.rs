@@ -1,6 +1,6 @@
 //! Memory for pages of keys and values: a limit, and the pages that nobody holds.
 //!
-//! A page goes back when its last holder drops it. Invariant: the bytes of all pages that are held stay within the limit.
+//! A page goes back when its last holder drops it. Invariant: the bytes of all pages, held and free, stay within the limit.
 
 use crate::Error;
 use std::collections::BTreeMap;
@@ -32,6 +32,24 @@ struct Pages {
     held: usize,
     /// Pages that nobody holds, by how many lines they have.
     free: BTreeMap<usize, Vec<Box<[Line]>>>,
+    /// Their bytes.
+    free_bytes: usize,
+}
+
+impl Pages {
+    /// A free page of so many lines. Where there is none and a new one would exceed the limit, free pages of other sizes go
+    /// back to the system.
+    fn reuse(&mut self, lines: usize, limit: usize) -> Option<Box<[Line]>> {
+        let bytes = lines * size_of::<Line>();
+        let kept = self.free.get_mut(&lines).and_then(Vec::pop);
+        if kept.is_some() {
+            self.free_bytes -= bytes;
+        } else if self.free_bytes > limit - self.held {
+            self.free.clear();
+            self.free_bytes = 0;
+        }
+        kept
+    }
 }
 
 impl PagePool {
@@ -82,7 +100,7 @@ impl PagePool {
             return Err(Error::PoolFull { needed: bytes, free });
         }
         books.held += bytes;
-        let kept = books.free.get_mut(&lines).and_then(Vec::pop);
+        let kept = books.reuse(lines, self.0.limit);
         drop(books);
         let lines = kept.unwrap_or_else(|| vec![Line([0; 64]); lines].into_boxed_slice());
         Ok(Page { lines, pool: self.clone() })
@@ -111,6 +129,7 @@ impl Drop for Page {
         let lines = std::mem::take(&mut self.lines);
         let mut books = self.pool.books();
         books.held -= size_of_val(&*lines);
+        books.free_bytes += size_of_val(&*lines);
         books.free.entry(lines.len()).or_default().push(lines);
     }
 }

@@ -5,8 +5,8 @@
 //! `transformers`' `models/llama` and `models/qwen3`, llama.cpp's `src/models` and its `conversion` scripts for names and
 //! row order. Left out: sliding windows and experts.
 
-use super::Architecture;
 use super::settings::Settings;
+use super::{Architecture, has_other_head};
 use crate::weights::ROPE_FACTORS;
 use crate::{
     Activation, Attention, BlockSpec, Body, EmbeddingSpec, Error, FeedForward, Norm, NormKind, OutputSpec,
@@ -67,7 +67,8 @@ impl Architecture for Family {
             Meta::HuggingFace(folder) => {
                 let settings = Settings::Json(path, &folder.config);
                 let mut sizes = self.sizes_from_json(settings)?;
-                sizes.tied = sizes.tied && !has_other_head(checkpoint)?;
+                sizes.tied = sizes.tied
+                    && !has_other_head(checkpoint, ["model.embed_tokens.weight", "embed_tokens.weight"])?;
                 (settings, sizes)
             }
         };
@@ -149,22 +150,6 @@ impl Architecture for Family {
         }
         entries
     }
-}
-
-/// Whether a Hugging Face checkpoint has a head that is not its embedding. Such a head counts, whatever the settings say,
-/// as in `transformers` 5.
-fn has_other_head(checkpoint: &dyn Checkpoint) -> Result<bool, Error> {
-    let (embedding, head) = ("model.embed_tokens.weight", "lm_head.weight");
-    let embedding = if checkpoint.info(embedding).is_some() { embedding } else { "embed_tokens.weight" };
-    let (Some(a), Some(b)) = (checkpoint.info(embedding), checkpoint.info(head)) else { return Ok(false) };
-    if a.shape != b.shape {
-        return Ok(true);
-    }
-    if a.type_name() == b.type_name() {
-        let (a, b) = (checkpoint.stored_bytes(embedding), checkpoint.stored_bytes(head));
-        return Ok(a.as_deref() != b.as_deref());
-    }
-    Ok(checkpoint.tensor(embedding)?.decode() != checkpoint.tensor(head)?.decode())
 }
 
 /// YaRN's own factor on sines and cosines (arXiv 2309.00071, equation 22).
@@ -259,7 +244,13 @@ impl Family {
                     "a scaling",
                 ));
             }
-            Some(_) => RopeScaling::Factors(checkpoint.tensor(ROPE_FACTORS)?.decode()),
+            Some(_) => {
+                let factors = checkpoint.tensor(ROPE_FACTORS)?.decode();
+                if let Some(bad) = factors.iter().find(|factor| !(factor.is_finite() && **factor > 0.0)) {
+                    return Err(settings.error(ROPE_FACTORS, "finite numbers above zero", bad.to_string()));
+                }
+                RopeScaling::Factors(factors)
+            }
         };
         Ok(Sizes {
             hidden,

@@ -4,8 +4,8 @@
 //! llama.cpp's `src/models/gpt2.cpp` for names. A Hugging Face checkpoint stores its maps `in × out`. Left out: cross
 //! attention, and scales of attention that differ between layers.
 
-use super::Architecture;
 use super::settings::Settings;
+use super::{Architecture, has_other_head};
 use crate::{
     Activation, Attention, BlockSpec, Body, EmbeddingSpec, Error, FeedForward, Norm, NormKind, OutputSpec,
     Projections, Slot, Source, Spec, Sublayer, VectorSlot,
@@ -50,7 +50,8 @@ impl Architecture for Gpt2 {
             Meta::HuggingFace(folder) => {
                 let settings = Settings::Json(path, &folder.config);
                 let tied = settings.optional_flag("tie_word_embeddings")?.unwrap_or(true);
-                (settings, sizes_from_json(settings)?, !tied)
+                let head = !tied || has_other_head(checkpoint, ["transformer.wte.weight", "wte.weight"])?;
+                (settings, sizes_from_json(settings)?, head)
             }
         };
         // Every block has tensors of its own, so the file bounds their number before anything is built.

@@ -36,3 +36,20 @@ pub trait Architecture: Send + Sync {
 
 /// Every family that kvant knows.
 pub static ARCHITECTURES: &[&dyn Architecture] = &[&llama::LLAMA, &qwen3::QWEN3, &gpt2::Gpt2];
+
+/// Whether a Hugging Face checkpoint has a head that is not its embedding, which has one of two names. Such a head counts,
+/// whatever the settings say, as in `transformers` 5.
+fn has_other_head(checkpoint: &dyn Checkpoint, embeddings: [&str; 2]) -> Result<bool, Error> {
+    let head = "lm_head.weight";
+    let embedding = embeddings.into_iter().find(|name| checkpoint.info(name).is_some());
+    let (Some(embedding), Some(b)) = (embedding, checkpoint.info(head)) else { return Ok(false) };
+    let Some(a) = checkpoint.info(embedding) else { return Ok(false) };
+    if a.shape != b.shape {
+        return Ok(true);
+    }
+    if a.type_name() == b.type_name() {
+        let (a, b) = (checkpoint.stored_bytes(embedding), checkpoint.stored_bytes(head));
+        return Ok(a.as_deref() != b.as_deref());
+    }
+    Ok(checkpoint.tensor(embedding)?.decode() != checkpoint.tensor(head)?.decode())
+}

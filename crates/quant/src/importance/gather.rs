@@ -17,6 +17,7 @@ pub fn gather_importance(
     progress: &dyn Progress,
 ) -> Result<Importance, Error> {
     let spec = weights.spec();
+    calibration.check(spec)?;
     let embedding = Embedding::load(weights, backend)?;
     let positions = Positions::new(spec, 0, calibration.length());
     let blocks: Vec<Block> =

@@ -4,7 +4,7 @@ use kvant_kernels::{Arithmetic, Matrix};
 
 /// Multiply-adds of matrix products, and bytes of weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Work {
+pub struct OpCount {
     /// Multiply-adds of integers.
     pub integer_multiply_adds: usize,
     /// Multiply-adds of numbers.
@@ -13,7 +13,7 @@ pub struct Work {
     pub weight_bytes: usize,
 }
 
-impl Work {
+impl OpCount {
     /// One token through one map.
     pub(crate) fn of(map: &dyn Matrix) -> Self {
         let (count, weight_bytes) = (map.rows() * map.columns(), map.weight_bytes());

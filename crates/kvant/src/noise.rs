@@ -4,8 +4,8 @@
 //! others' accuracy on these. Contexts of noise keep it from doing so: tokens drawn from the whole vocabulary, and
 //! words of letters drawn from many scripts, in equal parts. What they are worth stands in docs/quality.md.
 
-use crate::failure::Failure;
-use kvant::model::{Special, TokenKind, Tokenizer};
+use crate::Error;
+use kvant_model::{Special, TokenKind, Tokenizer};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -38,13 +38,13 @@ const WORDS: u32 = 24;
 ///
 /// # Errors
 /// What the tokenizer says.
-pub fn noise(
+pub(crate) fn noise(
     tokenizer: &Tokenizer,
     vocabulary: usize,
     contexts: usize,
     length: usize,
     seed: u64,
-) -> Result<Vec<u32>, Failure> {
+) -> Result<Vec<u32>, Error> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let kinds = &tokenizer.vocabulary().kinds;
     let count = tokenizer.len().min(vocabulary) as u32;
