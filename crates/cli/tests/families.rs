@@ -81,7 +81,7 @@ fn learned_positions_end_with_the_context() {
     json_of(folder.path(), &["logits", "gpt2", "--tokens", &tokens[2..]]);
 }
 
-/// What a family does not compute is told by its key.
+/// An error names the setting that a family does not compute.
 #[test]
 fn settings_that_are_not_computed_are_refused() {
     let folder = tempfile::tempdir().unwrap();

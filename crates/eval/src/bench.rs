@@ -168,8 +168,8 @@ fn round(model: &Transformer, probe: &Probe, prepared: &mut Prepared) -> Result<
     };
     for sequence in sequences {
         sequence.truncate(before);
-        let again = tokens(model, before)[sequence.len()..].to_vec();
-        model.prefill(sequence, &again, Want::Nothing)?;
+        let held = sequence.len();
+        model.prefill(sequence, &tokens(model, before)[held..], Want::Nothing)?;
     }
     prepared.rounds.push(Round {
         tps: count as f64 / seconds,

@@ -27,7 +27,7 @@ pub struct AttentionShape {
     pub scale: f32,
 }
 
-/// What attention reads, or the gradients there: queries, tokens × heads × head size, one sequence after the other; keys and
+/// The input of attention, or its gradient: queries, tokens × heads × head size, one sequence after the other; keys and
 /// values, tokens × kv heads × head size.
 pub struct Qkv {
     /// Queries.

@@ -24,17 +24,12 @@ pub fn add_rms_norm(
     out: &mut [f32],
 ) {
     let columns = weight.len();
-    assert!(x.len() == out.len() && x.len() == gradient.len(), "gradients of {} numbers", x.len());
-    by_rows(backend, out, columns, &|start, out| {
-        let rows = x[start..].chunks_exact(columns).zip(gradient[start..].chunks_exact(columns));
-        for ((x, gradient), out) in rows.zip(out.chunks_exact_mut(columns)) {
-            let mean = x.iter().fold(0.0, |sum, x| sum + x * x) / columns as f32;
-            let scale = 1.0 / (mean + epsilon).sqrt();
-            let along =
-                (0..columns).fold(0.0, |sum, i| sum + gradient[i] * weight[i] * x[i]) / columns as f32;
-            for i in 0..columns {
-                out[i] += scale * (gradient[i] * weight[i] - x[i] * scale * scale * along);
-            }
+    each_row(backend, x, columns, gradient, out, |x, gradient, out| {
+        let mean = x.iter().fold(0.0, |sum, x| sum + x * x) / columns as f32;
+        let scale = 1.0 / (mean + epsilon).sqrt();
+        let along = (0..columns).fold(0.0, |sum, i| sum + gradient[i] * weight[i] * x[i]) / columns as f32;
+        for i in 0..columns {
+            out[i] += scale * (gradient[i] * weight[i] - x[i] * scale * scale * along);
         }
     });
 }
@@ -51,21 +46,35 @@ pub fn add_layer_norm(
     out: &mut [f32],
 ) {
     let columns = weight.len();
+    each_row(backend, x, columns, gradient, out, |x, gradient, out| {
+        let (mean, scale) = mean_and_scale(x, epsilon);
+        let (mut level, mut along) = (0.0, 0.0);
+        for i in 0..columns {
+            let h = gradient[i] * weight[i];
+            level += h;
+            along += h * (x[i] - mean) * scale;
+        }
+        let (level, along) = (level / columns as f32, along / columns as f32);
+        for i in 0..columns {
+            out[i] += scale * (gradient[i] * weight[i] - level - (x[i] - mean) * scale * along);
+        }
+    });
+}
+
+/// Runs `work` on every row of `x` and `gradient` and the same row of `out`.
+fn each_row(
+    backend: &Backend,
+    x: &[f32],
+    columns: usize,
+    gradient: &[f32],
+    out: &mut [f32],
+    work: impl Fn(&[f32], &[f32], &mut [f32]) + Sync,
+) {
     assert!(x.len() == out.len() && x.len() == gradient.len(), "gradients of {} numbers", x.len());
     by_rows(backend, out, columns, &|start, out| {
         let rows = x[start..].chunks_exact(columns).zip(gradient[start..].chunks_exact(columns));
         for ((x, gradient), out) in rows.zip(out.chunks_exact_mut(columns)) {
-            let (mean, scale) = mean_and_scale(x, epsilon);
-            let (mut level, mut along) = (0.0, 0.0);
-            for i in 0..columns {
-                let h = gradient[i] * weight[i];
-                level += h;
-                along += h * (x[i] - mean) * scale;
-            }
-            let (level, along) = (level / columns as f32, along / columns as f32);
-            for i in 0..columns {
-                out[i] += scale * (gradient[i] * weight[i] - level - (x[i] - mean) * scale * along);
-            }
+            work(x, gradient, out);
         }
     });
 }

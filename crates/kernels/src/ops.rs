@@ -10,16 +10,11 @@ const CHUNK: usize = 16 * 1024;
 
 /// `out` = `x` / root mean square × `weight`, for every row of `weight.len()` numbers.
 pub fn rms_norm(backend: &Backend, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
-    let columns = weight.len();
-    assert!(x.len() == out.len() && x.len().is_multiple_of(columns.max(1)), "rows of {columns} numbers");
-    by_rows(backend, out, columns, &|start, out| {
-        let x = &x[start..start + out.len()];
-        for (x, out) in x.chunks_exact(columns).zip(out.chunks_exact_mut(columns)) {
-            let mean = x.iter().fold(0.0, |sum, x| sum + x * x) / columns as f32;
-            let scale = 1.0 / (mean + epsilon).sqrt();
-            for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
-                *out = x * scale * weight;
-            }
+    each_row(backend, x, weight.len(), out, |x, out| {
+        let mean = x.iter().fold(0.0, |sum, x| sum + x * x) / x.len() as f32;
+        let scale = 1.0 / (mean + epsilon).sqrt();
+        for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+            *out = x * scale * weight;
         }
     });
 }
@@ -34,20 +29,30 @@ pub fn layer_norm(
     epsilon: f32,
     out: &mut [f32],
 ) {
-    let columns = weight.len();
+    assert!(bias.is_none_or(|bias| bias.len() == weight.len()), "a bias for every column");
+    each_row(backend, x, weight.len(), out, |x, out| {
+        let (mean, scale) = mean_and_scale(x, epsilon);
+        for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+            *out = (x - mean) * scale * weight;
+        }
+        if let Some(bias) = bias {
+            out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
+        }
+    });
+}
+
+/// Runs `work` on every row of `x` and the same row of `out`.
+fn each_row(
+    backend: &Backend,
+    x: &[f32],
+    columns: usize,
+    out: &mut [f32],
+    work: impl Fn(&[f32], &mut [f32]) + Sync,
+) {
     assert!(x.len() == out.len() && x.len().is_multiple_of(columns.max(1)), "rows of {columns} numbers");
-    assert!(bias.is_none_or(|bias| bias.len() == columns), "a bias for every column");
     by_rows(backend, out, columns, &|start, out| {
         let x = &x[start..start + out.len()];
-        for (x, out) in x.chunks_exact(columns).zip(out.chunks_exact_mut(columns)) {
-            let (mean, scale) = mean_and_scale(x, epsilon);
-            for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
-                *out = (x - mean) * scale * weight;
-            }
-            if let Some(bias) = bias {
-                out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
-            }
-        }
+        x.chunks_exact(columns).zip(out.chunks_exact_mut(columns)).for_each(|(x, out)| work(x, out));
     });
 }
 
@@ -61,31 +66,24 @@ pub(crate) fn mean_and_scale(x: &[f32], epsilon: f32) -> (f32, f32) {
 
 /// `x` += `y`.
 pub fn add(backend: &Backend, x: &mut [f32], y: &[f32]) {
-    assert_eq!(x.len(), y.len(), "sum of equal lengths");
-    by_rows(backend, x, 1, &|start, x| {
-        for (x, y) in x.iter_mut().zip(&y[start..]) {
-            *x += y;
-        }
-    });
+    combine(backend, x, y, |x, y| x + y);
 }
 
 /// `x` *= `y`.
 pub fn multiply(backend: &Backend, x: &mut [f32], y: &[f32]) {
-    assert_eq!(x.len(), y.len(), "product of equal lengths");
-    by_rows(backend, x, 1, &|start, x| {
-        for (x, y) in x.iter_mut().zip(&y[start..]) {
-            *x *= y;
-        }
-    });
+    combine(backend, x, y, |x, y| x * y);
 }
 
 /// `x` −= `y`.
 pub fn subtract(backend: &Backend, x: &mut [f32], y: &[f32]) {
-    assert_eq!(x.len(), y.len(), "difference of equal lengths");
+    combine(backend, x, y, |x, y| x - y);
+}
+
+/// Every number of `x` becomes what `of` makes of it and the same one of `y`.
+fn combine(backend: &Backend, x: &mut [f32], y: &[f32], of: impl Fn(f32, f32) -> f32 + Sync) {
+    assert_eq!(x.len(), y.len(), "vectors of equal lengths");
     by_rows(backend, x, 1, &|start, x| {
-        for (x, y) in x.iter_mut().zip(&y[start..]) {
-            *x -= y;
-        }
+        x.iter_mut().zip(&y[start..]).for_each(|(x, y)| *x = of(*x, *y));
     });
 }
 
@@ -142,7 +140,7 @@ pub enum RopeLayout {
 pub struct Rotation<'a> {
     /// Numbers a head.
     pub head_size: usize,
-    /// How many of them, from the first on, are rotated; even.
+    /// Numbers of a head that are rotated, from the first on; even.
     pub rotated: usize,
     /// Which of them form a pair.
     pub layout: RopeLayout,

@@ -1,4 +1,4 @@
-//! What a file lost: `cargo run --release -p kvant --example evaluate -- FILE REFERENCE TEXT`.
+//! Measures the loss of a file: `cargo run --release -p kvant --example evaluate -- FILE REFERENCE TEXT`.
 
 use kvant::eval::{Contexts, Judged, evaluate};
 use kvant::model::{Special, Tokenizer, Transformer, Weights};

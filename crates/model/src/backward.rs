@@ -24,39 +24,40 @@ impl Block {
         sink: GradientSink,
     ) -> Vec<f32> {
         let backend = &self.backend;
-        let Some(last) = self.sublayers.len().checked_sub(1) else { return after.to_vec() };
-        // Of each sublayer: the residual stream before it, its input, and what its attention has read.
-        let mut passed: Vec<(Vec<f32>, Vec<f32>, Option<AttentionPass>)> = Vec::new();
+        // Of each sublayer: the residual stream before it, and its forward pass.
+        let mut passed: Vec<(Vec<f32>, Pass)> = Vec::with_capacity(self.sublayers.len());
         let mut stream = residual.to_vec();
         for (index, sublayer) in self.sublayers.iter().enumerate() {
             let input = sublayer.enter(backend, &stream);
             let before = stream.clone();
+            // Nothing reads the stream after the last one.
+            let goes_on = index + 1 < self.sublayers.len();
             let pass = match &sublayer.body {
                 LoadedBody::Attention(a) => {
                     let pass = a.forward(backend, &input, positions);
-                    if index < last {
+                    if goes_on {
                         a.output.add(backend, &pass.attended, &mut stream);
                     }
-                    Some(pass)
+                    Pass::Attention(a, pass)
                 }
                 LoadedBody::FeedForward(f) => {
-                    if index < last {
+                    if goes_on {
                         f.down.add(backend, &f.inner(backend, &input), &mut stream);
                     }
-                    None
+                    Pass::FeedForward(f, input)
                 }
             };
-            passed.push((before, input, pass));
+            passed.push((before, pass));
         }
         let mut gradient = after.to_vec();
-        for (sublayer, (residual, input, pass)) in self.sublayers.iter().zip(passed).rev() {
-            let at_input = match (&sublayer.body, pass) {
-                (LoadedBody::Attention(a), Some(pass)) => {
-                    a.backward(backend, pass, input.len(), &gradient, positions, sink)
+        for (sublayer, (residual, pass)) in self.sublayers.iter().zip(passed).rev() {
+            let mut at_input = vec![0.0; residual.len()];
+            match pass {
+                Pass::Attention(a, pass) => {
+                    a.backward(backend, pass, &gradient, positions, &mut at_input, sink);
                 }
-                (LoadedBody::Attention(_), None) => unreachable!("an attention has a pass"),
-                (LoadedBody::FeedForward(f), _) => f.backward(backend, &input, &gradient, sink),
-            };
+                Pass::FeedForward(f, input) => f.backward(backend, &input, &gradient, &mut at_input, sink),
+            }
             match &sublayer.before {
                 Some(norm) => norm.add_gradient(backend, &residual, &at_input, &mut gradient),
                 None => ops::add(backend, &mut gradient, &at_input),
@@ -64,6 +65,13 @@ impl Block {
         }
         gradient
     }
+}
+
+/// A sublayer's forward pass, as its backward pass needs it.
+enum Pass<'a> {
+    Attention(&'a LoadedAttention, AttentionPass),
+    /// With what the body has read.
+    FeedForward(&'a LoadedFeedForward, Vec<f32>),
 }
 
 /// One attention's forward pass, as its backward pass needs it.
@@ -87,17 +95,16 @@ impl LoadedAttention {
         AttentionPass { projected, read, attended }
     }
 
-    /// The gradient at the input, of `input_length` numbers, where `gradient` is that at the residual stream after the
-    /// sublayer.
+    /// Adds the gradient at the input to `at_input`; `gradient` is that at the residual stream after the sublayer.
     fn backward(
         &self,
         backend: &Backend,
         AttentionPass { projected, read, mut attended }: AttentionPass,
-        input_length: usize,
         gradient: &[f32],
         positions: &Positions,
+        at_input: &mut [f32],
         sink: GradientSink,
-    ) -> Vec<f32> {
+    ) {
         attended.fill(0.0);
         self.output.back(gradient, &mut attended, sink);
         let mut at = gradient::attention(backend, &self.shape, &read, &attended);
@@ -113,19 +120,17 @@ impl LoadedAttention {
                 }
             }
         }
-        let mut at_input = vec![0.0; input_length];
         if self.query.name == self.value.name {
             let rows = [&self.query, &self.key, &self.value].map(|map| map.weight.rows());
             sink(&self.query.name, &side_by_side([&at.query, &at.key, &at.value], rows));
             for (map, at) in [(&self.query, &at.query), (&self.key, &at.key), (&self.value, &at.value)] {
-                map.weight.add_transposed(at, &mut at_input);
+                map.weight.add_transposed(at, at_input);
             }
         } else {
-            self.query.back(&at.query, &mut at_input, sink);
-            self.key.back(&at.key, &mut at_input, sink);
-            self.value.back(&at.value, &mut at_input, sink);
+            self.query.back(&at.query, at_input, sink);
+            self.key.back(&at.key, at_input, sink);
+            self.value.back(&at.value, at_input, sink);
         }
-        at_input
     }
 }
 
@@ -142,8 +147,15 @@ fn side_by_side(parts: [&[f32]; 3], columns: [usize; 3]) -> Vec<f32> {
 }
 
 impl LoadedFeedForward {
-    /// The gradient at `input`, where `gradient` is that at the residual stream after the sublayer.
-    fn backward(&self, backend: &Backend, input: &[f32], gradient: &[f32], sink: GradientSink) -> Vec<f32> {
+    /// Adds the gradient at `input` to `at_input`; `gradient` is that at the residual stream after the sublayer.
+    fn backward(
+        &self,
+        backend: &Backend,
+        input: &[f32],
+        gradient: &[f32],
+        at_input: &mut [f32],
+        sink: GradientSink,
+    ) {
         let (mut gate, mut up) = match &self.gate {
             Some(gate) => {
                 let [gate, up] = apply_all(backend, [gate, &self.up], input);
@@ -169,12 +181,10 @@ impl LoadedFeedForward {
             }
             (Activation::GeluTanh, None) => gradient::gelu_tanh(backend, &mut up, &at_inner),
         }
-        let mut at_input = vec![0.0; input.len()];
         if let (Some(map), Some(gate)) = (&self.gate, &gate) {
-            map.back(gate, &mut at_input, sink);
+            map.back(gate, at_input, sink);
         }
-        self.up.back(&up, &mut at_input, sink);
-        at_input
+        self.up.back(&up, at_input, sink);
     }
 }
 

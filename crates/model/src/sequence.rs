@@ -8,18 +8,10 @@ use crate::{Attention, BlockSpec, Error, Spec};
 use kvant_kernels::{KeyValues, KvFormat, PagePool};
 
 /// All memory for the states of a network's sequences, with a limit that is fixed at the start.
+///
+/// It is an empty sequence of as many positions as the network has, from which others begin.
 #[derive(Clone, Debug)]
-pub struct StatePool {
-    empty: Sequence,
-    /// Positions that a sequence may have.
-    most: usize,
-    pages: PagePool,
-}
-
-/// Positions that a network has rows for: a learned position that was not trained has none.
-fn most_positions(spec: &Spec) -> usize {
-    spec.embedding.positions.as_ref().map_or(usize::MAX, |positions| positions.rows)
-}
+pub struct StatePool(Sequence);
 
 impl StatePool {
     /// A pool of at most `bytes`.
@@ -27,23 +19,22 @@ impl StatePool {
     /// # Errors
     /// [`Error::KvFormat`] where the format's blocks don't divide a head.
     pub fn new(spec: &Spec, format: KvFormat, bytes: usize) -> Result<Self, Error> {
-        let pages = PagePool::new(bytes);
-        Ok(Self { empty: Sequence::in_pool(spec, 0, format, &pages)?, most: most_positions(spec), pages })
+        Ok(Self(Sequence::in_pool(spec, usize::MAX, format, &PagePool::new(bytes))?))
     }
 
     /// An empty sequence for at most `capacity` positions. It takes memory as positions come.
     pub fn sequence(&self, capacity: usize) -> Sequence {
-        Sequence { capacity: capacity.min(self.most), ..self.empty.clone() }
+        Sequence { capacity: capacity.min(self.0.capacity), ..self.0.clone() }
     }
 
     /// Bytes that states may take.
     pub fn limit(&self) -> usize {
-        self.pages.limit()
+        self.0.pages.limit()
     }
 
     /// Bytes that states take. A page that several sequences share counts once.
     pub fn held(&self) -> usize {
-        self.pages.held()
+        self.0.pages.held()
     }
 }
 
@@ -83,7 +74,9 @@ impl Sequence {
         };
         let block = |block: &BlockSpec| block.attentions().map(layer).collect::<Result<_, _>>();
         let blocks = spec.blocks.iter().map(block).collect::<Result<_, _>>()?;
-        Ok(Self { blocks, length: 0, capacity: capacity.min(most_positions(spec)), pages: pages.clone() })
+        // A learned position that was not trained has no row.
+        let most = spec.embedding.positions.as_ref().map_or(usize::MAX, |positions| positions.rows);
+        Ok(Self { blocks, length: 0, capacity: capacity.min(most), pages: pages.clone() })
     }
 
     /// The same with the memory for all positions taken at once: exactly [`Sequence::bytes`] of them.
@@ -177,11 +170,14 @@ impl Sequence {
     /// Takes the memory for the next `count` positions. Where that fails, nothing is taken.
     pub(crate) fn prepare(&mut self, count: usize) -> Result<(), Error> {
         self.check_pool(self.missing(count))?;
-        let mut layers = self.blocks.iter_mut().flatten();
-        let taken = layers.try_for_each(|layer| layer.prepare(count));
-        // Another thread may have taken it in between.
+        self.take(count)
+    }
+
+    /// The same after the pool was checked: it fails where another thread has taken the memory since.
+    pub(crate) fn take(&mut self, count: usize) -> Result<(), Error> {
+        let taken = self.blocks.iter_mut().flatten().try_for_each(|layer| layer.prepare(count));
         taken.map_err(|source| {
-            self.blocks.iter_mut().flatten().for_each(KeyValues::give_back);
+            self.give_back();
             Error::States { source }
         })
     }

@@ -205,6 +205,14 @@ impl BlockSpec {
         })
     }
 
+    /// The feed-forward networks, in order of computation.
+    pub fn feed_forwards(&self) -> impl Iterator<Item = &FeedForward> {
+        self.sublayers.iter().filter_map(|sublayer| match &sublayer.body {
+            Body::FeedForward(feed_forward) => Some(feed_forward),
+            Body::Attention(_) => None,
+        })
+    }
+
     fn norms(&self) -> impl Iterator<Item = &Norm> {
         self.sublayers.iter().flat_map(|sublayer| sublayer.before.iter().chain(sublayer.body.norms()))
     }
@@ -268,6 +276,11 @@ impl Spec {
     /// Every attention, first to last.
     pub fn attentions(&self) -> impl Iterator<Item = &Attention> {
         self.blocks.iter().flat_map(BlockSpec::attentions)
+    }
+
+    /// Every feed-forward network, first to last.
+    pub fn feed_forwards(&self) -> impl Iterator<Item = &FeedForward> {
+        self.blocks.iter().flat_map(BlockSpec::feed_forwards)
     }
 
     /// The different rotary embeddings, in order of first use.

@@ -19,13 +19,16 @@ pub enum Want {
 }
 
 impl Want {
+    /// Panics for rows beyond the tokens.
     fn rows(&self, tokens: usize) -> Range<usize> {
-        match self {
+        let rows = match self {
             Self::Nothing => 0..0,
             Self::Last => tokens.saturating_sub(1)..tokens,
             Self::All => 0..tokens,
             Self::Rows(rows) => rows.clone(),
-        }
+        };
+        assert!(rows.end <= tokens, "rows of the part's tokens");
+        rows
     }
 }
 
@@ -59,10 +62,13 @@ impl Transformer {
     pub fn step(&self, parts: &mut [Part]) -> Result<Vec<f32>, Error> {
         for part in &*parts {
             self.check(part.sequence, part.tokens)?;
-            let rows = part.want.rows(part.tokens.len());
-            assert!(rows.end <= part.tokens.len(), "rows of the part's tokens");
         }
         prepare(parts)?;
+        Ok(self.run(parts))
+    }
+
+    /// [`Transformer::step`] once the tokens are checked and the memory is taken.
+    fn run(&self, parts: &mut [Part]) -> Vec<f32> {
         let tokens: Vec<u32> = parts.iter().flat_map(|part| part.tokens).copied().collect();
         let places: Vec<usize> = (parts.iter())
             .flat_map(|part| part.sequence.len()..part.sequence.len() + part.tokens.len())
@@ -90,7 +96,7 @@ impl Transformer {
         }
         let mut states = vec![0.0; wanted.len()];
         self.output_norm.apply_into(self.backend(), &wanted, &mut states);
-        Ok(states)
+        states
     }
 
     /// Runs a prompt piece by piece and returns the normed hidden states that are wanted.
@@ -106,7 +112,7 @@ impl Transformer {
             let start = index * Self::PIECE;
             let within = |row: usize| row.clamp(start, start + piece.len()) - start;
             let want = Want::Rows(within(rows.start)..within(rows.end));
-            states.extend(self.step(&mut [Part { sequence: &mut *sequence, tokens: piece, want }])?);
+            states.extend(self.run(&mut [Part { sequence: &mut *sequence, tokens: piece, want }]));
         }
         Ok(states)
     }
@@ -146,10 +152,10 @@ fn prepare(parts: &mut [Part]) -> Result<(), Error> {
     }
     for index in 0..parts.len() {
         let part = &mut parts[index];
-        let prepared = part.sequence.prepare(part.tokens.len());
-        if prepared.is_err() {
+        let taken = part.sequence.take(part.tokens.len());
+        if taken.is_err() {
             parts[..index].iter_mut().for_each(|part| part.sequence.give_back());
-            return prepared;
+            return taken;
         }
     }
     Ok(())

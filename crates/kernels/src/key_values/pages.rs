@@ -2,7 +2,7 @@
 //!
 //! Invariant: what one position stores depends on it alone. Left out: which pages there are, and who sees them.
 
-use super::pool::{Page, PagePool};
+use super::pool::{Line, Page, PagePool};
 use super::{BLOCK, KvFormat, LANES, PAGE};
 use crate::Error;
 use half::f16;
@@ -39,15 +39,15 @@ impl Pages {
     }
 
     fn lines_of_page(&self) -> usize {
-        (self.heads * self.format.head_bytes(self.head_size)).div_ceil(64)
+        (self.heads * self.format.head_bytes(self.head_size)).div_ceil(Line::BYTES)
     }
 
     /// Bytes that `pages` take.
     pub fn bytes(&self, pages: usize) -> usize {
-        pages * self.lines_of_page() * 64
+        pages * self.lines_of_page() * Line::BYTES
     }
 
-    /// How many pages there are.
+    /// Number of pages.
     #[cfg(test)]
     pub fn count(&self) -> usize {
         self.pages.len()
@@ -64,13 +64,14 @@ impl Pages {
     /// # Errors
     /// [`Error::PoolFull`].
     pub fn own(&mut self, from: usize, to: usize) -> Result<(), Error> {
+        let lines = self.lines_of_page();
         for index in from..to {
             let Some(page) = self.pages.get_mut(index) else {
-                self.pages.push(Arc::new(self.pool.take(self.lines_of_page())?));
+                self.pages.push(Arc::new(self.pool.take(lines)?));
                 continue;
             };
             if Arc::get_mut(page).is_none() {
-                let mut copy = self.pool.take(page.bytes().len() / 64)?;
+                let mut copy = self.pool.take(lines)?;
                 copy.bytes_mut().copy_from_slice(page.bytes());
                 *page = Arc::new(copy);
             }

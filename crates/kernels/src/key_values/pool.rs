@@ -11,6 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 #[repr(C, align(64))]
 pub(super) struct Line([u8; 64]);
 
+impl Line {
+    /// Bytes of a line.
+    pub const BYTES: usize = size_of::<Self>();
+}
+
 // SAFETY: 64 bytes, any of them, without padding.
 unsafe impl bytemuck::Zeroable for Line {}
 // SAFETY: as above.
@@ -40,7 +45,7 @@ impl Pages {
     /// A free page of so many lines. Where there is none and a new one would exceed the limit, free pages of other sizes go
     /// back to the system.
     fn reuse(&mut self, lines: usize, limit: usize) -> Option<Box<[Line]>> {
-        let bytes = lines * size_of::<Line>();
+        let bytes = lines * Line::BYTES;
         let kept = self.free.get_mut(&lines).and_then(Vec::pop);
         if kept.is_some() {
             self.free_bytes -= bytes;
@@ -93,7 +98,7 @@ impl PagePool {
 
     /// A page of so many lines, whose bytes are of unspecified value.
     pub(super) fn take(&self, lines: usize) -> Result<Page, Error> {
-        let bytes = lines * size_of::<Line>();
+        let bytes = lines * Line::BYTES;
         let mut books = self.books();
         let free = self.0.limit - books.held;
         if bytes > free {

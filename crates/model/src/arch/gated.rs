@@ -6,7 +6,7 @@
 //! row order. Left out: sliding windows and experts.
 
 use super::settings::Settings;
-use super::{Architecture, has_other_head};
+use super::{Architecture, check_blocks, embedding_rows, has_other_head, in_block};
 use crate::weights::ROPE_FACTORS;
 use crate::{
     Activation, Attention, BlockSpec, Body, EmbeddingSpec, Error, FeedForward, Norm, NormKind, OutputSpec,
@@ -109,13 +109,9 @@ impl Architecture for Family {
         set("block_count", count(spec.blocks.len()));
         set("context_length", count(spec.context));
         set("embedding_length", count(spec.hidden));
-        let feed_forwards = spec.blocks.iter().flat_map(|block| &block.sublayers);
-        let mut widths = feed_forwards.filter_map(|sublayer| match &sublayer.body {
-            Body::FeedForward(feed_forward) => Some(feed_forward.up.rows),
-            Body::Attention(_) => None,
-        });
-        if let (Some(width), Some(attention)) = (widths.next(), spec.attentions().next()) {
-            set("feed_forward_length", count(width));
+        if let (Some(feed_forward), Some(attention)) = (spec.feed_forwards().next(), spec.attentions().next())
+        {
+            set("feed_forward_length", count(feed_forward.up.rows));
             set("attention.head_count", count(attention.heads));
             set("attention.head_count_kv", count(attention.kv_heads));
             set("attention.key_length", count(attention.head_size));
@@ -164,8 +160,7 @@ fn hugging_face_name(name: &str) -> String {
         "output_norm" => "model.norm".to_owned(),
         "output" => "lm_head".to_owned(),
         _ => {
-            let mut parts = base.splitn(3, '.');
-            let (_, index, map) = (parts.next(), parts.next().unwrap_or("0"), parts.next().unwrap_or(base));
+            let (index, map) = in_block(base);
             let map = match map {
                 "attn_norm" => "input_layernorm",
                 "ffn_norm" => "post_attention_layernorm",
@@ -198,11 +193,6 @@ impl Family {
         if settings.optional_count(&key("expert_count")).is_ok_and(|n| n.is_some()) {
             return Err(settings.error(&key("expert_count"), "no experts (not built yet)", "experts"));
         }
-        let embedding = checkpoint.info("token_embd.weight").ok_or_else(|| Error::MissingTensor {
-            path: checkpoint.path().to_owned(),
-            tensor: "token_embd.weight".into(),
-            architecture: self.name,
-        })?;
         let rotated = settings.optional_count(&key("rope.dimension_count"))?.unwrap_or(head_size);
         let theta = settings.positive(&key("rope.freq_base"), 10_000.0)?;
         let context = settings.count(&key("context_length"))?;
@@ -259,7 +249,7 @@ impl Family {
             heads,
             kv_heads: settings.optional_count(&key("attention.head_count_kv"))?.unwrap_or(heads),
             head_size,
-            vocabulary: embedding.shape.rows(),
+            vocabulary: embedding_rows(checkpoint, self.name)?,
             context,
             norm_epsilon: settings.positive(&key("attention.layer_norm_rms_epsilon"), 1e-5)?,
             rope: Rope { theta, rotated, layout: self.layout, scaling },
@@ -450,11 +440,7 @@ fn scaling_from_json(
 
 /// Sizes that would make a nonsensical or unbounded network.
 fn check(settings: &Settings, sizes: &Sizes, checkpoint: &dyn Checkpoint) -> Result<(), Error> {
-    // Every block has tensors of its own, so the file bounds their number before anything is built.
-    if sizes.layers > checkpoint.tensors().len() {
-        let most = format!("at most as many blocks as tensors ({})", checkpoint.tensors().len());
-        return Err(settings.error("block count", most, sizes.layers.to_string()));
-    }
+    check_blocks(settings, sizes.layers, checkpoint)?;
     if !sizes.heads.is_multiple_of(sizes.kv_heads) {
         return Err(settings.error(
             "key-value heads",

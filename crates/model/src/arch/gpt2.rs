@@ -5,7 +5,7 @@
 //! attention, and scales of attention that differ between layers.
 
 use super::settings::Settings;
-use super::{Architecture, has_other_head};
+use super::{Architecture, check_blocks, embedding_rows, has_other_head, in_block};
 use crate::{
     Activation, Attention, BlockSpec, Body, EmbeddingSpec, Error, FeedForward, Norm, NormKind, OutputSpec,
     Projections, Slot, Source, Spec, Sublayer, VectorSlot,
@@ -54,11 +54,7 @@ impl Architecture for Gpt2 {
                 (settings, sizes_from_json(settings)?, head)
             }
         };
-        // Every block has tensors of its own, so the file bounds their number before anything is built.
-        if sizes.layers > checkpoint.tensors().len() {
-            let most = format!("at most as many blocks as tensors ({})", checkpoint.tensors().len());
-            return Err(settings.error("block count", most, sizes.layers.to_string()));
-        }
+        check_blocks(&settings, sizes.layers, checkpoint)?;
         if !sizes.hidden.is_multiple_of(sizes.heads) {
             let expected = format!("a divisor of the width {}", sizes.hidden);
             return Err(settings.error("heads", expected, sizes.heads.to_string()));
@@ -74,9 +70,7 @@ impl Architecture for Gpt2 {
             "output_norm" => ("ln_f".to_owned(), false),
             "output" => return Source::Plain(format!("lm_head.{suffix}")),
             _ => {
-                let mut parts = base.splitn(3, '.');
-                let (_, index, map) =
-                    (parts.next(), parts.next().unwrap_or("0"), parts.next().unwrap_or(base));
+                let (index, map) = in_block(base);
                 let theirs = MAPS.iter().find(|(gguf, _)| *gguf == map).map_or(map, |(_, theirs)| theirs);
                 (format!("h.{index}.{theirs}"), suffix == "weight" && theirs.contains('.'))
             }
@@ -101,11 +95,10 @@ impl Architecture for Gpt2 {
         set("block_count", count(spec.blocks.len()));
         set("context_length", count(spec.context));
         set("embedding_length", count(spec.hidden));
-        for sublayer in spec.blocks.iter().take(1).flat_map(|block| &block.sublayers) {
-            match &sublayer.body {
-                Body::Attention(attention) => set("attention.head_count", count(attention.heads)),
-                Body::FeedForward(feed_forward) => set("feed_forward_length", count(feed_forward.up.rows)),
-            }
+        if let (Some(attention), Some(feed_forward)) = (spec.attentions().next(), spec.feed_forwards().next())
+        {
+            set("attention.head_count", count(attention.heads));
+            set("feed_forward_length", count(feed_forward.up.rows));
         }
         set("attention.layer_norm_epsilon", Value::F32(spec.output.norm.epsilon));
         set("vocab_size", count(spec.vocabulary));
@@ -114,18 +107,13 @@ impl Architecture for Gpt2 {
 }
 
 fn sizes_from_gguf(settings: Settings, checkpoint: &dyn Checkpoint) -> Result<Sizes, Error> {
-    let embedding = checkpoint.info("token_embd.weight").ok_or_else(|| Error::MissingTensor {
-        path: checkpoint.path().to_owned(),
-        tensor: "token_embd.weight".into(),
-        architecture: "gpt2",
-    })?;
     let hidden = settings.count("gpt2.embedding_length")?;
     Ok(Sizes {
         hidden,
         layers: settings.count("gpt2.block_count")?,
         feed_forward: settings.optional_count("gpt2.feed_forward_length")?.unwrap_or(4 * hidden),
         heads: settings.count("gpt2.attention.head_count")?,
-        vocabulary: embedding.shape.rows(),
+        vocabulary: embedding_rows(checkpoint, "gpt2")?,
         context: settings.count("gpt2.context_length")?,
         norm_epsilon: settings.positive("gpt2.attention.layer_norm_epsilon", 1e-5)?,
     })

@@ -11,6 +11,7 @@ mod settings;
 
 use crate::{Error, Source, Spec};
 use kvant_io::{Checkpoint, Value};
+use settings::Settings;
 
 /// A family of networks.
 pub trait Architecture: Send + Sync {
@@ -37,13 +38,39 @@ pub trait Architecture: Send + Sync {
 /// Every family that kvant knows.
 pub static ARCHITECTURES: &[&dyn Architecture] = &[&llama::LLAMA, &qwen3::QWEN3, &gpt2::Gpt2];
 
+/// Refuses more blocks than tensors: every block has tensors of its own, so the file bounds their number before anything is
+/// built.
+fn check_blocks(settings: &Settings, layers: usize, checkpoint: &dyn Checkpoint) -> Result<(), Error> {
+    let tensors = checkpoint.tensors().len();
+    if layers > tensors {
+        let most = format!("at most as many blocks as tensors ({tensors})");
+        return Err(settings.error("block count", most, layers.to_string()));
+    }
+    Ok(())
+}
+
+/// Rows of a GGUF's token embedding: the vocabulary.
+fn embedding_rows(checkpoint: &dyn Checkpoint, architecture: &'static str) -> Result<usize, Error> {
+    let embedding = checkpoint.info("token_embd.weight").ok_or_else(|| Error::MissingTensor {
+        path: checkpoint.path().to_owned(),
+        tensor: "token_embd.weight".into(),
+        architecture,
+    })?;
+    Ok(embedding.shape.rows())
+}
+
+/// The block and the map of a name such as `blk.3.attn_q`.
+fn in_block(name: &str) -> (&str, &str) {
+    let mut parts = name.splitn(3, '.').skip(1);
+    (parts.next().unwrap_or("0"), parts.next().unwrap_or(name))
+}
+
 /// Whether a Hugging Face checkpoint has a head that is not its embedding, which has one of two names. Such a head counts,
 /// whatever the settings say, as in `transformers` 5.
 fn has_other_head(checkpoint: &dyn Checkpoint, embeddings: [&str; 2]) -> Result<bool, Error> {
     let head = "lm_head.weight";
-    let embedding = embeddings.into_iter().find(|name| checkpoint.info(name).is_some());
-    let (Some(embedding), Some(b)) = (embedding, checkpoint.info(head)) else { return Ok(false) };
-    let Some(a) = checkpoint.info(embedding) else { return Ok(false) };
+    let found = embeddings.into_iter().find_map(|name| Some((name, checkpoint.info(name)?)));
+    let (Some((embedding, a)), Some(b)) = (found, checkpoint.info(head)) else { return Ok(false) };
     if a.shape != b.shape {
         return Ok(true);
     }

@@ -75,6 +75,7 @@ pub(super) fn multiply(
     }
     assert_eq!(matrix.kernel.rows(), LANES, "rows of a panel");
     let chunks = matrix.chunks();
+    let outliers = outliers.map(|all| OutliersOfRows::new(matrix, all, 0..end));
     lay::<LANES, true, _>(matrix, x, 0..end, super::avx2::offset(matrix), |laid| {
         let tasks = matrix.tasks();
         matrix.backend.pool().run(tasks.len() - 1, &|task| {
@@ -91,9 +92,8 @@ pub(super) fn multiply(
                     }
                 }
             }
-            if let Some(outliers) = outliers {
-                let outliers = OutliersOfRows::new(matrix, outliers, 0..end);
-                matrix.add_outliers(tasks[task]..tasks[task + 1], &outliers, y);
+            if let Some(outliers) = &outliers {
+                matrix.add_outliers(tasks[task]..tasks[task + 1], outliers, y);
             }
         });
     });

@@ -53,6 +53,7 @@ pub(crate) fn product(
     if groups == 0 {
         return 0;
     }
+    let outliers = outliers.map(|all| OutliersOfRows::new(matrix, all, 0..done));
     lay::<TOGETHER, false, _>(matrix, x, 0..done, 0, |tiles| {
         let tasks = matrix.tasks();
         matrix.backend.pool().run(tasks.len() - 1, &|task| {
@@ -81,8 +82,8 @@ pub(crate) fn product(
                     }
                 }
             });
-            if let Some(outliers) = outliers {
-                matrix.add_outliers(of_task, &OutliersOfRows::new(matrix, outliers, 0..done), y);
+            if let Some(outliers) = &outliers {
+                matrix.add_outliers(of_task, outliers, y);
             }
         });
     });

@@ -202,7 +202,7 @@ pub(super) const fn columns_of_scale(scheme: u8) -> usize {
     if scheme == HALF_GROUPS { CHUNK / 2 } else { CHUNK }
 }
 
-/// What eight chunks have but once, for every row of a panel: the scale of their scales, and that of their minima, negative.
+/// The scales that eight chunks share, for every row of a panel: `d` of their scales, and `e` of their minima, negated.
 pub(super) struct SharedScale<V: Vector> {
     d: V::Numbers,
     /// Nothing where a scheme has no minima.

@@ -43,7 +43,7 @@ pub(super) const fn shares(scheme: u8) -> bool {
     matches!(scheme, GROUPS_AFFINE | GROUPS | HALF_GROUPS)
 }
 
-/// Whether there are kernels for a coding under a scheme. Other formats run on the generic path.
+/// Tells if kernels exist for a coding under a scheme. Other formats run on the generic path.
 pub(super) fn has_kernels(coding: Coding, scheme: Scheme) -> bool {
     match coding {
         Coding::Four(_) | Coding::Five(_) => {

@@ -240,7 +240,7 @@ unsafe fn single<V: Vector, const CODING: u8, const SCHEME: u8, const P: usize>(
 ) {
     let columns = Columns::<V, CODING, SCHEME, P>::new(matrix, first);
     let mut sums = [V::number(0.0); P];
-    // What the products of codes would ask for next: memory would be idle meanwhile.
+    // The codes that the next products read are prefetched, so that memory is not idle.
     let mut next = columns.end().wrapping_add(2 * AHEAD);
     let mut shared = ([SharedScale::zero(); P], u32::MAX);
     for PlacedOutlier { place, value } in outliers {
@@ -408,7 +408,7 @@ impl<'a, V: Vector, const CODING: u8, const SCHEME: u8, const P: usize> Columns<
         self.panel.codes.as_ptr().wrapping_add(P * self.panel.codes.len())
     }
 
-    /// What eight chunks have but once.
+    /// The scales that a column shares with eight chunks, of each panel.
     ///
     /// # Safety
     /// The instruction set is there, and the panels have the column.

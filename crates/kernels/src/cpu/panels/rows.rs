@@ -77,6 +77,7 @@ where
     if end == from {
         return from;
     }
+    let outliers = outliers.map(|all| OutliersOfRows::new(matrix, all, from..end));
     lay::<R, false, _>(matrix, x, from..end, offset, |laid| {
         let tasks = matrix.tasks();
         matrix.backend.pool().run(tasks.len() - 1, &|task| {
@@ -91,9 +92,8 @@ where
                     }
                 }
             }
-            if let Some(outliers) = outliers {
-                let outliers = OutliersOfRows::new(matrix, outliers, from..end);
-                matrix.add_outliers(tasks[task]..tasks[task + 1], &outliers, y);
+            if let Some(outliers) = &outliers {
+                matrix.add_outliers(tasks[task]..tasks[task + 1], outliers, y);
             }
         });
     });
