@@ -1,5 +1,7 @@
-//! What the compiler does not hold: arrows between crates point down only, files stay short, unsafe stays where it
-//! may be, and no family of networks is named outside `arch/`.
+//! What the compiler does not hold: arrows between crates point down only, files of a crate import each other one way
+//! only, files stay short, unsafe stays where it may be, and no family of networks is named outside `arch/`.
+
+mod imports;
 
 use kvant::model::ARCHITECTURES;
 use std::path::{Path, PathBuf};
@@ -16,6 +18,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cli", &[]),
 ];
 
+/// Crates whose files import each other one way only.
+const WITHOUT_CIRCLES: &[&str] = &["eval", "quant", "kvant", "cli"];
+
 /// Lines that a source file may have.
 const LONGEST_FILE: usize = 800;
 
@@ -31,6 +36,9 @@ pub fn run(root: &Path) -> Vec<String> {
                 faults.push(format!("{}: may not use kvant-{used}", manifest.display()));
             }
         }
+    }
+    for name in WITHOUT_CIRCLES {
+        faults.extend(imports::circles(&root.join("crates").join(name).join("src")));
     }
     let mut files = Vec::new();
     collect(&root.join("crates"), &mut files);

@@ -16,6 +16,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Some(calibration(&[CalibrationText::BuiltIn], 4096, Some(0), &weights, &tokenizer)?.calibration);
     let backend = kernels::Backend::new(kernels::Isa::best(), std::thread::available_parallelism()?.get());
     let report = quantize(&weights, &recipe, Path::new(output), true, &backend, &())?;
-    println!("{} → {} bytes, {:.2} bits a weight", report.bytes_in, report.bytes_out, report.bpw);
+    println!(
+        "{} → {} bytes, {:.2} bits a weight",
+        report.file.bytes_in, report.file.bytes_out, report.file.bpw
+    );
     Ok(())
 }

@@ -1,59 +1,51 @@
 //! How to shrink: which format each tensor gets, how its values are chosen, and the file that comes out.
 //!
 //! A [`FileType`] is upstream's mix of formats with its per-tensor rules; [`assign`] gives every tensor of a network
-//! its format. The pipeline ([`quantize`]) streams tensor after tensor from [`kvant_model::Weights`] through a
-//! [`Solver`] into a [`kvant_io::Sink`], and then checks the written file. [`convert`] is the same path with every
-//! format kept. [`Importance`] reads and writes llama.cpp's importance files, which say what columns matter most;
-//! [`Lattice`] carries weights that lie on a quantization lattice already over as they are.
+//! its format. [`quantize`] takes tensor after tensor from [`kvant_model::Weights`] through a [`Solver`] into a
+//! [`kvant_io::Sink`], and checks the written file. [`convert`] does the same with every format kept. [`Importance`]
+//! reads and writes llama.cpp's importance files. [`Lattice`] carries weights over that lie on a quantization lattice
+//! already.
 //!
-//! Methods that look at activations walk through the network block by block, on calibration text (`stream`), and keep
-//! what they have solved in a work folder (`work`), so that they can be stopped at any moment.
+//! Each folder is a step, and imports only earlier ones:
+//!
+//! ```text
+//! gather   calibration contexts, self-generated text, sums over inputs and gradients, importance
+//! solve    the methods: a layer and what is known of it → final bytes
+//! plan     recipe, file types, formats for a budget, memory
+//! walk     the network layer by layer, for methods that look at activations; a work folder makes it resumable
+//! write    the file, its check, the card
+//! ```
 //!
 //! Invariant: what is written depends on input, recipe and text alone, not on threads or interruptions; for methods
 //! without a Hessian not on the instruction set either.
 
-mod activations;
-mod allocation;
-mod calibration;
-mod card;
-mod cost;
+mod convert;
 mod error;
-mod file_type;
-mod head;
-pub mod importance;
-mod lattice;
-mod memory;
-mod own_text;
-mod pipeline;
-mod recipe;
-mod sensitivity;
-mod solver;
-mod statistics;
-mod stream;
-mod validate;
-mod work;
+mod gather;
+mod plan;
+mod progress;
+mod quantize;
+mod solve;
+mod walk;
+mod work_folder;
 mod write;
 
-pub use allocation::{Allocation, Candidate, Formats, allocate};
-pub use calibration::Calibration;
-pub use card::{CalibrationCard, Card, HostCard};
-pub use cost::{Cost, Step};
+pub use convert::{convert, converted_bytes};
 pub use error::{Error, ImportanceFault};
-pub use file_type::{Assignment, FILE_TYPES, FileType, Override, Reach, assign};
-pub use importance::{Importance, gather_importance};
-pub use lattice::Lattice;
-pub use memory::{allocation_bytes, memory_bytes};
-pub use own_text::OWN_TEXT_START;
-pub use pipeline::{
-    Progress, Report, TensorReport, convert, converted_bytes, overhead_bytes, plan_tensors, planned_bytes,
-    quantize, work_bytes,
+pub use gather::{
+    Calibration, Importance, Inputs, Missing, SELF_GENERATED_START, Sensitivity, Statistics,
+    gather_importance, importance,
 };
-pub use recipe::Recipe;
-pub use sensitivity::Sensitivity;
-pub use solver::{
-    Hessian, ImportanceWeighted, Layer, METHODS, Need, RoundToNearest, Settings, Solved, Solver, method,
+pub use plan::{
+    Allocation, Assignment, Candidate, FILE_TYPES, FileType, Formats, Override, Reach, Recipe, allocate,
+    allocation_bytes, assign, memory_bytes, plan_tensors, planned_bytes, work_bytes,
 };
-pub use statistics::{Inputs, Missing, Statistics};
-pub use stream::Expected;
-pub use validate::{Written, validate};
-pub use work::{check_work_folder, read_work_folder};
+pub use progress::Progress;
+pub use quantize::{overhead_bytes, quantize};
+pub use solve::{
+    Hessian, ImportanceWeighted, Lattice, Layer, METHODS, Need, RoundToNearest, Settings, Solved, Solver,
+    method,
+};
+pub use walk::{Cost, Expected, Step, read_work_folder};
+pub use work_folder::check_work_folder;
+pub use write::{CalibrationCard, Card, FileReport, HostCard, Report, TensorReport, Written, validate};

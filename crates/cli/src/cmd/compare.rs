@@ -122,7 +122,7 @@ fn measure(common: &Common, subject: &Subject) -> Result<Compared, Failure> {
         let bpw = if method == "rtn" {
             let recipe = Recipe::plain(file_type(name)?, &kvant::quant::RoundToNearest);
             let bar = Bar::new(common, &format!("{name}: quantize"));
-            kvant::quant::quantize(&source, &recipe, &path, true, &backend, &bar)?.bpw
+            kvant::quant::quantize(&source, &recipe, &path, true, &backend, &bar)?.file.bpw
         } else {
             quantized(common, subject, name, method, &path)?
         };

@@ -38,13 +38,13 @@ pub fn run(common: &Common, arguments: &Convert) -> Result<ExitCode, Failure> {
         open::start_threads(common)?;
         let backend = open::backend(common)?;
         let bar = Bar::new(common, "convert");
-        let report =
+        let (report, warnings) =
             kvant::quant::convert(&opened.weights, &arguments.output, arguments.force, &backend, &bar)?;
         Converted {
             bytes_in: report.bytes_in,
             bytes_out: report.bytes_out,
             tensors: report.tensors.len(),
-            warnings: report.warnings,
+            warnings,
         }
     };
     for warning in &result.warnings {

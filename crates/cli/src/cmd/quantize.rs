@@ -9,9 +9,9 @@ use kvant::eval::{machine_memory_bytes, peak_resident_bytes};
 use kvant::io::OutputFile;
 use kvant::model::{Entry, Tokenizer};
 use kvant::quant::{
-    Allocation, Calibration, Cost, Expected, FILE_TYPES, FileType, HostCard, METHODS, Need, OWN_TEXT_START,
-    Override, Reach, Recipe, Settings, Solver, Step, TensorReport, allocate, allocation_bytes, memory_bytes,
-    method, overhead_bytes, plan_tensors, planned_bytes, work_bytes,
+    Allocation, Calibration, Cost, Expected, FILE_TYPES, FileType, HostCard, METHODS, Need, Override, Reach,
+    Recipe, SELF_GENERATED_START, Settings, Solver, Step, TensorReport, allocate, allocation_bytes,
+    memory_bytes, method, overhead_bytes, plan_tensors, planned_bytes, work_bytes,
 };
 use serde::Serialize;
 use std::cell::LazyCell;
@@ -134,7 +134,7 @@ fn recipe(arguments: &Quantize, opened: &open::Opened) -> Result<Recipe, Failure
         seed: arguments.seed.number,
         settings,
         calibration,
-        own_contexts,
+        self_generated: own_contexts,
         importance,
         work: arguments.work.clone().unwrap_or(work.into()),
         fresh: arguments.fresh,
@@ -168,7 +168,7 @@ fn own_contexts(
             _ => Ok(0),
         };
     };
-    if calibration.length() <= OWN_TEXT_START {
+    if calibration.length() <= SELF_GENERATED_START {
         return Ok(0);
     }
     if let Some(tokens) = arguments.own_tokens {
@@ -280,15 +280,15 @@ pub fn run(common: &Common, arguments: &Quantize) -> Result<ExitCode, Failure> {
         output: arguments.output.to_string_lossy().into_owned(),
         format: recipe.format_name(),
         method: recipe.method.name(),
-        bytes_in: report.bytes_in,
-        bytes_out: report.bytes_out,
-        bpw: report.bpw,
+        bytes_in: report.file.bytes_in,
+        bytes_out: report.file.bytes_out,
+        bpw: report.file.bpw,
         seconds: begin.elapsed().as_secs_f64(),
         peak_rss_bytes: peak_resident_bytes(),
         calib_tokens: recipe.calibration.as_ref().map_or(0, |c| c.tokens() as u64),
-        own_tokens: recipe.calibration.as_ref().map_or(0, |c| (c.length() * recipe.own_contexts) as u64),
+        own_tokens: recipe.calibration.as_ref().map_or(0, |c| (c.length() * recipe.self_generated) as u64),
         seed: recipe.seed,
-        tensors: report.tensors,
+        tensors: report.file.tensors,
         warnings: report.warnings,
         cost: report.cost,
         expected: report.expected,

@@ -1,0 +1,12 @@
+//! The seed of a run's random draws.
+
+/// The seed of a run: self-generated text and the labels of gradients are drawn from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seed(pub u64);
+
+impl Seed {
+    /// The seed of context `index`.
+    pub fn of(self, index: usize) -> u64 {
+        self.0.rotate_left(32).wrapping_add(index as u64)
+    }
+}

@@ -1,0 +1,243 @@
+//! Upstream's file types: which format each tensor of a network gets.
+//!
+//! Source: llama.cpp's `src/llama-quant.cpp` (`llama_tensor_get_type_impl`, `tensor_type_fallback`) for dense
+//! networks of the Llama family, with importance data (a method that looks at activations) and without. Left out: the
+//! rules for experts and for other families, which come with them.
+
+use crate::solve::Need;
+use kvant_core::{FormatRef, format};
+use kvant_model::{Entry, Spec};
+
+/// A file type: a name that users give, and upstream's number in `general.file_type`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct FileType {
+    /// What `--format` takes, for example `q4_k_m`.
+    pub name: &'static str,
+    /// The format of most tensors.
+    pub format: &'static str,
+    /// Upstream's `LLAMA_FTYPE_*`.
+    pub number: u32,
+}
+
+/// Every file type that can be written. A plain format's file type has the format's name.
+pub static FILE_TYPES: &[FileType] = &[
+    FileType { name: "f32", format: "f32", number: 0 },
+    FileType { name: "f16", format: "f16", number: 1 },
+    FileType { name: "bf16", format: "bf16", number: 32 },
+    FileType { name: "q8_0", format: "q8_0", number: 7 },
+    FileType { name: "q4_0", format: "q4_0", number: 2 },
+    FileType { name: "q4_1", format: "q4_1", number: 3 },
+    FileType { name: "q5_0", format: "q5_0", number: 8 },
+    FileType { name: "q5_1", format: "q5_1", number: 9 },
+    FileType { name: "iq4_nl", format: "iq4_nl", number: 25 },
+    FileType { name: "mxfp4", format: "mxfp4", number: 38 },
+    FileType { name: "q4_k", format: "q4_k", number: 15 },
+    FileType { name: "q5_k", format: "q5_k", number: 17 },
+    FileType { name: "q6_k", format: "q6_k", number: 18 },
+    FileType { name: "iq4_xs", format: "iq4_xs", number: 30 },
+    FileType { name: "q4_k_s", format: "q4_k", number: 14 },
+    FileType { name: "q4_k_m", format: "q4_k", number: 15 },
+    FileType { name: "q5_k_s", format: "q5_k", number: 16 },
+    FileType { name: "q5_k_m", format: "q5_k", number: 17 },
+];
+
+impl FileType {
+    /// The file type of this name.
+    pub fn by_name(name: &str) -> Option<&'static FileType> {
+        FILE_TYPES.iter().find(|t| t.name == name)
+    }
+
+    /// The name whose rules apply: as upstream's quantizer, the bare names `q4_k` and `q5_k` mean the `_m` mixes.
+    fn rules(&self) -> &'static str {
+        match self.name {
+            "q4_k" => "q4_k_m",
+            "q5_k" => "q5_k_m",
+            name => name,
+        }
+    }
+
+    /// The format of most tensors.
+    pub fn format(&self) -> FormatRef {
+        // The table above names formats of the registry only; a unit test holds it to that.
+        format::by_name(self.format).unwrap_or(&format::F32)
+    }
+}
+
+/// A user's word on some tensors: every name in which the pattern is found gets the format.
+#[derive(Clone, Debug)]
+pub struct Override {
+    /// Regular expression on GGUF names, found anywhere in the name.
+    pub pattern: regex::Regex,
+    /// The format asked for.
+    pub format: FormatRef,
+}
+
+/// The tensors that an [`Override`] names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// At least one that a file type or an override may change.
+    Changes,
+    /// None but those that always keep their format (norms, biases, vectors), and the first of them.
+    Kept(String),
+    /// None at all.
+    Nothing,
+}
+
+impl Override {
+    /// The tensors of a network that the pattern names.
+    pub fn reach(&self, entries: &[Entry]) -> Reach {
+        let mut named = entries.iter().filter(|entry| self.pattern.is_match(&entry.name)).peekable();
+        let Some(first) = named.peek().map(|entry| entry.name.clone()) else { return Reach::Nothing };
+        if named.any(quantizes) { Reach::Changes } else { Reach::Kept(first) }
+    }
+}
+
+/// What one tensor becomes.
+#[derive(Clone, Debug)]
+pub struct Assignment {
+    /// The tensor.
+    pub entry: Entry,
+    /// The format it gets.
+    pub format: FormatRef,
+    /// The format asked for, where the row length did not allow it.
+    pub fallback_from: Option<FormatRef>,
+}
+
+impl Assignment {
+    /// Whether the tensor is solved anew: it changes its format, or keeps it for want of whole blocks and may make up
+    /// for others.
+    pub fn changes(&self) -> bool {
+        self.format != self.entry.format || self.fallback_from.is_some()
+    }
+}
+
+/// Whether upstream quantizes a tensor at all: matrices called `weight` that are neither norms nor learned positions.
+fn quantizes(entry: &Entry) -> bool {
+    entry.shape.dimensions().len() >= 2
+        && entry.name.ends_with("weight")
+        && entry.name != "position_embd.weight"
+        && !entry.name.contains("_norm.weight")
+}
+
+/// Gives every tensor its format. `pure` switches the per-tensor rules off (not the fall-backs); some rules depend on
+/// what the method needs to know; of the overrides the last one that matches wins.
+pub fn assign(
+    spec: &Spec,
+    entries: &[Entry],
+    file_type: &FileType,
+    pure: bool,
+    need: Need,
+    overrides: &[Override],
+) -> Vec<Assignment> {
+    let assigned = entries.iter().map(|entry| {
+        let keep = Assignment { entry: entry.clone(), format: entry.format, fallback_from: None };
+        if !quantizes(entry) {
+            return keep;
+        }
+        let asked = overrides.iter().rev().find(|o| o.pattern.is_match(&entry.name)).map(|o| o.format);
+        let wanted = match asked {
+            Some(format) => format,
+            None if pure || file_type.format().grid().is_none() => file_type.format(),
+            None => by_rule(spec, entry, file_type, need > Need::Nothing),
+        };
+        let format = fall_back(wanted, entry.shape.columns());
+        Assignment { fallback_from: (format != wanted).then_some(wanted), format, ..keep }
+    });
+    assigned.collect()
+}
+
+/// The layers that get more bits in the `_m` mixes: the first and last eighth, and every third between.
+fn use_more_bits(layer: usize, layers: usize) -> bool {
+    let eighth = layers / 8;
+    layer < eighth || layer >= 7 * layers / 8 || (layer - eighth) % 3 == 2
+}
+
+/// Upstream's rule for one tensor, before the row length is looked at.
+fn by_rule(spec: &Spec, entry: &Entry, file_type: &FileType, calibrated: bool) -> FormatRef {
+    let base = file_type.format();
+    let named = |name: &str| format::by_name(name).unwrap_or(base);
+    let rules = file_type.rules();
+    let name = entry.name.as_str();
+    let tied = spec.output.head.is_none();
+    if name == "output.weight" || (tied && name == "token_embd.weight") {
+        return if rules == "mxfp4" || !entry.shape.columns().is_multiple_of(base.block().elements) {
+            named("q8_0")
+        } else if base.name() == "q8_0" {
+            base
+        } else {
+            named("q6_k")
+        };
+    }
+    let layers = spec.blocks.len();
+    let mut parts = name.split('.');
+    let (Some("blk"), Some(Ok(layer)), Some(map)) =
+        (parts.next(), parts.next().map(str::parse::<usize>), parts.next())
+    else {
+        return base;
+    };
+    let grouped = spec
+        .blocks
+        .get(layer)
+        .and_then(|block| block.attentions().next())
+        .map_or(1, |a| a.heads / a.kv_heads);
+    match map {
+        "attn_v" => {
+            let chosen = match rules {
+                "iq4_nl" | "iq4_xs" if grouped >= 4 => "q5_k",
+                "q4_k_m" | "q5_k_m" if use_more_bits(layer, layers) => "q6_k",
+                "q4_k_s" if layer < 4 => "q5_k",
+                _ => base.name(),
+            };
+            // Upstream calls every network of 80 layers with grouped queries its 70B model.
+            if layers == 80 && grouped > 1 && chosen == "q4_k" { named("q5_k") } else { named(chosen) }
+        }
+        "attn_qkv" => match rules {
+            "q4_k_m" => named("q5_k"),
+            "q5_k_m" => named("q6_k"),
+            _ => base,
+        },
+        "ffn_down" => match rules {
+            "q4_k_m" | "q5_k_m" if use_more_bits(layer, layers) => named("q6_k"),
+            "q4_k_s" if layer < layers / 8 => named("q5_k"),
+            "iq4_nl" | "iq4_xs" if layer < layers / 8 && !calibrated => named("q5_k"),
+            "q4_0" if layer < layers / 8 && calibrated => named("q4_1"),
+            "q5_0" if layer < layers / 8 && calibrated => named("q5_1"),
+            _ => base,
+        },
+        _ => base,
+    }
+}
+
+/// The format that rows of this length allow, as upstream falls back.
+fn fall_back(wanted: FormatRef, columns: usize) -> FormatRef {
+    let fits = |format: FormatRef| columns.is_multiple_of(format.block().elements);
+    if fits(wanted) {
+        return wanted;
+    }
+    let second = match wanted.name() {
+        "q4_k" => "q5_0",
+        "q5_k" => "q5_1",
+        "q6_k" => "q8_0",
+        "iq4_xs" => "iq4_nl",
+        _ => "f16",
+    };
+    format::by_name(second).filter(|f| fits(*f)).unwrap_or(&format::F16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_type_names_a_format() {
+        for file_type in FILE_TYPES {
+            assert!(format::by_name(file_type.format).is_some(), "{}", file_type.name);
+        }
+    }
+
+    #[test]
+    fn layers_with_more_bits_are_the_ends_and_every_third() {
+        let more: Vec<usize> = (0..30).filter(|&l| use_more_bits(l, 30)).collect();
+        assert_eq!(more, [0, 1, 2, 5, 8, 11, 14, 17, 20, 23, 26, 27, 28, 29]);
+    }
+}

@@ -1,0 +1,44 @@
+//! Methods that choose a tensor's stored values, and their registry.
+//!
+//! Invariant: the bytes depend on the layer, the format and the settings alone, not on threads.
+
+mod act_order;
+mod correction;
+mod damping_search;
+mod descent;
+mod diagonal_als;
+mod encoding;
+mod factor;
+mod gptq;
+mod hessian;
+mod importance_weighted;
+mod lattice;
+mod round_to_nearest;
+mod row_feedback;
+mod scales;
+mod solver;
+mod sorted;
+
+pub use correction::ROWS as CORRECTED_ROWS;
+pub use encoding::first_not_finite;
+pub use hessian::{Hessian, SLAB};
+pub use importance_weighted::{ImportanceWeighted, flags as importance_flags};
+pub use lattice::Lattice;
+pub use round_to_nearest::RoundToNearest;
+pub use solver::{Layer, Need, Settings, Solved, Solver, is_zero};
+
+/// Every method, the simplest first.
+pub static METHODS: &[&dyn Solver] = &[
+    &RoundToNearest,
+    &ImportanceWeighted,
+    &Hessian { name: "gptq", descent: false, correction: false, coupling: false, choose: false },
+    &Hessian { name: "descent", descent: true, correction: false, coupling: false, choose: false },
+    &Hessian { name: "corrected", descent: true, correction: true, coupling: false, choose: false },
+    &Hessian { name: "coupled", descent: true, correction: true, coupling: true, choose: false },
+    &Hessian { name: "auto", descent: true, correction: true, coupling: true, choose: true },
+];
+
+/// The method of this name.
+pub fn method(name: &str) -> Option<&'static dyn Solver> {
+    METHODS.iter().copied().find(|m| m.name() == name)
+}

@@ -1,0 +1,29 @@
+//! Each block on its own, by the format's own encoder: upstream's rounding, and for k and iq types its search.
+//!
+//! ```text
+//! for each piece of whole rows:            (pieces of fixed size, in parallel)
+//!     x ← decode(piece)
+//!     bytes ← encode(x)
+//! ```
+
+use super::encoding::by_pieces;
+use super::solver::{Layer, Need, Solved, Solver};
+use crate::Error;
+use kvant_core::FormatRef;
+
+/// `rtn`.
+pub struct RoundToNearest;
+
+impl Solver for RoundToNearest {
+    fn name(&self) -> &'static str {
+        "rtn"
+    }
+
+    fn need(&self) -> Need {
+        Need::Nothing
+    }
+
+    fn solve(&self, layer: &Layer, format: FormatRef) -> Result<Solved, Error> {
+        by_pieces(layer, format, &|_, x, out| format.encode(x, None, out))
+    }
+}

@@ -1,0 +1,296 @@
+//! The walk through a network block by block, for methods that look at activations.
+//!
+//! ```text
+//! text that the float network writes itself              (`self_generated`)
+//! how much the answer minds errors at each map's result  (`sensitivity`)
+//! embedding: solved on the float head's inputs where head and embedding are one
+//! both residual streams ← embedding of every context       (float network's, quantized network's)
+//! for each block:
+//!     for each stage (maps that read one activation):
+//!         sums over all contexts of the stage's two inputs  (`statistics`)
+//!         solve the stage's maps; the quantized network goes on with what was solved
+//!     save the block and both residual streams
+//! head, where it has weights of its own
+//! ```
+//!
+//! One block is in memory, and one context's activations; those of all contexts, and what is solved, lie in the work
+//! folder. A run that was stopped goes on after the last saved block, byte for byte as if it had not been stopped.
+//! Left out: writing the output (`quantize`), embedding and head (`embedding_and_head`).
+
+use super::block_runner::{BlockRunner, Path, State};
+use super::cost::Part;
+use super::residual_pair::ResidualPair;
+use super::solutions::Solutions;
+use super::stages::{Choices, Walk};
+use super::unit::Unit;
+use crate::Error;
+use crate::gather::{
+    BlockSensitivities, Inputs, Missing, Seed, gather_sensitivities, sensitivities_of_block,
+    with_self_generated,
+};
+use crate::plan::{map_kind, planned};
+use crate::solve::{Layer, Solved};
+use crate::work_folder;
+use kvant_core::Tensor;
+use kvant_model::{Block, BlockSpec, Embedding, Positions, Spec, Stage, load_matrix};
+
+/// A method that chooses does so in every so many blocks; those between take over what the last one chose for the
+/// same map. Neighbours want much the same, and choosing costs as much as solving.
+const CHOICE_EVERY: usize = 4;
+
+impl<'a> Walk<'a> {
+    /// Solves every linear map that does not keep its format; what other tensors become is not this walk's business.
+    ///
+    /// # Errors
+    /// What reading, solving or the work folder says; [`Error::Interrupted`].
+    pub fn run(&mut self) -> Result<Solutions<'a>, Error> {
+        let spec = self.weights.spec();
+        self.calibration.check(spec)?;
+        let carried = self.all_carried()?;
+        if !carried {
+            self.gather()?;
+        }
+        let mut solutions = Solutions::new(self.work, spec, |slots| planned(self.changing(slots)));
+        let mut embedding = self.unit(&solutions, work_folder::EMBEDDING, || self.embedding())?;
+        solutions.note(&embedding);
+        let table = match embedding.tensors.pop() {
+            Some((_, solved)) => solved.tensor,
+            None => self.weights.tensor(&spec.embedding.tokens.weight())?,
+        };
+        let (mut next, mut choices, mut residuals) = self.resume(&mut solutions, carried)?;
+        if next == 0 && !carried {
+            self.begin(&table, &mut residuals[0])?;
+        }
+        drop(table);
+        while next < spec.blocks.len() {
+            let unit =
+                if carried { self.carried_block(next)? } else { self.block(next, &choices, &mut residuals)? };
+            unit.save(self.work, &work_folder::block(next))?;
+            choices = chosen(&unit);
+            solutions.note(&unit);
+            next += 1;
+        }
+        if let Some(head) = &spec.output.head {
+            let unit =
+                self.unit(&solutions, work_folder::HEAD, || self.head(head, &mut residuals[next % 2]))?;
+            solutions.note(&unit);
+        }
+        if !carried && !spec.blocks.is_empty() {
+            let name = spec.head().weight();
+            let head = solutions
+                .get(&name)?
+                .map_or_else(|| self.weights.tensor(&name).map_err(Error::from), |s| Ok(s.tensor))?;
+            solutions.expected = self.expected(&mut residuals[next % 2], &head)?;
+        }
+        Ok(solutions)
+    }
+
+    /// Adds what the network writes itself to the text, and gathers sums of gradients for methods that use them.
+    fn gather(&mut self) -> Result<(), Error> {
+        let Self { weights, recipe, work, backend, progress, .. } = *self;
+        let seed = Seed(recipe.seed);
+        let text = &self.calibration;
+        let write =
+            || with_self_generated(weights, text, recipe.self_generated, seed, work, backend, progress);
+        let calibration = self.cost.borrow_mut().time(Part::OwnText, 0.0, write)?;
+        if recipe.method.couples() {
+            let gather = || gather_sensitivities(weights, &calibration, seed, work, backend, progress);
+            self.cost.borrow_mut().time(Part::Sensitivity, 0.0, gather)?;
+        }
+        self.calibration = calibration;
+        Ok(())
+    }
+
+    fn unit(
+        &self,
+        solutions: &Solutions,
+        name: &str,
+        solve: impl FnOnce() -> Result<Unit, Error>,
+    ) -> Result<Unit, Error> {
+        if let Some(unit) = solutions.load(name)? {
+            return Ok(unit);
+        }
+        let unit = solve()?;
+        unit.save(self.work, name)?;
+        Ok(unit)
+    }
+
+    /// The first block without a saved solution, what was chosen in the one before it, and the residual streams
+    /// between them (at its parity).
+    fn resume(
+        &self,
+        solutions: &mut Solutions,
+        carried: bool,
+    ) -> Result<(usize, Choices, [ResidualPair; 2]), Error> {
+        let numbers = self.residual_numbers();
+        let mut residuals = [
+            ResidualPair::open(self.work, "residual-0", numbers)?,
+            ResidualPair::open(self.work, "residual-1", numbers)?,
+        ];
+        let (mut next, mut expected, mut choices) = (0, None, Choices::new());
+        while next < self.weights.spec().blocks.len()
+            && let Some(unit) = solutions.load(&work_folder::block(next))?
+        {
+            choices = chosen(&unit);
+            solutions.note(&unit);
+            expected = unit.residuals;
+            next += 1;
+        }
+        // Blocks that were carried over have no streams; then none are needed.
+        if next > 0
+            && !carried
+            && expected != Some(residuals[next % 2].digests(self.calibration.contexts().len())?)
+        {
+            return Err(self.work.streams_damaged(&format!("residual-{}-float", next % 2)));
+        }
+        Ok((next, choices, residuals))
+    }
+
+    /// Both residual streams before the first block: every context's embedding, by the quantized `table` too.
+    fn begin(&self, table: &Tensor, residuals: &mut ResidualPair) -> Result<(), Error> {
+        let (weights, backend) = (self.weights, self.backend);
+        let float = Embedding::load(weights, backend)?;
+        let name = weights.spec().embedding.tokens.weight();
+        let table = load_matrix(backend, table, weights, &name)?;
+        let quantized = Embedding::with_tokens(weights, backend, table)?;
+        for (i, tokens) in self.calibration.contexts().iter().enumerate() {
+            residuals.write(i, &float.rows(tokens, 0..), &quantized.rows(tokens, 0..))?;
+        }
+        Ok(())
+    }
+
+    /// Whether every map of every block is carried over as it is, so that nobody has to look at activations.
+    fn all_carried(&self) -> Result<bool, Error> {
+        let Spec { blocks, output, .. } = self.weights.spec();
+        if blocks.is_empty() || output.head.is_some() {
+            return Ok(false);
+        }
+        for slot in blocks.iter().flat_map(BlockSpec::slots) {
+            if self.changing(&[slot]).next().is_some() && self.carry(&slot.weight())?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// A block whose maps are all carried over.
+    fn carried_block(&self, index: usize) -> Result<Unit, Error> {
+        let mut tensors = Vec::new();
+        for stage in self.weights.spec().blocks[index].stages() {
+            self.say(&format!("block {index}: {}", stage.slots[0].name), index, 0, 0)?;
+            for assignment in self.changing(&stage.slots) {
+                let name = &assignment.entry.name;
+                if let Some(solved) = self.carry(name)? {
+                    solved.check_finite(self.weights.path(), name)?;
+                    tensors.push((name.clone(), solved));
+                }
+            }
+        }
+        Ok(Unit { tensors, residuals: None })
+    }
+
+    fn carry(&self, name: &str) -> Result<Option<Solved>, Error> {
+        let Some(assignment) = self.assignment(name) else { return Ok(None) };
+        let weight = self.weights.tensor(name)?;
+        self.recipe.method.carry(&Layer::uncalibrated(name, &weight, self.backend), assignment.format)
+    }
+
+    /// Runs a stage of one network on one context.
+    fn advance(&self, side: &BlockRunner, stage: &Stage, number: usize, state: State) -> State {
+        let maps: usize = stage.slots.iter().map(|s| s.rows * s.columns).sum();
+        let adds = (self.calibration.length() * maps) as f64;
+        self.cost.borrow_mut().time(Part::Passes, adds, || side.advance(number, state))
+    }
+
+    /// One block: its maps solved, the residual streams after it written.
+    fn block(
+        &self,
+        index: usize,
+        choices: &Choices,
+        residuals: &mut [ResidualPair; 2],
+    ) -> Result<Unit, Error> {
+        let (length, hidden) = (self.calibration.length(), self.weights.spec().hidden);
+        let stages = self.weights.spec().blocks[index].stages();
+        let positions = Positions::new(self.weights.spec(), 0, length);
+        let path = Path { stages: &stages, positions: &positions, length, hidden };
+        let [even, odd] = residuals;
+        let (before, after) = if index.is_multiple_of(2) { (even, odd) } else { (odd, even) };
+        let block = Block::load(self.weights, self.backend, index)?;
+        let side = |name: &str, block, from, to| BlockRunner::new(self.work, name, block, &path, from, to);
+        let mut float = side("float", block.clone(), &mut before.float, &mut after.float)?;
+        let mut quantized = side("quantized", block, &mut before.quantized, &mut after.quantized)?;
+        let contexts = 0..self.calibration.contexts().len();
+        let sensitivities = if self.recipe.method.couples() {
+            sensitivities_of_block(self.work, self.weights.spec(), index)?
+        } else {
+            BlockSensitivities::new()
+        };
+        let mut tensors = Vec::new();
+        for (number, stage) in stages.iter().enumerate() {
+            let what = format!("block {index}: {}", stage.slots[0].name);
+            let missing = if stage.residual { Missing::Result(hidden) } else { Missing::Input };
+            let mut sums = self.sums(stage.slots[0].columns, missing, index.is_multiple_of(CHOICE_EVERY));
+            for context in contexts.clone() {
+                self.say(&what, index, number, context)?;
+                // The float network is a stage ahead; the quantized one had to wait for its maps.
+                let earlier = number.checked_sub(1);
+                let (ours, theirs) = rayon::join(
+                    || quantized.before(earlier.unwrap_or(0), context),
+                    || float.before(number, context),
+                );
+                let (mut ours, theirs) = (ours?, theirs?);
+                if let Some(earlier) = earlier {
+                    ours = self.advance(&quantized, &stages[earlier], earlier, ours);
+                }
+                let missing = sums.all.missing;
+                let input = if missing == Missing::Input { theirs.input.clone() } else { Vec::new() };
+                let next = self.advance(&float, stage, number, theirs);
+                let (kept, also) = rayon::join(
+                    || earlier.map_or(Ok(()), |earlier| quantized.keep(earlier, context, &ours)),
+                    || float.keep(number, context, &next),
+                );
+                kept.and(also)?;
+                let weights = stage.residual.then(|| token_weights(&next.residual, hidden));
+                let missed = match missing {
+                    Missing::Nothing => Vec::new(),
+                    Missing::Input => self.less(input, &ours.input),
+                    Missing::Result(_) => {
+                        let ours = self.advance(&float, stage, number, ours.clone());
+                        self.less(next.residual, &ours.residual)
+                    }
+                };
+                let inputs = Inputs { quantized: &ours.input, missed: &missed, weights: weights.as_deref() };
+                self.add(&mut sums, context, &inputs);
+            }
+            sums.finish();
+            let solved = self.solve(&stage.slots, Some(sums), &sensitivities, choices)?;
+            for (name, solved) in &solved {
+                quantized.block.replace(name, &solved.tensor, self.weights)?;
+            }
+            tensors.extend(solved);
+        }
+        let last = stages.len() - 1;
+        for context in contexts {
+            self.say(&format!("block {index}: onwards"), index, stages.len(), context)?;
+            let state = quantized.before(last, context)?;
+            let state = self.advance(&quantized, &stages[last], last, state);
+            quantized.keep(last, context, &state)?;
+        }
+        Ok(Unit { tensors, residuals: Some(after.digests(self.calibration.contexts().len())?) })
+    }
+}
+
+/// How much an error on each token counts, where it is added to the residual stream: what follows sees the stream
+/// divided by its root mean square, so the larger that is, the less. Harmonic over the context, 1 on average.
+fn token_weights(residual: &[f32], hidden: usize) -> Vec<f32> {
+    let squares = residual.chunks_exact(hidden).map(|row| row.iter().map(|x| x * x).sum::<f32>().max(1e-20));
+    let mut weights: Vec<f32> = squares.map(|square| 1.0 / square).collect();
+    let mean = weights.iter().sum::<f32>() / weights.len() as f32;
+    weights.iter_mut().for_each(|w| *w /= mean);
+    weights
+}
+
+fn chosen(unit: &Unit) -> Choices {
+    let of = |(name, solved): &(String, Solved)| Some((map_kind(name).to_owned(), solved.chosen?));
+    unit.tensors.iter().filter_map(of).collect()
+}

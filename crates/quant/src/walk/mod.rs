@@ -1,0 +1,15 @@
+//! The walk through a network layer by layer, for methods that look at activations.
+
+mod block_runner;
+mod cost;
+mod embedding_and_head;
+mod layerwise;
+mod residual_pair;
+mod solutions;
+mod stages;
+mod unit;
+
+pub use cost::{Cost, Step};
+pub use embedding_and_head::Expected;
+pub use stages::Walk;
+pub use unit::read_work_folder;

@@ -1,0 +1,170 @@
+//! The content of a unit's file: u64 length of a JSON header, the header, the tensors' bytes one after another.
+//!
+//! Invariant: what is parsed holds the planned tensors and nothing else, whatever the bytes are. Left out: digests.
+
+#[cfg(test)]
+mod tests;
+
+use crate::Error;
+use crate::solve::{Settings, Solved};
+use crate::work_folder::WorkFolder;
+use kvant_core::{Bytes, Shape, Tensor, format};
+use kvant_io::PlannedTensor;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// Bytes of a unit's header, at most.
+const HEADER_BYTES: usize = 1 << 20;
+/// Most sweeps that a saved setting may ask for.
+const MAX_SWEEPS: usize = 64;
+
+/// What is solved and saved together.
+#[derive(Clone)]
+pub struct Unit {
+    /// Tensors by name, in order.
+    pub tensors: Vec<(String, Solved)>,
+    /// Digests of the residual streams after a block: float, quantized.
+    pub residuals: Option<(String, String)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    tensors: Vec<TensorHeader>,
+    residuals: Option<(String, String)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TensorHeader {
+    name: String,
+    format: String,
+    dimensions: Vec<usize>,
+    squared_error: f64,
+    squared_sum: f64,
+    flags: Vec<String>,
+    chosen: Option<Settings>,
+}
+
+/// Flags that a tensor may have come with; names live as long as the program.
+const FLAGS: &[&str] = &["uncalibrated", "dead-columns", "lattice", "uncorrected", "uncoupled"];
+
+impl Unit {
+    /// Saves it under `name`.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn save(&self, work: &WorkFolder, name: &str) -> Result<(), Error> {
+        work.save_sealed(&file_name(name), self.to_bytes())
+    }
+
+    /// Loads the unit called `name`, if it was saved: the tensors of `plan`, in its order.
+    ///
+    /// # Errors
+    /// A file that is not what was saved, or that holds other tensors.
+    pub fn load(work: &WorkFolder, name: &str, plan: &[PlannedTensor]) -> Result<Option<Self>, Error> {
+        let name = file_name(name);
+        let tensors = plan.iter().map(|t| t.format.tensor_bytes(&t.shape).unwrap_or(0));
+        let max_bytes = tensors.fold(8 + HEADER_BYTES, usize::saturating_add);
+        let Some(content) = work.load_sealed(&name, max_bytes)? else { return Ok(None) };
+        Self::parse(&content, plan).map(Some).ok_or_else(|| work.damaged(&name))
+    }
+
+    /// The content of its file.
+    fn to_bytes(&self) -> Vec<u8> {
+        let header = Header {
+            tensors: self
+                .tensors
+                .iter()
+                .map(|(name, solved)| TensorHeader {
+                    name: name.clone(),
+                    format: solved.tensor.format().name().to_owned(),
+                    dimensions: solved.tensor.shape().dimensions().to_vec(),
+                    squared_error: solved.squared_error,
+                    squared_sum: solved.squared_sum,
+                    flags: solved.flags.iter().map(|&f| f.to_owned()).collect(),
+                    chosen: solved.chosen,
+                })
+                .collect(),
+            residuals: self.residuals.clone(),
+        };
+        let json = serde_json::to_vec(&header).expect("a header of names and numbers is JSON");
+        let mut content = (json.len() as u64).to_le_bytes().to_vec();
+        content.extend_from_slice(&json);
+        self.tensors.iter().for_each(|(_, solved)| content.extend_from_slice(solved.tensor.bytes()));
+        content
+    }
+
+    /// The unit in a file's content, if it is the one that was planned: the same tensors in the same order.
+    fn parse(content: &[u8], plan: &[PlannedTensor]) -> Option<Self> {
+        let length = usize::try_from(u64::from_le_bytes(*content.first_chunk::<8>()?)).ok()?;
+        let (json, mut data) = content[8..].split_at_checked(length)?;
+        if json.len() > HEADER_BYTES {
+            return None;
+        }
+        let header: Header = serde_json::from_slice(json).ok()?;
+        if header.tensors.len() != plan.len() {
+            return None;
+        }
+        let mut tensors = Vec::new();
+        for (tensor, planned) in header.tensors.into_iter().zip(plan) {
+            let (shape, format) = (Shape::new(&tensor.dimensions).ok()?, format::by_name(&tensor.format)?);
+            let sums = [tensor.squared_error, tensor.squared_sum];
+            if tensor.name != planned.name
+                || shape != planned.shape
+                || format != planned.format
+                || sums.iter().any(|sum| !(sum.is_finite() && *sum >= 0.0))
+                || !tensor.chosen.as_ref().is_none_or(is_sound)
+            {
+                return None;
+            }
+            let flag = |flag: &String| FLAGS.iter().copied().find(|known| known == flag);
+            let flags = tensor.flags.iter().map(flag).collect::<Option<Vec<_>>>()?;
+            let (own, rest) = data.split_at_checked(format.tensor_bytes(&shape).ok()?)?;
+            data = rest;
+            let solved = Solved {
+                tensor: Tensor::new(shape, format, Bytes::from(own.to_vec())).ok()?,
+                squared_error: tensor.squared_error,
+                squared_sum: tensor.squared_sum,
+                not_finite: None,
+                overflow: None,
+                chosen: tensor.chosen,
+                flags,
+            };
+            tensors.push((tensor.name, solved));
+        }
+        data.is_empty().then_some(Self { tensors, residuals: header.residuals })
+    }
+}
+
+/// Whether settings are such as a method may have chosen: the next blocks take them over.
+fn is_sound(settings: &Settings) -> bool {
+    let damping = |x: f32| x.is_finite() && x >= 0.0;
+    damping(settings.damping)
+        && settings.correction_damping.is_none_or(damping)
+        && settings.sweeps <= MAX_SWEEPS
+}
+
+/// The file of the unit called `name`.
+pub fn file_name(name: &str) -> String {
+    format!("{name}.unit")
+}
+
+/// Opens the work folder of the run called `key` and reads `unit` (the tensors of `plan`), `tokens` and `sums` (`count`
+/// words each) as a run that goes on would: for tests with hostile folders.
+///
+/// # Errors
+/// As those of such a run.
+pub fn read_work_folder(
+    folder: &Path,
+    key: &str,
+    [unit, tokens, sums]: [&str; 3],
+    plan: &[PlannedTensor],
+    count: usize,
+) -> Result<(), Error> {
+    let work = WorkFolder::open(folder, key, false)?;
+    Unit::load(&work, unit, plan)?;
+    work.load_tokens(tokens, count, count)?;
+    if work.has_numbers(sums)? {
+        work.load_numbers(sums, count)?;
+    }
+    Ok(())
+}

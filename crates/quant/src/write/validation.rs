@@ -1,0 +1,83 @@
+//! The check of a written file: reopened, every tensor compared with what was put and, where no solver has done so,
+//! decoded without NaN or infinity; one forward pass.
+
+use super::report::TensorReport;
+use crate::Error;
+use crate::solve::first_not_finite;
+use kvant_core::Tensor;
+use kvant_io::Limits;
+use kvant_kernels::Backend;
+use kvant_model::{Transformer, Weights};
+use rayon::prelude::*;
+use std::collections::HashMap;
+use std::path::Path;
+
+/// Numbers that are decoded at once by one thread.
+const PIECE_ELEMENTS: usize = 1 << 16;
+
+/// What a tensor of a written file has to be.
+pub struct Written<'a> {
+    /// Its name, format and length.
+    pub report: &'a TensorReport,
+    /// blake3 over the bytes that were put.
+    pub digest: blake3::Hash,
+}
+
+/// Reopens the file that lies at `temporary` and will be `path`, compares it with what was meant to be written, and
+/// returns blake3 over its tensors.
+///
+/// # Errors
+/// [`Error::ReadBack`], [`Error::NotFinite`], [`Error::ForwardPass`], or what reading says.
+pub fn validate(
+    temporary: &Path,
+    path: &Path,
+    expected: &[Written],
+    backend: &Backend,
+) -> Result<String, Error> {
+    let weights = Weights::new(kvant_io::open(temporary, &Limits::default())?)?;
+    let written: HashMap<&str, &Written> = expected.iter().map(|w| (w.report.name.as_str(), w)).collect();
+    for Written { report, .. } in expected {
+        let read_back = || Error::ReadBack { path: path.to_owned(), tensor: report.name.clone() };
+        let info = weights.checkpoint().info(&report.name).ok_or_else(read_back)?;
+        if info.type_name() != report.format || info.bytes as u64 != report.bytes {
+            return Err(read_back());
+        }
+        if !report.flags.contains(&"kept") {
+            // What was solved was found finite then, and the digest says that these are the same bytes.
+            continue;
+        }
+        let tensor = weights.checkpoint().tensor(&report.name)?;
+        if let Some((element, value)) = first_not_finite_of(&tensor) {
+            let (path, tensor) = (path.to_owned(), report.name.clone());
+            return Err(Error::NotFinite { path, tensor, element, value });
+        }
+    }
+    let hash = kvant_io::content_hash_with(weights.checkpoint(), |info| {
+        let found = kvant_io::hash(weights.checkpoint().tensor(&info.name)?.bytes());
+        match written.get(info.name.as_str()) {
+            Some(written) if written.digest == found => Ok(found),
+            _ => Err(Error::ReadBack { path: path.to_owned(), tensor: info.name.clone() }),
+        }
+    })?;
+    let hash = hash.to_hex().to_string();
+    let network = Transformer::load(&weights, backend.clone())?;
+    let count = network.spec().vocabulary.min(network.spec().context).min(4);
+    let tokens: Vec<u32> = (0..count as u32).collect();
+    let logits = network.next_logits(&mut network.sequence(tokens.len()), &tokens)?;
+    match logits.iter().position(|x| !x.is_finite()) {
+        Some(token) => Err(Error::ForwardPass { path: path.to_owned(), token, value: logits[token] }),
+        None => Ok(hash),
+    }
+}
+
+/// The first number of `tensor` that is NaN or infinite.
+fn first_not_finite_of(tensor: &Tensor) -> Option<(usize, f32)> {
+    let block = tensor.format().block();
+    let piece = PIECE_ELEMENTS / block.elements;
+    tensor.bytes().par_chunks(piece * block.bytes).enumerate().find_map_first(|(index, bytes)| {
+        let mut numbers = vec![0.0; bytes.len() / block.bytes * block.elements];
+        tensor.format().decode(bytes, &mut numbers);
+        let at = first_not_finite(&numbers)?;
+        Some((index * piece * block.elements + at, numbers[at]))
+    })
+}
