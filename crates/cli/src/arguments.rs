@@ -2,8 +2,13 @@
 
 use crate::failure::Failure;
 use crate::terminal;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
+use kvant::RunSettings;
+use kvant::kernels::{Arithmetic, KvFormat, Precision};
+use kvant::model::Sampling;
+use kvant::report::parse_size;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -75,49 +80,25 @@ pub struct Common {
     pub quiet: bool,
 }
 
-/// To what activations are rounded when they meet weights in four or eight bits.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Activations {
-    /// Not at all
-    F32,
-    /// Sixteen bits
-    Int16,
-    /// Eight bits, 32 under one scale; outliers stay as they are
-    Int8Outliers,
-    /// Eight bits, 32 under one scale
-    Int8,
-}
+/// How activations meet weights of codes.
+const ACTIVATIONS: &[(&str, Arithmetic)] = &[
+    ("f32", Arithmetic::Float),
+    ("int16", Arithmetic::Integer(Precision::Int16)),
+    ("int8-outliers", Arithmetic::Integer(Precision::Int8Outliers)),
+    ("int8", Arithmetic::Integer(Precision::Int8)),
+];
 
 /// How keys and values of earlier tokens are kept.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Kv {
-    F32,
-    F16,
-    #[value(name = "q8_0")]
-    Q8_0,
-    #[value(name = "q4_0")]
-    Q4_0,
-}
+const KV: &[(&str, KvFormat)] =
+    &[("f32", KvFormat::F32), ("f16", KvFormat::F16), ("q8_0", KvFormat::Q8_0), ("q4_0", KvFormat::Q4_0)];
 
-/// Bytes, as people write them: `3.9GiB`, `512MiB`, `900MB` or a plain number.
-fn size(text: &str) -> Result<u64, String> {
-    const UNITS: [(&str, f64); 7] = [
-        ("gib", (1u64 << 30) as f64),
-        ("mib", (1u64 << 20) as f64),
-        ("kib", (1u64 << 10) as f64),
-        ("gb", 1e9),
-        ("mb", 1e6),
-        ("kb", 1e3),
-        ("b", 1.0),
-    ];
-    let lower = text.trim().to_ascii_lowercase();
-    let unit = UNITS.iter().find(|(name, _)| lower.ends_with(name));
-    let (number, factor) =
-        unit.map_or((&*lower, 1.0), |(name, factor)| (&lower[..lower.len() - name.len()], *factor));
-    match number.trim().parse::<f64>() {
-        Ok(x) if x > 0.0 && x * factor < (1u64 << 62) as f64 => Ok((x * factor) as u64),
-        _ => Err("expected a size such as 3.9GiB, 512MiB, 900MB or plain bytes".to_owned()),
-    }
+/// One of some words, each with its meaning.
+fn one_of<T: Copy + Send + Sync + 'static>(
+    all: &'static [(&'static str, T)],
+) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(all.iter().map(|(word, _)| *word)).try_map(|word| {
+        all.iter().find(|(known, _)| *known == word).map(|(_, meaning)| *meaning).ok_or("unknown")
+    })
 }
 
 /// A count, as most flags take it.
@@ -273,7 +254,7 @@ pub struct Quantize {
     #[arg(long, default_value = "q4_k_m")]
     pub format: String,
     /// Instead of a file type: the best formats for a file of at most this size (for example 900MB)
-    #[arg(long, value_name = "SIZE", value_parser = size, conflicts_with_all = ["format", "pure", "bpw"], allow_negative_numbers = true)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with_all = ["format", "pure", "bpw"], allow_negative_numbers = true)]
     pub bytes: Option<u64>,
     /// Instead of a file type: the best formats for so many bits a weight
     #[arg(long, value_name = "X", conflicts_with_all = ["format", "pure"], allow_negative_numbers = true)]
@@ -305,7 +286,7 @@ pub struct Quantize {
     #[arg(long)]
     pub work: Option<PathBuf>,
     /// Most memory to take: kept, or refused before work with the figure needed (for example 6GiB)
-    #[arg(long, value_name = "SIZE", value_parser = size, allow_negative_numbers = true)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, allow_negative_numbers = true)]
     pub memory: Option<u64>,
     /// Start over instead of going on with unfinished work
     #[arg(long)]
@@ -358,20 +339,38 @@ pub struct Eval {
     /// Model to compare with
     #[arg(long)]
     pub reference: Option<PathBuf>,
+    #[command(flatten)]
+    pub contexts: ContextFlags,
+    /// Activations are rounded to: f32 (not at all; the default), int16, int8-outliers, int8. "As run" is what `run` does
+    /// (int8-outliers), or what is given here
+    #[arg(long, value_parser = one_of(ACTIVATIONS), hide_possible_values = true)]
+    pub activations: Option<Arithmetic>,
+    /// Keys and values of earlier tokens are kept in: f32 (the default), f16, q8_0, q4_0. "As run" is what `run` does (f16),
+    /// or what is given here
+    #[arg(long, value_parser = one_of(KV), hide_possible_values = true)]
+    pub kv: Option<KvFormat>,
+}
+
+/// How a text is cut.
+#[derive(Args)]
+pub struct ContextFlags {
     /// Tokens a context
     #[arg(short, long, default_value_t = 512, value_parser = whole, allow_negative_numbers = true)]
     pub ctx: usize,
     /// At most so many contexts
     #[arg(long, value_parser = whole, allow_negative_numbers = true)]
     pub chunks: Option<usize>,
-    /// Activations are rounded to: f32 (not at all; the default), int16, int8-outliers, int8. "As run" is what `run` does
-    /// (int8-outliers), or what is given here
-    #[arg(long, value_enum, hide_possible_values = true)]
-    pub activations: Option<Activations>,
-    /// Keys and values of earlier tokens are kept in: f32 (the default), f16, q8_0, q4_0. "As run" is what `run` does (f16),
-    /// or what is given here
-    #[arg(long, value_enum, hide_possible_values = true)]
-    pub kv: Option<Kv>,
+}
+
+/// Where a table goes besides.
+#[derive(Args)]
+pub struct CsvFlags {
+    /// Write the table as CSV
+    #[arg(long)]
+    pub csv: Option<PathBuf>,
+    /// Replace an existing CSV file
+    #[arg(long)]
+    pub force: bool,
 }
 
 #[derive(Args)]
@@ -387,28 +386,16 @@ pub struct Compare {
     /// Text to measure on (the demo model has its own)
     #[arg(long)]
     pub text: Option<PathBuf>,
-    /// Tokens a context
-    #[arg(short, long, default_value_t = 512, value_parser = whole, allow_negative_numbers = true)]
-    pub ctx: usize,
-    /// At most so many contexts
-    #[arg(long, value_parser = whole, allow_negative_numbers = true)]
-    pub chunks: Option<usize>,
-    /// Write the table as CSV
-    #[arg(long)]
-    pub csv: Option<PathBuf>,
-    /// Replace an existing CSV file
-    #[arg(long)]
-    pub force: bool,
+    #[command(flatten)]
+    pub contexts: ContextFlags,
+    #[command(flatten)]
+    pub csv: CsvFlags,
 }
 
 #[derive(Args)]
 pub struct Demo {
-    /// Write the table as CSV
-    #[arg(long)]
-    pub csv: Option<PathBuf>,
-    /// Replace an existing CSV file
-    #[arg(long)]
-    pub force: bool,
+    #[command(flatten)]
+    pub csv: CsvFlags,
 }
 
 /// How tokens are chosen; what is not given is the model's own default, else kvant's.
@@ -434,6 +421,38 @@ pub struct SamplingFlags {
     pub seed: Seed,
 }
 
+impl SamplingFlags {
+    /// The settings, where no flag goes before them.
+    pub fn over(&self, settings: Sampling) -> Sampling {
+        Sampling {
+            temperature: self.temp.unwrap_or(settings.temperature),
+            top_k: self.top_k.unwrap_or(settings.top_k),
+            top_p: self.top_p.unwrap_or(settings.top_p),
+            min_p: self.min_p.unwrap_or(settings.min_p),
+            repeat_penalty: self.repeat_penalty.unwrap_or(settings.repeat_penalty),
+            seed: self.seed.number,
+        }
+    }
+}
+
+/// How a network runs.
+#[derive(Args)]
+pub struct RunningFlags {
+    /// Activations are rounded to: int8-outliers (8 bits, outliers exact; the default), int16, int8 (fastest), f32 (not at all; slowest)
+    #[arg(long, value_parser = one_of(ACTIVATIONS), hide_possible_values = true)]
+    pub activations: Option<Arithmetic>,
+    /// Keys and values of earlier tokens are kept in: f32, f16, q8_0, q4_0
+    #[arg(long, value_parser = one_of(KV), default_value = "f16", hide_possible_values = true)]
+    pub kv: KvFormat,
+}
+
+impl RunningFlags {
+    /// What they come to.
+    pub fn settings(&self) -> RunSettings {
+        RunSettings { arithmetic: self.activations, kv: self.kv }
+    }
+}
+
 #[derive(Args)]
 pub struct Run {
     #[command(flatten)]
@@ -452,12 +471,8 @@ pub struct Run {
     /// Tokens of context
     #[arg(short, long, value_parser = whole, allow_negative_numbers = true)]
     pub ctx: Option<usize>,
-    /// Activations are rounded to: int8-outliers (8 bits, outliers exact; the default), int16, int8 (fastest), f32 (not at all; slowest)
-    #[arg(long, value_enum, hide_possible_values = true)]
-    pub activations: Option<Activations>,
-    /// Keys and values of earlier tokens are kept in: f32, f16, q8_0, q4_0
-    #[arg(long, value_enum, default_value = "f16", hide_possible_values = true)]
-    pub kv: Kv,
+    #[command(flatten)]
+    pub running: RunningFlags,
 }
 
 #[derive(Args)]
@@ -475,12 +490,8 @@ pub struct Chat {
     /// Tokens of context
     #[arg(short, long, value_parser = whole, allow_negative_numbers = true)]
     pub ctx: Option<usize>,
-    /// Activations are rounded to: int8-outliers (8 bits, outliers exact; the default), int16, int8 (fastest), f32 (not at all; slowest)
-    #[arg(long, value_enum, hide_possible_values = true)]
-    pub activations: Option<Activations>,
-    /// Keys and values of earlier tokens are kept in: f32, f16, q8_0, q4_0
-    #[arg(long, value_enum, default_value = "f16", hide_possible_values = true)]
-    pub kv: Kv,
+    #[command(flatten)]
+    pub running: RunningFlags,
 }
 
 #[derive(Args)]
@@ -502,12 +513,8 @@ pub struct Bench {
     /// Sequences that are answered together; several numbers make several tests
     #[arg(long, value_name = "N", default_value = "1", value_delimiter = ',', value_parser = whole, allow_negative_numbers = true)]
     pub parallel: Vec<usize>,
-    /// Activations are rounded to: int8-outliers (8 bits, outliers exact; the default), int16, int8 (fastest), f32 (not at all; slowest)
-    #[arg(long, value_enum, hide_possible_values = true)]
-    pub activations: Option<Activations>,
-    /// Keys and values of earlier tokens are kept in: f32, f16, q8_0, q4_0
-    #[arg(long, value_enum, default_value = "f16", hide_possible_values = true)]
-    pub kv: Kv,
+    #[command(flatten)]
+    pub running: RunningFlags,
 }
 
 #[derive(Args)]
@@ -518,23 +525,14 @@ pub struct Convert {
     #[arg(short, long)]
     pub output: PathBuf,
     /// Container
-    #[arg(long)]
-    pub to: Option<Container>,
+    #[arg(long, value_parser = ["gguf", "safetensors", "ct", "gptq", "awq"])]
+    pub to: Option<String>,
     /// Say what would be done
     #[arg(long)]
     pub dry_run: bool,
     /// Replace an existing output
     #[arg(long)]
     pub force: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Container {
-    Gguf,
-    Safetensors,
-    Ct,
-    Gptq,
-    Awq,
 }
 
 #[derive(Args)]
@@ -558,11 +556,11 @@ pub struct Logits {
     #[arg(long)]
     pub stepwise: bool,
     /// Activations are rounded to: f32 (not at all), int16, int8-outliers (as `run` does), int8
-    #[arg(long, value_enum, default_value = "f32", hide_possible_values = true)]
-    pub activations: Activations,
+    #[arg(long, value_parser = one_of(ACTIVATIONS), default_value = "f32", hide_possible_values = true)]
+    pub activations: Arithmetic,
     /// Keys and values of earlier tokens are kept in: f32, f16, q8_0, q4_0
-    #[arg(long, value_enum, default_value = "f32", hide_possible_values = true)]
-    pub kv: Kv,
+    #[arg(long, value_parser = one_of(KV), default_value = "f32", hide_possible_values = true)]
+    pub kv: KvFormat,
 }
 
 #[derive(Args)]

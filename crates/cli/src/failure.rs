@@ -72,47 +72,22 @@ impl fmt::Display for Failure {
     }
 }
 
-macro_rules! fault {
-    ($($type:ty),*) => {$(
-        impl From<$type> for Failure {
-            fn from(error: $type) -> Self {
-                Self::Fault(error.to_string())
-            }
-        }
-    )*};
-}
-
-fault!(
-    kvant::io::Error,
-    kvant::model::Error,
-    kvant::model::TokenizerError,
-    kvant::model::TemplateError,
-    kvant::model::SamplerError
-);
-
-impl From<kvant::quant::Error> for Failure {
-    fn from(error: kvant::quant::Error) -> Self {
-        match error {
-            kvant::quant::Error::Interrupted => Self::Interrupted,
-            other => Self::Fault(other.to_string()),
-        }
+impl From<kvant::io::Error> for Failure {
+    fn from(error: kvant::io::Error) -> Self {
+        kvant::Error::from(error).into()
     }
 }
 
 impl From<kvant::Error> for Failure {
     fn from(error: kvant::Error) -> Self {
         match error {
-            kvant::Error::Quant(error) => error.into(),
-            other => Self::Fault(other.to_string()),
-        }
-    }
-}
-
-impl From<kvant::eval::Error> for Failure {
-    fn from(error: kvant::eval::Error) -> Self {
-        match error {
-            kvant::eval::Error::Interrupted => Self::Interrupted,
-            other => Self::Fault(other.to_string()),
+            error if error.is_interruption() => Self::Interrupted,
+            error if error.is_usage() => Self::Usage(error.to_string()),
+            // A sampling flag outside its range.
+            kvant::Error::Sampler(error @ kvant::model::SamplerError::Setting { .. }) => {
+                Self::Usage(error.to_string())
+            }
+            error => Self::Fault(error.to_string()),
         }
     }
 }

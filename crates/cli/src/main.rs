@@ -6,10 +6,10 @@
 mod arguments;
 mod clock;
 mod cmd;
-mod demo_model;
 mod failure;
-mod open;
+mod machine;
 mod output;
+mod signals;
 mod terminal;
 mod turns;
 
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(status) => return ExitCode::from(status),
     };
-    open::catch_signals(arguments.command.steps());
+    signals::catch(arguments.command.steps());
     kvant::io::guard_mapped_files();
     let common = &arguments.common;
     let result = match &arguments.command {

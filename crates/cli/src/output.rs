@@ -1,23 +1,28 @@
-//! How results look: JSON, sizes, progress bars.
+//! How results and progress reach a user.
 
 use crate::arguments::Common;
 use crate::failure::Failure;
-use crate::{open, terminal};
+use crate::{signals, terminal};
 use indicatif::{ProgressBar, ProgressStyle};
-use kvant::io::OutputFile;
-use kvant::quant::Progress;
+use kvant::Progress;
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 /// Prints the one JSON object of `--json`, with the version in it.
-pub fn json(value: &impl Serialize) -> Result<(), Failure> {
-    let mut value = serde_json::to_value(value).map_err(|e| Failure::Fault(e.to_string()))?;
-    if let Some(object) = value.as_object_mut() {
-        object.insert("kvant".into(), env!("CARGO_PKG_VERSION").into());
-    }
-    line(&terminal::json(&value.to_string()))
+fn json(value: &impl Serialize) -> Result<(), Failure> {
+    let text = kvant::report::json(value, env!("CARGO_PKG_VERSION"));
+    line(&terminal::json(&text.map_err(|e| Failure::Fault(e.to_string()))?))
+}
+
+/// Prints a result: with `--json` as an object, else as `print` shows it.
+pub fn show<T: Serialize>(
+    common: &Common,
+    result: &T,
+    print: impl FnOnce(&T) -> Result<(), Failure>,
+) -> Result<ExitCode, Failure> {
+    if common.json { json(result) } else { print(result) }.map(|()| ExitCode::SUCCESS)
 }
 
 /// Prints one line, or several, with nothing in it that acts on a terminal.
@@ -26,37 +31,11 @@ pub fn line(text: &str) -> Result<(), Failure> {
     writeln!(std::io::stdout().lock(), "{}", terminal::lines(text)).map_err(Failure::stdout)
 }
 
-/// Refuses, before the work, outputs that cannot be written, and those that are one file with another output or an input.
-pub fn check(outputs: &[&Path], inputs: &[&Path], force: bool) -> Result<(), Failure> {
-    OutputFile::check_all(outputs, inputs, force).map_err(|error| match error {
-        kvant::io::Error::OutputName { .. } => Failure::Usage(error.to_string()),
-        error => error.into(),
-    })
-}
-
-/// The path of the card with the measurements of a file: beside it, `.card.json` behind its name.
-pub fn card_path(path: &Path) -> Option<PathBuf> {
-    let mut name = path.file_name()?.to_owned();
-    name.push(".card.json");
-    Some(path.with_file_name(name))
-}
-
-/// Bytes as people read them.
-pub fn size(bytes: u64) -> String {
-    const UNITS: [&str; 4] = ["B", "KiB", "MiB", "GiB"];
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
-}
-
 /// A bar on stderr, if that is a terminal.
 pub struct Bar {
     bar: ProgressBar,
     step: Mutex<Option<Beginning>>,
+    quiet: bool,
 }
 
 /// Where a step was when it was first heard of: one that goes on does not begin at nothing.
@@ -69,24 +48,12 @@ struct Beginning {
 
 impl Bar {
     /// A bar of unknown length.
-    pub fn new(common: &Common, what: &str) -> Self {
+    pub fn new(common: &Common) -> Self {
         let bar = if common.quiet { ProgressBar::hidden() } else { ProgressBar::no_length() };
         if let Ok(style) = ProgressStyle::with_template("{prefix} [{bar:32}] {percent}% {wide_msg}") {
             bar.set_style(style);
         }
-        bar.set_prefix(what.to_owned());
-        Self { bar, step: Mutex::new(None) }
-    }
-
-    /// `done` of `total`; false once the user wants to stop.
-    pub fn step(&self, done: usize, total: usize) -> bool {
-        self.at(done as u64, total as u64, "");
-        open::interrupts() == 0
-    }
-
-    /// Takes the bar off the screen.
-    pub fn clear(&self) {
-        self.bar.finish_and_clear();
+        Self { bar, step: Mutex::new(None), quiet: common.quiet }
     }
 
     /// What is left of a step, at its mean speed so far: steps differ too much for the last ones to tell.
@@ -107,7 +74,29 @@ impl Bar {
     }
 }
 
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
 impl Progress for Bar {
+    fn begin(&self, step: &str) {
+        self.bar.finish_and_clear();
+        self.bar.reset();
+        self.bar.set_prefix(step.to_owned());
+    }
+
+    fn inform(&self, text: &str) {
+        if !self.quiet {
+            self.bar.suspend(|| terminal::say(text));
+        }
+    }
+
+    fn note(&self, text: &str) {
+        self.bar.suspend(|| terminal::say(format_args!("note: {text}")));
+    }
+
     fn at(&self, done: u64, total: u64, what: &str) {
         self.bar.set_length(total);
         self.bar.set_position(done);
@@ -123,6 +112,6 @@ impl Progress for Bar {
     }
 
     fn stop(&self) -> bool {
-        open::interrupts() > 0
+        signals::interrupts() > 0
     }
 }

@@ -4,7 +4,7 @@
 //! ahead, and no line takes more than a fixed amount of memory.
 
 use crate::failure::Failure;
-use crate::{open, terminal};
+use crate::{signals, terminal};
 use std::io::{self, BufRead, IsTerminal, Read};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
@@ -54,13 +54,13 @@ impl Turns {
         ask();
         loop {
             match self.lines.recv_timeout(LOOK) {
-                Ok(_) if open::interrupts() > 1 => return Err(Failure::Interrupted),
+                Ok(_) if signals::interrupts() > 1 => return Err(Failure::Interrupted),
                 Ok(line) => {
-                    open::forget_interrupts();
+                    signals::forget_interrupts();
                     return line.map(Some);
                 }
                 Err(RecvTimeoutError::Disconnected) => return Ok(None),
-                Err(RecvTimeoutError::Timeout) => match open::interrupts() {
+                Err(RecvTimeoutError::Timeout) => match signals::interrupts() {
                     0 => {}
                     1 if told => {}
                     1 => {

@@ -4,8 +4,8 @@
 //! medians over rounds, shares of each round's own limits. Tests are what llama-bench calls them: `pp512` is a prompt of
 //! 512 tokens, `tg128` an answer of 128, `tg128@d2048` the same after 2048 tokens, `tg128×8` in eight sequences at once.
 
-use crate::Error;
 use crate::energy::Meter;
+use crate::{Error, Progress};
 use kvant_kernels::Probe;
 use kvant_model::{OpCount, Part, Sequence, Transformer, Want};
 use schemars::JsonSchema;
@@ -90,7 +90,7 @@ struct Prepared {
     rounds: Vec<Round>,
 }
 
-/// Runs each test `rounds` times, in turns. `progress` hears of finished rounds, of how many, and says whether to go on.
+/// Runs each test `rounds` times, in turns. `progress` hears of finished rounds.
 ///
 /// # Errors
 /// What the model says; [`Error::Interrupted`].
@@ -98,18 +98,19 @@ pub fn bench(
     model: &Transformer,
     tests: &[Test],
     rounds: usize,
-    progress: &mut dyn FnMut(usize, usize) -> bool,
+    progress: &dyn Progress,
 ) -> Result<Vec<BenchRow>, Error> {
     let probe = Probe::new();
     let mut prepared = tests.iter().map(|&test| prepare(model, test)).collect::<Result<Vec<_>, _>>()?;
     let all = tests.len() * rounds;
     for done in 0..all {
-        if !progress(done, all) {
+        if progress.stop() {
             return Err(Error::Interrupted);
         }
+        progress.at(done as u64, all as u64, "");
         round(model, &probe, &mut prepared[done % tests.len()])?;
     }
-    progress(all, all);
+    progress.at(all as u64, all as u64, "");
     Ok(prepared.iter().map(|prepared| row(model, prepared)).collect())
 }
 

@@ -9,8 +9,10 @@ mod energy;
 mod error;
 mod memory;
 mod perplexity;
+mod progress;
 
 pub use bench::{BenchRow, Test, bench};
 pub use error::Error;
 pub use memory::{machine_memory_bytes, peak_resident_bytes};
 pub use perplexity::{Contexts, Divergence, Judged, Quality, Scores, evaluate, kl_divergence};
+pub use progress::Progress;

@@ -4,7 +4,7 @@
 //! the last n/2 − 1 predictions of each are scored; the tail is dropped. All sums are f64 over the full vocabulary,
 //! in fixed order. Source: llama.cpp's `tools/perplexity/perplexity.cpp`.
 
-use crate::Error;
+use crate::{Error, Progress};
 use kvant_model::{Transformer, Want};
 use serde::Serialize;
 
@@ -127,16 +127,11 @@ pub struct Judged<'a> {
 /// Logits of this many positions are held at once.
 const ROWS: usize = 64;
 
-/// Evaluates a model, against its reference if there is one. `progress` hears how many contexts are done, and stops the work
-/// by returning false.
+/// Evaluates a model, against its reference if there is one. `progress` hears how many contexts are done.
 ///
 /// # Errors
 /// Models that don't share a vocabulary, broken weights, an interruption.
-pub fn evaluate(
-    judged: Judged,
-    contexts: &Contexts,
-    progress: &mut dyn FnMut(usize, usize) -> bool,
-) -> Result<Quality, Error> {
+pub fn evaluate(judged: Judged, contexts: &Contexts, progress: &dyn Progress) -> Result<Quality, Error> {
     let Judged { model, reference, .. } = judged;
     if let Some(reference) = reference
         && reference.spec().vocabulary != model.spec().vocabulary
@@ -146,12 +141,13 @@ pub fn evaluate(
     }
     let mut found = Found::default();
     for (index, tokens) in contexts.tokens.iter().enumerate() {
-        if !progress(index, contexts.len()) {
+        if progress.stop() {
             return Err(Error::Interrupted);
         }
+        progress.at(index as u64, contexts.len() as u64, "");
         context(judged, index, tokens, &mut found)?;
     }
-    progress(contexts.len(), contexts.len());
+    progress.at(contexts.len() as u64, contexts.len() as u64, "");
     Ok(quality(&found, reference.is_some()))
 }
 

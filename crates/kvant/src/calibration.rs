@@ -1,8 +1,10 @@
 //! Calibration text as tokens: a user's texts, and the text that kvant carries.
 
+use crate::opened::read_text;
 use crate::{Error, noise};
 use kvant_model::{ChatTemplate, LocalTime, Message, Special, TemplateError, Tokenizer, Weights};
 use kvant_quant::Calibration;
+use std::path::{Path, PathBuf};
 
 /// Tokens a context, where the model reads that many.
 pub const CALIBRATION_CONTEXT: usize = 512;
@@ -28,7 +30,9 @@ const CLOCK: i64 = 1_735_732_800;
 pub enum CalibrationText {
     /// Text of many kinds that kvant carries: encyclopaedia, prose, code, mathematics, Korean, other languages, conversations.
     BuiltIn,
-    /// A user's text.
+    /// A file.
+    File(PathBuf),
+    /// A text in memory.
     Text {
         /// Its name, for the card.
         name: String,
@@ -38,10 +42,24 @@ pub enum CalibrationText {
 }
 
 impl CalibrationText {
-    fn name(&self) -> &str {
+    /// The word `builtin`, or a file.
+    pub fn at(path: &Path) -> Self {
+        if path == Path::new("builtin") { Self::BuiltIn } else { Self::File(path.to_owned()) }
+    }
+
+    /// The file, where it is one.
+    pub fn file(&self) -> Option<&Path> {
         match self {
-            Self::BuiltIn => "builtin",
-            Self::Text { name, .. } => name,
+            Self::File(path) => Some(path),
+            _ => None,
+        }
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::BuiltIn => "builtin".to_owned(),
+            Self::File(path) => path.display().to_string(),
+            Self::Text { name, .. } => name.clone(),
         }
     }
 }
@@ -78,6 +96,7 @@ pub fn calibration(
     for text in texts {
         match text {
             CalibrationText::Text { text, .. } => all.push(encode(text, false)?),
+            CalibrationText::File(path) => all.push(encode(&read_text(path)?, false)?),
             CalibrationText::BuiltIn => {
                 for text in BUILTIN {
                     all.push(encode(text, false)?);
@@ -96,7 +115,7 @@ pub fn calibration(
     let spec = weights.spec();
     let length = CALIBRATION_CONTEXT.min(spec.context);
     let bos = tokenizer.adds_bos().then(|| tokenizer.bos()).flatten();
-    let names: Vec<&str> = texts.iter().map(CalibrationText::name).collect();
+    let names: Vec<String> = texts.iter().map(CalibrationText::name).collect();
     let mut calibration = Calibration::new(&all, length, most_tokens.div_ceil(length), bos, names.join(","))?;
     if let Some(seed) = noise {
         let places = calibration.noisy();

@@ -1,33 +1,81 @@
 //! kvant makes a neural network small, tells honestly what that cost, and runs it: the library.
 //!
-//! Each crate's own documentation says what it is. What a job decides beside them stands here: [`calibration`] makes
-//! calibration contexts of texts. The folder `examples` shows a chat, an evaluation, quantization and a solver of one's own.
+//! One type a job. A job is a struct of options with a `new` that gives the usual ones, and a `run` that decides and does
+//! everything that the command of the same name does; progress goes to a [`Progress`]. [`Model`] is what they work on.
+//!
+//! | job | what it does |
+//! |---|---|
+//! | [`Quantize`] | makes a model small |
+//! | [`Evaluate`] | perplexity, divergence from a reference |
+//! | [`Compare`] | 16, 8 and 4 bits side by side |
+//! | [`Generate`], [`Chat`] | an answer, a conversation |
+//! | [`Bench`] | speed, and how near the machine's limit that is |
+//! | [`Convert`] | another container, the same values |
+//! | [`GatherImportance`] | llama.cpp's importance matrix |
+//! | [`Logits`], [`inspect()`], [`Machine`] | for checking |
 //!
 //! ```
-//! use kvant::{io, kernels::Backend, kernels::Isa, model};
+//! use kvant::kernels::{Backend, Isa};
+//! use kvant::{DEMO_TEXT, Evaluate, Model, Quantize};
 //!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/demo");
-//! let checkpoint = io::open(demo.as_ref(), &io::Limits::default())?;
-//! let weights = model::Weights::new(checkpoint)?;
-//! let tokenizer = model::Tokenizer::from_meta(weights.checkpoint().meta())?.expect("a tokenizer");
-//! let network = model::Transformer::load(&weights, Backend::new(Isa::best(), 1))?;
-//! let prompt = tokenizer.encode("Once upon a time", model::Special { add: true, parse: false })?;
-//! let logits = network.next_logits(&mut network.sequence(64), &prompt)?;
-//! assert_eq!(logits.len(), network.spec().vocabulary);
+//! # fn main() -> Result<(), kvant::Error> {
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let output = folder.path().join("small.gguf");
+//! let (model, backend) = (Model::open("demo".as_ref())?, Backend::new(Isa::best(), 2));
+//! let job = Quantize { method: Some("rtn".to_owned()), ..Quantize::new(&model, &output) };
+//! job.run(&backend, &())?;
+//! let small = Model::open(&output)?;
+//! let job = Evaluate {
+//!     reference: Some(&model),
+//!     context: 64,
+//!     contexts: Some(2),
+//!     ..Evaluate::new(&small, DEMO_TEXT)
+//! };
+//! assert!(job.run(&backend, &())?.kld_mean.unwrap() < 0.1);
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! The crates below are here under their names; each one's own documentation says what it is. The folder `examples` shows
+//! a chat, an evaluation, quantization and a solver of one's own.
 
+mod bench;
 mod calibration;
+mod chat;
+mod compare;
+mod convert;
+mod demo;
 mod error;
+mod evaluate;
+mod generate;
+mod importance;
+mod inspect;
+mod logits;
+mod machine;
 mod noise;
+mod opened;
+mod quantize;
 
+pub use bench::{Bench, Benched};
 pub use calibration::{CALIBRATION_CONTEXT, Calibrated, CalibrationText, calibration, calibration_tokens};
+pub use chat::{Chat, Event, Refusal};
+pub use compare::{Alone, Compare, CompareRow, Compared, RunAlone};
+pub use convert::{Convert, Converted};
+pub use demo::{DEMO_TEXT, is_demo};
 pub use error::Error;
+pub use evaluate::Evaluate;
+pub use generate::{Generate, Generated};
+pub use importance::{GatherImportance, GatheredImportance, TensorImportance};
+pub use inspect::{Inspected, InspectedTensor, inspect};
 pub use kvant_core as core;
 pub use kvant_eval as eval;
+pub use kvant_eval::Progress;
 pub use kvant_io as io;
 pub use kvant_kernels as kernels;
 pub use kvant_model as model;
 pub use kvant_quant as quant;
+pub use kvant_report as report;
+pub use logits::{Logits, LogitsResult, TopToken};
+pub use machine::{Cpu, FormatKernel, Machine};
+pub use opened::{Model, Opened, RunSettings, context, fast, read_text};
+pub use quantize::{Budget, Quantize, Quantized};

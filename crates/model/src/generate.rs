@@ -1,6 +1,6 @@
 //! One answer: prompt in, tokens chosen one after another, text out as it becomes whole.
 
-use crate::{Error, Sampler, Sequence, TextStream, Tokenizer, Transformer};
+use crate::{Error, Sampler, Sequence, TextStream, Tokenizer, Transformer, Want};
 use std::time::Instant;
 
 /// Why an answer ended.
@@ -40,8 +40,21 @@ pub struct Answer {
     pub decode_seconds: f64,
 }
 
-/// Continues what `sequence` holds with `prompt`, at most `limit` tokens. `emit` hears text as it becomes final, and
-/// ends the answer by returning false.
+impl Answer {
+    /// One that was stopped before its first token.
+    fn interrupted() -> Self {
+        Self {
+            tokens: Vec::new(),
+            text: String::new(),
+            finish: Finish::Interrupted,
+            prefill_seconds: 0.0,
+            decode_seconds: 0.0,
+        }
+    }
+}
+
+/// Continues what `sequence` holds with `prompt`, at most `limit` tokens. `emit` hears text as it becomes final, and an
+/// empty one after each piece of a long prompt; it ends the answer by returning false.
 ///
 /// # Errors
 /// A prompt that does not fit the context, a token outside the vocabulary, broken weights.
@@ -57,7 +70,17 @@ pub fn generate(
     emit: &mut dyn FnMut(&str) -> bool,
 ) -> Result<Answer, Error> {
     let begin = Instant::now();
-    let mut logits = transformer.next_logits(sequence, prompt)?;
+    let mut rest = prompt;
+    while rest.len() > Transformer::PIECE {
+        let (piece, later) = rest.split_at(Transformer::PIECE);
+        transformer.prefill(sequence, piece, Want::Nothing)?;
+        rest = later;
+        if !emit("") {
+            let prefill_seconds = begin.elapsed().as_secs_f64();
+            return Ok(Answer { prefill_seconds, ..Answer::interrupted() });
+        }
+    }
+    let mut logits = transformer.next_logits(sequence, rest)?;
     let prefill_seconds = begin.elapsed().as_secs_f64();
     let begin = Instant::now();
     let mut recent = prompt.to_vec();

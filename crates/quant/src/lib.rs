@@ -23,12 +23,13 @@ mod convert;
 mod error;
 mod gather;
 mod plan;
-mod progress;
 mod quantize;
 mod solve;
 mod walk;
 mod work_folder;
 mod write;
+
+pub use kvant_eval::Progress;
 
 pub use convert::{convert, converted_bytes};
 pub use error::{Error, ImportanceFault};
@@ -40,7 +41,6 @@ pub use plan::{
     Allocation, Assignment, Candidate, FILE_TYPES, FileType, Formats, Override, Reach, Recipe, allocate,
     allocation_bytes, assign, memory_bytes, plan_tensors, planned_bytes, work_bytes,
 };
-pub use progress::Progress;
 pub use quantize::{overhead_bytes, quantize};
 pub use solve::{
     Hessian, ImportanceWeighted, Lattice, Layer, METHODS, Need, RoundToNearest, Settings, Solved, Solver,

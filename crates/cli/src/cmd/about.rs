@@ -1,6 +1,6 @@
 //! `kvant schema`, `completions` and `man`: what the program says about itself.
 
-use super::{bench, compare, convert, doctor, imatrix, inspect, logits, quantize, run, tokenize};
+use super::tokenize;
 use crate::arguments::{Arguments, Completions, Schema};
 use crate::failure::Failure;
 use crate::output;
@@ -11,17 +11,17 @@ use std::process::ExitCode;
 /// Prints the JSON Schema of a command's output.
 pub fn schema(arguments: &Schema) -> Result<ExitCode, Failure> {
     let schema = match arguments.command.as_str() {
-        "quantize" => schema_for!(quantize::Quantized),
-        "imatrix" => schema_for!(imatrix::Gathered),
+        "quantize" => schema_for!(kvant::Quantized),
+        "imatrix" => schema_for!(kvant::GatheredImportance),
         "eval" => schema_for!(kvant::eval::Quality),
-        "compare" | "demo" => schema_for!(compare::Compared),
-        "run" => schema_for!(run::Ran),
-        "bench" => schema_for!(bench::Benched),
-        "doctor" => schema_for!(doctor::Examined),
-        "convert" => schema_for!(convert::Converted),
-        "logits" => schema_for!(logits::LogitsResult),
+        "compare" | "demo" => schema_for!(kvant::Compared),
+        "run" => schema_for!(kvant::Generated),
+        "bench" => schema_for!(kvant::Benched),
+        "doctor" => schema_for!(kvant::Machine),
+        "convert" => schema_for!(kvant::Converted),
+        "logits" => schema_for!(kvant::LogitsResult),
         "tokenize" => schema_for!(tokenize::Tokenized),
-        "inspect" => schema_for!(inspect::Inspected),
+        "inspect" => schema_for!(kvant::Inspected),
         other => return Err(Failure::Usage(format!("`{other}` prints no JSON in this version"))),
     };
     let text = serde_json::to_string_pretty(&schema).map_err(|e| Failure::Fault(e.to_string()))?;

@@ -2,8 +2,9 @@
 
 use crate::arguments::{Common, Tokenize};
 use crate::failure::Failure;
-use crate::{open, output};
+use crate::output;
 use kvant::model::Special;
+use kvant::{Opened, read_text};
 use serde::Serialize;
 use std::process::ExitCode;
 
@@ -18,24 +19,18 @@ pub struct Tokenized {
 
 /// Runs the command.
 pub fn run(common: &Common, arguments: &Tokenize) -> Result<ExitCode, Failure> {
-    let path = arguments.model.path();
-    let (checkpoint, _demo) = open::checkpoint(&path)?;
-    let tokenizer = open::tokenizer(checkpoint.meta(), &path)?;
+    let tokenizer = Opened::new(&arguments.model.path())?.tokenizer()?;
     let text = match (&arguments.text, &arguments.file) {
         (Some(text), _) => text.clone(),
-        (None, Some(file)) => open::text(file)?,
+        (None, Some(file)) => read_text(file)?,
         (None, None) => return Err(Failure::Usage("a text or --file is needed".into())),
     };
     let special = Special { add: !arguments.no_special, parse: !arguments.no_special };
-    let ids = tokenizer.encode(&text, special)?;
+    let ids = tokenizer.encode(&text, special).map_err(kvant::Error::from)?;
     let pieces = ids.iter().map(|&id| tokenizer.piece(id)).collect();
     let result = Tokenized { ids, pieces };
-    if common.json {
-        output::json(&result)?;
-    } else {
-        for (id, piece) in result.ids.iter().zip(&result.pieces) {
-            output::line(&format!("{id:>8}  {piece:?}"))?;
-        }
-    }
-    Ok(ExitCode::SUCCESS)
+    output::show(common, &result, |result| {
+        let mut tokens = result.ids.iter().zip(&result.pieces);
+        tokens.try_for_each(|(id, piece)| output::line(&format!("{id:>8}  {piece:?}")))
+    })
 }

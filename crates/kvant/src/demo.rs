@@ -1,6 +1,6 @@
-//! The small model that the program carries, and its held-out text.
+//! The small model that kvant carries, and its held-out text.
 
-use crate::failure::Failure;
+use crate::Error;
 use std::path::{Path, PathBuf};
 
 const FILES: &[(&str, &[u8])] = &[
@@ -12,12 +12,12 @@ const FILES: &[(&str, &[u8])] = &[
 ];
 
 /// Text that the demo model was not trained on.
-pub const HELD_OUT: &str = include_str!("../../../assets/demo/heldout.txt");
+pub const DEMO_TEXT: &str = include_str!("../../../assets/demo/heldout.txt");
 
-/// A folder of its own for files that go with the program.
-pub fn temporary_folder() -> Result<tempfile::TempDir, Failure> {
+/// A folder of its own for temporary files; it goes when the value does.
+pub(crate) fn temporary_folder() -> Result<tempfile::TempDir, Error> {
     let folder = tempfile::Builder::new().prefix("kvant-").tempdir();
-    folder.map_err(|e| Failure::io(&std::env::temp_dir(), "creating a folder for temporary files", e))
+    folder.map_err(|e| Error::io(&std::env::temp_dir(), "creating a folder for temporary files", e))
 }
 
 /// Whether a path is the word `demo`, and nothing of that name is there.
@@ -26,22 +26,22 @@ pub fn is_demo(path: &Path) -> bool {
 }
 
 /// Whether there is no entry of this name. A link to nothing and a closed folder are no absence.
-pub fn is_absent(path: &Path) -> bool {
+pub(crate) fn is_absent(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
 }
 
 /// The model in a folder of its own, which goes when this value does.
-pub struct DemoFolder(tempfile::TempDir);
+pub(crate) struct DemoFolder(tempfile::TempDir);
 
 impl DemoFolder {
     /// Writes the model's files.
-    pub fn new() -> Result<Self, Failure> {
+    pub fn new() -> Result<Self, Error> {
         let folder = temporary_folder()?;
         let inner = folder.path().join("demo");
-        std::fs::create_dir(&inner).map_err(|e| Failure::io(&inner, "creating the folder", e))?;
+        std::fs::create_dir(&inner).map_err(|e| Error::io(&inner, "creating the folder", e))?;
         for (name, bytes) in FILES {
             let path = inner.join(name);
-            std::fs::write(&path, bytes).map_err(|e| Failure::io(&path, "writing", e))?;
+            std::fs::write(&path, bytes).map_err(|e| Error::io(&path, "writing", e))?;
         }
         Ok(Self(folder))
     }

@@ -1,0 +1,108 @@
+//! The job `run`: one answer to a raw prompt.
+
+use crate::Error;
+use kvant_eval::peak_resident_bytes;
+use kvant_model::{Sampler, Sampling, Special, Tokenizer, Transformer, generate};
+use serde::Serialize;
+
+/// Continues a prompt. The prompt is raw text; control tokens in it are parsed.
+///
+/// ```
+/// use kvant::kernels::{Backend, Isa};
+/// use kvant::{Generate, Model, RunSettings};
+///
+/// # fn main() -> Result<(), kvant::Error> {
+/// let model = Model::open("demo".as_ref())?;
+/// let (network, tokenizer) = model.load_speaker(Backend::new(Isa::best(), 1), RunSettings::default())?;
+/// let job = Generate { tokens: 4, ..Generate::new(&network, &tokenizer, model.sampling()) };
+/// let answer = job.run("Once upon a time", &mut |_piece| true)?;
+/// assert_eq!(answer.completion_tokens, 4);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Generate<'a> {
+    /// The network.
+    pub network: &'a Transformer,
+    /// Its tokenizer.
+    pub tokenizer: &'a Tokenizer,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Tokens of the answer at most.
+    pub tokens: usize,
+    /// Tokens of prompt and answer together; `None` is the smaller of what the model was made for and 4096.
+    pub context: Option<usize>,
+    /// Texts before which the answer ends.
+    pub stop: Vec<String>,
+}
+
+/// An answer.
+#[derive(Serialize, schemars::JsonSchema)]
+pub struct Generated {
+    /// Its text.
+    pub text: String,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Tokens of the answer.
+    pub completion_tokens: usize,
+    /// Why it ended: `stop`, `length` or `interrupted`.
+    pub finish_reason: &'static str,
+    /// Tokens of the prompt a second.
+    pub prefill_tps: f64,
+    /// Tokens of the answer a second.
+    pub decode_tps: f64,
+    /// The largest resident memory of the process.
+    pub peak_rss_bytes: u64,
+    /// The seed of the answer.
+    pub seed: u64,
+}
+
+impl<'a> Generate<'a> {
+    /// An answer of at most 128 tokens.
+    pub fn new(network: &'a Transformer, tokenizer: &'a Tokenizer, sampling: Sampling) -> Self {
+        Self { network, tokenizer, sampling, tokens: 128, context: None, stop: Vec::new() }
+    }
+
+    /// Does it. `emit` hears pieces of text as they become final, and ends the answer by returning false; while a long prompt
+    /// is read it hears empty ones.
+    ///
+    /// # Errors
+    /// A prompt that is empty or does not fit, a sampling setting outside its range, broken weights.
+    pub fn run(&self, prompt: &str, emit: &mut dyn FnMut(&str) -> bool) -> Result<Generated, Error> {
+        let context = crate::opened::context(self.context, self.network)?;
+        let mut prompt = self.tokenizer.encode(prompt, Special { add: true, parse: true })?;
+        if prompt.is_empty() {
+            prompt.extend(self.tokenizer.bos());
+        }
+        if prompt.is_empty() {
+            let reason = "it is empty, and the model has no token that begins a text";
+            return Err(Error::option("the prompt", reason));
+        }
+        if prompt.len() > context {
+            return Err(Error::LongPrompt { tokens: prompt.len(), context });
+        }
+        let mut sampler = Sampler::new(self.sampling.clone())?;
+        let mut sequence = self.network.sequence(context);
+        let answer = generate(
+            self.network,
+            self.tokenizer,
+            &mut sequence,
+            &mut sampler,
+            &prompt,
+            self.tokens,
+            &self.stop,
+            emit,
+        )?;
+        let per_second =
+            |count: usize, seconds: f64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
+        Ok(Generated {
+            prompt_tokens: prompt.len(),
+            completion_tokens: answer.tokens.len(),
+            finish_reason: answer.finish.name(),
+            prefill_tps: per_second(prompt.len(), answer.prefill_seconds),
+            decode_tps: per_second(answer.tokens.len(), answer.decode_seconds),
+            peak_rss_bytes: peak_resident_bytes(),
+            seed: self.sampling.seed,
+            text: answer.text,
+        })
+    }
+}

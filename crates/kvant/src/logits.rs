@@ -1,0 +1,94 @@
+//! The job `logits`: all logits of a prompt, for checking against another engine.
+
+use crate::Error;
+use kvant_io::OutputFile;
+use kvant_model::{Transformer, Want};
+use serde::Serialize;
+use std::path::Path;
+
+/// Runs tokens and keeps every position's logits.
+pub struct Logits<'a> {
+    /// The network.
+    pub network: &'a Transformer,
+    /// The tokens.
+    pub tokens: Vec<u32>,
+    /// One token after another through the cache, as decoding does.
+    pub stepwise: bool,
+}
+
+/// Logits of some tokens.
+#[derive(Serialize, schemars::JsonSchema)]
+pub struct LogitsResult {
+    /// Token ids that were run.
+    pub tokens: Vec<u32>,
+    /// Positions, vocabulary.
+    pub shape: [usize; 2],
+    /// The likeliest tokens after the last position.
+    pub top: Vec<TopToken>,
+    /// Every logit: a row a position.
+    #[serde(skip)]
+    pub logits: Vec<f32>,
+}
+
+/// One likely token.
+#[derive(Serialize, schemars::JsonSchema)]
+pub struct TopToken {
+    /// Its id.
+    pub id: u32,
+    /// Its logit.
+    pub logit: f32,
+}
+
+/// Likely tokens that are listed.
+const TOP: usize = 10;
+
+/// Numbers that are turned into bytes at once.
+const PIECE: usize = 1 << 16;
+
+impl Logits<'_> {
+    /// Does it.
+    ///
+    /// # Errors
+    /// No tokens, more than the model's context, one outside the vocabulary.
+    pub fn run(&self) -> Result<LogitsResult, Error> {
+        let Self { network, tokens, .. } = self;
+        if tokens.is_empty() {
+            return Err(Error::option("--tokens", "there are no tokens to run"));
+        }
+        let (context, vocabulary) = (network.spec().context, network.spec().vocabulary);
+        if tokens.len() > context {
+            return Err(kvant_model::Error::Context { needed: tokens.len(), context }.into());
+        }
+        let mut sequence = network.sequence(tokens.len());
+        let mut logits = Vec::new();
+        if self.stepwise {
+            for &token in tokens {
+                logits.extend(network.next_logits(&mut sequence, &[token])?);
+            }
+        } else {
+            logits = network.logits(&network.prefill(&mut sequence, tokens, Want::All)?);
+        }
+        let last = &logits[logits.len() - vocabulary..];
+        let mut order: Vec<usize> = (0..vocabulary).collect();
+        order.sort_by(|&a, &b| last[b].total_cmp(&last[a]).then(a.cmp(&b)));
+        let top = order.into_iter().take(TOP).map(|id| TopToken { id: id as u32, logit: last[id] }).collect();
+        Ok(LogitsResult { shape: [tokens.len(), vocabulary], tokens: tokens.clone(), top, logits })
+    }
+}
+
+impl LogitsResult {
+    /// Writes all logits as a NumPy file.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn write_npy(&self, path: &Path, force: bool) -> Result<(), Error> {
+        let header = kvant_report::npy_header(self.shape);
+        let bytes = (header.len() + size_of_val(&self.logits[..])) as u64;
+        let mut file = OutputFile::create(path, bytes, force)?;
+        file.write(&header)?;
+        for piece in self.logits.chunks(PIECE) {
+            file.write(&piece.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>())?;
+        }
+        Ok(file.finish()?)
+    }
+}

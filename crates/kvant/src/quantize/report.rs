@@ -1,0 +1,150 @@
+//! What a quantization came to.
+
+use super::Quantize;
+use crate::Error;
+use kvant_eval::peak_resident_bytes;
+use kvant_io::OutputFile;
+use kvant_kernels::Backend;
+use kvant_quant::{Allocation, Assignment, Cost, Expected, HostCard, Recipe, Report, TensorReport};
+use serde::Serialize;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What a quantization came to, or would come to.
+#[derive(Serialize, schemars::JsonSchema)]
+pub struct Quantized {
+    /// The file.
+    pub output: String,
+    /// The file type, or `mixed`.
+    pub format: &'static str,
+    /// The method.
+    pub method: &'static str,
+    /// Bytes of tensor data before.
+    pub bytes_in: u64,
+    /// Bytes of tensor data after.
+    pub bytes_out: u64,
+    /// Bits of tensor data for each weight.
+    pub bpw: f64,
+    /// Wall time.
+    pub seconds: f64,
+    /// The largest resident memory of the process.
+    pub peak_rss_bytes: u64,
+    /// Tokens of calibration text.
+    pub calib_tokens: u64,
+    /// Tokens that the model wrote itself to be calibrated on.
+    pub own_tokens: u64,
+    /// The seed of noise, of the model's own text and of the labels of its gradients.
+    pub seed: u64,
+    /// Every tensor.
+    pub tensors: Vec<TensorReport>,
+    /// What a user should know.
+    pub warnings: Vec<String>,
+    /// What the walk through the network cost, for methods that make one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
+    /// What the result lost on calibration text, for the same methods.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected: Option<Expected>,
+    /// What a budget came to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allocation: Option<Allocation>,
+    /// What the card beside the file will say.
+    #[serde(skip)]
+    host: Option<(PathBuf, HostCard)>,
+}
+
+impl Quantized {
+    pub(super) fn new(
+        job: &Quantize,
+        recipe: &Recipe,
+        report: Report,
+        allocation: Option<Allocation>,
+        backend: &Backend,
+        seconds: f64,
+    ) -> Self {
+        let peak_rss_bytes = peak_resident_bytes();
+        let host = HostCard {
+            card: report.card,
+            seconds,
+            threads: backend.threads(),
+            peak_rss_bytes,
+            host: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+            finished_unix_seconds: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+        };
+        Self {
+            output: job.output.to_string_lossy().into_owned(),
+            format: recipe.format_name(),
+            method: recipe.method.name(),
+            bytes_in: report.file.bytes_in,
+            bytes_out: report.file.bytes_out,
+            bpw: report.file.bpw,
+            seconds,
+            peak_rss_bytes,
+            calib_tokens: recipe.calibration.as_ref().map_or(0, |c| c.tokens() as u64),
+            own_tokens: recipe
+                .calibration
+                .as_ref()
+                .map_or(0, |c| (c.length() * recipe.self_generated) as u64),
+            seed: recipe.seed,
+            tensors: report.file.tensors,
+            warnings: report.warnings,
+            cost: report.cost,
+            expected: report.expected,
+            allocation,
+            host: Some((job.card(), host)),
+        }
+    }
+
+    pub(super) fn planned(
+        job: &Quantize,
+        recipe: &Recipe,
+        assignments: Vec<Assignment>,
+        allocation: Option<Allocation>,
+    ) -> Self {
+        let elements: usize = assignments.iter().map(|a| a.entry.shape.elements()).sum();
+        let bytes_in = assignments.iter().map(|a| a.entry.format.tensor_bytes(&a.entry.shape));
+        let bytes_in = bytes_in.map(|bytes| bytes.map_or(0, |n| n as u64)).sum();
+        let tensors: Vec<TensorReport> = assignments
+            .into_iter()
+            .map(|a| TensorReport {
+                from: a.entry.format.name(),
+                format: a.format.name(),
+                bytes: a.format.tensor_bytes(&a.entry.shape).map_or(0, |n| n as u64),
+                name: a.entry.name,
+                rel_rmse: 0.0,
+                flags: vec!["planned"],
+                chosen: None,
+            })
+            .collect();
+        let bytes_out: u64 = tensors.iter().map(|t| t.bytes).sum();
+        Self {
+            output: job.output.to_string_lossy().into_owned(),
+            format: recipe.format_name(),
+            method: recipe.method.name(),
+            bytes_in,
+            bytes_out,
+            bpw: bytes_out as f64 * 8.0 / elements.max(1) as f64,
+            seconds: 0.0,
+            peak_rss_bytes: peak_resident_bytes(),
+            calib_tokens: 0,
+            own_tokens: 0,
+            seed: recipe.seed,
+            tensors,
+            warnings: Vec::new(),
+            cost: None,
+            expected: None,
+            allocation,
+            host: None,
+        }
+    }
+
+    /// Writes the card of measurements beside the file; a plan has none.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn write_card(&self, force: bool) -> Result<(), Error> {
+        let Some((path, card)) = &self.host else { return Ok(()) };
+        let text = serde_json::to_string_pretty(card).map_err(|e| Error::Result(e.to_string()))? + "\n";
+        Ok(OutputFile::write_whole(path, text.as_bytes(), force)?)
+    }
+}
