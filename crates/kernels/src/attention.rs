@@ -3,8 +3,9 @@
 //! A task takes one head of keys and values and some queries; the heads of queries that share it read it together.
 //! Invariant: a query's result is the same whatever stands beside it: other queries, other sequences, other threads.
 
-use crate::cpu::attend::Rows;
-use crate::key_values::{self, PAGE, Seen};
+use crate::cpu::generic::attention_kernel::QueryRows;
+use crate::key_values::{self, Seen};
+use crate::kv_format::PAGE;
 use crate::shared::Shared;
 use crate::{Backend, KeyValues, scratch};
 
@@ -134,7 +135,7 @@ fn see(backend: &Backend, shape: &AttentionShape, query: &[f32], spans: &[Span],
             sums.fill(0.0);
             let pages = visible[rows - 1].div_ceil(PAGE);
             let mut all =
-                Rows { head_size, scale, queries, visible: &visible, state: &mut state, sums, ahead: 0 };
+                QueryRows { head_size, scale, queries, visible: &visible, state: &mut state, sums, ahead: 0 };
             for page in 0..pages {
                 let Seen { format, keys, values } = states.page(page, kv_head);
                 let next = (rows <= FEW && page + 1 < pages).then(|| states.page(page + 1, kv_head));
@@ -145,7 +146,7 @@ fn see(backend: &Backend, shape: &AttentionShape, query: &[f32], spans: &[Span],
                     }
                     _ => 0,
                 };
-                (backend.operations().attend)(format, &mut all, page, keys, values);
+                backend.cpu().attention(format, &mut all, page, keys, values);
             }
             for i in 0..count {
                 // SAFETY: each task has its own heads of its own queries.

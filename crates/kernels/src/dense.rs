@@ -6,6 +6,9 @@
 
 use crate::Backend;
 use crate::shared::Shared;
+use crate::view::inside;
+
+pub use crate::view::View;
 
 /// Longest sum that `gemm` sees at once: short enough that it never cuts it by itself.
 const DEPTH: usize = 256;
@@ -28,62 +31,6 @@ impl Real for f32 {
 impl Real for f64 {
     const ZERO: Self = 0.0;
     const ONE: Self = 1.0;
-}
-
-/// A matrix inside a slice: element (i, j) at `i · row_stride + j · column_stride`.
-#[derive(Clone, Copy)]
-pub struct View<'a, T> {
-    data: &'a [T],
-    rows: usize,
-    columns: usize,
-    row_stride: usize,
-    column_stride: usize,
-}
-
-impl<'a, T> View<'a, T> {
-    /// Rows of `columns` numbers, `stride` apart. Panics unless they lie inside `data`, also where a product of sizes
-    /// wraps.
-    pub fn new(data: &'a [T], rows: usize, columns: usize, stride: usize) -> Self {
-        inside(data.len(), rows, columns, stride, 1);
-        Self { data, rows, columns, row_stride: stride, column_stride: 1 }
-    }
-
-    /// How many rows.
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// Numbers a row.
-    pub fn columns(&self) -> usize {
-        self.columns
-    }
-
-    /// Row `index`, where its numbers stand together. Panics unless they do.
-    pub fn row(&self, index: usize) -> &'a [T] {
-        assert!(self.column_stride == 1 && index < self.rows, "a row of numbers that stand together");
-        &self.data[index * self.row_stride..][..self.columns]
-    }
-
-    /// Rows and columns exchanged.
-    pub fn transposed(self) -> Self {
-        Self {
-            rows: self.columns,
-            columns: self.rows,
-            row_stride: self.column_stride,
-            column_stride: self.row_stride,
-            ..self
-        }
-    }
-}
-
-fn inside(length: usize, rows: usize, columns: usize, row_stride: usize, column_stride: usize) {
-    // Sizes whose products wrap lie outside every slice.
-    let far = |count: usize, stride: usize| count.saturating_sub(1).checked_mul(stride);
-    let last = far(rows, row_stride).zip(far(columns, column_stride)).and_then(|(a, b)| a.checked_add(b));
-    assert!(
-        rows == 0 || columns == 0 || last.is_some_and(|last| last < length),
-        "a {rows} × {columns} matrix lies inside its slice"
-    );
 }
 
 /// Whether a slice of this length is a whole matrix of these sizes; sizes whose product wraps are none.
@@ -146,7 +93,7 @@ pub fn add_few(backend: &Backend, out: &mut [f32], stride: usize, a: &[f32], b: 
     let rows = a.len() / b.rows;
     inside(out.len(), rows, b.columns, stride, 1);
     assert!(b.columns <= stride || rows <= 1, "rows of the result don't overlap");
-    (backend.operations().add_few)(out, stride, a, b);
+    backend.cpu().add_few(out, stride, a, b);
 }
 
 /// Rows of a sum over tokens that a task takes. `gemm` packs what stands on the right once a task, which takes a

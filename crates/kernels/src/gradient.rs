@@ -82,20 +82,20 @@ fn each_row(
 /// The gradient at the input `x` of [`crate::ops::gelu_tanh`], in its place.
 pub fn gelu_tanh(backend: &Backend, x: &mut [f32], gradient: &[f32]) {
     assert_eq!(x.len(), gradient.len(), "a gradient for every number");
-    let operations = backend.operations();
+    let cpu = backend.cpu();
     by_rows(backend, x, 1, &|start, x| {
-        (operations.gelu_tanh_back)(x, &gradient[start..][..x.len()]);
+        cpu.gelu_tanh_gradient(x, &gradient[start..][..x.len()]);
     });
 }
 
 /// The gradients at the inputs `gate` and `up` of [`crate::ops::swiglu`], in their place.
 pub fn swiglu(backend: &Backend, gate: &mut [f32], up: &mut [f32], gradient: &[f32]) {
     assert!(gate.len() == up.len() && gate.len() == gradient.len(), "a gradient for every gate");
-    let (operations, up) = (backend.operations(), Shared::new(up));
+    let (cpu, up) = (backend.cpu(), Shared::new(up));
     by_rows(backend, gate, 1, &|start, gate| {
         // SAFETY: tasks have disjoint ranges of the gates, hence of these.
         let up = unsafe { up.part(start, gate.len()) };
-        (operations.swiglu_back)(gate, up, &gradient[start..][..gate.len()]);
+        cpu.swiglu_gradient(gate, up, &gradient[start..][..gate.len()]);
     });
 }
 
@@ -116,7 +116,7 @@ pub fn attention(backend: &Backend, shape: &AttentionShape, read: &Qkv, gradient
         key: vec![0.0; n * kv_columns],
         value: vec![0.0; n * kv_columns],
     };
-    let (group, operations) = (heads / kv_heads, backend.operations());
+    let (group, cpu) = (heads / kv_heads, backend.cpu());
     let queries = Shared::new(&mut out.query);
     let (keys, values) = (Shared::new(&mut out.key), Shared::new(&mut out.value));
     backend.pool().run(kv_heads, &|kv_head| {
@@ -139,9 +139,9 @@ pub fn attention(backend: &Backend, shape: &AttentionShape, read: &Qkv, gradient
                     let rows = shares.chunks_exact_mut(seen).zip(slopes.chunks_exact_mut(seen));
                     for (i, (shares, slopes)) in rows.enumerate() {
                         let (visible, hidden) = shares.split_at_mut(start + i + 1);
-                        (operations.softmax)(visible);
+                        cpu.softmax(visible);
                         hidden.fill(0.0);
-                        let along = (operations.dot)(shares, slopes);
+                        let along = cpu.dot(shares, slopes);
                         slopes
                             .iter_mut()
                             .zip(&*shares)

@@ -1,6 +1,6 @@
 //! Activations that one or several matrices read, rounded once for all of them.
 
-use crate::cpu::Rounded;
+use crate::cpu::rounded::Rounded;
 use crate::{Backend, Precision};
 use std::cell::OnceCell;
 

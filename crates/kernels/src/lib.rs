@@ -7,7 +7,7 @@
 //! path ([`Isa::Scalar`]) is the oracle of every other. A shape that doesn't fit is the caller's bug and panics at
 //! the boundary. Left out on purpose: files, the network's structure, and which sequences there are.
 #![allow(unsafe_code)]
-// Tokens and constants of instruction sets that only x86-64 has.
+// Kernels that only some architectures call.
 #![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 
 mod attention;
@@ -16,21 +16,31 @@ mod cpu;
 pub mod dense;
 mod error;
 pub mod gradient;
+mod huge_pages;
 mod input;
 mod isa;
 mod key_values;
+mod kv_format;
+mod load;
+mod matrix;
 pub mod ops;
 mod pool;
+mod precision;
 mod probe;
-mod region;
 mod scratch;
 mod shared;
+mod view;
 
 pub use attention::{AttentionShape, Qkv, Ragged, attention};
-pub use backend::{Arithmetic, Backend, Matrix, Precision, apply_all, kernel};
+pub use backend::Backend;
+pub use cpu::instruction_sets::features;
 pub use error::Error;
 pub use input::Input;
-pub use isa::{Isa, features};
-pub use key_values::{KeyValues, KvFormat, PagePool};
+pub use isa::Isa;
+pub use key_values::{KeyValues, PagePool};
+pub use kv_format::KvFormat;
+pub use load::{apply_all, kernel};
+pub use matrix::Matrix;
 pub use pool::Pool;
+pub use precision::{Arithmetic, Precision};
 pub use probe::Probe;

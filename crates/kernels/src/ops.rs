@@ -114,17 +114,17 @@ pub fn add_bias(backend: &Backend, x: &mut [f32], bias: &[f32]) {
 /// `gate` = silu(`gate`) × `up`, where silu(x) = x / (1 + e⁻ˣ).
 pub fn swiglu(backend: &Backend, gate: &mut [f32], up: &[f32]) {
     assert_eq!(gate.len(), up.len(), "a gate for every number");
-    let operations = backend.operations();
+    let cpu = backend.cpu();
     by_rows(backend, gate, 1, &|start, gate| {
-        (operations.swiglu)(gate, &up[start..][..gate.len()]);
+        cpu.swiglu(gate, &up[start..][..gate.len()]);
     });
 }
 
 /// `x` = GELU(`x`) in the approximation by tanh: x / (1 + e^(−2u)), u = √(2/π) (x + 0.044715 x³). Source: Hendrycks and
 /// Gimpel, Gaussian Error Linear Units, arXiv 1606.08415, section 2.
 pub fn gelu_tanh(backend: &Backend, x: &mut [f32]) {
-    let operations = backend.operations();
-    by_rows(backend, x, 1, &|_, x| (operations.gelu_tanh)(x));
+    let cpu = backend.cpu();
+    by_rows(backend, x, 1, &|_, x| cpu.gelu_tanh(x));
 }
 
 /// Which numbers of a head form a pair.

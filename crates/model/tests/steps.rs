@@ -137,11 +137,17 @@ fn schedule(model: &Transformer, seed: u64, place: &str) {
 
 #[test]
 fn every_sequence_gets_the_bits_that_it_gets_alone() {
-    let mut tried = 0;
+    // An emulator takes minutes for what takes seconds: it runs every fifth case, of every model, format and arithmetic some.
+    let every = if std::env::var_os("KVANT_EMULATED").is_some() { 5 } else { 1 };
+    let (mut tried, mut case) = (0, 0);
     for name in ["llama3-f16", "qwen3-tied-bf16", "gpt2-f16"] {
         for isa in Isa::available() {
             for &format in KvFormat::ALL {
                 for arithmetic in [Arithmetic::Float, Arithmetic::Integer(Precision::default())] {
+                    case += 1;
+                    if case % every != 0 {
+                        continue;
+                    }
                     let Some(model) = load(name, isa, arithmetic, format) else { continue };
                     schedule(&model, tried, &format!("{name} {isa:?} {format:?} {arithmetic:?}"));
                     tried += 1;

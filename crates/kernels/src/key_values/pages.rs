@@ -3,8 +3,8 @@
 //! Invariant: what one position stores depends on it alone. Left out: which pages there are, and who sees them.
 
 use super::pool::{Line, Page, PagePool};
-use super::{BLOCK, KvFormat, LANES, PAGE};
 use crate::Error;
+use crate::kv_format::{BLOCK, KvFormat, LANES, PAGE};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use kvant_core::{Format, format};

@@ -1,0 +1,87 @@
+//! Rows of activations as inner loops see them: separate ones, or groups that were packed.
+
+use crate::cpu::codes::activations::Row;
+use crate::cpu::codes::layout::{CHUNK, HALF_GROUPS, ROWS};
+use crate::cpu::codes::matrix::CodeMatrix;
+use crate::cpu::codes::packed_activations::PackedChunk;
+use crate::shared::Shared;
+use std::ops::Range;
+
+/// Rows of activations that stay in the cache while the panels of a task pass.
+const NEAR: usize = 64;
+
+/// `T` rows of activations.
+pub(crate) trait Rows<const T: usize>: Copy {
+    /// Four codes of row `t`: those of quad `q` of a chunk.
+    fn quad(&self, chunk: usize, t: usize, q: usize) -> i32;
+    /// As [`Row::zero_point_correction`].
+    fn zero_point_correction(&self, chunk: usize, t: usize) -> [i32; 2];
+    /// A chunk's scale, and the scale times the sum of its codes.
+    fn scales(&self, chunk: usize, t: usize) -> [f32; 2];
+}
+
+/// Separate rows. Invariant: each has as many chunks as are asked for.
+#[derive(Clone, Copy)]
+pub(crate) struct SeparateRows<'a, const T: usize, const SCALES: u8> {
+    pub rows: [Row<'a>; T],
+    pub zero_point: i16,
+}
+
+impl<const T: usize, const SCALES: u8> Rows<T> for SeparateRows<'_, T, SCALES> {
+    #[inline(always)]
+    fn quad(&self, chunk: usize, t: usize, q: usize) -> i32 {
+        // SAFETY: the invariant; 32 codes a chunk.
+        unsafe { self.rows[t].codes.as_ptr().add(chunk * CHUNK + 4 * q).cast::<i32>().read_unaligned() }
+    }
+    #[inline(always)]
+    fn zero_point_correction(&self, chunk: usize, t: usize) -> [i32; 2] {
+        self.rows[t].zero_point_correction(chunk, self.zero_point, SCALES == HALF_GROUPS)
+    }
+    #[inline(always)]
+    fn scales(&self, chunk: usize, t: usize) -> [f32; 2] {
+        self.rows[t].scales[chunk]
+    }
+}
+
+impl<const T: usize> Rows<T> for &[PackedChunk<T>] {
+    #[inline(always)]
+    fn quad(&self, chunk: usize, t: usize, q: usize) -> i32 {
+        let codes = self[chunk].codes[t].as_chunks::<4>().0[q];
+        i32::from_ne_bytes(codes.map(i8::cast_unsigned))
+    }
+    #[inline(always)]
+    fn zero_point_correction(&self, chunk: usize, t: usize) -> [i32; 2] {
+        self[chunk].corrections.map(|correction| correction[t])
+    }
+    #[inline(always)]
+    fn scales(&self, chunk: usize, t: usize) -> [f32; 2] {
+        [self[chunk].scales[t], self[chunk].scaled[t]]
+    }
+}
+
+/// `y` = x · the matrix for some panels and all packed groups of `R` rows, the first of which is row `rows.start` of x. `of`
+/// multiplies one panel with one group.
+#[inline(always)]
+pub(crate) fn multiply_groups<const R: usize>(
+    matrix: &CodeMatrix,
+    panels: Range<usize>,
+    packed: &[f32],
+    rows: Range<usize>,
+    y: &Shared<f32>,
+    of: impl Fn(usize, &[PackedChunk<R>]) -> [[f32; ROWS]; R],
+) where
+    PackedChunk<R>: bytemuck::Pod,
+{
+    let (chunks, packed): (usize, &[PackedChunk<R>]) = (matrix.chunks(), bytemuck::cast_slice(packed));
+    for (near, packed) in packed.chunks(NEAR / R * chunks).enumerate() {
+        for panel in panels.clone() {
+            for (group, packed) in packed.chunks(chunks).enumerate() {
+                let first = rows.start + near * NEAR + group * R;
+                for (t, sums) in of(panel, packed).iter().enumerate() {
+                    // SAFETY: each task has its own panels.
+                    unsafe { matrix.put(y, first + t, panel, sums) };
+                }
+            }
+        }
+    }
+}

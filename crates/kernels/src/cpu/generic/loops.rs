@@ -1,0 +1,241 @@
+//! The inner loops as plain Rust over fixed arrays of lanes, inlined into functions of each instruction set.
+//!
+//! `FUSED` says whether the instruction set multiplies and adds in one step; without it `mul_add` would be a call.
+
+use crate::view::View;
+
+/// Lanes that a sum is spread over: enough for four vectors of eight.
+const LANES: usize = 32;
+
+#[inline(always)]
+pub(crate) fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FUSED { a.mul_add(b, c) } else { a * b + c }
+}
+
+/// Σ xᵢ yᵢ over 32 lanes, which are then added pairwise.
+#[inline(always)]
+pub(crate) fn dot<const FUSED: bool>(x: &[f32], y: &[f32]) -> f32 {
+    assert_eq!(x.len(), y.len(), "a dot product of equal lengths");
+    let mut lanes = [0.0f32; LANES];
+    let (x, y) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
+    for (x, y) in x.0.iter().zip(y.0) {
+        for ((lane, x), y) in lanes.iter_mut().zip(x).zip(y) {
+            *lane = multiply_add::<FUSED>(*x, *y, *lane);
+        }
+    }
+    for ((lane, x), y) in lanes.iter_mut().zip(x.1).zip(y.1) {
+        *lane = multiply_add::<FUSED>(*x, *y, *lane);
+    }
+    pairwise(lanes, plus)
+}
+
+#[inline(always)]
+pub(crate) fn plus(a: f32, b: f32) -> f32 {
+    a + b
+}
+
+/// b where it is higher than a.
+#[inline(always)]
+pub(crate) fn higher(a: f32, b: f32) -> f32 {
+    if b > a { b } else { a }
+}
+
+/// What lanes, a power of two of them, come to: the upper half onto the lower one until one is left.
+#[inline(always)]
+pub(crate) fn pairwise<const N: usize>(mut lanes: [f32; N], onto: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut width = N / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] = onto(lanes[i], lanes[i + width]);
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// Folds lines of 64 bytes into a word; `prefetch` hears of each.
+#[inline(always)]
+pub(crate) fn read_lines(bytes: &[u8], prefetch: impl Fn(*const u8)) -> u64 {
+    let mut sums = [0u64; 8];
+    for line in bytes.as_chunks::<64>().0 {
+        prefetch(line.as_ptr());
+        for (sum, word) in sums.iter_mut().zip(line.as_chunks::<8>().0) {
+            *sum ^= u64::from_ne_bytes(*word);
+        }
+    }
+    sums.into_iter().fold(0, |all, sum| all ^ sum)
+}
+
+/// Rows of the right-hand side that [`add_few`] reads at once: their parts of one line each stay in the nearest cache.
+const DEPTH: usize = 32;
+/// Numbers of a row that are summed at once: a line of the cache.
+const LINE: usize = 16;
+
+/// `out` (rows `stride` apart) += a · b; each row of `a` (as many numbers as `b` has rows) makes one of `out`.
+#[inline(always)]
+pub(crate) fn add_few<const FUSED: bool>(out: &mut [f32], stride: usize, a: &[f32], b: View<f32>) {
+    let rows = a.len() / b.rows();
+    let whole = b.columns() / LINE * LINE;
+    for from in (0..b.rows()).step_by(DEPTH) {
+        let depth = from..b.rows().min(from + DEPTH);
+        for at in (0..whole).step_by(LINE) {
+            let mut first = 0;
+            while first < rows {
+                let out = &mut out[first * stride + at..];
+                macro_rules! put {
+                    ($rows:literal) => {{
+                        let a = std::array::from_fn(|row| &a[(first + row) * b.rows()..][..b.rows()]);
+                        add_rows::<FUSED, $rows>(out, stride, a, b, at, depth.clone());
+                        first += $rows;
+                    }};
+                }
+                match rows - first {
+                    1 => put!(1),
+                    2 | 3 => put!(2),
+                    _ => put!(4),
+                }
+            }
+        }
+        for (row, a) in a.chunks_exact(b.rows()).enumerate() {
+            for k in depth.clone() {
+                let b = &b.row(k)[whole..];
+                for (sum, b) in out[row * stride + whole..].iter_mut().zip(b) {
+                    *sum = multiply_add::<FUSED>(a[k], *b, *sum);
+                }
+            }
+        }
+    }
+}
+
+/// One line of some rows: four rows and a line fill eight vectors.
+#[inline(always)]
+fn add_rows<const FUSED: bool, const ROWS: usize>(
+    out: &mut [f32],
+    stride: usize,
+    a: [&[f32]; ROWS],
+    b: View<f32>,
+    at: usize,
+    depth: std::ops::Range<usize>,
+) {
+    let mut sums: [[f32; LINE]; ROWS] =
+        std::array::from_fn(|row| *out[row * stride..].first_chunk().expect("a whole line"));
+    for k in depth {
+        let b = b.row(k)[at..].first_chunk::<LINE>().expect("a whole line");
+        for (sums, a) in sums.iter_mut().zip(a) {
+            let a = a[k];
+            for (sum, b) in sums.iter_mut().zip(b) {
+                *sum = multiply_add::<FUSED>(a, *b, *sum);
+            }
+        }
+    }
+    for (row, sums) in sums.iter().enumerate() {
+        out[row * stride..][..LINE].copy_from_slice(sums);
+    }
+}
+
+/// e to the power of x, within two units in the last place; 0 below −87, infinite above 88, NaN for NaN.
+///
+/// x = n ln 2 + r; 2ⁿ is put together from bits, eʳ is its series up to r⁷, for |r| ≤ ln 2 / 2.
+#[inline(always)]
+pub(crate) fn exp<const FUSED: bool>(x: f32) -> f32 {
+    // A number that leaves whole ones in the last bits of what it is added to.
+    const WHOLE: f32 = 12_582_912.0;
+    // ln 2 in two parts; products of the first with a whole number are exact.
+    const LN_2: (f32, f32) = (0.693_359_4, -2.121_944_4e-4);
+    const SERIES: [f32; 6] = [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0];
+    let inside = if x < -87.0 { -87.0 } else { x };
+    let inside = if inside > 88.0 { 88.0 } else { inside };
+    let shifted = multiply_add::<FUSED>(inside, std::f32::consts::LOG2_E, WHOLE);
+    let n = shifted - WHOLE;
+    let r = multiply_add::<FUSED>(-n, LN_2.1, multiply_add::<FUSED>(-n, LN_2.0, inside));
+    let mut sum = 1.0 / 5040.0;
+    for term in SERIES {
+        sum = multiply_add::<FUSED>(sum, r, term);
+    }
+    let sum = multiply_add::<FUSED>(sum, r, 1.0);
+    let power = sum * f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000));
+    let power = if x < -87.0 { 0.0 } else { power };
+    if x > 88.0 { f32::INFINITY } else { power }
+}
+
+/// Numbers become shares: their powers of e over the sum of all of these.
+#[inline(always)]
+pub(crate) fn softmax<const FUSED: bool>(x: &mut [f32]) {
+    let mut tops = [f32::NEG_INFINITY; LANES];
+    for part in x.chunks(LANES) {
+        tops.iter_mut().zip(part).for_each(|(top, &x)| *top = higher(*top, x));
+    }
+    let top = tops.into_iter().fold(f32::NEG_INFINITY, higher);
+    let mut sums = [0.0f32; LANES];
+    for part in x.chunks_mut(LANES) {
+        for (sum, x) in sums.iter_mut().zip(part) {
+            *x = exp::<FUSED>(*x - top);
+            *sum += *x;
+        }
+    }
+    let share = 1.0 / pairwise(sums, plus);
+    x.iter_mut().for_each(|x| *x *= share);
+}
+
+/// `gate` = silu(`gate`) × `up`.
+#[inline(always)]
+pub(crate) fn swiglu<const FUSED: bool>(gate: &mut [f32], up: &[f32]) {
+    for (gate, up) in gate.iter_mut().zip(up) {
+        *gate = *gate / (1.0 + exp::<FUSED>(-*gate)) * up;
+    }
+}
+
+/// The gradients at the inputs of [`swiglu`], in their place, where `gradient` is that at its result.
+#[inline(always)]
+pub(crate) fn swiglu_gradient<const FUSED: bool>(gate: &mut [f32], up: &mut [f32], gradient: &[f32]) {
+    for ((gate, up), gradient) in gate.iter_mut().zip(up).zip(gradient) {
+        let sigmoid = 1.0 / (1.0 + exp::<FUSED>(-*gate));
+        let silu = *gate * sigmoid;
+        let slope = sigmoid + silu * (1.0 - sigmoid);
+        (*gate, *up) = (gradient * *up * slope, gradient * silu);
+    }
+}
+
+/// √(2/π).
+pub(crate) const GELU_SLOPE: f32 = 0.797_884_6;
+/// The share of the cube.
+pub(crate) const GELU_CUBE: f32 = 0.044_715;
+
+/// `x` = GELU(`x`), as [`crate::ops::gelu_tanh`] has it.
+#[inline(always)]
+pub(crate) fn gelu_tanh<const FUSED: bool>(x: &mut [f32]) {
+    for x in x {
+        let u = GELU_SLOPE * (*x + GELU_CUBE * *x * *x * *x);
+        *x /= 1.0 + exp::<FUSED>(-2.0 * u);
+    }
+}
+
+/// The gradient at the input of [`gelu_tanh`], in its place, where `gradient` is that at its result.
+#[inline(always)]
+pub(crate) fn gelu_tanh_gradient<const FUSED: bool>(x: &mut [f32], gradient: &[f32]) {
+    for (x, gradient) in x.iter_mut().zip(gradient) {
+        let u = GELU_SLOPE * (*x + GELU_CUBE * *x * *x * *x);
+        let slope = GELU_SLOPE * (1.0 + 3.0 * GELU_CUBE * *x * *x);
+        let sigmoid = 1.0 / (1.0 + exp::<FUSED>(-2.0 * u));
+        *x = gradient * (sigmoid + 2.0 * *x * slope * sigmoid * (1.0 - sigmoid));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn powers_of_e_are_near_exact() {
+        for i in -87_000..88_000 {
+            let x = i as f32 / 1000.0;
+            let exact = f64::from(x).exp();
+            for found in [exp::<false>(x), exp::<true>(x)] {
+                assert!((f64::from(found) / exact - 1.0).abs() < 2.5e-7, "{x}: {found}, not {exact}");
+            }
+        }
+        assert_eq!((exp::<true>(f32::NEG_INFINITY), exp::<true>(-1e9)), (0.0, 0.0));
+        assert_eq!(exp::<true>(f32::INFINITY), f32::INFINITY);
+        assert!(exp::<true>(f32::NAN).is_nan());
+    }
+}

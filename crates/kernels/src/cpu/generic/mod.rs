@@ -1,0 +1,19 @@
+//! Kernels that are written once, over SIMD traits or as plain loops, and compiled for each instruction set.
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", test))]
+pub(crate) mod activation_rows;
+pub(crate) mod attention_kernel;
+pub(crate) mod float_tile;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", test))]
+pub(crate) mod int8_dot;
+pub(crate) mod lanes;
+pub(crate) mod loops;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", test))]
+pub(crate) mod outliers;
+mod page_formats;
+#[cfg(test)]
+mod portable;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", test))]
+pub(crate) mod simd;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", test))]
+pub(crate) mod unpack;

@@ -1,0 +1,65 @@
+//! The loops of `generic/`, compiled for an instruction set.
+
+/// `LOOPS` of the surrounding module, compiled for `$features`; `$lanes` is its SIMD type for attention and float tiles.
+macro_rules! multiversion {
+    ($features:literal, $lanes:ident) => {
+        $crate::cpu::multiversion::functions! { $features:
+            dot(x: &[f32], y: &[f32]) -> f32 {
+                loops::dot::<true>(x, y)
+            }
+            attention(format: $crate::KvFormat, rows: &mut attention_kernel::QueryRows, page: usize, keys: &[u8], values: &[u8]) {
+                // SAFETY: this function has the instruction set's features.
+                attention_kernel::add_page(unsafe { $lanes::new() }, format, rows, page, keys, values);
+            }
+            read_lines(bytes: &[u8]) -> u64 {
+                loops::read_lines(bytes, |line| prefetch_codes(line, 64))
+            }
+            add_few(out: &mut [f32], stride: usize, a: &[f32], b: View<f32>) {
+                loops::add_few::<true>(out, stride, a, b);
+            }
+            float_tile(width: float_tile::Width, panel: &[u8], x: View<f32>, out: &mut float_tile::Products) {
+                // SAFETY: this function has the instruction set's features.
+                float_tile::multiply(unsafe { $lanes::new() }, width, panel, x, out);
+            }
+            round_int8(x: &[f32], codes: activations::RowCodes) {
+                activations::round_int8(x, codes);
+            }
+            round_int16(x: &[f32], codes: [activations::RowCodes; 2]) {
+                activations::round_int16(x, codes);
+            }
+            round_with_outliers(x: &[f32], codes: activations::RowCodes, outliers: &mut [outliers::Outlier]) -> usize {
+                activations::round_with_outliers(x, codes, outliers)
+            }
+            softmax(x: &mut [f32]) {
+                loops::softmax::<true>(x);
+            }
+            swiglu(gate: &mut [f32], up: &[f32]) {
+                loops::swiglu::<true>(gate, up);
+            }
+            swiglu_gradient(gate: &mut [f32], up: &mut [f32], gradient: &[f32]) {
+                loops::swiglu_gradient::<true>(gate, up, gradient);
+            }
+            gelu_tanh(x: &mut [f32]) {
+                loops::gelu_tanh::<true>(x);
+            }
+            gelu_tanh_gradient(x: &mut [f32], gradient: &[f32]) {
+                loops::gelu_tanh_gradient::<true>(x, gradient);
+            }
+        }
+    };
+}
+
+/// Functions compiled for some features, and `LOOPS` of them.
+macro_rules! functions {
+    ($features:literal: $($name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)? $body:block)*) => {
+        $(#[target_feature(enable = $features)]
+        fn $name($($argument: $type),*) $(-> $result)? $body)*
+
+        /// The loops of this instruction set.
+        pub(super) const LOOPS: $crate::cpu::instruction_set::Loops =
+            $crate::cpu::instruction_set::Loops { $($name),* };
+    };
+}
+
+pub(crate) use functions;
+pub(crate) use multiversion;

@@ -1,0 +1,234 @@
+//! Vectors of AVX2 and AVX-512 for integer codes. `vpdpbusd` (VNNI) multiplies four unsigned codes with four signed activations
+//! in every lane and adds the products to a sum of 32 bits, so that nothing overflows.
+
+use crate::cpu::codes::layout::ROWS;
+use crate::cpu::generic::simd::SimdInt8;
+use std::arch::x86_64::*;
+
+macro_rules! vector {
+    ($(#[$doc:meta])* $name:ident, $rows:literal, $integers:ty, $numbers:ty,
+     $load:ident, $splat:ident, $table:ident, $and:ident, $or:ident, $xor:ident, $right:ident, $left:ident, $lookup:ident,
+     $dot:ident, $add:ident, $signed:ident, $unsigned:ident, $bytes:ident, $to_numbers:ident,
+     $number:ident, $to_halves:ident, $halves:ident, $widen:ident, $left32:ident, $right32:ident, $logical32:ident, $as_numbers:ident, $as_integers:ident,
+     $multiply:ident, $multiply_add:ident, $store:ident, $take:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy)]
+        pub(crate) struct $name(());
+
+        impl $name {
+            /// # Safety
+            /// The processor has the instruction set.
+            #[inline(always)]
+            pub unsafe fn new() -> Self {
+                Self(())
+            }
+        }
+
+        impl SimdInt8 for $name {
+            type Ints = $integers;
+            type Floats = $numbers;
+            const ROWS: usize = $rows;
+            // `vpdpbusd` multiplies unsigned bytes with signed ones.
+            const BIAS: i16 = 128;
+
+            #[inline(always)]
+            unsafe fn load(self, at: *const u8) -> $integers {
+                // SAFETY: `self` proves the instruction set; the caller vouches for the pointer.
+                unsafe { $load(at.cast()) }
+            }
+            #[inline(always)]
+            fn splat(self, x: i32) -> $integers {
+                // SAFETY: `self` proves the instruction set.
+                unsafe { $splat(x) }
+            }
+            #[inline(always)]
+            fn level_table(self, bytes: &[u8; 16]) -> $integers {
+                // SAFETY: `self` proves the instruction set; sixteen bytes are read.
+                unsafe { $table(_mm_loadu_si128(bytes.as_ptr().cast())) }
+            }
+            #[inline(always)]
+            fn and(self, a: $integers, b: $integers) -> $integers {
+                // SAFETY: `self` proves the instruction set.
+                unsafe { $and(a, b) }
+            }
+            #[inline(always)]
+            fn or(self, a: $integers, b: $integers) -> $integers {
+                // SAFETY: `self` proves the instruction set.
+                unsafe { $or(a, b) }
+            }
+            #[inline(always)]
+            fn xor(self, a: $integers, b: $integers) -> $integers {
+                // SAFETY: `self` proves the instruction set.
+                unsafe { $xor(a, b) }
+            }
+            #[inline(always)]
+            fn shift_right_16<const N: u32>(self, a: $integers) -> $integers {
+                // SAFETY: `self` proves the instruction set.
+                unsafe { $right(a, _mm_cvtsi32_si128(N.cast_signed())) }
+            }
+            #[inline(always)]
+            fn shift_left_16<const N: u32>(self, a: $integers) -> $integers {
+                // SAFETY: `self` proves the instruction set.
+                unsafe { $left(a, _mm_cvtsi32_si128(N.cast_signed())) }
+            }
+            #[inline(always)]
+            fn lookup(self, table: $integers, index: $integers) -> $integers {
+                // SAFETY: `self` proves the instruction set.
+                unsafe { $lookup(table, index) }
+            }
+            #[inline(always)]
+            fn dot(self, sum: $integers, codes: $integers, activations: i32) -> $integers {
+                // SAFETY: `self` proves the instruction set.
+                unsafe { $dot(sum, codes, $splat(activations)) }
+            }
+            #[inline(always)]
+            fn divide_by_16(self, a: $integers) -> $integers {
+                // SAFETY: `self` proves the instruction set.
+                unsafe { $right32(a, _mm_cvtsi32_si128(4)) }
+            }
+            #[inline(always)]
+            fn shift_right_32(self, a: $integers, bits: u32) -> $integers {
+                // SAFETY: `self` proves the instruction set.
+                unsafe { $logical32(a, _mm_cvtsi32_si128(bits.cast_signed())) }
+            }
+            #[inline(always)]
+            fn add(self, a: $integers, b: $integers) -> $integers {
+                // SAFETY: `self` proves the instruction set.
+                unsafe { $add(a, b) }
+            }
+            #[inline(always)]
+            unsafe fn load_i8(self, at: *const u8) -> $integers {
+                // SAFETY: `self` proves the instruction set; the caller vouches for the pointer.
+                unsafe { $signed($bytes(at.cast())) }
+            }
+            #[inline(always)]
+            unsafe fn load_u8(self, at: *const u8) -> $integers {
+                // SAFETY: `self` proves the instruction set; the caller vouches for the pointer.
+                unsafe { $unsigned($bytes(at.cast())) }
+            }
+            #[inline(always)]
+            fn to_floats(self, a: $integers) -> $numbers {
+                // SAFETY: `self` proves the instruction set.
+                unsafe { $to_numbers(a) }
+            }
+            #[inline(always)]
+            fn splat_float(self, x: f32) -> $numbers {
+                // SAFETY: `self` proves the instruction set.
+                unsafe { $number(x) }
+            }
+            #[inline(always)]
+            unsafe fn load_f16(self, at: *const u8) -> $numbers {
+                // SAFETY: `self` proves the instruction set; the caller vouches for the pointer.
+                unsafe { $to_halves($halves(at.cast())) }
+            }
+            #[inline(always)]
+            unsafe fn load_bf16(self, at: *const u8) -> $numbers {
+                // SAFETY: `self` proves the instruction set; the caller vouches for the pointer.
+                unsafe { $as_numbers($left32($widen($halves(at.cast())), _mm_cvtsi32_si128(16))) }
+            }
+            #[inline(always)]
+            fn multiply(self, a: $numbers, b: $numbers) -> $numbers {
+                // SAFETY: `self` proves the instruction set.
+                unsafe { $multiply(a, b) }
+            }
+            #[inline(always)]
+            fn negate(self, a: $numbers) -> $numbers {
+                // SAFETY: `self` proves the instruction set.
+                unsafe { $as_numbers($xor($as_integers(a), $splat(i32::MIN))) }
+            }
+            #[inline(always)]
+            fn multiply_add(self, a: $numbers, b: $numbers, c: $numbers) -> $numbers {
+                // SAFETY: `self` proves the instruction set.
+                unsafe { $multiply_add(a, b, c) }
+            }
+            #[inline(always)]
+            fn to_array(self, a: $numbers) -> [f32; ROWS] {
+                let mut out = [0.0; ROWS];
+                // SAFETY: `self` proves the instruction set; the array is as long as the longest vector.
+                unsafe { $store(out.as_mut_ptr(), a) };
+                out
+            }
+            #[inline(always)]
+            unsafe fn load_floats(self, at: *const f32) -> $numbers {
+                // SAFETY: `self` proves the instruction set; the caller vouches for the pointer.
+                unsafe { $take(at) }
+            }
+            #[inline(always)]
+            unsafe fn store_floats(self, a: $numbers, at: *mut f32) {
+                // SAFETY: `self` proves the instruction set; the caller vouches for the pointer.
+                unsafe { $store(at, a) }
+            }
+        }
+    };
+}
+
+vector!(
+    /// Panels of eight rows: AVX2, FMA and F16C. [`SimdInt8::dot`] needs AVX-VNNI besides.
+    Eight,
+    8,
+    __m256i,
+    __m256,
+    _mm256_loadu_si256,
+    _mm256_set1_epi32,
+    _mm256_broadcastsi128_si256,
+    _mm256_and_si256,
+    _mm256_or_si256,
+    _mm256_xor_si256,
+    _mm256_srl_epi16,
+    _mm256_sll_epi16,
+    _mm256_shuffle_epi8,
+    _mm256_dpbusd_avx_epi32,
+    _mm256_add_epi32,
+    _mm256_cvtepi8_epi32,
+    _mm256_cvtepu8_epi32,
+    _mm_loadl_epi64,
+    _mm256_cvtepi32_ps,
+    _mm256_set1_ps,
+    _mm256_cvtph_ps,
+    _mm_loadu_si128,
+    _mm256_cvtepu16_epi32,
+    _mm256_sll_epi32,
+    _mm256_sra_epi32,
+    _mm256_srl_epi32,
+    _mm256_castsi256_ps,
+    _mm256_castps_si256,
+    _mm256_mul_ps,
+    _mm256_fmadd_ps,
+    _mm256_storeu_ps,
+    _mm256_loadu_ps
+);
+vector!(
+    /// Panels of sixteen rows: AVX-512 F, BW, VL and VNNI.
+    Sixteen,
+    16,
+    __m512i,
+    __m512,
+    _mm512_loadu_si512,
+    _mm512_set1_epi32,
+    _mm512_broadcast_i32x4,
+    _mm512_and_si512,
+    _mm512_or_si512,
+    _mm512_xor_si512,
+    _mm512_srl_epi16,
+    _mm512_sll_epi16,
+    _mm512_shuffle_epi8,
+    _mm512_dpbusd_epi32,
+    _mm512_add_epi32,
+    _mm512_cvtepi8_epi32,
+    _mm512_cvtepu8_epi32,
+    _mm_loadu_si128,
+    _mm512_cvtepi32_ps,
+    _mm512_set1_ps,
+    _mm512_cvtph_ps,
+    _mm256_loadu_si256,
+    _mm512_cvtepu16_epi32,
+    _mm512_sll_epi32,
+    _mm512_sra_epi32,
+    _mm512_srl_epi32,
+    _mm512_castsi512_ps,
+    _mm512_castps_si512,
+    _mm512_mul_ps,
+    _mm512_fmadd_ps,
+    _mm512_storeu_ps,
+    _mm512_loadu_ps
+);

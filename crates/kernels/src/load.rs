@@ -1,0 +1,48 @@
+//! From a tensor to the matrix that this processor multiplies fastest.
+
+use crate::cpu::dequantized::Dequantized;
+use crate::cpu::packed_codes::{self, PackedCodes};
+use crate::cpu::packed_float::PackedFloat;
+use crate::{Arithmetic, Backend, Error, Input, Matrix};
+use kvant_core::{Bytes, FormatRef, Shape, Tensor};
+
+impl Backend {
+    /// Prepares a matrix: chooses its kernel, and keeps the tensor. With [`Arithmetic::Integer`] its bytes are repacked
+    /// into memory of their own, as many again.
+    ///
+    /// # Errors
+    /// [`Error::NotMatrix`] unless the tensor has two dimensions.
+    pub fn load(&self, tensor: &Tensor) -> Result<Box<dyn Matrix>, Error> {
+        if tensor.shape().dimensions().len() != 2 {
+            return Err(Error::NotMatrix { shape: *tensor.shape() });
+        }
+        if let Arithmetic::Integer(precision) = self.arithmetic() {
+            if let Some(codes) = PackedCodes::new(self, precision, tensor) {
+                return Ok(Box::new(codes));
+            }
+            if let Some(floats) = PackedFloat::new(self, tensor) {
+                return Ok(Box::new(floats));
+            }
+        }
+        Ok(Box::new(Dequantized::new(self, tensor)))
+    }
+}
+
+/// [`Matrix::apply`] of several matrices of one backend that read the same input: one parallel run for all of them.
+pub fn apply_all<const N: usize>(matrices: [&dyn Matrix; N], x: &Input, mut results: [&mut [f32]; N]) {
+    let codes: Vec<&PackedCodes> =
+        matrices.iter().filter_map(|matrix| matrix.as_any().downcast_ref()).collect();
+    if codes.len() < N || N == 0 {
+        matrices.iter().zip(results).for_each(|(matrix, result)| matrix.apply(x, result));
+        return;
+    }
+    packed_codes::multiply(&codes, x, &mut results);
+}
+
+/// Name of the kernel that a backend chooses for matrices of `format`.
+pub fn kernel(backend: &Backend, format: FormatRef) -> String {
+    let block = format.block();
+    let shape = Shape::new(&[1, block.elements]).expect("a block is a row");
+    let tensor = Tensor::new(shape, format, Bytes::from(vec![0; block.bytes])).expect("one block");
+    backend.load(&tensor).expect("a matrix").kernel()
+}
