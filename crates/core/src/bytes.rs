@@ -1,10 +1,10 @@
-//! Bytes that several tensors can share: an owned vector or a mapped file, and a range of it.
+//! Bytes that several tensors can share: a range of an owned vector or of a memory-mapped file.
 
 use std::fmt;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-/// A shared, immutable range of bytes. Cloning is cheap; the owner lives as long as any range of it.
+/// A shared, immutable range of bytes. A clone is cheap. The owner lives as long as any range of it.
 #[derive(Clone)]
 pub struct Bytes {
     owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
@@ -12,13 +12,13 @@ pub struct Bytes {
 }
 
 impl Bytes {
-    /// The whole of `owner`, for example a memory map. The owner must return the same slice every time.
+    /// Wraps all bytes of `owner`, for example of a memory map. The owner must return the same slice each time.
     pub fn from_owner(owner: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Self {
         let range = 0..(*owner).as_ref().len();
         Self { owner, range }
     }
 
-    /// A range of these bytes, without a copy; `None` if it does not lie inside.
+    /// Returns a range of these bytes without a copy; `None` if the range is out of bounds.
     pub fn slice(&self, range: Range<usize>) -> Option<Self> {
         if range.start > range.end || range.end > self.range.len() {
             return None;

@@ -1,44 +1,44 @@
-//! What can be wrong with a shape or a tensor, before any file or kernel is involved.
+//! Errors of shapes and tensors.
 
 use crate::Shape;
 
-/// A shape, a format and a byte length that don't go together.
+/// An invalid shape, or a shape, a format and a byte length that do not match.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// More dimensions than any container here stores, or none.
+    /// No dimensions, or more than any container format here stores.
     #[error("a tensor has 1 to {max} dimensions, found {found}")]
     Dimensions {
-        /// How many were given.
+        /// The given number of dimensions.
         found: usize,
-        /// How many there may be.
+        /// The largest number of dimensions.
         max: usize,
     },
-    /// The product of the dimensions, or the byte length, does not fit in memory's address range.
+    /// The product of the dimensions, or the byte length, exceeds the address range.
     #[error("shape {dimensions:?} has more elements than this machine can address")]
     TooLarge {
-        /// The dimensions as given, outermost first.
+        /// The given dimensions, outermost first.
         dimensions: Vec<usize>,
     },
-    /// The rows cannot be cut into whole blocks.
+    /// The rows do not consist of whole blocks.
     #[error("rows of {columns} elements are not whole blocks of {block_elements} ({format})")]
     PartialBlock {
         /// Row length.
         columns: usize,
-        /// Elements a block.
+        /// Elements per block.
         block_elements: usize,
         /// The format's name.
         format: &'static str,
     },
-    /// The bytes given are more or fewer than shape and format ask for.
+    /// The number of bytes does not match the shape and the format.
     #[error("shape {shape} in {format} takes {expected} bytes, found {found}")]
     Length {
         /// The tensor's shape.
         shape: Shape,
         /// The format's name.
         format: &'static str,
-        /// Bytes that shape and format ask for.
+        /// The number of bytes that the shape and the format require.
         expected: usize,
-        /// Bytes given.
+        /// The given number of bytes.
         found: usize,
     },
 }

@@ -1,11 +1,11 @@
-//! What a number is: shapes, bytes, tensors and the formats that store them.
+//! Shapes, bytes, tensors and the storage formats of their values.
 //!
-//! Everything above this crate moves [`Tensor`]s around: rows of whole blocks of one [`Format`], over bytes that
-//! are owned or mapped. A format says how a block of bytes becomes real numbers and back; one that stores integer
-//! codes also opens its blocks as [`Codes`] ([`Grid`]), so that a solver can choose codes itself.
+//! The other crates pass [`Tensor`]s to each other. A tensor has rows of whole blocks of one [`Format`], over owned or
+//! memory-mapped bytes. A format decodes a block of bytes to floats and encodes floats to bytes. A format with integer
+//! codes can also unpack its blocks to [`Codes`] ([`Grid`]), so that a solver can choose the codes itself.
 //!
-//! Invariant: a [`Tensor`] always holds exactly as many bytes as its shape and format say; nothing here allocates
-//! from an unchecked length. Left out on purpose: files (`kvant-io`) and fast kernels (`kvant-kernels`).
+//! Invariant: a [`Tensor`] has exactly the number of bytes that its shape and format require; nothing here allocates
+//! from an unchecked length. Not in this crate: files (`kvant-io`) and fast kernels (`kvant-kernels`).
 
 mod bytes;
 mod codes;

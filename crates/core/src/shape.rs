@@ -1,9 +1,9 @@
-//! Dimensions of a tensor, outermost first: a weight is `(out, in)`, also where the file says `(in, out)`.
+//! Dimensions of a tensor, outermost first: a weight is `(out, in)`, also if the file lists `(in, out)`.
 
 use crate::Error;
 use std::fmt;
 
-/// One to five dimensions, outermost first, whose product is known to fit `usize`.
+/// One to five dimensions, outermost first. Their product fits `usize`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shape {
     dimensions: [usize; Shape::MAX_DIMENSIONS],
@@ -11,10 +11,10 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// One more than GGUF stores: enough for a convolution over space and time.
+    /// One more than the maximum of GGUF: enough for a convolution over space and time.
     pub const MAX_DIMENSIONS: usize = 5;
 
-    /// Checks the count of dimensions and that their product fits.
+    /// Creates a shape. Checks the number of dimensions and the size of their product.
     ///
     /// # Errors
     /// [`Error::Dimensions`] or [`Error::TooLarge`].
@@ -23,7 +23,7 @@ impl Shape {
             return Err(Error::Dimensions { found: dimensions.len(), max: Self::MAX_DIMENSIONS });
         }
         let product = dimensions.iter().try_fold(1usize, |p, &d| p.checked_mul(d));
-        // The bound keeps byte lengths of any format (at most 4 bytes an element) inside `isize`.
+        // With this bound, the byte length fits `isize` in each format (at most 4 bytes per element).
         if product.is_none_or(|p| p > isize::MAX as usize / 8) {
             return Err(Error::TooLarge { dimensions: dimensions.to_vec() });
         }
@@ -37,17 +37,17 @@ impl Shape {
         &self.dimensions[..self.count as usize]
     }
 
-    /// Length of the innermost dimension: a row.
+    /// The length of the innermost dimension, which is the row length.
     pub fn columns(&self) -> usize {
         self.dimensions[self.count as usize - 1]
     }
 
-    /// How many rows all outer dimensions make together.
+    /// The number of rows: the product of all outer dimensions.
     pub fn rows(&self) -> usize {
         self.dimensions[..self.count as usize - 1].iter().product()
     }
 
-    /// Product of all dimensions.
+    /// The product of all dimensions.
     pub fn elements(&self) -> usize {
         self.dimensions().iter().product()
     }

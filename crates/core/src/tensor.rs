@@ -1,8 +1,8 @@
-//! Rows of whole blocks of one format over shared bytes.
+//! Tensors: rows of whole blocks of one format, over shared bytes.
 
 use crate::{Bytes, Error, FormatRef, Shape};
 
-/// A named-elsewhere array of numbers: shape `(…, rows, columns)`, one format, and exactly the bytes they need.
+/// An array of values without a name: its shape `(…, rows, columns)`, its format, and exactly the bytes of both.
 #[derive(Clone, Debug)]
 pub struct Tensor {
     shape: Shape,
@@ -11,10 +11,11 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// Joins shape, format and bytes.
+    /// Creates a tensor from its shape, format and bytes.
     ///
     /// # Errors
-    /// [`Error::PartialBlock`] where a row is not whole blocks, [`Error::Length`] where the bytes don't match.
+    /// [`Error::PartialBlock`] if a row does not consist of whole blocks, [`Error::Length`] if the number of bytes is
+    /// wrong.
     pub fn new(shape: Shape, format: FormatRef, bytes: Bytes) -> Result<Self, Error> {
         let expected = format.tensor_bytes(&shape)?;
         if bytes.len() != expected {
@@ -28,7 +29,7 @@ impl Tensor {
         &self.shape
     }
 
-    /// The format of every block.
+    /// The storage format.
     pub fn format(&self) -> FormatRef {
         self.format
     }
@@ -38,19 +39,19 @@ impl Tensor {
         &self.bytes
     }
 
-    /// Bytes of one row.
+    /// The number of bytes in one row.
     pub fn row_bytes(&self) -> usize {
         let block = self.format.block();
         self.shape.columns() / block.elements * block.bytes
     }
 
-    /// The bytes of rows `start..start + count`. Panics if they lie outside the tensor.
+    /// The bytes of rows `start..start + count`. Panics if the tensor does not have these rows.
     pub fn rows(&self, start: usize, count: usize) -> &[u8] {
         let row = self.row_bytes();
         &self.bytes[start * row..(start + count) * row]
     }
 
-    /// All values as real numbers, `elements()` of them, row after row.
+    /// Dequantizes all values, row after row.
     pub fn decode(&self) -> Vec<f32> {
         let mut values = vec![0.0; self.shape.elements()];
         self.format.decode(&self.bytes, &mut values);

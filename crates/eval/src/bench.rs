@@ -1,8 +1,9 @@
-//! How fast a model runs here and now, and how near that comes to what the machine could give.
+//! The speed of a model, in tokens per second and as a share of the machine's limits.
 //!
-//! Rounds of all tests take turns with probes of the machine's limits ([`Probe`]), for these move; what is told are
-//! medians over rounds, shares of each round's own limits. Tests are what llama-bench calls them: `pp512` is a prompt of
-//! 512 tokens, `tg128` an answer of 128, `tg128@d2048` the same after 2048 tokens, `tg128×8` in eight sequences at once.
+//! The limits change over time, so each round of each test probes them first ([`Probe`]). Each round computes its
+//! shares from its own limits; the results are medians over the rounds. Tests have the names of llama-bench: `pp512` is
+//! the prefill of 512 tokens, `tg128` is the decode of 128 tokens, `tg128@d2048` is the same after a context of 2048
+//! tokens, and `tg128×8` decodes eight sequences in one batch.
 
 use crate::energy::Meter;
 use crate::{Error, Progress};
@@ -12,27 +13,27 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use std::time::Instant;
 
-/// What is run.
+/// A speed test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Test {
-    /// A prompt.
+    /// Prefill of a prompt.
     Prompt {
-        /// Its tokens.
+        /// Tokens of the prompt.
         tokens: usize,
     },
-    /// An answer.
+    /// Decode of an answer, one token at a time.
     Answer {
-        /// Tokens of each sequence.
+        /// Tokens to decode per sequence.
         tokens: usize,
-        /// Tokens before it.
+        /// Tokens in the KV cache before the test.
         depth: usize,
-        /// Sequences that are answered together.
+        /// Number of sequences in the batch.
         sequences: usize,
     },
 }
 
 impl Test {
-    /// As llama-bench names it.
+    /// The name of the test in llama-bench.
     pub fn name(&self) -> String {
         match *self {
             Self::Prompt { tokens } => format!("pp{tokens}"),
@@ -44,7 +45,7 @@ impl Test {
         }
     }
 
-    /// Positions that a sequence needs.
+    /// Number of positions that a sequence needs.
     pub fn positions(&self) -> usize {
         match *self {
             Self::Prompt { tokens } => tokens,
@@ -53,29 +54,29 @@ impl Test {
     }
 }
 
-/// What a test came to.
+/// The result of a test.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct BenchRow {
-    /// Its name.
+    /// Name of the test.
     pub test: String,
-    /// Tokens a second of all sequences together, the median round.
+    /// Tokens per second of all sequences together, median of the rounds.
     pub tps_median: f64,
-    /// The slowest round.
+    /// Tokens per second of the slowest round.
     pub tps_min: f64,
-    /// The fastest round.
+    /// Tokens per second of the fastest round.
     pub tps_max: f64,
-    /// Bytes of weights that are read for each token, if a prompt's are read once.
+    /// Bytes of weights that are read per token, if one pass over several tokens reads the weights once.
     pub weight_bytes_per_token: f64,
-    /// Bytes of weights and of keys and values read a second, as a share of the probed bandwidth.
+    /// Bytes of weights and of the KV cache read per second, as a share of the probed bandwidth.
     pub bandwidth_fraction: f64,
-    /// Multiply-adds of matrix products, as a share of the probed peak of the instructions that they use.
+    /// Multiply-adds per second of matrix products, as a share of the probed peak of the instructions that they use.
     pub ops_fraction: f64,
-    /// Energy of the processor for each token, where it can be read.
+    /// Energy of the processor per token, if the system reports it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub joules_per_token: Option<f64>,
 }
 
-/// One round of a test.
+/// The result of one round of a test.
 struct Round {
     tps: f64,
     bandwidth_fraction: f64,
@@ -83,17 +84,17 @@ struct Round {
     joules_per_token: Option<f64>,
 }
 
-/// A test with what its rounds start from.
+/// A test, the sequences at the start of its rounds, and the results of its rounds.
 struct Prepared {
     test: Test,
     sequences: Vec<Sequence>,
     rounds: Vec<Round>,
 }
 
-/// Runs each test `rounds` times, in turns. `progress` hears of finished rounds.
+/// Runs each test `rounds` times; the tests take turns. Reports each finished round to `progress`.
 ///
 /// # Errors
-/// What the model says; [`Error::Interrupted`].
+/// Errors of the model; [`Error::Interrupted`].
 pub fn bench(
     model: &Transformer,
     tests: &[Test],
@@ -108,13 +109,13 @@ pub fn bench(
             return Err(Error::Interrupted);
         }
         progress.at(done as u64, all as u64, "");
-        round(model, &probe, &mut prepared[done % tests.len()])?;
+        run_round(model, &probe, &mut prepared[done % tests.len()])?;
     }
     progress.at(all as u64, all as u64, "");
-    Ok(prepared.iter().map(|prepared| row(model, prepared)).collect())
+    Ok(prepared.iter().map(|prepared| result_row(model, prepared)).collect())
 }
 
-/// Tokens that no text has; what they are does not change what is computed.
+/// Returns `count` arbitrary tokens. Their values do not influence the speed.
 fn tokens(model: &Transformer, count: usize) -> Vec<u32> {
     let vocabulary = model.spec().vocabulary as u64;
     (0..count as u64).map(|i| (i * 7919 % vocabulary) as u32).collect()
@@ -129,7 +130,7 @@ fn prepare(model: &Transformer, test: Test) -> Result<Prepared, Error> {
     if depth > 0 {
         model.prefill(&mut first, &tokens(model, depth), Want::Nothing)?;
     } else {
-        // Memory that is kept from run to run is taken before anything is timed.
+        // Run once before the measurement, because the first run allocates buffers that later runs reuse.
         model.prefill(&mut first, &tokens(model, test.positions().min(Transformer::PIECE)), Want::Nothing)?;
         first.truncate(0);
     }
@@ -137,7 +138,7 @@ fn prepare(model: &Transformer, test: Test) -> Result<Prepared, Error> {
     Ok(Prepared { test, sequences, rounds: Vec::new() })
 }
 
-fn round(model: &Transformer, probe: &Probe, prepared: &mut Prepared) -> Result<(), Error> {
+fn run_round(model: &Transformer, probe: &Probe, prepared: &mut Prepared) -> Result<(), Error> {
     let backend = model.backend();
     let (bandwidth, integers, floats) =
         (probe.bandwidth(backend), probe.integer_peak(backend), probe.float_peak(backend));
@@ -161,8 +162,9 @@ fn round(model: &Transformer, probe: &Probe, prepared: &mut Prepared) -> Result<
     };
     let seconds = begin.elapsed().as_secs_f64();
     let joules = meter.joules();
-    let work = work(model, prepared.test);
-    // Each step of an answer reads what is there by then; a prompt's own keys and values are no news.
+    let work = ops_of_round(model, prepared.test);
+    // Each decode step reads the KV cache at its length so far; the average length is used here. For a prompt, reads of
+    // the KV cache are not counted: its keys and values were just written.
     let read = match prepared.test {
         Test::Prompt { .. } => 0,
         Test::Answer { .. } => sequences.iter().map(|s| steps * s.read_bytes((before + s.len()) / 2)).sum(),
@@ -183,8 +185,8 @@ fn round(model: &Transformer, probe: &Probe, prepared: &mut Prepared) -> Result<
     Ok(())
 }
 
-/// What a whole round multiplies and reads.
-fn work(model: &Transformer, test: Test) -> OpCount {
+/// Returns the multiply-adds and the bytes of weights of one round.
+fn ops_of_round(model: &Transformer, test: Test) -> OpCount {
     let (blocks, head) = (model.op_count_of_blocks(), model.op_count_of_head());
     match test {
         Test::Prompt { tokens } => {
@@ -200,7 +202,7 @@ fn median(mut all: Vec<f64>) -> f64 {
     all.get(all.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-fn row(model: &Transformer, prepared: &Prepared) -> BenchRow {
+fn result_row(model: &Transformer, prepared: &Prepared) -> BenchRow {
     let of = |value: fn(&Round) -> f64| prepared.rounds.iter().map(value).collect::<Vec<f64>>();
     let joules: Option<Vec<f64>> = prepared.rounds.iter().map(|round| round.joules_per_token).collect();
     let tokens = match prepared.test {
@@ -212,7 +214,7 @@ fn row(model: &Transformer, prepared: &Prepared) -> BenchRow {
         tps_median: median(of(|round| round.tps)),
         tps_min: of(|round| round.tps).into_iter().fold(f64::INFINITY, f64::min),
         tps_max: of(|round| round.tps).into_iter().fold(0.0, f64::max),
-        weight_bytes_per_token: work(model, prepared.test).weight_bytes as f64 / tokens as f64,
+        weight_bytes_per_token: ops_of_round(model, prepared.test).weight_bytes as f64 / tokens as f64,
         bandwidth_fraction: median(of(|round| round.bandwidth_fraction)),
         ops_fraction: median(of(|round| round.ops_fraction)),
         joules_per_token: joules.map(median),

@@ -1,44 +1,44 @@
-//! What can be wrong with an evaluation.
+//! The errors of an evaluation.
 
-/// A text, a context or a pair of models that cannot be evaluated.
+/// Error of an evaluation.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The model.
+    /// An error of the model.
     #[error(transparent)]
     Model(#[from] kvant_model::Error),
-    /// A context that leaves nothing to score.
+    /// The context is too short: no token is left to score.
     #[error("a context of {context} tokens leaves nothing to score; at least 4 are needed")]
     ShortContext {
-        /// Its length.
+        /// Tokens per context.
         context: usize,
     },
-    /// A text shorter than one context.
+    /// The text is shorter than one context.
     #[error(
         "the text has {found} tokens, one context needs {context}; give a longer text or a smaller --ctx"
     )]
     ShortText {
         /// Tokens of the text.
         found: usize,
-        /// Tokens of a context.
+        /// Tokens per context.
         context: usize,
     },
-    /// Two models whose logits don't name the same tokens.
+    /// The two models have different vocabulary sizes.
     #[error("the model has {found} tokens, the reference {expected}: they don't share a tokenizer")]
     Vocabulary {
-        /// The model's.
+        /// Vocabulary size of the model.
         found: usize,
-        /// The reference's.
+        /// Vocabulary size of the reference.
         expected: usize,
     },
-    /// A probability that is no number: broken weights.
+    /// A logit is NaN or infinite, because the weights are damaged.
     #[error("context {context}, position {position}: the logits are not finite; the weights are damaged")]
     NotFinite {
-        /// Which context.
+        /// Index of the context.
         context: usize,
-        /// Which position in it.
+        /// Position in the context.
         position: usize,
     },
-    /// Stopped by the user.
+    /// The user stopped the evaluation.
     #[error("interrupted")]
     Interrupted,
 }

@@ -1,8 +1,8 @@
-//! How good and how fast: perplexity, KL divergence against a reference, speed and memory.
+//! Quality and speed of a model: perplexity, KL divergence from a reference, tokens per second and memory.
 //!
-//! Both models of a comparison run side by side over the same contexts; no logits are stored. The definition is
-//! llama-perplexity's (see [`perplexity`]), so that figures can be held against upstream's. Left out, for now:
-//! tasks, plots, the HTML report.
+//! Both models of a comparison run over the same contexts at the same time, so that no logits are stored. The
+//! definitions are those of llama-perplexity (see [`perplexity`]), so that results can be compared with llama.cpp. Not
+//! included so far: benchmark tasks, plots, the HTML report.
 
 mod bench;
 mod energy;

@@ -1,17 +1,17 @@
-//! Memory as the operating system counts it.
+//! Memory use, as the operating system reports it.
 
-/// The largest resident memory of this process so far, in bytes; 0 where the system does not tell.
+/// Returns the peak resident memory of this process in bytes; 0 if the system does not report it.
 pub fn peak_resident_bytes() -> u64 {
-    told("/proc/self/status", "VmHWM:").unwrap_or(0)
+    read_bytes("/proc/self/status", "VmHWM:").unwrap_or(0)
 }
 
-/// This machine's memory, in bytes; `None` where the system does not tell.
+/// Returns the memory of this machine in bytes; `None` if the system does not report it.
 pub fn machine_memory_bytes() -> Option<u64> {
-    told("/proc/meminfo", "MemTotal:")
+    read_bytes("/proc/meminfo", "MemTotal:")
 }
 
-/// The figure of a line of kernel's text, which gives kibibytes.
-fn told(path: &str, key: &str) -> Option<u64> {
+/// Returns the value of the line with prefix `key`, in bytes. The Linux kernel writes it in KiB.
+fn read_bytes(path: &str, key: &str) -> Option<u64> {
     let text = std::fs::read_to_string(path).ok()?;
     let line = text.lines().find_map(|l| l.strip_prefix(key))?;
     Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)

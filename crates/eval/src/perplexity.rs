@@ -1,24 +1,26 @@
 //! Perplexity and KL divergence over contexts that do not overlap, as llama-perplexity defines them.
 //!
-//! A text is cut into contexts of `n` tokens; the first token of each is replaced by BOS where the model adds one;
-//! the last n/2 − 1 predictions of each are scored; the tail is dropped. All sums are f64 over the full vocabulary,
-//! in fixed order. Source: llama.cpp's `tools/perplexity/perplexity.cpp`.
+//! The text is split into contexts of `n` tokens; the rest at the end is dropped. If the model uses a BOS token, it
+//! replaces the first token of each context. In each context, the last n/2 − 1 predictions with a known next token are
+//! scored. All sums run over the full vocabulary, in `f64` and in a fixed order. Source: llama.cpp,
+//! `tools/perplexity/perplexity.cpp`.
 
 use crate::{Error, Progress};
 use kvant_model::{Transformer, Want};
 use serde::Serialize;
 
-/// Tokens cut into contexts of equal length.
+/// Tokens of a text, split into contexts of equal length.
 #[derive(Clone, Debug)]
 pub struct Contexts {
     tokens: Vec<Vec<u32>>,
 }
 
 impl Contexts {
-    /// Cuts `tokens`; at most `limit` contexts, if given.
+    /// Splits `tokens` into contexts of `length` tokens, at most `limit` contexts. If `bos` is given, it replaces the
+    /// first token of each context.
     ///
     /// # Errors
-    /// A context below 4 tokens, or a text shorter than one.
+    /// [`Error::ShortContext`] if `length` is less than 4; [`Error::ShortText`] if the text is shorter than one context.
     pub fn new(tokens: &[u32], length: usize, limit: Option<usize>, bos: Option<u32>) -> Result<Self, Error> {
         if length < 4 {
             return Err(Error::ShortContext { context: length });
@@ -34,103 +36,103 @@ impl Contexts {
         Ok(Self { tokens: contexts })
     }
 
-    /// How many contexts there are.
+    /// Number of contexts.
     pub fn len(&self) -> usize {
         self.tokens.len()
     }
 
-    /// Whether there is none.
+    /// Returns true if there is no context.
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }
 }
 
-/// What one model makes of the scored tokens.
+/// Negative log-likelihoods of one model for the scored tokens.
 #[derive(Clone, Debug, Default)]
 pub struct Scores {
     /// −ln p of each scored token, context after context.
     pub nll: Vec<f64>,
-    /// Mean of each context.
+    /// Mean of `nll` over each context.
     pub nll_by_context: Vec<f64>,
 }
 
-/// How a model's distribution differs from the reference's, scored token by scored token.
+/// Differences between the distributions of a model and its reference, for each scored token.
 #[derive(Clone, Debug, Default)]
 pub struct Divergence {
     /// KL(reference ‖ model).
     pub kld: Vec<f64>,
-    /// Mean of each context.
+    /// Mean of `kld` over each context.
     pub kld_by_context: Vec<f64>,
-    /// Whether both prefer the same token.
+    /// True if both models have the same most probable token.
     pub same_top: Vec<bool>,
-    /// Difference of the probability of the token that stands in the text.
+    /// Probability of the text's next token under the model, minus its probability under the reference.
     pub delta_p: Vec<f64>,
 }
 
-/// The figures of one evaluation; those against a reference are absent without one.
+/// The results of one evaluation. Without a reference, the comparisons with a reference are absent.
 #[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct Quality {
-    /// Tokens scored.
+    /// Number of scored tokens.
     pub tokens_scored: usize,
-    /// exp of the mean −ln p.
+    /// Perplexity: exp of the mean −ln p.
     pub ppl: f64,
     /// Standard error of `ppl`.
     pub ppl_se: f64,
-    /// Mean −ln p of each context.
+    /// Mean −ln p over each context.
     pub nll_by_context: Vec<f64>,
     /// Mean KL divergence from the reference.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kld_mean: Option<f64>,
-    /// Mean of each context.
+    /// Mean KL divergence over each context.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kld_by_context: Option<Vec<f64>>,
     /// Standard error of `kld_mean`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kld_se: Option<f64>,
-    /// Median.
+    /// Median of the KL divergence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kld_p50: Option<f64>,
-    /// 99th percentile.
+    /// 99th percentile of the KL divergence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kld_p99: Option<f64>,
-    /// Largest.
+    /// Maximum of the KL divergence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kld_max: Option<f64>,
-    /// Share of positions at which both prefer the same token.
+    /// Share of the scored positions at which both models have the same most probable token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top1_agreement: Option<f64>,
-    /// `kld_mean` of the model as it is run, with rounded activations and a cache in a smaller format.
+    /// `kld_mean` of the model with the settings of `run`: rounded activations and a KV cache in a smaller format.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kld_mean_as_run: Option<f64>,
-    /// `top1_agreement` of the same.
+    /// `top1_agreement` of the model with the settings of `run`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top1_agreement_as_run: Option<f64>,
-    /// Root mean square of the change of the text's token's probability.
+    /// Root mean square of the change in the probability of the text's next token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delta_p_rms: Option<f64>,
-    /// `ppl` over the reference's.
+    /// `ppl` divided by the perplexity of the reference.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ppl_ratio: Option<f64>,
 }
 
-/// A model, and what it is measured by.
+/// A model to evaluate, with the models for the comparison.
 #[derive(Clone, Copy)]
 pub struct Judged<'a> {
     /// The model.
     pub model: &'a Transformer,
-    /// The model whose distributions count as true.
+    /// The reference, whose distributions count as the truth.
     pub reference: Option<&'a Transformer>,
-    /// The same model as it is run, where that is asked for beside it. Without a reference nobody looks at it.
+    /// The same model with the settings of `run`, if it is to be compared too. It is ignored without a reference.
     pub as_run: Option<&'a Transformer>,
 }
 
-/// Logits of this many positions are held at once.
+/// Number of positions whose logits are in memory at once.
 const ROWS: usize = 64;
 
-/// Evaluates a model, against its reference if there is one. `progress` hears how many contexts are done.
+/// Evaluates a model, and compares it with its reference if there is one. Reports each context to `progress`.
 ///
 /// # Errors
-/// Models that don't share a vocabulary, broken weights, an interruption.
+/// Different vocabulary sizes of the models, damaged weights, an interruption by the user, errors of the model.
 pub fn evaluate(judged: Judged, contexts: &Contexts, progress: &dyn Progress) -> Result<Quality, Error> {
     let Judged { model, reference, .. } = judged;
     if let Some(reference) = reference
@@ -139,37 +141,42 @@ pub fn evaluate(judged: Judged, contexts: &Contexts, progress: &dyn Progress) ->
         let (found, expected) = (model.spec().vocabulary, reference.spec().vocabulary);
         return Err(Error::Vocabulary { found, expected });
     }
-    let mut found = Found::default();
+    let mut found = Results::default();
     for (index, tokens) in contexts.tokens.iter().enumerate() {
         if progress.stop() {
             return Err(Error::Interrupted);
         }
         progress.at(index as u64, contexts.len() as u64, "");
-        context(judged, index, tokens, &mut found)?;
+        evaluate_context(judged, index, tokens, &mut found)?;
     }
     progress.at(contexts.len() as u64, contexts.len() as u64, "");
     Ok(quality(&found, reference.is_some()))
 }
 
-/// Scores and divergences of the contexts so far.
+/// Scores and divergences of the evaluated contexts.
 #[derive(Default)]
-struct Found {
+struct Results {
     own: Scores,
     reference: Scores,
     divergence: Divergence,
     as_run: Divergence,
 }
 
-/// Scores one context.
-fn context(judged: Judged, index: usize, tokens: &[u32], found: &mut Found) -> Result<(), Error> {
+/// Evaluates one context and appends its scores to `results`.
+fn evaluate_context(
+    judged: Judged,
+    index: usize,
+    tokens: &[u32],
+    results: &mut Results,
+) -> Result<(), Error> {
     let Judged { model, reference, as_run } = judged;
-    let Found { own, reference: theirs, divergence, as_run: run_divergence } = found;
-    let states = |m: &Transformer| m.prefill(&mut m.sequence(tokens.len()), tokens, Want::All);
-    let hidden = states(model)?;
+    let Results { own, reference: reference_scores, divergence, as_run: run_divergence } = results;
+    let hidden_states = |m: &Transformer| m.prefill(&mut m.sequence(tokens.len()), tokens, Want::All);
+    let hidden = hidden_states(model)?;
     let as_run = as_run.filter(|_| reference.is_some());
-    let as_run = as_run.zip(as_run.map(states).transpose()?);
-    let reference = reference.zip(reference.map(states).transpose()?);
-    // Positions whose prediction is scored: the second half without the last, which predicts nothing known.
+    let as_run = as_run.zip(as_run.map(hidden_states).transpose()?);
+    let reference = reference.zip(reference.map(hidden_states).transpose()?);
+    // Positions whose predictions are scored: the second half, without the last position, whose next token is unknown.
     let scored: Vec<usize> = (tokens.len() / 2..tokens.len() - 1).collect();
     let start = own.nll.len();
     for positions in scored.chunks(ROWS) {
@@ -198,9 +205,9 @@ fn context(judged: Judged, index: usize, tokens: &[u32], found: &mut Found) -> R
                 return Err(not_finite);
             }
             let p_nll = p_total - f64::from(p[next]);
-            theirs.nll.push(p_nll);
-            divergence.kld.push(divergence_of(p, p_total, q, q_total));
-            divergence.same_top.push(top(p) == top(q));
+            reference_scores.nll.push(p_nll);
+            divergence.kld.push(kl_from_totals(p, p_total, q, q_total));
+            divergence.same_top.push(most_probable(p) == most_probable(q));
             divergence.delta_p.push((-q_nll).exp() - (-p_nll).exp());
             let Some(run) = &run else { continue };
             let r = &run[i * vocabulary..(i + 1) * vocabulary];
@@ -208,8 +215,8 @@ fn context(judged: Judged, index: usize, tokens: &[u32], found: &mut Found) -> R
             if !r_total.is_finite() {
                 return Err(not_finite);
             }
-            run_divergence.kld.push(divergence_of(p, p_total, r, r_total));
-            run_divergence.same_top.push(top(p) == top(r));
+            run_divergence.kld.push(kl_from_totals(p, p_total, r, r_total));
+            run_divergence.same_top.push(most_probable(p) == most_probable(r));
         }
     }
     own.nll_by_context.push(mean(&own.nll[start..]));
@@ -219,19 +226,19 @@ fn context(judged: Judged, index: usize, tokens: &[u32], found: &mut Found) -> R
     Ok(())
 }
 
-/// KL(p ‖ q) of two rows of logits over one vocabulary; NaN where either has no distribution.
+/// Returns KL(p ‖ q) for two rows of logits over one vocabulary; NaN if a row does not define a distribution.
 pub fn kl_divergence(p: &[f32], q: &[f32]) -> f64 {
     let (p_total, q_total) = (log_sum_exp(p), log_sum_exp(q));
-    if p_total.is_finite() && q_total.is_finite() { divergence_of(p, p_total, q, q_total) } else { f64::NAN }
+    if p_total.is_finite() && q_total.is_finite() { kl_from_totals(p, p_total, q, q_total) } else { f64::NAN }
 }
 
-/// The same with the logarithms of both rows' sums of exponentials at hand.
-fn divergence_of(p: &[f32], p_total: f64, q: &[f32], q_total: f64) -> f64 {
+/// Returns KL(p ‖ q), where `p_total` and `q_total` are the log-sum-exp of the two rows.
+fn kl_from_totals(p: &[f32], p_total: f64, q: &[f32], q_total: f64) -> f64 {
     let term = |(&p, &q): (&f32, &f32)| {
         let (ln_p, ln_q) = (f64::from(p) - p_total, f64::from(q) - q_total);
         ln_p.exp() * (ln_p - ln_q)
     };
-    // Exact sums can't be negative; rounding can make an exact zero so.
+    // The exact sum is never negative, but rounding can make it slightly negative.
     p.iter().zip(q).map(term).sum::<f64>().max(0.0)
 }
 
@@ -240,12 +247,12 @@ fn log_sum_exp(logits: &[f32]) -> f64 {
     if logits.iter().any(|x| x.is_nan()) {
         return f64::NAN;
     }
-    // The largest term is 1, so single-precision exponentials summed in double lose nothing that counts.
+    // The largest term is 1, so `f32` exponentials are precise enough if the sum is `f64`.
     let sum: f64 = logits.iter().map(|x| f64::from((x - max).exp())).sum();
     f64::from(max) + sum.ln()
 }
 
-fn top(logits: &[f32]) -> usize {
+fn most_probable(logits: &[f32]) -> usize {
     (1..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best })
 }
 
@@ -253,14 +260,14 @@ fn mean(x: &[f64]) -> f64 {
     x.iter().sum::<f64>() / x.len().max(1) as f64
 }
 
-/// Standard error of the mean.
+/// Returns the standard error of the mean.
 fn standard_error(x: &[f64]) -> f64 {
     let m = mean(x);
     let variance = x.iter().map(|v| (v - m) * (v - m)).sum::<f64>() / (x.len().max(2) - 1) as f64;
     (variance / x.len().max(1) as f64).sqrt()
 }
 
-fn quality(found: &Found, is_compared: bool) -> Quality {
+fn quality(found: &Results, has_reference: bool) -> Quality {
     let own = &found.own;
     let ppl = mean(&own.nll).exp();
     let mut quality = Quality {
@@ -280,7 +287,7 @@ fn quality(found: &Found, is_compared: bool) -> Quality {
         delta_p_rms: None,
         ppl_ratio: None,
     };
-    if is_compared {
+    if has_reference {
         let (reference, divergence, as_run) = (&found.reference, &found.divergence, &found.as_run);
         let agreement = |same: &[bool]| same.iter().filter(|s| **s).count() as f64 / same.len().max(1) as f64;
         let mut sorted = divergence.kld.clone();

@@ -1,21 +1,21 @@
-//! How a long job says how far it is.
+//! Progress reports of long jobs.
 
-/// Hears how far a job is, and may stop it.
+/// Receives the progress of a job, and can stop the job.
 pub trait Progress: Sync {
-    /// A step of the job begins, for example `quantize`.
+    /// Reports that a step of the job begins, for example `quantize`.
     fn begin(&self, _step: &str) {}
 
-    /// `done` of `total` are through (blocks of the network, contexts of text or bytes of input, as the step goes);
-    /// `what` is in work.
+    /// Reports that `done` of `total` units are finished. The unit depends on the step: blocks of the network, contexts
+    /// of text or bytes of input. `what` names the unit in progress.
     fn at(&self, done: u64, total: u64, what: &str);
 
-    /// Something that a user may want to know while the job runs.
+    /// Reports a message that may interest the user while the job runs.
     fn inform(&self, _text: &str) {}
 
-    /// Something that a user should know.
+    /// Reports a message that the user should read.
     fn note(&self, _text: &str) {}
 
-    /// Whether the user wants to stop.
+    /// Returns true if the user wants to stop the job.
     fn stop(&self) -> bool;
 }
 

@@ -1,6 +1,7 @@
-//! Integer codes against activations of eight bits, beside this machine's own limits: one row of activations at the
-//! memory's speed, many at the integer units'.
-//! `cargo bench -p kvant-kernels --bench integers [ISA] [int8|int16] [FORMAT…]`. Probes and products take turns.
+//! Benchmark of integer products, as a share of this machine's limits. With one row of activations, the limit is the
+//! memory bandwidth. With many rows, it is the peak of the integer units. Probes and products take turns.
+//!
+//! Command: `cargo bench -p kvant-kernels --bench integers [ISA] [int8|int16] [FORMAT…]`.
 
 mod median;
 
@@ -9,15 +10,15 @@ use kvant_kernels::{Arithmetic, Backend, Isa, Precision, Probe};
 use median::median;
 use std::time::Instant;
 
-/// Rounds of each measurement; the median counts.
+/// Rounds per measurement; the result is the median.
 const ROUNDS: usize = 15;
 const COLUMNS: usize = 2048;
-/// Bytes of the matrix that one row is multiplied with: more than a cache holds.
+/// Size of the matrix for one row of activations: larger than the caches.
 const BYTES: usize = 512 << 20;
-/// Rows of the matrix that several are multiplied with.
+/// Rows of the matrix for several rows of activations.
 const ROWS: usize = 16_384;
 
-/// Sums of twelve uniform numbers: a row has outliers as a network's rows have.
+/// Returns sums of twelve uniform random values. They are almost normally distributed, so that rows have outliers.
 fn nearly_normal(count: usize) -> Vec<f32> {
     let mut state = 1u64;
     let mut uniform = || {
@@ -55,25 +56,26 @@ fn main() {
             let matrix = backend.load(&tensor).expect("a matrix");
             let x = nearly_normal(tokens * COLUMNS);
             let mut y = vec![0.0; tokens * rows];
-            let (mut bytes, mut adds, mut of_width, mut of_peak) = (vec![], vec![], vec![], vec![]);
+            let (mut bytes, mut multiply_adds, mut bandwidth_shares, mut peak_shares) =
+                (vec![], vec![], vec![], vec![]);
             for _ in 0..ROUNDS {
-                let (width, peak) = (probe.bandwidth(&backend), probe.integer_peak(&backend));
+                let (bandwidth, peak) = (probe.bandwidth(&backend), probe.integer_peak(&backend));
                 let begin = Instant::now();
                 matrix.multiply(&x, &mut y);
                 let seconds = begin.elapsed().as_secs_f64();
-                let width = (width + probe.bandwidth(&backend)) / 2.0;
+                let bandwidth = (bandwidth + probe.bandwidth(&backend)) / 2.0;
                 bytes.push(tensor.bytes().len() as f64 / seconds);
-                adds.push((tokens * rows * COLUMNS) as f64 / seconds);
-                of_width.push(bytes[bytes.len() - 1] / width * 100.0);
-                of_peak.push(adds[adds.len() - 1] / peak * 100.0);
+                multiply_adds.push((tokens * rows * COLUMNS) as f64 / seconds);
+                bandwidth_shares.push(bytes[bytes.len() - 1] / bandwidth * 100.0);
+                peak_shares.push(multiply_adds[multiply_adds.len() - 1] / peak * 100.0);
             }
             println!(
                 "{:>8} {tokens:>7} {:>10.1} {:>5.0} % {:>10.1} {:>5.0} %",
                 format.name(),
                 median(bytes) / 1e9,
-                median(of_width),
-                median(adds) / 1e9,
-                median(of_peak)
+                median(bandwidth_shares),
+                median(multiply_adds) / 1e9,
+                median(peak_shares)
             );
         }
     }

@@ -1,6 +1,8 @@
-//! Products of stored weights with few and with many rows of activations, and the sums that solvers need, beside this
-//! machine's own limits:
-//! `cargo bench -p kvant-kernels`. Probes and products take turns, so that a ratio compares the same minute.
+//! Benchmark of products of stored weights with few and with many rows of activations, and of the Gram matrices that
+//! solvers need, as a share of this machine's limits. Probes and products take turns, so that both see the same load of
+//! the machine.
+//!
+//! Command: `cargo bench -p kvant-kernels`.
 
 mod median;
 
@@ -9,7 +11,7 @@ use kvant_kernels::{Backend, Isa, Probe, dense};
 use median::median;
 use std::time::Instant;
 
-/// Rounds of each measurement; the median counts.
+/// Rounds per measurement; the result is the median.
 const ROUNDS: usize = 5;
 
 fn main() {
@@ -50,19 +52,19 @@ fn product(probe: &Probe, backend: &Backend, name: &str, rows: usize, columns: u
     let matrix = backend.load(&tensor).expect("a matrix");
     let x = vec![0.01; activations * columns];
     let mut y = vec![0.0; activations * rows];
-    let adds = activations * rows * columns;
+    let multiply_adds = activations * rows * columns;
     measure(
         probe,
         backend,
         &format!("{name:>8} {rows:>6} {columns:>7} {activations:>11}"),
-        adds,
+        multiply_adds,
         &mut || {
             matrix.multiply(&x, &mut y);
         },
     );
 }
 
-/// Gram matrix and mismatch of a context's activations.
+/// Measures the Gram matrix and the sum of products of the activations of one context.
 fn sums(probe: &Probe, backend: &Backend, columns: usize) {
     const TOKENS: usize = 512;
     let x = vec![0.01; TOKENS * columns];
@@ -89,7 +91,8 @@ fn sums(probe: &Probe, backend: &Backend, columns: usize) {
     );
 }
 
-/// Prints the rate of `work`, which makes so many multiply-adds, and its share of the peak probed between its runs.
+/// Measures `work`, which performs `multiply_adds` multiply-adds. Prints its rate and its share of the peak; the peak
+/// is probed between the runs.
 fn measure(probe: &Probe, backend: &Backend, label: &str, multiply_adds: usize, work: &mut dyn FnMut()) {
     let (mut peaks, mut seconds) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {

@@ -1,35 +1,39 @@
 //! Causal attention with grouped heads, over the keys and values of a sequence ([`KeyValues`]).
 //!
-//! A task takes one head of keys and values and some queries; the heads of queries that share it read it together.
-//! Invariant: a query's result is the same whatever stands beside it: other queries, other sequences, other threads.
+//! A task processes one head of keys and values and some queries. All query heads that share this head are processed
+//! together, so that its pages are read once.
+//! Invariant: the result of a query does not depend on the other queries, the other sequences or the number of threads.
 
 use crate::cpu::generic::attention_kernel::QueryRows;
-use crate::key_values::{self, Seen};
+use crate::key_values::{self, HeadPage};
 use crate::kv_format::PAGE;
 use crate::shared::Shared;
 use crate::{Backend, KeyValues, scratch};
 
-/// Queries of a task.
-const QUERIES: usize = 16;
+/// Maximum number of tokens in one task.
+const TOKENS_PER_TASK: usize = 16;
 
-/// Up to so many rows read pages faster than they work on them, so that the next page is asked for ahead of time.
-const FEW: usize = 16;
+/// Prefetch the next page only for at most this many rows. With more rows, a page costs more time in computation than
+/// in memory reads.
+const MAX_PREFETCH_ROWS: usize = 16;
 
 /// Sizes of one attention.
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionShape {
-    /// Heads of queries.
+    /// Number of query heads.
     pub heads: usize,
-    /// Heads of keys and values; divides `heads`.
+    /// Number of heads of keys and values; divides `heads`.
     pub kv_heads: usize,
-    /// Numbers a head.
+    /// Floats per head.
     pub head_size: usize,
-    /// Factor of the products of queries and keys.
+    /// Factor of the scores, the dot products of queries and keys.
     pub scale: f32,
 }
 
-/// The input of attention, or its gradient: queries, tokens × heads × head size, one sequence after the other; keys and
-/// values, tokens × kv heads × head size.
+/// The input of attention, or the gradient with respect to it.
+///
+/// The queries are tokens × heads × head size, one sequence after the other. The keys and the values are tokens × kv
+/// heads × head size.
 pub struct Qkv {
     /// Queries.
     pub query: Vec<f32>,
@@ -39,32 +43,35 @@ pub struct Qkv {
     pub value: Vec<f32>,
 }
 
-/// The keys and values of one sequence, and how many tokens of it attention reads.
+/// The KV cache of one sequence in one layer, and the number of new tokens of this sequence in the batch.
 pub struct Ragged<'a> {
-    /// Keys and values so far.
+    /// Keys and values of the earlier positions.
     pub states: &'a mut KeyValues,
-    /// Tokens that come next.
+    /// Number of new tokens.
     pub tokens: usize,
 }
 
-/// Appends keys and values to their sequences, and `out` (as large as the queries) = what the queries see: each its sequence
-/// up to its own position. Where the last page is held in more bits, page by page: a query sees its own page so.
+/// Appends the keys and values to their sequences and writes the result of causal attention to `out`, which has the
+/// shape of the queries. Each query attends to its sequence up to its own position.
 ///
-/// Panics unless the sequences' tokens are as many as the queries, keys and values.
+/// A format that stores the last page in more bits ([`KvFormat::Q4_0`](crate::KvFormat::Q4_0)) needs one round per
+/// page, because every query reads its own page in these bits.
+///
+/// Panics unless the number of tokens of all sequences equals the number of queries, of keys and of values.
 pub fn attention(
     backend: &Backend,
     shape: &AttentionShape,
-    read: &Qkv,
+    qkv: &Qkv,
     sequences: &mut [Ragged],
     out: &mut [f32],
 ) {
     let AttentionShape { heads, kv_heads, head_size, .. } = *shape;
-    let (columns, narrow) = (heads * head_size, kv_heads * head_size);
+    let (columns, kv_columns) = (heads * head_size, kv_heads * head_size);
     assert!(kv_heads > 0 && heads.is_multiple_of(kv_heads) && head_size > 0, "heads in equal groups");
     let tokens: usize = sequences.iter().map(|sequence| sequence.tokens).sum();
-    assert!(read.query.len() == tokens * columns && out.len() == tokens * columns, "a query for every token");
-    let expected = tokens * narrow;
-    assert!(read.key.len() == expected && read.value.len() == expected, "a key and a value for every query");
+    assert!(qkv.query.len() == tokens * columns && out.len() == tokens * columns, "a query for every token");
+    let expected = tokens * kv_columns;
+    assert!(qkv.key.len() == expected && qkv.value.len() == expected, "a key and a value for every query");
     for Ragged { states, .. } in &*sequences {
         assert!(
             states.heads() == kv_heads && states.head_size() == head_size,
@@ -72,89 +79,91 @@ pub fn attention(
         );
     }
     let mut next = 0;
-    // Of each sequence: its first row that is left, and the row after its last.
-    let mut left: Vec<(usize, usize)> = Vec::with_capacity(sequences.len());
+    // For each sequence: its first row that is not yet processed, and the end of its rows.
+    let mut pending: Vec<(usize, usize)> = Vec::with_capacity(sequences.len());
     for sequence in &*sequences {
-        left.push((next, next + sequence.tokens));
+        pending.push((next, next + sequence.tokens));
         next += sequence.tokens;
     }
-    while left.iter().any(|(at, end)| at < end) {
+    while pending.iter().any(|(at, end)| at < end) {
         let mut counts = vec![0; sequences.len()];
         for (i, sequence) in sequences.iter_mut().enumerate() {
-            let (at, end) = left[i];
+            let (at, end) = pending[i];
             counts[i] = sequence.states.room().min(end - at);
-            let rows = at * narrow..(at + counts[i]) * narrow;
-            sequence.states.append(&read.key[rows.clone()], &read.value[rows]);
+            let rows = at * kv_columns..(at + counts[i]) * kv_columns;
+            sequence.states.append(&qkv.key[rows.clone()], &qkv.value[rows]);
         }
-        let rounds = sequences.iter().zip(&left).zip(&counts);
+        let rounds = sequences.iter().zip(&pending).zip(&counts);
         let spans: Vec<Span> = rounds
             .map(|((sequence, (row, _)), count)| Span { states: &*sequence.states, row: *row, count: *count })
             .collect();
-        see(backend, shape, &read.query, &spans, out);
-        for ((at, _), count) in left.iter_mut().zip(counts) {
+        attend(backend, shape, &qkv.query, &spans, out);
+        for ((at, _), count) in pending.iter_mut().zip(counts) {
             *at += count;
         }
     }
 }
 
-/// Queries of one sequence: rows `row..row + count`, which are its last positions.
+/// Queries of one sequence: rows `row..row + count` of the batch. They belong to the last `count` positions.
 struct Span<'a> {
     states: &'a KeyValues,
     row: usize,
     count: usize,
 }
 
-/// `out` = what `query` sees: the i-th of a span's queries all positions but the last `count − 1 − i`.
-fn see(backend: &Backend, shape: &AttentionShape, query: &[f32], spans: &[Span], out: &mut [f32]) {
+/// Writes the attention of `query` to `out`. Query i of a span attends to all positions except the
+/// last `count − 1 − i`.
+fn attend(backend: &Backend, shape: &AttentionShape, query: &[f32], spans: &[Span], out: &mut [f32]) {
     let AttentionShape { heads, kv_heads, head_size, scale } = *shape;
     let (columns, group) = (heads * head_size, heads / kv_heads);
-    // The last queries of a sequence see most, so they go first.
-    let block = |span: &'_ Span| (0..span.count.div_ceil(QUERIES)).rev();
+    // The last queries of a sequence attend to the most positions. Their tasks start first, to balance the load.
+    let block = |span: &'_ Span| (0..span.count.div_ceil(TOKENS_PER_TASK)).rev();
     let blocks: Vec<(usize, usize)> =
         spans.iter().enumerate().flat_map(|(i, span)| block(span).map(move |block| (i, block))).collect();
     let out = Shared::new(out);
     backend.pool().run(blocks.len() * kv_heads, &|task| {
         let ((index, block), kv_head) = (blocks[task / kv_heads], task % kv_heads);
         let Span { states, row: first_row, count: n } = spans[index];
-        let first = block * QUERIES;
-        let count = QUERIES.min(n - first);
+        let first = block * TOKENS_PER_TASK;
+        let count = TOKENS_PER_TASK.min(n - first);
         let row = |i: usize| (first_row + first + i) * columns + kv_head * group * head_size;
         let visible: Vec<usize> =
             (0..count * group).map(|r| states.len() - n + first + r / group + 1).collect();
         let format = states.format();
-        let (rows, width) = (visible.len(), head_size.next_multiple_of(format.numbers()));
+        let (rows, width) = (visible.len(), head_size.next_multiple_of(format.part_floats()));
         let mut state = vec![[f32::NEG_INFINITY, 0.0]; rows];
-        scratch::with(rows * (head_size + width), |both| {
-            let (queries, sums) = both.split_at_mut(rows * head_size);
+        scratch::with(rows * (head_size + width), |buffer| {
+            let (queries, sums) = buffer.split_at_mut(rows * head_size);
             for (i, queries) in queries.chunks_exact_mut(group * head_size).enumerate() {
                 queries.copy_from_slice(&query[row(i)..][..group * head_size]);
             }
-            if format.turns() {
-                queries.chunks_exact_mut(head_size).for_each(key_values::turn);
+            if format.rotates_keys() {
+                queries.chunks_exact_mut(head_size).for_each(key_values::rotate_head);
             }
             sums.fill(0.0);
             let pages = visible[rows - 1].div_ceil(PAGE);
-            let mut all =
+            let mut query_rows =
                 QueryRows { head_size, scale, queries, visible: &visible, state: &mut state, sums, ahead: 0 };
             for page in 0..pages {
-                let Seen { format, keys, values } = states.page(page, kv_head);
-                let next = (rows <= FEW && page + 1 < pages).then(|| states.page(page + 1, kv_head));
-                // Pages lie anywhere: the distance may be negative.
-                all.ahead = match next {
+                let HeadPage { format, keys, values } = states.page(page, kv_head);
+                let next =
+                    (rows <= MAX_PREFETCH_ROWS && page + 1 < pages).then(|| states.page(page + 1, kv_head));
+                // The next page may have a lower address: the distance wraps.
+                query_rows.ahead = match next {
                     Some(next) if next.format == format => {
                         next.keys.as_ptr().addr().wrapping_sub(keys.as_ptr().addr())
                     }
                     _ => 0,
                 };
-                backend.cpu().attention(format, &mut all, page, keys, values);
+                backend.cpu().attention(format, &mut query_rows, page, keys, values);
             }
             for i in 0..count {
-                // SAFETY: each task has its own heads of its own queries.
+                // SAFETY: each task writes its own heads of its own queries.
                 let out = unsafe { out.part(row(i), group * head_size) };
                 for (head, out) in out.chunks_exact_mut(head_size).enumerate() {
                     let r = i * group + head;
-                    let share = 1.0 / state[r][1];
-                    out.iter_mut().zip(&sums[r * width..]).for_each(|(out, sum)| *out = sum * share);
+                    let inverse_sum = 1.0 / state[r][1];
+                    out.iter_mut().zip(&sums[r * width..]).for_each(|(out, sum)| *out = sum * inverse_sum);
                 }
             }
         });
@@ -166,7 +175,7 @@ mod tests {
     use super::*;
     use crate::{Isa, KvFormat};
 
-    fn numbers(count: usize, seed: usize) -> Vec<f32> {
+    fn floats(count: usize, seed: usize) -> Vec<f32> {
         (0..count).map(|i| ((i * 7919 + seed) % 1013) as f32 / 506.0 - 1.0).collect()
     }
 
@@ -174,24 +183,25 @@ mod tests {
         AttentionShape { heads: 6, kv_heads: 2, head_size, scale: 0.1 }
     }
 
-    fn everything(shape: &AttentionShape, positions: usize) -> Qkv {
+    fn qkv_of_positions(shape: &AttentionShape, positions: usize) -> Qkv {
         let count = |heads: usize| positions * heads * shape.head_size;
         Qkv {
-            query: numbers(count(shape.heads), 1),
-            key: numbers(count(shape.kv_heads), 2),
-            value: numbers(count(shape.kv_heads), 3),
+            query: floats(count(shape.heads), 1),
+            key: floats(count(shape.kv_heads), 2),
+            value: floats(count(shape.kv_heads), 3),
         }
     }
 
-    /// Number by number, in double precision: `query` of the last positions.
-    fn plain(shape: &AttentionShape, query: &[f32], keys: &[f32], values: &[f32]) -> Vec<f32> {
+    /// Attention with plain sums in `f64`. The queries belong to the last positions.
+    fn reference(shape: &AttentionShape, query: &[f32], keys: &[f32], values: &[f32]) -> Vec<f32> {
         let AttentionShape { heads, kv_heads, head_size, scale } = *shape;
-        let (columns, narrow, group) = (heads * head_size, kv_heads * head_size, heads / kv_heads);
-        let (n, past) = (query.len() / columns, keys.len() / narrow - query.len() / columns);
+        let (columns, kv_columns, group) = (heads * head_size, kv_heads * head_size, heads / kv_heads);
+        let (n, past) = (query.len() / columns, keys.len() / kv_columns - query.len() / columns);
         let mut out = Vec::new();
         for (i, head) in (0..n).flat_map(|i| (0..heads).map(move |head| (i, head))) {
-            let of =
-                |all: &[f32], t: usize, k: usize| f64::from(all[t * narrow + head / group * head_size + k]);
+            let of = |all: &[f32], t: usize, k: usize| {
+                f64::from(all[t * kv_columns + head / group * head_size + k])
+            };
             let scores = (0..=past + i).map(|t| {
                 let query = |k: usize| f64::from(query[i * columns + head * head_size + k]);
                 (f64::from(scale) * (0..head_size).map(|k| query(k) * of(keys, t, k)).sum::<f64>()).exp()
@@ -204,11 +214,11 @@ mod tests {
         out
     }
 
-    /// Everything that positions `range` read.
+    /// Queries, keys and values of the positions `range`.
     fn part(shape: &AttentionShape, all: &Qkv, range: std::ops::Range<usize>) -> Qkv {
-        let [wide, narrow] = [shape.heads, shape.kv_heads].map(|heads| heads * shape.head_size);
+        let [wide, kv_columns] = [shape.heads, shape.kv_heads].map(|heads| heads * shape.head_size);
         let of = |all: &[f32], width: usize| all[range.start * width..range.end * width].to_vec();
-        Qkv { query: of(&all.query, wide), key: of(&all.key, narrow), value: of(&all.value, narrow) }
+        Qkv { query: of(&all.query, wide), key: of(&all.key, kv_columns), value: of(&all.value, kv_columns) }
     }
 
     fn held(format: KvFormat, shape: &AttentionShape, all: &Qkv, positions: usize) -> KeyValues {
@@ -218,25 +228,25 @@ mod tests {
         held
     }
 
-    fn alone(backend: &Backend, shape: &AttentionShape, read: &Qkv, held: &mut KeyValues) -> Vec<f32> {
-        let mut out = vec![0.0; read.query.len()];
-        let tokens = read.query.len() / (shape.heads * shape.head_size);
-        attention(backend, shape, read, &mut [Ragged { states: held, tokens }], &mut out);
+    fn attend_one(backend: &Backend, shape: &AttentionShape, qkv: &Qkv, held: &mut KeyValues) -> Vec<f32> {
+        let mut out = vec![0.0; qkv.query.len()];
+        let tokens = qkv.query.len() / (shape.heads * shape.head_size);
+        attention(backend, shape, qkv, &mut [Ragged { states: held, tokens }], &mut out);
         out
     }
 
     #[test]
-    fn every_path_and_format_sees_what_plain_sums_see() {
+    fn every_isa_and_format_matches_plain_sums() {
         for head_size in [72, 64, 20] {
             let shape = shape(head_size);
-            let (columns, narrow) = (6 * head_size, 2 * head_size);
+            let (columns, kv_columns) = (6 * head_size, 2 * head_size);
             for (n, past) in [(1, 0), (1, 37), (3, 62), (16, 0), (70, 0), (45, 300)] {
-                let all = everything(&shape, n + past);
-                let read = part(&shape, &all, past..past + n);
-                let expected = plain(&shape, &read.query, &all.key, &all.value);
-                assert_eq!((expected.len(), all.key.len()), (n * columns, (n + past) * narrow));
+                let all = qkv_of_positions(&shape, n + past);
+                let qkv = part(&shape, &all, past..past + n);
+                let expected = reference(&shape, &qkv.query, &all.key, &all.value);
+                assert_eq!((expected.len(), all.key.len()), (n * columns, (n + past) * kv_columns));
                 for &format in KvFormat::ALL.iter().filter(|format| format.check(head_size).is_ok()) {
-                    // What rounding of numbers up to one may come to.
+                    // Largest error that rounding may cause; all values lie in [−1, 1].
                     let most = match format {
                         KvFormat::F32 => 1e-5,
                         KvFormat::F16 => 1e-3,
@@ -245,7 +255,7 @@ mod tests {
                     };
                     for isa in Isa::available() {
                         let mut held = held(format, &shape, &all, past);
-                        let out = alone(&Backend::new(isa, 3), &shape, &read, &mut held);
+                        let out = attend_one(&Backend::new(isa, 3), &shape, &qkv, &mut held);
                         let worst = expected.iter().zip(&out).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
                         assert!(worst < most, "{head_size}, {n} after {past}, {format:?}, {isa:?}: {worst}");
                     }
@@ -255,14 +265,14 @@ mod tests {
     }
 
     #[test]
-    fn a_query_sees_the_same_alone_and_beside_others() {
+    fn a_query_has_the_same_result_alone_and_in_any_batch() {
         let (shape, n) = (shape(64), 210);
-        let (columns, all) = (6 * 64, everything(&shape, n));
+        let (columns, all) = (6 * 64, qkv_of_positions(&shape, n));
         for &format in KvFormat::ALL {
             for isa in Isa::available() {
                 let backend = Backend::new(isa, 2);
-                let whole = alone(&backend, &shape, &all, &mut held(format, &shape, &all, 0));
-                // Piece by piece, with positions forgotten and put back between.
+                let whole = attend_one(&backend, &shape, &all, &mut held(format, &shape, &all, 0));
+                // In pieces; between them, stale positions are appended and truncated.
                 for pieces in [1, 7, 64, 100] {
                     let mut found = vec![0.0; whole.len()];
                     let mut held = KeyValues::new(format, 2, 64).unwrap();
@@ -272,20 +282,21 @@ mod tests {
                         held.append(&stale, &stale);
                         held.truncate(before);
                         let (start, end) = (held.len(), n.min(before + pieces));
-                        let out = alone(&backend, &shape, &part(&shape, &all, start..end), &mut held);
+                        let out = attend_one(&backend, &shape, &part(&shape, &all, start..end), &mut held);
                         found[start * columns..end * columns].copy_from_slice(&out);
                     }
                     assert!(found == whole, "{format:?}, {isa:?}, pieces of {pieces}");
                 }
-                // Several sequences of other lengths at once, with as many or other numbers of positions each.
+                // Several sequences of different lengths at once, with equal and with different numbers of new
+                // positions.
                 let lengths = [1, 20, 64, 65, 129, 150];
                 for counts in [[1; 6], [60; 6], [1, 0, 60, 17, 64, 2]] {
                     let of = |i: usize| lengths[i] - 1..lengths[i] - 1 + counts[i];
-                    let reads: Vec<Qkv> = (0..6).map(|i| part(&shape, &all, of(i))).collect();
-                    let read = Qkv {
-                        query: reads.iter().flat_map(|read| read.query.clone()).collect(),
-                        key: reads.iter().flat_map(|read| read.key.clone()).collect(),
-                        value: reads.iter().flat_map(|read| read.value.clone()).collect(),
+                    let all_qkv: Vec<Qkv> = (0..6).map(|i| part(&shape, &all, of(i))).collect();
+                    let qkv = Qkv {
+                        query: all_qkv.iter().flat_map(|qkv| qkv.query.clone()).collect(),
+                        key: all_qkv.iter().flat_map(|qkv| qkv.key.clone()).collect(),
+                        value: all_qkv.iter().flat_map(|qkv| qkv.value.clone()).collect(),
                     };
                     let mut held = lengths.map(|l| held(format, &shape, &all, l - 1));
                     let mut sequences: Vec<Ragged> = held
@@ -293,8 +304,8 @@ mod tests {
                         .zip(counts)
                         .map(|(states, tokens)| Ragged { states, tokens })
                         .collect();
-                    let mut together = vec![0.0; read.query.len()];
-                    attention(&backend, &shape, &read, &mut sequences, &mut together);
+                    let mut together = vec![0.0; qkv.query.len()];
+                    attention(&backend, &shape, &qkv, &mut sequences, &mut together);
                     let mut found = &together[..];
                     for i in 0..6 {
                         let (own, rest) = found.split_at(counts[i] * columns);
@@ -308,15 +319,15 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_later_never_reaches_what_came_before() {
+    fn later_positions_do_not_change_earlier_results() {
         let (shape, n) = (shape(64), 20);
-        let (columns, narrow) = (6 * 64, 2 * 64);
-        let sound = everything(&shape, n);
+        let (columns, kv_columns) = (6 * 64, 2 * 64);
+        let sound = qkv_of_positions(&shape, n);
         let mut damaged = part(&shape, &sound, 0..n);
-        damaged.value[7 * narrow..8 * narrow].fill(f32::NAN);
+        damaged.value[7 * kv_columns..8 * kv_columns].fill(f32::NAN);
         for isa in Isa::available() {
-            let run = |read: &Qkv| {
-                alone(&Backend::new(isa, 2), &shape, read, &mut held(KvFormat::F32, &shape, read, 0))
+            let run = |qkv: &Qkv| {
+                attend_one(&Backend::new(isa, 2), &shape, qkv, &mut held(KvFormat::F32, &shape, qkv, 0))
             };
             let (before, after) = (run(&sound), run(&damaged));
             assert!(before[..7 * columns] == after[..7 * columns], "{isa:?}");

@@ -1,11 +1,11 @@
-//! The processor as the rest of the program sees it: threads and an instruction set.
+//! The backend: the interface of this crate to the processor. It has an instruction set and a pool of threads.
 
 use crate::cpu::instruction_set::Detected;
 use crate::cpu::instruction_sets::detect;
 use crate::{Arithmetic, Isa, Pool, Precision};
 use std::sync::Arc;
 
-/// An instruction set and a pool of threads. Cloning shares the pool.
+/// An instruction set and a pool of threads. A clone shares the pool.
 #[derive(Clone)]
 pub struct Backend {
     isa: Isa,
@@ -15,7 +15,7 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// A backend with a pool of its own; the calling thread counts as one of `threads`.
+    /// Creates a backend with its own thread pool. The calling thread counts as one of `threads`.
     ///
     /// Panics if this processor lacks `isa` ([`Isa::by_name`] reports that as an error).
     pub fn new(isa: Isa, threads: usize) -> Self {
@@ -23,14 +23,15 @@ impl Backend {
         Self { isa, cpu, pool: Arc::new(Pool::new(threads)), arithmetic: Arithmetic::Float }
     }
 
-    /// The same with other products.
+    /// Returns the same backend with another arithmetic for matrix products.
     #[must_use]
     pub fn with(mut self, arithmetic: Arithmetic) -> Self {
         self.arithmetic = arithmetic;
         self
     }
 
-    /// The same for matrices whose products have to be near exact: sixteen bits in the place of eight with outliers.
+    /// Returns the backend for matrices whose products must be almost exact: [`Precision::Int16`] replaces
+    /// [`Precision::Int8Outliers`].
     #[must_use]
     pub fn precise(mut self) -> Self {
         if self.arithmetic == Arithmetic::Integer(Precision::Int8Outliers) {
@@ -44,12 +45,12 @@ impl Backend {
         self.isa
     }
 
-    /// How many threads work, the calling one included.
+    /// Number of threads, including the calling thread.
     pub fn threads(&self) -> usize {
         self.pool.threads()
     }
 
-    /// The threads.
+    /// The thread pool.
     pub fn pool(&self) -> &Pool {
         &self.pool
     }
@@ -59,7 +60,7 @@ impl Backend {
         self.cpu
     }
 
-    /// What products multiply.
+    /// The arithmetic of matrix products.
     pub(crate) fn arithmetic(&self) -> Arithmetic {
         self.arithmetic
     }

@@ -1,21 +1,22 @@
-//! Dense matrices: products, Gram matrices, Cholesky factors and what solvers of linear systems need.
+//! Dense matrices: products, Gram matrices, Cholesky factorization and triangular solves.
 //!
-//! `gemm` does the multiplying; this cuts the work. Invariant: every sum runs over pieces of at most [`DEPTH`] in
-//! fixed order, and tasks are cut by shape, so that a result depends neither on the number of threads nor on the
-//! sizes of caches. Left out: pivoting and everything that is not symmetric positive definite.
+//! The crate `gemm` multiplies; this module divides the work into tasks. Invariant: every sum runs over pieces of at
+//! most [`DEPTH`] terms in a fixed order, and the shapes alone determine the tasks. So a result depends neither on the
+//! number of threads nor on the cache sizes. Not included: pivoting, and matrices that are not symmetric positive
+//! definite.
 
 use crate::Backend;
 use crate::shared::Shared;
-use crate::view::inside;
+use crate::view::assert_inside;
 
 pub use crate::view::View;
 
-/// Longest sum that `gemm` sees at once: short enough that it never cuts it by itself.
+/// Maximum inner dimension of one call of `gemm`: so small that `gemm` does not split it.
 const DEPTH: usize = 256;
-/// Rows of a task.
+/// Rows per task.
 const PANEL: usize = 64;
 
-/// Numbers that matrices are made of here.
+/// Element type of the matrices.
 pub trait Real: Copy + Send + Sync + PartialEq + 'static {
     /// 0.
     const ZERO: Self;
@@ -33,16 +34,17 @@ impl Real for f64 {
     const ONE: Self = 1.0;
 }
 
-/// Whether a slice of this length is a whole matrix of these sizes; sizes whose product wraps are none.
-fn holds(length: usize, rows: usize, columns: usize) -> bool {
+/// Returns true if a slice of this length is exactly a `rows` × `columns` matrix; false if the product overflows.
+fn is_whole_matrix(length: usize, rows: usize, columns: usize) -> bool {
     rows.checked_mul(columns) == Some(length)
 }
 
-/// `out` (rows `stride` apart) = `keep` · `out` + `factor` · a · b, on the calling thread.
+/// Computes `out` = `keep` · `out` + `factor` · a · b on the calling thread. The rows of `out` are `stride` elements
+/// apart.
 ///
-/// Panics where the shapes don't fit.
+/// Panics if the shapes don't match.
 pub fn product<T: Real>(out: &mut [T], stride: usize, keep: T, factor: T, a: View<T>, b: View<T>) {
-    inside(out.len(), a.rows, b.columns, stride, 1);
+    assert_inside(out.len(), a.rows, b.columns, stride, 1);
     assert_eq!(a.columns, b.rows, "as many columns on the left as rows on the right");
     assert!(b.columns <= stride || a.rows <= 1, "rows of the result don't overlap");
     if a.rows == 0 || b.columns == 0 {
@@ -51,9 +53,9 @@ pub fn product<T: Real>(out: &mut [T], stride: usize, keep: T, factor: T, a: Vie
     let mut keep = keep;
     for start in (0..a.columns).step_by(DEPTH) {
         let depth = DEPTH.min(a.columns - start);
-        // SAFETY: both views lie inside their slices by construction, so every element with a row below `a.rows`,
-        // a column below `b.columns` and an inner index below `start + depth` does; the result's extent is checked
-        // above, and `out` is borrowed mutably, so nothing else points there.
+        // SAFETY: both views are inside their slices by construction. So every element with a row below
+        // `a.rows`, a column below `b.columns` and an inner index below `start + depth` is inside too. The extent of
+        // the result is checked above. `out` is borrowed mutably, so nothing else points to it.
         unsafe {
             gemm::gemm(
                 a.rows,
@@ -81,28 +83,28 @@ pub fn product<T: Real>(out: &mut [T], stride: usize, keep: T, factor: T, a: Vie
     }
 }
 
-/// `out` (rows `stride` apart) += a · b, on the calling thread, for so few rows of a that b is better read where it lies
-/// than packed: each row of `a` has as many numbers as `b` has rows.
+/// Computes `out` += a · b on the calling thread, for an `a` with few rows. The rows of `out` are `stride` elements
+/// apart; a row of `a` has as many elements as `b` has rows.
 ///
-/// Panics where the shapes don't fit.
+/// It does not pack `b`: with few rows of `a`, packing costs more than it saves. Panics if the shapes don't match.
 pub fn add_few(backend: &Backend, out: &mut [f32], stride: usize, a: &[f32], b: View<f32>) {
     if a.is_empty() || b.columns == 0 {
         return;
     }
     assert!(b.rows > 0 && a.len().is_multiple_of(b.rows), "rows of {} numbers", b.rows);
     let rows = a.len() / b.rows;
-    inside(out.len(), rows, b.columns, stride, 1);
+    assert_inside(out.len(), rows, b.columns, stride, 1);
     assert!(b.columns <= stride || rows <= 1, "rows of the result don't overlap");
     backend.cpu().add_few(out, stride, a, b);
 }
 
-/// Rows of a sum over tokens that a task takes. `gemm` packs what stands on the right once a task, which takes a
-/// quarter of the time with [`PANEL`] rows; narrow sums need as many tasks as there are threads.
-fn sum_rows(columns: usize) -> usize {
+/// Returns the rows of the result per task, for sums over tokens. `gemm` packs the right matrix once per task, so that
+/// more rows per task pack less often. Matrices with few columns need small tasks, so that every thread gets one.
+fn rows_per_task(columns: usize) -> usize {
     (columns / 8 / PANEL * PANEL).clamp(PANEL, 3 * PANEL)
 }
 
-/// `sum` (columns of x × columns of y) += `x`ᵀ · `y`, where both have rows of activations.
+/// Computes `sum` += `x`ᵀ · `y`. The rows of `x` and `y` are activations; `sum` is columns of x × columns of y.
 pub fn add_products(
     backend: &Backend,
     x: &[f32],
@@ -113,35 +115,39 @@ pub fn add_products(
 ) {
     let rows = x.len() / x_columns;
     assert!(
-        holds(x.len(), rows, x_columns)
-            && holds(y.len(), rows, y_columns)
-            && holds(sum.len(), x_columns, y_columns),
+        is_whole_matrix(x.len(), rows, x_columns)
+            && is_whole_matrix(y.len(), rows, y_columns)
+            && is_whole_matrix(sum.len(), x_columns, y_columns),
         "rows of {x_columns} and of {y_columns} numbers"
     );
     let left = View::new(x, rows, x_columns, x_columns);
     let right = View::new(y, rows, y_columns, y_columns);
-    let (sum, panel) = (Shared::new(sum), sum_rows(x_columns));
+    let (sum, panel) = (Shared::new(sum), rows_per_task(x_columns));
     backend.pool().run(x_columns.div_ceil(panel), &|task| {
         let start = task * panel;
         let count = panel.min(x_columns - start);
-        // SAFETY: tasks have disjoint rows of the sum.
+        // SAFETY: tasks write disjoint rows of the sum.
         let out = unsafe { sum.part(start * y_columns, count * y_columns) };
         let left = View { data: &left.data[start..], columns: count, ..left };
         product(out, y_columns, 1.0, 1.0, left.transposed(), right);
     });
 }
 
-/// The lower triangle of `sum` (columns × columns) += that of `x`ᵀ · `x`; what lies above it is left as chance has it.
+/// Adds the Gram matrix `x`ᵀ · `x` to the lower triangle of `sum` (columns × columns). The values above the diagonal
+/// are unspecified.
 pub fn add_gram(backend: &Backend, x: &[f32], columns: usize, sum: &mut [f32]) {
     let rows = x.len() / columns;
-    assert!(holds(x.len(), rows, columns) && holds(sum.len(), columns, columns), "rows of {columns} numbers");
+    assert!(
+        is_whole_matrix(x.len(), rows, columns) && is_whole_matrix(sum.len(), columns, columns),
+        "rows of {columns} numbers"
+    );
     let all = View::new(x, rows, columns, columns);
-    let (sum, panel) = (Shared::new(sum), sum_rows(columns));
+    let (sum, panel) = (Shared::new(sum), rows_per_task(columns));
     backend.pool().run(columns.div_ceil(panel), &|task| {
-        // The longest rows first, so that threads end together.
+        // The longest rows come first, to balance the load.
         let start = (columns.div_ceil(panel) - 1 - task) * panel;
         let count = panel.min(columns - start);
-        // SAFETY: tasks have disjoint rows of the sum.
+        // SAFETY: tasks write disjoint rows of the sum.
         let out = unsafe { sum.part(start * columns, count * columns) };
         let left = View { data: &x[start..], columns: count, ..all };
         let right = View { columns: start + count, ..all };
@@ -149,7 +155,7 @@ pub fn add_gram(backend: &Backend, x: &[f32], columns: usize, sum: &mut [f32]) {
     });
 }
 
-/// `out` (rows of a × columns of b) = `keep` · `out` + `a` · `b`.
+/// Computes `out` = `keep` · `out` + `a` · `b`, where `out` is rows of a × columns of b.
 pub fn multiply(backend: &Backend, a: &[f32], b: &[f32], inner: usize, keep: f32, out: &mut [f32]) {
     let columns = b.len() / inner;
     assert_eq!(out.len(), a.len() / inner * columns, "a result for every row");
@@ -160,7 +166,7 @@ pub fn multiply(backend: &Backend, a: &[f32], b: &[f32], inner: usize, keep: f32
     });
 }
 
-/// Runs `work(first row, rows)` on panels of whole rows.
+/// Runs `work(first row, rows)` in parallel on panels of at most [`PANEL`] rows.
 fn by_panels<T: Real>(
     backend: &Backend,
     out: &mut [T],
@@ -173,18 +179,18 @@ fn by_panels<T: Real>(
     backend.pool().run(rows.div_ceil(PANEL), &|task| {
         let start = task * PANEL;
         let count = PANEL.min(rows - start);
-        // SAFETY: tasks have disjoint rows.
+        // SAFETY: tasks write disjoint rows.
         work(start, unsafe { out.part(start * columns, count * columns) });
     });
 }
 
-/// Replaces the lower triangle of the symmetric `a` (`n` × `n`) by L with `a` = L Lᵀ; what lies above the diagonal
-/// is left as it was. False, and `a` in ruins, where it is not positive definite.
+/// Replaces the lower triangle of the symmetric `a` (`n` × `n`) by L with `a` = L Lᵀ. The values above the diagonal are
+/// unspecified. Returns false if `a` is not positive definite; its contents are then unspecified.
 ///
-/// Right-looking by panels of 64 columns: factor the panel's square, solve the rows below it, subtract their
-/// products from what is left (Golub and Van Loan, Matrix Computations, 4.2.9).
+/// Right-looking algorithm by panels of 64 columns: factor the diagonal block, solve the rows below it, subtract their
+/// products from the remaining matrix (Golub and Van Loan, Matrix Computations, 4.2.9).
 pub fn cholesky(backend: &Backend, a: &mut [f64], n: usize) -> bool {
-    assert!(holds(a.len(), n, n), "a square matrix");
+    assert!(is_whole_matrix(a.len(), n, n), "a square matrix");
     let mut square = vec![0.0; PANEL * PANEL];
     for start in (0..n).step_by(PANEL) {
         let width = PANEL.min(n - start);
@@ -204,7 +210,7 @@ pub fn cholesky(backend: &Backend, a: &mut [f64], n: usize) -> bool {
         }
         let lower = &square[..width * width];
         let (rows, panel) = (n - below, &mut a[below * n..]);
-        // Kept aside, since the update reads every row's panel while it writes the rows.
+        // A copy, because the update reads the panels of all rows while it writes the rows.
         let mut solved = vec![0.0; rows * width];
         by_panels(backend, &mut solved, width, &|first, out| {
             for (i, x) in out.chunks_exact_mut(width).enumerate() {
@@ -225,7 +231,7 @@ pub fn cholesky(backend: &Backend, a: &mut [f64], n: usize) -> bool {
     true
 }
 
-/// [`cholesky`] of a small matrix, entry by entry.
+/// [`cholesky`] of a small matrix, element by element.
 fn factor_square(a: &mut [f64], n: usize) -> bool {
     for j in 0..n {
         for i in j..n {
@@ -242,7 +248,7 @@ fn factor_square(a: &mut [f64], n: usize) -> bool {
     true
 }
 
-/// x Lᵀ = b for one row: `x` holds b and becomes the solution.
+/// Solves x Lᵀ = b for one row. `x` is b on input and the solution on output.
 fn solve_lower(lower: &[f64], n: usize, x: &mut [f64]) {
     for j in 0..n {
         let sum = (0..j).fold(x[j], |sum, k| sum - x[k] * lower[j * n + k]);
@@ -250,17 +256,17 @@ fn solve_lower(lower: &[f64], n: usize, x: &mut [f64]) {
     }
 }
 
-/// Solves X (L Lᵀ) = B for rows of B, in place, where `lower` holds L in its lower triangle.
+/// Solves X (L Lᵀ) = B in place for all rows of `b`. L is the lower triangle of `lower`.
 pub fn solve(backend: &Backend, lower: &[f64], n: usize, b: &mut [f64]) {
-    assert!(holds(lower.len(), n, n) && b.len().is_multiple_of(n), "rows of {n} numbers");
+    assert!(is_whole_matrix(lower.len(), n, n) && b.len().is_multiple_of(n), "rows of {n} numbers");
     by_panels(backend, b, n, &|_, rows| {
         let count = rows.len() / n;
         let starts: Vec<usize> = (0..n).step_by(PANEL).collect();
         let mut part = vec![0.0; count * PANEL];
-        // Y Lᵀ = B from the first columns on, then X L = Y from the last ones back.
+        // First Y Lᵀ = B, from the first column to the last; then X L = Y, from the last column to the first.
         for &start in &starts {
             let width = PANEL.min(n - start);
-            take(rows, n, start, width, &mut part);
+            copy_columns_from(rows, n, start, width, &mut part);
             let done = View::new(rows, count, start, n);
             let factors = View::new(&lower[start * n..], width, start, n).transposed();
             product(&mut part, width, 1.0, -1.0, done, factors);
@@ -269,19 +275,20 @@ pub fn solve(backend: &Backend, lower: &[f64], n: usize, b: &mut [f64]) {
                 .map(|(j, i)| if i < start + j { 0.0 } else { lower[i * n + start + j] })
                 .collect();
             for row in part[..count * width].chunks_exact_mut(width) {
-                // From each unknown on to what it leaves of the others: vectors, where sums would be chains.
+                // Subtract each solved unknown from all later ones at once. Independent updates vectorize; one sum per
+                // unknown would be a chain of dependent additions.
                 for (j, column) in columns.chunks_exact(width).enumerate() {
                     let x = row[j] / column[j];
                     row[j] = x;
                     row[j + 1..].iter_mut().zip(&column[j + 1..]).for_each(|(b, l)| *b -= x * l);
                 }
             }
-            put(rows, n, start, width, &part);
+            copy_columns_to(rows, n, start, width, &part);
         }
         for &start in starts.iter().rev() {
             let width = PANEL.min(n - start);
             let end = start + width;
-            take(rows, n, start, width, &mut part);
+            copy_columns_from(rows, n, start, width, &mut part);
             if end < n {
                 let done = View::new(&rows[end..], count, n - end, n);
                 let factors = View::new(&lower[end * n + start..], n - end, width, n);
@@ -295,18 +302,20 @@ pub fn solve(backend: &Backend, lower: &[f64], n: usize, b: &mut [f64]) {
                     row[..j].iter_mut().zip(l).for_each(|(b, l)| *b -= x * l);
                 }
             }
-            put(rows, n, start, width, &part);
+            copy_columns_to(rows, n, start, width, &part);
         }
     });
 }
 
-fn take(rows: &[f64], n: usize, start: usize, width: usize, part: &mut [f64]) {
+/// Copies `width` columns from `start` on out of `rows` into `part`.
+fn copy_columns_from(rows: &[f64], n: usize, start: usize, width: usize, part: &mut [f64]) {
     for (row, part) in rows.chunks_exact(n).zip(part.chunks_exact_mut(width)) {
         part.copy_from_slice(&row[start..start + width]);
     }
 }
 
-fn put(rows: &mut [f64], n: usize, start: usize, width: usize, part: &[f64]) {
+/// Copies `part` into `width` columns of `rows` from `start` on.
+fn copy_columns_to(rows: &mut [f64], n: usize, start: usize, width: usize, part: &[f64]) {
     for (row, part) in rows.chunks_exact_mut(n).zip(part.chunks_exact(width)) {
         row[start..start + width].copy_from_slice(part);
     }
@@ -317,7 +326,7 @@ mod tests {
     use super::*;
     use crate::Isa;
 
-    fn numbers(count: usize, seed: u64) -> Vec<f64> {
+    fn floats(count: usize, seed: u64) -> Vec<f64> {
         let mut state = seed;
         let next = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -327,7 +336,7 @@ mod tests {
     }
 
     fn positive_definite(n: usize) -> Vec<f64> {
-        let x = numbers(n * n, 7);
+        let x = floats(n * n, 7);
         let mut a = vec![0.0; n * n];
         for i in 0..n {
             for j in 0..n {
@@ -339,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn factors_multiply_back_and_solve() {
+    fn factors_reproduce_the_matrix_and_solve() {
         for n in [1, 3, 64, 65, 150] {
             let a = positive_definite(n);
             let mut results = Vec::new();
@@ -353,7 +362,7 @@ mod tests {
                         assert!((sum - a[i * n + j]).abs() < 1e-9, "{n}: {i}, {j}");
                     }
                 }
-                let right = numbers(70 * n, 3);
+                let right = floats(70 * n, 3);
                 let mut x = right.clone();
                 solve(&backend, &lower, n, &mut x);
                 for (x, b) in x.chunks_exact(n).zip(right.chunks_exact(n)) {
@@ -369,12 +378,12 @@ mod tests {
     }
 
     #[test]
-    fn few_rows_add_what_plain_sums_add() {
+    fn add_few_matches_plain_sums() {
         for (rows, depth, columns, stride) in
             [(1, 1, 1, 1), (8, 32, 96, 100), (7, 70, 45, 45), (3, 33, 16, 20)]
         {
             let narrow =
-                |count, seed| numbers(count, seed).into_iter().map(|x| x as f32).collect::<Vec<f32>>();
+                |count, seed| floats(count, seed).into_iter().map(|x| x as f32).collect::<Vec<f32>>();
             let (a, b) = (narrow(rows * depth, 1), narrow(depth * stride, 2));
             let before = narrow(rows * stride, 3);
             for isa in Isa::available() {
@@ -392,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn views_that_do_not_lie_inside_their_slice_are_refused() {
+    fn views_outside_their_slice_are_refused() {
         let data = [0.0f32; 12];
         let refused = |rows, columns, stride| {
             std::panic::catch_unwind(|| View::new(&data, rows, columns, stride).rows()).is_err()
@@ -402,7 +411,7 @@ mod tests {
         for (rows, columns, stride) in [
             (3, 5, 4),
             (4, 4, 4),
-            // The product of rows and stride wraps to 0, to 2, and their sum with the columns wraps.
+            // The product of rows and stride wraps to 0 or to 2, and its sum with the columns wraps.
             (3, 4, half),
             (half + 1, 4, 4),
             (half + 1, 1, 2),
@@ -414,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_positive_definite_is_refused() {
+    fn a_matrix_that_is_not_positive_definite_is_refused() {
         let mut a = positive_definite(80);
         a[75 * 80 + 75] = -1.0;
         assert!(!cholesky(&Backend::new(Isa::best(), 2), &mut a, 80));
@@ -424,7 +433,7 @@ mod tests {
     fn gram_matrices_and_products_equal_plain_sums() {
         let backend = Backend::new(Isa::best(), 2);
         let narrow = |x: Vec<f64>| x.into_iter().map(|x| x as f32).collect::<Vec<f32>>();
-        let (x, y) = (narrow(numbers(300 * 70, 1)), narrow(numbers(300 * 40, 2)));
+        let (x, y) = (narrow(floats(300 * 70, 1)), narrow(floats(300 * 40, 2)));
         let mut sum = vec![1.0; 70 * 40];
         add_products(&backend, &x, 70, &y, 40, &mut sum);
         let mut square = vec![0.0; 70 * 70];

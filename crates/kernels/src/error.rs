@@ -1,48 +1,48 @@
-//! What can be wrong with a request to this crate.
+//! The errors of this crate.
 
 use kvant_core::Shape;
 
-/// An instruction set that is not there, or a tensor that is no matrix.
+/// Error of a request to this crate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// No instruction set has this name.
     #[error("unknown instruction set {name:?}; known are {}", known.join(", "))]
     UnknownIsa {
-        /// The name as given.
+        /// The name that the caller gave.
         name: String,
-        /// The names there are.
+        /// All known names.
         known: Vec<&'static str>,
     },
-    /// The name is known, but this processor lacks the instructions.
+    /// The name is known, but this processor does not have the instructions.
     #[error("this processor has no {name}; it has {}", available.join(", "))]
     AbsentIsa {
-        /// The instruction set asked for.
+        /// The requested instruction set.
         name: &'static str,
-        /// What this processor has.
+        /// The instruction sets that this processor has.
         available: Vec<&'static str>,
     },
-    /// A matrix has two dimensions.
+    /// The tensor does not have two dimensions.
     #[error("a matrix has two dimensions, found shape {shape}")]
     NotMatrix {
         /// The tensor's shape.
         shape: Shape,
     },
-    /// A cache's blocks don't divide a head.
+    /// The head size is not a multiple of the block size of the KV cache's format.
     #[error(
         "keys and values in {format} have blocks of 32 numbers, which heads of {head_size} are no multiple of; take f16"
     )]
     HeadSize {
-        /// The cache's format.
+        /// The format of the KV cache.
         format: &'static str,
-        /// Numbers of a head.
+        /// Floats per head.
         head_size: usize,
     },
-    /// A pool of pages has no room left.
+    /// A page pool does not have enough free memory.
     #[error("keys and values need {needed} bytes more, and {free} are free")]
     PoolFull {
-        /// Bytes that were asked for.
+        /// Requested bytes.
         needed: usize,
-        /// Bytes that are free.
+        /// Free bytes.
         free: usize,
     },
 }

@@ -1,20 +1,21 @@
-//! Gradients of a network's operations: what a change of the result means for what went in.
+//! Backward passes of a network's operations.
 //!
-//! Each takes what the operation read and the gradient of some number with respect to its result, and gives that with
-//! respect to what it read. Invariant: sums run in an order that the shapes alone fix. Left out: gradients with respect
-//! to weights; products by a stored matrix ([`crate::Matrix::add_transposed`]).
+//! Each function takes the input of the operation and the gradient of a scalar (the loss) with respect to its result.
+//! It computes the gradient with respect to the input. Invariant: the shapes alone determine the order of every sum.
+//! Not included: gradients with respect to weights; products with a stored matrix ([`crate::Matrix::add_transposed`]).
 
 use crate::dense::{View, product};
 use crate::ops::{by_rows, mean_and_scale};
 use crate::shared::Shared;
 use crate::{AttentionShape, Backend, Qkv, scratch};
 
-/// Queries that are looked at together.
-const BLOCK: usize = 32;
+/// Number of queries in one block.
+const QUERY_BLOCK: usize = 32;
 
-/// `out` += the gradient at the input `x` of [`crate::ops::rms_norm`], where `gradient` is that at its result.
+/// Adds the gradient with respect to the input `x` of [`crate::ops::rms_norm`] to `out`; `gradient` is the gradient
+/// with respect to its result.
 ///
-/// With s = 1 / root mean square and h = gradient × weight: s (h − x s² mean(h x)).
+/// Formula, with s = 1 / root mean square and h = gradient × weight: s (h − x s² mean(h x)).
 pub fn add_rms_norm(
     backend: &Backend,
     x: &[f32],
@@ -24,19 +25,20 @@ pub fn add_rms_norm(
     out: &mut [f32],
 ) {
     let columns = weight.len();
-    each_row(backend, x, columns, gradient, out, |x, gradient, out| {
+    for_each_row(backend, x, columns, gradient, out, |x, gradient, out| {
         let mean = x.iter().fold(0.0, |sum, x| sum + x * x) / columns as f32;
         let scale = 1.0 / (mean + epsilon).sqrt();
-        let along = (0..columns).fold(0.0, |sum, i| sum + gradient[i] * weight[i] * x[i]) / columns as f32;
+        let mean_hx = (0..columns).fold(0.0, |sum, i| sum + gradient[i] * weight[i] * x[i]) / columns as f32;
         for i in 0..columns {
-            out[i] += scale * (gradient[i] * weight[i] - x[i] * scale * scale * along);
+            out[i] += scale * (gradient[i] * weight[i] - x[i] * scale * scale * mean_hx);
         }
     });
 }
 
-/// `out` += the gradient at the input `x` of [`crate::ops::layer_norm`], where `gradient` is that at its result.
+/// Adds the gradient with respect to the input `x` of [`crate::ops::layer_norm`] to `out`; `gradient` is the gradient
+/// with respect to its result.
 ///
-/// With s = 1 / standard deviation, n = (x − mean) s and h = gradient × weight: s (h − mean(h) − n mean(h n)).
+/// Formula, with s = 1 / standard deviation, n = (x − mean) s and h = gradient × weight: s (h − mean(h) − n mean(h n)).
 pub fn add_layer_norm(
     backend: &Backend,
     x: &[f32],
@@ -46,23 +48,23 @@ pub fn add_layer_norm(
     out: &mut [f32],
 ) {
     let columns = weight.len();
-    each_row(backend, x, columns, gradient, out, |x, gradient, out| {
+    for_each_row(backend, x, columns, gradient, out, |x, gradient, out| {
         let (mean, scale) = mean_and_scale(x, epsilon);
-        let (mut level, mut along) = (0.0, 0.0);
+        let (mut sum_h, mut sum_hn) = (0.0, 0.0);
         for i in 0..columns {
             let h = gradient[i] * weight[i];
-            level += h;
-            along += h * (x[i] - mean) * scale;
+            sum_h += h;
+            sum_hn += h * (x[i] - mean) * scale;
         }
-        let (level, along) = (level / columns as f32, along / columns as f32);
+        let (mean_h, mean_hn) = (sum_h / columns as f32, sum_hn / columns as f32);
         for i in 0..columns {
-            out[i] += scale * (gradient[i] * weight[i] - level - (x[i] - mean) * scale * along);
+            out[i] += scale * (gradient[i] * weight[i] - mean_h - (x[i] - mean) * scale * mean_hn);
         }
     });
 }
 
 /// Runs `work` on every row of `x` and `gradient` and the same row of `out`.
-fn each_row(
+fn for_each_row(
     backend: &Backend,
     x: &[f32],
     columns: usize,
@@ -79,7 +81,7 @@ fn each_row(
     });
 }
 
-/// The gradient at the input `x` of [`crate::ops::gelu_tanh`], in its place.
+/// Replaces the input `x` of [`crate::ops::gelu_tanh`] by the gradient with respect to it.
 pub fn gelu_tanh(backend: &Backend, x: &mut [f32], gradient: &[f32]) {
     assert_eq!(x.len(), gradient.len(), "a gradient for every number");
     let cpu = backend.cpu();
@@ -88,29 +90,28 @@ pub fn gelu_tanh(backend: &Backend, x: &mut [f32], gradient: &[f32]) {
     });
 }
 
-/// The gradients at the inputs `gate` and `up` of [`crate::ops::swiglu`], in their place.
+/// Replaces the inputs `gate` and `up` of [`crate::ops::swiglu`] by the gradients with respect to them.
 pub fn swiglu(backend: &Backend, gate: &mut [f32], up: &mut [f32], gradient: &[f32]) {
     assert!(gate.len() == up.len() && gate.len() == gradient.len(), "a gradient for every gate");
     let (cpu, up) = (backend.cpu(), Shared::new(up));
     by_rows(backend, gate, 1, &|start, gate| {
-        // SAFETY: tasks have disjoint ranges of the gates, hence of these.
+        // SAFETY: tasks have disjoint ranges of `gate`, so their ranges of `up` are disjoint too.
         let up = unsafe { up.part(start, gate.len()) };
         cpu.swiglu_gradient(gate, up, &gradient[start..][..gate.len()]);
     });
 }
 
-/// The gradients at the inputs of [`crate::attention`], where `gradient` is that at its result.
+/// Returns the gradients with respect to the inputs of [`crate::attention`]; `gradient` is the gradient with respect to
+/// its result.
 ///
-/// With P = softmax(scale Q Kᵀ): dV = Pᵀ dO; dS = P ∘ (dO Vᵀ − rowsum(P ∘ dO Vᵀ)); dQ = scale dS K; dK = scale dSᵀ Q.
-pub fn attention(backend: &Backend, shape: &AttentionShape, read: &Qkv, gradient: &[f32]) -> Qkv {
+/// Formulas, with P = softmax(scale Q Kᵀ): dV = Pᵀ dO; dS = P ∘ (dO Vᵀ − rowsum(P ∘ dO Vᵀ)); dQ = scale dS K;
+/// dK = scale dSᵀ Q.
+pub fn attention(backend: &Backend, shape: &AttentionShape, qkv: &Qkv, gradient: &[f32]) -> Qkv {
     let AttentionShape { heads, kv_heads, head_size, scale } = *shape;
     let (columns, kv_columns) = (heads * head_size, kv_heads * head_size);
-    let n = read.query.len() / columns;
-    assert!(
-        read.query.len() == n * columns && gradient.len() == n * columns,
-        "queries are rows of {columns}"
-    );
-    assert!(read.key.len() == n * kv_columns && read.value.len() == n * kv_columns, "keys of {n} positions");
+    let n = qkv.query.len() / columns;
+    assert!(qkv.query.len() == n * columns && gradient.len() == n * columns, "queries are rows of {columns}");
+    assert!(qkv.key.len() == n * kv_columns && qkv.value.len() == n * kv_columns, "keys of {n} positions");
     let mut out = Qkv {
         query: vec![0.0; n * columns],
         key: vec![0.0; n * kv_columns],
@@ -122,45 +123,47 @@ pub fn attention(backend: &Backend, shape: &AttentionShape, read: &Qkv, gradient
     backend.pool().run(kv_heads, &|kv_head| {
         let offset = kv_head * head_size;
         let (mut key_sum, mut value_sum) = (vec![0.0f32; n * head_size], vec![0.0f32; n * head_size]);
-        let key = |seen| View::new(&read.key[offset..], seen, head_size, kv_columns);
-        let value = |seen| View::new(&read.value[offset..], seen, head_size, kv_columns);
+        let key = |seen| View::new(&qkv.key[offset..], seen, head_size, kv_columns);
+        let value = |seen| View::new(&qkv.value[offset..], seen, head_size, kv_columns);
         for head in kv_head * group..(kv_head + 1) * group {
-            for start in (0..n).step_by(BLOCK) {
-                let count = BLOCK.min(n - start);
+            for start in (0..n).step_by(QUERY_BLOCK) {
+                let count = QUERY_BLOCK.min(n - start);
                 let seen = start + count;
                 let at = start * columns + head * head_size;
-                let query = View::new(&read.query[at..], count, head_size, columns);
+                let query = View::new(&qkv.query[at..], count, head_size, columns);
                 let gradient = View::new(&gradient[at..], count, head_size, columns);
-                scratch::with(2 * count * seen + count * head_size, |all| {
-                    let (shares, rest) = all.split_at_mut(count * seen);
-                    let (slopes, sums) = rest.split_at_mut(count * seen);
-                    product(shares, seen, 0.0, scale, query, key(seen).transposed());
-                    product(slopes, seen, 0.0, 1.0, gradient, value(seen).transposed());
-                    let rows = shares.chunks_exact_mut(seen).zip(slopes.chunks_exact_mut(seen));
-                    for (i, (shares, slopes)) in rows.enumerate() {
-                        let (visible, hidden) = shares.split_at_mut(start + i + 1);
+                scratch::with(2 * count * seen + count * head_size, |buffer| {
+                    let (probabilities, rest) = buffer.split_at_mut(count * seen);
+                    let (score_gradients, query_sums) = rest.split_at_mut(count * seen);
+                    product(probabilities, seen, 0.0, scale, query, key(seen).transposed());
+                    product(score_gradients, seen, 0.0, 1.0, gradient, value(seen).transposed());
+                    let rows =
+                        probabilities.chunks_exact_mut(seen).zip(score_gradients.chunks_exact_mut(seen));
+                    for (i, (probabilities, score_gradients)) in rows.enumerate() {
+                        let (visible, hidden) = probabilities.split_at_mut(start + i + 1);
                         cpu.softmax(visible);
                         hidden.fill(0.0);
-                        let along = cpu.dot(shares, slopes);
-                        slopes
-                            .iter_mut()
-                            .zip(&*shares)
-                            .for_each(|(slope, share)| *slope = share * (*slope - along));
+                        let row_sum = cpu.dot(probabilities, score_gradients);
+                        score_gradients.iter_mut().zip(&*probabilities).for_each(
+                            |(score_gradient, probability)| {
+                                *score_gradient = probability * (*score_gradient - row_sum)
+                            },
+                        );
                     }
-                    let shares = View::new(shares, count, seen, seen).transposed();
-                    product(&mut value_sum[..seen * head_size], head_size, 1.0, 1.0, shares, gradient);
-                    let slopes = View::new(slopes, count, seen, seen);
+                    let probabilities = View::new(probabilities, count, seen, seen).transposed();
+                    product(&mut value_sum[..seen * head_size], head_size, 1.0, 1.0, probabilities, gradient);
+                    let score_gradients = View::new(score_gradients, count, seen, seen);
                     product(
                         &mut key_sum[..seen * head_size],
                         head_size,
                         1.0,
                         scale,
-                        slopes.transposed(),
+                        score_gradients.transposed(),
                         query,
                     );
-                    product(sums, head_size, 0.0, scale, slopes, key(seen));
-                    for (i, sum) in sums.chunks_exact(head_size).enumerate() {
-                        // SAFETY: each task has its own heads of the queries.
+                    product(query_sums, head_size, 0.0, scale, score_gradients, key(seen));
+                    for (i, sum) in query_sums.chunks_exact(head_size).enumerate() {
+                        // SAFETY: each task writes its own heads of the queries.
                         let out =
                             unsafe { queries.part((start + i) * columns + head * head_size, head_size) };
                         out.copy_from_slice(sum);
@@ -172,7 +175,7 @@ pub fn attention(backend: &Backend, shape: &AttentionShape, read: &Qkv, gradient
             key_sum.chunks_exact(head_size).zip(value_sum.chunks_exact(head_size)).enumerate()
         {
             let at = i * kv_columns + offset;
-            // SAFETY: each task has its own head of the keys and values.
+            // SAFETY: each task writes its own head of the keys and values.
             unsafe {
                 keys.part(at, head_size).copy_from_slice(key);
                 values.part(at, head_size).copy_from_slice(value);

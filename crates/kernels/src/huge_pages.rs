@@ -1,24 +1,24 @@
-//! Memory that kernels stream through: whole pages, large ones where the system has them.
+//! Memory for the weights that kernels stream through. It uses huge pages where the system has them.
 
 use memmap2::{MmapMut, MmapOptions};
 use std::alloc::{Layout, handle_alloc_error};
 
-/// Zeroed bytes on pages of their own. Each page lies near the thread that writes it first.
+/// Zeroed bytes in their own memory mapping. The system places each page on the NUMA node of the thread that writes it
+/// first.
 pub(crate) struct HugePages {
-    /// Nothing for no bytes, which cannot be mapped.
+    /// `None` for zero bytes: a mapping cannot be empty.
     map: Option<MmapMut>,
 }
 
 impl HugePages {
-    /// Ends where the system has no such memory, as a `Vec` does.
+    /// Allocates zeroed memory. Aborts if the system has no memory left, like `Vec`.
     pub fn new(bytes: usize) -> Self {
         if bytes == 0 {
             return Self { map: None };
         }
         let layout = || Layout::array::<u8>(bytes).unwrap_or(Layout::new::<u8>());
         let map = MmapOptions::new().len(bytes).map_anon().unwrap_or_else(|_| handle_alloc_error(layout()));
-        // Half as many misses of the page tables in a product of one row; a system without large pages says so, and
-        // small ones serve as well.
+        // Huge pages reduce TLB misses. An error is ignored: normal pages are only slower.
         #[cfg(target_os = "linux")]
         let _ = map.advise(memmap2::Advice::HugePage);
         Self { map: Some(map) }

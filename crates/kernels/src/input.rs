@@ -1,11 +1,11 @@
-//! Activations that one or several matrices read, rounded once for all of them.
+//! Input activations of one or several matrices, rounded once for all of them.
 
 use crate::cpu::rounded::Rounded;
 use crate::{Backend, Precision};
 use std::cell::OnceCell;
 
-/// Rows of activations. A matrix of integer codes rounds them when it first multiplies; those that read the same
-/// input after it find them rounded.
+/// Rows of activations. The first matrix with integer codes that multiplies them rounds them; later matrices with the
+/// same precision reuse the rounded rows.
 pub struct Input<'a> {
     x: &'a [f32],
     columns: usize,
@@ -13,23 +13,23 @@ pub struct Input<'a> {
 }
 
 impl<'a> Input<'a> {
-    /// Rows of `columns` numbers. Panics if `x` is not a whole number of rows.
+    /// Creates an input with rows of `columns` floats. Panics if the length of `x` is not a multiple of `columns`.
     pub fn new(x: &'a [f32], columns: usize) -> Self {
         assert!(x.len().is_multiple_of(columns), "activations are rows of {columns}");
         Self { x, columns, rounded: Default::default() }
     }
 
-    /// How many rows.
+    /// Number of rows.
     pub fn rows(&self) -> usize {
         self.x.len() / self.columns
     }
 
-    /// The numbers, row after row.
+    /// The activations, row-major.
     pub fn numbers(&self) -> &'a [f32] {
         self.x
     }
 
-    /// The same rounded.
+    /// Returns the activations rounded to `precision`. The first call rounds them; later calls reuse the result.
     pub(crate) fn rounded(&self, backend: &Backend, precision: Precision) -> &Rounded {
         self.rounded[precision as usize]
             .get_or_init(|| Rounded::new(backend, self.x, self.columns, precision))

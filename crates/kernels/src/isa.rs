@@ -1,31 +1,31 @@
 //! Instruction sets, detected at run time.
 //!
-//! [`Isa`] is a name. What allows a kernel to run is the row behind it in `cpu/instruction_sets.rs`, which is handed out only
-//! after detection.
+//! [`Isa`] is only a name. To run a kernel, the code needs the row for this name in `cpu/instruction_sets.rs`. It gets
+//! the row only after it has detected the instruction set.
 
-/// A set of kernels.
+/// An instruction set that this crate has kernels for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Isa {
-    /// Plain loops in a fixed order: runs anywhere, the oracle of the others.
+    /// Plain loops in a fixed order. It runs on every processor and is the reference for the other instruction sets.
     Scalar,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
-    /// The same with AVX-VNNI.
+    /// [`Isa::Avx2`] and AVX-VNNI.
     AvxVnni,
-    /// The same with AVX-512 F, BW, VL and VNNI.
+    /// [`Isa::Avx2`] and AVX-512 F, BW, VL and VNNI.
     Avx512,
-    /// The same with AMX's tiles of bytes, for many rows of activations.
+    /// [`Isa::Avx512`] and the AMX tiles for 8-bit integers, which kernels use for many rows of activations.
     Amx,
-    /// AArch64 with dot products of bytes.
+    /// AArch64 with 8-bit dot products.
     Neon,
 }
 
 impl Isa {
-    /// Slowest first.
+    /// All instruction sets, the slowest first.
     pub(crate) const ALL: &[Self] =
         &[Self::Scalar, Self::Avx2, Self::AvxVnni, Self::Avx512, Self::Amx, Self::Neon];
 
-    /// The name, in lower case.
+    /// The name in lower case.
     pub fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",

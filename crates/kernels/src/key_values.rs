@@ -1,252 +1,264 @@
-//! Keys and values of one layer and one sequence, laid out for attention.
+//! The KV cache of one layer and one sequence, laid out for attention.
 //!
-//! Positions come in pages of [`PAGE`]; a page holds each head's keys, then its values:
+//! A page stores [`PAGE`] positions. For each head, it stores the keys and then the values:
 //!
 //! ```text
-//! keys:    four panels of 16 positions; a panel has, number by number of the head, that number of all 16 keys
-//! values:  chunks of 16 numbers of the head; a chunk has, position by position, these numbers
-//! q8_0:    codes of one byte; 32 numbers of a head under one scale (a half), scales of a panel or a block in front
-//! q4_0:    codes of four bits, numbers i and i + 16 of the 32 in one byte
+//! keys:    four panels of 16 positions; a panel is head size × 16 positions
+//! values:  parts of 16 elements of the head; a part is 64 positions × 16 elements
+//! q8_0:    8-bit codes; a block of 32 elements of a head shares one f16 scale; a value part has 32 elements;
+//!          the scales come before the codes: 16 scales per block of a key panel, 64 scales per value part
+//! q4_0:    as q8_0, with 4-bit codes; elements i and i + 16 of a block share a byte
 //! ```
 //!
-//! So one vector holds 16 scores or 16 numbers of a result, and every sum runs in order of its numbers or positions.
-//! Keys in `q4_0` are turned by a Hadamard matrix first, which spreads loud numbers over the head; queries are turned
-//! alike, so that products stay. Queries look most at what stands near them and at the first positions, so that a query sees
-//! the first page and its own in `q8_0` (a window of recent ones apart: KIVI, arXiv 2402.02750; the first ones: arXiv
-//! 2309.17453): two pages, however long the sequence.
+//! So one vector holds 16 scores or 16 elements of a result, and every sum runs in the order of its elements or
+//! positions.
 //!
-//! A clone shares all pages; the first of both that appends to a shared page takes a copy of it.
+//! Keys in `q4_0` are first rotated by a Hadamard matrix, which spreads outliers over the head. Queries are rotated by
+//! the same matrix, so that the dot products do not change. Attention scores are largest near the query and at the
+//! first positions. So a query reads the first page and its own page in `q8_0`. (Sources: KIVI, arXiv 2402.02750, for a
+//! window of recent positions in more bits; arXiv 2309.17453 for the first positions.) These are always two pages, even
+//! in a long sequence.
+//!
+//! A clone shares all pages. When one of the two appends to a shared page, it first copies the page.
 
 mod pages;
 mod pool;
 
 use crate::Error;
 use crate::kv_format::{KvFormat, PAGE};
-use pages::{Pages, Row};
+use pages::{Pages, PositionEncoder};
 pub use pool::PagePool;
 
-/// Keys and values of the positions so far.
+/// The KV cache of one layer and one sequence.
 ///
-/// Invariant: what one position stores depends on it alone, and how a query sees it on where the two stand.
+/// Invariant: the stored bytes of a position depend only on the keys and values of this position. The format in which a
+/// query reads it depends only on the two positions.
 #[derive(Clone, Debug)]
 pub struct KeyValues {
     positions: usize,
-    /// All pages, but the first one where that is `fine`.
+    /// All pages in the format itself. If `precise` is present, the first page is only there, and this list begins with
+    /// page 1.
     pages: Pages,
-    fine: Option<Fine>,
+    precise: Option<PrecisePages>,
 }
 
-/// The first page, and the one of the last position, in a format with more bits.
+/// The first page and the page of the last position, in a format with more bits.
 #[derive(Clone, Debug)]
-struct Fine {
+struct PrecisePages {
     pages: Pages,
-    /// Which page is the second one here; 0 where there is none yet.
-    last: usize,
+    /// Index of the page that `pages[1]` stores; 0 if there is no such page yet.
+    last_page: usize,
 }
 
-impl Fine {
-    /// Where page `page` is, if it is here.
-    fn place_of(&self, page: usize) -> Option<usize> {
+impl PrecisePages {
+    /// Returns the index of page `page` in `pages`, if it is there.
+    fn index_of(&self, page: usize) -> Option<usize> {
         match page {
             0 => Some(0),
-            page if page == self.last => Some(1),
+            page if page == self.last_page => Some(1),
             _ => None,
         }
     }
 }
 
-/// A head's keys and values in a page.
+/// Keys and values of one head in one page.
 #[derive(Clone, Copy)]
-pub(crate) struct Seen<'a> {
+pub(crate) struct HeadPage<'a> {
     pub format: KvFormat,
     pub keys: &'a [u8],
     pub values: &'a [u8],
 }
 
 impl KeyValues {
-    /// None yet.
+    /// Creates an empty cache.
     ///
     /// # Errors
-    /// [`Error::HeadSize`] where the format's blocks don't divide a head.
+    /// [`Error::HeadSize`] if the head size is not a multiple of the format's block size.
     pub fn new(format: KvFormat, heads: usize, head_size: usize) -> Result<Self, Error> {
         Self::in_pool(format, heads, head_size, &PagePool::unlimited())
     }
 
-    /// The same, with pages of `pool`.
+    /// Creates an empty cache that takes its pages from `pool`.
     ///
     /// # Errors
-    /// As [`KeyValues::new`].
+    /// The same as [`KeyValues::new`].
     pub fn in_pool(format: KvFormat, heads: usize, head_size: usize, pool: &PagePool) -> Result<Self, Error> {
         format.check(head_size)?;
         let pages = |format| Pages::new(format, heads, head_size, pool.clone());
-        let fine = format.fine().map(|fine| Fine { pages: pages(fine), last: 0 });
-        Ok(Self { positions: 0, pages: pages(format), fine })
+        let precise = format.precise().map(|precise| PrecisePages { pages: pages(precise), last_page: 0 });
+        Ok(Self { positions: 0, pages: pages(format), precise })
     }
 
-    /// How they are stored.
+    /// The storage format.
     pub fn format(&self) -> KvFormat {
         self.pages.format()
     }
 
-    /// Positions held.
+    /// Number of stored positions.
     pub fn len(&self) -> usize {
         self.positions
     }
 
-    /// Whether no position is held.
+    /// Returns true if no position is stored.
     pub fn is_empty(&self) -> bool {
         self.positions == 0
     }
 
-    /// Heads of keys and values.
+    /// Number of heads of keys and values.
     pub(crate) fn heads(&self) -> usize {
         self.pages.heads()
     }
 
-    /// Numbers of a head.
+    /// Floats per head.
     pub(crate) fn head_size(&self) -> usize {
         self.pages.head_size()
     }
 
-    /// How many of so many pages are stored in the format itself, and how many in more bits.
-    fn stored(&self, pages: usize) -> [usize; 2] {
-        let first = self.first();
+    /// For the first `pages` pages: the number stored in the format itself, and the number stored in more bits.
+    fn page_counts(&self, pages: usize) -> [usize; 2] {
+        let first = self.first_page();
         [pages.saturating_sub(first), if first > 0 { pages.min(2) } else { 0 }]
     }
 
-    fn bytes_of(&self, [pages, fine]: [usize; 2]) -> usize {
-        self.pages.bytes(pages) + self.fine.as_ref().map_or(0, |all| all.pages.bytes(fine))
+    fn bytes_of(&self, [pages, precise]: [usize; 2]) -> usize {
+        self.pages.bytes(pages) + self.precise.as_ref().map_or(0, |all| all.pages.bytes(precise))
     }
 
-    /// Bytes that `positions` take: whole pages.
+    /// Bytes that `positions` positions take, in whole pages.
     pub fn bytes(&self, positions: usize) -> usize {
-        self.bytes_of(self.stored(positions.div_ceil(PAGE)))
+        self.bytes_of(self.page_counts(positions.div_ceil(PAGE)))
     }
 
-    /// Bytes that the last of `positions` reads, whole pages: of its own page it sees one of two copies.
+    /// Bytes that the query of the last of `positions` positions reads, in whole pages. Its own page is stored in two
+    /// formats, but the query reads only one of them.
     pub fn read_bytes(&self, positions: usize) -> usize {
-        let [pages, fine] = self.stored(positions.div_ceil(PAGE));
-        self.bytes_of([pages - fine.saturating_sub(1), fine])
+        let [pages, precise] = self.page_counts(positions.div_ceil(PAGE));
+        self.bytes_of([pages - precise.saturating_sub(1), precise])
     }
 
-    /// Pages that the next `count` positions are written to: in the format itself, and in more bits.
-    fn written(&self, count: usize) -> [std::ops::Range<usize>; 2] {
+    /// Returns the ranges of the pages that the next `count` positions are written to: in `pages`, and in `precise`.
+    fn written_ranges(&self, count: usize) -> [std::ops::Range<usize>; 2] {
         if count == 0 {
             return [0..0, 0..0];
         }
-        let (first_page, end) = (self.positions / PAGE, (self.positions + count).div_ceil(PAGE));
-        let first = self.first();
-        let fine = if self.fine.is_some() { first_page.min(1)..end.min(2) } else { 0..0 };
-        [first_page.saturating_sub(first)..end.saturating_sub(first), fine]
+        let (begin, end) = (self.positions / PAGE, (self.positions + count).div_ceil(PAGE));
+        let first = self.first_page();
+        let precise = if self.precise.is_some() { begin.min(1)..end.min(2) } else { 0..0 };
+        [begin.saturating_sub(first)..end.saturating_sub(first), precise]
     }
 
-    /// Bytes of pages that [`KeyValues::prepare`] takes.
+    /// Bytes of the pages that [`KeyValues::prepare`] would allocate for `count` positions.
     pub fn missing(&self, count: usize) -> usize {
-        let [pages, fine] = self.written(count);
-        let of_fine = self.fine.as_ref().map_or(0, |all| all.pages.missing(fine.start, fine.end));
-        self.pages.missing(pages.start, pages.end) + of_fine
+        let [pages, precise] = self.written_ranges(count);
+        let of_precise = self.precise.as_ref().map_or(0, |all| all.pages.missing(precise.start, precise.end));
+        self.pages.missing(pages.start, pages.end) + of_precise
     }
 
-    /// Takes the memory for the next `count` positions; a page that is shared becomes a copy.
+    /// Allocates the memory for the next `count` positions. A shared page that they are written to is copied.
     ///
     /// # Errors
-    /// [`Error::PoolFull`]; positions are then as they were.
+    /// [`Error::PoolFull`]; the stored positions are then unchanged.
     pub fn prepare(&mut self, count: usize) -> Result<(), Error> {
-        let [pages, fine] = self.written(count);
-        self.pages.own(pages.start, pages.end)?;
-        match &mut self.fine {
-            Some(all) => all.pages.own(fine.start, fine.end),
+        let [pages, precise] = self.written_ranges(count);
+        self.pages.make_unique(pages.start, pages.end)?;
+        match &mut self.precise {
+            Some(all) => all.pages.make_unique(precise.start, precise.end),
             None => Ok(()),
         }
     }
 
-    /// Takes copies of all pages that are shared.
+    /// Copies all shared pages, so that no page is shared.
     ///
     /// # Errors
     /// [`Error::PoolFull`].
     pub fn unshare(&mut self) -> Result<(), Error> {
-        let [pages, fine] = self.stored(self.positions.div_ceil(PAGE));
-        self.pages.own(0, pages)?;
-        match &mut self.fine {
-            Some(all) => all.pages.own(0, fine),
+        let [pages, precise] = self.page_counts(self.positions.div_ceil(PAGE));
+        self.pages.make_unique(0, pages)?;
+        match &mut self.precise {
+            Some(all) => all.pages.make_unique(0, precise),
             None => Ok(()),
         }
     }
 
-    /// Gives back pages that no position needs.
+    /// Returns the pages that no position needs to the pool.
     pub fn give_back(&mut self) {
-        let [pages, fine] = self.stored(self.positions.div_ceil(PAGE));
-        self.pages.keep(pages);
-        if let Some(all) = &mut self.fine {
-            all.pages.keep(fine);
+        let [pages, precise] = self.page_counts(self.positions.div_ceil(PAGE));
+        self.pages.truncate(pages);
+        if let Some(all) = &mut self.precise {
+            all.pages.truncate(precise);
         }
     }
 
-    /// Forgets everything from position `positions` on. A sequence can go on inside the page that was its last one, and inside
-    /// the first; where the format holds these in more bits, it goes back to where a page begins in any other:
-    /// [`KeyValues::len`] tells what is left.
+    /// Removes all positions from `positions` on.
+    ///
+    /// If the format stores the first and the last page in more bits, a sequence can end inside a page only if this
+    /// page is the first page or the last page so far. Otherwise the whole page is removed; [`KeyValues::len`] returns
+    /// the number of remaining positions.
     pub fn truncate(&mut self, positions: usize) {
         let positions = positions.min(self.positions);
-        let (page, place) = (positions / PAGE, positions % PAGE);
-        let gone = place > 0 && self.fine.as_ref().is_some_and(|fine| fine.place_of(page).is_none());
-        self.positions = if gone { page * PAGE } else { positions };
+        let (page, offset) = (positions / PAGE, positions % PAGE);
+        let lost =
+            offset > 0 && self.precise.as_ref().is_some_and(|precise| precise.index_of(page).is_none());
+        self.positions = if lost { page * PAGE } else { positions };
         self.give_back();
     }
 
-    /// The first page that `pages` has.
-    fn first(&self) -> usize {
-        usize::from(self.fine.is_some())
+    /// Returns the index of the first page that `pages` stores.
+    fn first_page(&self) -> usize {
+        usize::from(self.precise.is_some())
     }
 
-    /// How many positions may be appended before their queries look at them.
+    /// Returns the number of positions that may be appended before attention must run for their queries.
     pub(crate) fn room(&self) -> usize {
-        if self.fine.is_some() { PAGE - self.positions % PAGE } else { usize::MAX }
+        if self.precise.is_some() { PAGE - self.positions % PAGE } else { usize::MAX }
     }
 
-    /// A head's keys and values in a page, as queries of the last page see them.
-    pub(crate) fn page(&self, page: usize, head: usize) -> Seen<'_> {
-        let fine = self.fine.as_ref().and_then(|fine| Some((&fine.pages, fine.place_of(page)?)));
-        let (pages, place) = fine.unwrap_or_else(|| (&self.pages, page - self.first()));
-        let (keys, values) = pages.head(place, head);
-        Seen { format: pages.format(), keys, values }
+    /// Returns the keys and values of a head in a page, in the format in which queries of the last page read them.
+    pub(crate) fn page(&self, page: usize, head: usize) -> HeadPage<'_> {
+        let precise =
+            self.precise.as_ref().and_then(|precise| Some((&precise.pages, precise.index_of(page)?)));
+        let (pages, index) = precise.unwrap_or_else(|| (&self.pages, page - self.first_page()));
+        let (keys, values) = pages.head(index, head);
+        HeadPage { format: pages.format(), keys, values }
     }
 
-    /// Appends positions: `keys` and `values` are n × heads × head size.
+    /// Appends positions; `keys` and `values` are n × heads × head size.
     ///
-    /// Panics unless both are whole rows and as many, and where a pool is full that was not asked before
-    /// ([`KeyValues::prepare`]).
+    /// Panics unless both have the same length, a multiple of heads × head size. Also panics if the pool is full; to
+    /// avoid this, call [`KeyValues::prepare`] before.
     pub(crate) fn append(&mut self, keys: &[f32], values: &[f32]) {
         let head_size = self.head_size();
         let width = self.heads() * head_size;
         assert!(keys.len() == values.len() && keys.len().is_multiple_of(width), "rows of {width}");
-        let first = self.first();
+        let first = self.first_page();
         self.prepare(keys.len() / width).expect("memory for the positions");
-        let (mut row, mut turned) = (Row::new(head_size), Vec::new());
+        let (mut encoder, mut rotated) = (PositionEncoder::new(head_size), Vec::new());
         for (keys, values) in keys.chunks_exact(width).zip(values.chunks_exact(width)) {
-            let (page, place) = (self.positions / PAGE, self.positions % PAGE);
-            let keys = if self.format().turns() {
-                turned.clear();
-                turned.extend_from_slice(keys);
-                turned.chunks_exact_mut(head_size).for_each(turn);
-                &turned[..]
+            let (page, offset) = (self.positions / PAGE, self.positions % PAGE);
+            let keys = if self.format().rotates_keys() {
+                rotated.clear();
+                rotated.extend_from_slice(keys);
+                rotated.chunks_exact_mut(head_size).for_each(rotate_head);
+                &rotated[..]
             } else {
                 keys
             };
             if page >= first {
-                self.pages.put(page - first, place, keys, values, &mut row);
+                self.pages.store(page - first, offset, keys, values, &mut encoder);
             }
-            if let Some(fine) = &mut self.fine {
-                fine.last = page;
-                let at = page.min(1);
-                fine.pages.put(at, place, keys, values, &mut row);
+            if let Some(precise) = &mut self.precise {
+                precise.last_page = page;
+                let index = page.min(1);
+                precise.pages.store(index, offset, keys, values, &mut encoder);
             }
             self.positions += 1;
         }
     }
 }
 
-/// Turns a head by a Hadamard matrix, in pieces of the largest power of two that divides it. Its own inverse.
-pub(crate) fn turn(head: &mut [f32]) {
+/// Multiplies a head by an orthonormal Hadamard matrix. The matrix is its own inverse. Its size is the largest power of
+/// two that divides the head size; larger heads are multiplied in pieces.
+pub(crate) fn rotate_head(head: &mut [f32]) {
     let size = 1 << head.len().trailing_zeros();
     let scale = 1.0 / (size as f32).sqrt();
     for piece in head.chunks_exact_mut(size) {
@@ -269,22 +281,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn turning_keeps_products_and_is_its_own_inverse() {
+    fn rotation_keeps_dot_products_and_is_its_own_inverse() {
         let a: Vec<f32> = (0..96).map(|i| (i as f32 * 0.37).sin()).collect();
         let b: Vec<f32> = (0..96).map(|i| (i as f32 * 0.71).cos()).collect();
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
         let (mut c, mut d) = (a.clone(), b.clone());
-        turn(&mut c);
-        turn(&mut d);
+        rotate_head(&mut c);
+        rotate_head(&mut d);
         assert!((dot(&a, &b) - dot(&c, &d)).abs() < 1e-4);
         assert!(a.iter().zip(&c).any(|(a, c)| (a - c).abs() > 0.1));
-        turn(&mut c);
+        rotate_head(&mut c);
         assert!(a.iter().zip(&c).all(|(a, c)| (a - c).abs() < 1e-5));
     }
 
     #[test]
-    fn what_is_forgotten_reaches_back_to_the_page_where_its_bits_are_gone() {
-        let (mut coarse, mut fine) =
+    fn truncate_removes_the_whole_page_if_its_precise_copy_is_lost() {
+        let (mut coarse, mut precise) =
             [KvFormat::F16, KvFormat::Q4_0].map(|format| KeyValues::new(format, 1, 32).unwrap()).into();
         for (held, to, left) in [
             (200, 200, 200),
@@ -294,7 +306,7 @@ mod tests {
             (200, 40, 40),
             (128, 100, 100),
         ] {
-            for (all, left) in [(&mut coarse, to), (&mut fine, left)] {
+            for (all, left) in [(&mut coarse, to), (&mut precise, left)] {
                 all.truncate(0);
                 all.append(&vec![0.5; held * 32], &vec![0.5; held * 32]);
                 all.truncate(to);
@@ -304,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_what_is_told() {
+    fn reported_memory_is_the_allocated_memory() {
         for &format in KvFormat::ALL {
             for positions in [0, 1, 64, 65, 200] {
                 let mut held = KeyValues::new(format, 3, 96).unwrap();
@@ -312,16 +324,17 @@ mod tests {
                 held.prepare(positions).unwrap();
                 assert_eq!((needed, held.missing(positions)), (held.bytes(positions), 0));
                 held.append(&vec![0.5; positions * 288], &vec![0.5; positions * 288]);
-                let fine = held.fine.as_ref().map_or(0, |fine| fine.pages.bytes(fine.pages.count()));
-                let taken = held.pages.bytes(held.pages.count()) + fine;
+                let precise =
+                    held.precise.as_ref().map_or(0, |precise| precise.pages.bytes(precise.pages.count()));
+                let taken = held.pages.bytes(held.pages.count()) + precise;
                 assert_eq!(taken, held.bytes(positions), "{format:?}, {positions}");
             }
         }
     }
 
-    /// Shared pages are counted once, and a pool that is full refuses without a change.
+    /// Shared pages are counted once. A full pool returns an error and changes nothing.
     #[test]
-    fn a_pools_books_balance() {
+    fn a_pool_counts_its_pages() {
         for &format in KvFormat::ALL {
             let rows = |count: usize| vec![0.5; count * 64];
             let page = KeyValues::new(format, 2, 32).unwrap().bytes(64);
@@ -344,7 +357,7 @@ mod tests {
             drop(first);
             second.truncate(0);
             assert_eq!(pool.held(), 0, "{format:?}");
-            // Free pages of this size give way to larger ones.
+            // The pool frees unused pages of this size to make room for larger pages.
             let mut large = KeyValues::in_pool(format, 6, 32, &pool).unwrap();
             large.prepare(64).unwrap();
             large.append(&vec![0.5; 64 * 192], &vec![0.5; 64 * 192]);

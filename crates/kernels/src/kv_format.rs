@@ -1,36 +1,36 @@
-//! How keys and values are stored.
+//! The storage formats of keys and values.
 
 use crate::Error;
 
-/// Positions of a page.
+/// Positions per page.
 pub(crate) const PAGE: usize = 64;
-/// Keys of a panel, and numbers of a chunk.
+/// Keys per panel, and elements per vector of values.
 pub(crate) const LANES: usize = 16;
-/// Numbers under one scale.
+/// Elements that share a scale.
 pub(crate) const BLOCK: usize = 32;
-/// Panels of a page.
+/// Panels of keys per page and head.
 pub(crate) const PANELS: usize = PAGE / LANES;
 
-/// How keys and values are stored.
+/// Storage format of keys and values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KvFormat {
-    /// As they are.
+    /// 32-bit floats.
     #[default]
     F32,
-    /// Half floats.
+    /// 16-bit floats.
     F16,
-    /// Eight bits, 32 under one scale.
+    /// 8-bit codes in blocks of 32 with one scale.
     Q8_0,
-    /// Four bits, 32 under one scale, keys after a rotation; the first 64 positions, and the 64 (from a multiple of 64 on) that
-    /// the last one is among, in eight bits.
+    /// 4-bit codes in blocks of 32 with one scale; the keys are rotated. The first page and the page of the last
+    /// position are read in 8 bits; a page is 64 positions.
     Q4_0,
 }
 
 impl KvFormat {
-    /// Every format, the largest first.
+    /// All formats, the largest first.
     pub const ALL: &[Self] = &[Self::F32, Self::F16, Self::Q8_0, Self::Q4_0];
 
-    /// Upstream's name.
+    /// The name, as in llama.cpp.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
@@ -40,10 +40,10 @@ impl KvFormat {
         }
     }
 
-    /// Refuses heads that the format's blocks don't divide.
+    /// Checks that the head size is a multiple of the format's block size.
     ///
     /// # Errors
-    /// [`Error::HeadSize`].
+    /// [`Error::HeadSize`] if it is not.
     pub fn check(self, head_size: usize) -> Result<(), Error> {
         let quantized = matches!(self, Self::Q8_0 | Self::Q4_0);
         if quantized && !head_size.is_multiple_of(BLOCK) {
@@ -52,17 +52,17 @@ impl KvFormat {
         Ok(())
     }
 
-    /// Whether keys, and queries that look at them, are turned.
-    pub(crate) fn turns(self) -> bool {
+    /// Returns true if keys and queries are rotated by a Hadamard matrix.
+    pub(crate) fn rotates_keys(self) -> bool {
         self == Self::Q4_0
     }
 
-    /// In what queries see the first page and their own, where not in the format itself.
-    pub(crate) fn fine(self) -> Option<Self> {
+    /// The format in which queries read the first page and their own page, if it is not the format itself.
+    pub(crate) fn precise(self) -> Option<Self> {
         (self == Self::Q4_0).then_some(Self::Q8_0)
     }
 
-    /// Bytes of a panel of keys.
+    /// Bytes per panel of keys.
     pub(crate) fn panel_bytes(self, head_size: usize) -> usize {
         match self {
             Self::F32 => head_size * LANES * 4,
@@ -72,7 +72,7 @@ impl KvFormat {
         }
     }
 
-    /// Bytes of what values of a page have in [`KvFormat::numbers`] numbers of a head.
+    /// Bytes per part of values: [`KvFormat::part_floats`] elements of a head, for all positions of a page.
     pub(crate) fn part_bytes(self) -> usize {
         match self {
             Self::F32 => PAGE * LANES * 4,
@@ -82,21 +82,21 @@ impl KvFormat {
         }
     }
 
-    /// Numbers of a head whose values stand together.
-    pub(crate) fn numbers(self) -> usize {
+    /// Elements of a head per part of values.
+    pub(crate) fn part_floats(self) -> usize {
         match self {
             Self::F32 | Self::F16 => LANES,
             Self::Q8_0 | Self::Q4_0 => BLOCK,
         }
     }
 
-    /// Bytes of a head's keys in a page.
+    /// Bytes of the keys of one head in a page.
     pub(crate) fn key_bytes(self, head_size: usize) -> usize {
         PANELS * self.panel_bytes(head_size)
     }
 
-    /// Bytes of a head's keys and values in a page.
+    /// Bytes of the keys and values of one head in a page.
     pub(crate) fn head_bytes(self, head_size: usize) -> usize {
-        self.key_bytes(head_size) + head_size.div_ceil(self.numbers()) * self.part_bytes()
+        self.key_bytes(head_size) + head_size.div_ceil(self.part_floats()) * self.part_bytes()
     }
 }

@@ -1,13 +1,14 @@
-//! What a processor does: matrix products on stored weights, and the other operations of a network.
+//! The CPU kernels: matrix products with stored weights, and the other operations of a network.
 //!
-//! [`Backend::load`] takes a [`kvant_core::Tensor`] once, chooses the kernel for this processor and may repack the
-//! bytes; what comes back is a [`Matrix`] that multiplies. Kernel layouts never reach a file.
+//! [`Backend::load`] takes a [`kvant_core::Tensor`] once. It chooses the kernel for this processor, may repack the
+//! bytes, and returns a [`Matrix`] that multiplies. The repacked layouts are never written to a file.
 //!
-//! Invariants: every result is the same for any number of threads, because work is cut by shape alone; the scalar
-//! path ([`Isa::Scalar`]) is the oracle of every other. A shape that doesn't fit is the caller's bug and panics at
-//! the boundary. Left out on purpose: files, the network's structure, and which sequences there are.
+//! Invariants: every result is the same for any number of threads, because the shapes alone determine the tasks. The
+//! scalar path ([`Isa::Scalar`]) is the reference for all others. Wrong shapes are a bug of the caller: the public
+//! functions check them and panic. Not included on purpose: files, the structure of the network, and the management of
+//! sequences.
 #![allow(unsafe_code)]
-// Kernels that only some architectures call.
+// Some kernels are called only on some architectures.
 #![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 
 mod attention;

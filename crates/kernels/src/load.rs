@@ -1,4 +1,4 @@
-//! From a tensor to the matrix that this processor multiplies fastest.
+//! Loads a tensor as the matrix that this processor multiplies fastest.
 
 use crate::cpu::dequantized::Dequantized;
 use crate::cpu::packed_codes::{self, PackedCodes};
@@ -7,11 +7,11 @@ use crate::{Arithmetic, Backend, Error, Input, Matrix};
 use kvant_core::{Bytes, FormatRef, Shape, Tensor};
 
 impl Backend {
-    /// Prepares a matrix: chooses its kernel, and keeps the tensor. With [`Arithmetic::Integer`] its bytes are repacked
-    /// into memory of their own, as many again.
+    /// Prepares a matrix: chooses its kernel and keeps the tensor. With [`Arithmetic::Integer`], it also makes a
+    /// repacked copy of the weights, which takes about as many bytes as the tensor.
     ///
     /// # Errors
-    /// [`Error::NotMatrix`] unless the tensor has two dimensions.
+    /// [`Error::NotMatrix`] if the tensor does not have two dimensions.
     pub fn load(&self, tensor: &Tensor) -> Result<Box<dyn Matrix>, Error> {
         if tensor.shape().dimensions().len() != 2 {
             return Err(Error::NotMatrix { shape: *tensor.shape() });
@@ -28,7 +28,8 @@ impl Backend {
     }
 }
 
-/// [`Matrix::apply`] of several matrices of one backend that read the same input: one parallel run for all of them.
+/// Multiplies several matrices of one backend with the same input, like [`Matrix::apply`]. If all have integer codes,
+/// one parallel run computes all products.
 pub fn apply_all<const N: usize>(matrices: [&dyn Matrix; N], x: &Input, mut results: [&mut [f32]; N]) {
     let codes: Vec<&PackedCodes> =
         matrices.iter().filter_map(|matrix| matrix.as_any().downcast_ref()).collect();
@@ -39,7 +40,7 @@ pub fn apply_all<const N: usize>(matrices: [&dyn Matrix; N], x: &Input, mut resu
     packed_codes::multiply(&codes, x, &mut results);
 }
 
-/// Name of the kernel that a backend chooses for matrices of `format`.
+/// Returns the name of the kernel that a backend chooses for matrices in `format`.
 pub fn kernel(backend: &Backend, format: FormatRef) -> String {
     let block = format.block();
     let shape = Shape::new(&[1, block.elements]).expect("a block is a row");

@@ -1,56 +1,56 @@
-//! A matrix that multiplies.
+//! The interface of a loaded weight matrix.
 
 use crate::{Arithmetic, Input};
 use kvant_core::Tensor;
 use std::any::Any;
 
-/// A matrix of stored weights, `rows × columns`, that multiplies.
+/// A loaded weight matrix, `rows × columns`.
 pub trait Matrix: Send + Sync {
-    /// The weights as they were given.
+    /// The original weights.
     fn tensor(&self) -> &Tensor;
 
-    /// Numbers a result has for each row of activations.
+    /// Number of rows: the output size, in floats per row of activations.
     fn rows(&self) -> usize {
         self.tensor().shape().rows()
     }
 
-    /// Numbers a row of activations has.
+    /// Number of columns: the input size, in floats per row of activations.
     fn columns(&self) -> usize {
         self.tensor().shape().columns()
     }
 
-    /// Bytes that one multiplication reads of the weights.
+    /// Bytes of weights that one multiplication reads.
     fn weight_bytes(&self) -> usize {
         self.tensor().bytes().len()
     }
 
-    /// Name of the kernel that was chosen, for example `avx2`.
+    /// Name of the chosen kernel, for example `avx2`.
     fn kernel(&self) -> String;
 
-    /// What it multiplies.
+    /// The arithmetic of its products.
     fn arithmetic(&self) -> Arithmetic;
 
-    /// `y = x · Wᵀ` on the backend's threads: `x` is n × columns, `y` n × rows.
+    /// Computes `y = x · Wᵀ` on the backend's threads; `x` is n × columns, `y` is n × rows.
     ///
-    /// Panics if the lengths are not the same number of rows.
+    /// Panics if the lengths of `x` and `y` don't match the same n.
     fn multiply(&self, x: &[f32], y: &mut [f32]) {
         self.apply(&Input::new(x, self.columns()), y);
     }
 
-    /// The same of an input that other matrices read, too.
+    /// Computes the same product for an [`Input`], which other matrices can share.
     fn apply(&self, x: &Input, y: &mut [f32]);
 
-    /// The matrix as its own type: several matrices of one kind multiply together ([`crate::apply_all`]).
+    /// Allows a downcast to the concrete type, which [`crate::apply_all`] needs.
     #[doc(hidden)]
     fn as_any(&self) -> &dyn Any;
 
-    /// `y += x · W` on the backend's threads: `x` is n × rows, `y` n × columns. What a gradient at this product's
-    /// results means for its activations.
+    /// Computes `y += x · W` on the backend's threads; `x` is n × rows, `y` is n × columns. This is the backward pass
+    /// of [`Matrix::multiply`]: from the gradient with respect to its result to the gradient with respect to its input.
     ///
-    /// Panics if the lengths are not the same number of rows.
+    /// Panics if the lengths of `x` and `y` don't match the same n.
     fn add_transposed(&self, x: &[f32], y: &mut [f32]);
 
-    /// Decodes row `index` of the weights into `out`, `columns` numbers. Panics if there is no such row.
+    /// Decodes row `index` of the weights into `out`, which has `columns` floats. Panics if there is no such row.
     fn row(&self, index: usize, out: &mut [f32]) {
         self.tensor().format().decode(self.tensor().rows(index, 1), out);
     }

@@ -1,16 +1,18 @@
-//! The operations of a network besides products: norms, sums, gates and rotations.
+//! The operations of a network other than matrix products: norms, elementwise operations, activation functions and
+//! RoPE.
 //!
-//! All are split by rows or by [`CHUNK`] numbers; short inputs run on the caller alone.
+//! All split their input into tasks of whole rows, about [`CHUNK`] floats each. Short inputs run only on the calling
+//! thread.
 
 use crate::Backend;
 use crate::shared::Shared;
 
-/// Numbers that one task of an elementwise operation handles.
+/// Floats per task.
 const CHUNK: usize = 16 * 1024;
 
-/// `out` = `x` / root mean square × `weight`, for every row of `weight.len()` numbers.
+/// Computes `out` = `x` / root mean square × `weight`, for every row of `weight.len()` floats.
 pub fn rms_norm(backend: &Backend, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
-    each_row(backend, x, weight.len(), out, |x, out| {
+    for_each_row(backend, x, weight.len(), out, |x, out| {
         let mean = x.iter().fold(0.0, |sum, x| sum + x * x) / x.len() as f32;
         let scale = 1.0 / (mean + epsilon).sqrt();
         for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
@@ -19,8 +21,8 @@ pub fn rms_norm(backend: &Backend, x: &[f32], weight: &[f32], epsilon: f32, out:
     });
 }
 
-/// `out` = (`x` − mean) / standard deviation × `weight` + `bias`, for every row of `weight.len()` numbers. Source: Ba et al.,
-/// Layer Normalization, arXiv 1607.06450.
+/// Computes `out` = (`x` − mean) / standard deviation × `weight` + `bias`, for every row of `weight.len()` floats.
+/// Source: Ba et al., Layer Normalization, arXiv 1607.06450.
 pub fn layer_norm(
     backend: &Backend,
     x: &[f32],
@@ -30,7 +32,7 @@ pub fn layer_norm(
     out: &mut [f32],
 ) {
     assert!(bias.is_none_or(|bias| bias.len() == weight.len()), "a bias for every column");
-    each_row(backend, x, weight.len(), out, |x, out| {
+    for_each_row(backend, x, weight.len(), out, |x, out| {
         let (mean, scale) = mean_and_scale(x, epsilon);
         for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
             *out = (x - mean) * scale * weight;
@@ -42,7 +44,7 @@ pub fn layer_norm(
 }
 
 /// Runs `work` on every row of `x` and the same row of `out`.
-fn each_row(
+fn for_each_row(
     backend: &Backend,
     x: &[f32],
     columns: usize,
@@ -56,7 +58,7 @@ fn each_row(
     });
 }
 
-/// Of one row: its mean, and one over its standard deviation.
+/// Returns the mean of a row and 1 / its standard deviation.
 pub(crate) fn mean_and_scale(x: &[f32], epsilon: f32) -> (f32, f32) {
     let count = x.len() as f32;
     let mean = x.iter().fold(0.0, |sum, x| sum + x) / count;
@@ -64,30 +66,30 @@ pub(crate) fn mean_and_scale(x: &[f32], epsilon: f32) -> (f32, f32) {
     (mean, 1.0 / (variance + epsilon).sqrt())
 }
 
-/// `x` += `y`.
+/// Computes `x` += `y`.
 pub fn add(backend: &Backend, x: &mut [f32], y: &[f32]) {
-    combine(backend, x, y, |x, y| x + y);
+    elementwise(backend, x, y, |x, y| x + y);
 }
 
-/// `x` *= `y`.
+/// Computes `x` *= `y`.
 pub fn multiply(backend: &Backend, x: &mut [f32], y: &[f32]) {
-    combine(backend, x, y, |x, y| x * y);
+    elementwise(backend, x, y, |x, y| x * y);
 }
 
-/// `x` −= `y`.
+/// Computes `x` −= `y`.
 pub fn subtract(backend: &Backend, x: &mut [f32], y: &[f32]) {
-    combine(backend, x, y, |x, y| x - y);
+    elementwise(backend, x, y, |x, y| x - y);
 }
 
-/// Every number of `x` becomes what `of` makes of it and the same one of `y`.
-fn combine(backend: &Backend, x: &mut [f32], y: &[f32], of: impl Fn(f32, f32) -> f32 + Sync) {
+/// Replaces every `x[i]` by `operation(x[i], y[i])`.
+fn elementwise(backend: &Backend, x: &mut [f32], y: &[f32], operation: impl Fn(f32, f32) -> f32 + Sync) {
     assert_eq!(x.len(), y.len(), "vectors of equal lengths");
     by_rows(backend, x, 1, &|start, x| {
-        x.iter_mut().zip(&y[start..]).for_each(|(x, y)| *x = of(*x, *y));
+        x.iter_mut().zip(&y[start..]).for_each(|(x, y)| *x = operation(*x, *y));
     });
 }
 
-/// `out` = `x`, every row times its factor.
+/// Multiplies every row of `x` by its factor and writes the result to `out`.
 pub fn scale_rows(backend: &Backend, x: &[f32], factors: &[f32], out: &mut [f32]) {
     let columns = x.len() / factors.len().max(1);
     assert!(x.len() == factors.len() * columns && out.len() == x.len(), "a factor for every row");
@@ -99,7 +101,7 @@ pub fn scale_rows(backend: &Backend, x: &[f32], factors: &[f32], out: &mut [f32]
     });
 }
 
-/// Every row of `x` += `bias`.
+/// Adds `bias` to every row of `x`.
 pub fn add_bias(backend: &Backend, x: &mut [f32], bias: &[f32]) {
     assert!(x.len().is_multiple_of(bias.len().max(1)), "rows of {} numbers", bias.len());
     by_rows(backend, x, bias.len(), &|_, x| {
@@ -111,7 +113,7 @@ pub fn add_bias(backend: &Backend, x: &mut [f32], bias: &[f32]) {
     });
 }
 
-/// `gate` = silu(`gate`) × `up`, where silu(x) = x / (1 + e⁻ˣ).
+/// Computes `gate` = silu(`gate`) × `up`, where silu(x) = x / (1 + e⁻ˣ).
 pub fn swiglu(backend: &Backend, gate: &mut [f32], up: &[f32]) {
     assert_eq!(gate.len(), up.len(), "a gate for every number");
     let cpu = backend.cpu();
@@ -120,29 +122,29 @@ pub fn swiglu(backend: &Backend, gate: &mut [f32], up: &[f32]) {
     });
 }
 
-/// `x` = GELU(`x`) in the approximation by tanh: x / (1 + e^(−2u)), u = √(2/π) (x + 0.044715 x³). Source: Hendrycks and
-/// Gimpel, Gaussian Error Linear Units, arXiv 1606.08415, section 2.
+/// Computes `x` = GELU(`x`) with the tanh approximation: x / (1 + e^(−2u)), u = √(2/π) (x + 0.044715 x³). Source:
+/// Hendrycks and Gimpel, Gaussian Error Linear Units, arXiv 1606.08415, section 2.
 pub fn gelu_tanh(backend: &Backend, x: &mut [f32]) {
     let cpu = backend.cpu();
     by_rows(backend, x, 1, &|_, x| cpu.gelu_tanh(x));
 }
 
-/// Which numbers of a head form a pair.
+/// Specifies which elements of a head form a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RopeLayout {
-    /// Neighbours: (2i, 2i + 1).
+    /// Adjacent elements: (2i, 2i + 1).
     Interleaved,
-    /// One of either half of what is rotated: (i, i + rotated / 2).
+    /// One element of each half of the rotated part: (i, i + rotated / 2).
     Half,
 }
 
-/// Angles of some tokens' positions.
+/// Rotary position embeddings (RoPE) of some tokens.
 pub struct Rotation<'a> {
-    /// Numbers a head.
+    /// Floats per head.
     pub head_size: usize,
-    /// Numbers of a head that are rotated, from the first on; even.
+    /// The first `rotated` floats of every head are rotated; even.
     pub rotated: usize,
-    /// Which of them form a pair.
+    /// Specifies which of them form a pair.
     pub layout: RopeLayout,
     /// Cosines, tokens × `rotated / 2`.
     pub cosines: &'a [f32],
@@ -150,7 +152,7 @@ pub struct Rotation<'a> {
     pub sines: &'a [f32],
 }
 
-/// Rotates the pairs of every head in `x` (tokens × heads × head size) by the token's angles.
+/// Rotates the pairs of every head in `x` (tokens × heads × head size) by the angles of the token.
 pub fn rope(backend: &Backend, x: &mut [f32], heads: usize, rotation: &Rotation<'_>) {
     let Rotation { head_size, rotated, layout, cosines, sines } = *rotation;
     let (columns, half) = (heads * head_size, rotated / 2);
@@ -190,7 +192,8 @@ pub fn rope(backend: &Backend, x: &mut [f32], heads: usize, rotation: &Rotation<
     });
 }
 
-/// Runs `work(start, part)` on parts of whole rows, about [`CHUNK`] numbers each.
+/// Runs `work(start, part)` in parallel on parts of whole rows, about [`CHUNK`] floats each; `start` is the index of
+/// the part's first float.
 pub(crate) fn by_rows(
     backend: &Backend,
     x: &mut [f32],
@@ -204,7 +207,7 @@ pub(crate) fn by_rows(
     let x = Shared::new(x);
     backend.pool().run(length.div_ceil(part), &|task| {
         let start = task * part;
-        // SAFETY: tasks have disjoint ranges.
+        // SAFETY: the ranges of the tasks are disjoint.
         work(start, unsafe { x.part(start, part.min(length - start)) });
     });
 }

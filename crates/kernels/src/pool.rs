@@ -1,12 +1,13 @@
-//! A small pool of threads for work that is forked and joined thousands of times a second.
+//! A small thread pool for fork-join work that starts thousands of times per second.
 //!
-//! [`Pool::run`] hands task numbers out from one counter; the calling thread takes part. Workers that find nothing
-//! spin for at most [`SPIN`] and then park, so that an idle pool costs nothing. A worker takes part only if it
-//! arrives while the run is open: a late one never delays the caller.
+//! [`Pool::run`] takes task indices from one counter; the calling thread also executes tasks. A worker without work
+//! spins for at most [`SPIN`] and then parks, so that an idle pool uses no CPU time. A worker enters a run only while
+//! the run is open, so that a late worker never delays the caller.
 //!
-//! Invariant: `state` counts the workers inside; the caller publishes a job only while nobody is inside and the run
-//! is closed, and returns only after closing the run and seeing nobody inside. Between these the job is not written.
-//! A second `run` while one is under way, nested or from another thread, runs on the calling thread alone.
+//! Invariant: `state` counts the workers inside the run. The caller writes a job only while the run is closed and no
+//! worker is inside. It returns only after it has closed the run and no worker is inside. In between, the job is not
+//! written. If `run` is called during another run, nested or from another thread, it executes all tasks on its own
+//! calling thread.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -16,19 +17,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-/// How long a thread looks for work before it sleeps.
+/// Time that a thread spins before it sleeps.
 const SPIN: Duration = Duration::from_micros(50);
 
-/// Low bits of `state`: how many workers are inside.
+/// Low bits of `state`: the number of workers inside the run.
 const INSIDE: u64 = (1 << 31) - 1;
-/// Set while workers may enter.
+/// Bit of `state`: set while workers may enter the run.
 const OPEN: u64 = 1 << 31;
-/// What one run adds to the generation in the high bits.
+/// One generation, in the high bits of `state`. Each run adds one.
 const GENERATION: u64 = 1 << 32;
 
 type Work = dyn Fn(usize) + Sync;
 
-/// What is being run. The pointer is only followed by threads inside an open run.
+/// The job of a run. Only the caller and workers inside the run dereference the pointer.
 struct Job {
     work: *const Work,
     tasks: usize,
@@ -45,21 +46,23 @@ struct Common {
     parked: Vec<AtomicBool>,
 }
 
-// SAFETY: `job` is the only field without its own synchronisation; it is written while `busy` is held, the run is
-// closed and nobody is inside, and read only by threads that entered the open run through `state` (acquire/release).
+// SAFETY: `job` is the only field without its own synchronisation. It is written only while `busy` is held, the run is
+// closed and no worker is inside. It is read only by the caller and by threads that entered the open run through
+// `state` (acquire/release).
 unsafe impl Sync for Common {}
-// SAFETY: the raw pointer in `job` is to `Sync` work, followed only while the caller of `run` keeps it alive.
+// SAFETY: the raw pointer in `job` points to `Sync` work. It is dereferenced only while the caller of `run` keeps the
+// work alive.
 unsafe impl Send for Common {}
 
-/// Threads that share out numbered tasks.
+/// A pool of threads that executes numbered tasks.
 pub struct Pool {
     common: Arc<Common>,
     workers: Vec<JoinHandle<()>>,
 }
 
 impl Pool {
-    /// `threads` in all, the calling thread included; none counts as one. Fewer where the system starts no more, as
-    /// [`Pool::threads`] says: results do not depend on their number.
+    /// Creates a pool of `threads` threads, including the calling thread; 0 means 1. If the system cannot start so
+    /// many, the pool has fewer threads ([`Pool::threads`]). Results do not depend on their number.
     pub fn new(threads: usize) -> Self {
         let others = threads.max(1) - 1;
         let common = Arc::new(Common {
@@ -74,41 +77,43 @@ impl Pool {
         let workers = (0..others).map_while(|index| {
             let common = common.clone();
             let worker = thread::Builder::new().name(format!("kvant-{}", index + 1));
-            worker.spawn(move || common.serve(index)).ok()
+            worker.spawn(move || common.worker_loop(index)).ok()
         });
         let workers = workers.collect();
         Self { common, workers }
     }
 
-    /// How many threads work, the calling one included.
+    /// Number of threads, including the calling thread.
     pub fn threads(&self) -> usize {
         self.workers.len() + 1
     }
 
-    /// Calls `work` with each of `0..tasks` once, in any order, and returns when all are done.
+    /// Calls `work` once with each index in `0..tasks`, in any order, and returns when all calls are done.
     ///
-    /// A panic in a task stops further tasks from starting and goes on in the caller.
+    /// After a panic in a task, no further task starts, and the panic continues in the caller.
     pub fn run(&self, tasks: usize, work: &(dyn Fn(usize) + Sync)) {
         let common = &*self.common;
         if tasks <= 1 || self.workers.is_empty() || common.busy.swap(true, Ordering::Acquire) {
             (0..tasks).for_each(work);
             return;
         }
-        // SAFETY: only the lifetime changes. `finish` below runs before this function returns or unwinds, and after
-        // it no thread holds the pointer.
+        // SAFETY: only the lifetime changes. This function returns or unwinds only after the `wait` below, and after it
+        // no thread holds the pointer: `run_tasks` catches the panics of tasks.
         let work: *const Work =
             unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync), *const Work>(work) };
-        // SAFETY: `busy` is ours, the run is closed and nobody is inside, so no one else looks at the job.
+        // SAFETY: this thread holds `busy`, the run is closed and no worker is inside, so no other thread accesses the
+        // job.
         unsafe { *common.job.get() = Some(Job { work, tasks, caller: thread::current() }) };
         common.next.store(0, Ordering::Relaxed);
-        // Sequentially consistent together with a worker's `parked` flag: either it sees this run or we see it parked.
+        // Sequentially consistent together with a worker's `parked` flag: either the worker sees this run, or this
+        // thread sees the flag and unparks the worker.
         common.state.fetch_add(GENERATION | OPEN, Ordering::SeqCst);
         for (worker, parked) in self.workers.iter().zip(&common.parked).take(tasks - 1) {
             if parked.swap(false, Ordering::SeqCst) {
                 worker.thread().unpark();
             }
         }
-        common.take_part();
+        common.run_tasks();
         common.state.fetch_and(!OPEN, Ordering::AcqRel);
         wait(|| common.state.load(Ordering::Acquire) & INSIDE == 0, thread::park);
         let panic = common.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -124,23 +129,26 @@ impl Drop for Pool {
         self.common.stop.store(true, Ordering::SeqCst);
         for worker in self.workers.drain(..) {
             worker.thread().unpark();
-            // A worker catches every panic of a task, so there is nothing to pass on.
+            // Workers catch all panics of tasks, so `join` has no panic to pass on.
             let _ = worker.join();
         }
     }
 }
 
 impl Common {
-    /// A worker's life.
-    fn serve(&self, index: usize) {
-        let mut seen = 0;
+    /// The main loop of a worker.
+    fn worker_loop(&self, index: usize) {
+        let mut seen_generation = 0;
         loop {
-            // The end is asked for by itself: a generation counts as seen even where its run was missed.
-            let news =
-                || self.stop.load(Ordering::SeqCst) || self.state.load(Ordering::SeqCst) / GENERATION != seen;
-            wait(news, || {
+            // `stop` needs its own check: it does not change the generation, and the generation of a missed run counts
+            // as seen.
+            let has_news = || {
+                self.stop.load(Ordering::SeqCst)
+                    || self.state.load(Ordering::SeqCst) / GENERATION != seen_generation
+            };
+            wait(has_news, || {
                 self.parked[index].store(true, Ordering::SeqCst);
-                if !news() {
+                if !has_news() {
                     thread::park();
                 }
                 self.parked[index].store(false, Ordering::SeqCst);
@@ -150,14 +158,14 @@ impl Common {
             }
             let mut state = self.state.load(Ordering::Acquire);
             loop {
-                seen = state / GENERATION;
+                seen_generation = state / GENERATION;
                 if state & OPEN == 0 {
                     break;
                 }
                 match self.state.compare_exchange_weak(state, state + 1, Ordering::AcqRel, Ordering::Acquire)
                 {
                     Ok(_) => {
-                        let caller = self.take_part();
+                        let caller = self.run_tasks();
                         let before = self.state.fetch_sub(1, Ordering::AcqRel);
                         if before & (OPEN | INSIDE) == 1 {
                             caller.unpark();
@@ -170,11 +178,13 @@ impl Common {
         }
     }
 
-    /// Works until no task is left; the caller's thread, to wake it. Only inside an open run.
-    fn take_part(&self) -> Thread {
-        // SAFETY: we are inside (or are the caller), so the job was written before the run opened and stays.
+    /// Executes tasks until none is left. Returns the thread of the caller, which the worker may have to wake. Call it
+    /// only inside an open run.
+    fn run_tasks(&self) -> Thread {
+        // SAFETY: this thread is the caller or inside the run, so the job was written before the run opened and does
+        // not change.
         let job = unsafe { (*self.job.get()).as_ref() }.expect("an open run has a job");
-        // SAFETY: the caller of `run` keeps the work alive until nobody is inside.
+        // SAFETY: the caller of `run` keeps the work alive until no worker is inside.
         let work = unsafe { &*job.work };
         loop {
             let task = self.next.fetch_add(1, Ordering::Relaxed);
@@ -189,7 +199,7 @@ impl Common {
     }
 }
 
-/// Returns once `ready`: spins first, then calls `sleep` as often as needed.
+/// Waits until `ready` returns true. It spins for [`SPIN`], then calls `sleep` until `ready` returns true.
 fn wait(ready: impl Fn() -> bool, sleep: impl Fn()) {
     let mut begin = None;
     loop {
@@ -231,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn many_small_runs_with_and_without_sleep_between() {
+    fn many_small_runs_with_and_without_sleep_in_between() {
         let pool = Pool::new(4);
         let sum = AtomicUsize::new(0);
         for run in 0..5000 {
@@ -246,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_dropped_while_workers_still_arrive_ends() {
+    fn dropping_a_pool_ends_workers_that_are_still_starting() {
         let (done, ended) = std::sync::mpsc::channel();
         thread::spawn(move || {
             for round in 0..4_000 {
@@ -260,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_inside_a_run_and_runs_from_several_threads() {
+    fn nested_runs_and_runs_from_several_threads() {
         let pool = Pool::new(3);
         let sum = AtomicUsize::new(0);
         thread::scope(|scope| {
@@ -280,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
+    fn a_panic_reaches_the_caller_and_the_pool_still_works() {
         for threads in 1..=4 {
             let pool = Pool::new(threads);
             for bad in [0, 3, 19] {

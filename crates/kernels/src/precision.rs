@@ -1,29 +1,30 @@
-//! What products multiply.
+//! The arithmetic of matrix products.
 
-/// What products multiply.
+/// Arithmetic of matrix products.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Arithmetic {
-    /// Numbers: weights are decoded, activations stay as they are.
+    /// Floats: weights are decoded, activations are unchanged.
     #[default]
     Float,
-    /// Integers: weights' codes as they are, activations rounded to a precision. Weights without integer codes are
-    /// multiplied as numbers.
+    /// Integers: the codes of the weights are unchanged, and activations are rounded to a precision. Weights without
+    /// integer codes are multiplied as floats.
     Integer(Precision),
 }
 
-/// To what activations are rounded before integers meet them.
+/// Precision of the rounded activations in integer products.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// Eight bits, 32 numbers under one scale: as llama.cpp does.
+    /// 8 bits, one scale per 32 values, as in llama.cpp.
     Int8,
-    /// The same, but a row's outliers, those larger than 2.5 times its mean size, stay as they are.
+    /// As [`Precision::Int8`], but outliers stay unchanged floats. An outlier is larger than 2.5 times the mean
+    /// absolute value of its row.
     #[default]
     Int8Outliers,
-    /// Two rows of eight bits, the second of what the first one lost.
+    /// Two rows of 8 bits; the second row holds the rounding error of the first row.
     Int16,
 }
 
 impl Precision {
-    /// All of them, in the order of their numbers.
+    /// All precisions, in the order of their discriminants.
     pub const ALL: [Self; 3] = [Self::Int8, Self::Int8Outliers, Self::Int16];
 }

@@ -1,18 +1,20 @@
-//! What this machine could give at most: bytes read and multiply-adds a second. What kernels reach is told as a share.
+//! Probes of the machine's limits: memory bandwidth and peak multiply-adds per second. Benchmarks report the speed of
+//! kernels as a share of these limits.
 //!
-//! Probes are short and run between measurements, since neighbours on shared machines move the limits within seconds.
-//! Each keeps all threads of a backend busy; the instruction is the one that the backend's integer kernels use.
+//! Probes are short and run between measurements, because other users of a shared machine change the limits within
+//! seconds. Each probe keeps all threads of a backend busy. It uses the same multiply-add instructions as the backend's
+//! kernels.
 
 use crate::Backend;
 use crate::huge_pages::HugePages;
 use std::hint::black_box;
 use std::time::Instant;
 
-/// Bytes of [`Probe`]'s memory: more than any cache near a core.
+/// Size of the memory of [`Probe`]: larger than the caches of the cores.
 const BYTES: usize = 256 << 20;
-/// Bytes that a task of the bandwidth probe reads.
+/// Bytes per task of the bandwidth probe.
 const PART: usize = 4 << 20;
-/// Rounds of a chain; some milliseconds.
+/// Steps of a chain of multiply-adds; it takes some milliseconds.
 const STEPS: usize = 400_000;
 
 /// Limits of the machine that a backend runs on.
@@ -27,14 +29,14 @@ impl Default for Probe {
 }
 
 impl Probe {
-    /// Takes the memory that is read: a quarter of a GiB.
+    /// Allocates and fills the memory for the bandwidth probe, 256 MiB.
     pub fn new() -> Self {
         let mut memory = HugePages::new(BYTES);
         memory.bytes_mut().fill(1);
         Self { memory }
     }
 
-    /// Bytes a second that all threads read together.
+    /// Measures the read bandwidth of all threads together, in bytes per second.
     pub fn bandwidth(&self, backend: &Backend) -> f64 {
         let bytes = self.memory.bytes();
         let begin = Instant::now();
@@ -44,23 +46,23 @@ impl Probe {
         bytes.len() as f64 / begin.elapsed().as_secs_f64()
     }
 
-    /// Multiply-adds of integers of eight bits a second, all threads, nothing read.
+    /// Measures the 8-bit integer multiply-adds per second of all threads, without memory reads.
     pub fn integer_peak(&self, backend: &Backend) -> f64 {
         let cpu = backend.cpu();
         rate(backend, cpu.integer_multiply_adds(), || cpu.run_integer_chain(STEPS))
     }
 
-    /// Multiply-adds of `f32` a second, all threads, nothing read.
+    /// Measures the `f32` multiply-adds per second of all threads, without memory reads.
     pub fn float_peak(&self, backend: &Backend) -> f64 {
         let cpu = backend.cpu();
         rate(backend, cpu.float_multiply_adds(), || cpu.run_float_chain(STEPS))
     }
 }
 
-/// Of a chain that makes `each` multiply-adds a step.
-fn rate(backend: &Backend, each: usize, chain: impl Fn() + Sync) -> f64 {
+/// Measures the multiply-adds per second of a chain with `adds_per_step` multiply-adds per step.
+fn rate(backend: &Backend, adds_per_step: usize, chain: impl Fn() + Sync) -> f64 {
     let threads = backend.threads();
     let begin = Instant::now();
     backend.pool().run(threads, &|_| chain());
-    (threads * STEPS * each) as f64 / begin.elapsed().as_secs_f64()
+    (threads * STEPS * adds_per_step) as f64 / begin.elapsed().as_secs_f64()
 }

@@ -1,9 +1,10 @@
-//! Working memory of a thread, kept from task to task so that large buffers are mapped once.
+//! Working memory of a thread. The thread keeps its buffers and reuses them, so that large buffers are allocated only
+//! once.
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 
-/// A cache line of numbers: buffers begin on one.
+/// One cache line of floats. Buffers start at a cache line.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Line([f32; 16]);
@@ -12,19 +13,20 @@ thread_local! {
     static FREE: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Numbers of unspecified value at first, on a cache line. Their memory goes back to the thread that drops them.
+/// A buffer of floats, aligned to a cache line. The initial values are unspecified. The thread that drops it keeps its
+/// memory for reuse.
 pub(crate) struct Buffer {
     lines: Vec<Line>,
     length: usize,
 }
 
 impl Buffer {
-    /// `length` numbers.
+    /// Returns a buffer of `length` floats.
     pub fn take(length: usize) -> Self {
         let needed = length.div_ceil(16);
         let kept = FREE.with(|free| {
             let mut free = free.borrow_mut();
-            // The smallest that is large enough, else the largest.
+            // Prefer the smallest buffer that is large enough, else the largest buffer.
             let rank = |lines: &Vec<Line>| match lines.len() {
                 enough if enough >= needed => (0, enough),
                 less => (1, usize::MAX - less),
@@ -34,7 +36,7 @@ impl Buffer {
         });
         let mut lines = kept.unwrap_or_default();
         if lines.len() < needed {
-            // Nothing of the old numbers is copied.
+            // Clear first, so that `resize` does not copy the old values.
             lines.clear();
             lines.resize(needed, Line([0.0; 16]));
         }
@@ -45,7 +47,7 @@ impl Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let lines = std::mem::take(&mut self.lines);
-        // A thread that ends keeps nothing.
+        // At the end of a thread, `FREE` may be gone; then the memory is freed.
         let _ = FREE.try_with(|free| free.borrow_mut().push(lines));
     }
 }
@@ -54,8 +56,8 @@ impl Deref for Buffer {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        // SAFETY: `Line` is exactly sixteen `f32` without padding (size 64, alignment 64), so that its memory is as many
-        // initialised `f32`, `length` of them at least; the result borrows `lines`.
+        // SAFETY: `Line` is exactly 16 `f32` without padding (size 64, alignment 64). So `lines` holds at least
+        // `length` initialised `f32`. The result borrows `lines`.
         unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.length) }
     }
 }
@@ -67,7 +69,7 @@ impl DerefMut for Buffer {
     }
 }
 
-/// Runs `work` on `length` numbers of unspecified value. May be nested.
+/// Runs `work` with a buffer of `length` floats of unspecified values. Calls may be nested.
 pub(crate) fn with<R>(length: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
     work(&mut Buffer::take(length))
 }

@@ -1,16 +1,16 @@
-//! A mutable slice that tasks of one parallel run share, each writing its own part.
+//! A mutable slice that the tasks of a parallel run share. Each task writes its own part.
 
 use std::marker::PhantomData;
 
-/// A mutable slice cut into parts at run time by tasks that promise not to overlap.
+/// A mutable slice from which tasks take parts. The tasks must guarantee that their parts do not overlap.
 pub(crate) struct Shared<'a, T> {
     start: *mut T,
     length: usize,
     owner: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: it stands for `&mut [T]` whose parts go to different threads, which `T: Send` allows; what makes the parts
-// disjoint is the contract of `part`.
+// SAFETY: this is a `&mut [T]` whose parts go to different threads, which `T: Send` allows. The contract of `part`
+// guarantees that the parts are disjoint.
 unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
 impl<'a, T> Shared<'a, T> {
@@ -18,14 +18,15 @@ impl<'a, T> Shared<'a, T> {
         Self { start: slice.as_mut_ptr(), length: slice.len(), owner: PhantomData }
     }
 
-    /// `count` elements from `at` on. Panics if they lie outside.
+    /// Returns `count` elements from index `at` on. Panics if they are outside the slice.
     ///
     /// # Safety
-    /// While the result lives, no other part that overlaps it may exist.
+    /// No overlapping part may exist during the lifetime of the result.
     #[allow(clippy::mut_from_ref, reason = "handing out disjoint parts from a shared borrow is the purpose")]
     pub unsafe fn part(&self, at: usize, count: usize) -> &mut [T] {
         assert!(at <= self.length && count <= self.length - at, "a part lies inside its slice");
-        // SAFETY: the range is inside the borrowed slice (asserted) and the caller promises that it is not aliased.
+        // SAFETY: the range is inside the borrowed slice (asserted above). The caller guarantees that it is not
+        // aliased.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(at), count) }
     }
 }

@@ -1,6 +1,6 @@
-//! A matrix inside a slice.
+//! A strided view of a matrix in a slice.
 
-/// A matrix inside a slice: element (i, j) at `i · row_stride + j · column_stride`.
+/// A matrix in a slice. Element (i, j) has index `i · row_stride + j · column_stride`.
 #[derive(Clone, Copy)]
 pub struct View<'a, T> {
     pub(crate) data: &'a [T],
@@ -11,30 +11,30 @@ pub struct View<'a, T> {
 }
 
 impl<'a, T> View<'a, T> {
-    /// Rows of `columns` numbers, `stride` apart. Panics unless they lie inside `data`, also where a product of sizes
-    /// wraps.
+    /// Creates a row-major view with rows `stride` elements apart. Panics if the matrix is not inside `data`, also if a
+    /// product of the sizes overflows.
     pub fn new(data: &'a [T], rows: usize, columns: usize, stride: usize) -> Self {
-        inside(data.len(), rows, columns, stride, 1);
+        assert_inside(data.len(), rows, columns, stride, 1);
         Self { data, rows, columns, row_stride: stride, column_stride: 1 }
     }
 
-    /// How many rows.
+    /// Number of rows.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Numbers a row.
+    /// Number of columns.
     pub fn columns(&self) -> usize {
         self.columns
     }
 
-    /// Row `index`, where its numbers stand together. Panics unless they do.
+    /// Returns row `index`. Panics unless the elements of a row are contiguous.
     pub fn row(&self, index: usize) -> &'a [T] {
         assert!(self.column_stride == 1 && index < self.rows, "a row of numbers that stand together");
         &self.data[index * self.row_stride..][..self.columns]
     }
 
-    /// Rows and columns exchanged.
+    /// Returns the transposed view.
     pub fn transposed(self) -> Self {
         Self {
             rows: self.columns,
@@ -46,11 +46,19 @@ impl<'a, T> View<'a, T> {
     }
 }
 
-/// Panics unless a matrix of these sizes lies inside a slice of this length.
-pub(crate) fn inside(length: usize, rows: usize, columns: usize, row_stride: usize, column_stride: usize) {
-    // Sizes whose products wrap lie outside every slice.
-    let far = |count: usize, stride: usize| count.saturating_sub(1).checked_mul(stride);
-    let last = far(rows, row_stride).zip(far(columns, column_stride)).and_then(|(a, b)| a.checked_add(b));
+/// Panics unless a matrix of these sizes and strides is inside a slice of this length.
+pub(crate) fn assert_inside(
+    length: usize,
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+    column_stride: usize,
+) {
+    // A matrix whose sizes overflow is outside every slice.
+    let last_offset = |count: usize, stride: usize| count.saturating_sub(1).checked_mul(stride);
+    let last = last_offset(rows, row_stride)
+        .zip(last_offset(columns, column_stride))
+        .and_then(|(a, b)| a.checked_add(b));
     assert!(
         rows == 0 || columns == 0 || last.is_some_and(|last| last < length),
         "a {rows} × {columns} matrix lies inside its slice"

@@ -1,28 +1,30 @@
-//! Every instruction set's products against the scalar path, over every format and shapes with rests.
+//! Compares the products of every instruction set with the scalar path, for every format and for shapes that are not a
+//! multiple of the tile sizes.
 
 use kvant_core::{Bytes, Shape, Tensor, format};
 use kvant_kernels::{Arithmetic, Backend, Isa, Precision};
 
-fn numbers(count: usize, seed: usize) -> Vec<f32> {
+fn floats(count: usize, seed: usize) -> Vec<f32> {
     (0..count).map(|i| ((i * 7919 + seed * 104_729) % 1013) as f32 / 506.0 - 1.0).collect()
 }
 
-/// Numbers, decoded on the way or laid out beforehand: every vector path the same bits, each row whatever stands beside
-/// it, and near what plain loops give, which round twice where vectors round once.
+/// Float products, with weights decoded during the product or repacked before it. All vector paths give the same bits,
+/// and a row's result does not depend on the other rows. The scalar path is only close, because it rounds twice where
+/// FMA rounds once.
 #[test]
-fn numbers_give_what_the_scalar_path_gives() {
+fn float_products_match_the_scalar_path() {
     for format in format::FORMATS {
         let unit = format.block().elements;
         for (rows, blocks) in [(1, 1), (5, 3), (33, 13), (67, 2), (130, 1)] {
-            // Plain numbers have rows that no vector divides.
+            // Formats without blocks allow rows that are not a multiple of the vector length.
             let columns = if unit == 1 { 37 * blocks } else { unit * blocks };
             let shape = Shape::new(&[rows, columns]).unwrap();
             let mut bytes = vec![0; format.tensor_bytes(&shape).unwrap()];
-            format.encode(&numbers(rows * columns, 1), None, &mut bytes);
+            format.encode(&floats(rows * columns, 1), None, &mut bytes);
             let tensor = Tensor::new(shape, *format, Bytes::from(bytes)).unwrap();
-            let laid_out = format.grid().is_none().then_some(Arithmetic::Integer(Precision::Int8));
+            let repacked = format.grid().is_none().then_some(Arithmetic::Integer(Precision::Int8));
             for n in [1, 2, 3, 4, 5, 13, 16, 63, 64, 65] {
-                let x = numbers(n * columns, 2);
+                let x = floats(n * columns, 2);
                 let run = |isa: Isa, threads: usize, arithmetic: Arithmetic, x: &[f32]| {
                     let mut y = vec![f32::NAN; x.len() / columns * rows];
                     let backend = Backend::new(isa, threads).with(arithmetic);
@@ -33,7 +35,7 @@ fn numbers_give_what_the_scalar_path_gives() {
                 let bound = 1e-6 * columns as f32;
                 let mut vectors: Option<Vec<f32>> = None;
                 for isa in Isa::available() {
-                    for arithmetic in [Some(Arithmetic::Float), laid_out].into_iter().flatten() {
+                    for arithmetic in [Some(Arithmetic::Float), repacked].into_iter().flatten() {
                         let place =
                             format!("{} {rows} × {columns}, {n} {isa:?} {arithmetic:?}", format.name());
                         let found = run(isa, 3, arithmetic, &x);
@@ -54,21 +56,21 @@ fn numbers_give_what_the_scalar_path_gives() {
     }
 }
 
-/// Codes against rounded activations of each precision: every path the same bits, each row whatever stands beside it, and
-/// as near the product of the numbers as the precision promises.
+/// Integer products, for each precision of the activations. All paths give the same bits, a row's result does not
+/// depend on the other rows, and the error against the float product is within the bound of the precision.
 #[test]
-fn integers_give_the_same_bits_on_every_path_and_beside_any_rows() {
+fn integer_products_are_the_same_on_every_path_and_in_any_batch() {
     for format in format::FORMATS.iter().filter(|f| f.grid().is_some()) {
         let unit = format.block().elements;
         for (rows, blocks) in [(1, 1), (5, 3), (67, 2), (130, 1)] {
             let columns = unit * blocks;
             let shape = Shape::new(&[rows, columns]).unwrap();
             let mut bytes = vec![0; format.tensor_bytes(&shape).unwrap()];
-            format.encode(&numbers(rows * columns, 1), None, &mut bytes);
+            format.encode(&floats(rows * columns, 1), None, &mut bytes);
             let tensor = Tensor::new(shape, *format, Bytes::from(bytes)).unwrap();
             for n in [1, 2, 3, 4, 5, 7, 8, 16, 17, 23, 24, 63, 65, 130] {
-                let mut x = numbers(n * columns, 2);
-                // Outliers, another number of them in each row, and none in the last but one.
+                let mut x = floats(n * columns, 2);
+                // Outliers: their number differs from row to row, and the last row but one has none.
                 x[0] = 9.0;
                 x.iter_mut().step_by(37).for_each(|x| *x *= 30.0);
                 if n > 1 {
@@ -94,7 +96,7 @@ fn integers_give_the_same_bits_on_every_path_and_beside_any_rows() {
                     let square = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>();
                     let error = square(&mut oracle.iter().zip(&exact).map(|(a, b)| f64::from(a - b)));
                     let all = square(&mut exact.iter().map(|x| f64::from(*x)));
-                    // One result can be small by chance.
+                    // With few results, all of them can be small by chance, and the relative error is then large.
                     let few = rows * n < 50;
                     assert!(few || (error / all).sqrt() < bound, "{place}: {}", (error / all).sqrt());
                 }
@@ -103,11 +105,11 @@ fn integers_give_the_same_bits_on_every_path_and_beside_any_rows() {
     }
 }
 
-/// Subnormal weights count as zero on every path, laid out or not, and leave their neighbours alone.
+/// Subnormal weights count as zero on every path, with and without repacking, and do not change other weights.
 #[test]
 fn subnormal_weights_count_as_zero() {
     let (rows, columns) = (37, 300);
-    let mut weights = numbers(rows * columns, 1);
+    let mut weights = floats(rows * columns, 1);
     for name in ["f32", "bf16"] {
         let make = |weights: &[f32]| {
             let format = format::by_name(name).unwrap();
@@ -121,8 +123,8 @@ fn subnormal_weights_count_as_zero() {
         assert!(tiny.decode().iter().any(|x| x.is_subnormal()), "the test says nothing");
         weights.iter_mut().step_by(3).for_each(|w| *w = 0.0);
         let zero = make(&weights);
-        // Activations so large that a product with a subnormal weight would show.
-        let x: Vec<f32> = numbers(5 * columns, 2).iter().map(|x| x * 1e36).collect();
+        // Activations so large that a product with a subnormal weight would change the result.
+        let x: Vec<f32> = floats(5 * columns, 2).iter().map(|x| x * 1e36).collect();
         for isa in Isa::available() {
             for arithmetic in [Arithmetic::Float, Arithmetic::Integer(Precision::Int8)] {
                 let run = |tensor: &Tensor| {

@@ -1,4 +1,5 @@
-//! An answer, and a second one to the same beginning: `cargo run --release -p kvant --example chat -- MODEL PROMPT`.
+//! Generates two answers to the same prompt and computes the prefill only once:
+//! `cargo run --release -p kvant --example chat -- MODEL PROMPT`.
 
 use kvant::kernels::{Backend, Isa};
 use kvant::model::{Sampler, Sampling, Special, Want, generate};
@@ -13,7 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (network, tokenizer) = model.load_speaker(backend, RunSettings::default())?;
     let tokens = tokenizer.encode(prompt, Special { add: true, parse: true })?;
     let (last, before) = tokens.split_last().ok_or("an empty prompt")?;
-    // Both answers share what was read before the last token.
+    // Both answers share the KV cache of all tokens before the last one.
     let mut shared = network.sequence(network.spec().context.min(512));
     network.prefill(&mut shared, before, Want::Nothing)?;
     for seed in 0..2 {

@@ -1,4 +1,4 @@
-//! Measures the loss of a file: `cargo run --release -p kvant --example evaluate -- FILE REFERENCE TEXT`.
+//! Measures the loss of a quantized file: `cargo run --release -p kvant --example evaluate -- FILE REFERENCE TEXT`.
 
 use kvant::kernels::{Backend, Isa};
 use kvant::{Evaluate, Model, read_text};

@@ -1,4 +1,4 @@
-//! A model made small: `cargo run --release -p kvant --example quantize -- MODEL OUT.gguf`.
+//! Quantizes a model: `cargo run --release -p kvant --example quantize -- MODEL OUT.gguf`.
 
 use kvant::kernels::{Backend, Isa};
 use kvant::{Model, Quantize};

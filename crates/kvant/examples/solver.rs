@@ -1,11 +1,11 @@
-//! A solver of one's own, on one tensor: each block is rounded at several scales, and the best one stays.
+//! A custom solver on one tensor. It rounds each block with several scales and keeps the best one.
 //! `cargo run --release -p kvant --example solver`.
 
 use kvant::core::{Bytes, Codes, FormatRef, Shape, Tensor, format};
 use kvant::kernels::{Backend, Isa};
 use kvant::quant::{Error, Layer, Need, RoundToNearest, Solved, Solver};
 
-/// Searches scales of formats whose blocks have one scale.
+/// Searches the scale of each block, for formats with one scale per block.
 struct ScaleSearch;
 
 impl Solver for ScaleSearch {

@@ -1,4 +1,4 @@
-//! The job `bench`: tokens a second, and how near the machine's own limit that is.
+//! The job `bench`: tokens per second, and the share of the machine's limits that this is.
 
 use crate::Error;
 use kvant_eval::{BenchRow, Progress, Test, bench};
@@ -8,37 +8,37 @@ use serde::Serialize;
 
 /// Measures the speed of a network.
 pub struct Bench<'a> {
-    /// The network, prepared as it shall run.
+    /// The network, loaded with the settings to measure.
     pub network: &'a Transformer,
-    /// Tokens of the prompt; 0 leaves it out.
+    /// Tokens of the prompt (prefill); 0 skips this test.
     pub prompt: usize,
-    /// Tokens of the answer; 0 leaves it out.
+    /// Tokens of the answer (decode); 0 skips these tests.
     pub answer: usize,
-    /// Tokens before the answer, each a test.
+    /// Tokens in the context before the answer; one test for each value.
     pub depths: Vec<usize>,
-    /// Sequences that are answered together, each a test.
+    /// Sequences that are decoded as one batch; one test for each value.
     pub parallel: Vec<usize>,
-    /// Rounds of every test; they take turns.
+    /// Rounds. Each round runs every test once.
     pub rounds: usize,
 }
 
-/// Speeds.
+/// The measured speeds.
 #[derive(Serialize, schemars::JsonSchema)]
 pub struct Benched {
-    /// A row for each test.
+    /// One row for each test.
     pub rows: Vec<BenchRow>,
 }
 
 impl<'a> Bench<'a> {
-    /// A prompt of 512 tokens and an answer of 128, five rounds of each.
+    /// A prompt of 512 tokens and an answer of 128 tokens, five rounds.
     pub fn new(network: &'a Transformer) -> Self {
         Self { network, prompt: 512, answer: 128, depths: vec![0], parallel: vec![1], rounds: 5 }
     }
 
-    /// Does it.
+    /// Runs all tests.
     ///
     /// # Errors
-    /// No test, or one that the network's context does not hold.
+    /// No tests; a test that is longer than the network's context.
     pub fn run(&self, progress: &dyn Progress) -> Result<Benched, Error> {
         let tests = self.tests()?;
         progress.begin("bench");
@@ -75,7 +75,7 @@ impl<'a> Bench<'a> {
 }
 
 impl Benched {
-    /// The table for a terminal.
+    /// The result as a table for a terminal.
     pub fn table(&self) -> String {
         let mut columns: Vec<Column<BenchRow>> = vec![
             Column::text("test", |row| row.test.clone()),

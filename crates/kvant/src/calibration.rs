@@ -1,4 +1,4 @@
-//! Calibration text as tokens: a user's texts, and the text that kvant carries.
+//! Tokenizes calibration text: the user's texts and the built-in text.
 
 use crate::opened::read_text;
 use crate::{Error, noise};
@@ -6,10 +6,10 @@ use kvant_model::{ChatTemplate, LocalTime, Message, Special, TemplateError, Toke
 use kvant_quant::Calibration;
 use std::path::{Path, PathBuf};
 
-/// Tokens a context, where the model reads that many.
+/// Tokens of a context; fewer if the model's context is shorter.
 pub const CALIBRATION_CONTEXT: usize = 512;
 
-/// Own text of many kinds (`assets/calibration`).
+/// The built-in plain texts (`assets/calibration`).
 const BUILTIN: &[&str] = &[
     include_str!("../../../assets/calibration/encyclopaedia.txt"),
     include_str!("../../../assets/calibration/prose.txt"),
@@ -19,16 +19,16 @@ const BUILTIN: &[&str] = &[
     include_str!("../../../assets/calibration/languages.txt"),
 ];
 
-/// Own conversations: one JSON array of messages a line.
+/// The built-in conversations: each line is a JSON array of messages.
 const CHAT: &str = include_str!("../../../assets/calibration/chat.jsonl");
 
-/// The time at which the conversations take place, in seconds since 1970: noon on 1 January 2025.
+/// The date that chat templates print, in seconds since 1970: noon on 1 January 2025.
 const CLOCK: i64 = 1_735_732_800;
 
-/// A text to calibrate on.
+/// A calibration text.
 #[derive(Clone, Debug)]
 pub enum CalibrationText {
-    /// Text of many kinds that kvant carries: encyclopaedia, prose, code, mathematics, Korean, other languages, conversations.
+    /// The built-in text: encyclopaedia, prose, code, mathematics, Korean, other languages, conversations.
     BuiltIn,
     /// A file.
     File(PathBuf),
@@ -42,12 +42,12 @@ pub enum CalibrationText {
 }
 
 impl CalibrationText {
-    /// The word `builtin`, or a file.
+    /// Returns the built-in text for the word `builtin`, otherwise the file at `path`.
     pub fn at(path: &Path) -> Self {
         if path == Path::new("builtin") { Self::BuiltIn } else { Self::File(path.to_owned()) }
     }
 
-    /// The file, where it is one.
+    /// The path, if the text is a file.
     pub fn file(&self) -> Option<&Path> {
         match self {
             Self::File(path) => Some(path),
@@ -64,26 +64,26 @@ impl CalibrationText {
     }
 }
 
-/// Tokens that are taken of these texts by default.
+/// The default number of tokens that are used of these texts.
 pub fn calibration_tokens(texts: &[CalibrationText]) -> usize {
     let builtin = texts.iter().all(|text| matches!(text, CalibrationText::BuiltIn));
     CALIBRATION_CONTEXT * if builtin { 96 } else { 64 }
 }
 
-/// Calibration contexts, and what a user should know of how they came about.
+/// Calibration contexts, and notes for the user.
 #[derive(Clone, Debug)]
 pub struct Calibrated {
     /// The contexts.
     pub calibration: Calibration,
-    /// Sentences.
+    /// Notes for the user on how the contexts were made.
     pub notes: Vec<String>,
 }
 
-/// Tokenizes the texts and cuts them into contexts, at most `most_tokens`. With a seed of `noise`, a share of the contexts
-/// becomes noise (docs/quality.md).
+/// Tokenizes the texts and cuts them into contexts with at most `most_tokens` tokens. If `noise` gives a seed, noise
+/// replaces a share of the contexts (docs/quality.md).
 ///
 /// # Errors
-/// What the tokenizer says; texts shorter than a context; a token that the network does not have.
+/// Errors of reading and of the tokenizer; texts shorter than a context; a token outside the network's vocabulary.
 pub fn calibration(
     texts: &[CalibrationText],
     most_tokens: usize,
@@ -101,12 +101,12 @@ pub fn calibration(
                 for text in BUILTIN {
                     all.push(encode(text, false)?);
                 }
-                // A template that cannot be used is refused by chat; plain text serves here.
+                // If the template cannot be used, chat fails with an error, but calibration uses plain text.
                 let template = ChatTemplate::of(tokenizer).unwrap_or_else(|error| {
-                    notes.push(plain_text(&error));
+                    notes.push(plain_text_note(&error));
                     None
                 });
-                // A template may print the date, and a file must not depend on the day that it is made on.
+                // A template may print the date. A fixed clock keeps the output file independent of the current day.
                 let template = template.map(|template| template.with_clock(|| LocalTime::at(CLOCK, 0, 0)));
                 all.push(encode(&conversations(template.as_ref(), &mut notes), template.is_some())?);
             }
@@ -122,18 +122,20 @@ pub fn calibration(
         calibration =
             calibration.with_noise(&noise::noise(tokenizer, spec.vocabulary, places, length, seed)?);
     }
-    let outside = |&&token: &&u32| token as usize >= spec.vocabulary;
-    match calibration.contexts().iter().flatten().find(outside) {
+    let is_unknown = |&&token: &&u32| token as usize >= spec.vocabulary;
+    match calibration.contexts().iter().flatten().find(is_unknown) {
         Some(&token) => Err(kvant_model::Error::Token { token, vocabulary: spec.vocabulary }.into()),
         None => Ok(Calibrated { calibration, notes }),
     }
 }
 
-fn plain_text(error: &TemplateError) -> String {
+/// The note for a template that cannot be used.
+fn plain_text_note(error: &TemplateError) -> String {
     format!("{error}; the calibration's conversations are plain text")
 }
 
-/// The conversations as the model's template writes them, or as plain text where it has none or refuses them.
+/// Renders the conversations with the model's template. A conversation becomes plain text if there is no template or
+/// the template refuses it.
 fn conversations(mut template: Option<&ChatTemplate>, notes: &mut Vec<String>) -> String {
     #[derive(serde::Deserialize)]
     struct Turn {
@@ -149,7 +151,7 @@ fn conversations(mut template: Option<&ChatTemplate>, notes: &mut Vec<String>) -
             Ok(text) => Some(text),
             Err(error) => {
                 if !matches!(error, TemplateError::Refused(_)) {
-                    notes.push(plain_text(&error));
+                    notes.push(plain_text_note(&error));
                     template = None;
                 }
                 None

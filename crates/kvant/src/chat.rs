@@ -1,6 +1,6 @@
-//! The job `chat`: a conversation with the model's own chat template.
+//! The job `chat`: a conversation with the model's chat template.
 //!
-//! Each turn is rendered whole; what the sequence already holds of it is kept.
+//! Each turn renders the whole conversation. Tokens that are already in the KV cache are not computed again.
 
 use crate::Error;
 use kvant_model::{
@@ -17,7 +17,7 @@ use kvant_model::{
 /// # fn main() -> Result<(), kvant::Error> {
 /// let model = Model::open("demo".as_ref())?;
 /// let (network, tokenizer) = model.load_speaker(Backend::new(Isa::best(), 1), RunSettings::default())?;
-/// // The demo model brings no chat template.
+/// // The demo model has no chat template.
 /// let template = ChatTemplate::new("{% for m in messages %}{{ m.content }}{% endfor %}", "", "")?;
 /// let mut chat = Chat::new(&network, &tokenizer, template, Sampling::default(), 64)?;
 /// chat.say("Once upon a time", 4, &mut |event| !matches!(event, Event::Refused(_)))?;
@@ -31,43 +31,43 @@ pub struct Chat<'a> {
     template: ChatTemplate,
     sampler: Sampler,
     sequence: Sequence,
-    /// Tokens that the sequence holds.
-    held: Vec<u32>,
+    /// The tokens in the sequence's KV cache.
+    cached: Vec<u32>,
     messages: Vec<Message>,
     context: usize,
 }
 
-/// What happens during a turn.
+/// An event of a turn.
 pub enum Event<'a> {
-    /// A piece of the answer has become final; empty ones come while a long prompt is read.
+    /// A piece of the answer is final. Empty pieces arrive during the prefill of a long prompt.
     Piece(&'a str),
-    /// The context of so many tokens is full; the oldest turn was dropped.
+    /// The context is full and the oldest turn was dropped. The value is the size of the context in tokens.
     Dropped(usize),
-    /// The message cannot be said; the conversation goes on without it.
+    /// The message was refused. The conversation continues without it.
     Refused(Refusal),
 }
 
-/// Why a message cannot be said.
+/// The reason why a message was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// The template refuses it.
     #[error(transparent)]
     Template(TemplateError),
-    /// The template makes no text of it.
+    /// The template renders an empty text.
     #[error("the chat template makes no text of this message")]
     NoText,
-    /// It is longer than the context.
+    /// The message is longer than the context.
     #[error("{tokens} tokens don't fit the context of {context}; say it shorter")]
     Long {
-        /// Its tokens.
+        /// Tokens of the message, with the template.
         tokens: usize,
-        /// Tokens that fit.
+        /// Tokens of the context.
         context: usize,
     },
 }
 
 impl<'a> Chat<'a> {
-    /// A conversation in which nobody has said anything, with so many tokens of context.
+    /// Starts an empty conversation with a context of `context` tokens.
     ///
     /// # Errors
     /// A sampling setting outside its range.
@@ -84,28 +84,29 @@ impl<'a> Chat<'a> {
             template,
             sampler: Sampler::new(sampling)?,
             sequence: network.sequence(context),
-            held: Vec::new(),
+            cached: Vec::new(),
             messages: Vec::new(),
             context,
         })
     }
 
-    /// The same with a system message.
+    /// Adds a system message.
     #[must_use]
     pub fn with_system(mut self, text: &str) -> Self {
         self.messages.insert(0, Message::new("system", text));
         self
     }
 
-    /// What was said so far.
+    /// All messages so far.
     pub fn messages(&self) -> &[Message] {
         &self.messages
     }
 
-    /// Says something and lets the model answer in at most `tokens` tokens. `emit` ends the answer by returning false.
+    /// Adds a user message and generates an answer of at most `tokens` tokens. If `emit` returns false, the answer
+    /// ends.
     ///
     /// # Errors
-    /// Broken weights.
+    /// Logits that are not finite, because of broken weights.
     pub fn say(
         &mut self,
         text: &str,
@@ -113,33 +114,33 @@ impl<'a> Chat<'a> {
         emit: &mut dyn FnMut(Event) -> bool,
     ) -> Result<(), Error> {
         self.messages.push(Message::new("user", text));
-        let Some(ids) = self.rendered(tokens, emit) else { return Ok(()) };
-        // The last token is always run again: its logits begin the answer.
-        let shared = self.held.iter().zip(&ids).take_while(|(a, b)| a == b).count().min(ids.len() - 1);
+        let Some(ids) = self.render(tokens, emit) else { return Ok(()) };
+        // The last token is always computed again, because its logits give the first token of the answer.
+        let shared = self.cached.iter().zip(&ids).take_while(|(a, b)| a == b).count().min(ids.len() - 1);
         self.sequence.truncate(shared);
-        // Where keys and values cannot go back so far and no further, some tokens are run once more.
-        let news = &ids[self.sequence.len()..];
+        // The KV cache may be truncated further than requested. Then some shared tokens are computed again.
+        let new_tokens = &ids[self.sequence.len()..];
         let limit = tokens.min(self.context - ids.len() + 1);
         let mut piece = |text: &str| emit(Event::Piece(text));
         let (network, tokenizer) = (self.network, self.tokenizer);
         let (sequence, sampler) = (&mut self.sequence, &mut self.sampler);
-        let answer = generate(network, tokenizer, sequence, sampler, news, limit, &[], &mut piece)?;
-        self.held = ids;
-        self.held.extend(&answer.tokens);
-        self.held.truncate(self.sequence.len());
+        let answer = generate(network, tokenizer, sequence, sampler, new_tokens, limit, &[], &mut piece)?;
+        self.cached = ids;
+        self.cached.extend(&answer.tokens);
+        self.cached.truncate(self.sequence.len());
         self.messages.push(Message::new("assistant", answer.text));
         Ok(())
     }
 
-    /// The conversation as tokens, without its oldest turns where it does not fit; `None`, and the last message forgotten,
-    /// where it cannot be said.
-    fn rendered(&mut self, tokens: usize, emit: &mut dyn FnMut(Event) -> bool) -> Option<Vec<u32>> {
+    /// Renders the conversation as tokens. Drops the oldest turns if it does not fit. If the last message is refused,
+    /// removes the message and returns `None`.
+    fn render(&mut self, tokens: usize, emit: &mut dyn FnMut(Event) -> bool) -> Option<Vec<u32>> {
         let room = tokens.min(self.context / 2).max(1);
         let first = usize::from(self.messages[0].role == "system");
         let mut ids = self.template.encode(self.tokenizer, &self.messages);
         while ids.as_ref().is_ok_and(|ids| ids.len() + room > self.context) && self.messages.len() > first + 1
         {
-            // A turn is a question and its answer; they go together.
+            // A turn is a question and its answer. They are dropped together.
             let turn = if self.messages.len() > first + 2 { 2 } else { 1 };
             self.messages.drain(first..first + turn);
             emit(Event::Dropped(self.context));

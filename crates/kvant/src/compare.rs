@@ -1,4 +1,4 @@
-//! The job `compare`: 16, 8 and 4 bits of one model side by side.
+//! The job `compare`: compares file types of one model, by default with 16, 8 and 4 bits.
 
 use crate::demo::temporary_folder;
 use crate::evaluate::contexts;
@@ -11,82 +11,83 @@ use kvant_report::{Column, size};
 use serde::Serialize;
 use std::path::Path;
 
-/// Quantizes a model in several ways and measures each: size, memory, speed, quality.
+/// Quantizes a model to several file types and measures each result: size, memory, speed, quality.
 pub struct Compare<'a> {
     /// The model.
     pub model: &'a Model,
-    /// The text that quality is measured on.
+    /// The text on which quality is measured.
     pub text: &'a str,
     /// File types.
     pub formats: Vec<String>,
-    /// Methods, a row of each file type for each.
+    /// Methods. Each pair of file type and method is a row.
     pub methods: Vec<String>,
     /// Tokens of a context.
     pub context: usize,
-    /// Contexts at most.
+    /// Most contexts; `None` uses all.
     pub contexts: Option<usize>,
-    /// A prompt that each row continues.
+    /// A prompt that the model of each row continues.
     pub sample: Option<String>,
 }
 
-/// What a process comes to that does nothing but run one file.
+/// The result of a separate process that only runs one file.
 pub struct Alone {
-    /// Its largest resident memory.
+    /// Peak resident memory of the process.
     pub peak_rss_bytes: u64,
     /// The answer to the prompt.
     pub text: String,
 }
 
-/// Runs a file in a process of its own, so that its memory is its own: greedily, a prompt and so many tokens.
+/// Runs a file in a separate process, so that its memory can be measured alone. The arguments are the file, a prompt
+/// and the number of tokens. Sampling is greedy.
 pub type RunAlone<'a> = &'a dyn Fn(&Path, &str, usize) -> Result<Alone, Error>;
 
-/// A table of file types and methods.
+/// The comparison of file types and methods.
 #[derive(Serialize, schemars::JsonSchema)]
 pub struct Compared {
-    /// Its rows.
+    /// One row for each file type and method.
     pub rows: Vec<CompareRow>,
 }
 
-/// One file type's figures.
+/// The measurements of one file type and method.
 #[derive(Clone, Serialize, schemars::JsonSchema)]
 pub struct CompareRow {
     /// The file type.
     pub format: String,
     /// The method.
     pub method: &'static str,
-    /// Bits of tensor data for each weight.
+    /// Bits of tensor data per weight.
     pub bpw: f64,
     /// Bytes of the file.
     pub file_bytes: u64,
-    /// The same as a share of 16 bits.
+    /// `file_bytes` divided by the size of the model in 16 bits.
     pub size_vs_f16: f64,
-    /// The largest resident memory of a process that runs the file.
+    /// Peak resident memory of a process that runs the file.
     pub peak_rss_bytes: u64,
-    /// Tokens of a prompt a second.
+    /// Prefill speed, tokens per second.
     pub prefill_tps: f64,
-    /// Tokens of an answer a second.
+    /// Decode speed, tokens per second.
     pub decode_tps: f64,
     /// Perplexity.
     pub ppl: f64,
     /// Mean KL divergence from the model in its own precision.
     pub kld_mean: f64,
-    /// Its standard error.
+    /// Standard error of `kld_mean`.
     pub kld_se: f64,
-    /// Share of positions at which both prefer the same token.
+    /// Share of positions at which both models have the same most likely token.
     pub top1_agreement: f64,
-    /// `kld_mean` as `run` runs the file: with rounded activations, keys and values in f16.
+    /// `kld_mean` with the arithmetic of `run`: rounded activations, KV cache in f16.
     pub kld_mean_as_run: f64,
-    /// `top1_agreement` of the same.
+    /// `top1_agreement` with the arithmetic of `run`.
     pub top1_agreement_as_run: f64,
-    /// A word for `kld_mean_as_run`.
+    /// A word that rates `kld_mean_as_run`.
     pub verdict: &'static str,
-    /// What the file makes of the sample's prompt.
+    /// The sample's prompt and its continuation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sample: Option<String>,
 }
 
 impl<'a> Compare<'a> {
-    /// `f16`, `q8_0`, `q4_k_m` and `q4_0` by upstream's rounding.
+    /// Compares `f16`, `q8_0`, `q4_k_m` and `q4_0` with upstream's rounding.
     pub fn new(model: &'a Model, text: &'a str) -> Self {
         Self {
             model,
@@ -99,10 +100,10 @@ impl<'a> Compare<'a> {
         }
     }
 
-    /// Does it. `alone` runs a file in a process of its own.
+    /// Runs the comparison. `alone` runs a file in a separate process.
     ///
     /// # Errors
-    /// File types and methods that are not known, a text shorter than a context, what quantizing and measuring say.
+    /// Unknown file types and methods; a text shorter than a context; errors of quantizing and measuring.
     pub fn run(
         &self,
         backend: &Backend,
@@ -111,7 +112,7 @@ impl<'a> Compare<'a> {
     ) -> Result<Compared, Error> {
         let (weights, tokenizer) = (self.model.weights(), self.model.tokenizer()?);
         let folder = temporary_folder()?;
-        // The reference is the model in its own precision; the 16-bit row is compared with it like any other.
+        // The reference is the model in its own precision. The 16-bit row is compared with it too.
         let reference = self.model.load(backend.clone(), RunSettings::EXACT)?;
         check_context(self.context, &reference)?;
         let contexts = contexts(&tokenizer, self.text, self.context, self.contexts)?;
@@ -125,24 +126,24 @@ impl<'a> Compare<'a> {
                 method: Some(method.to_owned()),
                 ..Quantize::new(self.model, &path)
             };
-            let bpw = quantize.run(backend, &Silent(progress))?.bpw;
+            let bpw = quantize.run(backend, &WithoutHeadings(progress))?.bpw;
             let file = Model::open(&path)?;
             let model = file.load(backend.clone(), RunSettings::EXACT)?;
             let fast = file.load(backend.clone(), RunSettings::default())?;
             progress.begin(&format!("{format} by {method}: measure"));
             let judged = Judged { model: &model, reference: Some(&reference), as_run: Some(&fast) };
             let quality = evaluate(judged, &contexts, progress)?;
-            // Quality is the stored values' own, and beside it as run; speed and samples are those of `run`.
+            // Quality is measured with exact arithmetic and with that of `run`. Speed and samples use the latter.
             drop(model);
             let tests = [
                 Test::Prompt { tokens: self.context.min(128) },
                 Test::Answer { tokens: 32.min(fast.spec().context), depth: 0, sequences: 1 },
             ];
-            let speeds = bench(&fast, &tests, 3, &Silent(progress))?;
+            let speeds = bench(&fast, &tests, 3, &WithoutHeadings(progress))?;
             let entry = std::fs::metadata(&path);
             let file_bytes = entry.map_err(|e| Error::io(&path, "reading the size of", e))?.len();
-            // What the same model takes in 16 bits, also where that row was not asked for.
-            let sixteen =
+            // The size in 16 bits. It is computed from the number of weights unless the first row is `f16`.
+            let size_in_16_bits =
                 *f16_bytes.get_or_insert(if format == "f16" { file_bytes } else { elements as u64 * 2 });
             let kld_mean_as_run = quality.kld_mean_as_run.unwrap_or_default();
             let run = match &self.sample {
@@ -154,7 +155,7 @@ impl<'a> Compare<'a> {
                 method,
                 bpw,
                 file_bytes,
-                size_vs_f16: file_bytes as f64 / sixteen as f64,
+                size_vs_f16: file_bytes as f64 / size_in_16_bits as f64,
                 peak_rss_bytes: run.peak_rss_bytes,
                 prefill_tps: speeds[0].tps_median,
                 decode_tps: speeds[1].tps_median,
@@ -171,13 +172,13 @@ impl<'a> Compare<'a> {
         Ok(Compared { rows })
     }
 
-    /// File types and methods of the rows. Where a file type has no codes, there is nothing for a method to choose.
+    /// The file types and methods of the rows. A file type without quantization gets only one row.
     fn pairs(&self) -> Result<Vec<(&str, &'static str)>, Error> {
         let mut pairs: Vec<(&str, &str)> = Vec::new();
         for format in &self.formats {
-            let has_codes = file_type(format)?.format().grid().is_some();
+            let is_quantized = file_type(format)?.format().grid().is_some();
             for method in &self.methods {
-                let method = if has_codes { method_named(method)?.name() } else { "rtn" };
+                let method = if is_quantized { method_named(method)?.name() } else { "rtn" };
                 if !pairs.contains(&(format, method)) {
                     pairs.push((format, method));
                 }
@@ -188,7 +189,7 @@ impl<'a> Compare<'a> {
 }
 
 impl Compared {
-    /// The table for a terminal.
+    /// The result as a table for a terminal.
     pub fn table(&self) -> String {
         let columns: [Column<CompareRow>; 12] = [
             Column::text("format", |row| row.format.clone()),
@@ -207,10 +208,10 @@ impl Compared {
         kvant_report::table(&self.rows, &columns)
     }
 
-    /// The table as CSV, without samples.
+    /// The result as CSV, without samples.
     ///
     /// # Errors
-    /// None of a table that [`Compare::run`] made.
+    /// None for results of [`Compare::run`].
     pub fn csv(&self) -> Result<String, Error> {
         let rows: Vec<CompareRow> =
             self.rows.iter().map(|row| CompareRow { sample: None, ..row.clone() }).collect();
@@ -218,7 +219,7 @@ impl Compared {
     }
 }
 
-/// A word for a mean KL divergence, in nats a token.
+/// A word that rates a mean KL divergence, in nats per token.
 fn verdict(kld: f64) -> &'static str {
     match kld {
         x if x < 0.001 => "same",
@@ -229,10 +230,10 @@ fn verdict(kld: f64) -> &'static str {
     }
 }
 
-/// Hears of a part of a job: its steps are the job's own business, whether to stop is the user's.
-struct Silent<'a>(&'a dyn Progress);
+/// The progress of an inner job: passes on its position and the user's stop, but not its headings and notes.
+struct WithoutHeadings<'a>(&'a dyn Progress);
 
-impl Progress for Silent<'_> {
+impl Progress for WithoutHeadings<'_> {
     fn at(&self, done: u64, total: u64, what: &str) {
         self.0.at(done, total, what);
     }

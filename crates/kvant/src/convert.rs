@@ -1,4 +1,4 @@
-//! The job `convert`: another container, the same values.
+//! The job `convert`: writes the same values into another container.
 
 use crate::quantize::check_output;
 use crate::{Error, Model};
@@ -15,22 +15,22 @@ pub struct Convert<'a> {
     pub model: &'a Model,
     /// The file to write: a GGUF.
     pub output: PathBuf,
-    /// Whether the output is a GGUF whatever its name is.
+    /// True allows any name for the output, which is a GGUF in all cases.
     pub any_name: bool,
-    /// Whether an existing file is replaced.
+    /// True replaces an existing file.
     pub force: bool,
 }
 
-/// What a conversion came to, or would come to.
+/// The result of a conversion, or the plan of one.
 #[derive(Serialize, schemars::JsonSchema)]
 pub struct Converted {
-    /// Bytes of tensor data before.
+    /// Bytes of tensor data in the input.
     pub bytes_in: u64,
-    /// Bytes of tensor data after.
+    /// Bytes of tensor data in the output.
     pub bytes_out: u64,
-    /// Tensors.
+    /// The number of tensors.
     pub tensors: usize,
-    /// Properties of the input that the output does not express.
+    /// Properties of the input that the output cannot express.
     pub warnings: Vec<String>,
 }
 
@@ -40,10 +40,10 @@ impl<'a> Convert<'a> {
         Self { model, output: output.to_owned(), any_name: false, force: false }
     }
 
-    /// Does it.
+    /// Runs the conversion.
     ///
     /// # Errors
-    /// A tensor whose values the output cannot hold; what reading and writing say.
+    /// A tensor whose values the output cannot hold; errors of reading and writing.
     pub fn run(&self, backend: &Backend, progress: &dyn Progress) -> Result<Converted, Error> {
         self.check_name()?;
         OutputFile::check_all(&[&self.output], &[self.model.path()], self.force)?;
@@ -54,10 +54,10 @@ impl<'a> Convert<'a> {
         Ok(Converted { bytes_in, bytes_out, tensors: file.tensors.len(), warnings })
     }
 
-    /// What it would do.
+    /// Returns the result that [`Convert::run`] would have, without writing a file.
     ///
     /// # Errors
-    /// A name that is not a GGUF's; a model that a GGUF cannot describe.
+    /// An output name without `.gguf`; a model that a GGUF cannot describe.
     pub fn plan(&self) -> Result<Converted, Error> {
         self.check_name()?;
         let weights = self.model.weights();

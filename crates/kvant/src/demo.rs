@@ -1,4 +1,4 @@
-//! The small model that kvant carries, and its held-out text.
+//! The built-in demo model and its held-out text.
 
 use crate::Error;
 use std::path::{Path, PathBuf};
@@ -14,23 +14,24 @@ const FILES: &[(&str, &[u8])] = &[
 /// Text that the demo model was not trained on.
 pub const DEMO_TEXT: &str = include_str!("../../../assets/demo/heldout.txt");
 
-/// A folder of its own for temporary files; it goes when the value does.
+/// Creates a temporary folder. It is deleted when the value is dropped.
 pub(crate) fn temporary_folder() -> Result<tempfile::TempDir, Error> {
     let folder = tempfile::Builder::new().prefix("kvant-").tempdir();
     folder.map_err(|e| Error::io(&std::env::temp_dir(), "creating a folder for temporary files", e))
 }
 
-/// Whether a path is the word `demo`, and nothing of that name is there.
+/// Returns true if the path is the word `demo` and nothing with that name exists.
 pub fn is_demo(path: &Path) -> bool {
     path.as_os_str() == "demo" && is_absent(path)
 }
 
-/// Whether there is no entry of this name. A link to nothing and a closed folder are no absence.
+/// Returns true if no entry with this name exists. A broken link is an entry. If a folder is not readable, the result
+/// is false.
 pub(crate) fn is_absent(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
 }
 
-/// The model in a folder of its own, which goes when this value does.
+/// A temporary folder with the demo model. It is deleted when this value is dropped.
 pub(crate) struct DemoFolder(tempfile::TempDir);
 
 impl DemoFolder {
@@ -46,7 +47,7 @@ impl DemoFolder {
         Ok(Self(folder))
     }
 
-    /// Where it lies.
+    /// The folder of the model.
     pub fn path(&self) -> PathBuf {
         self.0.path().join("demo")
     }

@@ -1,58 +1,58 @@
-//! What can go wrong in a job.
+//! Errors of jobs.
 
 use std::path::{Path, PathBuf};
 
-/// A fault of a job, with its place.
+/// An error of a job, with its location.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file.
+    /// An error of a file.
     #[error(transparent)]
     Io(#[from] kvant_io::Error),
-    /// A model.
+    /// An error of a model.
     #[error(transparent)]
     Model(#[from] kvant_model::Error),
-    /// A tokenizer, whose own file the error names.
+    /// An error of a tokenizer in a separate file. The error names that file.
     #[error(transparent)]
     Tokenizer(#[from] kvant_model::TokenizerError),
-    /// A tokenizer inside a model's file.
+    /// An error of a tokenizer inside a model's file.
     #[error("{path}: {source}")]
     TokenizerOf {
         /// The model.
         path: PathBuf,
-        /// What is wrong.
+        /// The cause.
         source: Box<kvant_model::TokenizerError>,
     },
-    /// A chat template.
+    /// An error of a chat template.
     #[error(transparent)]
     Template(#[from] kvant_model::TemplateError),
-    /// Logits that nothing can be chosen from.
+    /// A sampling setting outside its range, or logits from which no token can be sampled.
     #[error(transparent)]
     Sampler(#[from] kvant_model::SamplerError),
-    /// Quantization.
+    /// An error of quantization.
     #[error(transparent)]
     Quant(#[from] kvant_quant::Error),
-    /// Evaluation.
+    /// An error of evaluation.
     #[error(transparent)]
     Eval(#[from] kvant_eval::Error),
-    /// An option with a value that it cannot have, or that does not go with the others.
+    /// An option with an invalid value, or an option that conflicts with others.
     #[error("{option}: {reason}")]
     Option {
-        /// The option as the command line spells it, with its value where that is at fault.
+        /// The option as on the command line, with its value if the value is wrong.
         option: String,
-        /// Why, and what it may be.
+        /// The reason, and the allowed values.
         reason: String,
     },
-    /// Something that no release does yet.
+    /// A feature that is not implemented yet.
     #[error("{what} {} not built yet{hint}", if *plural { "are" } else { "is" })]
     NotBuilt {
-        /// What was asked for.
+        /// The requested feature.
         what: String,
-        /// Whether that is a plural.
+        /// True if `what` is a plural.
         plural: bool,
-        /// What to do instead.
+        /// What the user can do instead.
         hint: &'static str,
     },
-    /// A path that names nothing.
+    /// A path that does not exist.
     #[error("{path}: no such file or folder")]
     Absent {
         /// The path.
@@ -73,7 +73,7 @@ pub enum Error {
         /// The model.
         path: PathBuf,
     },
-    /// Two models whose logits don't belong to the same tokens.
+    /// Two models with different tokenizers, so that their logits cannot be compared.
     #[error(
         "{reference} and {model} have different tokenizers; their logits don't belong to the same tokens: {difference}"
     )]
@@ -90,32 +90,32 @@ pub enum Error {
     NotUtf8 {
         /// The file.
         path: PathBuf,
-        /// Where.
+        /// Offset of the first invalid byte.
         at: usize,
     },
     /// A prompt that is longer than the context.
     #[error("the prompt has {tokens} tokens, the context {context}; raise --ctx")]
     LongPrompt {
-        /// Its tokens.
+        /// Tokens of the prompt.
         tokens: usize,
-        /// Tokens that fit.
+        /// Tokens of the context.
         context: usize,
     },
-    /// A job that needs more memory than it may take.
+    /// A job that needs more memory than the limit.
     #[error(
         "--memory {}: the method {method} needs up to {needed} bytes ({}) for this model; nothing was done; allow that \
          much, or leave out what the model writes itself (--own-tokens 0), or take a method that needs less (rtn, imatrix)",
         kvant_report::size(*allowed), kvant_report::size(*needed)
     )]
     Memory {
-        /// Bytes that it may take.
+        /// The limit, in bytes.
         allowed: u64,
-        /// Bytes that it takes at most.
+        /// Upper bound of the bytes that the job needs.
         needed: u64,
         /// The method.
         method: &'static str,
     },
-    /// A budget that metadata alone exceed.
+    /// A budget that is smaller than the metadata alone.
     #[error(
         "--bytes {}: tokenizer and other metadata alone take {}",
         kvant_report::size(*budget), kvant_report::size(*metadata)
@@ -126,29 +126,29 @@ pub enum Error {
         /// Bytes of metadata.
         metadata: u64,
     },
-    /// A result that cannot be written down.
+    /// A result that cannot be serialized.
     #[error("the result cannot be written: {0}")]
     Result(String),
-    /// A part of the job that another program does, and that failed.
+    /// Another program that runs a part of the job has failed.
     #[error("{0}")]
     Outside(String),
-    /// The user stopped it.
+    /// The user stopped the job.
     #[error("interrupted")]
     Interrupted,
 }
 
 impl Error {
-    /// An option at fault.
+    /// Creates an error of an option.
     pub(crate) fn option(option: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::Option { option: option.into(), reason: reason.into() }
     }
 
-    /// An error of the file system at `path`, while `doing` something.
+    /// Creates an error of the file system at `path`. `doing` names the failed operation.
     pub(crate) fn io(path: &Path, doing: &'static str, source: std::io::Error) -> Self {
         kvant_io::Error::Io { path: path.into(), doing, source }.into()
     }
 
-    /// Whether the user stopped the job.
+    /// Returns true if the user stopped the job.
     pub fn is_interruption(&self) -> bool {
         matches!(
             self,
@@ -158,7 +158,7 @@ impl Error {
         )
     }
 
-    /// Whether what was asked for cannot be done at all, whatever the files hold.
+    /// Returns true for a wrong usage: the job cannot run with these options, for any content of the files.
     pub fn is_usage(&self) -> bool {
         matches!(
             self,

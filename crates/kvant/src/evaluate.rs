@@ -1,4 +1,4 @@
-//! The job `eval`: perplexity, and divergence from a reference.
+//! The job `eval`: perplexity, and KL divergence from a reference.
 
 use crate::opened::check_context;
 use crate::{Error, Model, RunSettings};
@@ -25,59 +25,63 @@ pub struct Evaluate<'a> {
     pub model: &'a Model,
     /// The text.
     pub text: &'a str,
-    /// The model whose distributions count as true.
+    /// The reference model for the KL divergence.
     pub reference: Option<&'a Model>,
     /// Tokens of a context.
     pub context: usize,
-    /// Contexts at most.
+    /// Most contexts; `None` uses all.
     pub contexts: Option<usize>,
-    /// How activations meet weights; `None` measures the stored values themselves, and beside them the model as it runs.
+    /// The arithmetic of matrix products. `None` measures with exact arithmetic, and additionally with that of `run`.
     pub arithmetic: Option<Arithmetic>,
-    /// How keys and values are kept; `None` as above.
+    /// The format of the KV cache; `None` as above.
     pub kv: Option<KvFormat>,
 }
 
 impl<'a> Evaluate<'a> {
-    /// Perplexity in contexts of 512 tokens, nothing rounded but the weights.
+    /// Perplexity in contexts of 512 tokens with exact arithmetic: only the weights are rounded.
     pub fn new(model: &'a Model, text: &'a str) -> Self {
         Self { model, text, reference: None, context: 512, contexts: None, arithmetic: None, kv: None }
     }
 
-    /// Does it.
+    /// Runs the evaluation.
     ///
     /// # Errors
-    /// A context longer than the model's, models with different tokenizers, a text shorter than a context, broken weights.
+    /// A context longer than the model's; models with different tokenizers; a text shorter than a context; broken
+    /// weights.
     pub fn run(&self, backend: &Backend, progress: &dyn Progress) -> Result<Quality, Error> {
         let exact = RunSettings::EXACT;
         let measured =
             RunSettings { arithmetic: self.arithmetic.or(exact.arithmetic), kv: self.kv.unwrap_or(exact.kv) };
         let model = self.model.load(backend.clone(), measured)?;
         check_context(self.context, &model)?;
-        // The reference stays exact.
+        // The reference always uses exact arithmetic.
         let reference = self.reference.map(|reference| reference.load(backend.clone(), exact)).transpose()?;
         let contexts = contexts(&self.tokenizer()?, self.text, self.context, self.contexts)?;
-        // Where both settings are given, what is measured is what runs.
-        let is_run = self.arithmetic.is_some() && self.kv.is_some();
+        // If both settings are given, the measured settings are those of `run`.
+        let is_as_run = self.arithmetic.is_some() && self.kv.is_some();
         let run = RunSettings { arithmetic: self.arithmetic, kv: self.kv.unwrap_or(KvFormat::F16) };
         let as_run =
-            (reference.is_some() && !is_run).then(|| self.model.load(backend.clone(), run)).transpose()?;
+            (reference.is_some() && !is_as_run).then(|| self.model.load(backend.clone(), run)).transpose()?;
         progress.begin("eval");
         let judged = Judged { model: &model, reference: reference.as_ref(), as_run: as_run.as_ref() };
         let mut quality = evaluate(judged, &contexts, progress)?;
-        if is_run {
+        if is_as_run {
             (quality.kld_mean_as_run, quality.top1_agreement_as_run) =
                 (quality.kld_mean, quality.top1_agreement);
         }
         Ok(quality)
     }
 
-    /// The reference's tokenizer, if there is one; it has to cut the text as the model's own does.
+    /// Returns the reference's tokenizer, or the model's if there is no reference.
+    ///
+    /// # Errors
+    /// [`Error::DifferentTokenizers`] if the two tokenizers differ on the text.
     fn tokenizer(&self) -> Result<Tokenizer, Error> {
         let own = self.model.tokenizer()?;
         let Some(reference) = self.reference else { return Ok(own) };
-        let theirs = reference.tokenizer()?;
-        match theirs.difference(&own, self.text)? {
-            None => Ok(theirs),
+        let of_reference = reference.tokenizer()?;
+        match of_reference.difference(&own, self.text)? {
+            None => Ok(of_reference),
             Some(difference) => Err(Error::DifferentTokenizers {
                 reference: reference.path().to_owned(),
                 model: self.model.path().to_owned(),
@@ -87,7 +91,7 @@ impl<'a> Evaluate<'a> {
     }
 }
 
-/// A text cut into contexts as llama-perplexity does.
+/// Tokenizes a text and cuts it into contexts as llama-perplexity does.
 pub(crate) fn contexts(
     tokenizer: &Tokenizer,
     text: &str,

@@ -1,4 +1,4 @@
-//! The job `run`: one answer to a raw prompt.
+//! The job `run`: continues a raw prompt.
 
 use crate::Error;
 use kvant_eval::peak_resident_bytes;
@@ -25,48 +25,48 @@ pub struct Generate<'a> {
     pub network: &'a Transformer,
     /// Its tokenizer.
     pub tokenizer: &'a Tokenizer,
-    /// How tokens are chosen.
+    /// Sampling settings.
     pub sampling: Sampling,
-    /// Tokens of the answer at most.
+    /// Most tokens of the answer.
     pub tokens: usize,
-    /// Tokens of prompt and answer together; `None` is the smaller of what the model was made for and 4096.
+    /// Most tokens of prompt and answer together; `None` is the smaller of the model's context and 4096.
     pub context: Option<usize>,
-    /// Texts before which the answer ends.
+    /// Stop strings. The answer ends before the first one.
     pub stop: Vec<String>,
 }
 
 /// An answer.
 #[derive(Serialize, schemars::JsonSchema)]
 pub struct Generated {
-    /// Its text.
+    /// The text of the answer, without the prompt.
     pub text: String,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
     /// Tokens of the answer.
     pub completion_tokens: usize,
-    /// Why it ended: `stop`, `length` or `interrupted`.
+    /// The reason why the answer ended: `stop`, `length` or `interrupted`.
     pub finish_reason: &'static str,
-    /// Tokens of the prompt a second.
+    /// Prefill speed, tokens per second.
     pub prefill_tps: f64,
-    /// Tokens of the answer a second.
+    /// Decode speed, tokens per second.
     pub decode_tps: f64,
-    /// The largest resident memory of the process.
+    /// Peak resident memory of the process.
     pub peak_rss_bytes: u64,
-    /// The seed of the answer.
+    /// The seed of sampling.
     pub seed: u64,
 }
 
 impl<'a> Generate<'a> {
-    /// An answer of at most 128 tokens.
+    /// Continues a prompt by at most 128 tokens.
     pub fn new(network: &'a Transformer, tokenizer: &'a Tokenizer, sampling: Sampling) -> Self {
         Self { network, tokenizer, sampling, tokens: 128, context: None, stop: Vec::new() }
     }
 
-    /// Does it. `emit` hears pieces of text as they become final, and ends the answer by returning false; while a long prompt
-    /// is read it hears empty ones.
+    /// Generates the answer. `emit` receives each piece of text when it is final, and empty pieces during the prefill
+    /// of a long prompt. If it returns false, the answer ends.
     ///
     /// # Errors
-    /// A prompt that is empty or does not fit, a sampling setting outside its range, broken weights.
+    /// A prompt that is empty or longer than the context; a sampling setting outside its range; broken weights.
     pub fn run(&self, prompt: &str, emit: &mut dyn FnMut(&str) -> bool) -> Result<Generated, Error> {
         let context = crate::opened::context(self.context, self.network)?;
         let mut prompt = self.tokenizer.encode(prompt, Special { add: true, parse: true })?;

@@ -1,4 +1,4 @@
-//! The job `imatrix`: an importance matrix, gathered on text.
+//! The job `imatrix`: gathers an importance matrix on text.
 
 use crate::{CALIBRATION_CONTEXT, CalibrationText, Error, Model, calibration};
 use kvant_eval::Progress;
@@ -8,30 +8,30 @@ use kvant_quant::gather_importance;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// Gathers how much each input column of each matrix matters, and writes llama.cpp's file of it.
+/// Gathers the importance of each input column of each matrix, and writes it as llama.cpp's imatrix file.
 pub struct GatherImportance<'a> {
     /// The model.
     pub model: &'a Model,
-    /// The file to write: a GGUF.
+    /// The file to write: the older format if the name ends in `.dat`, otherwise a GGUF.
     pub output: PathBuf,
-    /// The texts.
+    /// The calibration texts.
     pub texts: Vec<CalibrationText>,
-    /// Contexts of 512 tokens at most.
+    /// Most contexts of 512 tokens; `None` uses all.
     pub contexts: Option<usize>,
-    /// Whether an existing file is replaced.
+    /// True replaces an existing file.
     pub force: bool,
 }
 
-/// What was gathered.
+/// The gathered importance.
 #[derive(Serialize, schemars::JsonSchema)]
 pub struct GatheredImportance {
-    /// Tokens that were run.
+    /// The number of tokens that were run.
     pub tokens: usize,
-    /// Every matrix.
+    /// All matrices.
     pub tensors: Vec<TensorImportance>,
 }
 
-/// One matrix.
+/// The importance of one matrix: its mean square over all columns.
 #[derive(Serialize, schemars::JsonSchema)]
 pub struct TensorImportance {
     name: String,
@@ -40,16 +40,16 @@ pub struct TensorImportance {
 }
 
 impl<'a> GatherImportance<'a> {
-    /// On the built-in calibration text, to the file at `output`.
+    /// Gathers on the built-in calibration text and writes to `output`.
     pub fn new(model: &'a Model, output: &Path) -> Self {
         let texts = vec![CalibrationText::BuiltIn];
         Self { model, output: output.to_owned(), texts, contexts: None, force: false }
     }
 
-    /// Does it.
+    /// Gathers the importance and writes the file.
     ///
     /// # Errors
-    /// A model without a tokenizer, texts that are too short, what reading and writing say.
+    /// A model without a tokenizer; texts that are too short; errors of reading and writing.
     pub fn run(&self, backend: &Backend, progress: &dyn Progress) -> Result<GatheredImportance, Error> {
         let files = self.texts.iter().filter_map(CalibrationText::file);
         let inputs: Vec<&Path> = [self.model.path()].into_iter().chain(files).collect();

@@ -1,4 +1,4 @@
-//! The job `inspect`: what a file holds.
+//! The job `inspect`: shows the content of a model file.
 
 use crate::quantize::card_path;
 use crate::{Error, Opened};
@@ -7,18 +7,18 @@ use serde::Serialize;
 use serde_json::{Map, Value as Json, json};
 use std::path::Path;
 
-/// What a file holds.
+/// The content of a model file.
 #[derive(Serialize, schemars::JsonSchema)]
 pub struct Inspected {
     /// `gguf` or `safetensors`.
     pub format: &'static str,
-    /// Metadata; long arrays are cut to their length and first elements.
+    /// Metadata. A long array is replaced by its length and its first elements.
     pub metadata: Map<String, Json>,
     /// Tensors in file order.
     pub tensors: Vec<InspectedTensor>,
-    /// How the file was made, where it says.
+    /// The card: how the file was made; empty if there is none.
     pub card: Json,
-    /// Parts that cannot be read.
+    /// Errors of parts that cannot be read.
     #[serde(skip)]
     pub notes: Vec<String>,
 }
@@ -30,22 +30,22 @@ pub struct InspectedTensor {
     pub name: String,
     /// Its dimensions, rows first.
     pub shape: Vec<usize>,
-    /// A format's name, or the container's name of a type that kvant does not compute with.
+    /// The format's name, or the container's type name if kvant does not support the type.
     pub format: String,
-    /// Its bytes.
+    /// Its size in bytes.
     pub bytes: u64,
 }
 
-/// Elements of an array that are shown.
-const SHOWN: usize = 8;
+/// Most elements of an array that are shown.
+const MAX_SHOWN: usize = 8;
 
-/// Bytes that a card beside a model may have.
-const CARD_BYTES: usize = 1 << 20;
+/// Most bytes of a card.
+const MAX_CARD_BYTES: usize = 1 << 20;
 
-/// What the file or folder at `path` holds.
+/// Reads metadata, tensors and card of the file or folder at `path`.
 ///
 /// # Errors
-/// What opening says.
+/// See [`Opened::new`].
 pub fn inspect(path: &Path) -> Result<Inspected, Error> {
     let opened = Opened::new(path)?;
     let checkpoint = opened.checkpoint();
@@ -55,7 +55,7 @@ pub fn inspect(path: &Path) -> Result<Inspected, Error> {
         Meta::Gguf(entries) => {
             for (key, value) in entries.iter() {
                 if key == "kvant.card" {
-                    let parsed = value.as_str().and_then(|s| parse_json(s.as_bytes(), CARD_BYTES).ok());
+                    let parsed = value.as_str().and_then(|s| parse_json(s.as_bytes(), MAX_CARD_BYTES).ok());
                     card = parsed.unwrap_or(card);
                 } else {
                     metadata.insert(key.to_owned(), shown(value));
@@ -79,7 +79,7 @@ pub fn inspect(path: &Path) -> Result<Inspected, Error> {
             }
         }
         Ok(None) => {}
-        // The model itself can still be shown.
+        // An unreadable card does not prevent showing the model.
         Err(error) => notes.push(error.to_string()),
     }
     let tensors = checkpoint.tensors().iter().map(|t| InspectedTensor {
@@ -91,10 +91,10 @@ pub fn inspect(path: &Path) -> Result<Inspected, Error> {
     Ok(Inspected { format, metadata, tensors: tensors.collect(), card, notes })
 }
 
-/// The measurements that were taken when the file was made, if a card lies beside it.
+/// Reads the card with measurements beside the file; `None` if there is none.
 fn measured(file: &Path) -> Result<Option<Json>, kvant_io::Error> {
     let Some(path) = card_path(file) else { return Ok(None) };
-    let Some(bytes) = read_file(&path, Links::InsideModel, CARD_BYTES)? else { return Ok(None) };
+    let Some(bytes) = read_file(&path, Links::InsideModel, MAX_CARD_BYTES)? else { return Ok(None) };
     serde_json::from_slice(&bytes).map(Some).map_err(|source| kvant_io::Error::Json { path, source })
 }
 
@@ -119,8 +119,8 @@ fn shown(value: &Value) -> Json {
 fn shown_array(array: &Array) -> Json {
     macro_rules! shown {
         ($x:expr) => {{
-            let first: Vec<Json> = $x.iter().take(SHOWN).map(|x| json!(x)).collect();
-            if $x.len() <= SHOWN { json!(first) } else { json!({ "length": $x.len(), "first": first }) }
+            let first: Vec<Json> = $x.iter().take(MAX_SHOWN).map(|x| json!(x)).collect();
+            if $x.len() <= MAX_SHOWN { json!(first) } else { json!({ "length": $x.len(), "first": first }) }
         }};
     }
     match array {
@@ -137,7 +137,7 @@ fn shown_array(array: &Array) -> Json {
         Array::I64(x) => shown!(x),
         Array::F64(x) => shown!(x),
         Array::Array(x) => {
-            json!({ "length": x.len(), "first": x.iter().take(SHOWN).map(shown_array).collect::<Vec<_>>() })
+            json!({ "length": x.len(), "first": x.iter().take(MAX_SHOWN).map(shown_array).collect::<Vec<_>>() })
         }
     }
 }

@@ -1,18 +1,18 @@
-//! kvant makes a neural network small, tells honestly what that cost, and runs it: the library.
+//! The library of kvant. It quantizes a neural network, measures the loss, and runs the network.
 //!
-//! One type a job. A job is a struct of options with a `new` that gives the usual ones, and a `run` that decides and does
-//! everything that the command of the same name does; progress goes to a [`Progress`]. [`Model`] is what they work on.
+//! Each job has one type: a struct of options. `new` returns the default options. `run` does everything that the
+//! command of the same name does, and reports to a [`Progress`]. Jobs work on a [`Model`].
 //!
-//! | job | what it does |
+//! | job | purpose |
 //! |---|---|
-//! | [`Quantize`] | makes a model small |
-//! | [`Evaluate`] | perplexity, divergence from a reference |
-//! | [`Compare`] | 16, 8 and 4 bits side by side |
-//! | [`Generate`], [`Chat`] | an answer, a conversation |
-//! | [`Bench`] | speed, and how near the machine's limit that is |
-//! | [`Convert`] | another container, the same values |
+//! | [`Quantize`] | quantizes a model |
+//! | [`Evaluate`] | perplexity, KL divergence from a reference |
+//! | [`Compare`] | compares several file types of one model |
+//! | [`Generate`], [`Chat`] | continues a prompt, holds a conversation |
+//! | [`Bench`] | speed, and its share of the machine's limits |
+//! | [`Convert`] | writes the same values into another container |
 //! | [`GatherImportance`] | llama.cpp's importance matrix |
-//! | [`Logits`], [`inspect()`], [`Machine`] | for checking |
+//! | [`Logits`], [`inspect()`], [`Machine`] | diagnosis of a network, a file, a machine |
 //!
 //! ```
 //! use kvant::kernels::{Backend, Isa};
@@ -36,8 +36,8 @@
 //! # }
 //! ```
 //!
-//! The crates below are here under their names; each one's own documentation says what it is. The folder `examples` shows
-//! a chat, an evaluation, quantization and a solver of one's own.
+//! The underlying crates are re-exported as modules with their own documentation. The folder `examples` shows a chat,
+//! an evaluation, a quantization and a custom solver.
 
 mod bench;
 mod calibration;

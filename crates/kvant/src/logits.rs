@@ -1,4 +1,4 @@
-//! The job `logits`: all logits of a prompt, for checking against another engine.
+//! The job `logits`: computes all logits of a prompt, to compare them with another engine.
 
 use crate::Error;
 use kvant_io::OutputFile;
@@ -6,31 +6,31 @@ use kvant_model::{Transformer, Want};
 use serde::Serialize;
 use std::path::Path;
 
-/// Runs tokens and keeps every position's logits.
+/// Runs tokens and returns the logits of every position.
 pub struct Logits<'a> {
     /// The network.
     pub network: &'a Transformer,
     /// The tokens.
     pub tokens: Vec<u32>,
-    /// One token after another through the cache, as decoding does.
+    /// True runs one token at a time through the KV cache, as decode does. False runs one prefill.
     pub stepwise: bool,
 }
 
-/// Logits of some tokens.
+/// The logits of a sequence of tokens.
 #[derive(Serialize, schemars::JsonSchema)]
 pub struct LogitsResult {
-    /// Token ids that were run.
+    /// The token ids that were run.
     pub tokens: Vec<u32>,
-    /// Positions, vocabulary.
+    /// The shape of `logits`: positions, vocabulary.
     pub shape: [usize; 2],
-    /// The likeliest tokens after the last position.
+    /// The most likely tokens after the last position.
     pub top: Vec<TopToken>,
-    /// Every logit: a row a position.
+    /// All logits, one row for each position.
     #[serde(skip)]
     pub logits: Vec<f32>,
 }
 
-/// One likely token.
+/// One of the most likely tokens.
 #[derive(Serialize, schemars::JsonSchema)]
 pub struct TopToken {
     /// Its id.
@@ -39,17 +39,17 @@ pub struct TopToken {
     pub logit: f32,
 }
 
-/// Likely tokens that are listed.
-const TOP: usize = 10;
+/// The number of most likely tokens in the result.
+const TOP_TOKENS: usize = 10;
 
-/// Numbers that are turned into bytes at once.
-const PIECE: usize = 1 << 16;
+/// Floats that are converted to bytes at once.
+const CHUNK: usize = 1 << 16;
 
 impl Logits<'_> {
-    /// Does it.
+    /// Computes the logits.
     ///
     /// # Errors
-    /// No tokens, more than the model's context, one outside the vocabulary.
+    /// No tokens; more tokens than the model's context; a token outside the vocabulary.
     pub fn run(&self) -> Result<LogitsResult, Error> {
         let Self { network, tokens, .. } = self;
         if tokens.is_empty() {
@@ -71,7 +71,11 @@ impl Logits<'_> {
         let last = &logits[logits.len() - vocabulary..];
         let mut order: Vec<usize> = (0..vocabulary).collect();
         order.sort_by(|&a, &b| last[b].total_cmp(&last[a]).then(a.cmp(&b)));
-        let top = order.into_iter().take(TOP).map(|id| TopToken { id: id as u32, logit: last[id] }).collect();
+        let top = order
+            .into_iter()
+            .take(TOP_TOKENS)
+            .map(|id| TopToken { id: id as u32, logit: last[id] })
+            .collect();
         Ok(LogitsResult { shape: [tokens.len(), vocabulary], tokens: tokens.clone(), top, logits })
     }
 }
@@ -80,13 +84,13 @@ impl LogitsResult {
     /// Writes all logits as a NumPy file.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     pub fn write_npy(&self, path: &Path, force: bool) -> Result<(), Error> {
         let header = kvant_report::npy_header(self.shape);
         let bytes = (header.len() + size_of_val(&self.logits[..])) as u64;
         let mut file = OutputFile::create(path, bytes, force)?;
         file.write(&header)?;
-        for piece in self.logits.chunks(PIECE) {
+        for piece in self.logits.chunks(CHUNK) {
             file.write(&piece.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>())?;
         }
         Ok(file.finish()?)

@@ -1,22 +1,22 @@
-//! The job `doctor`: this processor, what it could give, and the kernel that each format uses on it.
+//! The job `doctor`: describes this processor, its peak speeds, and the kernel that each format uses on it.
 
 use kvant_core::format;
 use kvant_kernels::{Backend, Isa, Probe, features, kernel};
 use serde::Serialize;
 
-/// Rounds of each probe; the median counts.
+/// Rounds of each measurement; the result is the median.
 const ROUNDS: usize = 5;
 
-/// A machine.
+/// The description of a machine.
 #[derive(Serialize, schemars::JsonSchema)]
 pub struct Machine {
     /// Its processor.
     pub cpu: Cpu,
-    /// Bytes read a second by all threads, in 10⁹.
+    /// Read bandwidth of all threads, in 10⁹ bytes per second.
     pub bandwidth_gbps: f64,
-    /// Multiply-adds of integers of eight bits a second by all threads, in 10⁹.
+    /// 8-bit integer multiply-adds of all threads, in 10⁹ per second.
     pub int8_gmacs: f64,
-    /// Multiply-adds of numbers a second by all threads, in 10⁹.
+    /// f32 multiply-adds of all threads, in 10⁹ per second.
     pub f32_gmacs: f64,
     /// The kernel of each format.
     pub kernels: Vec<FormatKernel>,
@@ -25,21 +25,21 @@ pub struct Machine {
 /// A processor.
 #[derive(Serialize, schemars::JsonSchema)]
 pub struct Cpu {
-    /// Its name, as the system has it.
+    /// Its name, as the operating system reports it.
     pub name: String,
     /// Its architecture.
     pub architecture: &'static str,
-    /// Cores.
+    /// Physical cores.
     pub physical_cores: usize,
-    /// Processors that the system sees.
+    /// Logical processors.
     pub logical_cores: usize,
     /// Threads that a backend uses.
     pub threads: usize,
-    /// What it can do beyond its architecture's base.
+    /// Features beyond the architecture's baseline.
     pub features: Vec<&'static str>,
-    /// Instruction sets that kvant has kernels for and this processor has, the slowest first.
+    /// Instruction sets of this processor for which kvant has kernels, the slowest first.
     pub isas: Vec<&'static str>,
-    /// The one that a backend uses.
+    /// The instruction set that a backend uses.
     pub isa: &'static str,
 }
 
@@ -53,7 +53,7 @@ pub struct FormatKernel {
 }
 
 impl Machine {
-    /// Examines this machine as `backend` uses it; takes a second or two.
+    /// Measures this machine with the threads and the instruction set of `backend`. Takes one or two seconds.
     pub fn examine(backend: &Backend) -> Self {
         let probe = Probe::new();
         let median = |measure: &dyn Fn() -> f64| {
@@ -83,7 +83,7 @@ impl Machine {
     }
 }
 
-/// The system's name of the processor.
+/// The processor's name in `/proc/cpuinfo`, or `unknown`.
 fn processor() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let names = ["model name", "Model", "Hardware"];

@@ -1,15 +1,15 @@
-//! Tokens of no language in particular, for a share of the calibration contexts.
+//! Noise: random tokens for a share of the calibration contexts.
 //!
-//! Text of one kind moves a network's activations in few directions; a solver that has seen nothing else spends all
-//! others' accuracy on these. Contexts of noise keep it from doing so: tokens drawn from the whole vocabulary, and
-//! words of letters drawn from many scripts, in equal parts. What they are worth stands in docs/quality.md.
+//! Text of one kind uses only few directions of a network's activations. A solver that sees only such text reduces the
+//! accuracy of all other directions. Noise prevents this. Half of the noise contexts are tokens drawn from the whole
+//! vocabulary. The other half are words of letters drawn from many scripts. The effect is measured in docs/quality.md.
 
 use crate::Error;
 use kvant_model::{Special, TokenKind, Tokenizer};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-/// Ranges of letters, and of a few signs, from all over Unicode.
+/// Unicode ranges of letters and a few symbols, first and last code point.
 const SCRIPTS: [(u32, u32); 18] = [
     (0x21, 0x40),
     (0x41, 0x7a),
@@ -30,14 +30,15 @@ const SCRIPTS: [(u32, u32); 18] = [
     (0xac00, 0xd7a3),
     (0x1f300, 0x1f5ff),
 ];
-/// Words of one script in a row.
-const WORDS: u32 = 24;
+/// Consecutive words of one script.
+const WORDS_PER_SCRIPT: u32 = 24;
 
-/// `contexts` contexts of `length` tokens: of the `vocabulary` that the network has and of scripts in turn, always the
-/// same ones for one `seed`.
+/// Returns the tokens of `contexts` contexts of `length` tokens. Contexts of random tokens below `vocabulary` and
+/// contexts of random words alternate. The result depends only on the arguments. It is shorter if the tokenizer returns
+/// no tokens for words.
 ///
 /// # Errors
-/// What the tokenizer says.
+/// Errors of the tokenizer.
 pub(crate) fn noise(
     tokenizer: &Tokenizer,
     vocabulary: usize,
@@ -49,38 +50,40 @@ pub(crate) fn noise(
     let kinds = &tokenizer.vocabulary().kinds;
     let count = tokenizer.len().min(vocabulary) as u32;
     let normal: Vec<u32> = (0..count).filter(|&id| kinds[id as usize] == TokenKind::Normal).collect();
-    let mut letters: Vec<u32> = Vec::new();
+    let mut word_tokens: Vec<u32> = Vec::new();
     let mut tokens = Vec::with_capacity(contexts * length);
     for context in 0..contexts {
         if context % 2 == 0 && !normal.is_empty() {
-            tokens.extend((0..length).map(|_| normal[below(&mut random, normal.len() as u32) as usize]));
+            tokens
+                .extend((0..length).map(|_| normal[random_below(&mut random, normal.len() as u32) as usize]));
             continue;
         }
-        while letters.len() < length {
-            let more = tokenizer.encode(&words(&mut random), Special { add: false, parse: false })?;
+        while word_tokens.len() < length {
+            let more = tokenizer.encode(&random_words(&mut random), Special { add: false, parse: false })?;
             if more.is_empty() {
                 return Ok(tokens);
             }
-            letters.extend(more);
+            word_tokens.extend(more);
         }
-        tokens.extend(letters.drain(..length));
+        tokens.extend(word_tokens.drain(..length));
     }
     Ok(tokens)
 }
 
-/// A run of words in one script.
-fn words(random: &mut ChaCha8Rng) -> String {
-    let (first, last) = SCRIPTS[below(random, SCRIPTS.len() as u32) as usize];
+/// Returns random words of one script.
+fn random_words(random: &mut ChaCha8Rng) -> String {
+    let (first, last) = SCRIPTS[random_below(random, SCRIPTS.len() as u32) as usize];
     let mut text = String::new();
-    for _ in 0..WORDS {
-        for _ in 0..=below(random, 7) {
-            text.extend(char::from_u32(first + below(random, last - first + 1)));
+    for _ in 0..WORDS_PER_SCRIPT {
+        for _ in 0..=random_below(random, 7) {
+            text.extend(char::from_u32(first + random_below(random, last - first + 1)));
         }
         text.push(' ');
     }
     text
 }
 
-fn below(random: &mut ChaCha8Rng, bound: u32) -> u32 {
+/// A random integer below `bound`.
+fn random_below(random: &mut ChaCha8Rng, bound: u32) -> u32 {
     ((u64::from(random.next_u32()) * u64::from(bound)) >> 32) as u32
 }

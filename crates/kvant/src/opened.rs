@@ -1,4 +1,4 @@
-//! A model as a job gets it: opened, with its tokenizer and its own sampling settings, prepared to run.
+//! Opens a model with its tokenizer and its sampling settings, and loads it to run.
 
 use crate::Error;
 use crate::demo::{DemoFolder, is_absent, is_demo};
@@ -7,10 +7,11 @@ use kvant_kernels::{Arithmetic, Backend, Isa, KvFormat, Precision};
 use kvant_model::{Sampling, Tokenizer, TokenizerError, Transformer, Weights};
 use std::path::{Path, PathBuf};
 
-/// A checkpoint that has been opened.
+/// An opened checkpoint.
 pub struct Opened {
     checkpoint: Box<dyn Checkpoint>,
     path: PathBuf,
+    /// Keeps the demo model's files alive.
     demo: Option<DemoFolder>,
 }
 
@@ -18,7 +19,7 @@ impl Opened {
     /// Opens a `.gguf` file, a `.safetensors` file, a Hugging Face folder, or the demo model (`demo`).
     ///
     /// # Errors
-    /// A path that names nothing, or nothing that can be read.
+    /// A path that does not exist, or that is not a supported model.
     pub fn new(path: &Path) -> Result<Self, Error> {
         let text = path.to_string_lossy();
         if text.starts_with("hf:") {
@@ -31,11 +32,11 @@ impl Opened {
         if is_demo(path) {
             return Self::demo();
         }
-        let opening = |source| Error::io(path, "opening", source);
+        let open_error = |source| Error::io(path, "opening", source);
         if is_absent(path) {
             return Err(Error::Absent { path: path.to_owned() });
         }
-        std::fs::metadata(path).map_err(opening)?;
+        std::fs::metadata(path).map_err(open_error)?;
         let checkpoint = kvant_io::open(path, &Limits::default())?;
         Ok(Self { checkpoint, path: path.to_owned(), demo: None })
     }
@@ -47,26 +48,27 @@ impl Opened {
         Ok(Self { checkpoint, path: "demo".into(), demo: Some(demo) })
     }
 
-    /// Its tensors and metadata.
+    /// The tensors and metadata.
     pub fn checkpoint(&self) -> &dyn Checkpoint {
         &*self.checkpoint
     }
 
-    /// Its tokenizer, whatever the architecture is.
+    /// Loads the tokenizer, for any architecture.
     ///
     /// # Errors
-    /// [`Error::NoTokenizer`], or what is wrong with it.
+    /// [`Error::NoTokenizer`]; errors of the tokenizer.
     pub fn tokenizer(&self) -> Result<Tokenizer, Error> {
         tokenizer(self.checkpoint.meta(), &self.path)
     }
 }
 
-/// How a network runs.
+/// Settings to run a network.
 #[derive(Clone, Copy, Debug)]
 pub struct RunSettings {
-    /// How activations meet weights of codes; `None` is the best of this processor: integers, on the plain loops floats.
+    /// The arithmetic of products with quantized weights. `None` is the fastest on this processor: integers, or floats
+    /// for [`Isa::Scalar`].
     pub arithmetic: Option<Arithmetic>,
-    /// How keys and values of earlier tokens are kept.
+    /// The format of the KV cache.
     pub kv: KvFormat,
 }
 
@@ -77,17 +79,17 @@ impl Default for RunSettings {
 }
 
 impl RunSettings {
-    /// Nothing is rounded that the weights' own values don't round.
+    /// Exact arithmetic: floats for activations and f32 for the KV cache. Only the weights are rounded.
     pub const EXACT: Self = Self { arithmetic: Some(Arithmetic::Float), kv: KvFormat::F32 };
 }
 
-/// A backend that multiplies as fast as this processor can: the plain loops do so on floats.
+/// Returns the backend with its fastest arithmetic: integers, or floats for [`Isa::Scalar`].
 pub fn fast(backend: Backend) -> Backend {
-    let plain = backend.isa() == Isa::Scalar;
-    backend.with(if plain { Arithmetic::Float } else { Arithmetic::Integer(Precision::default()) })
+    let scalar = backend.isa() == Isa::Scalar;
+    backend.with(if scalar { Arithmetic::Float } else { Arithmetic::Integer(Precision::default()) })
 }
 
-/// A language model that has been opened; its weights are mapped, nothing is loaded.
+/// An opened language model. Its weights are mapped, not loaded.
 ///
 /// ```
 /// use kvant::{Model, RunSettings, kernels::{Backend, Isa}};
@@ -102,23 +104,23 @@ pub fn fast(backend: Backend) -> Backend {
 pub struct Model {
     weights: Weights,
     path: PathBuf,
-    // Keeps the demo model's files alive.
+    /// Keeps the demo model's files alive.
     _demo: Option<DemoFolder>,
 }
 
 impl Model {
-    /// Opens a language model; paths as in [`Opened::new`].
+    /// Opens a language model. See [`Opened::new`] for paths.
     ///
     /// # Errors
-    /// A path that names no model, or one of a family that kvant does not run.
+    /// A path that is not a model; a model of an unsupported family.
     pub fn open(path: &Path) -> Result<Self, Error> {
         Self::of(Opened::new(path)?)
     }
 
-    /// The demo model, whatever lies in the current folder.
+    /// Opens the demo model, even if the current folder has an entry with the name `demo`.
     ///
     /// # Errors
-    /// A disk that has no room for it.
+    /// Errors of the temporary folder, for example a full disk.
     pub fn demo() -> Result<Self, Error> {
         Self::of(Opened::demo()?)
     }
@@ -127,28 +129,28 @@ impl Model {
         Ok(Self { weights: Weights::new(checkpoint)?, path, _demo: demo })
     }
 
-    /// Its weights.
+    /// The weights.
     pub fn weights(&self) -> &Weights {
         &self.weights
     }
 
-    /// The path that it was opened by.
+    /// The path with which the model was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its tokenizer.
+    /// Loads the tokenizer.
     ///
     /// # Errors
-    /// As [`Opened::tokenizer`].
+    /// See [`Opened::tokenizer`].
     pub fn tokenizer(&self) -> Result<Tokenizer, Error> {
         tokenizer(self.weights.checkpoint().meta(), &self.path)
     }
 
-    /// The network, prepared to run.
+    /// Loads the network.
     ///
     /// # Errors
-    /// What reading says; a format of keys and values that does not fit the heads.
+    /// Errors of reading; a KV cache format that does not fit the size of the heads.
     pub fn load(&self, backend: Backend, run: RunSettings) -> Result<Transformer, Error> {
         let backend = match run.arithmetic {
             None => fast(backend),
@@ -157,10 +159,11 @@ impl Model {
         Ok(Transformer::load(&self.weights, backend)?.with_kv_format(run.kv)?)
     }
 
-    /// The network and the tokenizer, made at the same time: either takes a fifth of a second for a small model.
+    /// Loads the network and the tokenizer at the same time, because both take a noticeable time even for a small
+    /// model.
     ///
     /// # Errors
-    /// As [`Model::load`] and [`Model::tokenizer`].
+    /// See [`Model::load`] and [`Model::tokenizer`].
     pub fn load_speaker(
         &self,
         backend: Backend,
@@ -168,11 +171,11 @@ impl Model {
     ) -> Result<(Transformer, Tokenizer), Error> {
         let (network, tokenizer) = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("kvant-tokenizer".to_owned());
-            let made = thread.spawn_scoped(scope, || self.tokenizer());
+            let spawned = thread.spawn_scoped(scope, || self.tokenizer());
             let network = self.load(backend, run);
-            let tokenizer = match made {
+            let tokenizer = match spawned {
                 Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-                // Without a thread it is made afterwards.
+                // If the system cannot start a thread, the tokenizer is loaded afterwards.
                 Err(_) => self.tokenizer(),
             };
             (network, tokenizer)
@@ -180,7 +183,7 @@ impl Model {
         Ok((network?, tokenizer?))
     }
 
-    /// kvant's sampling settings, the model's own before them.
+    /// The model's sampling settings. Settings that the model does not give are kvant's defaults.
     pub fn sampling(&self) -> Sampling {
         let number = |hugging_face: &str, gguf: &str| match self.weights.checkpoint().meta() {
             Meta::HuggingFace(folder) => {
@@ -209,19 +212,19 @@ impl Model {
     }
 }
 
-/// The tokenizer of a checkpoint with this metadata, which lies at `path`.
+/// Loads the tokenizer of a checkpoint from its metadata. `path` is the checkpoint's path, for errors.
 fn tokenizer(meta: &Meta, path: &Path) -> Result<Tokenizer, Error> {
-    let place = |source| match source {
+    let locate = |source| match source {
         TokenizerError::File { .. } => Error::Tokenizer(source),
         source => Error::TokenizerOf { path: path.to_owned(), source: Box::new(source) },
     };
-    Tokenizer::from_meta(meta).map_err(place)?.ok_or_else(|| Error::NoTokenizer { path: path.to_owned() })
+    Tokenizer::from_meta(meta).map_err(locate)?.ok_or_else(|| Error::NoTokenizer { path: path.to_owned() })
 }
 
-/// Tokens of context: as asked for, else the smaller of what the model was made for and 4096.
+/// Returns the size of the context in tokens: `asked` if given, otherwise the smaller of the model's context and 4096.
 ///
 /// # Errors
-/// None, or more than the model was made for.
+/// A context of 0 tokens, or one that is longer than the model's.
 pub fn context(asked: Option<usize>, network: &Transformer) -> Result<usize, Error> {
     let longest = network.spec().context;
     match asked {
@@ -231,7 +234,7 @@ pub fn context(asked: Option<usize>, network: &Transformer) -> Result<usize, Err
     }
 }
 
-/// Refuses contexts longer than the model's.
+/// Returns an error if the context is longer than the model's.
 pub(crate) fn check_context(context: usize, network: &Transformer) -> Result<(), Error> {
     let longest = network.spec().context;
     if context > longest {
@@ -241,10 +244,10 @@ pub(crate) fn check_context(context: usize, network: &Transformer) -> Result<(),
     Ok(())
 }
 
-/// Reads a text.
+/// Reads a text file.
 ///
 /// # Errors
-/// What the file system says; [`Error::NotUtf8`].
+/// Errors of the file system; [`Error::NotUtf8`].
 pub fn read_text(path: &Path) -> Result<String, Error> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, "reading", e))?;
     String::from_utf8(bytes)

@@ -1,4 +1,4 @@
-//! The job `quantize`: a model made small, and all that is decided on the way.
+//! The job `quantize`: chooses all settings from the options and quantizes a model.
 
 mod report;
 mod settings;
@@ -18,16 +18,16 @@ use kvant_report::size;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// How many bytes the result may take.
+/// The size limit of the result.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Budget {
-    /// The whole file.
+    /// Bytes of the whole file.
     Bytes(u64),
-    /// Bits of tensor data for each weight.
+    /// Bits of tensor data per weight.
     BitsPerWeight(f64),
 }
 
-/// Makes a model small.
+/// Quantizes a model.
 ///
 /// ```
 /// use kvant::kernels::{Backend, Isa};
@@ -54,42 +54,43 @@ pub struct Quantize<'a> {
     pub output: PathBuf,
     /// The file type, for example `q4_k_m`.
     pub format: String,
-    /// Instead of a file type: the best formats within so many bytes.
+    /// A size limit. If it is given, the best formats within it replace the file type.
     pub budget: Option<Budget>,
-    /// The method; `None` is the best that the model and the other options allow.
+    /// The method; `None` takes the best one that the model and the other options allow.
     pub method: Option<String>,
-    /// Texts to calibrate on, for methods that need them.
+    /// Calibration texts, for methods that need them.
     pub calibration: Vec<CalibrationText>,
-    /// Tokens of them at most.
+    /// Most tokens of the calibration texts.
     pub calibration_tokens: Option<usize>,
-    /// Tokens that the model writes itself to be calibrated on; `None` is half as many as of text where it fits in memory.
+    /// Tokens of self-generated calibration text. `None` is half as many as of calibration text, up to a limit, and
+    /// none if the model does not fit in memory.
     pub self_generated_tokens: Option<usize>,
     /// llama.cpp's importance matrix, for the method `imatrix`.
     pub importance: Option<PathBuf>,
-    /// What is added to the Gram matrix's diagonal, as a share of its mean.
+    /// Damping: the share of the diagonal's mean that is added to the Gram matrix's diagonal.
     pub damping: Option<f32>,
-    /// The same for the correction of earlier errors.
+    /// Damping for the correction of errors of earlier maps.
     pub correction_damping: Option<f32>,
-    /// Formats of single tensors, each `PATTERN=FORMAT`; the later one wins.
+    /// Formats of single tensors, each `PATTERN=FORMAT`. If several match, the last one applies.
     pub overrides: Vec<String>,
-    /// One format for every tensor.
+    /// True uses the file type's main format for every tensor, without per-tensor rules.
     pub pure: bool,
-    /// Whether an input that is already quantized is taken.
+    /// True allows an input that is already quantized.
     pub allow_requantize: bool,
-    /// The seed of random draws.
+    /// The seed of all random values.
     pub seed: u64,
-    /// Where unfinished work is kept: the output's name with `.work` behind it.
+    /// The work folder for unfinished work. The default is the output's path with `.work` appended.
     pub work: PathBuf,
-    /// Whether unfinished work is forgotten.
+    /// True deletes unfinished work and starts over.
     pub fresh: bool,
-    /// Memory that the job may take.
+    /// Memory limit of the job; `None` sets no limit.
     pub memory_bytes: Option<u64>,
-    /// Whether existing files are replaced.
+    /// True replaces existing files.
     pub force: bool,
 }
 
 impl<'a> Quantize<'a> {
-    /// `q4_k_m` by the best method, on the built-in calibration text.
+    /// Quantizes to `q4_k_m` with the best method, on the built-in calibration text.
     pub fn new(model: &'a Model, output: &Path) -> Self {
         let mut work = output.to_owned().into_os_string();
         work.push(".work");
@@ -116,11 +117,11 @@ impl<'a> Quantize<'a> {
         }
     }
 
-    /// Does it.
+    /// Runs the quantization.
     ///
     /// # Errors
-    /// Options that don't go together, files that cannot be read or written, a bound on memory that cannot be kept: all before
-    /// the work. Then what solving and writing say; nothing is left at the output.
+    /// Before the work: options that conflict, files that cannot be read or written, a memory limit that is too low.
+    /// Later: errors of solving and writing. On an error there is no output.
     pub fn run(&self, backend: &Backend, progress: &dyn Progress) -> Result<Quantized, Error> {
         let begin = Instant::now();
         self.check_files()?;
@@ -145,10 +146,11 @@ impl<'a> Quantize<'a> {
         Ok(Quantized::new(self, &recipe, report, allocation, backend, begin.elapsed().as_secs_f64()))
     }
 
-    /// What it would do: formats and sizes of all tensors. Formats for a budget are found first, which takes its time.
+    /// Returns the formats and sizes of all tensors, without quantizing them. With a budget this takes time, because
+    /// the formats must be chosen first.
     ///
     /// # Errors
-    /// As [`Quantize::run`], but for what solving and writing say.
+    /// See [`Quantize::run`], without errors of solving and writing.
     pub fn plan(&self, backend: &Backend, progress: &dyn Progress) -> Result<Quantized, Error> {
         check_output(&self.output)?;
         let recipe = self.recipe(progress)?;
@@ -156,12 +158,12 @@ impl<'a> Quantize<'a> {
         Ok(Quantized::planned(self, &recipe, plan_tensors(self.model.weights(), &recipe)?, allocation))
     }
 
-    /// The file of measurements beside the output.
+    /// The path of the card with measurements, beside the output.
     pub fn card(&self) -> PathBuf {
         card_path(&self.output).unwrap_or_default()
     }
 
-    /// Refuses outputs that cannot be written, before any work.
+    /// Checks, before any work, that the outputs can be written.
     fn check_files(&self) -> Result<(), Error> {
         check_output(&self.output)?;
         let texts = self.calibration.iter().filter_map(CalibrationText::file);
@@ -170,7 +172,7 @@ impl<'a> Quantize<'a> {
         Ok(OutputFile::check_all(&[&self.output, &self.card()], &inputs, self.force)?)
     }
 
-    /// The recipe with formats for the budget, if there is one.
+    /// Chooses formats for the budget, if there is one, and adds them to the recipe.
     fn allocated(
         &self,
         recipe: Recipe,
@@ -180,7 +182,7 @@ impl<'a> Quantize<'a> {
         let weights = self.model.weights();
         let Some(budget) = self.tensor_bytes(&recipe)? else { return Ok((recipe, None)) };
         let needed = memory_bytes(weights, &recipe, &plan_tensors(weights, &recipe)?, backend.threads());
-        self.allow(&recipe, needed.max(allocation_bytes(weights, &recipe, backend.threads())))?;
+        self.check_memory(&recipe, needed.max(allocation_bytes(weights, &recipe, backend.threads())))?;
         progress.begin("allocate");
         let found = allocate(weights, &recipe, budget, backend, progress)?;
         for (i, candidate) in found.candidates.iter().enumerate() {
@@ -197,7 +199,7 @@ impl<'a> Quantize<'a> {
         Ok((recipe.allocated(weights, found.formats.clone())?, Some(found)))
     }
 
-    /// Bytes of tensor data that the budget allows.
+    /// Bytes of tensor data that the budget allows; `None` without a budget.
     fn tensor_bytes(&self, recipe: &Recipe) -> Result<Option<u64>, Error> {
         let weights = self.model.weights();
         match self.budget {
@@ -217,12 +219,12 @@ impl<'a> Quantize<'a> {
         }
     }
 
-    /// Refuses work that needs more memory than it may take; says where unfinished work will lie and how large it may get.
+    /// Checks the memory limit. Reports the path of the work folder and its largest size.
     fn prepare(&self, recipe: &Recipe, backend: &Backend, progress: &dyn Progress) -> Result<(), Error> {
         let weights = self.model.weights();
         let assignments = plan_tensors(weights, recipe)?;
         let needed = memory_bytes(weights, recipe, &assignments, backend.threads());
-        self.allow(recipe, needed)?;
+        self.check_memory(recipe, needed)?;
         let bytes = work_bytes(weights, recipe, planned_bytes(&assignments));
         if bytes > 0 {
             progress.inform(&format!(
@@ -235,8 +237,8 @@ impl<'a> Quantize<'a> {
         Ok(())
     }
 
-    /// Refuses what needs more memory than it may take.
-    fn allow(&self, recipe: &Recipe, needed: u64) -> Result<(), Error> {
+    /// Returns an error if `needed` bytes exceed the memory limit.
+    fn check_memory(&self, recipe: &Recipe, needed: u64) -> Result<(), Error> {
         match self.memory_bytes {
             Some(allowed) if needed > allowed => {
                 Err(Error::Memory { allowed, needed, method: recipe.method.name() })
@@ -246,7 +248,7 @@ impl<'a> Quantize<'a> {
     }
 }
 
-/// Refuses outputs that this version cannot write.
+/// Returns an error if the output's name does not end in `.gguf`.
 pub(crate) fn check_output(path: &Path) -> Result<(), Error> {
     if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) {
         return Ok(());
@@ -254,7 +256,7 @@ pub(crate) fn check_output(path: &Path) -> Result<(), Error> {
     Err(Error::option(path.display().to_string(), "only .gguf outputs are built yet"))
 }
 
-/// The path of the card with the measurements of a file: beside it, `.card.json` behind its name.
+/// The path of the card with a file's measurements: the file's path with `.card.json` appended.
 pub(crate) fn card_path(path: &Path) -> Option<PathBuf> {
     let mut name = path.file_name()?.to_owned();
     name.push(".card.json");

@@ -1,9 +1,9 @@
-//! One block, run stage by stage.
+//! One transformer block, which runs stage by stage.
 //!
-//! A stage is the maps that read one activation ([`crate::Stage`]): queries, keys and values; the attention's output;
-//! gate and up; down. [`Block::advance`] runs one stage and returns the input of the next one, so that calibration
-//! can read every input, solve the maps that read it, put the solved ones in place ([`Block::replace`]) and go on.
-//! The forward pass is the same stages. Left out: the embedding and the head.
+//! A stage is the set of linear maps that read the same activation ([`crate::Stage`]): queries, keys and values; the
+//! attention's output; gate and up; down. [`Block::advance`] runs one stage and returns the input of the next stage.
+//! Calibration therefore can read each input, quantize the maps that read it, replace their weights
+//! ([`Block::replace`]) and continue. The forward pass runs the same stages. Not here: the embedding and the head.
 
 use crate::linear::{Linear, apply_all};
 use crate::norm::LoadedNorm;
@@ -15,7 +15,7 @@ use crate::{
 use kvant_core::Tensor;
 use kvant_kernels::{AttentionShape, Backend, KeyValues, KvFormat, Qkv, Ragged, attention, ops};
 
-/// An attention that runs.
+/// An attention with loaded weights.
 #[derive(Clone)]
 pub(crate) struct LoadedAttention {
     pub query: Linear,
@@ -23,13 +23,13 @@ pub(crate) struct LoadedAttention {
     pub value: Linear,
     pub query_norm: Option<LoadedNorm>,
     pub key_norm: Option<LoadedNorm>,
-    /// Which of the network's rotary embeddings it uses ([`crate::Spec::ropes`]).
+    /// Index of its rotary embedding in [`crate::Spec::ropes`].
     pub rope: Option<usize>,
     pub shape: AttentionShape,
     pub output: Linear,
 }
 
-/// A feed-forward network that runs.
+/// A feed-forward network with loaded weights.
 #[derive(Clone)]
 pub(crate) struct LoadedFeedForward {
     pub gate: Option<Linear>,
@@ -38,7 +38,7 @@ pub(crate) struct LoadedFeedForward {
     pub down: Linear,
 }
 
-/// A sublayer's body that runs.
+/// A sublayer's body with loaded weights.
 #[derive(Clone)]
 #[expect(clippy::large_enum_variant, reason = "a block has a few of them")]
 pub(crate) enum LoadedBody {
@@ -46,27 +46,27 @@ pub(crate) enum LoadedBody {
     FeedForward(LoadedFeedForward),
 }
 
-/// A sublayer that runs.
+/// A sublayer with loaded weights.
 #[derive(Clone)]
 pub(crate) struct LoadedSublayer {
     pub before: Option<LoadedNorm>,
     pub body: LoadedBody,
 }
 
-/// A block that runs. Cloning shares the weights.
+/// A block with loaded weights. A clone shares the weights.
 #[derive(Clone)]
 pub struct Block {
     pub(crate) backend: Backend,
     pub(crate) sublayers: Vec<LoadedSublayer>,
-    /// Sublayer and stage within its body, of each stage of the block.
+    /// For each stage of the block: the index of its sublayer, and its index within the sublayer's body.
     stages: Vec<(usize, usize)>,
 }
 
 impl LoadedAttention {
     fn load(weights: &Weights, backend: &Backend, spec: &Attention) -> Result<Self, Error> {
         let linear = |slot: &Slot| Linear::load(weights, backend, slot);
-        // Values have few rows, and every later token reads them: a quarter of the rounding error comes from them, with a
-        // thirtieth of the products.
+        // The value map has few rows, and every later token reads its output. It causes a large part of the rounding
+        // error with a small part of the multiply-adds. Higher precision is therefore cheap here.
         let precise = backend.clone().precise();
         let (query, key, value) = match &spec.projections {
             Projections::Separate { query, key, value } => {
@@ -74,7 +74,7 @@ impl LoadedAttention {
             }
             Projections::Fused(slot) => {
                 let (queries, keys) = (spec.heads * spec.head_size, spec.kv_heads * spec.head_size);
-                // Read once: what is copied from the checkpoint is shared by the three parts.
+                // One read: if the checkpoint has to copy the tensor, the three parts share the copy.
                 let tensor = weights.tensor(&slot.weight())?;
                 let part = |backend, start, rows| {
                     Linear::of(weights, backend, slot, &tensor, Some(start..start + rows))
@@ -105,35 +105,35 @@ impl LoadedAttention {
         })
     }
 
-    /// Queries, keys and values as the maps give them.
-    pub fn projected(&self, backend: &Backend, input: &[f32]) -> Qkv {
+    /// Computes queries, keys and values, before norms and rotation.
+    pub fn project(&self, backend: &Backend, input: &[f32]) -> Qkv {
         let [query, key, value] = apply_all(backend, [&self.query, &self.key, &self.value], input);
         Qkv { query, key, value }
     }
 
-    /// Norms and rotates queries and keys.
-    pub fn place(&self, backend: &Backend, read: &mut Qkv, positions: &Positions) {
-        for (norm, x) in [(&self.query_norm, &mut read.query), (&self.key_norm, &mut read.key)] {
+    /// Normalizes and rotates queries and keys in place.
+    pub fn norm_and_rotate(&self, backend: &Backend, qkv: &mut Qkv, positions: &Positions) {
+        for (norm, x) in [(&self.query_norm, &mut qkv.query), (&self.key_norm, &mut qkv.key)] {
             if let Some(norm) = norm {
                 let normed = norm.apply(backend, x);
                 buffers::give(std::mem::replace(x, normed));
             }
         }
-        self.rotate(backend, read, positions);
+        self.rotate(backend, qkv, positions);
     }
 
-    /// Rotates queries and keys by the angles of their positions.
-    pub fn rotate(&self, backend: &Backend, read: &mut Qkv, positions: &Positions) {
+    /// Rotates queries and keys in place by the angles of their positions.
+    pub fn rotate(&self, backend: &Backend, qkv: &mut Qkv, positions: &Positions) {
         let AttentionShape { heads, kv_heads, head_size, .. } = self.shape;
         if let Some(rope) = self.rope {
             let rotation = positions.rotation(rope, head_size);
-            ops::rope(backend, &mut read.query, heads, &rotation);
-            ops::rope(backend, &mut read.key, kv_heads, &rotation);
+            ops::rope(backend, &mut qkv.query, heads, &rotation);
+            ops::rope(backend, &mut qkv.key, kv_heads, &rotation);
         }
     }
 
-    /// Keys and values of a sequence that begins.
-    pub fn no_key_values(&self) -> KeyValues {
+    /// An empty KV cache in `f32`.
+    pub fn empty_key_values(&self) -> KeyValues {
         let AttentionShape { kv_heads, head_size, .. } = self.shape;
         KeyValues::new(KvFormat::F32, kv_heads, head_size).expect("numbers as they are fit any head")
     }
@@ -150,7 +150,7 @@ impl LoadedFeedForward {
         })
     }
 
-    /// What `down` reads.
+    /// Computes the input of `down`.
     pub fn inner(&self, backend: &Backend, input: &[f32]) -> Vec<f32> {
         let Some(gate) = &self.gate else {
             let mut up = self.up.apply(backend, &self.up.input(input));
@@ -164,7 +164,7 @@ impl LoadedFeedForward {
     }
 }
 
-/// `x` = activation(`x`), times `up` where there is one.
+/// Computes `x` = activation(`x`) · `up`, without the factor if `up` is `None`.
 fn activate(backend: &Backend, activation: Activation, x: &mut [f32], up: Option<&[f32]>) {
     match (activation, up) {
         (Activation::Silu, Some(up)) => ops::swiglu(backend, x, up),
@@ -195,10 +195,10 @@ impl LoadedBody {
 }
 
 impl Block {
-    /// Prepares block `index` for this processor.
+    /// Loads block `index` and prepares it for this processor.
     ///
     /// # Errors
-    /// What [`Weights::tensor`] or a kernel says.
+    /// Errors of [`Weights::tensor`] or of a kernel.
     pub fn load(weights: &Weights, backend: &Backend, index: usize) -> Result<Self, Error> {
         let spec: &BlockSpec = &weights.spec().blocks[index];
         let sublayer = |spec: &Sublayer| {
@@ -221,21 +221,21 @@ impl Block {
         })
     }
 
-    /// How many stages it has: as many as its [`BlockSpec::stages`].
+    /// The number of stages, equal to that of [`BlockSpec::stages`].
     pub fn stages(&self) -> usize {
         self.stages.len()
     }
 
-    /// What one token multiplies and reads.
+    /// Multiply-adds and weight bytes of one token.
     pub fn op_count(&self) -> OpCount {
         let maps = self.sublayers.iter().flat_map(|sublayer| sublayer.body.maps());
         maps.map(|map| OpCount::of(&*map.weight)).fold(OpCount::default(), OpCount::plus)
     }
 
-    /// Puts other values of the same shape in the place of the weight called `name`; a bias stays.
+    /// Replaces the weight `name` with a tensor of the same shape. The bias does not change.
     ///
     /// # Errors
-    /// What a kernel says. Panics where the block has no such weight.
+    /// Errors of a kernel. Panics if the block has no such weight.
     pub fn replace(&mut self, name: &str, tensor: &Tensor, weights: &Weights) -> Result<(), Error> {
         let maps = self.sublayers.iter_mut().flat_map(|sublayer| sublayer.body.maps_mut());
         let mut found = false;
@@ -247,22 +247,22 @@ impl Block {
         Ok(())
     }
 
-    /// The first stage's input, from the residual stream (rows of the network's width).
+    /// Computes the first stage's input from the residual stream (tokens × hidden).
     pub fn enter(&self, residual: &[f32]) -> Vec<f32> {
-        self.enter_sublayer(0, residual)
+        self.sublayer_input(0, residual)
     }
 
-    /// What sublayer `index` reads; empty after the last.
-    fn enter_sublayer(&self, index: usize, residual: &[f32]) -> Vec<f32> {
+    /// Computes the input of sublayer `index`; empty after the last sublayer.
+    fn sublayer_input(&self, index: usize, residual: &[f32]) -> Vec<f32> {
         match self.sublayers.get(index) {
             None => Vec::new(),
-            Some(sublayer) => sublayer.enter(&self.backend, residual),
+            Some(sublayer) => sublayer.input(&self.backend, residual),
         }
     }
 
-    /// Runs stage `stage` of [`Block::stages`] on its input and returns the input of the next one, empty after the last.
-    /// Stages that write to the residual stream add to `residual`. An attention appends keys and values to its state of each
-    /// sequence. The input's rows are those of the sequences' tokens, one sequence after the other.
+    /// Runs stage `stage` of [`Block::stages`] on its input and returns the input of the next stage; empty after the
+    /// last stage. Stages that write to the residual stream add to `residual`. An attention appends keys and values to
+    /// the KV cache of each sequence. `input` has one row per token, one sequence after the other.
     pub(crate) fn advance(
         &self,
         stage: usize,
@@ -274,28 +274,28 @@ impl Block {
         let (backend, (index, within)) = (&self.backend, self.stages[stage]);
         match (&self.sublayers[index].body, within) {
             (LoadedBody::Attention(a), 0) => {
-                let mut read = a.projected(backend, input);
-                a.place(backend, &mut read, positions);
-                let mut attended = buffers::take(read.query.len());
+                let mut qkv = a.project(backend, input);
+                a.norm_and_rotate(backend, &mut qkv, positions);
+                let mut attended = buffers::take(qkv.query.len());
                 let before = &self.sublayers[..index];
                 let own = before.iter().filter(|s| matches!(s.body, LoadedBody::Attention(_))).count();
                 let mut layers: Vec<Ragged> = (states.iter_mut())
                     .map(|sequence| Ragged { states: &mut sequence.layers[own], tokens: sequence.tokens })
                     .collect();
-                attention(backend, &a.shape, &read, &mut layers, &mut attended);
-                [read.query, read.key, read.value].into_iter().for_each(buffers::give);
+                attention(backend, &a.shape, &qkv, &mut layers, &mut attended);
+                [qkv.query, qkv.key, qkv.value].into_iter().for_each(buffers::give);
                 attended
             }
             (LoadedBody::FeedForward(f), 0) => f.inner(backend, input),
             (LoadedBody::Attention(LoadedAttention { output: last, .. }), _)
             | (LoadedBody::FeedForward(LoadedFeedForward { down: last, .. }), _) => {
                 last.add(backend, input, residual);
-                self.enter_sublayer(index + 1, residual)
+                self.sublayer_input(index + 1, residual)
             }
         }
     }
 
-    /// All stages; see [`Block::advance`].
+    /// Runs all stages; see [`Block::advance`].
     pub(crate) fn forward(&self, residual: &mut [f32], positions: &Positions, states: &mut [BlockStates]) {
         let mut input = self.enter(residual);
         for stage in 0..self.stages() {
@@ -304,14 +304,14 @@ impl Block {
         }
     }
 
-    /// All stages for a whole sequence at once, which nothing precedes and nothing follows: `residual` becomes the
+    /// Runs all stages for one whole sequence, without a KV cache from earlier tokens. `residual` becomes the residual
     /// stream after the block.
     pub fn forward_alone(&self, residual: &mut [f32], positions: &Positions) {
         let tokens = positions.tokens();
-        self.forward(residual, positions, &mut [BlockStates { layers: &mut self.no_states(), tokens }]);
+        self.forward(residual, positions, &mut [BlockStates { layers: &mut self.empty_states(), tokens }]);
     }
 
-    /// [`Block::advance`] for a whole sequence at once, which nothing precedes and nothing follows.
+    /// Runs one stage as [`Block::advance`] does, for one whole sequence, without a KV cache from earlier tokens.
     pub fn advance_alone(
         &self,
         stage: usize,
@@ -320,14 +320,14 @@ impl Block {
         positions: &Positions,
     ) -> Vec<f32> {
         let tokens = positions.tokens();
-        let states = &mut [BlockStates { layers: &mut self.no_states(), tokens }];
+        let states = &mut [BlockStates { layers: &mut self.empty_states(), tokens }];
         self.advance(stage, input, residual, positions, states)
     }
 
-    /// Of a sequence that begins.
-    fn no_states(&self) -> Vec<KeyValues> {
+    /// Empty KV caches, one for each attention of the block.
+    fn empty_states(&self) -> Vec<KeyValues> {
         let attention = |sublayer: &LoadedSublayer| match &sublayer.body {
-            LoadedBody::Attention(a) => Some(a.no_key_values()),
+            LoadedBody::Attention(a) => Some(a.empty_key_values()),
             LoadedBody::FeedForward(_) => None,
         };
         self.sublayers.iter().filter_map(attention).collect()
@@ -335,8 +335,8 @@ impl Block {
 }
 
 impl LoadedSublayer {
-    /// What the body reads.
-    pub fn enter(&self, backend: &Backend, residual: &[f32]) -> Vec<f32> {
+    /// Computes the input of the body from the residual stream.
+    pub fn input(&self, backend: &Backend, residual: &[f32]) -> Vec<f32> {
         match &self.before {
             Some(norm) => norm.apply(backend, residual),
             None => residual.to_vec(),

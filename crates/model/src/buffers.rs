@@ -1,20 +1,22 @@
-//! Memory for activations, kept from step to step: what the system hands out anew it clears first, page by page, which
-//! took a twelfth of a prompt's time (1B, `q4_0`, 512 tokens).
+//! Reuse of activation buffers from step to step.
+//!
+//! The operating system zeroes each page of a new allocation at the first access. That takes a measurable part of the
+//! prefill time.
 
 use std::cell::RefCell;
 
-/// Vectors that are kept at most; a block has no more at once.
-const KEPT: usize = 8;
+/// The largest number of vectors that are kept. A block has no more in use at a time.
+const MAX_KEPT: usize = 8;
 
 thread_local! {
     static FREE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// `length` numbers of unspecified value.
+/// Returns `length` floats of unspecified value.
 pub(crate) fn take(length: usize) -> Vec<f32> {
     let kept = FREE.with(|free| {
         let mut free = free.borrow_mut();
-        // The smallest that is large enough; one that is too small would be copied as it grows.
+        // The smallest vector that is large enough: a vector that is too small would be copied when it grows.
         let fits = free.iter().enumerate().filter(|(_, kept)| kept.capacity() >= length);
         let best = fits.min_by_key(|(_, kept)| kept.capacity()).map(|(index, _)| index);
         best.map(|index| free.swap_remove(index))
@@ -24,12 +26,12 @@ pub(crate) fn take(length: usize) -> Vec<f32> {
     taken
 }
 
-/// Keeps a vector that is no longer needed.
+/// Keeps a vector for reuse by [`take`].
 pub(crate) fn give(vector: Vec<f32>) {
     FREE.with(|free| {
         let mut free = free.borrow_mut();
-        if free.len() == KEPT {
-            // What is too small for others' use is never taken again.
+        if free.len() == MAX_KEPT {
+            // The smallest vector is the least likely to be large enough for a later request.
             let smallest = free.iter().enumerate().min_by_key(|(_, kept)| kept.capacity());
             let index = smallest.map_or(0, |(index, _)| index);
             free.swap_remove(index);

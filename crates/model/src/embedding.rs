@@ -1,11 +1,11 @@
-//! Token embedding and learned positions, ready to be read.
+//! Lookup of the token embedding and of learned positions.
 
 use crate::linear::Linear;
 use crate::{Error, Slot, Spec, Weights};
 use kvant_kernels::{Arithmetic, Backend, Matrix};
 use std::sync::Arc;
 
-/// What stands before the first block.
+/// The token embedding, and the position embedding if the network has learned positions.
 #[derive(Clone)]
 pub struct Embedding {
     tokens: Arc<dyn Matrix>,
@@ -13,47 +13,48 @@ pub struct Embedding {
 }
 
 impl Embedding {
-    /// Prepares the tables of a network.
+    /// Loads the embedding tables of a network.
     ///
     /// # Errors
-    /// What [`Weights::tensor`] or a kernel says.
+    /// Errors of [`Weights::tensor`] or of a kernel.
     pub fn load(weights: &Weights, backend: &Backend) -> Result<Self, Error> {
         let Spec { embedding, output, .. } = weights.spec();
-        // Rows are read one by one: a table is repacked only where it is the head too.
-        let rows = backend.clone().with(Arithmetic::Float);
-        let reader = if output.head.is_some() { &rows } else { backend };
-        let tokens = Linear::load(weights, reader, &embedding.tokens)?.into_weight();
+        // The lookup reads single rows and does not need a repacked table. A tied table is also the output head, and is
+        // repacked for the matrix product.
+        let lookup_backend = backend.clone().with(Arithmetic::Float);
+        let token_backend = if output.head.is_some() { &lookup_backend } else { backend };
+        let tokens = Linear::load(weights, token_backend, &embedding.tokens)?.into_weight();
         Self::with_tokens(weights, backend, tokens)
     }
 
-    /// The same with another table of the tokens.
+    /// Loads the position table, and uses `tokens` as the token table.
     ///
     /// # Errors
-    /// As [`Embedding::load`].
+    /// See [`Embedding::load`].
     pub fn with_tokens(weights: &Weights, backend: &Backend, tokens: Arc<dyn Matrix>) -> Result<Self, Error> {
-        let rows = backend.clone().with(Arithmetic::Float);
-        let load = |slot: &Slot| Ok::<_, Error>(Linear::load(weights, &rows, slot)?.into_weight());
+        let lookup_backend = backend.clone().with(Arithmetic::Float);
+        let load = |slot: &Slot| Ok::<_, Error>(Linear::load(weights, &lookup_backend, slot)?.into_weight());
         let positions = weights.spec().embedding.positions.as_ref().map(load).transpose()?;
         Ok(Self { tokens, positions })
     }
 
-    /// The token table, which is the head too where a network has no other.
+    /// The token table, which is also the output head of a network with a tied head.
     pub(crate) fn tokens(&self) -> &Arc<dyn Matrix> {
         &self.tokens
     }
 
-    /// The rows of tokens at `positions`, tokens × hidden.
+    /// Returns the embeddings of `tokens` at `positions`, tokens × hidden.
     ///
-    /// Panics for a token outside the vocabulary, or a position that has no row.
+    /// Panics for a token outside the vocabulary, or for a position without a row.
     pub fn rows(&self, tokens: &[u32], positions: impl Iterator<Item = usize>) -> Vec<f32> {
-        let width = self.tokens.columns();
-        let mut x = vec![0.0; tokens.len() * width];
-        for (row, &token) in x.chunks_exact_mut(width).zip(tokens) {
+        let hidden = self.tokens.columns();
+        let mut x = vec![0.0; tokens.len() * hidden];
+        for (row, &token) in x.chunks_exact_mut(hidden).zip(tokens) {
             self.tokens.row(token as usize, row);
         }
         if let Some(table) = &self.positions {
-            let mut learned = vec![0.0; width];
-            for (row, position) in x.chunks_exact_mut(width).zip(positions) {
+            let mut learned = vec![0.0; hidden];
+            for (row, position) in x.chunks_exact_mut(hidden).zip(positions) {
                 table.row(position, &mut learned);
                 row.iter_mut().zip(&learned).for_each(|(x, learned)| *x += learned);
             }

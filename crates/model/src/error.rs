@@ -1,64 +1,64 @@
-//! What can be wrong between a checkpoint and an answer.
+//! Errors of loading and running a model.
 
 use crate::{SamplerError, TemplateError, TokenizerError};
 use std::path::PathBuf;
 
-/// A fault of a model, with its place.
+/// An error of a model, with the path and the tensor or key.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file itself.
+    /// An error of the checkpoint file.
     #[error(transparent)]
     Io(#[from] kvant_io::Error),
-    /// A shape that cannot be.
+    /// An invalid shape.
     #[error("{path}: {source}")]
     Shape {
         /// The checkpoint.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         source: kvant_core::Error,
     },
-    /// A matrix that no kernel takes.
+    /// A matrix that no kernel supports.
     #[error("{path}: tensor {tensor}: {source}")]
     Kernel {
         /// The checkpoint.
         path: PathBuf,
         /// The tensor.
         tensor: String,
-        /// What is wrong with it.
+        /// The cause.
         source: kvant_kernels::Error,
     },
-    /// A cache that heads don't fit.
+    /// A KV cache format whose blocks do not divide the head size.
     #[error(transparent)]
     KvFormat {
-        /// What is wrong.
+        /// The cause.
         source: kvant_kernels::Error,
     },
-    /// States of sequences that a pool has no room for.
+    /// The memory pool has no room for the states of the sequences.
     #[error("{source}; fewer or shorter sequences, or a larger pool")]
     States {
-        /// What is wrong.
+        /// The cause.
         source: kvant_kernels::Error,
     },
-    /// A family that kvant does not know.
+    /// An architecture that kvant does not support.
     #[error("{path}: architecture {found:?} is not known; this version reads: {known}")]
     Architecture {
         /// The checkpoint.
         path: PathBuf,
-        /// What it calls itself.
+        /// The architecture's name in the checkpoint.
         found: String,
-        /// The names that are known.
+        /// The supported names.
         known: String,
     },
-    /// A setting that is missing, of another type, or outside what this program computes.
+    /// A setting that is missing, has a wrong type, or has a value that kvant does not support.
     #[error("{path}: {key}: expected {expected}, found {found}")]
     Setting {
         /// The checkpoint.
         path: PathBuf,
         /// The key in `config.json` or in the GGUF metadata.
         key: String,
-        /// What the program needs.
+        /// The values that kvant supports.
         expected: String,
-        /// What the file says.
+        /// The value in the file.
         found: String,
     },
     /// A tensor whose shape contradicts the settings.
@@ -66,24 +66,24 @@ pub enum Error {
     TensorShape {
         /// The checkpoint.
         path: PathBuf,
-        /// The tensor, in the checkpoint's own naming.
+        /// The tensor's name in the checkpoint.
         tensor: String,
-        /// The shape that the settings ask for.
+        /// The shape that follows from the settings.
         expected: String,
         /// The shape in the file.
         found: String,
     },
-    /// A tensor that the architecture needs and the file lacks.
+    /// A tensor of the architecture that the file does not have.
     #[error("{path}: tensor {tensor} is missing; the {architecture} architecture needs it")]
     MissingTensor {
         /// The checkpoint.
         path: PathBuf,
-        /// The tensor, in the checkpoint's own naming.
+        /// The tensor's name in the checkpoint.
         tensor: String,
         /// The family.
         architecture: &'static str,
     },
-    /// A tensor that the architecture has no place for: computing without it would be wrong.
+    /// A tensor that the architecture does not use. Results without it would be wrong.
     #[error("{path}: tensor {tensor} has no place in the {architecture} architecture")]
     UnknownTensor {
         /// The checkpoint.
@@ -96,26 +96,26 @@ pub enum Error {
     /// A token id outside the vocabulary.
     #[error("token {token} is outside the vocabulary of {vocabulary}")]
     Token {
-        /// The id.
+        /// The token id.
         token: u32,
-        /// How many tokens there are.
+        /// The number of tokens in the vocabulary.
         vocabulary: usize,
     },
-    /// More tokens than the context holds.
+    /// More tokens than fit the context.
     #[error("{needed} tokens don't fit the context of {context}")]
     Context {
-        /// Tokens asked for.
+        /// The tokens that the context would have to hold.
         needed: usize,
         /// The context's length.
         context: usize,
     },
-    /// The tokenizer.
+    /// An error of the tokenizer.
     #[error("{0}")]
     Tokenizer(#[from] TokenizerError),
-    /// The chat template.
+    /// An error of the chat template.
     #[error("{0}")]
     Template(#[from] TemplateError),
-    /// The sampler.
+    /// An error of the sampler.
     #[error("{0}")]
     Sampler(#[from] SamplerError),
 }

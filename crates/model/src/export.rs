@@ -1,30 +1,31 @@
-//! A model's metadata in GGUF's words, whatever container it came from.
+//! A model's metadata as GGUF entries, from a GGUF or a Hugging Face checkpoint.
 //!
-//! Source: llama.cpp's `gguf-py/gguf/constants.py` for keys, its conversion scripts for which are written.
+//! Source: llama.cpp's `gguf-py/gguf/constants.py` for the keys; its conversion scripts for the selection of keys.
 
 use crate::{Error, Tokenizer, TokenizerError, Weights};
 use kvant_io::{Checkpoint, HuggingFace, Meta, Metadata, Storage, Value};
 
-/// Metadata for a GGUF of this model, and what it does not say.
+/// Metadata for a GGUF of this model, and notes on the information that it cannot express.
 pub struct Exported {
-    /// A GGUF's own entries kept, a Hugging Face folder's translated.
+    /// The entries of a GGUF, unchanged, or the translated entries of a Hugging Face folder.
     pub metadata: Metadata,
-    /// What is lost, each in a sentence.
+    /// The information that is lost, one sentence each.
     pub notes: Vec<String>,
 }
 
-/// Metadata for a GGUF of this model: a GGUF's own entries kept, a Hugging Face folder's translated.
+/// Returns the metadata for a GGUF of this model: the entries of a GGUF, unchanged, or the translated entries of a
+/// Hugging Face folder.
 ///
 /// # Errors
-/// [`Error::Tokenizer`] where a tokenizer cannot be expressed.
+/// [`Error::Tokenizer`] if GGUF cannot express the tokenizer.
 pub fn gguf_metadata(weights: &Weights) -> Result<Metadata, Error> {
     Ok(gguf_export(weights, false)?.metadata)
 }
 
-/// The same with notes on what it does not say.
+/// Like [`gguf_metadata`], with notes on the information that is lost.
 ///
 /// # Errors
-/// As [`gguf_metadata`].
+/// See [`gguf_metadata`].
 pub fn gguf_metadata_and_notes(weights: &Weights) -> Result<Exported, Error> {
     gguf_export(weights, true)
 }
@@ -33,18 +34,18 @@ fn gguf_export(weights: &Weights, with_notes: bool) -> Result<Exported, Error> {
     let mut exported = match weights.checkpoint().meta() {
         Meta::Gguf(metadata) => {
             let mut kept = metadata.clone();
-            // Describes how the file was cut, not the model; the alignment is the writer's.
+            // These keys describe the split into files, not the model. The writer of the file chooses the alignment.
             kept.retain(|key| !key.starts_with("split.") && key != "general.alignment");
             Exported { metadata: kept, notes: Vec::new() }
         }
-        Meta::HuggingFace(folder) => translated(weights, folder, with_notes)?,
+        Meta::HuggingFace(folder) => translate(weights, folder, with_notes)?,
     };
-    exported.notes.extend(widened(weights.checkpoint()));
+    exported.notes.extend(widened_types(weights.checkpoint()));
     Ok(exported)
 }
 
-/// A note for each number type that no network here is stored in, with its first tensor.
-fn widened(checkpoint: &dyn Checkpoint) -> Vec<String> {
+/// Returns a note for each number type that kvant reads as a wider type, with the name of its first tensor.
+fn widened_types(checkpoint: &dyn Checkpoint) -> Vec<String> {
     let mut types: Vec<(&str, &str, &str, usize)> = Vec::new();
     for info in checkpoint.tensors() {
         let Storage::Numbers { kind, widened } = &info.storage else { continue };
@@ -61,7 +62,8 @@ fn widened(checkpoint: &dyn Checkpoint) -> Vec<String> {
     types.into_iter().map(note).collect()
 }
 
-fn translated(weights: &Weights, folder: &HuggingFace, with_notes: bool) -> Result<Exported, Error> {
+/// Translates the settings of a Hugging Face folder to GGUF entries.
+fn translate(weights: &Weights, folder: &HuggingFace, with_notes: bool) -> Result<Exported, Error> {
     folder.check_readable()?;
     let mut metadata = Metadata::default();
     let mut notes = Vec::new();
@@ -80,30 +82,30 @@ fn translated(weights: &Weights, folder: &HuggingFace, with_notes: bool) -> Resu
         None => metadata.set("tokenizer.ggml.model", Value::String("no_vocab".into())),
         Some(tokenizer) => {
             let rows = weights.spec().vocabulary;
-            let here =
+            let with_path =
                 |source| TokenizerError::File { path: folder.folder.clone(), source: Box::new(source) };
-            for (key, value) in tokenizer.to_gguf(rows).map_err(here)? {
+            for (key, value) in tokenizer.to_gguf(rows).map_err(with_path)? {
                 metadata.set(key, value);
             }
             if with_notes {
-                notes = tokenizer.gguf_notes(rows).map_err(here)?;
+                notes = tokenizer.gguf_notes(rows).map_err(with_path)?;
             }
         }
     }
     Ok(Exported { metadata, notes })
 }
 
-/// Upstream's `general.sampling.*` keys from a `generation_config.json`.
+/// Sets llama.cpp's `general.sampling.*` keys from a `generation_config.json`.
 fn sampling_defaults(settings: &serde_json::Value, metadata: &mut Metadata) {
     let number = |key: &str| settings.get(key).and_then(serde_json::Value::as_f64);
-    for (theirs, ours) in [
+    for (hugging_face, gguf) in [
         ("temperature", "temp"),
         ("top_p", "top_p"),
         ("min_p", "min_p"),
         ("repetition_penalty", "penalty_repeat"),
     ] {
-        if let Some(x) = number(theirs) {
-            metadata.set(format!("general.sampling.{ours}"), Value::F32(x as f32));
+        if let Some(x) = number(hugging_face) {
+            metadata.set(format!("general.sampling.{gguf}"), Value::F32(x as f32));
         }
     }
     if let Some(k) =

@@ -1,12 +1,12 @@
-//! What a language model is: its description, a forward pass, a tokenizer, a chat template and a sampler.
+//! Language models: the description of a network, the forward pass, the tokenizer, the chat template and the sampler.
 //!
-//! A [`Spec`] is plain data: everything that decides a network's output.
-//! An architecture (`arch/`, one file a family) makes it from a checkpoint's own words; [`Weights`] hands out the
-//! checkpoint's tensors under canonical (GGUF) names and layout; [`Transformer`] runs the Spec on them.
+//! A [`Spec`] is plain data. It holds everything that determines a network's output.
+//! An architecture (`arch/`, one file per family) builds it from a checkpoint's settings. [`Weights`] returns the
+//! checkpoint's tensors under canonical (GGUF) names and in GGUF layout. [`Transformer`] runs the Spec on them.
 //!
-//! Invariant: whatever naming a checkpoint uses, everything above [`Weights`] sees GGUF's names, row order and
-//! rotary layout. Left out on purpose: how weights are made small (`kvant-quant`), how good they are
-//! (`kvant-eval`), which sequence runs when (the server's).
+//! Invariant: everything above [`Weights`] sees GGUF's names, row order and rotary layout, with any naming scheme of
+//! the checkpoint. Not in this crate: quantization (`kvant-quant`), evaluation (`kvant-eval`) and the scheduling of
+//! sequences (the server).
 
 mod arch;
 mod backward;

@@ -1,4 +1,4 @@
-//! A linear map ready to multiply.
+//! A linear map with a loaded weight.
 
 use crate::{Error, Slot, Weights, buffers};
 use kvant_core::{Shape, Tensor};
@@ -6,14 +6,14 @@ use kvant_kernels::{Backend, Input, Matrix, ops};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// A linear map ready to multiply.
+/// A linear map with a loaded weight, prepared for this processor.
 #[derive(Clone)]
 pub(crate) struct Linear {
     /// The weight's tensor name.
     pub name: String,
     pub weight: Arc<dyn Matrix>,
     bias: Option<Vec<f32>>,
-    /// The rows of the named tensor that this map is, where it is a part.
+    /// The rows of the tensor that this map uses; `None` if it uses all rows.
     rows: Option<Range<usize>>,
 }
 
@@ -22,7 +22,7 @@ impl Linear {
         Self::of(weights, backend, slot, &weights.tensor(&slot.weight())?, None)
     }
 
-    /// A map from its tensor, or some rows of it.
+    /// Builds a linear map from its tensor, or from some rows of it.
     pub fn of(
         weights: &Weights,
         backend: &Backend,
@@ -51,25 +51,26 @@ impl Linear {
         self.weight
     }
 
-    /// Puts other values of the whole named tensor in the place of the weight; the bias stays.
+    /// Replaces the weight. `tensor` has all rows of the named tensor, also if this map uses only a part of them. The
+    /// bias does not change.
     pub fn replace(&mut self, backend: &Backend, tensor: &Tensor, weights: &Weights) -> Result<(), Error> {
         self.weight = prepare_rows(backend, tensor, weights, &self.name, self.rows.as_ref())?;
         Ok(())
     }
 
-    /// Activations that this map reads, n × columns.
+    /// Wraps activations, n × columns, as the input of this map.
     pub fn input<'a>(&self, x: &'a [f32]) -> Input<'a> {
         Input::new(x, self.weight.columns())
     }
 
-    /// `x` is n × columns; the result n × rows.
+    /// Returns the product with `x`, plus the bias. `x` is n × columns, the result is n × rows.
     pub fn apply(&self, backend: &Backend, x: &Input) -> Vec<f32> {
         let mut y = buffers::take(x.rows() * self.weight.rows());
         self.apply_into(backend, x, &mut y);
         y
     }
 
-    /// The same into `y`.
+    /// Like [`Linear::apply`], but writes to `y`.
     pub fn apply_into(&self, backend: &Backend, x: &Input, y: &mut [f32]) {
         self.weight.apply(x, y);
         self.add_bias(backend, y);
@@ -81,7 +82,7 @@ impl Linear {
         }
     }
 
-    /// The same added to `residual`.
+    /// Like [`Linear::apply`], but adds the result to `residual`.
     pub fn add(&self, backend: &Backend, x: &[f32], residual: &mut [f32]) {
         let y = self.apply(backend, &self.input(x));
         ops::add(backend, residual, &y);
@@ -89,7 +90,7 @@ impl Linear {
     }
 }
 
-/// Results of several maps that read the same activations.
+/// Applies several maps to the same activations.
 pub(crate) fn apply_all<const N: usize>(backend: &Backend, maps: [&Linear; N], x: &[f32]) -> [Vec<f32>; N] {
     let input = maps[0].input(x);
     let mut results = maps.map(|map| buffers::take(input.rows() * map.weight.rows()));
@@ -115,10 +116,10 @@ fn prepare_rows(
     load_matrix(backend, &part, weights, name)
 }
 
-/// A tensor of a network, ready to multiply.
+/// Prepares a tensor of a network for matrix products. `name` is used in error messages.
 ///
 /// # Errors
-/// [`Error::Kernel`] for a tensor that no kernel takes.
+/// [`Error::Kernel`] for a tensor that no kernel supports.
 pub fn load_matrix(
     backend: &Backend,
     tensor: &Tensor,

@@ -1,9 +1,9 @@
-//! A norm that runs, and its gradient.
+//! A norm with loaded weights, and its gradient.
 
 use crate::{Error, Norm, NormKind, Weights, buffers};
 use kvant_kernels::{Backend, gradient, ops};
 
-/// A norm with its weights.
+/// A norm with loaded weights.
 #[derive(Clone)]
 pub struct LoadedNorm {
     kind: NormKind,
@@ -16,7 +16,7 @@ impl LoadedNorm {
     /// Reads the weights of `norm`.
     ///
     /// # Errors
-    /// As [`Weights::vector`].
+    /// See [`Weights::vector`].
     pub fn load(weights: &Weights, norm: &Norm) -> Result<Self, Error> {
         Ok(Self {
             kind: norm.kind,
@@ -26,14 +26,14 @@ impl LoadedNorm {
         })
     }
 
-    /// Every row of `x`, as long as the weight, normed.
+    /// Normalizes each row of `x`. A row has the length of the weight.
     pub fn apply(&self, backend: &Backend, x: &[f32]) -> Vec<f32> {
         let mut out = buffers::take(x.len());
         self.apply_into(backend, x, &mut out);
         out
     }
 
-    /// The same into `out`.
+    /// Like [`LoadedNorm::apply`], but writes to `out`.
     pub fn apply_into(&self, backend: &Backend, x: &[f32], out: &mut [f32]) {
         match self.kind {
             NormKind::RootMeanSquare => ops::rms_norm(backend, x, &self.weight, self.epsilon, out),
@@ -43,7 +43,7 @@ impl LoadedNorm {
         }
     }
 
-    /// `out` += the gradient at `x`, where `gradient` is that at the result.
+    /// Adds the gradient at `x` to `out`. `gradient` is the gradient at the norm's output.
     pub fn add_gradient(&self, backend: &Backend, x: &[f32], gradient: &[f32], out: &mut [f32]) {
         match self.kind {
             NormKind::RootMeanSquare => {

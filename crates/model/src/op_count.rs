@@ -1,20 +1,20 @@
-//! What a pass through some maps multiplies and reads.
+//! Operation counts of a pass through linear maps.
 
 use kvant_kernels::{Arithmetic, Matrix};
 
-/// Multiply-adds of matrix products, and bytes of weights.
+/// Multiply-adds of matrix products, and weight bytes that are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OpCount {
-    /// Multiply-adds of integers.
+    /// Integer multiply-adds.
     pub integer_multiply_adds: usize,
-    /// Multiply-adds of numbers.
+    /// Floating-point multiply-adds.
     pub float_multiply_adds: usize,
     /// Bytes of weights.
     pub weight_bytes: usize,
 }
 
 impl OpCount {
-    /// One token through one map.
+    /// Counts one token through one map.
     pub(crate) fn of(map: &dyn Matrix) -> Self {
         let (count, weight_bytes) = (map.rows() * map.columns(), map.weight_bytes());
         match map.arithmetic() {
@@ -23,7 +23,7 @@ impl OpCount {
         }
     }
 
-    /// The same for `tokens` tokens in `passes` passes, each of which reads the weights once.
+    /// Scales the counts to `tokens` tokens in `passes` passes. Each pass reads the weights once.
     #[must_use]
     pub fn times(self, tokens: usize, passes: usize) -> Self {
         Self {
@@ -33,7 +33,7 @@ impl OpCount {
         }
     }
 
-    /// Both.
+    /// Returns the sum of both counts.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self {

@@ -1,9 +1,9 @@
-//! Sines and cosines of the rotary embeddings at some positions.
+//! Sines and cosines of the rotary embeddings at given positions.
 
 use crate::{Rope, Spec};
 use kvant_kernels::ops::{RopeLayout, Rotation};
 
-/// The angles of each of a network's rotary embeddings ([`Spec::ropes`]) at the positions of some tokens.
+/// The rotation angles of given tokens, for each of a network's rotary embeddings ([`Spec::ropes`]).
 pub struct Positions {
     tokens: usize,
     ropes: Vec<RopeTable>,
@@ -12,17 +12,18 @@ pub struct Positions {
 struct RopeTable {
     rotated: usize,
     layout: RopeLayout,
+    /// Tokens × pairs, as `sines`.
     cosines: Vec<f32>,
     sines: Vec<f32>,
 }
 
-/// A rotary embedding with its frequencies computed.
+/// A rotary embedding with precomputed frequencies.
 pub(crate) struct RopeFrequencies {
     rotated: usize,
     layout: RopeLayout,
-    /// Radians a position, of each pair.
+    /// Radians per position, for each pair.
     frequencies: Vec<f32>,
-    /// Multiplies sines and cosines.
+    /// Factor of the sines and cosines.
     factor: f32,
 }
 
@@ -37,12 +38,12 @@ impl RopeFrequencies {
 }
 
 impl Positions {
-    /// Positions `past..past + count`.
+    /// Computes the angles at positions `past..past + count`.
     pub fn new(spec: &Spec, past: usize, count: usize) -> Self {
         Self::at(&RopeFrequencies::of(spec), past..past + count)
     }
 
-    /// The same for any positions, with frequencies at hand.
+    /// Computes the angles at any positions, from precomputed frequencies.
     pub(crate) fn at(ropes: &[RopeFrequencies], positions: impl Iterator<Item = usize> + Clone) -> Self {
         let table = |rope: &RopeFrequencies| {
             let positions = positions.clone();
@@ -54,12 +55,12 @@ impl Positions {
         Self { tokens: positions.clone().count(), ropes: ropes.iter().map(table).collect() }
     }
 
-    /// How many tokens there are.
+    /// The number of tokens.
     pub fn tokens(&self) -> usize {
         self.tokens
     }
 
-    /// The opposite angles, for gradients. A factor of the rotation stays.
+    /// Returns the opposite angles, for gradients. The factor of the sines and cosines does not change.
     pub(crate) fn inverse(&self) -> Self {
         let inverse = |table: &RopeTable| RopeTable {
             cosines: table.cosines.clone(),
@@ -69,7 +70,7 @@ impl Positions {
         Self { tokens: self.tokens, ropes: self.ropes.iter().map(inverse).collect() }
     }
 
-    /// The rotation of heads by rotary embedding number `rope`.
+    /// The rotation of heads by the rotary embedding with index `rope`.
     pub(crate) fn rotation(&self, rope: usize, head_size: usize) -> Rotation<'_> {
         let RopeTable { rotated, layout, cosines, sines } = &self.ropes[rope];
         Rotation { head_size, rotated: *rotated, layout: *layout, cosines, sines }

@@ -1,39 +1,39 @@
-//! Rotary position embedding: the frequencies of each pair, under the scalings of the Llama family.
+//! Rotary position embedding: the frequency of each pair, with the scalings of the Llama family.
 //!
 //! Source: RoFormer (arXiv 2104.09864) §3.2; position interpolation (2306.15595); YaRN (2309.00071) §3;
-//! Llama 3.1's per-frequency factors as in `transformers`' `modeling_rope_utils.py`, which are also what GGUF
-//! stores in `rope_freqs.weight`. Dynamic scaling changes nothing inside the trained context, to which this
-//! program keeps; it is therefore read as no scaling.
+//! Llama 3.1's per-frequency factors as in `transformers`' `modeling_rope_utils.py`; GGUF stores the same factors in
+//! `rope_freqs.weight`. Dynamic scaling changes nothing within the trained context, and kvant does not go beyond that
+//! context. It is therefore read as no scaling.
 
 use kvant_kernels::ops::RopeLayout;
 use std::f64::consts::PI;
 
-/// How positions are stretched beyond the trained context.
+/// The method of context extension.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RopeScaling {
-    /// Not at all.
+    /// No scaling.
     None,
-    /// Every position divided by this.
+    /// Linear interpolation: each position is divided by this factor.
     Linear(f32),
-    /// Each pair's frequency divided by its own factor (`rotated / 2` of them).
+    /// Each pair's frequency is divided by its own factor; there are `rotated / 2` factors.
     Factors(Vec<f32>),
-    /// YaRN: high frequencies kept, low ones divided, a ramp between.
+    /// YaRN: high frequencies do not change, low frequencies are divided, with a linear ramp between.
     Yarn {
-        /// What low frequencies are divided by.
+        /// Divisor of the low frequencies.
         factor: f32,
-        /// Context before stretching.
+        /// Context length before the extension.
         original_context: usize,
-        /// Rotations in the original context above which a frequency is kept.
+        /// A frequency with more rotations than this in the original context does not change.
         beta_fast: f32,
-        /// Rotations below which it is divided.
+        /// A frequency with fewer rotations than this in the original context is divided by `factor`.
         beta_slow: f32,
-        /// Multiplies sines and cosines.
+        /// Factor of the sines and cosines.
         attention_factor: f32,
     },
 }
 
 impl RopeScaling {
-    /// The factors that a GGUF stores as a tensor.
+    /// The per-frequency factors, which a GGUF stores as a tensor.
     pub fn factors(&self) -> Option<&[f32]> {
         match self {
             Self::Factors(factors) => Some(factors),
@@ -47,16 +47,16 @@ impl RopeScaling {
 pub struct Rope {
     /// Base of the frequencies.
     pub theta: f32,
-    /// Leading numbers of a head that are rotated, in pairs.
+    /// The number of leading elements of a head that are rotated, in pairs.
     pub rotated: usize,
-    /// Which numbers form a pair.
+    /// The layout: which elements form a pair.
     pub layout: RopeLayout,
-    /// How positions are stretched.
+    /// The method of context extension.
     pub scaling: RopeScaling,
 }
 
 impl Rope {
-    /// Radians a position for each pair, and the factor on sines and cosines.
+    /// Returns the frequency of each pair, in radians per position, and the factor of the sines and cosines.
     pub fn frequencies(&self) -> (Vec<f32>, f32) {
         let half = self.rotated / 2;
         let base: Vec<f64> =
@@ -89,7 +89,8 @@ impl Rope {
         }
     }
 
-    /// Llama 3.1's factors for each pair.
+    /// Computes Llama 3.1's frequency divisor of each pair. `low` and `high` are `low_freq_factor` and
+    /// `high_freq_factor`; `context` is the original context length.
     pub fn llama3_factors(
         theta: f32,
         rotated: usize,

@@ -1,68 +1,68 @@
-//! The states of one conversation: keys and values of the positions already seen, every block's.
+//! The KV cache of one sequence: keys and values of its earlier positions, in all blocks.
 //!
-//! A sequence grows by whole pages of 64 positions. A fork shares all pages; the first of both that goes on inside a shared
-//! page copies it, so that prefixes are shared to the token. Memory comes from a [`StatePool`], or from the system.
-//! Invariant: a sequence's results do not depend on who shares its pages.
+//! A sequence grows by whole pages of 64 positions. A fork shares all pages. The first of the two sequences that
+//! appends to a shared page copies it, so a common prefix can end at any token. Memory comes from a [`StatePool`], or
+//! from the system. Invariant: a sequence's results do not depend on the sequences that share its pages.
 
 use crate::{Attention, BlockSpec, Error, Spec};
 use kvant_kernels::{KeyValues, KvFormat, PagePool};
 
-/// All memory for the states of a network's sequences, with a limit that is fixed at the start.
+/// The memory for the states of a network's sequences, with a fixed limit.
 ///
-/// It is an empty sequence of as many positions as the network has, from which others begin.
+/// It holds an empty sequence with the largest capacity. New sequences are forks of it.
 #[derive(Clone, Debug)]
 pub struct StatePool(Sequence);
 
 impl StatePool {
-    /// A pool of at most `bytes`.
+    /// Creates a pool of at most `bytes`.
     ///
     /// # Errors
-    /// [`Error::KvFormat`] where the format's blocks don't divide a head.
+    /// [`Error::KvFormat`] if the format's blocks do not divide the head size.
     pub fn new(spec: &Spec, format: KvFormat, bytes: usize) -> Result<Self, Error> {
         Ok(Self(Sequence::in_pool(spec, usize::MAX, format, &PagePool::new(bytes))?))
     }
 
-    /// An empty sequence for at most `capacity` positions. It takes memory as positions come.
+    /// Creates an empty sequence for at most `capacity` positions. It takes memory as it grows.
     pub fn sequence(&self, capacity: usize) -> Sequence {
         Sequence { capacity: capacity.min(self.0.capacity), ..self.0.clone() }
     }
 
-    /// Bytes that states may take.
+    /// The largest number of bytes that states may take.
     pub fn limit(&self) -> usize {
         self.0.pages.limit()
     }
 
-    /// Bytes that states take. A page that several sequences share counts once.
+    /// The number of bytes that states take now. A page that several sequences share counts once.
     pub fn held(&self) -> usize {
         self.0.pages.held()
     }
 }
 
-/// The states of one conversation, up to `capacity` positions. A clone is a fork.
+/// The KV cache of one sequence, for up to `capacity` positions. A clone is a fork.
 #[derive(Clone, Debug)]
 pub struct Sequence {
-    /// Of each block, one for each attention.
+    /// For each block, one KV cache per attention.
     pub(crate) blocks: Vec<Vec<KeyValues>>,
     pub(crate) length: usize,
     capacity: usize,
     pages: PagePool,
 }
 
-/// A sequence as it was: it shares its pages until the sequence goes on.
+/// An earlier state of a sequence. It shares the sequence's pages until the sequence appends to them.
 #[derive(Clone, Debug)]
 pub struct Snapshot(Sequence);
 
 impl Sequence {
-    /// An empty sequence for at most `capacity` positions in `f32`, and no more than a network with learned positions has,
-    /// with the system's memory.
+    /// Creates an empty sequence in `f32` for at most `capacity` positions, without a memory limit. Learned positions
+    /// of the network also limit the capacity.
     pub fn new(spec: &Spec, capacity: usize) -> Self {
         Self::with_format(spec, capacity, KvFormat::F32).expect("numbers as they are fit any head")
     }
 
-    /// The same in another format.
+    /// Like [`Sequence::new`], with keys and values in `format`.
     ///
     /// # Errors
-    /// [`Error::KvFormat`] where the format's blocks don't divide a head.
+    /// [`Error::KvFormat`] if the format's blocks do not divide the head size.
     pub fn with_format(spec: &Spec, capacity: usize, format: KvFormat) -> Result<Self, Error> {
         Self::in_pool(spec, capacity, format, &PagePool::unlimited())
     }
@@ -74,24 +74,25 @@ impl Sequence {
         };
         let block = |block: &BlockSpec| block.attentions().map(layer).collect::<Result<_, _>>();
         let blocks = spec.blocks.iter().map(block).collect::<Result<_, _>>()?;
-        // A learned position that was not trained has no row.
-        let most = spec.embedding.positions.as_ref().map_or(usize::MAX, |positions| positions.rows);
-        Ok(Self { blocks, length: 0, capacity: capacity.min(most), pages: pages.clone() })
+        // Positions beyond the trained ones have no row in the position embedding.
+        let limit = spec.embedding.positions.as_ref().map_or(usize::MAX, |positions| positions.rows);
+        Ok(Self { blocks, length: 0, capacity: capacity.min(limit), pages: pages.clone() })
     }
 
-    /// The same with the memory for all positions taken at once: exactly [`Sequence::bytes`] of them.
+    /// Takes the memory for all positions at once: exactly [`Sequence::bytes`] of the capacity.
     ///
     /// # Errors
-    /// [`Error::States`] where the pool is too small.
+    /// [`Error::States`] if the pool is too small.
     pub fn reserved(mut self) -> Result<Self, Error> {
         self.prepare(self.capacity - self.length)?;
         Ok(self)
     }
 
-    /// The same with pages that no other sequence shares: what reads it takes as long as if it had been run alone.
+    /// Copies the shared pages, so that no other sequence shares a page with this one. Reads are then as fast as in a
+    /// sequence that never was forked.
     ///
     /// # Errors
-    /// [`Error::States`] where the pool is too small.
+    /// [`Error::States`] if the pool is too small.
     pub fn unshared(mut self) -> Result<Self, Error> {
         let mut layers = self.blocks.iter_mut().flatten();
         layers.try_for_each(KeyValues::unshare).map_err(|source| Error::States { source })?;
@@ -102,48 +103,48 @@ impl Sequence {
         self.blocks.iter().flatten()
     }
 
-    /// Positions held.
+    /// The number of positions in the sequence.
     pub fn len(&self) -> usize {
         self.length
     }
 
-    /// Whether no position is held.
+    /// Returns true if the sequence has no positions.
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
 
-    /// Positions that fit.
+    /// The largest number of positions.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// Another sequence that begins as this one is. Both share pages, and go on as if they did not.
+    /// Returns a sequence with the same positions. Both share pages, but grow independently.
     #[must_use]
     pub fn fork(&self) -> Self {
         self.clone()
     }
 
-    /// What the sequence is now, to come back to.
+    /// Saves the current state, for [`Sequence::restore`].
     pub fn snapshot(&self) -> Snapshot {
         Snapshot(self.clone())
     }
 
-    /// Goes back to a snapshot of this sequence, or of one of the same network.
+    /// Restores a snapshot of this sequence, or of another sequence of the same network.
     pub fn restore(&mut self, snapshot: &Snapshot) {
         self.clone_from(&snapshot.0);
     }
 
-    /// Gives back all memory: the sequence is empty.
+    /// Empties the sequence and returns all its memory.
     pub fn release(&mut self) {
         self.truncate(0);
         self.give_back();
     }
 
-    /// Forgets everything from position `length` on, and up to 63 positions before it where [`KeyValues::truncate`] has to:
-    /// [`Sequence::len`] tells what is left.
+    /// Removes all positions from `length` on. It also removes up to 63 positions before `length` if
+    /// [`KeyValues::truncate`] requires that; [`Sequence::len`] returns the new length.
     pub fn truncate(&mut self, length: usize) {
         self.length = self.length.min(length);
-        // Once more where a layer went back further than the others.
+        // Repeat if a layer removed more positions than the others.
         while self.layers().any(|layer| layer.len() != self.length) {
             for layer in self.blocks.iter_mut().flatten() {
                 layer.truncate(self.length);
@@ -152,28 +153,29 @@ impl Sequence {
         }
     }
 
-    /// Bytes that the next `count` positions take from the pool.
+    /// The number of bytes that the next `count` positions take from the pool.
     pub(crate) fn missing(&self, count: usize) -> usize {
         self.layers().map(|layer| layer.missing(count)).sum()
     }
 
-    /// Tells pools apart.
+    /// The id of the sequence's pool.
     pub(crate) fn pool(&self) -> usize {
         self.pages.id()
     }
 
-    /// Refuses what the pool has no room for.
+    /// Returns an error if the pool has no room for `bytes` more.
     pub(crate) fn check_pool(&self, bytes: usize) -> Result<(), Error> {
         self.pages.check(bytes).map_err(|source| Error::States { source })
     }
 
-    /// Takes the memory for the next `count` positions. Where that fails, nothing is taken.
+    /// Takes the memory for the next `count` positions. On failure, it takes nothing.
     pub(crate) fn prepare(&mut self, count: usize) -> Result<(), Error> {
         self.check_pool(self.missing(count))?;
         self.take(count)
     }
 
-    /// The same after the pool was checked: it fails where another thread has taken the memory since.
+    /// Like [`Sequence::prepare`], without [`Sequence::check_pool`]. It fails if another thread took the memory after
+    /// that check.
     pub(crate) fn take(&mut self, count: usize) -> Result<(), Error> {
         let taken = self.blocks.iter_mut().flatten().try_for_each(|layer| layer.prepare(count));
         taken.map_err(|source| {
@@ -182,17 +184,17 @@ impl Sequence {
         })
     }
 
-    /// Gives back what was prepared and is not needed.
+    /// Returns prepared memory that has no positions.
     pub(crate) fn give_back(&mut self) {
         self.blocks.iter_mut().flatten().for_each(KeyValues::give_back);
     }
 
-    /// Bytes that the last of `positions` reads.
+    /// The number of bytes that the attentions read for the last of `positions` positions.
     pub fn read_bytes(&self, positions: usize) -> usize {
         self.layers().map(|layer| layer.read_bytes(positions)).sum()
     }
 
-    /// Bytes that `positions` take.
+    /// The number of bytes that `positions` positions take.
     pub fn bytes(&self, positions: usize) -> usize {
         self.layers().map(|layer| layer.bytes(positions)).sum()
     }

@@ -1,8 +1,9 @@
-//! A network as plain data: everything that decides its output.
+//! The description of a network as plain data: everything that determines its output.
 //!
 //! The forward pass, the backward pass, calibration, operation counts and memory estimates all read this description.
-//! Names are GGUF's; a [`Slot`]'s name has no `.weight` suffix. Maps that read one activation form a [`Stage`]
-//! (queries, keys and values; gate and up), so that statistics of it are gathered once.
+//! Names are those of GGUF; a [`Slot`]'s name has no `.weight` suffix. The linear maps that read the same activation
+//! form a [`Stage`] (queries, keys and values; gate and up). Calibration gathers the statistics of that activation
+//! once.
 
 use crate::Rope;
 
@@ -11,11 +12,11 @@ use crate::Rope;
 pub struct Slot {
     /// GGUF name without suffix, for example `blk.0.attn_q`.
     pub name: String,
-    /// Length of its output.
+    /// Length of the output.
     pub rows: usize,
-    /// Length of its input.
+    /// Length of the input.
     pub columns: usize,
-    /// Whether a bias of `rows` is added.
+    /// True if a bias of length `rows` is added.
     pub bias: bool,
 }
 
@@ -25,7 +26,7 @@ impl Slot {
         format!("{}.weight", self.name)
     }
 
-    /// The bias's tensor name, where there is one.
+    /// The bias's tensor name, if there is a bias.
     pub fn bias(&self) -> Option<String> {
         self.bias.then(|| format!("{}.bias", self.name))
     }
@@ -36,50 +37,50 @@ impl Slot {
 pub struct VectorSlot {
     /// Full GGUF tensor name.
     pub name: String,
-    /// How many numbers.
+    /// The number of elements.
     pub length: usize,
 }
 
-/// What a norm divides by.
+/// The divisor of a norm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NormKind {
     /// The root mean square.
     RootMeanSquare,
-    /// The standard deviation, after the mean is subtracted.
+    /// The standard deviation; the norm first subtracts the mean.
     Layer,
 }
 
-/// A norm over rows as long as its weight.
+/// A norm of rows that have the length of its weight.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Norm {
-    /// What it divides by.
+    /// The divisor.
     pub kind: NormKind,
-    /// Multiplies the result.
+    /// Factor of the result, for each element.
     pub weight: VectorSlot,
-    /// Added to the result. Of [`NormKind::Layer`] alone.
+    /// Added to the result. Only for [`NormKind::Layer`].
     pub bias: Option<VectorSlot>,
-    /// Added to the mean square.
+    /// Added to the mean square, or to the variance for [`NormKind::Layer`].
     pub epsilon: f32,
 }
 
-/// The maps that give queries, keys and values.
+/// The linear maps that compute queries, keys and values.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Projections {
-    /// One each.
+    /// One map each.
     Separate {
         /// Queries, `heads × head_size` rows.
         query: Slot,
         /// Keys, `kv_heads × head_size` rows.
         key: Slot,
-        /// Values, as many.
+        /// Values, `kv_heads × head_size` rows.
         value: Slot,
     },
-    /// One map whose rows are those of the queries, then the keys, then the values.
+    /// One map for all three; its rows are in the order queries, keys, values.
     Fused(Slot),
 }
 
 impl Projections {
-    /// The maps, in order.
+    /// The maps, in the order queries, keys, values.
     pub fn slots(&self) -> Vec<&Slot> {
         match self {
             Self::Separate { query, key, value } => vec![query, key, value],
@@ -91,27 +92,27 @@ impl Projections {
 /// Causal self-attention with grouped queries.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attention {
-    /// Query heads.
+    /// The number of query heads.
     pub heads: usize,
-    /// Key and value heads; divides `heads`.
+    /// The number of key heads and of value heads; divides `heads`.
     pub kv_heads: usize,
-    /// Numbers a head.
+    /// Elements per head.
     pub head_size: usize,
     /// Queries, keys and values.
     pub projections: Projections,
-    /// Norm of each head of the queries, before positions are applied.
+    /// Norm of each head of the queries, before the rotary embedding.
     pub query_norm: Option<Norm>,
-    /// The same for keys.
+    /// Norm of each head of the keys, before the rotary embedding.
     pub key_norm: Option<Norm>,
-    /// Rotary positions of queries and keys.
+    /// Rotary embedding of queries and keys.
     pub rope: Option<Rope>,
-    /// Factor of the products of queries and keys.
+    /// Factor of the dot products of queries and keys.
     pub scale: f32,
-    /// Back to the residual stream.
+    /// The output projection; its result is added to the residual stream.
     pub output: Slot,
 }
 
-/// An elementwise function.
+/// An elementwise activation function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
     /// x / (1 + e⁻ˣ).
@@ -120,56 +121,56 @@ pub enum Activation {
     GeluTanh,
 }
 
-/// A feed-forward network: `down(activation(gate x) · up x)`, or without a gate `down(activation(up x))`.
+/// A feed-forward network: `down(activation(gate x) · up x)`, or `down(activation(up x))` without a gate.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FeedForward {
-    /// The gate, where there is one.
+    /// The gate projection, if there is one.
     pub gate: Option<Slot>,
-    /// What is gated.
+    /// The up projection, which the gate multiplies.
     pub up: Slot,
-    /// Back to the residual stream.
+    /// The down projection; its result is added to the residual stream.
     pub down: Slot,
-    /// The function.
+    /// The activation function.
     pub activation: Activation,
 }
 
-/// What a sublayer computes.
+/// The computation of a sublayer.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "plain data, a few of them a block")]
 pub enum Body {
-    /// Reads earlier positions.
+    /// Reads the current and all earlier positions.
     Attention(Attention),
-    /// Reads one position.
+    /// Reads only the current position.
     FeedForward(FeedForward),
 }
 
-/// `x + body(before(x))`.
+/// One sublayer: `x + body(before(x))`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sublayer {
-    /// Norm of what the body reads.
+    /// Norm of the body's input.
     pub before: Option<Norm>,
     /// The body.
     pub body: Body,
 }
 
-/// One block: sublayers, each added to the residual stream.
+/// One block: sublayers, whose results are added to the residual stream.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BlockSpec {
-    /// In order of computation.
+    /// The sublayers, in order of computation.
     pub sublayers: Vec<Sublayer>,
 }
 
-/// The maps of a block that read one activation: what is calibrated together.
+/// The linear maps of a block that read the same activation. They are calibrated together.
 #[derive(Clone, Debug)]
 pub struct Stage<'a> {
     /// The maps.
     pub slots: Vec<&'a Slot>,
-    /// Whether their output is added to the residual stream.
+    /// True if their output is added to the residual stream.
     pub residual: bool,
 }
 
 impl Body {
-    /// The stages of a body, in order of computation; the last writes to the residual stream.
+    /// The stages of a body, in order of computation. The last stage writes to the residual stream.
     pub fn stages(&self) -> Vec<Stage<'_>> {
         let (first, last) = match self {
             Self::Attention(a) => (a.projections.slots(), &a.output),
@@ -187,12 +188,12 @@ impl Body {
 }
 
 impl BlockSpec {
-    /// The block's stages, in order of computation; [`crate::Block`] runs them in this order.
+    /// The block's stages, in the order in which [`crate::Block`] runs them.
     pub fn stages(&self) -> Vec<Stage<'_>> {
         self.sublayers.iter().flat_map(|sublayer| sublayer.body.stages()).collect()
     }
 
-    /// Every linear map, in order of computation.
+    /// All linear maps, in order of computation.
     pub fn slots(&self) -> impl Iterator<Item = &Slot> {
         self.stages().into_iter().flat_map(|stage| stage.slots)
     }
@@ -218,21 +219,21 @@ impl BlockSpec {
     }
 }
 
-/// What stands before the first block.
+/// The embedding, before the first block.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EmbeddingSpec {
-    /// A row for each token, `vocabulary × hidden`.
+    /// One row per token, `vocabulary × hidden`.
     pub tokens: Slot,
-    /// A row for each position, `context × hidden`, added to the token's.
+    /// One row per position, `context × hidden`, which is added to the token's row.
     pub positions: Option<Slot>,
 }
 
-/// What stands after the last block.
+/// The output norm and the output head, after the last block.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OutputSpec {
     /// Norm before the head.
     pub norm: Norm,
-    /// The head, `vocabulary × hidden`; `None` where the embedding serves (tied).
+    /// The output head, `vocabulary × hidden`; `None` if it is tied to the embedding.
     pub head: Option<Slot>,
 }
 
@@ -241,49 +242,49 @@ pub struct OutputSpec {
 pub struct Spec {
     /// The family's GGUF name.
     pub architecture: &'static str,
-    /// Tokens.
+    /// The number of tokens in the vocabulary.
     pub vocabulary: usize,
-    /// Width of the residual stream.
+    /// The hidden size: the width of the residual stream.
     pub hidden: usize,
-    /// Positions that the model was made for.
+    /// The trained context length, in positions.
     pub context: usize,
-    /// Before the first block.
+    /// The embedding, before the first block.
     pub embedding: EmbeddingSpec,
     /// The blocks, first to last.
     pub blocks: Vec<BlockSpec>,
-    /// After the last block.
+    /// The output norm and head, after the last block.
     pub output: OutputSpec,
 }
 
 impl Spec {
-    /// Every matrix in order of computation, embedding first, head last.
+    /// All matrices in order of computation: embedding first, head last.
     pub fn slots(&self) -> impl Iterator<Item = &Slot> {
         let embedding = std::iter::once(&self.embedding.tokens).chain(&self.embedding.positions);
         embedding.chain(self.blocks.iter().flat_map(BlockSpec::slots)).chain(&self.output.head)
     }
 
-    /// Every vector of a norm, in order of computation.
+    /// All vectors of the norms, in order of computation.
     pub fn vectors(&self) -> impl Iterator<Item = &VectorSlot> {
         let norms = self.blocks.iter().flat_map(BlockSpec::norms).chain([&self.output.norm]);
         norms.flat_map(|norm| std::iter::once(&norm.weight).chain(&norm.bias))
     }
 
-    /// The map that gives logits.
+    /// The linear map that computes the logits: the output head, or the token embedding if the head is tied.
     pub fn head(&self) -> &Slot {
         self.output.head.as_ref().unwrap_or(&self.embedding.tokens)
     }
 
-    /// Every attention, first to last.
+    /// All attentions, first to last.
     pub fn attentions(&self) -> impl Iterator<Item = &Attention> {
         self.blocks.iter().flat_map(BlockSpec::attentions)
     }
 
-    /// Every feed-forward network, first to last.
+    /// All feed-forward networks, first to last.
     pub fn feed_forwards(&self) -> impl Iterator<Item = &FeedForward> {
         self.blocks.iter().flat_map(BlockSpec::feed_forwards)
     }
 
-    /// The different rotary embeddings, in order of first use.
+    /// The distinct rotary embeddings, in order of first use.
     pub fn ropes(&self) -> Vec<&Rope> {
         let mut ropes: Vec<&Rope> = Vec::new();
         for rope in self.attentions().filter_map(|attention| attention.rope.as_ref()) {

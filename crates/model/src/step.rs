@@ -1,25 +1,25 @@
-//! Steps: any number of tokens of any number of sequences through the network at once.
+//! Steps: each step runs any number of tokens of any number of sequences through the network in one batch.
 
 use crate::{Error, Positions, Sequence, Transformer};
 use kvant_kernels::KeyValues;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Which rows of a part are wanted.
+/// Selects the tokens of a part whose hidden states are returned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Want {
-    /// None: a piece of a prompt that goes on.
+    /// None, for a piece of a prompt that is not the last.
     Nothing,
-    /// The last token's.
+    /// The last token.
     Last,
-    /// Every token's.
+    /// All tokens.
     All,
-    /// Those of some tokens.
+    /// A range of tokens.
     Rows(Range<usize>),
 }
 
 impl Want {
-    /// Panics for rows beyond the tokens.
+    /// Returns the selected rows of a part with `tokens` tokens. Panics if they exceed the tokens.
     fn rows(&self, tokens: usize) -> Range<usize> {
         let rows = match self {
             Self::Nothing => 0..0,
@@ -32,33 +32,34 @@ impl Want {
     }
 }
 
-/// Tokens that follow what a sequence holds.
+/// New tokens that are appended to a sequence.
 pub struct Part<'a> {
     /// The sequence.
     pub sequence: &'a mut Sequence,
-    /// Its next tokens; may be none.
+    /// Its next tokens; may be empty.
     pub tokens: &'a [u32],
-    /// Which of them are wanted.
+    /// The tokens whose hidden states are returned.
     pub want: Want,
 }
 
-/// The states of one sequence in one block, and how many tokens come next.
+/// The states of one sequence in one block, and the number of its new tokens.
 pub(crate) struct BlockStates<'a> {
-    /// One for each attention of the block.
+    /// One KV cache per attention of the block.
     pub layers: &'a mut [KeyValues],
     pub tokens: usize,
 }
 
 impl Transformer {
-    /// Runs the parts' tokens, each after what its sequence holds, and returns the normed hidden states that are wanted, rows of
-    /// the network's width in the parts' order: [`Transformer::logits`] makes logits of them.
+    /// Appends each part's tokens to its sequence, runs them, and returns the selected normalized hidden states: rows
+    /// of the hidden size, in the order of the parts. [`Transformer::logits`] computes logits from them.
     ///
-    /// Every row has the bits that it would have alone. Memory for activations grows with the tokens of a step: a long prompt
-    /// goes in pieces ([`Transformer::PIECE`]), between which a caller may stop.
+    /// Each row is bit-identical to the row of a step with this part alone. The memory for activations grows with the
+    /// number of tokens in a step. A long prompt should run in pieces ([`Transformer::PIECE`]); a caller may stop
+    /// between them.
     ///
     /// # Errors
-    /// [`Error::Token`] for an id outside the vocabulary, [`Error::Context`] where a sequence would overflow, [`Error::States`]
-    /// where the pool has no room. All sequences are then as they were.
+    /// [`Error::Token`] for an id outside the vocabulary, [`Error::Context`] if a sequence would exceed its capacity,
+    /// [`Error::States`] if the pool has no room. After an error, all sequences are unchanged.
     pub fn step(&self, parts: &mut [Part]) -> Result<Vec<f32>, Error> {
         for part in &*parts {
             self.check(part.sequence, part.tokens)?;
@@ -67,14 +68,14 @@ impl Transformer {
         Ok(self.run(parts))
     }
 
-    /// [`Transformer::step`] once the tokens are checked and the memory is taken.
+    /// Runs a step. The tokens must be checked and the memory must be taken.
     fn run(&self, parts: &mut [Part]) -> Vec<f32> {
         let tokens: Vec<u32> = parts.iter().flat_map(|part| part.tokens).copied().collect();
-        let places: Vec<usize> = (parts.iter())
+        let indices: Vec<usize> = (parts.iter())
             .flat_map(|part| part.sequence.len()..part.sequence.len() + part.tokens.len())
             .collect();
-        let mut residual = self.embedding.rows(&tokens, places.iter().copied());
-        let positions = Positions::at(&self.ropes, places.iter().copied());
+        let mut residual = self.embedding.rows(&tokens, indices.iter().copied());
+        let positions = Positions::at(&self.ropes, indices.iter().copied());
         for (index, block) in self.blocks.iter().enumerate() {
             let mut states: Vec<BlockStates> = (parts.iter_mut())
                 .map(|part| BlockStates {
@@ -85,24 +86,24 @@ impl Transformer {
             block.forward(&mut residual, &positions, &mut states);
         }
         let hidden = self.spec().hidden;
-        let mut wanted = Vec::new();
+        let mut selected = Vec::new();
         let mut rest = &residual[..];
         for part in parts {
             part.sequence.length += part.tokens.len();
             let (own, others) = rest.split_at(part.tokens.len() * hidden);
             let rows = part.want.rows(part.tokens.len());
-            wanted.extend_from_slice(&own[rows.start * hidden..rows.end * hidden]);
+            selected.extend_from_slice(&own[rows.start * hidden..rows.end * hidden]);
             rest = others;
         }
-        let mut states = vec![0.0; wanted.len()];
-        self.output_norm.apply_into(self.backend(), &wanted, &mut states);
+        let mut states = vec![0.0; selected.len()];
+        self.output_norm.apply_into(self.backend(), &selected, &mut states);
         states
     }
 
-    /// Runs a prompt piece by piece and returns the normed hidden states that are wanted.
+    /// Runs a prompt piece by piece and returns the selected normalized hidden states.
     ///
     /// # Errors
-    /// As [`Transformer::step`]. Nothing is run that does not fit as a whole.
+    /// Errors of [`Transformer::step`]. If the whole prompt does not fit, no token runs.
     pub fn prefill(&self, sequence: &mut Sequence, tokens: &[u32], want: Want) -> Result<Vec<f32>, Error> {
         self.check(sequence, tokens)?;
         sequence.prepare(tokens.len())?;
@@ -117,10 +118,10 @@ impl Transformer {
         Ok(states)
     }
 
-    /// Runs `tokens` and returns the last one's logits.
+    /// Runs `tokens` and returns the logits of the last one.
     ///
     /// # Errors
-    /// As [`Transformer::prefill`]; no tokens are an [`Error::Context`] of zero.
+    /// Errors of [`Transformer::prefill`]; [`Error::Context`] with `needed` 0 if `tokens` is empty.
     pub fn next_logits(&self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, Error> {
         if tokens.is_empty() {
             return Err(Error::Context { needed: 0, context: sequence.capacity() });
@@ -128,7 +129,7 @@ impl Transformer {
         Ok(self.logits(&self.prefill(sequence, tokens, Want::Last)?))
     }
 
-    /// Whether `tokens` can follow what `sequence` holds.
+    /// Checks that `tokens` are in the vocabulary and fit the capacity of `sequence`.
     fn check(&self, sequence: &Sequence, tokens: &[u32]) -> Result<(), Error> {
         let vocabulary = self.spec().vocabulary;
         if let Some(&token) = tokens.iter().find(|&&t| t as usize >= vocabulary) {
@@ -139,9 +140,9 @@ impl Transformer {
     }
 }
 
-/// Takes the memory for all parts, or for none.
+/// Takes the memory for all parts. On failure, it takes nothing.
 fn prepare(parts: &mut [Part]) -> Result<(), Error> {
-    // A page that two parts share is counted twice, though the second one may keep it.
+    // A page that two parts share counts twice, although one of the two sequences can keep the original page.
     let mut needed: BTreeMap<usize, (usize, &Sequence)> = BTreeMap::new();
     for part in &*parts {
         needed.entry(part.sequence.pool()).or_insert((0, part.sequence)).0 +=

@@ -1,6 +1,6 @@
-//! A network that runs: a Spec on stored weights, with `f32` activations between the products.
+//! A network with loaded weights. Activations between the matrix products are `f32`.
 //!
-//! Data flows one way: tokens → embedding → blocks → norm ([`Transformer::step`]) → head ([`Transformer::logits`]).
+//! Data flow: tokens → embedding → blocks → norm ([`Transformer::step`]) → head ([`Transformer::logits`]).
 //! Invariant: the result does not depend on the number of threads.
 
 use crate::linear::Linear;
@@ -9,7 +9,7 @@ use crate::positions::RopeFrequencies;
 use crate::{Block, Embedding, Error, OpCount, Sequence, Spec, StatePool, Weights};
 use kvant_kernels::{Backend, KvFormat};
 
-/// A network that runs.
+/// A network with loaded weights.
 pub struct Transformer {
     spec: Spec,
     backend: Backend,
@@ -22,13 +22,13 @@ pub struct Transformer {
 }
 
 impl Transformer {
-    /// Tokens of a piece of a long prompt: memory for activations is bounded by them.
+    /// The number of tokens in one piece of a long prompt. It bounds the memory for activations during prefill.
     pub const PIECE: usize = 512;
 
-    /// Prepares every map for this processor.
+    /// Loads the network and prepares each linear map for this processor.
     ///
     /// # Errors
-    /// What [`Weights::tensor`] or a kernel says.
+    /// Errors of [`Weights::tensor`] or of a kernel.
     pub fn load(weights: &Weights, backend: Backend) -> Result<Self, Error> {
         let spec = weights.spec().clone();
         let embedding = Embedding::load(weights, &backend)?;
@@ -43,22 +43,22 @@ impl Transformer {
         Ok(Self { spec, backend, embedding, blocks, output_norm, head, ropes, kv_format: KvFormat::F32 })
     }
 
-    /// The same with keys and values in another format.
+    /// Sets the format of the KV cache.
     ///
     /// # Errors
-    /// [`Error::KvFormat`] where the format's blocks don't divide a head.
+    /// [`Error::KvFormat`] if the format's blocks do not divide the head size.
     pub fn with_kv_format(mut self, format: KvFormat) -> Result<Self, Error> {
         Sequence::with_format(&self.spec, 0, format)?;
         self.kv_format = format;
         Ok(self)
     }
 
-    /// An empty sequence for at most `capacity` positions, with the system's memory.
+    /// Creates an empty sequence for at most `capacity` positions, without a memory limit.
     pub fn sequence(&self, capacity: usize) -> Sequence {
         Sequence::with_format(&self.spec, capacity, self.kv_format).expect("a format that was checked")
     }
 
-    /// A pool of at most `bytes` for the states of sequences.
+    /// Creates a pool of at most `bytes` for the states of sequences.
     pub fn pool(&self, bytes: usize) -> StatePool {
         StatePool::new(&self.spec, self.kv_format, bytes).expect("a format that was checked")
     }
@@ -68,22 +68,22 @@ impl Transformer {
         &self.spec
     }
 
-    /// What it runs on.
+    /// The backend that runs the network.
     pub fn backend(&self) -> &Backend {
         &self.backend
     }
 
-    /// What one token multiplies and reads in all blocks.
+    /// Multiply-adds and weight bytes of one token in all blocks.
     pub fn op_count_of_blocks(&self) -> OpCount {
         self.blocks.iter().map(Block::op_count).fold(OpCount::default(), OpCount::plus)
     }
 
-    /// The same for its logits.
+    /// Multiply-adds and weight bytes of the logits of one token.
     pub fn op_count_of_head(&self) -> OpCount {
         OpCount::of(self.head.weight())
     }
 
-    /// Logits of normed hidden states: n × hidden in, n × vocabulary out.
+    /// Computes logits from normalized hidden states. The input is n × hidden, the result n × vocabulary.
     pub fn logits(&self, hidden: &[f32]) -> Vec<f32> {
         let rows = hidden.len() / self.spec.hidden;
         let mut logits = vec![0.0; rows * self.head.weight().rows()];

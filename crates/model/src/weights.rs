@@ -1,4 +1,4 @@
-//! A checkpoint's tensors under canonical (GGUF) names and layout, whatever naming the file uses.
+//! A checkpoint's tensors under canonical (GGUF) names and in GGUF layout, from a GGUF or a Hugging Face checkpoint.
 
 use crate::{ARCHITECTURES, Architecture, Error, RopeScaling, Spec};
 use kvant_core::{Bytes, FormatRef, Shape, Tensor, format};
@@ -6,30 +6,31 @@ use kvant_io::{Checkpoint, Meta};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-/// Where a GGUF keeps factors of the rotary frequencies.
+/// The GGUF tensor that holds the factors of the rotary frequencies.
 pub(crate) const ROPE_FACTORS: &str = "rope_freqs.weight";
 
-/// Where a canonical tensor comes from in a Hugging Face checkpoint.
+/// The source of a canonical tensor in a Hugging Face checkpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {
-    /// The tensor of this name as it is.
+    /// The tensor of this name, unchanged.
     Plain(String),
-    /// The tensor of this name with the rows of each head reordered: `transformers` rotates number `i` with
-    /// `i + head_size / 2`, GGUF's Llama rotates `2 i` with `2 i + 1`.
+    /// The tensor of this name with the rows of each head reordered. In `transformers`, elements `i` and
+    /// `i + head_size / 2` form a rotary pair; in GGUF's Llama, elements `2 i` and `2 i + 1` do.
     PermuteHeads {
         /// The tensor's name.
         name: String,
-        /// Heads, each of `rows / heads` rows.
+        /// The number of heads, each of `rows / heads` rows.
         heads: usize,
     },
     /// The matrix of this name, transposed: GPT-2's checkpoints store `in × out`.
     Transpose(String),
-    /// No tensor: the factors of the rotary frequencies, which a GGUF stores and `config.json` implies.
+    /// Not a tensor of the checkpoint: the factors of the rotary frequencies. A GGUF stores them; for a Hugging Face
+    /// checkpoint they are computed from `config.json`.
     RopeFactors(Vec<f32>),
 }
 
 impl Source {
-    /// The name in the checkpoint, where a tensor is read.
+    /// The tensor's name in the checkpoint, if the source is a tensor.
     pub fn name(&self) -> Option<&str> {
         match self {
             Self::Plain(name) | Self::PermuteHeads { name, .. } | Self::Transpose(name) => Some(name),
@@ -38,12 +39,12 @@ impl Source {
     }
 }
 
-/// What a canonical tensor is, without its bytes.
+/// Name, shape and format of a canonical tensor, without its bytes.
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// GGUF name.
     pub name: String,
-    /// Shape, outermost first.
+    /// Shape, outermost dimension first.
     pub shape: Shape,
     /// Storage format in the checkpoint.
     pub format: FormatRef,
@@ -51,7 +52,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Whether reading it copies its bytes, because they stand in another order in the checkpoint.
+    /// Returns true if a read copies the bytes, because their order in the checkpoint is different.
     pub fn is_copied(&self) -> bool {
         !matches!(self.source, Source::Plain(_))
     }
@@ -66,11 +67,11 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Reads the description, and checks that every tensor it needs is there in the right shape, and none is there
-    /// that it has no place for.
+    /// Reads the network's description and checks the tensors: all tensors of the network exist and have the right
+    /// shape, and the checkpoint has no unknown tensors.
     ///
     /// # Errors
-    /// An unknown architecture, a setting or a tensor that does not fit.
+    /// An unknown architecture, an invalid setting, a missing or unknown tensor, or a tensor of a wrong shape.
     pub fn new(checkpoint: Box<dyn Checkpoint>) -> Result<Self, Error> {
         let path = checkpoint.path();
         let found = match checkpoint.meta() {
@@ -103,30 +104,30 @@ impl Weights {
         &self.spec
     }
 
-    /// The family.
+    /// The network's family.
     pub fn architecture(&self) -> &'static dyn Architecture {
         self.architecture
     }
 
-    /// The file or folder.
+    /// The checkpoint.
     pub fn checkpoint(&self) -> &dyn Checkpoint {
         &*self.checkpoint
     }
 
-    /// Where it lies.
+    /// The path of the checkpoint's file or folder.
     pub fn path(&self) -> &Path {
         self.checkpoint.path()
     }
 
-    /// Every tensor of the network, in upstream's order where the checkpoint is a GGUF, else in computing order.
+    /// All tensors of the network: in file order for a GGUF, else in order of computation.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
-    /// One tensor by its canonical name: zero copy, except where rows have to be reordered.
+    /// Returns a tensor by its canonical name. It is copied only if its bytes have to be reordered.
     ///
     /// # Errors
-    /// [`Error::MissingTensor`], or what the file says.
+    /// [`Error::MissingTensor`], or an error of the checkpoint.
     pub fn tensor(&self, name: &str) -> Result<Tensor, Error> {
         let entry = self.entries.iter().find(|e| e.name == name).ok_or_else(|| Error::MissingTensor {
             path: self.path().to_owned(),
@@ -151,16 +152,16 @@ impl Weights {
         }
     }
 
-    /// One vector, decoded.
+    /// Returns a vector by its canonical name, decoded to `f32`.
     ///
     /// # Errors
-    /// As [`Weights::tensor`].
+    /// See [`Weights::tensor`].
     pub fn vector(&self, name: &str) -> Result<Vec<f32>, Error> {
         Ok(self.tensor(name)?.decode())
     }
 }
 
-/// The canonical tensors, each checked against the checkpoint.
+/// Lists the canonical tensors and checks each of them against the checkpoint.
 fn entries(
     checkpoint: &dyn Checkpoint,
     architecture: &dyn Architecture,
@@ -235,12 +236,12 @@ fn entries(
     Ok(entries)
 }
 
-/// A file may spell a vector as a matrix of one row or one column.
+/// Gives the tensor the entry's shape. A file may store a vector as a matrix of one row or one column.
 fn shaped_as(entry: &Entry, tensor: Tensor) -> Result<Tensor, kvant_core::Error> {
     Tensor::new(entry.shape, tensor.format(), tensor.bytes().clone())
 }
 
-/// Rows become columns: a matrix of `shape`, from one that is stored `columns × rows`.
+/// Transposes a matrix. The result has `shape`, and `tensor` is stored with the two dimensions exchanged.
 fn transpose(tensor: &Tensor, shape: Shape) -> Result<Tensor, kvant_core::Error> {
     let (columns, rows) = (shape.rows(), shape.columns());
     let block = tensor.format().block();
@@ -257,13 +258,14 @@ fn transpose(tensor: &Tensor, shape: Shape) -> Result<Tensor, kvant_core::Error>
     Tensor::new(shape, tensor.format(), Bytes::from(bytes))
 }
 
-/// Whether two shapes differ at most in dimensions of one.
+/// Returns true if two shapes are equal without their dimensions of size 1.
 fn same_shape(found: &[usize], wanted: &[usize]) -> bool {
-    let longer = |dimensions: &'_ [usize]| dimensions.iter().copied().filter(|&d| d != 1).collect::<Vec<_>>();
-    longer(found) == longer(wanted)
+    let squeezed =
+        |dimensions: &'_ [usize]| dimensions.iter().copied().filter(|&d| d != 1).collect::<Vec<_>>();
+    squeezed(found) == squeezed(wanted)
 }
 
-/// Rows `(head, half, pair)` become `(head, pair, half)`. A 1-D tensor's elements count as rows.
+/// Reorders the rows from `(head, half, pair)` to `(head, pair, half)`. Each element of a 1-D tensor is a row.
 fn permute_heads(tensor: &Tensor, heads: usize) -> Result<Tensor, kvant_core::Error> {
     let shape = *tensor.shape();
     let (rows, row_bytes) = match shape.dimensions() {

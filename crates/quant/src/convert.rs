@@ -1,4 +1,4 @@
-//! The job `convert`: another container, the same values.
+//! The job `convert`: writes the same values into another container.
 
 use crate::plan::{Assignment, kept, planned_bytes, prevailing_file_type};
 use crate::solve::{Layer, RoundToNearest, Solver};
@@ -9,11 +9,11 @@ use kvant_kernels::Backend;
 use kvant_model::{Weights, export};
 use std::path::Path;
 
-/// Writes `weights` to `output` (GGUF), every tensor in the format it has; vectors of a Hugging Face checkpoint
-/// widen to `f32`, as upstream's. Beside the report come notes on what the output does not express.
+/// Writes `weights` to `output` (GGUF) and keeps the format of every tensor. Vectors of a Hugging Face checkpoint are
+/// widened to `f32`, as upstream does. Returns the report, and notes on properties that the output cannot express.
 ///
 /// # Errors
-/// As [`crate::quantize`].
+/// See [`crate::quantize`]; also a tensor with a value that reading has rounded.
 pub fn convert(
     weights: &Weights,
     output: &Path,
@@ -43,7 +43,7 @@ pub fn convert(
     Ok((report, notes))
 }
 
-/// Bytes of tensor data that [`convert`] would write.
+/// Bytes of tensor data that [`convert`] writes.
 pub fn converted_bytes(weights: &Weights) -> u64 {
     planned_bytes(&kept(weights))
 }

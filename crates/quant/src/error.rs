@@ -1,14 +1,14 @@
-//! What can go wrong between a checkpoint and a smaller one.
+//! Errors of quantization.
 
 use std::path::PathBuf;
 
-/// A fault of quantizing, with its place.
+/// An error of quantization, with its location.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file.
+    /// An error of a file.
     #[error(transparent)]
     Io(#[from] kvant_io::Error),
-    /// The network.
+    /// An error of the network.
     #[error(transparent)]
     Model(#[from] kvant_model::Error),
     /// A shape that the chosen format cannot hold.
@@ -16,10 +16,10 @@ pub enum Error {
     Shape {
         /// The tensor.
         tensor: String,
-        /// What is wrong.
+        /// The cause.
         source: kvant_core::Error,
     },
-    /// A weight that is no number.
+    /// A weight that is NaN or infinite.
     #[error("{path}: tensor {tensor}, element {element}: {value} is not finite; the input is damaged")]
     NotFinite {
         /// The checkpoint.
@@ -28,7 +28,7 @@ pub enum Error {
         tensor: String,
         /// Index of the element, row-major.
         element: usize,
-        /// What stands there.
+        /// Its value.
         value: f32,
     },
     /// A value that the format's scales cannot hold.
@@ -43,12 +43,12 @@ pub enum Error {
         tensor: String,
         /// Index of the element, row-major.
         element: usize,
-        /// Its value before.
+        /// Its value in the input.
         value: f32,
-        /// The format asked for.
+        /// The requested format.
         format: &'static str,
     },
-    /// The input holds quantized tensors already.
+    /// The input already holds quantized tensors.
     #[error(
         "{path}: tensor {tensor} is already quantized ({format}); quantizing it again loses more than starting from \
          the original. Use the 16-bit original, or --allow-requantize"
@@ -61,7 +61,7 @@ pub enum Error {
         /// Its format.
         format: &'static str,
     },
-    /// What was read back differs from what was written.
+    /// A tensor that differs after it was read back.
     #[error("{path}: tensor {tensor} reads back differently from what was written; is the disk sound?")]
     ReadBack {
         /// The output.
@@ -69,31 +69,31 @@ pub enum Error {
         /// The tensor.
         tensor: String,
     },
-    /// The written network gives no finite logits.
+    /// A logit of the written network that is not finite.
     #[error("{path}: a forward pass on the written file gives {value} at logit {token}")]
     ForwardPass {
         /// The output.
         path: PathBuf,
-        /// Which logit.
+        /// Index of the logit.
         token: usize,
-        /// What it was.
+        /// Its value.
         value: f32,
     },
-    /// The work folder.
+    /// An error of the file system in the work folder.
     #[error("{path}: {source}")]
     Work {
-        /// The file in it.
+        /// The file or folder.
         path: PathBuf,
-        /// What the file system says.
+        /// The cause.
         source: std::io::Error,
     },
-    /// Another process works there.
+    /// A work folder that another process uses.
     #[error("{path}: another run is at work there; wait for it, or name another folder with --work")]
     WorkInUse {
         /// The folder.
         path: PathBuf,
     },
-    /// A work folder of another input, recipe or text.
+    /// A work folder of another input, recipe or calibration text.
     #[error(
         "{path}: holds the unfinished work of another recipe or input; --fresh starts over, --work names another \
          folder"
@@ -102,15 +102,15 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
-    /// A work folder that is none.
+    /// A path that cannot be a work folder.
     #[error("{path}: cannot be the work folder: {reason}; name another with --work")]
     WorkFolder {
-        /// What was named.
+        /// The given path.
         path: PathBuf,
-        /// What is wrong.
+        /// The reason.
         reason: &'static str,
     },
-    /// Saved work that no key tells the run of.
+    /// Saved work without a key, so that its run is unknown.
     #[error(
         "{path}: holds unfinished work without the file `key`, which says of which run; nothing was deleted; --fresh \
          starts over, --work names another folder"
@@ -119,39 +119,39 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
-    /// A file of the work folder that is not what was saved.
+    /// A file of the work folder whose content is not the saved content.
     #[error("{path}: is damaged, or was changed after it was saved: {remedy}")]
     WorkDamaged {
         /// The file.
         path: PathBuf,
-        /// What was kept, and how to go on.
+        /// Says that nothing was deleted, and how the user can continue.
         remedy: &'static str,
     },
-    /// Calibration text of less than one context.
+    /// Calibration text that is shorter than one context.
     #[error("no calibration text has a whole context of {context} tokens ({found} tokens in all)")]
     ShortCalibration {
-        /// Tokens found.
+        /// Tokens of the text.
         found: usize,
-        /// Tokens a context.
+        /// Tokens of a context.
         context: usize,
     },
-    /// Fewer bytes than the smallest formats take.
+    /// A budget that is too small even for the smallest formats.
     #[error("{path}: {budget} bytes of tensors are too few; the smallest formats take {needed}")]
     Budget {
         /// The checkpoint.
         path: PathBuf,
-        /// Bytes allowed.
+        /// Bytes of the budget.
         budget: u64,
-        /// Bytes that the smallest formats take.
+        /// Bytes that the smallest formats need.
         needed: u64,
     },
-    /// Contexts in which there is nothing to compare.
+    /// Contexts that are too short: no position is left at which networks are compared.
     #[error("contexts of {found} tokens are too short to measure what formats cost; 3 are the least")]
     ShortContexts {
         /// Tokens of a context.
         found: usize,
     },
-    /// A method that needs text, and none was given.
+    /// A method that needs calibration text, but none was given.
     #[error("method {method} needs calibration text: --calib FILE or --calib builtin")]
     NoCalibration {
         /// The method.
@@ -160,26 +160,26 @@ pub enum Error {
     /// Importance data that cannot be used.
     #[error(transparent)]
     Importance(#[from] ImportanceFault),
-    /// An importance file that cannot be used, or data that would make one.
+    /// An importance file that cannot be used, or data that cannot be written to one.
     #[error("{path}: {source}")]
     ImportanceFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The cause.
         source: ImportanceFault,
     },
-    /// Stopped by the user; nothing was written.
+    /// The user stopped the run; no output was written.
     #[error("interrupted; no output was written")]
     Interrupted,
 }
 
-/// What is wrong with importance data, wherever they come from.
+/// An error of importance data, from a file or from memory.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportanceFault {
-    /// No tensor at all.
+    /// No tensor.
     #[error("holds no importance entry")]
     Empty,
-    /// A sum of squares that is none.
+    /// A sum of squares that is negative or not finite.
     #[error(
         "importance of tensor {tensor:?}, expert {expert}, column {column}: {value} is no sum of squares, expected a \
          finite number of at least 0"
@@ -191,32 +191,32 @@ pub enum ImportanceFault {
         expert: usize,
         /// The input column.
         column: usize,
-        /// What stands there.
+        /// The value.
         value: f32,
     },
-    /// A count that counts nothing.
+    /// A count that is negative or not finite.
     #[error(
         "importance of tensor {tensor:?}: count {index} is {value}, expected a finite number of at least 0"
     )]
     Count {
         /// The tensor.
         tensor: String,
-        /// Which of its counts.
+        /// Index of the count.
         index: usize,
-        /// What stands there.
+        /// The value.
         value: f32,
     },
-    /// Sums that cannot be dealt out to the counts.
+    /// Sums whose number is not a multiple of the number of counts.
     #[error("importance of tensor {tensor:?}: {sums} sums cannot be shared out evenly to {counts} counts")]
     Lengths {
         /// The tensor.
         tensor: String,
-        /// How many sums there are.
+        /// The number of sums.
         sums: usize,
-        /// How many counts.
+        /// The number of counts.
         counts: usize,
     },
-    /// A tensor of another size.
+    /// Sums that do not fit the tensor's shape.
     #[error(
         "importance of tensor {tensor:?} has {found} values, but the tensor has {columns} columns and {experts} \
          experts; was it gathered from another model?"
@@ -228,7 +228,7 @@ pub enum ImportanceFault {
         columns: usize,
         /// Its experts, 1 for a plain matrix.
         experts: usize,
-        /// How many sums there are.
+        /// The number of sums.
         found: usize,
     },
     /// Sums without counts, or counts without sums.
@@ -236,10 +236,10 @@ pub enum ImportanceFault {
     Half {
         /// The tensor of the network.
         tensor: String,
-        /// What its missing tensor ends in.
+        /// The suffix of the missing tensor's name.
         missing: &'static str,
     },
-    /// Sums or counts that are not stored as plain numbers.
+    /// Sums or counts that are not stored as f32.
     #[error("tensor {tensor:?} has format {found}, expected f32")]
     Format {
         /// The tensor in the importance file.
@@ -247,34 +247,34 @@ pub enum ImportanceFault {
         /// Its format.
         found: &'static str,
     },
-    /// A name that upstream could not read back.
+    /// A name that upstream cannot read.
     #[error("importance of tensor {tensor:?}: the name takes {bytes} bytes, llama.cpp reads at most {max}")]
     LongName {
         /// The tensor.
         tensor: String,
         /// Bytes of its name.
         bytes: usize,
-        /// Bytes that it may have.
+        /// Most bytes that are allowed.
         max: usize,
     },
-    /// More than the older kind of file can say.
+    /// A value that is too large for the older file format.
     #[error("{what} is {found}, more than the older kind of file can say; write a .gguf")]
     Large {
-        /// What the number says.
+        /// Meaning of the value.
         what: &'static str,
-        /// How large it is.
+        /// The value.
         found: usize,
     },
-    /// A number in the older kind of file that cannot be.
+    /// An integer in the older file format that is too small.
     #[error("{what} at offset {offset} is {found}, expected at least {least}; is it an importance file?")]
     Number {
-        /// What the number says.
+        /// Meaning of the value.
         what: &'static str,
-        /// Its place.
+        /// Its offset in the file, in bytes.
         offset: u64,
-        /// What stands there.
+        /// The value.
         found: i32,
-        /// The least it may be.
+        /// The smallest allowed value.
         least: u32,
     },
 }

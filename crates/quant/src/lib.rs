@@ -1,23 +1,24 @@
-//! How to shrink: which format each tensor gets, how its values are chosen, and the file that comes out.
+//! Quantization of a network: chooses the format of each tensor, chooses the quantized values, writes the file.
 //!
-//! A [`FileType`] is upstream's mix of formats with its per-tensor rules; [`assign`] gives every tensor of a network
-//! its format. [`quantize`] takes tensor after tensor from [`kvant_model::Weights`] through a [`Solver`] into a
-//! [`kvant_io::Sink`], and checks the written file. [`convert`] does the same with every format kept. [`Importance`]
-//! reads and writes llama.cpp's importance files. [`Lattice`] carries weights over that lie on a quantization lattice
-//! already.
+//! A [`FileType`] is upstream's mix of formats with its per-tensor rules. [`assign`] gives every tensor of a network
+//! its format. [`quantize`] reads each tensor from [`kvant_model::Weights`], solves it with a [`Solver`], puts it into
+//! a [`kvant_io::Sink`], and checks the written file. [`convert`] does the same but keeps every format. [`Importance`]
+//! reads and writes llama.cpp's importance files. [`Lattice`] transfers weights without loss if they already lie on a
+//! quantization lattice.
 //!
-//! Each folder is a step, and imports only earlier ones:
+//! Each folder is one step. A folder imports only earlier folders:
 //!
 //! ```text
 //! gather   calibration contexts, self-generated text, sums over inputs and gradients, importance
-//! solve    the methods: a layer and what is known of it → final bytes
-//! plan     recipe, file types, formats for a budget, memory
-//! walk     the network layer by layer, for methods that look at activations; a work folder makes it resumable
-//! write    the file, its check, the card
+//! solve    the methods: a layer and its statistics → final bytes
+//! plan     recipe, file types, formats for a budget, memory use
+//! walk     the network layer by layer, for methods that need activations; a work folder makes it resumable
+//! write    the file, its validation, the card
 //! ```
 //!
-//! Invariant: what is written depends on input, recipe and text alone, not on threads or interruptions; for methods
-//! without a Hessian not on the instruction set either.
+//! Invariant: the written file depends only on the input, the recipe and the calibration text. It does not depend on
+//! the number of threads or on interruptions. For methods without a Hessian it does not depend on the instruction set
+//! either.
 
 mod convert;
 mod error;

@@ -1,6 +1,6 @@
-//! The job `quantize`: from a checkpoint and a recipe to a smaller file.
+//! The job `quantize`: makes a smaller file from a checkpoint and a recipe.
 //!
-//! Left out: the solving of layers (`walk`), the writing of the file (`write`).
+//! Not here: solving layers (`walk`), writing the file (`write`).
 
 use crate::gather::{Calibration, gather_importance};
 use crate::plan::{Assignment, Recipe, plan_tensors, planned, planned_bytes};
@@ -16,10 +16,10 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Writes `weights` to `output` (GGUF) as the recipe says, and checks the written file.
+/// Quantizes `weights` by the recipe, writes them to `output` (GGUF), and checks the written file.
 ///
 /// # Errors
-/// Whatever reads, does not fit, or does not read back; then nothing is left at `output`.
+/// Errors of reading, solving, writing and checking. On an error no file is left at `output`.
 pub fn quantize(
     weights: &Weights,
     recipe: &Recipe,
@@ -28,7 +28,7 @@ pub fn quantize(
     backend: &Backend,
     progress: &dyn Progress,
 ) -> Result<Report, Error> {
-    // Said before the work, not after it.
+    // Fails before the work, not after it.
     kvant_io::OutputFile::check(output, force)?;
     let assignments = plan_tensors(weights, recipe)?;
     let export::Exported { mut metadata, notes } = export::gguf_metadata_and_notes(weights)?;
@@ -40,7 +40,7 @@ pub fn quantize(
     card.warnings.clone_from(&warnings);
     metadata.set("general.quantization_version", Value::U32(2));
     metadata.set("general.file_type", Value::U32(recipe.file_type.number));
-    // What shapes activations beside the tensors: rotary settings, epsilon, tokenizer.
+    // Metadata that influence activations besides the tensors: rotary settings, epsilon, tokenizer.
     let settings = format!("{metadata:?}");
     let work = open_work(recipe, &assignments, &card.input_blake3, &settings, backend)?;
     let mut walk = work.as_ref().map(|(work, calibration)| {
@@ -48,25 +48,25 @@ pub fn quantize(
         Walk { weights, recipe, assignments, calibration, work, backend, progress, cost: RefCell::default() }
     });
     let mut solutions = walk.as_mut().map(Walk::run).transpose()?;
-    let gathered;
+    let gathered_importance;
     let importance = match (&recipe.importance, recipe.method.need(), &recipe.calibration) {
         (Some(given), _, _) => Some(given),
         (None, Need::Importance, Some(calibration)) => {
-            gathered = gather_importance(weights, calibration, backend, progress)?;
-            Some(&gathered)
+            gathered_importance = gather_importance(weights, calibration, backend, progress)?;
+            Some(&gathered_importance)
         }
         _ => None,
     };
-    let of = |assignment: &Assignment| -> Result<Option<Vec<f32>>, Error> {
+    let mean_squares = |assignment: &Assignment| -> Result<Option<Vec<f32>>, Error> {
         let Some(importance) = importance else { return Ok(None) };
         importance.mean_square(&assignment.entry.name, assignment.entry.shape.columns(), 1)
     };
-    // The file's own card stands before the tensors, so what there is to say of them is found out first.
+    // The card is stored before the tensors in the file. So all warnings must be known before the tensors are written.
     for assignment in assignments.iter().filter(|a| a.changes()) {
         let mut flags = match (&solutions, recipe.method.need()) {
             (Some(solutions), _) => solutions.flags(&assignment.entry.name).to_vec(),
             (None, Need::Importance) if assignment.format.grid().is_some() => {
-                importance_flags(of(assignment)?.as_deref())
+                importance_flags(mean_squares(assignment)?.as_deref())
             }
             _ => Vec::new(),
         };
@@ -84,7 +84,7 @@ pub fn quantize(
         }
         let name = assignment.entry.name.as_str();
         let weight = weights.tensor(name)?;
-        let importance = of(assignment)?;
+        let importance = mean_squares(assignment)?;
         let layer = Layer {
             importance: importance.as_deref(),
             settings: recipe.settings,
@@ -104,7 +104,7 @@ pub fn quantize(
     Ok(Report { file, warnings, cost, expected, card })
 }
 
-/// What determines the file, as far as it is known before the work.
+/// The card with everything that is known before the work.
 fn card(recipe: &Recipe, assignments: &[Assignment], input_blake3: String) -> Card {
     let mut formats = BTreeMap::new();
     for assignment in assignments {
@@ -132,16 +132,16 @@ fn card(recipe: &Recipe, assignments: &[Assignment], input_blake3: String) -> Ca
     }
 }
 
-/// Bytes of a file that are not tensor data, at most, where its formats are found for a budget.
+/// Upper bound of the bytes that are not tensor data, for a file whose formats are chosen for a budget.
 ///
 /// # Errors
-/// What describing the network says.
+/// Errors of planning the tensors and of describing the network as GGUF metadata.
 pub fn overhead_bytes(weights: &Weights, recipe: &Recipe) -> Result<u64, Error> {
     let assignments = plan_tensors(weights, recipe)?;
     let mut metadata = export::gguf_metadata(weights)?;
     metadata.set("general.quantization_version", Value::U32(2));
     metadata.set("general.file_type", Value::U32(recipe.file_type.number));
-    // Whatever formats it comes to, and whatever there is to warn of.
+    // The largest possible card, because formats and warnings are not known yet.
     metadata.set(CARD_KEY, Value::String(" ".repeat(CARD_LIMIT_BYTES)));
     let tensors: Vec<PlannedTensor> = planned(&assignments);
     let padding = tensors.len() as u64 * 32;
@@ -149,14 +149,16 @@ pub fn overhead_bytes(weights: &Weights, recipe: &Recipe) -> Result<u64, Error> 
     Ok(file - planned_bytes(&assignments) + padding)
 }
 
-/// Counts up with every change of what lies in a work folder or of the values that methods come to.
+/// Version of the work folder's content. Increase it when its file layout changes or when a method computes other
+/// values.
 const WORK_FORMAT: u32 = 2;
 
-/// The work folder and the text of a method that walks through the network; `None` for the others.
+/// Opens the work folder of a method that walks through the network. Returns it with the calibration text; `None` for
+/// other methods.
 fn open_work<'a>(
     recipe: &'a Recipe,
     assignments: &[Assignment],
-    input: &str,
+    input_hash: &str,
     metadata: &str,
     backend: &Backend,
 ) -> Result<Option<(WorkFolder, &'a Calibration)>, Error> {
@@ -180,7 +182,7 @@ fn open_work<'a>(
     for part in [
         env!("CARGO_PKG_VERSION"),
         recipe.method.name(),
-        input,
+        input_hash,
         metadata,
         &calibration.digest(),
         &settings,
@@ -195,7 +197,7 @@ fn open_work<'a>(
     Ok(Some((work, calibration)))
 }
 
-/// What a tensor's flags mean to a user.
+/// Warnings for the user that explain a tensor's flags.
 fn flag_warnings(name: &str, flags: &[&'static str]) -> Vec<String> {
     let text = |flag: &&'static str| match *flag {
         "zero" => Some("all weights are zero"),
@@ -214,6 +216,7 @@ fn flag_warnings(name: &str, flags: &[&'static str]) -> Vec<String> {
     flags.iter().filter_map(text).map(|text| format!("{name}: {text}")).collect()
 }
 
+/// Warnings about tensors whose row length did not allow the wanted format; one warning for each group of equal cases.
 fn fallback_warnings(assignments: &[Assignment]) -> Vec<String> {
     let mut groups: BTreeMap<(&str, &str, usize), Vec<&str>> = BTreeMap::new();
     for a in assignments {

@@ -1,14 +1,15 @@
-//! The work folder: what an unfinished run has already solved, so that the same command goes on from there.
+//! The work folder keeps the solved parts of an unfinished run, so that the same command resumes from there.
 //!
-//! One file a unit (embedding, each block, head), renamed into place when the unit is done: a JSON header, the
-//! tensors' bytes, a digest; and the tokens of text that the network has written, and sums of its gradients. A block's
-//! file also carries the digests of the residual streams after it. The key names input, recipe and calibration text; a
-//! folder with another key is another run's. Digests are blake3 over the key, the file's name and its content, so a file
-//! of another run or under another name is not taken for this one.
+//! Each unit (embedding, each block, output head) has one file: a JSON header, the tensors' bytes, a digest. The file
+//! is renamed into place when the unit is done. The folder also holds self-generated tokens and sums of gradients. A
+//! block's file also stores the digests of the residual streams after the block. The key is a hash of input, recipe and
+//! calibration text. A folder with another key belongs to another run. A digest is blake3 over the key, the file's name
+//! and its content. So a file of another run, or under another name, is rejected.
 //!
-//! Invariant: what is loaded is what was saved and what the run has planned, or an error; a file that cannot be loaded is an
-//! error and stays where it is; two runs never share a folder. No link is followed, and only regular files are read, replaced
-//! or removed. Left out: what a unit means; protection from somebody who may write to the folder and knows its key.
+//! Invariants: Loading returns exactly the saved content that the run has planned, or an error. A file that cannot be
+//! loaded causes an error and is not deleted. Two runs never share a folder. Links are never followed, and only regular
+//! files are read, replaced or removed. Not here: the content of a unit; protection against somebody who can write to
+//! the folder and knows its key.
 
 use crate::Error;
 use kvant_io::{Links, OutputFile, open_for_update, read_file, temporary_of};
@@ -16,34 +17,33 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The file that names the run.
+/// The file that identifies the run.
 pub const KEY: &str = "key";
-/// The file that is locked as long as a run is at work.
+/// The file that is locked while a run is active.
 pub const LOCK: &str = "lock";
-/// Bytes of a digest.
 const DIGEST_BYTES: usize = 32;
 
-/// The unit of the embedding.
+/// Name of the embedding's unit.
 pub const EMBEDDING: &str = "embedding";
-/// The unit of the output head.
+/// Name of the output head's unit.
 pub const HEAD: &str = "head";
-/// The sums over the head's input: Σ x xᵀ, hidden × hidden, of which the lower triangle counts.
+/// Name of the Gram matrix of the head's input: Σ x xᵀ, hidden × hidden, only the lower triangle is valid.
 pub const HEAD_INPUT: &str = "head-input";
 const BLOCK: &str = "block-";
 const SELF_GENERATED: &str = "own-text-";
 const SENSITIVITY: &str = "sensitivity-";
 
-/// The unit of a block.
+/// Name of a block's unit.
 pub fn block(index: usize) -> String {
     format!("{BLOCK}{index:04}")
 }
 
-/// A batch of self-generated text.
+/// Name of a batch of self-generated text.
 pub fn self_generated(batch: usize) -> String {
     format!("{SELF_GENERATED}{batch:04}")
 }
 
-/// The sums of gradients at a block's maps.
+/// Name of the gradient sums of a block's maps.
 pub fn sensitivity(block: usize) -> String {
     format!("{SENSITIVITY}{block:04}")
 }
@@ -55,12 +55,12 @@ pub struct WorkFolder {
     _lock: File,
 }
 
-/// Refuses a work folder that is there and is none, before any work; the folder's path without what follows its name.
+/// Checks, before any work, that the path can be a work folder. Returns the path without trailing separators.
 ///
 /// # Errors
-/// [`Error::WorkFolder`] for a link or what is no folder; what the file system says.
+/// [`Error::WorkFolder`] for an empty name, a link, or an entry that is not a folder; errors of the file system.
 pub fn check_work_folder(folder: &Path) -> Result<PathBuf, Error> {
-    // With a slash behind its name a link would be followed.
+    // The file system follows a link if a slash follows its name, so trailing slashes are removed.
     let folder: PathBuf = folder.components().collect();
     let refuse = |reason| Err(Error::WorkFolder { path: folder.clone(), reason });
     match fs::symlink_metadata(&folder) {
@@ -73,11 +73,11 @@ pub fn check_work_folder(folder: &Path) -> Result<PathBuf, Error> {
 }
 
 impl WorkFolder {
-    /// Makes or opens the folder for the run called `key`; `fresh` forgets what is there.
+    /// Creates or opens the folder for the run with this `key`. `fresh` deletes the saved work.
     ///
     /// # Errors
-    /// A folder in use by another process, or of another run; a key that is missing beside saved work, or that cannot be
-    /// read; what the file system says. Nothing is deleted then.
+    /// A folder that another process uses or that belongs to another run; saved work without a key; a key that cannot
+    /// be read; errors of the file system. Then nothing is deleted.
     pub fn open(folder: &Path, key: &str, fresh: bool) -> Result<Self, Error> {
         let folder = check_work_folder(folder)?;
         let fail = |source| Error::Work { path: folder.clone(), source };
@@ -90,22 +90,23 @@ impl WorkFolder {
         }
         let work = Self { folder, key: key.to_owned(), _lock: lock };
         if fresh {
-            work.forget()?;
+            work.clear()?;
         } else if work.has_key()? {
             return Ok(work);
         } else if work.own_files()?.iter().any(|path| !is_temporary(path)) {
             return Err(Error::WorkWithoutKey { path: work.folder });
         }
-        work.place(KEY, key.as_bytes())?;
+        work.write_file(KEY, key.as_bytes())?;
         Ok(work)
     }
 
-    /// Whether the folder has this run's key; an error if it has another.
+    /// Returns true if the folder has this run's key, and an error if it has another key.
     fn has_key(&self) -> Result<bool, Error> {
         let path = self.path(KEY);
         let damaged =
             || Error::WorkDamaged { path: path.clone(), remedy: "nothing was deleted; --fresh starts over" };
-        let Some(found) = read_file(&path, Links::Refuse, 4096).map_err(|e| or_large(e, damaged))? else {
+        let Some(found) = read_file(&path, Links::Refuse, 4096).map_err(|e| damaged_if_large(e, damaged))?
+        else {
             return Ok(false);
         };
         if found == self.key.as_bytes() {
@@ -115,31 +116,32 @@ impl WorkFolder {
         Err(if is_key { Error::WorkOfAnother { path: self.folder.clone() } } else { damaged() })
     }
 
-    /// A path inside the folder.
+    /// The path of a file in the folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
-    /// Entries whose names this type gives; the key last.
+    /// Entries with names that this type uses; the key is the last one.
     fn own_files(&self) -> Result<Vec<PathBuf>, Error> {
         let fail = |source| Error::Work { path: self.folder.clone(), source };
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.folder).map_err(fail)? {
             let path = entry.map_err(fail)?.path();
-            if path.file_name().and_then(|name| name.to_str()).is_some_and(is_ours) {
+            if path.file_name().and_then(|name| name.to_str()).is_some_and(is_own_name) {
                 found.push(path);
             }
         }
-        // Stopped in the middle, a run that goes on finds a key and the last units only, and solves the first again.
+        // Deletion follows this order. If it is interrupted, the key and the last units remain. The resumed run then
+        // solves the first units again.
         found.sort_by_key(|path| (path.ends_with(KEY), path.clone()));
         Ok(found)
     }
 
-    /// Removes every regular file that this type may have put there, and nothing else.
+    /// Removes all regular files with names that this type uses, and nothing else.
     ///
     /// # Errors
-    /// An entry of such a name that is no regular file: then nothing is removed. What the file system says.
-    fn forget(&self) -> Result<(), Error> {
+    /// An entry with such a name that is not a regular file: then nothing is removed. Errors of the file system.
+    fn clear(&self) -> Result<(), Error> {
         let files = self.own_files()?;
         for path in &files {
             if !is_regular(path)? {
@@ -157,7 +159,7 @@ impl WorkFolder {
         Ok(())
     }
 
-    /// Removes the folder, with what this type put there; anything else stays.
+    /// Removes this type's files, and the folder if it is empty then. Other files stay.
     pub fn remove(self) {
         for path in self.own_files().into_iter().flatten() {
             if is_regular(&path).unwrap_or(false) {
@@ -168,22 +170,22 @@ impl WorkFolder {
         let _ = fs::remove_dir(&self.folder);
     }
 
-    /// Puts a whole file into place.
-    fn place(&self, name: &str, content: &[u8]) -> Result<(), Error> {
+    /// Writes a whole file and renames it into place.
+    fn write_file(&self, name: &str, content: &[u8]) -> Result<(), Error> {
         Ok(OutputFile::write_whole(&self.path(name), content, true)?)
     }
 
-    /// Puts content into place, its digest behind it.
+    /// Saves the content, followed by its digest.
     pub fn save_sealed(&self, name: &str, mut content: Vec<u8>) -> Result<(), Error> {
         content.extend_from_slice(self.digest(name, &content).as_bytes());
-        self.place(name, &content)
+        self.write_file(name, &content)
     }
 
-    /// Loads content that [`WorkFolder::save_sealed`] has put into place: at most `max_bytes`.
+    /// Loads content that [`WorkFolder::save_sealed`] has saved, at most `max_bytes`; `None` if there is no such file.
     pub fn load_sealed(&self, name: &str, max_bytes: usize) -> Result<Option<Vec<u8>>, Error> {
         let max_bytes = max_bytes.saturating_add(DIGEST_BYTES);
         let read = read_file(&self.path(name), Links::Refuse, max_bytes);
-        let Some(mut content) = read.map_err(|e| or_large(e, || self.damaged(name)))? else {
+        let Some(mut content) = read.map_err(|e| damaged_if_large(e, || self.damaged(name)))? else {
             return Ok(None);
         };
         let length = content.len().checked_sub(DIGEST_BYTES).ok_or_else(|| self.damaged(name))?;
@@ -200,13 +202,13 @@ impl WorkFolder {
         hasher.update_rayon(content).finalize()
     }
 
-    /// The error for a file that is not what was saved.
+    /// The error for a file whose content is not the saved content.
     pub fn damaged(&self, name: &str) -> Error {
         let remedy = "nothing was deleted; remove it to have it made again, or start over with --fresh";
         Error::WorkDamaged { path: self.path(name), remedy }
     }
 
-    /// The error for an activation that is not that after the last solved block.
+    /// The error for a residual stream that does not match the last solved block.
     pub fn streams_damaged(&self, name: &str) -> Error {
         Error::WorkDamaged {
             path: self.path(&format!("{name}.f32")),
@@ -217,15 +219,15 @@ impl WorkFolder {
     /// Saves tokens.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     pub fn save_tokens(&self, name: &str, tokens: &[u32]) -> Result<(), Error> {
         self.save_sealed(&token_file(name), words(tokens.iter().map(|token| token.to_le_bytes())))
     }
 
-    /// Loads tokens, if they were saved: `count` of them, each below `vocabulary`.
+    /// Loads `count` tokens, each below `vocabulary`; `None` if they were not saved.
     ///
     /// # Errors
-    /// A file that is not what was saved.
+    /// A file whose content is not the saved content.
     pub fn load_tokens(
         &self,
         name: &str,
@@ -233,19 +235,19 @@ impl WorkFolder {
         vocabulary: usize,
     ) -> Result<Option<Vec<u32>>, Error> {
         let name = token_file(name);
-        let Some(found) = self.words(&name, count, u32::from_le_bytes)? else { return Ok(None) };
+        let Some(found) = self.load_words(&name, count, u32::from_le_bytes)? else { return Ok(None) };
         if found.iter().any(|&token| token as usize >= vocabulary) {
             return Err(self.damaged(&name));
         }
         Ok(Some(found))
     }
 
-    /// Whether numbers were saved under this name.
+    /// Returns true if floats were saved under this name.
     ///
     /// # Errors
-    /// What the file system says.
-    pub fn has_numbers(&self, name: &str) -> Result<bool, Error> {
-        let path = self.path(&number_file(name));
+    /// Errors of the file system.
+    pub fn has_floats(&self, name: &str) -> Result<bool, Error> {
+        let path = self.path(&float_file(name));
         match fs::symlink_metadata(&path) {
             Ok(_) => Ok(true),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -253,28 +255,28 @@ impl WorkFolder {
         }
     }
 
-    /// Saves numbers.
+    /// Saves floats.
     ///
     /// # Errors
-    /// What the file system says.
-    pub fn save_numbers(&self, name: &str, numbers: &[f32]) -> Result<(), Error> {
-        self.save_sealed(&number_file(name), words(numbers.iter().map(|number| number.to_le_bytes())))
+    /// Errors of the file system.
+    pub fn save_floats(&self, name: &str, values: &[f32]) -> Result<(), Error> {
+        self.save_sealed(&float_file(name), words(values.iter().map(|value| value.to_le_bytes())))
     }
 
-    /// Loads `count` numbers that were saved.
+    /// Loads `count` saved floats.
     ///
     /// # Errors
-    /// A file that is not what was saved, or not there.
-    pub fn load_numbers(&self, name: &str, count: usize) -> Result<Vec<f32>, Error> {
-        let name = number_file(name);
-        self.words(&name, count, f32::from_le_bytes)?.ok_or_else(|| Error::WorkDamaged {
+    /// A missing file, or one whose content is not the saved content.
+    pub fn load_floats(&self, name: &str, count: usize) -> Result<Vec<f32>, Error> {
+        let name = float_file(name);
+        self.load_words(&name, count, f32::from_le_bytes)?.ok_or_else(|| Error::WorkDamaged {
             path: self.path(&name),
             remedy: "it is missing; nothing was deleted; --fresh starts over",
         })
     }
 
-    /// `count` words of a file, if it was saved.
-    fn words<T>(
+    /// Loads `count` 32-bit words of a file; `None` if it was not saved.
+    fn load_words<T>(
         &self,
         name: &str,
         count: usize,
@@ -289,14 +291,15 @@ impl WorkFolder {
     }
 }
 
+/// The words as bytes, with room for a digest.
 fn words(words: impl ExactSizeIterator<Item = [u8; 4]>) -> Vec<u8> {
     let mut content = Vec::with_capacity(4 * words.len() + DIGEST_BYTES);
     words.for_each(|word| content.extend_from_slice(&word));
     content
 }
 
-/// An error of reading; a file that is too large is not the one that was saved.
-fn or_large(error: kvant_io::Error, damaged: impl Fn() -> Error) -> Error {
+/// Converts an error of reading. A file that is too large cannot be the saved one, so it is reported as damaged.
+fn damaged_if_large(error: kvant_io::Error, damaged: impl Fn() -> Error) -> Error {
     if matches!(error, kvant_io::Error::Limit { .. }) { damaged() } else { error.into() }
 }
 
@@ -304,7 +307,7 @@ fn token_file(name: &str) -> String {
     format!("{name}.tokens")
 }
 
-fn number_file(name: &str) -> String {
+fn float_file(name: &str) -> String {
     format!("{name}.sums")
 }
 
@@ -319,8 +322,8 @@ fn is_regular(path: &Path) -> Result<bool, Error> {
     }
 }
 
-/// Whether a file of this name is one of a work folder: somebody may have named a folder that holds other things.
-fn is_ours(name: &str) -> bool {
+/// Returns true if a work folder uses this file name. The user may name a folder that also holds other files.
+fn is_own_name(name: &str) -> bool {
     let name = temporary_of(name).unwrap_or(name);
     let numbered = |stem: &str, kind: &str| {
         let number = stem.strip_prefix(kind);

@@ -1,4 +1,4 @@
-//! Rows that make up for each other's errors, against plain linear algebra.
+//! Compares row feedback with simple linear algebra.
 
 mod random;
 
@@ -10,13 +10,13 @@ use random::normal;
 const ROWS: usize = 80;
 const COLUMNS: usize = 256;
 const TOKENS: usize = 400;
-/// As the solver has it: rows solved together lie so far apart that there are so few of them.
+/// As in the solver: the maximum number of rows that are solved together.
 const PANEL: usize = 32;
-/// As the solver has it: what is added to the diagonal, as a share of its mean.
+/// As in the solver: the value that is added to the diagonal, as a share of the diagonal's mean.
 const DAMPING: f64 = 0.5;
 
-/// Rows of which all hang on a few hidden numbers.
-fn mixed(count: usize, columns: usize, seed: u64) -> Vec<f32> {
+/// Returns rows with correlated columns: every column is a mix of six hidden values plus noise.
+fn correlated(count: usize, columns: usize, seed: u64) -> Vec<f32> {
     let (hidden, mix, own) =
         (normal(count * 6, seed), normal(6 * columns, seed + 1), normal(count * columns, seed + 2));
     let at = |i: usize| {
@@ -27,7 +27,7 @@ fn mixed(count: usize, columns: usize, seed: u64) -> Vec<f32> {
     (0..count * columns).map(at).collect()
 }
 
-/// Σ x xᵀ of rows, whole.
+/// Returns the full matrix Σ x xᵀ of rows x.
 fn gram(x: &[f32], columns: usize) -> Vec<f64> {
     let mut sum = vec![0.0; columns * columns];
     for row in x.chunks_exact(columns) {
@@ -43,22 +43,22 @@ fn gram(x: &[f32], columns: usize) -> Vec<f64> {
 struct Case {
     weight: Vec<f32>,
     sums: Statistics,
-    /// rows × rows.
+    /// S, rows × rows.
     sensitivity: Vec<f64>,
 }
 
 impl Case {
     fn new() -> Self {
-        let x = mixed(TOKENS, COLUMNS, 3);
+        let x = correlated(TOKENS, COLUMNS, 3);
         let mut sums = Statistics::new(COLUMNS, Missing::Nothing);
         let inputs = Inputs { quantized: &x, missed: &[], weights: None };
         sums.add(&Backend::new(Isa::best(), 2), &inputs);
         sums.finish();
         let weight = normal(ROWS * COLUMNS, 11).into_iter().map(|x| x * 0.02).collect();
-        Self { weight, sums, sensitivity: gram(&mixed(TOKENS, ROWS, 8), ROWS) }
+        Self { weight, sums, sensitivity: gram(&correlated(TOKENS, ROWS, 8), ROWS) }
     }
 
-    /// Solved values of rows of the weight or of others.
+    /// Solves `rows`, which are rows of the weight or other values.
     fn solve(&self, name: &str, format: FormatRef, rows: &[f32], coupled: bool, threads: usize) -> Tensor {
         let backend = Backend::new(Isa::best(), threads);
         let bytes: Vec<u8> = rows.iter().flat_map(|x| x.to_le_bytes()).collect();
@@ -77,7 +77,7 @@ impl Case {
         pool.install(|| method(name).unwrap().solve(&layer, format)).unwrap().tensor
     }
 
-    /// tr(S E G Eᵀ) of the error E that `solved` makes.
+    /// Returns tr(S E G Eᵀ) for the error E of `solved`.
     fn loss(&self, solved: &Tensor) -> f64 {
         let values = solved.decode();
         let error: Vec<f64> = values.iter().zip(&self.weight).map(|(v, w)| f64::from(v - w)).collect();
@@ -100,7 +100,7 @@ fn coded() -> impl Iterator<Item = FormatRef> {
 }
 
 #[test]
-fn the_answer_loses_less_where_rows_make_up_for_each_other() {
+fn row_feedback_decreases_the_loss_of_the_output() {
     let case = Case::new();
     for format in coded() {
         let loss = |coupled| case.loss(&case.solve("coupled", format, &case.weight, coupled, 2));
@@ -110,19 +110,19 @@ fn the_answer_loses_less_where_rows_make_up_for_each_other() {
 }
 
 #[test]
-fn rows_that_have_nothing_in_common_are_solved_alone() {
+fn uncorrelated_rows_are_solved_independently() {
     let mut case = Case::new();
     case.sensitivity = (0..ROWS * ROWS).map(|at| f64::from(u8::from(at / ROWS == at % ROWS))).collect();
     for format in coded() {
         let values = |coupled| case.solve("coupled", format, &case.weight, coupled, 2).decode();
         let differing = values(false).iter().zip(values(true)).filter(|(a, b)| **a != *b).count();
-        // Products of few and of many rows round differently, which may tip a code, and that its group.
+        // Products of few and of many rows round differently. This may change a code, and then others of its group.
         assert!(differing < ROWS * COLUMNS / 100, "{}: {differing} values differ", format.name());
     }
 }
 
 #[test]
-fn threads_change_nothing() {
+fn the_number_of_threads_changes_nothing() {
     let case = Case::new();
     for format in coded() {
         let bytes = |threads| case.solve("coupled", format, &case.weight, true, threads);
@@ -130,9 +130,9 @@ fn threads_change_nothing() {
     }
 }
 
-/// Every panel's targets worked out anew, with all later rows free: a = −M_rr⁻¹ M_re e, by elimination.
+/// Computes the targets of every panel again, with all later rows free: a = −M_rr⁻¹ M_re e, by elimination.
 #[test]
-fn targets_are_what_would_answer_earlier_errors_best() {
+fn targets_compensate_best_for_earlier_errors() {
     let case = Case::new();
     let mean = (0..ROWS).map(|i| case.sensitivity[i * ROWS + i]).sum::<f64>() / ROWS as f64;
     let m = |i: usize, j: usize| case.sensitivity[i * ROWS + j] + if i == j { DAMPING * mean } else { 0.0 };
@@ -152,22 +152,22 @@ fn targets_are_what_would_answer_earlier_errors_best() {
                     (0..COLUMNS).map(at).collect()
                 })
                 .collect();
-            let asked =
+            let offsets =
                 eliminate(rest.iter().map(|&i| rest.iter().map(|&j| m(i, j)).collect()).collect(), right);
-            let wanted = panels[p].iter().zip(&asked).flat_map(|(&row, asked)| {
+            let targets = panels[p].iter().zip(&offsets).flat_map(|(&row, offset)| {
                 let weight = &case.weight[row * COLUMNS..][..COLUMNS];
-                weight.iter().zip(asked).map(|(w, a)| (f64::from(*w) + a) as f32)
+                weight.iter().zip(offset).map(|(w, a)| (f64::from(*w) + a) as f32)
             });
-            let alone = case.solve("coupled", format, &wanted.collect::<Vec<f32>>(), false, 2).decode();
+            let alone = case.solve("coupled", format, &targets.collect::<Vec<f32>>(), false, 2).decode();
             let own = panels[p].iter().flat_map(|row| &found[row * COLUMNS..][..COLUMNS]);
             differing += alone.iter().zip(own).filter(|(a, b)| a != b).count();
         }
-        // Targets that differ in their last bits may tip a code, and that its group.
+        // Targets that differ in their last bits may change a code, and then others of its group.
         assert!(differing < ROWS * COLUMNS / 50, "{}: {differing} values differ", format.name());
     }
 }
 
-/// X with A X = B, by elimination without pivots.
+/// Returns X with A X = B, by Gauss-Jordan elimination without pivoting.
 fn eliminate(mut a: Vec<Vec<f64>>, mut b: Vec<Vec<f64>>) -> Vec<Vec<f64>> {
     let n = a.len();
     for k in 0..n {

@@ -1,4 +1,4 @@
-//! A format that nobody has foreseen: wide groups of four-bit codes. Everything serves it, nothing panics.
+//! A format outside the registry, with large groups of four-bit codes. Every method and product handles it.
 
 mod random;
 
@@ -12,7 +12,8 @@ use random::normal;
 const ROWS: usize = 8;
 const COLUMNS: usize = 512;
 
-/// Blocks of `N` codes of four bits under one half float: `d · (code − 8)`, two codes a byte, the scale in front.
+/// Blocks of `N` four-bit codes with one `f16` scale: `d · (code − 8)`. The scale comes first, then two codes in each
+/// byte.
 struct Wide<const N: usize>;
 
 impl<const N: usize> Wide<N> {
@@ -93,7 +94,7 @@ impl<const N: usize> Grid for Wide<N> {
 
 static FORMATS: [FormatRef; 3] = [&Wide::<64>, &Wide::<128>, &Wide::<32>];
 
-/// Weights with a few loud ones.
+/// Returns weights with a few outliers.
 fn weight() -> Tensor {
     let mut values: Vec<f32> = normal(ROWS * COLUMNS, 3).into_iter().map(|x| x * 0.02).collect();
     values.iter_mut().step_by(97).for_each(|x| *x *= 4.0);
@@ -101,7 +102,7 @@ fn weight() -> Tensor {
     Tensor::new(Shape::new(&[ROWS, COLUMNS]).unwrap(), &format::F32, Bytes::from(bytes)).unwrap()
 }
 
-/// Inputs whose columns have something in common.
+/// Returns inputs with correlated columns.
 fn inputs() -> Vec<f32> {
     let mut x = normal(600 * COLUMNS, 5);
     for row in x.chunks_exact_mut(COLUMNS) {
@@ -113,7 +114,7 @@ fn inputs() -> Vec<f32> {
 }
 
 #[test]
-fn every_method_solves_it_and_loses_no_more_than_rounding() {
+fn every_method_solves_it_with_no_larger_loss_than_rounding() {
     let backend = Backend::new(Isa::best(), 2);
     let (weight, x) = (weight(), inputs());
     let mut sums = Statistics::new(COLUMNS, Missing::Nothing);
@@ -122,7 +123,7 @@ fn every_method_solves_it_and_loses_no_more_than_rounding() {
     let importance = sums.mean_squares();
     let exact = weight.decode();
     for format in FORMATS {
-        // Squared errors of the results of the first rows of `x`.
+        // The sum of squared errors of the results for the first rows of `x`.
         let loss = |tensor: &Tensor| -> f64 {
             let error: Vec<f32> = tensor.decode().iter().zip(&exact).map(|(a, b)| a - b).collect();
             let pairs = x
@@ -151,7 +152,7 @@ fn every_method_solves_it_and_loses_no_more_than_rounding() {
 }
 
 #[test]
-fn products_are_those_of_the_decoded_numbers() {
+fn products_equal_those_of_the_decoded_values() {
     let weight = weight();
     for format in FORMATS {
         let mut bytes = vec![0; format.tensor_bytes(weight.shape()).unwrap()];

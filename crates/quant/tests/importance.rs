@@ -1,4 +1,5 @@
-//! Importance files against upstream's own (`tests/golden/importance`, made by `importance.py`), and broken ones.
+//! Compares importance files with upstream's (`tests/golden/importance`, made by `importance.py`), and reads broken
+//! files.
 
 use kvant_core::{Bytes, Shape, Tensor, format};
 use kvant_io::{Array, Limits, Metadata, Plan, PlannedTensor, Value};
@@ -17,7 +18,7 @@ fn read(path: &Path) -> Result<Importance, Error> {
     Importance::read(path, &Limits::default())
 }
 
-/// Reads a file of these bytes, which must be refused with an error that names the file; returns the error's text.
+/// Checks that a file with these bytes is rejected with an error that names the file. Returns the text of the error.
 fn refused(folder: &Path, bytes: &[u8], what: &str) -> String {
     let path = folder.join("bad.imatrix");
     std::fs::write(&path, bytes).unwrap();
@@ -28,7 +29,8 @@ fn refused(folder: &Path, bytes: &[u8], what: &str) -> String {
     error
 }
 
-/// A file of the older kind, by hand: name, calls and values of each entry.
+/// Builds a file in the older format. An entry has a name, a count of calls and values; `trailer` holds the count of
+/// chunks and the name of the text.
 fn older(entries: &[(&[u8], i32, &[f32])], trailer: Option<(i32, &[u8])>) -> Vec<u8> {
     fn text(out: &mut Vec<u8>, text: &[u8]) {
         out.extend((text.len() as i32).to_le_bytes());
@@ -48,7 +50,7 @@ fn older(entries: &[(&[u8], i32, &[f32])], trailer: Option<(i32, &[u8])>) -> Vec
     out
 }
 
-/// An importance GGUF by hand: every tensor's name, shape, format and bytes.
+/// Writes a GGUF file with these tensors: name, shape, format and bytes of each one.
 fn gguf(path: &Path, metadata: &Metadata, tensors: &[(&str, &[usize], &str, Vec<u8>)]) {
     let planned = tensors.iter().map(|(name, dimensions, format, _)| PlannedTensor {
         name: (*name).into(),
@@ -78,7 +80,7 @@ fn floats(values: &[f32]) -> Vec<u8> {
 }
 
 #[test]
-fn upstreams_files_hold_the_figures_that_gguf_py_reads() {
+fn upstreams_files_have_the_values_that_gguf_py_reads() {
     let figures: serde_json::Value =
         serde_json::from_slice(&std::fs::read(golden("figures.json")).unwrap()).unwrap();
     for (file, tensors) in figures.as_object().unwrap() {
@@ -105,7 +107,7 @@ fn upstreams_files_hold_the_figures_that_gguf_py_reads() {
 }
 
 #[test]
-fn written_again_upstreams_files_are_the_same_bytes() {
+fn rewritten_upstream_files_have_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["demo.gguf", "experts.gguf"] {
         let importance = read(&golden(name)).unwrap();
@@ -120,7 +122,7 @@ fn written_again_upstreams_files_are_the_same_bytes() {
 }
 
 #[test]
-fn the_older_kind_is_written_as_upstream_writes_it() {
+fn the_older_format_is_written_as_upstream_writes_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("again.dat");
     let newer = read(&golden("experts.gguf")).unwrap();
@@ -141,10 +143,10 @@ fn the_older_kind_is_written_as_upstream_writes_it() {
 }
 
 #[test]
-fn both_kinds_of_upstreams_files_give_the_same_means() {
+fn both_formats_of_upstreams_files_give_the_same_means() {
     let (newer, older) = (read(&golden("experts.gguf")).unwrap(), read(&golden("experts.dat")).unwrap());
     assert_eq!(newer.datasets, ["routed.txt", "süß.txt"]);
-    // The older kind keeps the last text's name only, and no size of chunks.
+    // The older format stores only the name of the last text, and no chunk size.
     assert_eq!((older.chunk_count, older.chunk_size), (4, 0));
     assert_eq!(older.datasets, ["süß.txt"]);
     for (name, experts) in [(PLAIN, 1), (EXPERTS, 3)] {
@@ -159,7 +161,7 @@ fn both_kinds_of_upstreams_files_give_the_same_means() {
 }
 
 #[test]
-fn a_file_of_the_older_kind_is_read_and_written_as_gguf() {
+fn a_file_in_the_older_format_is_read_and_written_as_gguf() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("by hand.dat");
     let entries: [(&[u8], i32, &[f32]); 3] =
@@ -176,7 +178,7 @@ fn a_file_of_the_older_kind_is_read_and_written_as_gguf() {
         assert_eq!(means("a", 2, 1), [0.5, 0.25], "without calls the values stand for themselves");
         assert_eq!(means("c", 2, 2), [1.0, 2.0, 3.0, 4.0], "one count for two experts");
     }
-    // The oldest files end with their last entry.
+    // The oldest files have no trailer.
     std::fs::write(&path, older(&entries, None)).unwrap();
     let bare = read(&path).unwrap();
     assert_eq!((bare.chunk_count, &bare.datasets), (0, &Vec::new()));
@@ -186,7 +188,7 @@ fn a_file_of_the_older_kind_is_read_and_written_as_gguf() {
 }
 
 #[test]
-fn means_are_refused_for_other_sizes_and_broken_numbers() {
+fn means_are_rejected_for_other_sizes_and_invalid_values() {
     let mut importance = Importance::default();
     let name = "blk.1.ffn_down.weight";
     let entry = Entry { sums: vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0], counts: vec![2.0, 0.0] };
@@ -230,12 +232,12 @@ fn means_are_refused_for_other_sizes_and_broken_numbers() {
 }
 
 #[test]
-fn cut_files_are_errors() {
+fn truncated_files_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     for name in ["demo.gguf", "experts.gguf"] {
         let good = std::fs::read(golden(name)).unwrap();
-        // The last tensor, one count, is followed by padding that no reader misses.
+        // The last tensor is one count. Padding follows it, and a reader does not notice if it is missing.
         for end in (0..good.len() - 32).step_by(37) {
             refused(folder, &good[..end], &format!("{name} cut at {end}"));
         }
@@ -246,7 +248,7 @@ fn cut_files_are_errors() {
     let by_hand = older(&entries, Some((1, b"text")));
     let bare = older(&entries, None).len();
     for good in [by_hand.as_slice(), &std::fs::read(golden("experts.dat")).unwrap()] {
-        // Every 37th byte, and every byte of the end. A file that ends with its last entry is whole.
+        // Every 37th position, and every position near the end. A file that ends after its last entry is complete.
         for end in (0..good.len()).step_by(37).chain(good.len() - 12..good.len()) {
             if good.len() != by_hand.len() || end != bare {
                 refused(folder, &good[..end], &format!("{} bytes of {}", end, good.len()));
@@ -255,7 +257,7 @@ fn cut_files_are_errors() {
     }
 }
 
-/// Bytes changed one by one: whatever comes of it, it is no panic, and what is taken can be used.
+/// Changes the bytes one by one. No change causes a panic, and a file that is accepted can be used.
 #[test]
 fn changed_bytes_never_panic() {
     let folder = tempfile::tempdir().unwrap();
@@ -278,7 +280,7 @@ fn changed_bytes_never_panic() {
 }
 
 #[test]
-fn broken_files_of_the_older_kind_are_errors() {
+fn broken_files_in_the_older_format_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let one = |name: &[u8], calls, values: &[f32]| older(&[(name, calls, values)], Some((1, b"text")));

@@ -1,4 +1,4 @@
-//! Weights that lie on a format's lattice are carried over as they are; weights that do not are refused.
+//! Weights that lie on a format's lattice are carried over unchanged; all other weights are rejected.
 
 use half::{bf16, f16};
 use kvant_core::format::{self, BF16, F16, F32};
@@ -7,7 +7,7 @@ use kvant_quant::Lattice;
 
 const SOURCES: [FormatRef; 3] = [&F32, &F16, &BF16];
 
-/// SplitMix64: the tests need numbers, not good ones.
+/// SplitMix64: a simple generator is random enough for these tests.
 struct Random(u64);
 
 impl Random {
@@ -23,7 +23,7 @@ impl Random {
         (self.word() >> 32) as u32 % n
     }
 
-    /// From 0 to 1.
+    /// A value from 0 to 1.
     fn uniform(&mut self) -> f32 {
         (self.word() >> 40) as f32 / (1u32 << 24) as f32
     }
@@ -33,7 +33,7 @@ impl Random {
         (-2.0 * u.ln()).sqrt() * (std::f32::consts::TAU * v).cos()
     }
 
-    /// A magnitude of `f16` between `low` and `high`, as likely in each power of two.
+    /// A positive `f16` value between `low` and `high`, with a uniform logarithm.
     fn half(&mut self, low: f32, high: f32) -> f32 {
         f16::from_f32(low * (high / low).powf(self.uniform())).to_f32()
     }
@@ -52,7 +52,7 @@ fn half_step(x: f32) -> f32 {
     (power / 2048.0).max(1.0 / (1 << 25) as f32)
 }
 
-/// What a carried block says, or `None`.
+/// Returns the codes and values of a block that was carried over, or `None` if it was rejected.
 fn carried(x: &[f32], from: FormatRef, format: FormatRef) -> Option<(Codes, Vec<f32>)> {
     let mut bytes = vec![0xa5; format.block().bytes];
     let lattice = Lattice::new(from, format).unwrap();
@@ -81,22 +81,22 @@ fn divisor(a: i32, b: i32) -> i32 {
     if b == 0 { a.abs() } else { divisor(b, a % b) }
 }
 
-/// Integers from −8 to 7 without a common divisor and with an end of the range.
-fn whole_numbers(random: &mut Random) -> [i32; 32] {
+/// Returns integers from −8 to 7 without a common divisor. At least one of them is −8, −7 or 7.
+fn integers(random: &mut Random) -> [i32; 32] {
     loop {
         let narrow = random.below(4) == 0;
-        let numbers: [i32; 32] = std::array::from_fn(|_| {
+        let integers: [i32; 32] = std::array::from_fn(|_| {
             if narrow { [-7, 0, 5, 7][random.below(4) as usize] } else { random.below(16) as i32 - 8 }
         });
-        let ends = numbers.iter().any(|n| [-8, -7, 7].contains(n));
-        if ends && numbers.iter().copied().fold(0, divisor) == 1 {
-            return numbers;
+        let ends = integers.iter().any(|n| [-8, -7, 7].contains(n));
+        if ends && integers.iter().copied().fold(0, divisor) == 1 {
+            return integers;
         }
     }
 }
 
 #[test]
-fn q4_0_comes_back_for_every_scale() {
+fn q4_0_is_recovered_for_every_scale() {
     let mut random = Random(1);
     for exponent in 1..31u16 {
         let ends = [0, 1, 0x155, 0x2aa, 0x3fe, 0x3ff];
@@ -105,16 +105,16 @@ fn q4_0_comes_back_for_every_scale() {
         for mantissa in mantissas {
             for sign in [0, 0x8000] {
                 let d = f16::from_bits(sign | exponent << 10 | mantissa).to_f32();
-                let numbers = whole_numbers(&mut random);
+                let integers = integers(&mut random);
                 for from in SOURCES {
-                    let x = numbers.map(|n| rounded(d * n as f32, from));
+                    let x = integers.map(|n| rounded(d * n as f32, from));
                     if x.iter().any(|x| x.is_infinite()) {
                         continue;
                     }
                     let found = assert_exact(&x, from, &format::Q4_0, &format!("d {d}"));
-                    // Without −8 either sign says the same, and the positive one is taken.
-                    let mirrored = d < 0.0 && !numbers.contains(&-8);
-                    let expected = numbers.map(|n| (8 + if mirrored { -n } else { n }) as u8);
+                    // Without −8 both signs of the scale are possible, and the positive one is chosen.
+                    let mirrored = d < 0.0 && !integers.contains(&-8);
+                    let expected = integers.map(|n| (8 + if mirrored { -n } else { n }) as u8);
                     assert_eq!(found.codes, expected, "{} d {d}", from.name());
                     if from == &F32 as FormatRef {
                         assert_eq!(found.d, if mirrored { -d } else { d });
@@ -131,10 +131,10 @@ fn q4_0_with_a_common_divisor_or_without_ends_keeps_its_values() {
     for round in 0..20_000 {
         let d = random.half(6.2e-5, 6e4) * [1.0, -1.0][random.below(2) as usize];
         let (factor, most) = [(2, 3), (3, 2), (4, 1), (1, 6), (1, 1), (7, 1), (5, 1)][round % 7];
-        let numbers: [i32; 32] =
+        let integers: [i32; 32] =
             std::array::from_fn(|_| factor * (random.below(2 * most + 1) as i32 - most as i32));
         for from in SOURCES {
-            let x = numbers.map(|n| rounded(d * n as f32, from));
+            let x = integers.map(|n| rounded(d * n as f32, from));
             if x.iter().all(|x| x.is_finite()) {
                 assert_exact(&x, from, &format::Q4_0, "no ends");
             }
@@ -143,38 +143,38 @@ fn q4_0_with_a_common_divisor_or_without_ends_keeps_its_values() {
 }
 
 #[test]
-fn q4_0_of_a_scale_that_is_no_f16_takes_the_nearest() {
+fn q4_0_takes_the_nearest_scale_if_the_scale_is_not_an_f16_value() {
     let mut random = Random(3);
-    let mut taken = 0;
+    let mut carried_over = 0;
     const ROUNDS: usize = 20_000;
     for _ in 0..ROUNDS {
         let d = (1e-4 * 1e4f32.powf(random.uniform())) * [1.0, -1.0][random.below(2) as usize];
-        let numbers = whole_numbers(&mut random);
-        let x = numbers.map(|n| d * n as f32);
+        let integers = integers(&mut random);
+        let x = integers.map(|n| d * n as f32);
         let stored = f16::from_f32(d).to_f32();
-        let near = numbers.iter().zip(x).all(|(&n, x)| (stored * n as f32 - x).abs() <= half_step(x));
+        let near = integers.iter().zip(x).all(|(&n, x)| (stored * n as f32 - x).abs() <= half_step(x));
         let found = carried(&x, &F32, &format::Q4_0);
         assert_eq!(found.is_some(), near, "d {d}");
         let Some((codes, values)) = found else { continue };
-        let mirrored = d < 0.0 && !numbers.contains(&-8);
-        assert_eq!(codes.codes, numbers.map(|n| (8 + if mirrored { -n } else { n }) as u8));
+        let mirrored = d < 0.0 && !integers.contains(&-8);
+        assert_eq!(codes.codes, integers.map(|n| (8 + if mirrored { -n } else { n }) as u8));
         assert_eq!(codes.d, if mirrored { -stored } else { stored });
         assert!(values.iter().zip(x).all(|(v, x)| (v - x).abs() <= half_step(x)));
-        taken += 1;
+        carried_over += 1;
     }
-    println!("scales that are no f16: {taken} of {ROUNDS} carried over");
-    assert!(taken > ROUNDS / 2);
+    println!("scales that are no f16: {carried_over} of {ROUNDS} carried over");
+    assert!(carried_over > ROUNDS / 2);
 }
 
 #[test]
-fn an_f32_block_off_the_lattice_by_more_than_a_thousandth_is_refused() {
+fn an_f32_block_off_the_lattice_by_more_than_a_thousandth_is_rejected() {
     let mut random = Random(4);
     for _ in 0..2_000 {
         let d = random.half(1e-4, 1e-1) * 1.0001;
-        let mut x = whole_numbers(&mut random).map(|n| d * n as f32);
+        let mut x = integers(&mut random).map(|n| d * n as f32);
         x[5] = d * (3.0 + 2e-3);
         assert!(carried(&x, &F32, &format::Q4_0).is_none());
-        // Two levels lie on a lattice whatever they are.
+        // Any two levels lie on a lattice.
         let two = std::array::from_fn::<f32, 32, _>(|i| if i % 3 == 0 { 0.0 } else { d * 1.1 });
         if let Some((_, values)) = carried(&two, &F32, &format::Q4_0) {
             assert_eq!(values, two);
@@ -183,19 +183,19 @@ fn an_f32_block_off_the_lattice_by_more_than_a_thousandth_is_refused() {
 }
 
 #[test]
-fn f16_widened_to_f32_is_still_seen() {
+fn f16_values_stored_as_f32_are_recognized() {
     let mut random = Random(5);
     for _ in 0..5_000 {
         let d = random.half(1e-3, 1e3);
-        let numbers = whole_numbers(&mut random);
-        let x = numbers.map(|n| rounded(d * n as f32, &F16));
+        let integers = integers(&mut random);
+        let x = integers.map(|n| rounded(d * n as f32, &F16));
         let (codes, values) = carried(&x, &F32, &format::Q4_0).expect("carried over");
-        assert_eq!(codes.codes, numbers.map(|n| (8 + n) as u8));
+        assert_eq!(codes.codes, integers.map(|n| (8 + n) as u8));
         assert!(values.iter().zip(x).all(|(&v, x)| rounded(v, &F16) == x));
     }
 }
 
-/// Codes as they occur: all of them, few, two, or one.
+/// Returns random codes: with all codes of the format, a few, two, or one.
 fn codes(random: &mut Random, count: u32, elements: usize) -> Vec<u8> {
     let kinds = [count, count, 5, 3, 2, 1][random.below(6) as usize];
     let some: Vec<u8> = (0..kinds).map(|_| random.below(count) as u8).collect();
@@ -220,7 +220,7 @@ fn affine_blocks_keep_their_values() {
             };
             let codes = codes(&mut random, count, 32);
             for from in SOURCES {
-                // Where a type can hardly tell neighbouring codes apart not every block is found.
+                // If the type can hardly distinguish neighbouring codes, not every block is found.
                 let most = if from == &BF16 as FormatRef { 16.0 } else { 1e6 };
                 if m.abs() > most * d {
                     continue;
@@ -238,24 +238,24 @@ fn affine_blocks_keep_their_values() {
 }
 
 #[test]
-fn affine_blocks_of_a_scale_that_is_no_f16_take_the_nearest() {
+fn affine_blocks_take_the_nearest_scale_if_the_scale_is_not_an_f16_value() {
     let mut random = Random(11);
-    let mut taken = 0;
+    let mut carried_over = 0;
     for _ in 0..5_000 {
         let d = 1e-4 * 1e3f32.powf(random.uniform());
-        let numbers: [u8; 32] =
+        let integers: [u8; 32] =
             std::array::from_fn(|i| if i < 16 { i as u8 } else { random.below(16) as u8 });
-        let x = numbers.map(|n| d * (f32::from(n) - 8.0));
+        let x = integers.map(|n| d * (f32::from(n) - 8.0));
         let Some((codes, values)) = carried(&x, &F32, &format::Q4_1) else { continue };
-        assert_eq!((&codes.codes[..], codes.d), (&numbers[..], f16::from_f32(d).to_f32()));
+        assert_eq!((&codes.codes[..], codes.d), (&integers[..], f16::from_f32(d).to_f32()));
         assert!(values.iter().zip(x).all(|(v, x)| (v - x).abs() <= half_step(x)));
-        taken += 1;
+        carried_over += 1;
     }
-    println!("minima that are no f16: {taken} of 5000 carried over");
-    assert!(taken > 2_500);
+    println!("minima that are no f16: {carried_over} of 5000 carried over");
+    assert!(carried_over > 2_500);
 }
 
-/// A block of codes under scales that occur, decoded: what a format stores it must find again.
+/// Returns the decoded values of a block with random codes and scales.
 fn stored_block(format: FormatRef, random: &mut Random) -> Vec<f32> {
     let grid = format.grid().unwrap();
     let block = format.block();
@@ -279,7 +279,7 @@ fn stored_block(format: FormatRef, random: &mut Random) -> Vec<f32> {
 }
 
 #[test]
-fn every_format_of_one_scale_a_block_finds_what_it_stored() {
+fn every_format_with_one_scale_per_block_recovers_its_stored_values() {
     let mut random = Random(7);
     for name in ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl", "mxfp4"] {
         let format = format::by_name(name).unwrap();
@@ -293,7 +293,7 @@ fn every_format_of_one_scale_a_block_finds_what_it_stored() {
     }
 }
 
-/// What upstream's encoder of a format wrote, from weights like a network's.
+/// Returns normally distributed weights, encoded by the format's encoder and decoded.
 fn encoded(format: FormatRef, random: &mut Random) -> Vec<f32> {
     let block = format.block();
     let scale = random.half(1e-3, 1e-1);
@@ -306,7 +306,7 @@ fn encoded(format: FormatRef, random: &mut Random) -> Vec<f32> {
 }
 
 #[test]
-fn superblocks_find_what_they_stored() {
+fn superblocks_recover_their_stored_values() {
     let mut random = Random(8);
     for name in ["q4_k", "q5_k", "q6_k", "iq4_xs"] {
         let format = format::by_name(name).unwrap();
@@ -320,7 +320,7 @@ fn superblocks_find_what_they_stored() {
 }
 
 #[test]
-fn superblocks_take_one_scale_for_all_groups() {
+fn superblocks_accept_one_scale_for_all_groups() {
     let mut random = Random(9);
     for name in ["q4_k", "q5_k", "q6_k"] {
         let format = format::by_name(name).unwrap();
@@ -336,7 +336,7 @@ fn superblocks_take_one_scale_for_all_groups() {
 }
 
 #[test]
-fn gaussian_weights_are_refused() {
+fn gaussian_weights_are_rejected() {
     let mut random = Random(10);
     for format in format::FORMATS.iter().filter(|f| f.grid().is_some()) {
         let elements = format.block().elements;
@@ -353,16 +353,16 @@ fn gaussian_weights_are_refused() {
 }
 
 #[test]
-fn zeros_are_carried_over_and_what_is_not_finite_is_not() {
+fn zeros_are_carried_over_and_values_that_are_not_finite_are_not() {
     for format in format::FORMATS.iter().filter(|f| f.grid().is_some()) {
         for from in SOURCES {
             let mut x = vec![0.0; format.block().elements];
             x[1] = -0.0;
             assert_exact(&x, from, *format, "zeros");
-            for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, 1e-40] {
-                x[3] = odd;
+            for special in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, 1e-40] {
+                x[3] = special;
                 if let Some((_, values)) = carried(&x, from, *format) {
-                    assert_eq!(rounded(values[3], from), odd);
+                    assert_eq!(rounded(values[3], from), special);
                 }
             }
         }

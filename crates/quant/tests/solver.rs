@@ -1,4 +1,4 @@
-//! Solvers against plain oracles, over every format that has codes.
+//! Compares solvers with simple reference implementations, for every format with codes.
 
 mod random;
 
@@ -13,7 +13,7 @@ const TOKENS: usize = 700;
 
 const SETTINGS: Settings = Settings { damping: 0.02, correction_damping: Some(0.02), sweeps: 4 };
 
-/// Inputs whose columns go together, with a few loud ones.
+/// Returns inputs with correlated columns; some columns are large.
 fn activations(seed: u64) -> Vec<f32> {
     let (hidden, mix, noise) =
         (normal(TOKENS * 40, seed), normal(40 * COLUMNS, 5), normal(TOKENS * COLUMNS, seed + 1));
@@ -21,8 +21,8 @@ fn activations(seed: u64) -> Vec<f32> {
     for t in 0..TOKENS {
         for c in 0..COLUMNS {
             let sum: f32 = (0..40).map(|k| hidden[t * 40 + k] * mix[k * COLUMNS + c]).sum();
-            let loud = if c % 97 == 3 { 8.0 } else { 1.0 };
-            x[t * COLUMNS + c] = loud * (0.3 * sum + 0.5 * noise[t * COLUMNS + c]);
+            let factor = if c % 97 == 3 { 8.0 } else { 1.0 };
+            x[t * COLUMNS + c] = factor * (0.3 * sum + 0.5 * noise[t * COLUMNS + c]);
         }
     }
     x
@@ -63,7 +63,7 @@ fn solve(name: &str, format: FormatRef, sums: &Statistics, threads: usize) -> Te
     pool.install(|| method(name).unwrap().solve(&layer, format)).unwrap().tensor
 }
 
-/// Σ ‖W xf − Q xq‖² over the tokens, in f64.
+/// Returns Σ ‖W xf − Q xq‖² over the tokens, in f64.
 fn loss(q: &Tensor, quantized: &[f32], float: &[f32]) -> f64 {
     let (w, q) = (weight().decode(), q.decode());
     let mut total = 0.0;
@@ -82,7 +82,7 @@ fn loss(q: &Tensor, quantized: &[f32], float: &[f32]) -> f64 {
 }
 
 #[test]
-fn each_step_loses_less_than_the_one_before() {
+fn each_step_has_a_smaller_loss_than_the_one_before() {
     let backend = Backend::new(Isa::best(), 2);
     let x = activations(1);
     let sums = statistics(&backend, &x, &x);
@@ -94,7 +94,7 @@ fn each_step_loses_less_than_the_one_before() {
     }
 }
 
-/// Σ w (v − x)² of every block, in f64.
+/// Returns Σ w (v − x)² of every block, in f64.
 fn weighted_errors(format: FormatRef, bytes: &[u8], x: &[f32], weights: &[f32]) -> Vec<f64> {
     let mut values = vec![0.0; x.len()];
     format.decode(bytes, &mut values);
@@ -104,10 +104,10 @@ fn weighted_errors(format: FormatRef, bytes: &[u8], x: &[f32], weights: &[f32]) 
 }
 
 #[test]
-fn no_block_has_a_larger_weighted_error_than_upstreams_search_leaves() {
+fn no_block_has_a_larger_weighted_error_than_after_upstreams_search() {
     let backend = Backend::new(Isa::best(), 2);
     let mut x = weight().decode();
-    // Blocks of zeros, of one value, of tiny and of huge ones.
+    // Blocks of zeros, of a single value, of tiny and of huge values.
     x[..512].fill(0.0);
     x[512..1024].fill(0.25);
     x[1024..1536].iter_mut().for_each(|x| *x *= 1e-6);
@@ -138,14 +138,14 @@ fn no_block_has_a_larger_weighted_error_than_upstreams_search_leaves() {
 }
 
 #[test]
-fn the_correction_makes_up_for_a_changed_input() {
+fn the_correction_compensates_for_a_changed_input() {
     let backend = Backend::new(Isa::best(), 2);
     let float = activations(1);
-    let lost = normal(float.len(), 9);
-    // What came before shrinks the input and adds noise.
-    let quantized: Vec<f32> = float.iter().zip(&lost).map(|(x, e)| 0.9 * x + 0.1 * e).collect();
+    let noise = normal(float.len(), 9);
+    // Earlier maps shrink the input and add noise.
+    let quantized: Vec<f32> = float.iter().zip(&noise).map(|(x, e)| 0.9 * x + 0.1 * e).collect();
     let sums = statistics(&backend, &quantized, &float);
-    // A map that stays as it is for want of whole blocks makes up for others all the same.
+    // A map in a format without codes compensates for earlier errors, too.
     for format in [&format::Q4K as FormatRef, &format::Q4_0, &format::F16] {
         let of = |name: &str| loss(&solve(name, format, &sums, 2), &quantized, &float);
         let (without, with) = (of("descent"), of("corrected"));
@@ -153,9 +153,9 @@ fn the_correction_makes_up_for_a_changed_input() {
     }
 }
 
-/// What the results miss says as much as what the input does.
+/// The differences of the results give the same correction as the differences of the inputs.
 #[test]
-fn the_correction_reads_results_as_it_reads_inputs() {
+fn results_give_the_same_correction_as_inputs() {
     let backend = Backend::new(Isa::best(), 2);
     let float = activations(1);
     let quantized: Vec<f32> =
@@ -181,7 +181,7 @@ fn the_correction_reads_results_as_it_reads_inputs() {
 }
 
 #[test]
-fn threads_change_nothing() {
+fn the_number_of_threads_changes_nothing() {
     let backend = Backend::new(Isa::best(), 2);
     let x = activations(1);
     let sums = statistics(&backend, &x, &x);
@@ -191,10 +191,10 @@ fn threads_change_nothing() {
     }
 }
 
-/// Where columns have nothing in common, no error can be made up for: every value is the nearest one under its
-/// block's stored scales.
+/// With uncorrelated columns, no error can be compensated for: every value is the nearest one under the block's stored
+/// scales.
 #[test]
-fn independent_columns_are_rounded_to_nearest() {
+fn uncorrelated_columns_are_rounded_to_nearest() {
     let mut sums = Statistics::new(COLUMNS, Missing::Nothing);
     (0..COLUMNS).for_each(|i| sums.gram[i * COLUMNS + i] = 1.0);
     sums.tokens = 1;
@@ -216,9 +216,9 @@ fn independent_columns_are_rounded_to_nearest() {
     }
 }
 
-/// GPTQ one column at a time over whole rows, in f64 with an explicit inverse: the oracle of the blocked one.
+/// The reference for GPTQ by blocks is GPTQ column by column over whole rows, in f64 with an explicit inverse.
 #[test]
-fn equals_the_algorithm_column_by_column() {
+fn gptq_equals_the_algorithm_column_by_column() {
     let backend = Backend::new(Isa::best(), 1);
     let x = activations(2);
     let sums = statistics(&backend, &x, &x);
@@ -226,7 +226,7 @@ fn equals_the_algorithm_column_by_column() {
     let (grid, n) = (format.grid().unwrap(), COLUMNS);
     let mean = (0..n).map(|i| f64::from(sums.gram[i * n + i])).sum::<f64>() / n as f64;
     let h = |i: usize, j: usize| f64::from(sums.gram[i * n + j]) + if i == j { 0.02 * mean } else { 0.0 };
-    // Blocks of 32 by falling mean diagonal, in them columns by falling diagonal.
+    // Blocks of 32 in descending order of their mean diagonal; columns of a block in descending order of the diagonal.
     let diagonal = |c: usize| sums.gram[c * n + c];
     let block_mean = |b: usize| (b * 32..b * 32 + 32).map(|c| f64::from(diagonal(c))).sum::<f64>();
     let mut order: Vec<usize> = Vec::new();
@@ -238,9 +238,9 @@ fn equals_the_algorithm_column_by_column() {
         order.extend(columns);
     }
     let inverse = inverse(n, |i, j| h(order[i], order[j]));
-    // Upper factor of the inverse: GPTQ's own form.
+    // The upper Cholesky factor of the inverse, as in the paper.
     let upper = upper_factor(n, inverse);
-    let mut live = weight().decode().iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
+    let mut updated = weight().decode().iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
     let mut stored = vec![0.0f32; ROWS * n];
     let mut codes = kvant_core::Codes::new(format.block());
     for r in 0..ROWS {
@@ -248,18 +248,18 @@ fn equals_the_algorithm_column_by_column() {
             let column = order[p];
             if p % 32 == 0 {
                 let start = column / 32 * 32;
-                let x: Vec<f32> = (start..start + 32).map(|c| live[r * n + c] as f32).collect();
-                let place = |c: usize| order.iter().position(|&o| o == c).unwrap();
+                let x: Vec<f32> = (start..start + 32).map(|c| updated[r * n + c] as f32).collect();
+                let position = |c: usize| order.iter().position(|&o| o == c).unwrap();
                 let w: Vec<f32> = (start..start + 32)
-                    .map(|c| (1.0 / upper[place(c) * n + place(c)].powi(2)) as f32)
+                    .map(|c| (1.0 / upper[position(c) * n + position(c)].powi(2)) as f32)
                     .collect();
                 grid.fit(&x, Some(&w), kvant_core::Part::Block, &mut codes);
             }
-            let q = grid.round(&mut codes, column % 32, live[r * n + column] as f32);
+            let q = grid.round(&mut codes, column % 32, updated[r * n + column] as f32);
             stored[r * n + column] = q;
-            let error = (live[r * n + column] - f64::from(q)) / upper[p * n + p];
+            let error = (updated[r * n + column] - f64::from(q)) / upper[p * n + p];
             for k in p + 1..n {
-                live[r * n + order[k]] -= error * upper[p * n + k];
+                updated[r * n + order[k]] -= error * upper[p * n + k];
             }
         }
     }
@@ -270,14 +270,15 @@ fn equals_the_algorithm_column_by_column() {
         places.filter(|&at| found[at] == stored[at]).count()
     };
     assert_eq!(same(&order[..32]), ROWS * 32, "the first block");
-    // Sums in another order and precision tip a near-tie now and then, and everything after it in that row.
+    // Sums in another order and precision sometimes round a near tie the other way. This changes the rest of the row.
     assert!(same(&order[32..64]) > ROWS * 32 * 7 / 10, "{} of {}", same(&order[32..64]), ROWS * 32);
     let bytes: Vec<u8> = stored.iter().flat_map(|x| x.to_le_bytes()).collect();
     let oracle = Tensor::new(*solved.shape(), &format::F32, Bytes::from(bytes)).unwrap();
-    let (ours, theirs) = (loss(&solved, &x, &x), loss(&oracle, &x, &x));
-    assert!((ours / theirs - 1.0).abs() < 0.02, "losses {ours} and {theirs}");
+    let (ours, expected) = (loss(&solved, &x, &x), loss(&oracle, &x, &x));
+    assert!((ours / expected - 1.0).abs() < 0.02, "losses {ours} and {expected}");
 }
 
+/// Returns the inverse of the matrix with entries `h(i, j)`, by Gauss-Jordan elimination.
 fn inverse(n: usize, h: impl Fn(usize, usize) -> f64) -> Vec<f64> {
     let mut a: Vec<f64> = (0..n * n).map(|at| h(at / n, at % n)).collect();
     let mut b = vec![0.0; n * n];
@@ -300,7 +301,7 @@ fn inverse(n: usize, h: impl Fn(usize, usize) -> f64) -> Vec<f64> {
     b
 }
 
-/// U with Uᵀ U = `a`.
+/// Returns U with Uᵀ U = `a`.
 fn upper_factor(n: usize, a: Vec<f64>) -> Vec<f64> {
     let mut u = vec![0.0; n * n];
     for i in 0..n {

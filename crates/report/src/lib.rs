@@ -1,7 +1,7 @@
-//! How results are shown: plain data in, text for a terminal, CSV, JSON and NumPy arrays out.
+//! Output formats for results: tables for a terminal, CSV, JSON and NumPy arrays.
 //!
-//! Invariant: this crate knows no model. Left out: what is measured (`kvant-eval`), and the escaping of text for a
-//! terminal (the program's).
+//! Invariant: this crate does not depend on the model crates. Not included: measurements (`kvant-eval`), and the
+//! escaping of text for a terminal (`kvant-cli`).
 //!
 //! ```
 //! use kvant_report::{Column, size, table};
@@ -29,18 +29,18 @@ pub struct Column<Row> {
 }
 
 impl<Row> Column<Row> {
-    /// Words, aligned to the left.
+    /// Creates a column of text, aligned to the left.
     pub fn text(title: &'static str, show: fn(&Row) -> String) -> Self {
         Self { title, alignment: CellAlignment::Left, show }
     }
 
-    /// Numbers, aligned to the right.
+    /// Creates a column of numbers, aligned to the right.
     pub fn number(title: &'static str, show: fn(&Row) -> String) -> Self {
         Self { title, alignment: CellAlignment::Right, show }
     }
 }
 
-/// A table for a terminal.
+/// Formats a table for a terminal.
 pub fn table<Row>(rows: &[Row], columns: &[Column<Row>]) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);
@@ -54,7 +54,8 @@ pub fn table<Row>(rows: &[Row], columns: &[Column<Row>]) -> String {
     table.to_string()
 }
 
-/// Rows as CSV, a header of their fields' names first. Rows are flat: no field is a list or a map.
+/// Formats rows as CSV. The first line is a header with the field names. Rows must be flat: no field is a list or a
+/// map.
 ///
 /// # Errors
 /// A row that is not flat.
@@ -65,7 +66,7 @@ pub fn csv<Row: Serialize>(rows: &[Row]) -> Result<String, csv::Error> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// A result as one JSON object, the version of the program in it under `kvant`.
+/// Formats a result as one JSON object. The key `kvant` has the version of the program.
 ///
 /// # Errors
 /// A value that JSON cannot express.
@@ -77,7 +78,7 @@ pub fn json(value: &impl Serialize, version: &str) -> serde_json::Result<String>
     Ok(value.to_string())
 }
 
-/// Bytes as people read them: `3.9 GiB`.
+/// Formats a number of bytes for people: `3.9 GiB`.
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["B", "KiB", "MiB", "GiB"];
     let mut value = bytes as f64;
@@ -89,10 +90,10 @@ pub fn size(bytes: u64) -> String {
     if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
-/// Bytes as people write them: `3.9GiB`, `512MiB`, `900MB` or a plain number.
+/// Parses a size as people write it: `3.9GiB`, `512MiB`, `900MB` or a plain number of bytes.
 ///
 /// # Errors
-/// A text that is no such size, in words.
+/// A message for the user if the text is not a size.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     const UNITS: [(&str, f64); 7] = [
         ("gib", (1u64 << 30) as f64),
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_become_csv_and_json_with_their_own_names() {
+    fn csv_and_json_use_the_field_names() {
         let rows =
             [Row { format: "a,b", share: 0.25, bytes: 7 }, Row { format: "q4_0", share: 1e-9, bytes: 1 }];
         let text = csv(&rows).unwrap();

@@ -1,10 +1,10 @@
 //! NumPy's format, version 1.0. Source: `numpy/lib/format.py`.
 
-/// What stands before the numbers of a matrix of `f32`, little-endian, row after row.
+/// Returns the header of a file with a matrix of little-endian `f32`, row-major. The data follow the header.
 pub fn npy_header(shape: [usize; 2]) -> Vec<u8> {
     let mut header =
         format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", shape[0], shape[1]);
-    // Magic, version and length take 10 bytes; the data begin at a multiple of 64.
+    // Magic bytes, version and length take 10 bytes. The data must begin at a multiple of 64.
     let padded = (10 + header.len() + 1).next_multiple_of(64);
     header.push_str(&" ".repeat(padded - 11 - header.len()));
     header.push('\n');

@@ -1,4 +1,4 @@
-//! `q4_1` and `q5_1`: 32 codes of four or five bits under one scale and one minimum.
+//! `q4_1` and `q5_1`: 32 codes of four or five bits with one scale and one minimum.
 //!
 //! ```text
 //! q4_1   byte 0..2   d    f16
@@ -10,13 +10,13 @@
 //!        byte 8..24  qs   as above
 //! ```
 //!
-//! Source: `block_q4_1`, `quantize_row_q4_1_ref`, and the same of `q5_1`; with importance `quantize_row_q4_1_impl`, squared
-//! error weighted by importance · sqrt(mean square of the row + x²), where m is never above 0. As [`Codes`], `dmin` is `−m`
-//! and the group's min 1.
+//! Source: `block_q4_1`, `quantize_row_q4_1_ref` and the same for `q5_1`; with importance `quantize_row_q4_1_impl`,
+//! where the weight of the squared error is importance · sqrt(mean square of the row + x²) and m is never above 0. In
+//! [`Codes`], `dmin` is `−m` and the group's integer minimum is 1.
 
 use super::fit::Group;
-use super::lanes::{Lanes, Run, each, each_run, gather, scatter};
-use super::{Block, Format, Grid, Part, Scaling, coded, f16_at, halves, put_f16, search, stored_f16};
+use super::lanes::{Lanes, Run, codes_from_lanes, each_run, map_lanes, to_lanes};
+use super::{Block, Format, Grid, Part, Scaling, codes_of, f16_at, halves, put_f16, search, stored_f16};
 use crate::{Codes, Levels};
 
 /// A format of `BITS`-bit codes in blocks of `BYTES` bytes.
@@ -31,7 +31,7 @@ impl<const BITS: usize, const BYTES: usize> Affine<BITS, BYTES> {
     /// The highest code.
     const HIGHEST: f32 = ((1 << BITS) - 1) as f32;
 
-    /// Without importance the codes span the block's range.
+    /// Encodes without importance: the codes cover the block's range.
     fn encode_by_range(rows: &[f32], dst: &mut [u8]) {
         super::each_block_mut::<BYTES, 32>(
             dst,
@@ -41,8 +41,8 @@ impl<const BITS: usize, const BYTES: usize> Affine<BITS, BYTES> {
                 let (min, max) = search::range(x);
                 let d = (max - min) / Self::HIGHEST;
                 let inverse = if d != 0.0 { 1.0 / d } else { 0.0 };
-                // Upstream truncates after adding a half, which is not rounding ties to even.
-                let codes = coded(
+                // As in upstream: add 0.5 and truncate. This differs from ties-to-even rounding.
+                let codes = codes_of(
                     x,
                     #[inline(always)]
                     |x| search::truncated((x - min) * inverse + 0.5, Self::HIGHEST),
@@ -90,11 +90,11 @@ impl<const BITS: usize, const BYTES: usize> Format for Affine<BITS, BYTES> {
             #[inline(always)]
             |run| {
                 let Run { x, importance, blocks, mean_square } = run;
-                let turned = gather::<32>(x);
+                let transposed = to_lanes::<32>(x);
                 let spread = Lanes::all(mean_square);
-                let weights = search::weights(&turned, &gather(importance), spread);
-                let found = search::affine(Self::HIGHEST, &turned, &weights, search::WITH_IMPORTANCE);
-                let codes = scatter(each(&turned, |x| found.code(x)));
+                let weights = search::weights(&transposed, &to_lanes(importance), spread);
+                let found = search::affine(Self::HIGHEST, &transposed, &weights, search::WITH_IMPORTANCE);
+                let codes = codes_from_lanes(map_lanes(&transposed, |x| found.code(x)));
                 let scales = found.scale.0.into_iter().zip(found.least.0);
                 for ((block, (scale, least)), codes) in blocks.iter_mut().zip(scales).zip(codes) {
                     put_f16(block, 0, scale);

@@ -1,9 +1,9 @@
-//! Scales of one group, for solvers that choose codes themselves ([`super::Grid::fit`]).
+//! Scale search for one group, for solvers that choose the codes themselves ([`super::Grid::fit`]).
 //!
-//! A solver's group stands alone, so here the lanes are starting scales, not groups: each start is refit by least
-//! squares under the importance given (uniform where none is), and the start with the least error wins. Unlike the
-//! searches in `search`, these are ours: they weigh by importance alone, try both signs of a scale, and end on
-//! scales that the format can store.
+//! A solver fits one group at a time. The lanes are therefore starting scales, not groups. Each start is refit by least
+//! squares, weighted by the importance (uniform if there is none). The start with the least error wins. Unlike the
+//! searches in `search`, these searches are not upstream's: they use only the importance as the weight, try both signs
+//! of a scale, and return scales that the format can store.
 
 use super::array;
 use super::lanes::{Lanes, WIDTH};
@@ -17,12 +17,12 @@ pub(super) struct Group<'a, const N: usize> {
 }
 
 impl<'a, const N: usize> Group<'a, N> {
-    /// Panics where there are not `N` values and as many weights.
+    /// Creates a group. Panics if `x` or `importance` does not have `N` elements.
     pub fn new(x: &'a [f32], importance: Option<&[f32]>) -> Self {
         Self { x: array(x), weights: importance.map_or([1.0; N], |i| *array(i)) }
     }
 
-    /// The groups of a block, in order.
+    /// Iterates over the groups of a block, in order.
     pub fn all(x: &'a [f32], importance: Option<&'a [f32]>) -> impl Iterator<Item = Self> {
         (0..x.len() / N).map(move |g| {
             let range = g * N..(g + 1) * N;
@@ -30,19 +30,19 @@ impl<'a, const N: usize> Group<'a, N> {
         })
     }
 
-    /// The group's elements and weights, each in all lanes.
+    /// Iterates over the elements and their weights, each copied to all lanes.
     fn elements(&self) -> impl Iterator<Item = (Lanes, Lanes)> {
         self.x.iter().zip(&self.weights).map(|(&x, &w)| (Lanes::all(x), Lanes::all(w)))
     }
 
-    /// A scale for `x ≈ scale · level`, where `level` gives the nearest level and `starts` are the levels that the
-    /// extreme may stand at.
+    /// Returns a scale for `x ≈ scale · level`. `level` returns the nearest level. Each of `starts` gives a starting
+    /// scale: the one that maps the extreme to this level.
     pub fn scale(&self, starts: &[Lanes], level: impl Fn(Lanes) -> Lanes) -> f32 {
         let extreme = search::extreme(self.x);
         if extreme.abs() < search::ZERO_GROUP {
             return 0.0;
         }
-        // Should no start give a number, the middle one as it stands says how large the group was.
+        // If no start gives a finite result, the middle start without refit still has the right magnitude.
         let (mut best, mut scale) = (0.0, extreme / starts[0].0[WIDTH / 2]);
         for start in starts {
             let inverse = *start / Lanes::all(extreme);
@@ -53,7 +53,7 @@ impl<'a, const N: usize> Group<'a, N> {
                 sum_lx = sum_lx + weighted * x;
                 sum_l2 = sum_l2 + weighted * l;
             }
-            // What least squares explain; the rest is the error.
+            // `explained` is the part of the weighted sum of squares that the fit explains. The rest is the error.
             let refit = sum_lx / sum_l2;
             let explained = refit * sum_lx;
             for lane in 0..WIDTH {
@@ -65,7 +65,7 @@ impl<'a, const N: usize> Group<'a, N> {
         scale
     }
 
-    /// The weighted squared error of `x ≈ scale · level(x / scale)`, one scale a lane.
+    /// Computes the weighted squared error of `x ≈ scale · level(x / scale)`, with one scale per lane.
     pub fn error(&self, scale: Lanes, level: impl Fn(Lanes) -> Lanes) -> [f32; WIDTH] {
         let inverse = reciprocal(scale);
         let mut sum = Lanes::ZERO;
@@ -76,7 +76,8 @@ impl<'a, const N: usize> Group<'a, N> {
         sum.0
     }
 
-    /// The integer scale of `low..=high` under the unit `d`, near `scale`, that gives the least error.
+    /// Returns the integer scale in `low..=high` with the least error. `d` is the value of one integer step. The
+    /// candidates are close to `scale`.
     pub fn stored_scale(
         &self,
         scale: f32,
@@ -91,14 +92,14 @@ impl<'a, const N: usize> Group<'a, N> {
         let near = (scale / d) as i16;
         let candidates: [i16; WIDTH] = from_fn(|i| near.saturating_add(i as i16 - 4).clamp(low, high));
         let errors = self.error(Lanes(candidates.map(|s| d * f32::from(s))), level);
-        candidates[least(&errors, 4)]
+        candidates[index_of_least(&errors, 4)]
     }
 
-    /// Scale and value of code 0 for `x ≈ scale · l + least`, `l` in `0..=levels`; `least` is above 0 only where
-    /// `free`.
-    pub fn affine(&self, levels: f32, free: bool) -> (f32, f32) {
+    /// Returns `(scale, least)` for `x ≈ scale · l + least` with the code `l` in `0..=levels`. `least` can be above 0
+    /// only if `allow_positive`.
+    pub fn affine(&self, levels: f32, allow_positive: bool) -> (f32, f32) {
         let (mut low, high) = search::range(self.x);
-        if !free && low > 0.0 {
+        if !allow_positive && low > 0.0 {
             low = 0.0;
         }
         let range = high - low;
@@ -114,7 +115,7 @@ impl<'a, const N: usize> Group<'a, N> {
         let (mut best, mut found) = (f32::INFINITY, (range / levels, low));
         let mut codes = [Lanes::ZERO; N];
         for first in [-0.8, 0.0, 0.8, -0.4] {
-            // As upstream, later starts are measured from the least value found so far.
+            // As in upstream, later starts use the least value of the best result so far.
             let (base, range) = (found.1, high - found.1);
             let starts = Lanes(from_fn(|i| (levels + first + 0.1 * i as f32) / range));
             let (mut sum_l, mut sum_l2, mut sum_xl) = (Lanes::ZERO, Lanes::ZERO, Lanes::ZERO);
@@ -129,7 +130,7 @@ impl<'a, const N: usize> Group<'a, N> {
             let determinant = sum_w * sum_l2 - sum_l * sum_l;
             let mut least = (sum_l2 * sum_x - sum_l * sum_xl) / determinant;
             let mut scale = (sum_w * sum_xl - sum_x * sum_l) / determinant;
-            if !free {
+            if !allow_positive {
                 let above = least.greater(Lanes::ZERO);
                 (least, scale) = (above.select(Lanes::ZERO, least), above.select(sum_xl / sum_l2, scale));
             }
@@ -147,18 +148,18 @@ impl<'a, const N: usize> Group<'a, N> {
         found
     }
 
-    /// The six-bit scale and minimum under the units `d` and `dmin`, near `scale` and `-least`, that give the least
-    /// error with codes `0..=levels`.
+    /// Returns the six-bit integer scale and minimum with the least error for codes in `0..=levels`. `d` and `dmin` are
+    /// the values of one integer step. The candidates are close to `scale` and `-least`.
     pub fn stored_pair(&self, (scale, least): (f32, f32), d: f32, dmin: f32, levels: f32) -> (i16, i16) {
-        const SIDE: usize = 4;
+        const CANDIDATES: usize = 4;
         let near = |x: f32, unit: f32| {
             let near = if unit == 0.0 { 0 } else { (x / unit) as i16 };
-            from_fn::<i16, SIDE, _>(|i| near.saturating_add(i as i16 - 1).clamp(0, 63))
+            from_fn::<i16, CANDIDATES, _>(|i| near.saturating_add(i as i16 - 1).clamp(0, 63))
         };
         let (scales, mins) = (near(scale, d), near(-least, dmin));
         let (mut best, mut found) = (f32::INFINITY, (scales[1], mins[1]));
         for half in 0..2 {
-            let pair = |i: usize| (scales[2 * half + i / SIDE], mins[i % SIDE]);
+            let pair = |i: usize| (scales[2 * half + i / CANDIDATES], mins[i % CANDIDATES]);
             let scale = Lanes(from_fn(|i| d * f32::from(pair(i).0)));
             let min = Lanes(from_fn(|i| dmin * f32::from(pair(i).1)));
             let inverse = reciprocal(scale);
@@ -178,7 +179,7 @@ impl<'a, const N: usize> Group<'a, N> {
     }
 }
 
-/// The levels that [`Group::scale`] lets the extreme of a group stand at, for codes `-half..half`.
+/// Returns the starts of [`Group::scale`] for levels in `-half..half`.
 pub(super) fn symmetric_starts(half: f32) -> [Lanes; 4] {
     from_fn(|row| match row {
         3 => Lanes(from_fn(|i| half - 1.4 + 0.1 * i as f32)),
@@ -186,24 +187,24 @@ pub(super) fn symmetric_starts(half: f32) -> [Lanes; 4] {
     })
 }
 
-/// The nearest of the levels `-half..half`.
+/// Returns the function that rounds to the nearest level in `-half..half`.
 #[inline(always)]
 pub(super) fn symmetric_level(half: f32) -> impl Fn(Lanes) -> Lanes {
     move |x| x.nearest().clamp(-half, half - 1.0)
 }
 
-/// 1 / x, but 0 for 0.
+/// Computes 1 / x, or 0 for 0.
 fn reciprocal(x: Lanes) -> Lanes {
     x.equal(Lanes::ZERO).select(Lanes::ZERO, Lanes::all(1.0) / x)
 }
 
-/// Where the least error stands; `otherwise` where none is a number.
-pub(super) fn least(errors: &[f32; WIDTH], otherwise: usize) -> usize {
-    let (mut best, mut at) = (f32::INFINITY, otherwise);
+/// Returns the index of the least error; `default` if no error is finite.
+pub(super) fn index_of_least(errors: &[f32; WIDTH], default: usize) -> usize {
+    let (mut best, mut index) = (f32::INFINITY, default);
     for (i, &error) in errors.iter().enumerate() {
         if error < best {
-            (best, at) = (error, i);
+            (best, index) = (error, i);
         }
     }
-    at
+    index
 }

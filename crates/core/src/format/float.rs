@@ -1,6 +1,6 @@
-//! Plain floating point: `f32`, `f16` and `bf16`, little endian, one number a block.
+//! Floating-point formats: `f32`, `f16` and `bf16`, little endian, one value per block.
 //!
-//! Encoding rounds to nearest, ties to even; a number beyond `f16`'s range becomes infinity, as in upstream.
+//! Encoding rounds to nearest, ties to even. A value beyond the range of `f16` becomes infinity, as in upstream.
 
 use super::{Block, Format, Grid};
 use half::{bf16, f16};
@@ -52,15 +52,15 @@ fn decode_f16(src: &[[u8; 2]], dst: &mut [f32]) {
         src.as_flattened(),
         dst,
         #[inline(always)]
-        |half, x| *x = [widened(u16::from_le_bytes(*half))],
+        |half, x| *x = [f16_to_f32(u16::from_le_bytes(*half))],
     );
 }
 
-/// A half as `f32`, in operations that are vectorized, as the library's own conversion is not across calls.
+/// Converts an `f16` to `f32`. Unlike the conversion of the `half` crate, these operations are vectorized.
 #[inline(always)]
-fn widened(half: u16) -> f32 {
+fn f16_to_f32(half: u16) -> f32 {
     let magnitude = u32::from(half & 0x7fff) << 13;
-    // The exponents' zeros lie 112 apart; multiplied, subnormal numbers come out right as well.
+    // The exponent biases differ by 127 − 15 = 112. A multiplication by 2¹¹² is correct also for subnormal values.
     let finite = (f32::from_bits(magnitude) * f32::from_bits((127 + 112) << 23)).to_bits();
     let not_finite = magnitude | 0x7f80_0000;
     let bits = if magnitude < 0x7c00 << 13 { finite } else { not_finite };
@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn every_half_is_widened_as_the_library_does() {
         for bits in 0..=u16::MAX {
-            let (found, expected) = (widened(bits), f16::from_bits(bits).to_f32());
+            let (found, expected) = (f16_to_f32(bits), f16::from_bits(bits).to_f32());
             let same = found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan();
             assert!(same, "{bits:#06x}: expected {expected}, found {found}");
         }

@@ -1,6 +1,7 @@
-//! How 32 four-bit codes share 16 bytes in upstream's older types: code `j` low, code `j + 16` high.
+//! Packing of 32 four-bit codes into 16 bytes: byte `j` has code `j` in its low half and code `j + 16` in its high
+//! half.
 
-/// Joins 32 codes below 16.
+/// Packs 32 codes below 16.
 #[inline(always)]
 pub(super) fn pack(codes: &[u8], bytes: &mut [u8]) {
     for (j, byte) in bytes[..16].iter_mut().enumerate() {
@@ -8,7 +9,7 @@ pub(super) fn pack(codes: &[u8], bytes: &mut [u8]) {
     }
 }
 
-/// Parts 16 bytes.
+/// Unpacks 16 bytes.
 #[inline(always)]
 pub(super) fn unpack(bytes: &[u8], codes: &mut [u8]) {
     for (j, byte) in bytes[..16].iter().enumerate() {
@@ -17,7 +18,7 @@ pub(super) fn unpack(bytes: &[u8], codes: &mut [u8]) {
     }
 }
 
-/// Adds the fifth bits of 32 codes, bit `j` of a little-endian word for code `j`.
+/// Sets the fifth bits of 32 codes. Bit `j` of the little-endian word belongs to code `j`.
 #[inline(always)]
 pub(super) fn unpack_fifth(word: [u8; 4], codes: &mut [u8]) {
     let word = u32::from_le_bytes(word);
@@ -26,7 +27,7 @@ pub(super) fn unpack_fifth(word: [u8; 4], codes: &mut [u8]) {
     }
 }
 
-/// The fifth bits of 32 codes.
+/// Packs the fifth bits of 32 codes; the inverse of [`unpack_fifth`].
 #[inline(always)]
 pub(super) fn pack_fifth(codes: &[u8]) -> [u8; 4] {
     codes[..32]
@@ -36,7 +37,7 @@ pub(super) fn pack_fifth(codes: &[u8]) -> [u8; 4] {
         .to_le_bytes()
 }
 
-/// Codes of four or five bits from a block's last bytes: of five bits the fifth ones come first.
+/// Unpacks 32 codes of four or five bits from the last bytes of a block. The fifth bits, if any, come first.
 #[inline(always)]
 pub(super) fn unpack_codes<const BITS: usize>(bytes: &[u8]) -> [u8; 32] {
     let mut codes = [0; 32];

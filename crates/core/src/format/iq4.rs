@@ -1,6 +1,6 @@
-//! What `iq4_nl` and `iq4_xs` share: the table of levels, and upstream's search for scales under it.
+//! The common parts of `iq4_nl` and `iq4_xs`: the table of levels and upstream's scale search.
 //!
-//! Source: `kvalues_iq4nl`, `best_index_int8`, `quantize_row_iq4_nl_impl` with its seven tries to either side.
+//! Source: `kvalues_iq4nl`, `best_index_int8`, `quantize_row_iq4_nl_impl` (with `ntry` = 7).
 
 use super::fit::Group;
 use super::lanes::Lanes;
@@ -10,10 +10,10 @@ use std::array::from_fn;
 
 static TABLE: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
-/// The levels, ascending.
+/// The levels, in ascending order.
 pub(super) const LEVELS: Levels = Levels::Table(&TABLE);
 
-/// The levels as numbers.
+/// The levels as floats.
 pub(super) static VALUES: [f32; 16] = {
     let mut values = [0.0; 16];
     let mut code = 0;
@@ -24,8 +24,8 @@ pub(super) static VALUES: [f32; 16] = {
     values
 };
 
-/// The nearest code of every half-open interval of length ½ from −128 on: twice the midpoint of two levels is a
-/// whole number, so such an interval lies in one code's reach.
+/// The nearest code for each half-open interval of length ½, from −128 on. Twice the midpoint of two levels is an
+/// integer, so all values of such an interval have the same nearest code.
 static NEAREST: [u8; 512] = {
     let mut nearest = [0; 512];
     let mut at = 0;
@@ -40,6 +40,7 @@ static NEAREST: [u8; 512] = {
     nearest
 };
 
+/// The levels of [`NEAREST`], as floats.
 static NEAREST_VALUES: [f32; 512] = {
     let mut values = [0.0; 512];
     let mut at = 0;
@@ -50,31 +51,31 @@ static NEAREST_VALUES: [f32; 512] = {
     values
 };
 
-/// The interval of `doubled / 2`, as an index of the tables above; some interval for NaN.
+/// Returns the index of the interval of `doubled / 2` in the tables above; for NaN, an arbitrary valid index.
 #[inline(always)]
 fn interval(doubled: f32) -> usize {
     let x = if doubled < -255.0 { -255.0 } else { doubled };
     let x = if x > 255.0 { 255.0 } else { x };
     let rounded = search::nearest(x);
     let floor = rounded - if rounded > x { 1.0 } else { 0.0 };
-    // At 2²³ the last bit of a number counts ones.
+    // From 2²³ to 2²⁴, the last bit of the mantissa has the value 1.
     ((floor + (8_388_608.0 + 256.0)).to_bits() & 511) as usize
 }
 
-/// The code whose level lies nearest to `x`, the upper one on a tie.
+/// Returns the code with the level nearest to `x`, the higher one on a tie.
 #[inline(always)]
 pub(super) fn nearest(x: f32) -> u8 {
     NEAREST[interval(2.0 * x)]
 }
 
-/// The level nearest to `doubled / 2` in each lane.
+/// Returns the level nearest to `doubled / 2` in each lane.
 #[inline(always)]
 fn levels(doubled: Lanes) -> Lanes {
-    doubled.each(|x| NEAREST_VALUES[interval(x)])
+    doubled.map(|x| NEAREST_VALUES[interval(x)])
 }
 
-/// Scales for eight groups of 32: the best of 16 starting scales around the one that makes the extreme the lowest
-/// level, each refit by weighted least squares; 0 for a group that counts as zero.
+/// Searches the scales of eight groups of 32. It tries 16 starting scales around the one that maps the extreme to the
+/// lowest level, refits each by weighted least squares, and returns the best. A group that counts as zero gets scale 0.
 pub(super) fn scales(x: &[Lanes; 32], weights: &[Lanes; 32]) -> Lanes {
     pulp::Arch::new().dispatch(Search { x, weights })
 }
@@ -109,8 +110,8 @@ impl pulp::NullaryFnOnce for Search<'_> {
     }
 }
 
-/// Weighted sums of products of levels and numbers, and of levels' squares. No closure: it has to be inlined at every
-/// place, so as to be compiled for the caller's instruction set.
+/// Returns the weighted sums of level · value and of level². It has no closures, so that the compiler inlines it and
+/// compiles it for the caller's instruction set.
 #[inline(always)]
 fn sums(x: &[Lanes; 32], weights: &[Lanes; 32], inverse: Lanes) -> (Lanes, Lanes) {
     let inverse = inverse + inverse;
@@ -124,7 +125,7 @@ fn sums(x: &[Lanes; 32], weights: &[Lanes; 32], inverse: Lanes) -> (Lanes, Lanes
     (sum_qx, sum_q2)
 }
 
-/// A scale of one group for a solver.
+/// Fits the scale of one group, for a solver.
 pub(super) fn fit(group: &Group<32>) -> f32 {
     let starts: [Lanes; 4] = from_fn(|row| match row {
         3 => Lanes(from_fn(|i| VALUES[15] + (3 * i) as f32 - 12.0)),
@@ -133,7 +134,7 @@ pub(super) fn fit(group: &Group<32>) -> f32 {
     group.scale(&starts, level)
 }
 
-/// The level nearest to `x` in each lane.
+/// Returns the level nearest to `x` in each lane.
 #[inline(always)]
 pub(super) fn level(x: Lanes) -> Lanes {
     levels(x + x)

@@ -1,16 +1,16 @@
-//! `iq4_nl`: 32 codes of a table of 16 uneven levels, under one scale.
+//! `iq4_nl`: 32 codes with one scale; a table has the 16 non-uniform levels.
 //!
 //! ```text
 //! byte 0..2   d    f16
 //! byte 2..18  qs   code j in the low half of qs[j], code j + 16 in the high half     x[j] = d · level(code)
 //! ```
 //!
-//! Source: `block_iq4_nl`, `dequantize_row_iq4_nl`, `quantize_iq4_nl`; levels and search are in `iq4`. Squared error
-//! is weighted by x², with importance by importance · sqrt(2 · mean square of the block + x²). Left out: the quicker
-//! `quantize_row_iq4_nl_ref`, which files are not written with.
+//! Source: `block_iq4_nl`, `dequantize_row_iq4_nl`, `quantize_iq4_nl`. Levels and search are in `iq4`. The weight of
+//! the squared error is x², or with importance: importance · sqrt(2 · mean square of the block + x²). Not here: the
+//! faster `quantize_row_iq4_nl_ref`, because upstream does not use it to write files.
 
 use super::fit::Group;
-use super::lanes::{Lanes, Run, each, each_run, gather, scatter};
+use super::lanes::{Lanes, Run, codes_from_lanes, each_run, map_lanes, to_lanes};
 use super::{Block, Format, Grid, Part, Scaling, f16_at, halves, iq4, put_f16, search, stored_f16};
 use crate::{Codes, Levels};
 
@@ -47,8 +47,8 @@ impl Format for Iq4Nl {
             assert!(rows.len().is_multiple_of(32) && dst.len() == rows.len() / 32 * 18, "whole blocks");
             let runs = rows.chunks(256).zip(dst.chunks_mut(8 * 18));
             for (x, blocks) in runs {
-                let turned = gather(x);
-                encode_run(&turned, &each(&turned, |x| x * x), blocks.as_chunks_mut().0);
+                let transposed = to_lanes(x);
+                encode_run(&transposed, &map_lanes(&transposed, |x| x * x), blocks.as_chunks_mut().0);
             }
             return;
         };
@@ -59,10 +59,10 @@ impl Format for Iq4Nl {
             #[inline(always)]
             |run| {
                 let Run { x, importance, blocks, .. } = run;
-                let turned = gather::<32>(x);
-                let squares = turned.iter().fold(Lanes::ZERO, |sum, &x| sum + x * x);
+                let transposed = to_lanes::<32>(x);
+                let squares = transposed.iter().fold(Lanes::ZERO, |sum, &x| sum + x * x);
                 let spread = squares * Lanes::all(2.0 / 32.0);
-                encode_run(&turned, &search::weights(&turned, &gather(importance), spread), blocks);
+                encode_run(&transposed, &search::weights(&transposed, &to_lanes(importance), spread), blocks);
             },
         );
     }
@@ -75,9 +75,9 @@ impl Format for Iq4Nl {
 /// Encodes up to eight blocks.
 fn encode_run(x: &[Lanes; 32], weights: &[Lanes; 32], blocks: &mut [[u8; 18]]) {
     let scales = iq4::scales(x, weights).0;
-    // Upstream does not round against the stored scale here.
-    let inverses = Lanes(scales).each(|scale| if scale != 0.0 { 1.0 / scale } else { 0.0 });
-    let codes = scatter(each(x, |x| (inverses * x).each(|x| f32::from(iq4::nearest(x)))));
+    // As in upstream, the codes use the scale before it is rounded to f16.
+    let inverses = Lanes(scales).map(|scale| if scale != 0.0 { 1.0 / scale } else { 0.0 });
+    let codes = codes_from_lanes(map_lanes(x, |x| (inverses * x).map(|x| f32::from(iq4::nearest(x)))));
     for ((block, scale), codes) in blocks.iter_mut().zip(scales).zip(codes) {
         put_f16(block, 0, scale);
         halves::pack(&codes, &mut block[2..]);

@@ -1,17 +1,17 @@
-//! `iq4_xs`: 256 codes of `iq4_nl`'s levels in eight groups of 32 under signed 6-bit scales.
+//! `iq4_xs`: 256 codes with the levels of `iq4_nl`, in eight groups of 32 with signed 6-bit scales.
 //!
 //! ```text
 //! byte 0..2    d         f16
 //! byte 2..4    scales_h  u16, bits 2g..2g+2 are the high 2 bits of group g's scale
 //! byte 4..8    scales_l  low 4 bits: group 2i in the low half of byte i, group 2i + 1 in the high half
-//! byte 8..136  qs        16 bytes a group: code j low, code j + 16 high     x = d · (scale − 32) · level(code)
+//! byte 8..136  qs        16 bytes per group: code j low, code j + 16 high   x = d · (scale − 32) · level(code)
 //! ```
 //!
-//! Source: `block_iq4_xs`, `dequantize_row_iq4_xs`, `quantize_iq4_xs`; levels and search are in `iq4`. Squared error is
-//! weighted by x², with importance by importance · sqrt(2 · mean square of the block + x²).
+//! Source: `block_iq4_xs`, `dequantize_row_iq4_xs`, `quantize_iq4_xs`. Levels and search are in `iq4`. The weight of
+//! the squared error is x², or with importance: importance · sqrt(2 · mean square of the block + x²).
 
 use super::fit::Group;
-use super::lanes::{Lanes, each, gather};
+use super::lanes::{Lanes, map_lanes, to_lanes};
 use super::{Block, Format, Grid, Part, Scaling, f16_at, halves, iq4, put_f16, search, stored_f16};
 use crate::{Codes, Levels};
 
@@ -75,16 +75,16 @@ fn put_scales(scales: impl Iterator<Item = i16>, block: &mut [u8]) {
 }
 
 fn encode_block(x: &[f32; 256], importance: Option<&[f32]>, block: &mut [u8; 136]) {
-    let turned = gather::<32>(x);
+    let transposed = to_lanes::<32>(x);
     let weights = match importance {
-        None => each(&turned, |x| x * x),
+        None => map_lanes(&transposed, |x| x * x),
         Some(importance) => {
             let spread = Lanes::all(search::sum_of_squares(x) * (2.0 / 256.0));
-            search::weights(&turned, &gather(importance), spread)
+            search::weights(&transposed, &to_lanes(importance), spread)
         }
     };
-    let scales = iq4::scales(&turned, &weights).0;
-    // Upstream chooses codes under the scale before it is stored as f16.
+    let scales = iq4::scales(&transposed, &weights).0;
+    // As in upstream, the codes use `d` before it is rounded to f16.
     let d = -search::extreme(&scales) / 32.0;
     put_f16(block, 0, d);
     let inverse = if d != 0.0 { 1.0 / d } else { 0.0 };
@@ -129,7 +129,7 @@ impl Grid for Iq4Xs {
                 for (scale, group) in scales.iter_mut().zip(Group::all(x, importance)) {
                     *scale = iq4::fit(&group);
                 }
-                // The largest scale stands at −32, the end that reaches further.
+                // The scale of largest magnitude becomes −32, because the integers reach from −32 to 31.
                 codes.d = stored_f16(search::extreme(&scales) / -32.0);
             }
             Part::Group(j) => {

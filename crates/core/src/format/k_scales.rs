@@ -1,4 +1,4 @@
-//! Where `q4_k` and `q5_k` keep their scales: eight groups of 32 under 6-bit scales and minima.
+//! The scales of `q4_k` and `q5_k`: 6-bit scales and minima of eight groups of 32.
 //!
 //! ```text
 //! byte 0..2   d       f16
@@ -15,13 +15,13 @@ use crate::Codes;
 
 /// The stored scales of one block.
 pub(super) struct Scales {
-    /// Scale of scales.
+    /// Scale of the integer scales.
     pub d: f32,
-    /// Scale of minima.
+    /// Scale of the integer minima.
     pub dmin: f32,
-    /// Scale of each group, below 64.
+    /// Integer scale of each group, below 64.
     pub scales: [u8; 8],
-    /// Minimum of each group, below 64.
+    /// Integer minimum of each group, below 64.
     pub mins: [u8; 8],
 }
 
@@ -38,7 +38,7 @@ impl Scales {
         }
     }
 
-    /// Writes bytes 0 to 16 of a block; `d` and `dmin` become what `f16` keeps of them.
+    /// Writes bytes 0 to 16 of a block, and rounds `d` and `dmin` to `f16`.
     pub fn write(&mut self, block: &mut [u8]) {
         put_f16(block, 0, self.d);
         put_f16(block, 2, self.dmin);
@@ -51,14 +51,14 @@ impl Scales {
         }
     }
 
-    /// Factor of group `j`'s codes, and what is subtracted from them.
+    /// Returns the scale and the minimum of group `j`: `x = scale · code − minimum`.
     #[inline(always)]
     pub fn group(&self, j: usize) -> (f32, f32) {
         (self.d * f32::from(self.scales[j]), self.dmin * f32::from(self.mins[j]))
     }
 }
 
-/// Opens bytes 0 to 16 of a block.
+/// Unpacks bytes 0 to 16 of a block.
 pub(super) fn unpack(block: &[u8], codes: &mut Codes) {
     let stored = Scales::read(block);
     (codes.d, codes.dmin) = (stored.d, stored.dmin);
@@ -66,7 +66,7 @@ pub(super) fn unpack(block: &[u8], codes: &mut Codes) {
     codes.mins.iter_mut().zip(stored.mins).for_each(|(m, stored)| *m = stored.into());
 }
 
-/// Closes bytes 0 to 16 of a block.
+/// Packs bytes 0 to 16 of a block.
 pub(super) fn pack(codes: &Codes, block: &mut [u8]) {
     Scales {
         d: codes.d,

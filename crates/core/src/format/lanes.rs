@@ -1,20 +1,20 @@
-//! Eight numbers that go through one search side by side.
+//! SIMD lanes for the scale searches: eight groups in parallel.
 //!
-//! Upstream's searches add up a group's elements one after another, so within a group nothing may be reordered
-//! without changing bytes. Groups are independent: [`gather`] turns eight of them on their side, one a lane, and
-//! every step of a search then is eight equal operations, which the compiler makes vector instructions. The result
-//! is the same on every instruction set, because no sum crosses lanes and nothing is fused.
+//! Upstream's searches sum the elements of a group sequentially. Another order within a group would change the encoded
+//! bytes. But groups are independent. [`to_lanes`] transposes eight groups, so that each lane has one group. Each step
+//! of a search is then the same operation in eight lanes, which the compiler vectorizes. The result is the same on each
+//! instruction set, because no sum crosses lanes and there is no fused multiply-add.
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
-/// How many lanes there are.
+/// The number of lanes.
 pub(super) const WIDTH: usize = 8;
 
-/// One number a lane.
+/// One float per lane.
 #[derive(Clone, Copy)]
 pub(super) struct Lanes(pub [f32; WIDTH]);
 
-/// One condition a lane: all bits set, or none.
+/// One condition per lane: all bits set if it is true, else none.
 #[derive(Clone, Copy)]
 pub(super) struct Mask([u32; WIDTH]);
 
@@ -45,19 +45,19 @@ impl Neg for Lanes {
 
     #[inline(always)]
     fn neg(self) -> Self {
-        self.each(|x| -x)
+        self.map(|x| -x)
     }
 }
 
 impl Lanes {
     pub const ZERO: Self = Self([0.0; WIDTH]);
 
-    /// `change` of every lane. A plain loop, as everywhere here: the standard library's closures over arrays are not
-    /// always inlined, and then lose the caller's instruction set.
+    /// Applies `function` to each lane. All functions here are plain loops, because the compiler does not always inline
+    /// `[T; N]::map` and its closure. Without inlining, they are not compiled for the caller's instruction set.
     #[inline(always)]
-    pub fn each(mut self, change: impl Fn(f32) -> f32) -> Self {
+    pub fn map(mut self, function: impl Fn(f32) -> f32) -> Self {
         for x in &mut self.0 {
-            *x = change(*x);
+            *x = function(*x);
         }
         self
     }
@@ -71,7 +71,7 @@ impl Lanes {
         mask
     }
 
-    /// The same number in every lane.
+    /// Copies `x` to all lanes.
     #[inline(always)]
     pub fn all(x: f32) -> Self {
         Self([x; WIDTH])
@@ -79,25 +79,25 @@ impl Lanes {
 
     #[inline(always)]
     pub fn abs(self) -> Self {
-        self.each(f32::abs)
+        self.map(f32::abs)
     }
 
     #[inline(always)]
     pub fn sqrt(self) -> Self {
-        self.each(f32::sqrt)
+        self.map(f32::sqrt)
     }
 
-    /// Rounded to the nearest integer, ties to even, for magnitudes up to 2²².
+    /// Rounds to the nearest integer, ties to even, for magnitudes up to 2²².
     #[inline(always)]
     pub fn nearest(self) -> Self {
-        self.each(super::search::nearest)
+        self.map(super::search::nearest)
     }
 
-    /// Kept inside `low..=high`.
+    /// Clamps to `low..=high`.
     #[inline(always)]
     pub fn clamp(self, low: f32, high: f32) -> Self {
         let at_least = |x: f32| if x < low { low } else { x };
-        self.each(|x| {
+        self.map(|x| {
             let x = at_least(x);
             if x > high { high } else { x }
         })
@@ -129,7 +129,7 @@ impl Mask {
         out
     }
 
-    /// `yes` where the condition holds, else `no`.
+    /// Takes `yes` in the lanes where the condition is true, else `no`.
     #[inline(always)]
     pub fn select(self, yes: Lanes, no: Lanes) -> Lanes {
         let mut out = no;
@@ -140,34 +140,37 @@ impl Mask {
     }
 }
 
-/// Up to [`WIDTH`] groups of `N` elements, turned on their side: element `j` of group `i` is lane `i` of entry `j`.
-/// Lanes without a group are zero.
+/// Transposes up to [`WIDTH`] groups of `N` elements: element `j` of group `i` goes to lane `i` of entry `j`. Lanes
+/// without a group are zero.
 #[inline(always)]
-pub(super) fn gather<const N: usize>(groups: &[f32]) -> [Lanes; N] {
-    let mut turned = [Lanes::ZERO; N];
+pub(super) fn to_lanes<const N: usize>(groups: &[f32]) -> [Lanes; N] {
+    let mut transposed = [Lanes::ZERO; N];
     for (lane, group) in groups.as_chunks::<N>().0.iter().take(WIDTH).enumerate() {
-        for (entry, &x) in turned.iter_mut().zip(group) {
+        for (entry, &x) in transposed.iter_mut().zip(group) {
             entry.0[lane] = x;
         }
     }
-    turned
+    transposed
 }
 
-/// `change` of every entry.
+/// Applies `function` to each entry.
 #[inline(always)]
-pub(super) fn each<const N: usize>(turned: &[Lanes; N], change: impl Fn(Lanes) -> Lanes) -> [Lanes; N] {
-    let mut out = *turned;
+pub(super) fn map_lanes<const N: usize>(
+    transposed: &[Lanes; N],
+    function: impl Fn(Lanes) -> Lanes,
+) -> [Lanes; N] {
+    let mut out = *transposed;
     for x in &mut out {
-        *x = change(*x);
+        *x = function(*x);
     }
     out
 }
 
-/// [`gather`] undone, for codes: whole numbers from 0 to 255.
+/// Transposes codes back to groups; the inverse of [`to_lanes`] for integers from 0 to 255.
 #[inline(always)]
-pub(super) fn scatter<const N: usize>(turned: [Lanes; N]) -> [[u8; N]; WIDTH] {
+pub(super) fn codes_from_lanes<const N: usize>(transposed: [Lanes; N]) -> [[u8; N]; WIDTH] {
     let mut codes = [[0; N]; WIDTH];
-    for (j, entry) in turned.iter().enumerate() {
+    for (j, entry) in transposed.iter().enumerate() {
         for (codes, &x) in codes.iter_mut().zip(&entry.0) {
             codes[j] = super::search::byte(x);
         }
@@ -177,17 +180,18 @@ pub(super) fn scatter<const N: usize>(turned: [Lanes; N]) -> [[u8; N]; WIDTH] {
 
 /// At most [`WIDTH`] blocks of one row.
 pub(super) struct Run<'a, const B: usize> {
-    /// The blocks' numbers.
+    /// The values of the blocks.
     pub x: &'a [f32],
-    /// Importance of their columns.
+    /// The importance of their columns.
     pub importance: &'a [f32],
-    /// Their bytes.
+    /// The output bytes.
     pub blocks: &'a mut [[u8; B]],
-    /// Mean square of the whole row.
+    /// The mean square of the whole row.
     pub mean_square: f32,
 }
 
-/// Does `work` to each run of whole rows of blocks of `E` elements in `B` bytes, compiled for each instruction set.
+/// Calls `work` on each run of blocks of whole rows. A block has `E` elements and `B` bytes. The function is compiled
+/// for each instruction set.
 pub(super) fn each_run<const B: usize, const E: usize>(
     rows: &[f32],
     importance: &[f32],
@@ -197,7 +201,7 @@ pub(super) fn each_run<const B: usize, const E: usize>(
     pulp::Arch::new().dispatch(EachRun::<_, B, E> { rows, importance, dst, work });
 }
 
-/// [`each_run`] as a type, as [`super::EachBlock`].
+/// [`each_run`] as a type, for the same reason as [`super::EachBlock`].
 struct EachRun<'a, W, const B: usize, const E: usize> {
     rows: &'a [f32],
     importance: &'a [f32],

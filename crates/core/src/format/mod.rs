@@ -1,7 +1,7 @@
 //! The storage formats, one file each, and their registry.
 //!
-//! A format is upstream's (llama.cpp's `ggml-common.h` for the quantized ones): same bits, same name. To add one,
-//! write its file and its line in [`FORMATS`]; the test suites loop over the registry.
+//! The quantized formats are those of llama.cpp (`ggml-common.h`), with the same bits and names. Below, "upstream" is
+//! llama.cpp. To add a format, write its file and add it to [`FORMATS`]. The test suites loop over the registry.
 
 mod affine;
 mod fit;
@@ -25,42 +25,42 @@ use crate::{Codes, Error, Levels, Shape};
 use half::f16;
 use std::fmt;
 
-/// The unit of storage: `elements` numbers in `bytes` bytes, in groups of `group` that share a scale.
+/// The unit of storage: `elements` values in `bytes` bytes. Each group of `group` values shares a scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Block {
-    /// Numbers a block.
+    /// Values per block.
     pub elements: usize,
-    /// Numbers that share one scale; divides `elements`.
+    /// Values per group, which share one scale; divides `elements`.
     pub group: usize,
-    /// Bytes a block.
+    /// Bytes per block.
     pub bytes: usize,
 }
 
-/// How numbers are stored.
+/// A storage format of floating-point values.
 pub trait Format: Send + Sync + 'static {
-    /// Upstream's name in lower case, for example `q4_k`.
+    /// The upstream name in lower case, for example `q4_k`.
     fn name(&self) -> &'static str;
 
     /// The unit of storage.
     fn block(&self) -> Block;
 
-    /// Bytes to numbers. `src` is whole blocks, `dst` has exactly their elements. Total: any bytes decode, some
-    /// to NaN or infinity.
+    /// Decodes bytes to floats. `src` has whole blocks, `dst` has exactly their elements. Any bytes can be decoded;
+    /// some give NaN or infinity.
     fn decode(&self, src: &[u8], dst: &mut [f32]);
 
-    /// Numbers to bytes: upstream's search where there is one, else its rounding.
+    /// Encodes floats to bytes with upstream's scale search, or with its rounding if it has no search.
     ///
-    /// `rows` are whole rows; `importance`, if given, has one positive weight a column, and its length is the row
-    /// length. `dst` has exactly the rows' bytes. Deterministic, whatever the instruction set.
+    /// `rows` has whole rows. `importance`, if given, has one positive weight per column, and its length is the row
+    /// length. `dst` has exactly the rows' bytes. The result is the same on each instruction set.
     fn encode(&self, rows: &[f32], importance: Option<&[f32]>, dst: &mut [u8]);
 
-    /// The format's integer codes, or `None` for plain floating point.
+    /// Access to the format's integer codes; `None` for a floating-point format.
     fn grid(&self) -> Option<&dyn Grid>;
 
-    /// Bytes of a tensor of this shape.
+    /// The number of bytes of a tensor with this shape.
     ///
     /// # Errors
-    /// [`Error::PartialBlock`] where a row is not whole blocks.
+    /// [`Error::PartialBlock`] if a row does not consist of whole blocks.
     fn tensor_bytes(&self, shape: &Shape) -> Result<usize, Error> {
         let block = self.block();
         if !shape.columns().is_multiple_of(block.elements) {
@@ -73,70 +73,71 @@ pub trait Format: Send + Sync + 'static {
         Ok(shape.elements() / block.elements * block.bytes)
     }
 
-    /// Bits a number, scales included.
+    /// Bits per value, including the scales.
     fn bits_per_weight(&self) -> f64 {
         let block = self.block();
         block.bytes as f64 * 8.0 / block.elements as f64
     }
 }
 
-/// Which stored scales a [`Grid::fit`] chooses.
+/// Selects the stored scales that [`Grid::fit`] chooses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// The block's own scales `d` and `dmin`, from all its elements (and nothing else changes). Where the format has
-    /// one group a block, the same as that group.
+    /// The block's scales `d` and `dmin`, from all elements of the block. Nothing else changes. If the format has one
+    /// group per block, this is the same as [`Part::Group`].
     Block,
-    /// Integer scale and min of one group, from its elements, under the block's `d` and `dmin`. Where the format
-    /// has one group a block, this chooses `d` and `dmin` themselves.
+    /// The integer scale and minimum of one group, from the group's elements, with the block's `d` and `dmin` fixed. If
+    /// the format has one group per block, this chooses `d` and `dmin` instead.
     Group(usize),
 }
 
-/// What stands beside the codes: which scales a solver may choose.
+/// The scales that a format stores beside the codes, and that a solver can choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scaling {
-    /// The block's `d` alone.
+    /// Only the block's `d`.
     Block,
-    /// The block's `d` and `dmin`, every group's integers being 1.
+    /// The block's `d` and `dmin`. The integer scale and minimum of the group are 1.
     BlockAffine,
-    /// `d`, and for each group an integer scale of `low..=high`.
+    /// `d`, and for each group an integer scale in `low..=high`.
     Groups {
-        /// Least integer.
+        /// The smallest integer.
         low: i16,
-        /// Largest integer.
+        /// The largest integer.
         high: i16,
     },
-    /// `d` and `dmin`, and for each group an integer scale and an integer minimum, both of `0..=high`.
+    /// `d` and `dmin`, and for each group an integer scale and an integer minimum, both in `0..=high`.
     GroupsAffine {
-        /// Largest integer.
+        /// The largest integer.
         high: i16,
     },
 }
 
-/// A format whose blocks are integer codes under stored scales, so that a solver can choose them itself.
+/// A format whose blocks store integer codes and scales. A solver can choose both itself.
 pub trait Grid: Sync {
-    /// What the codes stand for.
+    /// The levels of the codes.
     fn levels(&self) -> Levels;
 
-    /// Which scales are stored.
+    /// The stored scales.
     fn scaling(&self) -> Scaling;
 
-    /// Opens one block of `block().bytes` bytes.
+    /// Unpacks one block of `block().bytes` bytes.
     fn unpack(&self, block: &[u8], codes: &mut Codes);
 
-    /// Closes one block: the inverse of [`Grid::unpack`].
+    /// Packs one block: the inverse of [`Grid::unpack`].
     fn pack(&self, codes: &Codes, block: &mut [u8]);
 
-    /// Chooses stored scales for the values `x` of `part` (a whole block's or one group's elements) into `codes`, so
-    /// that squared errors weighted by `importance` of the same length, uniformly where there is none, are small.
-    /// Codes stay as they are. A block or group whose scale does not fit the stored type gets an infinite one.
+    /// Chooses the stored scales of `part` and writes them to `codes`, to make the weighted squared error of `x` small.
+    /// `x` has the elements of the whole block or of the group. `importance` has the weights of the squared errors and
+    /// the length of `x`; without it, all weights are equal. The integer codes do not change. If a scale does not fit
+    /// the stored type, it becomes infinite.
     fn fit(&self, x: &[f32], importance: Option<&[f32]>, part: Part, codes: &mut Codes);
 
-    /// What is left of a block's `d` or `dmin` once it is stored; `codes.d` has to be such a number.
+    /// Rounds a block's `d` or `dmin` to the stored type. `codes.d` must be such a value.
     fn stored(&self, d: f32) -> f32 {
         stored_f16(d)
     }
 
-    /// A magnitude that no block holds: whatever is larger than this overflows the stored scales.
+    /// An upper bound of the magnitudes that a block can store. A larger value overflows the stored scales.
     fn reach(&self) -> f32 {
         let levels = self.levels();
         let level = (0..levels.count()).map(|c| levels.level(c as u8).abs()).fold(0.0, f32::max);
@@ -149,21 +150,22 @@ pub trait Grid: Sync {
             }
     }
 
-    /// Chooses the code of element `at` nearest to `x` under the scales in `codes`, and returns the stored value.
-    fn round(&self, codes: &mut Codes, at: usize, x: f32) -> f32 {
+    /// Sets the code of element `index` to the one nearest to `x`, with the scales in `codes`. Returns its dequantized
+    /// value.
+    fn round(&self, codes: &mut Codes, index: usize, x: f32) -> f32 {
         let levels = self.levels();
-        let group = at / (codes.codes.len() / codes.scales.len());
+        let group = index / (codes.codes.len() / codes.scales.len());
         let scale = codes.scale(group);
-        codes.codes[at] =
+        codes.codes[index] =
             if scale == 0.0 { levels.nearest(0.0) } else { levels.nearest((x + codes.min(group)) / scale) };
-        codes.value(&levels, at)
+        codes.value(&levels, index)
     }
 }
 
-/// The least number that `f16` rounds to infinity.
+/// The smallest value that rounds to infinity in `f16`.
 const F16_OVERFLOW: f32 = 65_520.0;
 
-/// A format of the registry.
+/// A reference to a format of the registry.
 pub type FormatRef = &'static dyn Format;
 
 impl fmt::Debug for dyn Format {
@@ -191,21 +193,21 @@ pub use q6_k::Q6K;
 pub use q8_0::Q8_0;
 pub use symmetric::{Q4_0, Q5_0};
 
-/// Every format that kvant knows.
+/// All formats that kvant supports.
 pub static FORMATS: &[FormatRef] =
     &[&F32, &F16, &BF16, &Q8_0, &Q4_0, &Q4_1, &Q5_0, &Q5_1, &Iq4Nl, &Mxfp4, &Q4K, &Q5K, &Q6K, &Iq4Xs];
 
-/// The format of this name (upstream's spelling in lower case).
+/// Returns the format of this name (the upstream name in lower case).
 pub fn by_name(name: &str) -> Option<FormatRef> {
     FORMATS.iter().copied().find(|f| f.name() == name)
 }
 
-/// A fixed-size view of a slice of exactly that length.
+/// Converts a slice of length `N` to an array reference.
 fn array<T, const N: usize>(slice: &[T]) -> &[T; N] {
     slice.try_into().expect("the caller sliced a block of this size")
 }
 
-/// Pairs each block of bytes with its numbers.
+/// Iterates over the blocks: the bytes of each block, and its decoded values.
 fn blocks<'a, const B: usize, const E: usize>(
     src: &'a [u8],
     dst: &'a mut [f32],
@@ -217,7 +219,7 @@ fn blocks<'a, const B: usize, const E: usize>(
     src.as_chunks().0.iter().zip(dst.as_chunks_mut().0)
 }
 
-/// Pairs each block of bytes to be written with its numbers.
+/// Iterates over the blocks: the output bytes of each block, and its values to encode.
 fn blocks_mut<'a, const B: usize, const E: usize>(
     dst: &'a mut [u8],
     src: &'a [f32],
@@ -229,7 +231,7 @@ fn blocks_mut<'a, const B: usize, const E: usize>(
     dst.as_chunks_mut().0.iter_mut().zip(src.as_chunks().0)
 }
 
-/// Does `work` to each block and its numbers, compiled for each instruction set.
+/// Calls `work` on the bytes and the values of each block. It is compiled for each instruction set.
 fn each_block<const B: usize, const E: usize>(
     src: &[u8],
     dst: &mut [f32],
@@ -238,7 +240,7 @@ fn each_block<const B: usize, const E: usize>(
     pulp::Arch::new().dispatch(EachBlock { src, dst, work });
 }
 
-/// [`each_block`] as a type: a closure in its place would be called through a function of the base instruction set.
+/// [`each_block`] as a type. A closure here would be called through a function of the base instruction set.
 struct EachBlock<'a, W, const B: usize, const E: usize> {
     src: &'a [u8],
     dst: &'a mut [f32],
@@ -258,7 +260,7 @@ impl<W: Fn(&[u8; B], &mut [f32; E]), const B: usize, const E: usize> pulp::Nulla
     }
 }
 
-/// Does `work` to each block to be written and its numbers, compiled for each instruction set.
+/// Calls `work` on the output bytes and the values of each block. It is compiled for each instruction set.
 fn each_block_mut<const B: usize, const E: usize>(
     dst: &mut [u8],
     src: &[f32],
@@ -273,7 +275,7 @@ fn each_block_mut<const B: usize, const E: usize>(
     );
 }
 
-/// [`each_block_mut`] with the importance of the block's columns, where that is known.
+/// Like [`each_block_mut`], with the importance of the block's columns if it is known.
 fn each_weighted_block<const B: usize, const E: usize>(
     dst: &mut [u8],
     src: &[f32],
@@ -283,7 +285,7 @@ fn each_weighted_block<const B: usize, const E: usize>(
     pulp::Arch::new().dispatch(EachBlockMut { dst, src, importance, work });
 }
 
-/// [`each_weighted_block`] as a type, as [`EachBlock`].
+/// [`each_weighted_block`] as a type, for the same reason as [`EachBlock`].
 struct EachBlockMut<'a, W, const B: usize, const E: usize> {
     dst: &'a mut [u8],
     src: &'a [f32],
@@ -304,16 +306,17 @@ impl<W: Fn(&mut [u8; B], &[f32; E], Option<&[f32]>), const B: usize, const E: us
     }
 }
 
-/// The importance of the `count` columns that element `at` of some rows begins.
+/// Returns the importance of the columns of `count` elements. `start` is the index of the first element, counted from
+/// the first element of a whole row.
 #[inline(always)]
-fn importance_at(importance: Option<&[f32]>, at: usize, count: usize) -> Option<&[f32]> {
-    importance.map(|all| &all[at % all.len()..][..count])
+fn importance_at(importance: Option<&[f32]>, start: usize, count: usize) -> Option<&[f32]> {
+    importance.map(|all| &all[start % all.len()..][..count])
 }
 
-/// The code of each number. A plain loop: the standard library's closures over arrays are not always inlined, and then
-/// lose the caller's instruction set.
+/// Returns the code of each value. This is a plain loop because the compiler does not always inline `[T; N]::map` and
+/// its closure. Without inlining, they are not compiled for the caller's instruction set.
 #[inline(always)]
-fn coded<const N: usize>(x: &[f32; N], code: impl Fn(f32) -> u8) -> [u8; N] {
+fn codes_of<const N: usize>(x: &[f32; N], code: impl Fn(f32) -> u8) -> [u8; N] {
     let mut codes = [0; N];
     for (out, &x) in codes.iter_mut().zip(x) {
         *out = code(x);
@@ -322,16 +325,16 @@ fn coded<const N: usize>(x: &[f32; N], code: impl Fn(f32) -> u8) -> [u8; N] {
 }
 
 #[inline(always)]
-fn f16_at(block: &[u8], at: usize) -> f32 {
-    f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
+fn f16_at(block: &[u8], byte: usize) -> f32 {
+    f16::from_le_bytes([block[byte], block[byte + 1]]).to_f32()
 }
 
 #[inline(always)]
-fn put_f16(block: &mut [u8], at: usize, x: f32) {
-    block[at..at + 2].copy_from_slice(&f16::from_f32(x).to_le_bytes());
+fn put_f16(block: &mut [u8], byte: usize, x: f32) {
+    block[byte..byte + 2].copy_from_slice(&f16::from_f32(x).to_le_bytes());
 }
 
-/// What is left of `x` once it is stored as `f16`.
+/// Rounds `x` to `f16`.
 #[inline(always)]
 fn stored_f16(x: f32) -> f32 {
     f16::from_f32(x).to_f32()

@@ -1,14 +1,15 @@
-//! `mxfp4`: 32 four-bit floating-point codes (E2M1) under one power of two (E8M0).
+//! `mxfp4`: 32 four-bit floating-point codes (E2M1) with one power of two as the scale (E8M0).
 //!
 //! ```text
 //! byte 0      e    E8M0 exponent
 //! byte 1..17  qs   code j in the low half of qs[j], code j + 16 in the high half   x[j] = 2^(e − 128) · LEVELS[code]
 //! ```
 //!
-//! The levels are doubled to be integers, and the scale halved. Source: `block_mxfp4`, `quantize_row_mxfp4_ref`;
-//! OCP Microscaling Formats 1.0 §5.2. Importance changes nothing: upstream has no search here.
+//! The levels are doubled, so that they are integers, and the scale is halved. Source: `block_mxfp4`,
+//! `quantize_row_mxfp4_ref`; OCP Microscaling Formats 1.0 §5.2. Importance has no effect, because upstream has no scale
+//! search for this format.
 
-use super::fit::{Group, least};
+use super::fit::{Group, index_of_least};
 use super::lanes::Lanes;
 use super::{Block, Format, Grid, Part, Scaling, array, halves, search};
 use crate::{Codes, Levels};
@@ -16,7 +17,7 @@ use crate::{Codes, Levels};
 /// `mxfp4`.
 pub struct Mxfp4;
 
-/// Twice the value of each code; bit 3 is the sign, and there are two zeros.
+/// Twice the value of each code. Bit 3 is the sign, so there are two zeros.
 static LEVELS: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
 impl Format for Mxfp4 {
@@ -63,7 +64,7 @@ impl Format for Mxfp4 {
     }
 }
 
-/// 2^(e − 128), half of what E8M0 says.
+/// Returns 2^(e − 128), which is half of the E8M0 value.
 fn scale(e: u8) -> f32 {
     match e {
         0 => f32::from_bits(0x0020_0000),
@@ -72,18 +73,20 @@ fn scale(e: u8) -> f32 {
     }
 }
 
-/// The exponent under which the largest magnitude lies in 4 to 8.
+/// Returns the exponent with which the largest magnitude, divided by the E8M0 value, is between 4 and 8.
 fn exponent(x: &[f32; 32]) -> u8 {
     let magnitude = search::extreme(x).abs();
-    // Upstream's f32 logarithm reaches the next whole number just below a power of two, and so does this rounded one.
+    // Just below a power of two, upstream's f32 logarithm rounds up to the integer. This logarithm, rounded to f32,
+    // does the same.
     let log = f64::from(magnitude).log2() as f32;
     if magnitude > 0.0 { (log.floor() - 2.0 + 127.0) as u8 } else { 0 }
 }
 
-/// Where the magnitude of the nearest level changes, the lower one on a tie.
+/// The midpoints between the magnitudes of the levels. A midpoint belongs to the lower level.
 const MIDPOINTS: [f32; 7] = [0.5, 1.5, 2.5, 3.5, 5.0, 7.0, 10.0];
 
-/// The nearest codes, the smaller magnitude on a tie. Midpoints are exact under a power of two.
+/// Returns the nearest codes, with the smaller magnitude on a tie. `d` is a power of two, so the scaled midpoints are
+/// exact.
 fn nearest(x: &[f32; 32], d: f32) -> [u8; 32] {
     let midpoints = MIDPOINTS.map(|m| m * d);
     x.map(|x| {
@@ -92,7 +95,7 @@ fn nearest(x: &[f32; 32], d: f32) -> [u8; 32] {
     })
 }
 
-/// The level nearest to `x` in each lane.
+/// Returns the level nearest to `x` in each lane.
 fn level(x: Lanes) -> Lanes {
     const STEPS: [f32; 7] = [1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 4.0];
     let steps = MIDPOINTS.iter().zip(STEPS);
@@ -118,7 +121,7 @@ impl Grid for Mxfp4 {
     }
 
     fn pack(&self, codes: &Codes, block: &mut [u8]) {
-        // The smallest two scales are subnormal; all others carry their exponent in the same place.
+        // The two smallest scales are subnormal. The exponent field is 0 for both; only the first needs its own case.
         block[0] = match codes.d.to_bits() {
             0x0020_0000 => 0,
             bits => (bits >> 23) as u8 + 1,
@@ -130,17 +133,17 @@ impl Grid for Mxfp4 {
         let group = Group::<32>::new(x, importance);
         let first = exponent(array(x)).saturating_sub(3);
         let candidates: [u8; 8] = std::array::from_fn(|i| first.saturating_add(i as u8));
-        codes.d = scale(candidates[least(&group.error(Lanes(candidates.map(scale)), level), 3)]);
+        codes.d = scale(candidates[index_of_least(&group.error(Lanes(candidates.map(scale)), level), 3)]);
         codes.scales[0] = 1;
     }
 
     fn reach(&self) -> f32 {
-        // The scale has the exponents of f32.
+        // The scale has the exponent range of f32.
         f32::INFINITY
     }
 
     fn stored(&self, d: f32) -> f32 {
-        // Between two powers of two the border is their middle.
+        // Rounds to the nearest power of two. The border between two powers is their arithmetic mean.
         let e = (1..=255).find(|&e| d < 1.5 * scale(e - 1)).map_or(255, |e| e - 1);
         scale(e)
     }

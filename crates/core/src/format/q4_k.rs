@@ -1,22 +1,23 @@
-//! `q4_k`: 256 four-bit codes in eight groups of 32 under 6-bit scales and minima.
+//! `q4_k`: 256 four-bit codes in eight groups of 32, with 6-bit scales and minima.
 //!
 //! ```text
 //! byte 0..16    d, dmin, scales (see `k_scales`)
 //! byte 16..144  qs   for each 64 codes 32 bytes: code j low, code j + 32 high   x = d·scale·code − dmin·min
 //! ```
 //!
-//! Source: `block_q4_K`, `dequantize_row_q4_K`; encoding is in `k_affine`.
+//! Source: `block_q4_K`, `dequantize_row_q4_K`. `k_affine` has the encoder.
 
-use super::k_affine::Kind;
+use super::k_affine::KAffine;
 use super::k_scales::{self, Scales};
-use super::search::Ladder;
+use super::search::StartingScales;
 use super::{Block, Format, Grid, Part, Scaling};
 use crate::{Codes, Levels};
 
 /// `q4_k`.
 pub struct Q4K;
 
-const KIND: Kind = Kind { levels: 15.0, ladder: Ladder { first: -1.0, step: 0.1, last: 20 } };
+const ENCODER: KAffine =
+    KAffine { levels: 15.0, starts: StartingScales { first: -1.0, step: 0.1, last: 20 } };
 
 impl Format for Q4K {
     fn name(&self) -> &'static str {
@@ -51,7 +52,7 @@ impl Format for Q4K {
     }
 
     fn encode(&self, rows: &[f32], importance: Option<&[f32]>, dst: &mut [u8]) {
-        KIND.encode::<144>(rows, importance, dst, |codes, block| close(codes, block));
+        ENCODER.encode::<144>(rows, importance, dst, |codes, block| pack_codes(codes, block));
     }
 
     fn grid(&self) -> Option<&dyn Grid> {
@@ -59,7 +60,8 @@ impl Format for Q4K {
     }
 }
 
-fn close(codes: &[u8], block: &mut [u8]) {
+/// Writes `qs`.
+fn pack_codes(codes: &[u8], block: &mut [u8]) {
     for (bytes, codes) in block[16..].as_chunks_mut::<32>().0.iter_mut().zip(codes.as_chunks::<64>().0) {
         for (j, byte) in bytes.iter_mut().enumerate() {
             *byte = codes[j] & 15 | codes[j + 32] << 4;
@@ -88,10 +90,10 @@ impl Grid for Q4K {
 
     fn pack(&self, codes: &Codes, block: &mut [u8]) {
         k_scales::pack(codes, block);
-        close(&codes.codes, block);
+        pack_codes(&codes.codes, block);
     }
 
     fn fit(&self, x: &[f32], importance: Option<&[f32]>, part: Part, codes: &mut Codes) {
-        KIND.fit(x, importance, part, codes);
+        ENCODER.fit(x, importance, part, codes);
     }
 }

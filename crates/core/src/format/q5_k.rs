@@ -1,4 +1,4 @@
-//! `q5_k`: 256 five-bit codes in eight groups of 32 under 6-bit scales and minima.
+//! `q5_k`: 256 five-bit codes in eight groups of 32, with 6-bit scales and minima.
 //!
 //! ```text
 //! byte 0..16    d, dmin, scales (see `k_scales`)
@@ -6,18 +6,19 @@
 //! byte 48..176  qs   for each 64 codes 32 bytes: code j low, code j + 32 high   x = d·scale·code − dmin·min
 //! ```
 //!
-//! Source: `block_q5_K`, `dequantize_row_q5_K`; encoding is in `k_affine`.
+//! Source: `block_q5_K`, `dequantize_row_q5_K`. `k_affine` has the encoder.
 
-use super::k_affine::Kind;
+use super::k_affine::KAffine;
 use super::k_scales::{self, Scales};
-use super::search::Ladder;
+use super::search::StartingScales;
 use super::{Block, Format, Grid, Part, Scaling, array};
 use crate::{Codes, Levels};
 
 /// `q5_k`.
 pub struct Q5K;
 
-const KIND: Kind = Kind { levels: 31.0, ladder: Ladder { first: -0.5, step: 0.1, last: 15 } };
+const ENCODER: KAffine =
+    KAffine { levels: 31.0, starts: StartingScales { first: -0.5, step: 0.1, last: 15 } };
 
 impl Format for Q5K {
     fn name(&self) -> &'static str {
@@ -37,7 +38,7 @@ impl Format for Q5K {
                 let scales = Scales::read(block);
                 for (group, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
                     let (scale, min) = scales.group(group);
-                    for (x, code) in out.iter_mut().zip(open_group(block, group)) {
+                    for (x, code) in out.iter_mut().zip(unpack_group(block, group)) {
                         *x = scale * f32::from(code) - min;
                     }
                 }
@@ -46,7 +47,7 @@ impl Format for Q5K {
     }
 
     fn encode(&self, rows: &[f32], importance: Option<&[f32]>, dst: &mut [u8]) {
-        KIND.encode::<176>(rows, importance, dst, |codes, block| close(codes, block));
+        ENCODER.encode::<176>(rows, importance, dst, |codes, block| pack_codes(codes, block));
     }
 
     fn grid(&self) -> Option<&dyn Grid> {
@@ -55,13 +56,14 @@ impl Format for Q5K {
 }
 
 #[inline(always)]
-fn open_group(block: &[u8], group: usize) -> [u8; 32] {
+fn unpack_group(block: &[u8], group: usize) -> [u8; 32] {
     let fifth: &[u8; 32] = array(&block[16..48]);
     let low: &[u8; 32] = array(&block[48 + group / 2 * 32..][..32]);
     std::array::from_fn(|j| (low[j] >> (4 * (group % 2)) & 15) | (fifth[j] >> group & 1) << 4)
 }
 
-fn close(codes: &[u8], block: &mut [u8]) {
+/// Writes `qh` and `qs`.
+fn pack_codes(codes: &[u8], block: &mut [u8]) {
     block[16..48].fill(0);
     for (group, codes) in codes.as_chunks::<32>().0.iter().enumerate() {
         let (fifth, low) = block[16..].split_at_mut(32);
@@ -84,16 +86,16 @@ impl Grid for Q5K {
     fn unpack(&self, block: &[u8], codes: &mut Codes) {
         k_scales::unpack(block, codes);
         for (group, codes) in codes.codes.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-            *codes = open_group(block, group);
+            *codes = unpack_group(block, group);
         }
     }
 
     fn pack(&self, codes: &Codes, block: &mut [u8]) {
         k_scales::pack(codes, block);
-        close(&codes.codes, block);
+        pack_codes(&codes.codes, block);
     }
 
     fn fit(&self, x: &[f32], importance: Option<&[f32]>, part: Part, codes: &mut Codes) {
-        KIND.fit(x, importance, part, codes);
+        ENCODER.fit(x, importance, part, codes);
     }
 }

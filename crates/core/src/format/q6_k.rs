@@ -1,4 +1,4 @@
-//! `q6_k`: 256 six-bit codes in sixteen groups of 16 under signed 8-bit scales.
+//! `q6_k`: 256 six-bit codes in sixteen groups of 16 with signed 8-bit scales.
 //!
 //! ```text
 //! byte 0..128    ql      low 4 bits; for each 128 codes 64 bytes: code j and code j + 64 share byte j (j < 64)
@@ -7,11 +7,11 @@
 //! byte 208..210  d       f16                                              x = d · scale · (code − 32)
 //! ```
 //!
-//! Source: `block_q6_K`, `quantize_row_q6_K_ref` (squared error weighted by x²), `quantize_row_q6_K_impl` (weighted by
-//! importance as it is).
+//! Source: `block_q6_K`, `quantize_row_q6_K_ref` (the weight of the squared error is x²), `quantize_row_q6_K_impl` (the
+//! weight is the importance, unchanged).
 
 use super::fit::{Group, symmetric_level, symmetric_starts};
-use super::lanes::{each, gather, scatter};
+use super::lanes::{codes_from_lanes, map_lanes, to_lanes};
 use super::{Block, Format, Grid, Part, Scaling, array, f16_at, put_f16, search, stored_f16};
 use crate::{Codes, Levels};
 
@@ -34,7 +34,7 @@ impl Format for Q6K {
             #[inline(always)]
             |block, out| {
                 let d = f16_at(block, 208);
-                let codes = open(block);
+                let codes = unpack_codes(block);
                 for ((out, codes), &scale) in out
                     .as_chunks_mut::<16>()
                     .0
@@ -72,20 +72,20 @@ fn encode_block(x: &[f32; 256], importance: Option<&[f32]>, block: &mut [u8; 210
     let mut scales = [0.0; 16];
     let mut codes = [0u8; 256];
     for (half, x) in x.as_chunks::<128>().0.iter().enumerate() {
-        let turned = gather::<16>(x);
+        let transposed = to_lanes::<16>(x);
         let weights = match importance {
-            Some(importance) => gather(&importance[128 * half..][..128]),
-            None => each(
-                &turned,
+            Some(importance) => to_lanes(&importance[128 * half..][..128]),
+            None => map_lanes(
+                &transposed,
                 #[inline(always)]
                 |x| x * x,
             ),
         };
-        let found = search::symmetric(32.0, &turned, &weights);
+        let found = search::symmetric(32.0, &transposed, &weights);
         scales[8 * half..][..8].copy_from_slice(&found.scale.0);
-        // Codes as searched stay where a group's stored scale is zero.
-        let as_searched = scatter(each(
-            &turned,
+        // A group whose stored scale is zero keeps the codes of the search.
+        let as_searched = codes_from_lanes(map_lanes(
+            &transposed,
             #[inline(always)]
             |x| found.code(x),
         ));
@@ -109,11 +109,11 @@ fn encode_block(x: &[f32; 256], importance: Option<&[f32]>, block: &mut [u8; 210
             }
         }
     }
-    close(&codes, block);
+    pack_codes(&codes, block);
 }
 
 #[inline(always)]
-fn open(block: &[u8]) -> [u8; 256] {
+fn unpack_codes(block: &[u8]) -> [u8; 256] {
     let mut codes = [0; 256];
     for (half, codes) in codes.as_chunks_mut::<128>().0.iter_mut().enumerate() {
         let low: &[u8; 64] = array(&block[64 * half..][..64]);
@@ -129,7 +129,7 @@ fn open(block: &[u8]) -> [u8; 256] {
 }
 
 #[inline(always)]
-fn close(codes: &[u8], block: &mut [u8]) {
+fn pack_codes(codes: &[u8], block: &mut [u8]) {
     for (half, codes) in codes.as_chunks::<128>().0.iter().enumerate() {
         for j in 0..64 {
             block[64 * half + j] = (codes[j] & 15) | (codes[j + 64] & 15) << 4;
@@ -155,11 +155,11 @@ impl Grid for Q6K {
     fn unpack(&self, block: &[u8], codes: &mut Codes) {
         codes.d = f16_at(block, 208);
         codes.scales.iter_mut().zip(&block[192..208]).for_each(|(s, b)| *s = i16::from(*b as i8));
-        codes.codes.copy_from_slice(&open(block));
+        codes.codes.copy_from_slice(&unpack_codes(block));
     }
 
     fn pack(&self, codes: &Codes, block: &mut [u8]) {
-        close(&codes.codes, block);
+        pack_codes(&codes.codes, block);
         block[192..208].iter_mut().zip(&codes.scales).for_each(|(b, s)| *b = *s as i8 as u8);
         put_f16(block, 208, codes.d);
     }
@@ -173,7 +173,7 @@ impl Grid for Q6K {
                 for (scale, group) in scales.iter_mut().zip(Group::<16>::all(x, importance)) {
                     *scale = group.scale(&starts, &level);
                 }
-                // The largest scale stands at −128, the end that reaches further.
+                // The scale of largest magnitude becomes −128, because the integers reach from −128 to 127.
                 codes.d = stored_f16(search::extreme(&scales) / -128.0);
             }
             Part::Group(j) => {

@@ -1,11 +1,12 @@
-//! `q8_0`: 32 signed bytes under one scale.
+//! `q8_0`: 32 signed bytes with one scale.
 //!
 //! ```text
 //! byte  0..2   d    f16
 //! byte  2..34  qs   32 × i8      x[j] = d · qs[j]
 //! ```
 //!
-//! Source: `block_q8_0`, `quantize_row_q8_0_ref`. Importance changes nothing: upstream has no search here.
+//! Source: `block_q8_0`, `quantize_row_q8_0_ref`. Importance has no effect, because upstream has no scale search for
+//! this format.
 
 use super::fit::{Group, symmetric_level, symmetric_starts};
 use super::{Block, Format, Grid, Part, Scaling, f16_at, put_f16, search, stored_f16};
@@ -43,7 +44,7 @@ impl Format for Q8_0 {
             rows,
             #[inline(always)]
             |block, x| {
-                let d = magnitude(x) / 127.0;
+                let d = max_magnitude(x) / 127.0;
                 let inverse = if d != 0.0 { 1.0 / d } else { 0.0 };
                 put_f16(block, 0, d);
                 for (q, &x) in block[2..].iter_mut().zip(x) {
@@ -58,7 +59,7 @@ impl Format for Q8_0 {
     }
 }
 
-/// Rounds as C's `roundf` does, without the call.
+/// Rounds half away from zero, like C's `roundf`, but without a function call.
 #[inline(always)]
 fn half_away_from_zero(x: f32) -> f32 {
     let even = search::nearest(x);
@@ -67,8 +68,8 @@ fn half_away_from_zero(x: f32) -> f32 {
 }
 
 #[inline(always)]
-fn magnitude(x: &[f32; 32]) -> f32 {
-    x.iter().fold(0.0, |most, x| if x.abs() > most { x.abs() } else { most })
+fn max_magnitude(x: &[f32; 32]) -> f32 {
+    x.iter().fold(0.0, |largest, x| if x.abs() > largest { x.abs() } else { largest })
 }
 
 impl Grid for Q8_0 {

@@ -1,47 +1,49 @@
-//! The scale searches that several formats share: upstream's, in its order of operations, without fused
-//! multiply-add, so that the encoded bytes are upstream's. Eight groups go through side by side (see `lanes`).
+//! The scale searches that several formats share. They have upstream's order of operations and no fused multiply-add,
+//! so the encoded bytes are identical to those of upstream. A search processes eight groups in parallel (see `lanes`).
 //!
 //! Source: llama.cpp's `ggml/src/ggml-quants.c`: `make_qx_quants` ([`symmetric`]), `make_qkx2_quants` and
-//! `make_qkx3_quants` ([`affine`]), `make_qp_quants` ([`positive`]). Left out: upstream's other error measures,
-//! which none of the formats here ask for.
+//! `make_qkx3_quants` ([`affine`]), `make_qp_quants` ([`positive`]). Not here: upstream's other error measures, because
+//! no format here uses them.
 
-use super::lanes::{Lanes, Mask, each};
+use super::lanes::{Lanes, Mask, map_lanes};
 use pulp::{NullaryFnOnce, Simd, f32x8};
 
-/// Below this magnitude a group counts as zero.
+/// A group whose values are all below this magnitude counts as zero.
 pub(super) const ZERO_GROUP: f32 = 1e-15;
 
-/// Added and taken away again it leaves no fraction.
+/// 1.5 · 2²³. Adding and then subtracting it rounds a value to an integer.
 const ROUNDER: f32 = 12_582_912.0;
 
-/// Rounds to nearest, ties to even, for magnitudes up to 2²²; beyond, near enough to be clamped.
+/// Rounds to nearest, ties to even, for magnitudes up to 2²². For larger magnitudes the result is only approximate, but
+/// large enough for a following clamp.
 #[inline(always)]
 pub(super) fn nearest(x: f32) -> f32 {
-    // Unlike a call of `round_ties_even` this is vectorized on every instruction set.
+    // Unlike a call of `round_ties_even`, this is vectorized on each instruction set.
     (x + ROUNDER) - ROUNDER
 }
 
-/// A whole number from 0 to 255 as a byte. A cast would have to say what becomes of every other number, which is not
-/// vectorized.
+/// Converts an integer from 0 to 255 to a byte. A cast is not vectorized, because it saturates other values.
 #[inline(always)]
 pub(super) fn byte(x: f32) -> u8 {
-    // At 2²³ the last bit of a number counts ones.
+    // From 2²³ to 2²⁴, the last bit of the mantissa has the value 1.
     (x + 8_388_608.0).to_bits() as u8
 }
 
-/// `x` without its fraction, kept inside `0..=most`; 0 for NaN.
+/// Truncates `x` to an integer and clamps it to `0..=highest`; returns 0 for NaN.
 #[inline(always)]
-pub(super) fn truncated(x: f32, most: f32) -> u8 {
+pub(super) fn truncated(x: f32, highest: f32) -> u8 {
     let x = if x > 0.0 { x } else { 0.0 };
-    let x = if x < most { x } else { most };
+    let x = if x < highest { x } else { highest };
     let rounded = nearest(x);
     byte(rounded - if rounded > x { 1.0 } else { 0.0 })
 }
 
-/// The element of largest magnitude, the first of several, with its sign; 0 where there is none but NaN.
+/// Returns the element of largest magnitude, with its sign. Of several such elements it returns the first. Returns 0 if
+/// all elements are NaN.
 #[inline(always)]
 pub(super) fn extreme(x: &[f32]) -> f32 {
-    // Both ends, eight side by side; which stands first matters only where they are equally far.
+    // Computes minimum and maximum, with eight of each in parallel. The order of the elements matters only if both have
+    // the same magnitude.
     let (mut lowest, mut highest) = ([0.0f32; 8], [0.0f32; 8]);
     let (chunks, rest) = x.as_chunks::<8>();
     for chunk in chunks {
@@ -73,7 +75,7 @@ pub(super) fn extreme(x: &[f32]) -> f32 {
     }
 }
 
-/// [`extreme`] of each lane.
+/// Computes [`extreme`] for each lane.
 #[inline(always)]
 pub(super) fn extremes<const N: usize>(x: &[Lanes; N]) -> Lanes {
     let mut best = Lanes::ZERO;
@@ -83,14 +85,14 @@ pub(super) fn extremes<const N: usize>(x: &[Lanes; N]) -> Lanes {
     best
 }
 
-/// Which of these extremes belong to groups that don't count as zero.
+/// Returns the mask of the groups that do not count as zero, from their extremes.
 #[inline(always)]
 pub(super) fn not_zero(extremes: Lanes) -> Mask {
-    // Written with the next smaller number, for there is no "at least".
+    // `>` with the next smaller float stands for `>=`, which `Lanes` does not have.
     extremes.abs().greater(Lanes::all(ZERO_GROUP.next_down()))
 }
 
-/// Smallest and largest element; NaN is passed over.
+/// Returns the smallest and the largest element. It ignores NaN.
 #[inline(always)]
 pub(super) fn range(x: &[f32]) -> (f32, f32) {
     x.iter().fold((f32::MAX, -f32::MAX), |(min, max), &v| {
@@ -98,12 +100,12 @@ pub(super) fn range(x: &[f32]) -> (f32, f32) {
     })
 }
 
-/// Summed in order.
+/// Sums the squares in the order of the elements.
 pub(super) fn sum_of_squares(x: &[f32]) -> f32 {
     x.iter().fold(0.0, |sum, x| sum + x * x)
 }
 
-/// Weights of squared errors where importance is known: `importance · sqrt(spread + x²)`.
+/// Computes the weights of the squared errors from the importance: `importance · sqrt(spread + x²)`.
 pub(super) fn weights<const N: usize>(x: &[Lanes; N], importance: &[Lanes; N], spread: Lanes) -> [Lanes; N] {
     let mut out = *importance;
     for (weight, &x) in out.iter_mut().zip(x) {
@@ -112,18 +114,20 @@ pub(super) fn weights<const N: usize>(x: &[Lanes; N], importance: &[Lanes; N], s
     out
 }
 
-/// What [`symmetric`] finds.
+/// The result of [`symmetric`].
 pub(super) struct Symmetric {
     /// `x ≈ scale · (code − half)`.
     pub scale: Lanes,
-    /// The search's own factor from numbers to codes, which is not `1 / scale`.
+    /// The factor from values to codes of the best starting scale. It differs from `1 / scale`, because `scale` is
+    /// refit.
     inverse: Lanes,
     not_zero: Mask,
     half: f32,
 }
 
 impl Symmetric {
-    /// The search's own codes, which upstream keeps where it doesn't round again; 0 in a group that counts as zero.
+    /// Returns the search's own codes; 0 in a group that counts as zero. Upstream keeps these codes if it does not
+    /// round again.
     #[inline(always)]
     pub fn code(&self, x: Lanes) -> Lanes {
         let code = (self.inverse * x).nearest().clamp(-self.half, self.half - 1.0) + Lanes::all(self.half);
@@ -131,8 +135,8 @@ impl Symmetric {
     }
 }
 
-/// Scales for `x ≈ scale · l`, `l` in `−half..half`: the best of 19 starting scales around the extreme, each refit by
-/// weighted least squares; 0 for a group that counts as zero.
+/// Searches the scales for `x ≈ scale · l` with the level `l` in `−half..half`. It tries 19 starting scales around the
+/// extreme, refits each by weighted least squares, and returns the best. A group that counts as zero gets scale 0.
 pub(super) fn symmetric<const N: usize>(half: f32, x: &[Lanes; N], weights: &[Lanes; N]) -> Symmetric {
     #[cfg(target_arch = "x86_64")]
     if let Some(simd) = pulp::x86::V3::try_new() {
@@ -163,12 +167,12 @@ impl<S: Simd<f32s = f32x8>, const N: usize> NullaryFnOnce for SymmetricSearch<'_
 
         let extreme = extremes(x);
         let mut inverse = Lanes::all(-half) / extreme;
-        let (sum_lx, sum_l2) = sums.under(inverse);
+        let (sum_lx, sum_l2) = sums.with_scale(inverse);
         let mut scale = sum_l2.equal(Lanes::ZERO).select(Lanes::ZERO, sum_lx / sum_l2);
         let mut best = scale * sum_lx;
         for step in (-9i8..=9).filter(|&step| step != 0) {
             let start = Lanes::all(-(half + 0.1 * f32::from(step))) / extreme;
-            let (sum_lx, sum_l2) = sums.under(start);
+            let (sum_lx, sum_l2) = sums.with_scale(start);
             let better = sum_l2.greater(Lanes::ZERO).and((sum_lx * sum_lx).greater(best * sum_l2));
             let refit = sum_lx / sum_l2;
             inverse = better.select(start, inverse);
@@ -180,21 +184,21 @@ impl<S: Simd<f32s = f32x8>, const N: usize> NullaryFnOnce for SymmetricSearch<'_
     }
 }
 
-/// What [`symmetric`] sums for every start. Written in vectors: left to itself the compiler takes some of these lanes
-/// apart for some `N`, and is then three times slower.
+/// Computes the sums of [`symmetric`] for one starting scale. It uses explicit vector instructions, because the
+/// compiler does not vectorize this loop completely for some `N`.
 struct SymmetricSums<'a, S, const N: usize> {
     simd: S,
     half: f32,
     x: &'a [Lanes; N],
     weights: &'a [Lanes; N],
-    /// Of weights and numbers.
+    /// Products of the weights and the values.
     products: &'a [Lanes; N],
 }
 
 impl<S: Simd<f32s = f32x8>, const N: usize> SymmetricSums<'_, S, N> {
-    /// Weighted sums of products of codes and numbers, and of codes' squares, under one scale a lane.
+    /// Returns the weighted sums of code · value and of code², with one scale per lane.
     #[inline(always)]
-    fn under(&self, inverse: Lanes) -> (Lanes, Lanes) {
+    fn with_scale(&self, inverse: Lanes) -> (Lanes, Lanes) {
         let simd = self.simd;
         let (inverse, rounder) = (pulp::cast(inverse.0), simd.splat_f32s(ROUNDER));
         let (low, high) = (simd.splat_f32s(-self.half), simd.splat_f32s(self.half - 1.0));
@@ -213,44 +217,45 @@ impl<S: Simd<f32s = f32x8>, const N: usize> SymmetricSums<'_, S, N> {
 
 /// The starting scales of [`affine`]: `range / (first + step · i + levels)` for `i` in `0..=last`.
 #[derive(Clone, Copy)]
-pub(super) struct Ladder {
+pub(super) struct StartingScales {
     pub first: f32,
     pub step: f32,
     pub last: u8,
 }
 
-/// Upstream's ladder for every search with importance.
-pub(super) const WITH_IMPORTANCE: Ladder = Ladder { first: -0.9, step: 0.05, last: 36 };
+/// Upstream's starting scales of all searches with importance.
+pub(super) const WITH_IMPORTANCE: StartingScales = StartingScales { first: -0.9, step: 0.05, last: 36 };
 
-/// What [`affine`] finds.
+/// The result of [`affine`].
 pub(super) struct Affine {
-    /// `x ≈ scale · code + least`; 0 for a flat group.
+    /// `x ≈ scale · code + least`; 0 if all values of the group are equal.
     pub scale: Lanes,
     /// The value of code 0, never above 0.
     pub least: Lanes,
-    /// The search's own codes are `inverse · (x − base)`.
+    /// The search's own codes are `inverse · (x − base)`, rounded and clamped.
     inverse: Lanes,
     base: Lanes,
     levels: f32,
 }
 
 impl Affine {
-    /// The search's own codes, which upstream keeps where it doesn't round again; 0 in a flat group.
+    /// Returns the search's own codes; 0 if all values of the group are equal. Upstream keeps these codes if it does
+    /// not round again.
     #[inline(always)]
     pub fn code(&self, x: Lanes) -> Lanes {
         (self.inverse * (x - self.base)).nearest().clamp(0.0, self.levels)
     }
 }
 
-/// Scales and least values for `x ≈ scale · l + least`, `l` in `0..=levels` and `least` at most 0: the best of a
-/// ladder of starting scales, each refit by weighted least squares.
+/// Searches the scales and least values for `x ≈ scale · l + least`, with the code `l` in `0..=levels` and `least` at
+/// most 0. It tries all `starts`, refits each by weighted least squares, and returns the best.
 pub(super) fn affine<const N: usize>(
     levels: f32,
     x: &[Lanes; N],
     weights: &[Lanes; N],
-    ladder: Ladder,
+    starts: StartingScales,
 ) -> Affine {
-    pulp::Arch::new().dispatch(AffineSearch { levels, x, weights, ladder })
+    pulp::Arch::new().dispatch(AffineSearch { levels, x, weights, starts })
 }
 
 /// [`affine`] as a type, so that it is compiled for each instruction set.
@@ -258,7 +263,7 @@ struct AffineSearch<'a, const N: usize> {
     levels: f32,
     x: &'a [Lanes; N],
     weights: &'a [Lanes; N],
-    ladder: Ladder,
+    starts: StartingScales,
 }
 
 impl<const N: usize> NullaryFnOnce for AffineSearch<'_, N> {
@@ -266,7 +271,7 @@ impl<const N: usize> NullaryFnOnce for AffineSearch<'_, N> {
 
     #[inline(always)]
     fn call(self) -> Affine {
-        let Self { levels, x, weights, ladder } = self;
+        let Self { levels, x, weights, starts } = self;
 
         let (mut lowest, mut highest) = (x[0], x[0]);
         let (mut sum_w, mut sum_x) = (weights[0], weights[0] * x[0]);
@@ -278,14 +283,14 @@ impl<const N: usize> NullaryFnOnce for AffineSearch<'_, N> {
         }
         lowest = lowest.greater(Lanes::ZERO).select(Lanes::ZERO, lowest);
         let inverse = Lanes::all(levels) / (highest - lowest);
-        let mut codes = each(x, |x| (inverse * (x - lowest)).nearest().clamp(0.0, levels));
+        let mut codes = map_lanes(x, |x| (inverse * (x - lowest)).nearest().clamp(0.0, levels));
         let mut found =
             Affine { scale: Lanes::all(1.0) / inverse, least: lowest, inverse, base: lowest, levels };
         let mut best = affine_error(x, weights, found.scale, found.least, &codes);
-        for step in 0..=ladder.last {
-            // As upstream, every start is measured from the least value found so far.
+        for step in 0..=starts.last {
+            // As in upstream, each start uses the least value of the best result so far.
             let base = found.least;
-            let start = Lanes::all(ladder.first + ladder.step * f32::from(step) + levels) / (highest - base);
+            let start = Lanes::all(starts.first + starts.step * f32::from(step) + levels) / (highest - base);
             let (mut sum_l, mut sum_l2, mut sum_xl) = (Lanes::ZERO, Lanes::ZERO, Lanes::ZERO);
             for ((&x, &w), code) in x.iter().zip(weights).zip(&mut codes) {
                 let l = (start * (x - base)).nearest().clamp(0.0, levels);
@@ -316,7 +321,8 @@ impl<const N: usize> NullaryFnOnce for AffineSearch<'_, N> {
     }
 }
 
-/// Weighted squared error of `x ≈ scale · code + least` in each lane; no closure, for the same reason.
+/// Computes the weighted squared error of `x ≈ scale · code + least` in each lane. It has no closures, so that the
+/// compiler inlines it and compiles it for the caller's instruction set.
 #[inline(always)]
 fn affine_error<const N: usize>(
     x: &[Lanes; N],
@@ -333,15 +339,16 @@ fn affine_error<const N: usize>(
     sum
 }
 
-/// One scale for numbers that are not negative, `x ≈ scale · l` with `l` in `0..=levels`, and the codes: the best of
-/// nine starting scales, then each code moved while that helps, at most five rounds.
+/// Searches one scale and the codes for non-negative values: `x ≈ scale · l` with the code `l` in `0..=levels`. It
+/// takes the best of nine starting scales. Then it changes single codes as long as the error decreases, for at most
+/// five rounds.
 pub(super) fn positive<const N: usize>(levels: f32, x: &[f32; N], weights: &[f32; N]) -> (f32, [u8; N]) {
     let rounded = |x: f32| {
         let l = nearest(x);
         let l = if l > 0.0 { l } else { 0.0 };
         if l > levels { levels } else { l }
     };
-    let largest = x.iter().fold(0.0f32, |most, &x| if x > most { x } else { most });
+    let largest = x.iter().fold(0.0f32, |largest, &x| if x > largest { x } else { largest });
     if largest < ZERO_GROUP {
         return (0.0, [0; N]);
     }

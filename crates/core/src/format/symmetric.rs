@@ -1,4 +1,4 @@
-//! `q4_0` and `q5_0`: 32 codes of four or five bits under one scale, levels −8 to 7 or −16 to 15.
+//! `q4_0` and `q5_0`: 32 codes of four or five bits with one scale; the levels are −8 to 7 or −16 to 15.
 //!
 //! ```text
 //! q4_0   byte 0..2   d    f16
@@ -9,12 +9,12 @@
 //!        byte 6..22  qs   as above                                                          x[j] = d · (code − 16)
 //! ```
 //!
-//! Source: `block_q4_0`, `quantize_row_q4_0_ref`, and the same of `q5_0`; with importance `quantize_row_q4_0_impl`, squared
-//! error weighted by importance · sqrt(mean square of the row + x²).
+//! Source: `block_q4_0`, `quantize_row_q4_0_ref` and the same for `q5_0`; with importance `quantize_row_q4_0_impl`,
+//! where the weight of the squared error is importance · sqrt(mean square of the row + x²).
 
 use super::fit::{Group, symmetric_level, symmetric_starts};
-use super::lanes::{Lanes, Run, each, each_run, gather, scatter};
-use super::{Block, Format, Grid, Part, Scaling, coded, f16_at, halves, put_f16, search, stored_f16};
+use super::lanes::{Lanes, Run, codes_from_lanes, each_run, map_lanes, to_lanes};
+use super::{Block, Format, Grid, Part, Scaling, codes_of, f16_at, halves, put_f16, search, stored_f16};
 use crate::{Codes, Levels};
 
 /// A format of `BITS`-bit codes in blocks of `BYTES` bytes.
@@ -26,10 +26,10 @@ pub const Q4_0: Symmetric<4, 18> = Symmetric;
 pub const Q5_0: Symmetric<5, 22> = Symmetric;
 
 impl<const BITS: usize, const BYTES: usize> Symmetric<BITS, BYTES> {
-    /// The code of level zero, and the size of the lowest level.
+    /// The code of level 0, which is also the magnitude of the lowest level.
     const OFFSET: u8 = 1 << (BITS - 1);
 
-    /// Without importance the extreme becomes the lowest level.
+    /// Encodes without importance: the extreme becomes the lowest level.
     fn encode_by_extreme(rows: &[f32], dst: &mut [u8]) {
         let (lowest, highest_code) = (f32::from(Self::OFFSET), f32::from(2 * Self::OFFSET - 1));
         super::each_block_mut::<BYTES, 32>(
@@ -39,8 +39,8 @@ impl<const BITS: usize, const BYTES: usize> Symmetric<BITS, BYTES> {
             |block, x| {
                 let d = search::extreme(x) / -lowest;
                 let inverse = if d != 0.0 { 1.0 / d } else { 0.0 };
-                // Upstream truncates after adding a half, which is not rounding ties to even.
-                let codes = coded(
+                // As in upstream: add 0.5 and truncate. This differs from ties-to-even rounding.
+                let codes = codes_of(
                     x,
                     #[inline(always)]
                     |x| search::truncated(x * inverse + (lowest + 0.5), highest_code),
@@ -87,11 +87,11 @@ impl<const BITS: usize, const BYTES: usize> Format for Symmetric<BITS, BYTES> {
             #[inline(always)]
             |run| {
                 let Run { x, importance, blocks, mean_square } = run;
-                let turned = gather::<32>(x);
+                let transposed = to_lanes::<32>(x);
                 let spread = Lanes::all(mean_square);
-                let weights = search::weights(&turned, &gather(importance), spread);
-                let found = search::symmetric(f32::from(Self::OFFSET), &turned, &weights);
-                let codes = scatter(each(&turned, |x| found.code(x)));
+                let weights = search::weights(&transposed, &to_lanes(importance), spread);
+                let found = search::symmetric(f32::from(Self::OFFSET), &transposed, &weights);
+                let codes = codes_from_lanes(map_lanes(&transposed, |x| found.code(x)));
                 for ((block, scale), codes) in blocks.iter_mut().zip(found.scale.0).zip(codes) {
                     put_f16(block, 0, scale);
                     halves::pack_codes::<BITS>(&codes, &mut block[2..]);

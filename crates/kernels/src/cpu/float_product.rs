@@ -6,34 +6,35 @@
 //!     y[t] += sums[t]
 //! ```
 //!
-//! Sums fill an instruction set's registers; one widened column serves all; a part of a panel stays in the nearest cache
-//! while activations pass. Invariant: a product is summed in one order, by its length alone,
-//! whatever is multiplied beside it. Left out: where a panel's numbers come from ([`Source`]).
+//! The sums fill the registers of the instruction set. All rows of activations share one column that was converted to
+//! `f32`. A part of a panel stays in the first-level cache while the rows of activations use it.
+//! Invariant: the order of a sum depends only on its length, not on what else is multiplied in the same call.
+//! A [`PanelSource`] provides the panels.
 
-use super::generic::float_tile::{HELD, ROWS, Width};
+use super::generic::float_tile::{FloatType, ROWS, ROWS_AT_ONCE};
 use crate::shared::Shared;
 use crate::view::View;
 use crate::{Backend, Matrix, scratch};
 use std::ops::Range;
 
-/// Columns of a part.
-pub(crate) const PART: usize = 256;
-/// Rows of activations that are multiplied where they lie. More are laid together part by part: rows a power of two apart
-/// would fall on the same lines of the nearest cache.
-const FEW: usize = 4;
-/// Bytes of panels of a task, about.
+/// Columns of a part of a panel.
+pub(crate) const PART_COLUMNS: usize = 256;
+/// Up to this many rows of activations are read in place. More rows are first copied part by part: rows whose distance
+/// is a power of two would compete for the same lines of the first-level cache.
+const IN_PLACE_ROWS: usize = 4;
+/// Approximate bytes of the panels of one task.
 const TASK_BYTES: usize = 1 << 16;
 
-/// Where panels come from.
-pub(crate) trait Source: Matrix {
-    /// How the numbers are stored.
-    fn width(&self) -> Width;
-    /// Hands over some columns of a panel, 32 numbers each.
-    fn part(&self, panel: usize, columns: Range<usize>, take: &mut dyn FnMut(&[u8]));
+/// A matrix that provides panels of floats.
+pub(crate) trait PanelSource: Matrix {
+    /// The type in which the floats are stored.
+    fn float_type(&self) -> FloatType;
+    /// Calls `use_columns` with the bytes of some columns of a panel, 32 floats per column.
+    fn with_columns(&self, panel: usize, columns: Range<usize>, use_columns: &mut dyn FnMut(&[u8]));
 }
 
-/// `y` (n × rows) = `x` (n × columns) · all panels.
-pub(crate) fn product(backend: &Backend, source: &dyn Source, x: &[f32], y: &mut [f32]) {
+/// Computes `y` (n × rows) = `x` (n × columns) · all panels.
+pub(crate) fn product(backend: &Backend, source: &dyn PanelSource, x: &[f32], y: &mut [f32]) {
     let (rows, columns) = (source.rows(), source.columns());
     assert!(x.len().is_multiple_of(columns), "activations are rows of {columns}");
     let n = x.len() / columns;
@@ -41,19 +42,19 @@ pub(crate) fn product(backend: &Backend, source: &dyn Source, x: &[f32], y: &mut
     if n == 0 {
         return;
     }
-    if n <= FEW || columns <= PART {
+    if n <= IN_PLACE_ROWS || columns <= PART_COLUMNS {
         return by_panels(backend, source, n, y, &|rows, part| {
             View::new(&x[rows.start * columns + part.start..], rows.len(), part.len(), columns)
         });
     }
     scratch::with(x.len(), |parts| {
         let all = Shared::new(parts);
-        backend.pool().run(columns.div_ceil(PART), &|task| {
-            let part = task * PART..columns.min((task + 1) * PART);
+        backend.pool().run(columns.div_ceil(PART_COLUMNS), &|task| {
+            let part = task * PART_COLUMNS..columns.min((task + 1) * PART_COLUMNS);
             // SAFETY: each task has its own part.
-            let into = unsafe { all.part(n * part.start, n * part.len()) };
-            for (into, row) in into.chunks_exact_mut(part.len()).zip(x.chunks_exact(columns)) {
-                into.copy_from_slice(&row[part.clone()]);
+            let target = unsafe { all.part(n * part.start, n * part.len()) };
+            for (target, row) in target.chunks_exact_mut(part.len()).zip(x.chunks_exact(columns)) {
+                target.copy_from_slice(&row[part.clone()]);
             }
         });
         let parts = &*parts;
@@ -64,33 +65,34 @@ pub(crate) fn product(backend: &Backend, source: &dyn Source, x: &[f32], y: &mut
     });
 }
 
-/// [`product`] with `n` rows of activations, of which `x` gives some rows of a part.
+/// Computes [`product`] for `n` rows of activations; `x(rows, part)` returns the columns `part` of the rows `rows`.
 fn by_panels<'a>(
     backend: &Backend,
-    source: &dyn Source,
+    source: &dyn PanelSource,
     n: usize,
     y: &mut [f32],
     x: &(dyn Fn(Range<usize>, Range<usize>) -> View<'a, f32> + Sync),
 ) {
-    let (rows, columns, width) = (source.rows(), source.columns(), source.width());
+    let (rows, columns, float_type) = (source.rows(), source.columns(), source.float_type());
     let panels = rows.div_ceil(ROWS);
-    let each = (TASK_BYTES / (columns * ROWS * width.bytes())).clamp(1, panels.max(1));
+    let panels_per_task = (TASK_BYTES / (columns * ROWS * float_type.bytes())).clamp(1, panels.max(1));
     let y = Shared::new(y);
-    backend.pool().run(panels.div_ceil(each), &|task| {
-        let of_task = task * each..panels.min((task + 1) * each);
-        // Results gather here, for rows of them a power of two apart would fall on the same lines, too.
-        scratch::with(of_task.len() * n * ROWS, |results| {
+    backend.pool().run(panels.div_ceil(panels_per_task), &|task| {
+        let task_panels = task * panels_per_task..panels.min((task + 1) * panels_per_task);
+        // The results are collected here first: in `y`, results whose distance is a power of two would compete for the
+        // same cache lines.
+        scratch::with(task_panels.len() * n * ROWS, |results| {
             let results = results.as_chunks_mut::<ROWS>().0;
-            let mut sums = [[0.0f32; ROWS]; HELD];
-            for start in (0..columns).step_by(PART) {
-                let part = start..columns.min(start + PART);
-                for (panel, results) in of_task.clone().zip(results.chunks_exact_mut(n)) {
-                    source.part(panel, part.clone(), &mut |numbers| {
-                        for (index, results) in results.chunks_mut(HELD).enumerate() {
+            let mut sums = [[0.0f32; ROWS]; ROWS_AT_ONCE];
+            for start in (0..columns).step_by(PART_COLUMNS) {
+                let part = start..columns.min(start + PART_COLUMNS);
+                for (panel, results) in task_panels.clone().zip(results.chunks_exact_mut(n)) {
+                    source.with_columns(panel, part.clone(), &mut |floats| {
+                        for (index, results) in results.chunks_mut(ROWS_AT_ONCE).enumerate() {
                             let sums = &mut sums[..results.len()];
-                            let first = index * HELD;
+                            let first = index * ROWS_AT_ONCE;
                             let x = x(first..first + sums.len(), part.clone());
-                            backend.cpu().float_tile(width, numbers, x, sums);
+                            backend.cpu().float_tile(float_type, floats, x, sums);
                             if start == 0 {
                                 results.copy_from_slice(sums);
                             } else {
@@ -101,10 +103,10 @@ fn by_panels<'a>(
                     });
                 }
             }
-            for (panel, results) in of_task.zip(results.chunks_exact(n)) {
+            for (panel, results) in task_panels.zip(results.chunks_exact(n)) {
                 let count = ROWS.min(rows - panel * ROWS);
                 for (t, results) in results.iter().enumerate() {
-                    // SAFETY: each task has its own rows of the weights, hence its own results.
+                    // SAFETY: each task has its own rows of the weights, so it has its own results.
                     let out = unsafe { y.part(t * rows + panel * ROWS, count) };
                     out.copy_from_slice(&results[..count]);
                 }

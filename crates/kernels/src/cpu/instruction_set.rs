@@ -1,70 +1,73 @@
-//! The kernels of one instruction set: a row of the table in `instruction_sets.rs`.
+//! The kernels of one instruction set: one row of the table in `instruction_sets.rs`.
 //!
-//! Kernels are compiled for features that a processor may lack, so calling one is unsafe. [`Detected`] is the proof that
-//! it has them: only detection makes one, and its methods are the only callers.
+//! Kernels are compiled for features that a processor may lack, so a call of a kernel is unsafe. A [`Detected`] proves
+//! that the processor has these features: only the detection creates one, and only its methods call the kernels.
 
 use super::codes::activations::{Activations, RowCodes};
 use super::codes::matrix::{CodeMatrix, Sums};
 use super::codes::outliers::{Outlier, OutliersOfRows};
 use super::generic::attention_kernel::QueryRows;
-use super::generic::float_tile::{Products, Width};
+use super::generic::float_tile::{FloatType, Products};
 use crate::shared::Shared;
 use crate::view::View;
 use crate::{Isa, KvFormat};
 use std::ops::Range;
 
-/// All kernels of an instruction set.
+/// All kernels of one instruction set.
 pub(crate) struct InstructionSet {
-    /// Its name.
     pub isa: Isa,
-    /// Whether this processor has it.
+    /// Returns true if this processor has the instruction set.
     pub is_available: fn() -> bool,
     /// The loops over floats.
     pub loops: Loops,
     /// The products with integer codes.
     pub codes: CodeKernels,
-    /// The chain that measures the peak of integer products.
+    /// The chain that measures the peak throughput of integer products.
     pub integer_chain: Chain,
-    /// The same of float products.
+    /// The chain that measures the peak throughput of float products.
     pub float_chain: Chain,
 }
 
-/// Dependent instructions without memory access, to measure a peak.
+/// Arithmetic instructions without memory access, to measure the peak throughput.
 pub(crate) struct Chain {
-    /// Multiply-adds of a step.
+    /// Multiply-adds per step.
     pub multiply_adds: usize,
-    /// Runs so many steps.
+    /// Runs the given number of steps.
     pub run: unsafe fn(usize),
 }
 
-/// Products of a [`CodeMatrix`] with rounded activations.
+/// Products of a [`CodeMatrix`] with activations that are rounded to integer codes.
 pub(crate) struct CodeKernels {
     /// Rows of a panel.
     pub panel_rows: usize,
-    /// Ways to multiply many rows of activations. Each takes as many rows as it is good for, the next one the rest.
+    /// Kernels for many rows of activations. Each kernel takes the rows that it multiplies fast; the next kernel takes
+    /// the remaining rows.
     pub many_rows: &'static [ManyRows],
-    /// One panel with as many rows of activations, from a first one on, as there are sums.
+    /// Multiplies one panel with some rows of activations. Arguments: the matrix, the index of the panel, the
+    /// activations, the first row of activations, and the sums, one entry per row.
     pub few_rows: unsafe fn(&CodeMatrix, usize, &Activations, usize, &mut Sums),
-    /// Adds the products of outliers with some panels.
+    /// Adds the products of the outliers with some panels to the results.
     pub add_outliers: unsafe fn(&CodeMatrix, Range<usize>, &OutliersOfRows, &Shared<f32>),
 }
 
-/// A kernel for groups of rows of activations, which are packed first.
+/// A kernel for groups of rows of activations. The groups are packed first.
 pub(crate) struct ManyRows {
-    /// Rows of a group.
+    /// Rows per group.
     pub group_rows: usize,
-    /// How many of so many rows it multiplies.
+    /// Given the number of remaining rows, returns how many of them this kernel multiplies.
     pub row_count: fn(&CodeMatrix, usize) -> usize,
-    /// The zero point that the sums of activations correct for.
+    /// The zero point that the packed correction terms compensate.
     pub zero_point: fn(&CodeMatrix) -> i16,
-    /// Packs the group that begins at a row, where there are such below an end, into chunks for a zero point; scales of half
-    /// chunks have corrections of their own.
+    /// Packs one group of rows. The group starts at `range.start`; rows from `range.end` on are filled with zeros. The
+    /// `i16` is the zero point of the correction terms. The `bool` requests separate correction terms for the two
+    /// halves of a chunk.
     pub pack: fn(&Activations, Range<usize>, i16, bool, &mut [f32]),
-    /// Multiplies some panels with packed rows.
+    /// Multiplies some panels with the packed rows.
     pub multiply: MultiplyPacked,
 }
 
-/// Takes a matrix, some of its panels, packed rows of activations, which rows these are, and all results.
+/// Arguments: the matrix, a range of its panels, the packed activations, the range of rows that were packed, and all
+/// results.
 pub(crate) type MultiplyPacked = unsafe fn(&CodeMatrix, Range<usize>, &[f32], Range<usize>, &Shared<f32>);
 
 /// An instruction set that this processor has.
@@ -72,7 +75,7 @@ pub(crate) type MultiplyPacked = unsafe fn(&CodeMatrix, Range<usize>, &[f32], Ra
 pub(crate) struct Detected(&'static InstructionSet);
 
 impl Detected {
-    /// `None` if the processor lacks it.
+    /// Returns `None` if the processor lacks the instruction set.
     pub fn new(set: &'static InstructionSet) -> Option<Self> {
         (set.is_available)().then_some(Self(set))
     }
@@ -87,12 +90,12 @@ impl Detected {
         self.0.codes.many_rows
     }
 
-    /// Multiply-adds of a step of the integer chain.
+    /// Multiply-adds per step of the integer chain.
     pub fn integer_multiply_adds(self) -> usize {
         self.0.integer_chain.multiply_adds
     }
 
-    /// Multiply-adds of a step of the float chain.
+    /// Multiply-adds per step of the float chain.
     pub fn float_multiply_adds(self) -> usize {
         self.0.float_chain.multiply_adds
     }
@@ -107,7 +110,7 @@ macro_rules! loops {
 
         impl Detected {
             $($(#[$doc])* #[inline] pub fn $name(self, $($argument: $type),*) $(-> $result)? {
-                // SAFETY: only detection makes a `Detected`: the processor has the features of its kernels.
+                // SAFETY: only the detection creates a `Detected`, so the processor has the features of these kernels.
                 unsafe { (self.0.loops.$name)($($argument),*) }
             })*
         }
@@ -115,42 +118,44 @@ macro_rules! loops {
 }
 
 loops! {
-    /// Σ xᵢ yᵢ in an order that depends on the length alone.
+    /// Returns Σ xᵢ yᵢ. The order of the sum depends only on the length.
     dot(x: &[f32], y: &[f32]) -> f32;
-    /// Adds a page (its number, its keys and values in this format) to the results of query rows.
+    /// Adds page `page` to the results of the query rows. `keys` and `values` are its bytes in this format.
     attention(format: KvFormat, rows: &mut QueryRows, page: usize, keys: &[u8], values: &[u8]);
-    /// `out` (rows `stride` apart) += a · b for few rows of a, each as many numbers as b has rows.
+    /// Computes `out` += a · b for few rows of `a`. The rows of `out` are `stride` floats apart. A row of `a` has as
+    /// many floats as `b` has rows.
     add_few(out: &mut [f32], stride: usize, a: &[f32], b: View<f32>);
-    /// Folds whole cache lines into a word, as fast as they come from memory.
+    /// Reads whole cache lines at memory speed; returns the XOR of their words.
     read_lines(bytes: &[u8]) -> u64;
-    /// Products of a part of a panel of floats with rows of activations.
-    float_tile(width: Width, panel: &[u8], x: View<f32>, out: &mut Products);
-    /// Rounds a row of floats to codes of eight bits.
+    /// Multiplies a part of a panel of floats with rows of activations.
+    float_tile(float_type: FloatType, panel: &[u8], x: View<f32>, out: &mut Products);
+    /// Rounds a row of floats to 8-bit codes.
     round_int8(x: &[f32], codes: RowCodes);
-    /// The same, and rounds the remainder to a second row of codes.
+    /// Rounds a row of floats to 8-bit codes, and the remainder to a second row of 8-bit codes.
     round_int16(x: &[f32], codes: [RowCodes; 2]);
-    /// Takes a row's outliers out and rounds the others to codes of eight bits; gives the number of outliers.
+    /// Moves the outliers of a row to `outliers` and rounds the other values to 8-bit codes. Returns the number of
+    /// outliers.
     round_with_outliers(x: &[f32], codes: RowCodes, outliers: &mut [Outlier]) -> usize;
-    /// Softmax in place.
+    /// Computes softmax in place.
     softmax(x: &mut [f32]);
-    /// `gate` = silu(`gate`) × `up`.
+    /// Computes `gate` = silu(`gate`) × `up`.
     swiglu(gate: &mut [f32], up: &[f32]);
-    /// The gradients at both inputs of `swiglu`, in their place, from that at its output.
+    /// Replaces `gate` and `up` by the gradients at these inputs of `swiglu`; `gradient` is the gradient at its output.
     swiglu_gradient(gate: &mut [f32], up: &mut [f32], gradient: &[f32]);
-    /// GELU in place, approximated by tanh.
+    /// Computes GELU in place, with the tanh approximation.
     gelu_tanh(x: &mut [f32]);
-    /// The gradient at the input of `gelu_tanh`, in its place, from that at its output.
+    /// Replaces `x` by the gradient at this input of `gelu_tanh`; `gradient` is the gradient at its output.
     gelu_tanh_gradient(x: &mut [f32], gradient: &[f32]);
 }
 
 impl Detected {
-    /// [`CodeKernels::few_rows`].
+    /// Calls [`CodeKernels::few_rows`].
     pub fn few_rows(self, matrix: &CodeMatrix, panel: usize, x: &Activations, first: usize, sums: &mut Sums) {
-        // SAFETY: as of the loops.
+        // SAFETY: as for the loops above.
         unsafe { (self.0.codes.few_rows)(matrix, panel, x, first, sums) }
     }
 
-    /// [`CodeKernels::add_outliers`].
+    /// Calls [`CodeKernels::add_outliers`].
     pub fn add_outliers(
         self,
         matrix: &CodeMatrix,
@@ -158,11 +163,11 @@ impl Detected {
         x: &OutliersOfRows,
         y: &Shared<f32>,
     ) {
-        // SAFETY: as of the loops.
+        // SAFETY: as for the loops above.
         unsafe { (self.0.codes.add_outliers)(matrix, panels, x, y) }
     }
 
-    /// [`ManyRows::multiply`] of kernel `index`.
+    /// Calls [`ManyRows::multiply`] of kernel `index`.
     pub fn multiply_many(
         self,
         index: usize,
@@ -172,19 +177,19 @@ impl Detected {
         rows: Range<usize>,
         y: &Shared<f32>,
     ) {
-        // SAFETY: as of the loops.
+        // SAFETY: as for the loops above.
         unsafe { (self.0.codes.many_rows[index].multiply)(matrix, panels, packed, rows, y) }
     }
 
     /// Runs the integer chain.
     pub fn run_integer_chain(self, steps: usize) {
-        // SAFETY: as of the loops.
+        // SAFETY: as for the loops above.
         unsafe { (self.0.integer_chain.run)(steps) }
     }
 
     /// Runs the float chain.
     pub fn run_float_chain(self, steps: usize) {
-        // SAFETY: as of the loops.
+        // SAFETY: as for the loops above.
         unsafe { (self.0.float_chain.run)(steps) }
     }
 }

@@ -1,4 +1,4 @@
-//! The instruction sets, one row each, and which of them this processor has.
+//! The table of instruction sets, and the detection of those that this processor has.
 
 #[cfg(target_arch = "aarch64")]
 use super::aarch64;
@@ -8,7 +8,7 @@ use super::reference;
 use super::x86;
 use crate::{Error, Isa};
 
-/// Every instruction set of this architecture, the slowest first.
+/// All instruction sets of this architecture, the slowest first.
 static INSTRUCTION_SETS: &[&InstructionSet] = &[
     &reference::SCALAR,
     #[cfg(target_arch = "x86_64")]
@@ -23,22 +23,22 @@ static INSTRUCTION_SETS: &[&InstructionSet] = &[
     &aarch64::NEON,
 ];
 
-/// The kernels of an instruction set, if this processor has it.
+/// Returns the kernels of an instruction set, or `None` if this processor lacks it.
 pub(crate) fn detect(isa: Isa) -> Option<Detected> {
     let found = INSTRUCTION_SETS.iter().find(|set| set.isa == isa)?;
     Detected::new(found)
 }
 
 impl Isa {
-    /// The fastest that this processor has.
+    /// Returns the fastest instruction set of this processor.
     pub fn best() -> Self {
         *Self::available().last().expect("scalar is always there")
     }
 
-    /// The instruction set of this name, or the best for `auto`.
+    /// Returns the instruction set with this name; `auto` means the fastest one.
     ///
     /// # Errors
-    /// [`Error::UnknownIsa`] for a name that means nothing, [`Error::AbsentIsa`] for one this processor lacks.
+    /// [`Error::UnknownIsa`] if no instruction set has this name. [`Error::AbsentIsa`] if this processor lacks it.
     pub fn by_name(name: &str) -> Result<Self, Error> {
         if name == "auto" {
             return Ok(Self::best());
@@ -54,7 +54,7 @@ impl Isa {
         Ok(isa)
     }
 
-    /// What this processor has, slowest first.
+    /// Returns the instruction sets of this processor, the slowest first.
     pub fn available() -> Vec<Self> {
         Self::ALL.iter().copied().filter(|isa| isa.is_available()).collect()
     }
@@ -64,10 +64,10 @@ impl Isa {
     }
 }
 
-/// What this processor has of what kernels could use.
+/// Returns the names of the processor features that this processor has and kernels can use.
 pub fn features() -> Vec<&'static str> {
     let mut found = Vec::new();
-    macro_rules! ask {
+    macro_rules! push_detected {
         ($detected:ident: $($name:tt)*) => {
             $(if std::arch::$detected!($name) {
                 found.push($name);
@@ -75,12 +75,12 @@ pub fn features() -> Vec<&'static str> {
         };
     }
     #[cfg(target_arch = "x86_64")]
-    ask!(is_x86_feature_detected: "avx2" "fma" "f16c" "avxvnni" "avx512f" "avx512bw" "avx512vl" "avx512vnni" "avx512bf16");
+    push_detected!(is_x86_feature_detected: "avx2" "fma" "f16c" "avxvnni" "avx512f" "avx512bw" "avx512vl" "avx512vnni" "avx512bf16");
     if Isa::Amx.is_available() {
         found.push("amx-int8");
     }
     #[cfg(target_arch = "aarch64")]
-    ask!(is_aarch64_feature_detected: "neon" "fp16" "dotprod" "i8mm" "bf16");
+    push_detected!(is_aarch64_feature_detected: "neon" "fp16" "dotprod" "i8mm" "bf16");
     found
 }
 
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_found_and_strangers_told_apart() {
+    fn known_names_are_found_and_unknown_names_rejected() {
         for isa in Isa::available() {
             assert_eq!(Isa::by_name(isa.name()), Ok(isa));
         }

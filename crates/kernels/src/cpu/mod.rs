@@ -1,14 +1,15 @@
-//! Matrices on a central processor, and the kernels of each instruction set.
+//! Matrices on a CPU, and the kernels of each instruction set.
 //!
 //! ```text
 //! codes/          integer codes in panels: layouts, packing, rounded activations (plain data)
-//! generic/        kernels written once over SIMD traits
-//! reference/      the oracle: plain loops in a fixed order, on any processor
-//! x86/, aarch64/  kernels of their instruction sets; each set is one row of `instruction_sets.rs`
+//! generic/        kernels that are written once, over SIMD traits
+//! reference/      the reference kernels: plain loops in a fixed order, for any processor
+//! x86/, aarch64/  kernels of one architecture; each instruction set is one row of `instruction_sets.rs`
 //! ```
 //!
-//! Three kinds of matrices use them: [`dequantized`] (the stored format, decoded during the product), [`packed_float`]
-//! (floats in panels) and [`packed_codes`] (integer codes in panels). Decoding is `kvant-core`'s.
+//! Three kinds of matrices use these kernels: [`dequantized`] (keeps the stored format and decodes it during the
+//! product), [`packed_float`] (floats in panels) and [`packed_codes`] (integer codes in panels). `kvant-core` decodes
+//! the formats.
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;

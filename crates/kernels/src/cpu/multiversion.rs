@@ -1,6 +1,7 @@
 //! The loops of `generic/`, compiled for an instruction set.
 
-/// `LOOPS` of the surrounding module, compiled for `$features`; `$lanes` is its SIMD type for attention and float tiles.
+/// Defines `LOOPS` of the surrounding module, compiled for `$features`. `$lanes` is the SIMD type for attention and
+/// float tiles.
 macro_rules! multiversion {
     ($features:literal, $lanes:ident) => {
         $crate::cpu::multiversion::functions! { $features:
@@ -17,9 +18,9 @@ macro_rules! multiversion {
             add_few(out: &mut [f32], stride: usize, a: &[f32], b: View<f32>) {
                 loops::add_few::<true>(out, stride, a, b);
             }
-            float_tile(width: float_tile::Width, panel: &[u8], x: View<f32>, out: &mut float_tile::Products) {
+            float_tile(float_type: float_tile::FloatType, panel: &[u8], x: View<f32>, out: &mut float_tile::Products) {
                 // SAFETY: this function has the instruction set's features.
-                float_tile::multiply(unsafe { $lanes::new() }, width, panel, x, out);
+                float_tile::multiply(unsafe { $lanes::new() }, float_type, panel, x, out);
             }
             round_int8(x: &[f32], codes: activations::RowCodes) {
                 activations::round_int8(x, codes);
@@ -49,7 +50,7 @@ macro_rules! multiversion {
     };
 }
 
-/// Functions compiled for some features, and `LOOPS` of them.
+/// Defines functions that are compiled for some features, and `LOOPS`, which contains them.
 macro_rules! functions {
     ($features:literal: $($name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)? $body:block)*) => {
         $(#[target_feature(enable = $features)]

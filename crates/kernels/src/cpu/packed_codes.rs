@@ -1,11 +1,12 @@
-//! Matrices of integer codes, packed at load so that one vector multiplies eight or sixteen rows (`codes/layout.rs`), times
-//! activations in eight bits.
+//! Products of matrices of integer codes with activations in eight bits. The codes are packed at load so that one
+//! vector multiplies eight or sixteen rows (`codes/layout.rs`).
 //!
-//! A row of activations has one scale every 32 floats ([`Rounded`]), so that only integers are multiplied inside a chunk; its
-//! sum joins the row's in `f32`, chunk after chunk.
-//! Invariant: a result depends on its row and its activations alone: not on threads, nor on what is multiplied beside
-//! it, nor on the instruction set, for every kernel adds the same numbers in the same order with one rounding each.
-//! Left out: formats without codes, which are multiplied as floats (`packed_float.rs`).
+//! A row of activations has one scale per 32 floats ([`Rounded`]). Inside such a chunk only integers are multiplied.
+//! The sum of a chunk is then added to the row's sum in `f32`, chunk after chunk.
+//! Invariant: a result depends only on its row of the matrix and its row of activations. It does not depend on the
+//! threads, on the other rows of the call or on the instruction set: every kernel adds the same values in the same
+//! order, with one rounding per addition.
+//! Formats without codes are multiplied as floats (`packed_float.rs`).
 
 use super::codes::activations::Activations;
 use super::codes::layout::{ROWS, ScaleLayout};
@@ -22,19 +23,20 @@ use kvant_core::Tensor;
 use std::any::Any;
 use std::ops::Range;
 
-/// Rows of activations that a task multiplies with one panel after the other: they stay in a core's own cache.
-const TOKENS: usize = 64;
-/// Rows of activations whose products are bound by memory bandwidth.
-const FEW: usize = 2;
-/// Rows of activations whose outliers are multiplied next to their codes, panel by panel. With more rows a second pass finds
-/// the codes in the cache again.
-const NEAR: usize = 16;
-/// Rows of the matrix whose columns are decoded side by side for the outliers of one row of activations.
+/// Rows of activations that a task multiplies with one panel before it reads the next panel. They stay in the cache of
+/// the core.
+const CACHED_ROWS: usize = 64;
+/// Up to this many rows of activations, memory bandwidth limits the product.
+const BANDWIDTH_BOUND_ROWS: usize = 2;
+/// Up to this many rows of activations, a task multiplies the outliers directly after the codes of the same panels.
+/// With more rows, a second pass over the matrix still finds the codes in the cache.
+const INTERLEAVED_ROWS: usize = 16;
+/// Rows of the matrix that are decoded side by side for the outliers of one row of activations.
 const OUTLIER_ROWS: usize = 32;
 
-/// A packed matrix.
+/// A packed matrix of integer codes.
 pub(crate) struct PackedCodes {
-    /// The source: rows are read from it one by one, for an embedding.
+    /// The source. An embedding reads single rows from it.
     tensor: Tensor,
     backend: Backend,
     precision: Precision,
@@ -42,22 +44,23 @@ pub(crate) struct PackedCodes {
 }
 
 impl PackedCodes {
-    /// `None` for a format without codes, or of a layout that panels don't have.
+    /// Returns `None` if the format has no codes, or if panels do not support its layout.
     pub fn new(backend: &Backend, precision: Precision, tensor: &Tensor) -> Option<Self> {
         let matrix = CodeMatrix::new(backend.pool(), backend.cpu().panel_rows(), tensor)?;
         Some(Self { tensor: tensor.clone(), backend: backend.clone(), precision, matrix })
     }
 }
 
-/// One matrix's part of a product: what it reads and where its results go.
-struct Part<'a> {
+/// The product with one matrix: its operands and the place of its results.
+struct Product<'a> {
     matrix: &'a CodeMatrix,
     x: Activations<'a>,
     outliers: Option<&'a Outliers>,
     y: Shared<'a, f32>,
 }
 
-/// Products of one input with several matrices of one backend: `results[i]` = x · matrix i. Panics where lengths don't fit.
+/// Multiplies one input with several matrices of one backend: `results[i]` = x · matrix i. Panics if lengths do not
+/// match.
 pub(crate) fn multiply(matrices: &[&PackedCodes], x: &Input, results: &mut [&mut [f32]]) {
     let backend = &matrices[0].backend;
     for (m, result) in matrices.iter().zip(&*results) {
@@ -65,152 +68,160 @@ pub(crate) fn multiply(matrices: &[&PackedCodes], x: &Input, results: &mut [&mut
         assert_eq!(result.len(), x.rows() * m.rows(), "a result for every row");
     }
     let rounded: Vec<&Rounded> = matrices.iter().map(|m| x.rounded(backend, m.precision)).collect();
-    // Two rows of codes for each row of activations become one row of results.
-    let mut both: Vec<Option<Buffer>> = (matrices.iter().zip(&rounded))
+    // With two rows of codes per row of activations, each result is the sum of two rows of products.
+    let mut row_pairs: Vec<Option<Buffer>> = (matrices.iter().zip(&rounded))
         .map(|(m, x)| {
             let codes = x.activations().rows();
             (codes > x.rows).then(|| Buffer::take(codes * m.rows()))
         })
         .collect();
-    let parts: Vec<Part> = (matrices.iter().zip(&rounded))
-        .zip(results.iter_mut().zip(&mut both))
-        .map(|((m, x), (result, both))| Part {
+    let products: Vec<Product> = (matrices.iter().zip(&rounded))
+        .zip(results.iter_mut().zip(&mut row_pairs))
+        .map(|((m, x), (result, row_pairs))| Product {
             matrix: &m.matrix,
             x: x.activations(),
             outliers: x.outliers.as_ref(),
-            y: Shared::new(both.as_deref_mut().unwrap_or(result)),
+            y: Shared::new(row_pairs.as_deref_mut().unwrap_or(result)),
         })
         .collect();
-    if x.rows() <= FEW {
-        multiply_few(backend, &parts)
+    if x.rows() <= BANDWIDTH_BOUND_ROWS {
+        multiply_few(backend, &products)
     } else {
-        multiply_many(backend, &parts)
+        multiply_many(backend, &products)
     }
-    drop(parts);
-    for ((result, both), m) in results.iter_mut().zip(&both).zip(matrices) {
-        if let Some(both) = both {
-            add_pairs(backend, both, result, m.rows());
+    drop(products);
+    for ((result, row_pairs), m) in results.iter_mut().zip(&row_pairs).zip(matrices) {
+        if let Some(row_pairs) = row_pairs {
+            add_pairs(backend, row_pairs, result, m.rows());
         }
     }
 }
 
-/// Products of few rows, bound by memory bandwidth. Tasks are long, because the prefetches past a task's end help another thread,
-/// and become shorter towards the end, so that threads end together: each takes half of an equal share of the rest.
-fn multiply_few(backend: &Backend, parts: &[Part]) {
+/// Multiplies few rows; memory bandwidth limits these products. Tasks are long, because the prefetches past the end of
+/// a task help another thread. Tasks become shorter towards the end, so that all threads finish at the same time: each
+/// task takes half of an equal share of the remaining bytes.
+fn multiply_few(backend: &Backend, products: &[Product]) {
     let bytes_of = |m: &CodeMatrix| m.panel_bytes()[0].max(1);
-    let mut left: usize = parts.iter().map(|part| bytes_of(part.matrix) * part.matrix.panels()).sum();
-    let mut tasks: Vec<(&Part, Range<usize>)> = Vec::new();
-    for part in parts {
-        let (bytes, panels, mut at) = (bytes_of(part.matrix), part.matrix.panels(), 0);
-        while at < panels {
-            let task_bytes = (left / (2 * backend.threads())).max(TASK_BYTES);
-            let end = panels.min(at + (task_bytes / bytes).max(1));
-            tasks.push((part, at..end));
-            left -= (end - at) * bytes;
-            at = end;
+    let mut remaining_bytes: usize =
+        products.iter().map(|product| bytes_of(product.matrix) * product.matrix.panels()).sum();
+    let mut tasks: Vec<(&Product, Range<usize>)> = Vec::new();
+    for product in products {
+        let (bytes, panels, mut panel) = (bytes_of(product.matrix), product.matrix.panels(), 0);
+        while panel < panels {
+            let task_bytes = (remaining_bytes / (2 * backend.threads())).max(TASK_BYTES);
+            let end = panels.min(panel + (task_bytes / bytes).max(1));
+            tasks.push((product, panel..end));
+            remaining_bytes -= (end - panel) * bytes;
+            panel = end;
         }
     }
     backend.pool().run(tasks.len(), &|task| {
-        let (part, panels) = &tasks[task];
-        multiply_rest(backend, part, panels.clone(), 0, part.outliers);
+        let (product, panels) = &tasks[task];
+        multiply_remaining_rows(backend, product, panels.clone(), 0, product.outliers);
     });
 }
 
-/// Rows of activations that one kernel multiplies, and where they lie packed.
+/// Rows of activations that one kernel multiplies, and the place where they are packed.
 struct Group<'a> {
-    /// Which of the instruction set's kernels.
+    /// Index of the kernel in the instruction set's `many_rows`.
     kernel: usize,
     rows: Range<usize>,
-    /// Which of the packings.
+    /// Index of the packing.
     packing: usize,
     outliers: Option<OutliersOfRows<'a>>,
 }
 
-/// Rows of activations packed for a kernel. Matrices that correct for the same zero point share them.
+/// Rows of activations that are packed for a kernel. Matrices with the same zero point of the correction terms share a
+/// packing.
 struct Packing<'a> {
     kernel: &'a ManyRows,
     x: Activations<'a>,
     rows: Range<usize>,
     zero_point: i16,
+    /// Requests separate correction terms for the two halves of a chunk.
     halves: bool,
     packed: Buffer,
 }
 
 impl Packing<'_> {
-    /// Floats of a group.
+    /// Returns the number of floats of a packed group.
     fn group_floats(&self, chunks: usize) -> usize {
         chunks * self.kernel.group_rows * ROW_FLOATS
     }
 
-    /// Groups of rows.
+    /// Returns the number of groups.
     fn groups(&self) -> usize {
         self.rows.len().div_ceil(self.kernel.group_rows)
     }
 }
 
-/// Products of many rows: activations are packed, then all panels of all matrices are multiplied, each in one parallel run.
-fn multiply_many(backend: &Backend, parts: &[Part]) {
+/// Multiplies many rows. One parallel run packs the activations. A second one multiplies all panels of all matrices.
+fn multiply_many(backend: &Backend, products: &[Product]) {
     let cpu = backend.cpu();
     let mut packings: Vec<Packing> = Vec::new();
-    let mut work: Vec<(&Part, Vec<Group>, usize)> = Vec::new();
-    for part in parts {
-        let near = part.outliers.filter(|_| part.x.rows() <= NEAR);
+    let mut work: Vec<(&Product, Vec<Group>, usize)> = Vec::new();
+    for product in products {
+        let interleaved = product.outliers.filter(|_| product.x.rows() <= INTERLEAVED_ROWS);
         let (mut groups, mut done) = (Vec::new(), 0);
         for (index, kernel) in cpu.many_rows().iter().enumerate() {
-            let rows = done..done + (kernel.row_count)(part.matrix, part.x.rows() - done);
+            let rows = done..done + (kernel.row_count)(product.matrix, product.x.rows() - done);
             if rows.is_empty() {
                 continue;
             }
             done = rows.end;
-            let packing = packing(&mut packings, kernel, part, rows.clone());
-            let outliers = near.map(|all| OutliersOfRows::new(part.matrix, all, rows.clone()));
+            let packing = packing(&mut packings, kernel, product, rows.clone());
+            let outliers = interleaved.map(|all| OutliersOfRows::new(product.matrix, all, rows.clone()));
             groups.push(Group { kernel: index, rows, packing, outliers });
         }
-        work.push((part, groups, done));
+        work.push((product, groups, done));
     }
-    pack(backend, &mut packings, parts[0].matrix.chunks());
+    pack(backend, &mut packings, products[0].matrix.chunks());
     let mut tasks: Vec<(usize, Range<usize>)> = Vec::new();
-    for (index, part) in parts.iter().enumerate() {
-        let (panels, each) = (part.matrix.panels(), part.matrix.panels_of_task());
-        tasks.extend((0..panels).step_by(each).map(|at| (index, at..panels.min(at + each))));
+    for (index, product) in products.iter().enumerate() {
+        let (panels, panels_per_task) = (product.matrix.panels(), product.matrix.panels_of_task());
+        tasks.extend(
+            (0..panels)
+                .step_by(panels_per_task)
+                .map(|panel| (index, panel..panels.min(panel + panels_per_task))),
+        );
     }
     backend.pool().run(tasks.len(), &|task| {
         let (index, panels) = &tasks[task];
-        let (part, groups, done) = &work[*index];
+        let (product, groups, done) = &work[*index];
         for Group { kernel, rows, packing, outliers } in groups {
             let packed = &packings[*packing].packed;
-            cpu.multiply_many(*kernel, part.matrix, panels.clone(), packed, rows.clone(), &part.y);
+            cpu.multiply_many(*kernel, product.matrix, panels.clone(), packed, rows.clone(), &product.y);
             if let Some(outliers) = outliers {
-                cpu.add_outliers(part.matrix, panels.clone(), outliers, &part.y);
+                cpu.add_outliers(product.matrix, panels.clone(), outliers, &product.y);
             }
         }
-        let near = part.outliers.filter(|_| part.x.rows() <= NEAR);
-        multiply_rest(backend, part, panels.clone(), *done, near);
+        let interleaved = product.outliers.filter(|_| product.x.rows() <= INTERLEAVED_ROWS);
+        multiply_remaining_rows(backend, product, panels.clone(), *done, interleaved);
     });
-    add_far_outliers(backend, parts);
+    add_remaining_outliers(backend, products);
 }
 
-/// The place of a packing, which is made if there is none.
+/// Returns the index of the packing that `rows` of this product need; adds it if it does not exist.
 fn packing<'a>(
     packings: &mut Vec<Packing<'a>>,
     kernel: &'a ManyRows,
-    part: &Part<'a>,
+    product: &Product<'a>,
     rows: Range<usize>,
 ) -> usize {
-    let zero_point = (kernel.zero_point)(part.matrix);
-    let halves = part.matrix.scale_layout == ScaleLayout::HalfGroups;
-    let same = |other: &Packing| {
+    let zero_point = (kernel.zero_point)(product.matrix);
+    let halves = product.matrix.scale_layout == ScaleLayout::HalfGroups;
+    let matches = |other: &Packing| {
         std::ptr::eq(other.kernel, kernel)
-            && std::ptr::eq(other.x.codes, part.x.codes)
+            && std::ptr::eq(other.x.codes, product.x.codes)
             && (&other.rows, other.zero_point, other.halves) == (&rows, zero_point, halves)
     };
-    packings.iter().position(same).unwrap_or_else(|| {
-        packings.push(Packing { kernel, x: part.x, rows, zero_point, halves, packed: Buffer::take(0) });
+    packings.iter().position(matches).unwrap_or_else(|| {
+        packings.push(Packing { kernel, x: product.x, rows, zero_point, halves, packed: Buffer::take(0) });
         packings.len() - 1
     })
 }
 
-/// Fills packings, of so many chunks a row.
+/// Packs the activations of all packings. A row has `chunks` chunks.
 fn pack(backend: &Backend, packings: &mut [Packing], chunks: usize) {
     for packing in &mut *packings {
         packing.packed = Buffer::take(packing.groups() * packing.group_floats(chunks));
@@ -236,66 +247,73 @@ fn pack(backend: &Backend, packings: &mut [Packing], chunks: usize) {
     });
 }
 
-/// Rows from `done` on, one or a few at a time, with some panels.
-fn multiply_rest(
+/// Multiplies the rows from `done` on with some panels, one row or a few rows at a time.
+fn multiply_remaining_rows(
     backend: &Backend,
-    part: &Part,
+    product: &Product,
     panels: Range<usize>,
     done: usize,
     outliers: Option<&Outliers>,
 ) {
-    let (cpu, matrix) = (backend.cpu(), part.matrix);
-    let side = (OUTLIER_ROWS / matrix.panel_rows).max(1);
-    let mut sums = [[0.0f32; ROWS]; TOKENS];
-    for first in (done..part.x.rows()).step_by(TOKENS) {
-        let sums = &mut sums[..TOKENS.min(part.x.rows() - first)];
+    let (cpu, matrix) = (backend.cpu(), product.matrix);
+    let panels_at_once = (OUTLIER_ROWS / matrix.panel_rows).max(1);
+    let mut sums = [[0.0f32; ROWS]; CACHED_ROWS];
+    for first in (done..product.x.rows()).step_by(CACHED_ROWS) {
+        let sums = &mut sums[..CACHED_ROWS.min(product.x.rows() - first)];
         let outliers = outliers.map(|all| OutliersOfRows::new(matrix, all, first..first + sums.len()));
-        for some in panels.clone().step_by(side) {
-            let some = some..panels.end.min(some + side);
-            for panel in some.clone() {
-                cpu.few_rows(matrix, panel, &part.x, first, sums);
+        for panel_group in panels.clone().step_by(panels_at_once) {
+            let panel_group = panel_group..panels.end.min(panel_group + panels_at_once);
+            for panel in panel_group.clone() {
+                cpu.few_rows(matrix, panel, &product.x, first, sums);
                 for (i, sums) in sums.iter().enumerate() {
                     // SAFETY: each task has its own panels.
-                    unsafe { matrix.put(&part.y, first + i, panel, sums) };
+                    unsafe { matrix.write_sums(&product.y, first + i, panel, sums) };
                 }
             }
             if let Some(outliers) = &outliers {
-                cpu.add_outliers(matrix, some, outliers, &part.y);
+                cpu.add_outliers(matrix, panel_group, outliers, &product.y);
             }
         }
     }
 }
 
-/// Adds the products of outliers of many rows.
-fn add_far_outliers(backend: &Backend, parts: &[Part]) {
-    let far = |part: &&Part| part.outliers.is_some() && part.x.rows() > NEAR;
-    let all: Vec<(&Part, OutliersOfRows)> = (parts.iter().filter(far))
-        .filter_map(|part| Some((part, OutliersOfRows::new(part.matrix, part.outliers?, 0..part.x.rows()))))
+/// Adds the products of outliers in a second pass, if there are more than [`INTERLEAVED_ROWS`] rows.
+fn add_remaining_outliers(backend: &Backend, products: &[Product]) {
+    let in_second_pass =
+        |product: &&Product| product.outliers.is_some() && product.x.rows() > INTERLEAVED_ROWS;
+    let all: Vec<(&Product, OutliersOfRows)> = (products.iter().filter(in_second_pass))
+        .filter_map(|product| {
+            Some((product, OutliersOfRows::new(product.matrix, product.outliers?, 0..product.x.rows())))
+        })
         .collect();
     let mut tasks = Vec::new();
-    for (index, (part, _)) in all.iter().enumerate() {
-        let side = (2 * OUTLIER_ROWS / part.matrix.panel_rows).max(1);
-        let panels = part.matrix.panels();
-        tasks.extend((0..panels).step_by(side).map(|at| (index, at..panels.min(at + side))));
+    for (index, (product, _)) in all.iter().enumerate() {
+        let panels_at_once = (2 * OUTLIER_ROWS / product.matrix.panel_rows).max(1);
+        let panels = product.matrix.panels();
+        tasks.extend(
+            (0..panels)
+                .step_by(panels_at_once)
+                .map(|panel| (index, panel..panels.min(panel + panels_at_once))),
+        );
     }
     backend.pool().run(tasks.len(), &|task| {
         let (index, panels) = &tasks[task];
-        let (part, outliers) = &all[*index];
-        backend.cpu().add_outliers(part.matrix, panels.clone(), outliers, &part.y);
+        let (product, outliers) = &all[*index];
+        backend.cpu().add_outliers(product.matrix, panels.clone(), outliers, &product.y);
     });
 }
 
-/// Rows of `count` floats: the sums of two rows each.
-fn add_pairs(backend: &Backend, both: &[f32], out: &mut [f32], count: usize) {
+/// Computes rows of `count` floats; each is the sum of two consecutive rows of `row_pairs`.
+fn add_pairs(backend: &Backend, row_pairs: &[f32], out: &mut [f32], count: usize) {
     let rows = out.len() / count;
     let out = Shared::new(out);
     let add = |row: usize| {
-        let (first, second) = both[2 * row * count..][..2 * count].split_at(count);
+        let (first, second) = row_pairs[2 * row * count..][..2 * count].split_at(count);
         // SAFETY: each task has its own row.
         let out = unsafe { out.part(row * count, count) };
         out.iter_mut().zip(first.iter().zip(second)).for_each(|(out, (first, second))| *out = first + second);
     };
-    if rows <= FEW { (0..rows).for_each(add) } else { backend.pool().run(rows, &add) }
+    if rows <= BANDWIDTH_BOUND_ROWS { (0..rows).for_each(add) } else { backend.pool().run(rows, &add) }
 }
 
 impl Matrix for PackedCodes {
@@ -320,7 +338,7 @@ impl Matrix for PackedCodes {
     }
 
     fn add_transposed(&self, x: &[f32], y: &mut [f32]) {
-        // The speed of gradients does not matter here.
+        // The speed of gradients does not matter here, so the stored format is decoded.
         Dequantized::new(&self.backend, &self.tensor).add_transposed(x, y);
     }
 }

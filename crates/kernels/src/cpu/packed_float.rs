@@ -1,8 +1,9 @@
-//! A matrix of numbers (`f32`, `f16`, `bf16`), repacked at load into panels that one vector multiplies.
+//! A matrix of floats (`f32`, `f16`, `bf16`) that is repacked at load into panels. One vector multiplies several rows
+//! of a panel.
 
 use super::dequantized::Dequantized;
-use super::float_product::{self, PART, Source};
-use super::generic::float_tile::{ROWS, Width, flush};
+use super::float_product::{self, PART_COLUMNS, PanelSource};
+use super::generic::float_tile::{FloatType, ROWS, flush_subnormals};
 use crate::huge_pages::HugePages;
 use crate::shared::Shared;
 use crate::{Arithmetic, Backend, Input, Matrix};
@@ -10,60 +11,60 @@ use kvant_core::Tensor;
 use std::any::Any;
 use std::ops::Range;
 
-/// `rows × columns`, 32 rows side by side.
+/// `rows × columns` floats in panels of 32 interleaved rows.
 pub(crate) struct PackedFloat {
-    /// The source: rows are read from it one by one, for an embedding.
+    /// The source. An embedding reads single rows from it.
     tensor: Tensor,
     backend: Backend,
-    width: Width,
+    float_type: FloatType,
     panels: HugePages,
 }
 
 impl PackedFloat {
-    /// `None` for a format that is not one of numbers.
+    /// Returns `None` if the format does not store plain floats.
     pub fn new(backend: &Backend, tensor: &Tensor) -> Option<Self> {
-        let width = match tensor.format().name() {
-            "f32" => Width::F32,
-            "f16" => Width::F16,
-            "bf16" => Width::Bf16,
+        let float_type = match tensor.format().name() {
+            "f32" => FloatType::F32,
+            "f16" => FloatType::F16,
+            "bf16" => FloatType::Bf16,
             _ => return None,
         };
         let (rows, columns) = (tensor.shape().rows(), tensor.shape().columns());
-        let bytes = width.bytes();
+        let bytes = float_type.bytes();
         let (panels, panel_bytes) = (rows.div_ceil(ROWS), columns * ROWS * bytes);
-        let mut region = HugePages::new(panels * panel_bytes);
-        let into = Shared::new(region.bytes_mut());
+        let mut panel_memory = HugePages::new(panels * panel_bytes);
+        let target = Shared::new(panel_memory.bytes_mut());
         backend.pool().run(panels, &|panel| {
             // SAFETY: each task has its own panel.
-            let into = unsafe { into.part(panel * panel_bytes, panel_bytes) };
+            let target = unsafe { target.part(panel * panel_bytes, panel_bytes) };
             let start = panel * ROWS;
-            let from = tensor.rows(start, ROWS.min(rows - start));
-            // Part by part, so that what is written stays near.
-            for first in (0..columns).step_by(PART) {
-                let part = first..columns.min(first + PART);
-                for (row, from) in from.chunks_exact(columns * bytes).enumerate() {
-                    let from = from[part.start * bytes..part.end * bytes].chunks_exact(bytes);
-                    let into = into[part.start * ROWS * bytes..].chunks_exact_mut(ROWS * bytes);
-                    for (from, into) in from.zip(into) {
-                        into[row * bytes..][..bytes].copy_from_slice(from);
+            let source = tensor.rows(start, ROWS.min(rows - start));
+            // Part by part, so that the written bytes stay in the cache.
+            for first in (0..columns).step_by(PART_COLUMNS) {
+                let part = first..columns.min(first + PART_COLUMNS);
+                for (row, source) in source.chunks_exact(columns * bytes).enumerate() {
+                    let source = source[part.start * bytes..part.end * bytes].chunks_exact(bytes);
+                    let target = target[part.start * ROWS * bytes..].chunks_exact_mut(ROWS * bytes);
+                    for (source, target) in source.zip(target) {
+                        target[row * bytes..][..bytes].copy_from_slice(source);
                     }
                 }
-                flush(width, &mut into[part.start * ROWS * bytes..part.end * ROWS * bytes]);
+                flush_subnormals(float_type, &mut target[part.start * ROWS * bytes..part.end * ROWS * bytes]);
             }
         });
-        Some(Self { tensor: tensor.clone(), backend: backend.clone(), width, panels: region })
+        Some(Self { tensor: tensor.clone(), backend: backend.clone(), float_type, panels: panel_memory })
     }
 }
 
-impl Source for PackedFloat {
-    fn width(&self) -> Width {
-        self.width
+impl PanelSource for PackedFloat {
+    fn float_type(&self) -> FloatType {
+        self.float_type
     }
 
-    fn part(&self, panel: usize, columns: Range<usize>, take: &mut dyn FnMut(&[u8])) {
-        let column_bytes = ROWS * self.width.bytes();
+    fn with_columns(&self, panel: usize, columns: Range<usize>, use_columns: &mut dyn FnMut(&[u8])) {
+        let column_bytes = ROWS * self.float_type.bytes();
         let start = (panel * self.columns() + columns.start) * column_bytes;
-        take(&self.panels.bytes()[start..][..columns.len() * column_bytes]);
+        use_columns(&self.panels.bytes()[start..][..columns.len() * column_bytes]);
     }
 }
 

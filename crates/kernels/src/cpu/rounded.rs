@@ -1,54 +1,56 @@
-//! Activations rounded on a backend's threads, as a precision asks for.
+//! Activations that a backend's threads round to the requested precision.
 
-use super::codes::activations::{Activations, RowCodes, most_outliers};
+use super::codes::activations::{Activations, RowCodes, max_outliers};
 use super::codes::layout::CHUNK;
 use super::codes::outliers::{Outlier, Outliers};
 use crate::scratch::Buffer;
 use crate::shared::Shared;
 use crate::{Backend, Precision};
 
-/// Activations as a precision rounds them.
+/// Activations that are rounded to a precision.
 pub(crate) struct Rounded {
     columns: usize,
-    /// Of as many rows as there are of activations, or with [`Precision::Int16`] two for each, one after the other.
+    /// One row of codes per row of activations. With [`Precision::Int16`], two consecutive rows of codes per row of
+    /// activations.
     codes: Buffer,
     scales: Buffer,
     sums: Buffer,
-    /// The numbers that [`Precision::Int8Outliers`] keeps out of the codes.
+    /// The values that [`Precision::Int8Outliers`] does not round to codes.
     pub outliers: Option<Outliers>,
-    /// How many rows of activations.
+    /// Number of rows of activations.
     pub rows: usize,
 }
 
 impl Rounded {
-    /// Rounds rows of `columns` numbers, a multiple of 32. Numbers that are not finite make their chunk's scale so.
+    /// Rounds rows of `columns` floats; `columns` is a multiple of 32. If a value of a chunk is not finite, the scale
+    /// of the chunk is not finite.
     pub fn new(backend: &Backend, x: &[f32], columns: usize, precision: Precision) -> Self {
         let rows = x.len() / columns;
-        let each = if precision == Precision::Int16 { 2 } else { 1 };
-        let all = each * rows * columns;
+        let code_rows_per_row = if precision == Precision::Int16 { 2 } else { 1 };
+        let code_count = code_rows_per_row * rows * columns;
         let [mut codes, mut scales, mut sums] =
-            [all / size_of::<f32>(), 2 * all / CHUNK, all / CHUNK].map(Buffer::take);
-        let most = if precision == Precision::Int8Outliers { most_outliers(columns) } else { 0 };
-        let mut found = Buffer::take(rows * most * 2);
+            [code_count / size_of::<f32>(), 2 * code_count / CHUNK, code_count / CHUNK].map(Buffer::take);
+        let row_capacity = if precision == Precision::Int8Outliers { max_outliers(columns) } else { 0 };
+        let mut outlier_entries = Buffer::take(rows * row_capacity * 2);
         let mut counts = vec![0u32; rows];
         {
             let chunks = columns / CHUNK;
-            let numbers: &mut [i8] = bytemuck::cast_slice_mut(&mut codes);
+            let codes_out: &mut [i8] = bytemuck::cast_slice_mut(&mut codes);
             let scales: &mut [[f32; 2]] = bytemuck::cast_slice_mut(&mut scales);
             let sums: &mut [[i16; 2]] = bytemuck::cast_slice_mut(&mut sums);
-            let (numbers, scales, sums) = (Shared::new(numbers), Shared::new(scales), Shared::new(sums));
-            let outliers: &mut [Outlier] = bytemuck::cast_slice_mut(&mut found);
-            let (outliers, counted) = (Shared::new(outliers), Shared::new(&mut counts));
+            let (codes_out, scales, sums) = (Shared::new(codes_out), Shared::new(scales), Shared::new(sums));
+            let outliers: &mut [Outlier] = bytemuck::cast_slice_mut(&mut outlier_entries);
+            let (outliers, counts_out) = (Shared::new(outliers), Shared::new(&mut counts));
             // SAFETY: each task has its own rows.
             let row_codes = |row: usize| unsafe {
                 RowCodes {
-                    codes: numbers.part(row * columns, columns),
+                    codes: codes_out.part(row * columns, columns),
                     scales: scales.part(row * chunks, chunks),
                     sums: sums.part(row * chunks, chunks),
                 }
             };
             let cpu = backend.cpu();
-            let work = |row: usize| {
+            let round_row = |row: usize| {
                 let x = &x[row * columns..][..columns];
                 match precision {
                     Precision::Int8 => cpu.round_int8(x, row_codes(row)),
@@ -56,22 +58,23 @@ impl Rounded {
                         cpu.round_int16(x, [row_codes(2 * row), row_codes(2 * row + 1)]);
                     }
                     Precision::Int8Outliers => {
-                        // SAFETY: as above.
-                        let (outliers, count) =
-                            unsafe { (outliers.part(row * most, most), counted.part(row, 1)) };
+                        // SAFETY: each task has its own rows.
+                        let (outliers, count) = unsafe {
+                            (outliers.part(row * row_capacity, row_capacity), counts_out.part(row, 1))
+                        };
                         count[0] = cpu.round_with_outliers(x, row_codes(row), outliers) as u32;
                     }
                 }
             };
-            if rows == 1 { work(0) } else { backend.pool().run(rows, &work) }
+            if rows == 1 { round_row(0) } else { backend.pool().run(rows, &round_row) }
         }
         let outliers = (precision == Precision::Int8Outliers)
-            .then(|| Outliers::new(found, counts, most, columns))
+            .then(|| Outliers::new(outlier_entries, counts, row_capacity, columns))
             .filter(|outliers| !outliers.is_empty());
         Self { columns, codes, scales, sums, outliers, rows }
     }
 
-    /// The codes.
+    /// Returns the codes.
     pub fn activations(&self) -> Activations<'_> {
         Activations {
             columns: self.columns,
@@ -88,7 +91,7 @@ mod tests {
     use crate::Isa;
 
     #[test]
-    fn what_is_not_finite_stays_so_wherever_it_stands() {
+    fn non_finite_values_give_non_finite_scales_at_any_position() {
         for (isa, precision) in Isa::available().into_iter().flat_map(|isa| Precision::ALL.map(|p| (isa, p)))
         {
             let backend = Backend::new(isa, 1);
@@ -104,7 +107,7 @@ mod tests {
         }
     }
 
-    /// Half of a row at the smallest subnormal number: the mean rounds to zero, and no number is an outlier.
+    /// Half of the values are the smallest subnormal number, so the mean rounds to zero and no value is an outlier.
     #[test]
     fn subnormal_rows_have_no_outliers() {
         let x: Vec<f32> = (0..18 * CHUNK).map(|i| f32::from_bits(u32::from(i % 2 == 0))).collect();
@@ -114,13 +117,13 @@ mod tests {
         }
     }
 
-    /// A row with outliers loses next to nothing: each precision's codes and outliers add up to the numbers.
+    /// The codes and the outliers of a row add up to its values, for each precision up to its error.
     #[test]
-    fn rows_are_what_their_codes_and_outliers_add_up_to() {
+    fn codes_and_outliers_add_up_to_the_row() {
         let columns = 4 * CHUNK;
         let mut x: Vec<f32> = (0..columns).map(|i| ((i * 7919) % 1013) as f32 / 506.0 - 1.0).collect();
         (x[3], x[70], x[71]) = (1000.0, -700.0, 3.5);
-        let largest_loss = |isa: Isa, precision: Precision| {
+        let largest_error = |isa: Isa, precision: Precision| {
             let rounded = Rounded::new(&Backend::new(isa, 1), &x, columns, precision);
             let mut sums = vec![0.0f64; columns];
             let codes = rounded.activations();
@@ -131,22 +134,22 @@ mod tests {
                 }
             }
             for outlier in rounded.outliers.iter().flat_map(|outliers| outliers.of(0)) {
-                sums[rounded.outliers.as_ref().unwrap().columns()[outlier.place as usize] as usize] +=
+                sums[rounded.outliers.as_ref().unwrap().columns()[outlier.index as usize] as usize] +=
                     f64::from(outlier.value);
             }
             sums.iter().zip(&x).map(|(sum, x)| (sum - f64::from(*x)).abs()).fold(0.0, f64::max)
         };
         for isa in Isa::available() {
-            assert!(largest_loss(isa, Precision::Int8) > 1.0, "{isa:?}");
-            assert!(largest_loss(isa, Precision::Int8Outliers) < 0.015, "{isa:?}");
-            assert!(largest_loss(isa, Precision::Int16) < 0.02, "{isa:?}");
+            assert!(largest_error(isa, Precision::Int8) > 1.0, "{isa:?}");
+            assert!(largest_error(isa, Precision::Int8Outliers) < 0.015, "{isa:?}");
+            assert!(largest_error(isa, Precision::Int16) < 0.02, "{isa:?}");
         }
     }
 
-    /// Nearly normal numbers, some of which are a thousand times as large: wherever these stand, however many there are, the
-    /// row loses no more than 2⁻¹¹ of its norm.
+    /// The values have nearly a normal distribution, and some are about a thousand times as large. The error of the row
+    /// stays below 2⁻¹¹ of its norm for any number and any position of the large values.
     #[test]
-    fn loud_numbers_in_any_columns_cost_the_others_nothing() {
+    fn large_values_in_any_column_do_not_harm_the_others() {
         let mut state = 7u64;
         let mut uniform = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -157,7 +160,7 @@ mod tests {
             for loud in [1, 3, columns / 100, columns / 30, columns / 8] {
                 let mut x: Vec<f32> =
                     (0..columns).map(|_| (0..12).map(|_| uniform()).sum::<f32>() - 6.0).collect();
-                // Few loud numbers in many columns are not what makes most of the norm.
+                // In wide rows, very few large values do not contribute most of the norm, so there is a minimum number.
                 let loud = loud.max(columns / 1000).max(1);
                 for _ in 0..loud {
                     x[(uniform() * columns as f32) as usize] =
@@ -165,15 +168,15 @@ mod tests {
                 }
                 let rounded = Rounded::new(&backend, &x, columns, Precision::Int8Outliers);
                 let (codes, outliers) = (rounded.activations().row(0), rounded.outliers.as_ref().unwrap());
-                let mut rest = x.clone();
-                for (at, rest) in rest.iter_mut().enumerate() {
-                    *rest -= codes.scales[at / CHUNK][0] * f32::from(codes.codes[at]);
+                let mut remainder = x.clone();
+                for (at, remainder) in remainder.iter_mut().enumerate() {
+                    *remainder -= codes.scales[at / CHUNK][0] * f32::from(codes.codes[at]);
                 }
                 for outlier in outliers.of(0) {
-                    rest[outliers.columns()[outlier.place as usize] as usize] -= outlier.value;
+                    remainder[outliers.columns()[outlier.index as usize] as usize] -= outlier.value;
                 }
                 let norm = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
-                let share = norm(&rest) / norm(&x);
+                let share = norm(&remainder) / norm(&x);
                 assert!(share < 1.0 / 2048.0, "{columns} columns, {loud} loud: {share}");
             }
         }

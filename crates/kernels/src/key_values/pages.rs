@@ -1,6 +1,7 @@
-//! Pages of keys and values in one format, as `key_values.rs` draws them.
+//! Pages of keys and values in one format. The comment in `key_values.rs` describes the layout.
 //!
-//! Invariant: what one position stores depends on it alone. Left out: which pages there are, and who sees them.
+//! Invariant: the stored bytes of a position depend only on the keys and values of this position. Not included: the
+//! choice of the pages to store, and the choice of the pages that a query reads.
 
 use super::pool::{Line, Page, PagePool};
 use crate::Error;
@@ -10,7 +11,8 @@ use half::slice::HalfFloatSliceExt;
 use kvant_core::{Format, format};
 use std::sync::Arc;
 
-/// Pages of all heads of keys and values of a layer. Clones share them; a page that is written to is a copy.
+/// Pages of all heads of a layer. Clones share the pages. A shared page must be copied before a write
+/// ([`Pages::make_unique`]).
 #[derive(Clone, Debug)]
 pub(super) struct Pages {
     format: KvFormat,
@@ -21,7 +23,7 @@ pub(super) struct Pages {
 }
 
 impl Pages {
-    /// None yet, of a format that fits the heads.
+    /// Creates an empty list. The head size must match the format ([`KvFormat::check`]).
     pub fn new(format: KvFormat, heads: usize, head_size: usize, pool: PagePool) -> Self {
         Self { format, heads, head_size, pages: Vec::new(), pool }
     }
@@ -42,7 +44,7 @@ impl Pages {
         (self.heads * self.format.head_bytes(self.head_size)).div_ceil(Line::BYTES)
     }
 
-    /// Bytes that `pages` take.
+    /// Bytes that `pages` pages take.
     pub fn bytes(&self, pages: usize) -> usize {
         pages * self.lines_of_page() * Line::BYTES
     }
@@ -53,17 +55,17 @@ impl Pages {
         self.pages.len()
     }
 
-    /// Bytes that [`Pages::own`] takes for pages `from..to`.
+    /// Bytes that [`Pages::make_unique`] would allocate for pages `from..to`.
     pub fn missing(&self, from: usize, to: usize) -> usize {
         let shared = |page: usize| self.pages.get(page).is_none_or(|page| Arc::strong_count(page) > 1);
         self.bytes((from..to).filter(|&page| shared(page)).count())
     }
 
-    /// Makes pages `from..to` this sequence's own: those that are missing are taken, those that are shared are copied.
+    /// Makes pages `from..to` exclusive to this sequence: allocates missing pages and copies shared pages.
     ///
     /// # Errors
     /// [`Error::PoolFull`].
-    pub fn own(&mut self, from: usize, to: usize) -> Result<(), Error> {
+    pub fn make_unique(&mut self, from: usize, to: usize) -> Result<(), Error> {
         let lines = self.lines_of_page();
         for index in from..to {
             let Some(page) = self.pages.get_mut(index) else {
@@ -79,94 +81,102 @@ impl Pages {
         Ok(())
     }
 
-    /// Gives back all pages but the first `pages`.
-    pub fn keep(&mut self, pages: usize) {
+    /// Keeps only the first `pages` pages and returns the others to the pool.
+    pub fn truncate(&mut self, pages: usize) {
         self.pages.truncate(pages);
     }
 
-    /// A head's keys and values in page `page`.
+    /// Returns the keys and values of a head in page `page`.
     pub fn head(&self, page: usize, head: usize) -> (&[u8], &[u8]) {
-        let each = self.format.head_bytes(self.head_size);
-        self.pages[page].bytes()[head * each..][..each].split_at(self.format.key_bytes(self.head_size))
+        let head_bytes = self.format.head_bytes(self.head_size);
+        self.pages[page].bytes()[head * head_bytes..][..head_bytes]
+            .split_at(self.format.key_bytes(self.head_size))
     }
 
-    /// Stores one position, heads × head size of either, at place `place` of page `page`.
+    /// Stores one position at offset `offset` of page `page`; `keys` and `values` are heads × head size.
     ///
-    /// Panics unless the page is this sequence's own.
-    pub fn put(&mut self, page: usize, place: usize, keys: &[f32], values: &[f32], row: &mut Row) {
+    /// Panics if the page is shared.
+    pub fn store(
+        &mut self,
+        page: usize,
+        offset: usize,
+        keys: &[f32],
+        values: &[f32],
+        encoder: &mut PositionEncoder,
+    ) {
         let (format, head_size) = (self.format, self.head_size);
-        let (each, panel) = (format.head_bytes(head_size), format.panel_bytes(head_size));
+        let (head_bytes, panel) = (format.head_bytes(head_size), format.panel_bytes(head_size));
         let bytes = Arc::get_mut(&mut self.pages[page]).expect("a page of its own").bytes_mut();
         let heads = keys.chunks_exact(head_size).zip(values.chunks_exact(head_size));
-        for ((key, value), page) in heads.zip(bytes.chunks_exact_mut(each)) {
+        for ((key, value), page) in heads.zip(bytes.chunks_exact_mut(head_bytes)) {
             let (into_keys, into_values) = page.split_at_mut(format.key_bytes(head_size));
-            let into_panel = &mut into_keys[place / LANES * panel..][..panel];
+            let into_panel = &mut into_keys[offset / LANES * panel..][..panel];
             match format {
                 KvFormat::F32 | KvFormat::F16 => {
-                    row.key(format, key, place % LANES, into_panel);
-                    row.value(format, value, place, into_values);
+                    encoder.store_key(format, key, offset % LANES, into_panel);
+                    encoder.store_value(format, value, offset, into_values);
                 }
                 KvFormat::Q8_0 | KvFormat::Q4_0 => {
-                    row.key_blocks(format, key, place % LANES, into_panel);
-                    row.value_blocks(format, value, place, into_values);
+                    encoder.store_key_blocks(format, key, offset % LANES, into_panel);
+                    encoder.store_value_blocks(format, value, offset, into_values);
                 }
             }
         }
     }
 }
 
-/// What one head of one position becomes on its way.
-pub(super) struct Row {
-    /// Numbers within the range of halves.
-    within: Vec<f32>,
+/// Converts the keys or values of one head and one position to the stored format. It keeps its buffers between calls.
+pub(super) struct PositionEncoder {
+    /// Values clamped to the range of f16.
+    clamped: Vec<f32>,
     halves: Vec<f16>,
     blocks: Vec<u8>,
 }
 
-impl Row {
+impl PositionEncoder {
     pub fn new(head_size: usize) -> Self {
-        Self { within: vec![0.0; head_size], halves: vec![f16::ZERO; head_size], blocks: Vec::new() }
+        Self { clamped: vec![0.0; head_size], halves: vec![f16::ZERO; head_size], blocks: Vec::new() }
     }
 
-    /// Bytes of each number of a head, one after the other.
-    fn numbers(&mut self, format: KvFormat, x: &[f32], mut put: impl FnMut(usize, &[u8])) {
+    /// Calls `put(i, bytes)` with the stored bytes of each element i of a head.
+    fn for_each_float(&mut self, format: KvFormat, x: &[f32], mut put: impl FnMut(usize, &[u8])) {
         if format == KvFormat::F32 {
             x.iter().enumerate().for_each(|(i, x)| put(i, &x.to_le_bytes()));
         } else {
-            // The largest half instead of infinity, which would reach every later token.
-            const MOST: f32 = 65_504.0;
-            self.within.iter_mut().zip(x).for_each(|(kept, x)| *kept = x.clamp(-MOST, MOST));
-            self.halves.convert_from_f32_slice(&self.within);
+            // Clamp to the largest f16: an infinity would spread to every later token.
+            const MAX_F16: f32 = 65_504.0;
+            self.clamped.iter_mut().zip(x).for_each(|(kept, x)| *kept = x.clamp(-MAX_F16, MAX_F16));
+            self.halves.convert_from_f32_slice(&self.clamped);
             self.halves.iter().enumerate().for_each(|(i, x)| put(i, &x.to_le_bytes()));
         }
     }
 
-    fn key(&mut self, format: KvFormat, key: &[f32], lane: usize, panel: &mut [u8]) {
-        self.numbers(format, key, |i, bytes| {
+    fn store_key(&mut self, format: KvFormat, key: &[f32], lane: usize, panel: &mut [u8]) {
+        self.for_each_float(format, key, |i, bytes| {
             panel[(i * LANES + lane) * bytes.len()..][..bytes.len()].copy_from_slice(bytes);
         });
     }
 
-    fn value(&mut self, format: KvFormat, value: &[f32], place: usize, values: &mut [u8]) {
-        self.numbers(format, value, |i, bytes| {
-            let at = i / LANES * PAGE * LANES + place * LANES + i % LANES;
+    fn store_value(&mut self, format: KvFormat, value: &[f32], offset: usize, values: &mut [u8]) {
+        self.for_each_float(format, value, |i, bytes| {
+            let at = i / LANES * PAGE * LANES + offset * LANES + i % LANES;
             values[at * bytes.len()..][..bytes.len()].copy_from_slice(bytes);
         });
     }
 
-    /// Upstream's own blocks.
+    /// Encodes `x` in the blocks of the file format into `blocks`. Returns the bytes per block.
     fn encode(&mut self, format: KvFormat, x: &[f32]) -> usize {
         let format: &dyn Format = if format == KvFormat::Q8_0 { &format::Q8_0 } else { &format::Q4_0 };
-        let each = format.block().bytes;
-        self.blocks.resize(x.len() / BLOCK * each, 0);
+        let block_bytes = format.block().bytes;
+        self.blocks.resize(x.len() / BLOCK * block_bytes, 0);
         format.encode(x, None, &mut self.blocks);
-        each
+        block_bytes
     }
 
-    fn key_blocks(&mut self, format: KvFormat, key: &[f32], lane: usize, panel: &mut [u8]) {
-        let each = self.encode(format, key);
-        let blocks = self.blocks.chunks_exact(each);
-        let into = panel.chunks_exact_mut(2 * LANES + (each - 2) * LANES);
+    fn store_key_blocks(&mut self, format: KvFormat, key: &[f32], lane: usize, panel: &mut [u8]) {
+        let block_bytes = self.encode(format, key);
+        let blocks = self.blocks.chunks_exact(block_bytes);
+        let into = panel.chunks_exact_mut(2 * LANES + (block_bytes - 2) * LANES);
         for (block, into) in blocks.zip(into) {
             let (scales, codes) = into.split_at_mut(2 * LANES);
             scales[2 * lane..][..2].copy_from_slice(&block[..2]);
@@ -176,13 +186,13 @@ impl Row {
         }
     }
 
-    fn value_blocks(&mut self, format: KvFormat, value: &[f32], place: usize, values: &mut [u8]) {
-        let each = self.encode(format, value);
+    fn store_value_blocks(&mut self, format: KvFormat, value: &[f32], offset: usize, values: &mut [u8]) {
+        let block_bytes = self.encode(format, value);
         let parts = values.chunks_exact_mut(format.part_bytes());
-        for (block, part) in self.blocks.chunks_exact(each).zip(parts) {
+        for (block, part) in self.blocks.chunks_exact(block_bytes).zip(parts) {
             let (scales, codes) = part.split_at_mut(2 * PAGE);
-            scales[2 * place..][..2].copy_from_slice(&block[..2]);
-            codes[place * (each - 2)..][..each - 2].copy_from_slice(&block[2..]);
+            scales[2 * offset..][..2].copy_from_slice(&block[..2]);
+            codes[offset * (block_bytes - 2)..][..block_bytes - 2].copy_from_slice(&block[2..]);
         }
     }
 }

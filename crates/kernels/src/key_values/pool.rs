@@ -1,6 +1,7 @@
-//! Memory for pages of keys and values: a limit, and the pages that nobody holds.
+//! Memory for pages of keys and values, with a limit and a list of free pages.
 //!
-//! A page goes back when its last holder drops it. Invariant: the bytes of all pages, held and free, stay within the limit.
+//! A page returns to the pool when its last owner drops it. Invariant: the bytes of all pages, used and free, never
+//! exceed the limit.
 
 use crate::Error;
 use std::collections::BTreeMap;
@@ -12,102 +13,102 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(super) struct Line([u8; 64]);
 
 impl Line {
-    /// Bytes of a line.
+    /// Bytes per cache line.
     pub const BYTES: usize = size_of::<Self>();
 }
 
-// SAFETY: 64 bytes, any of them, without padding.
+// SAFETY: 64 bytes without padding; every bit pattern is valid.
 unsafe impl bytemuck::Zeroable for Line {}
 // SAFETY: as above.
 unsafe impl bytemuck::Pod for Line {}
 
-/// A pool of pages. Clones are the same pool.
+/// A pool of pages. A clone is the same pool.
 #[derive(Clone, Debug)]
-pub struct PagePool(Arc<Books>);
+pub struct PagePool(Arc<Inner>);
 
 #[derive(Debug)]
-struct Books {
+struct Inner {
     limit: usize,
-    pages: Mutex<Pages>,
+    state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
-struct Pages {
-    /// Bytes of the pages that are held.
+struct State {
+    /// Bytes of the pages in use.
     held: usize,
-    /// Pages that nobody holds, by how many lines they have.
+    /// Free pages, by their number of cache lines.
     free: BTreeMap<usize, Vec<Box<[Line]>>>,
-    /// Their bytes.
+    /// Bytes of the free pages.
     free_bytes: usize,
 }
 
-impl Pages {
-    /// A free page of so many lines. Where there is none and a new one would exceed the limit, free pages of other sizes go
-    /// back to the system.
+impl State {
+    /// Takes a free page with this number of cache lines. If there is no such page and a new page could exceed the
+    /// limit, it returns all free pages (of other sizes) to the system.
     fn reuse(&mut self, lines: usize, limit: usize) -> Option<Box<[Line]>> {
         let bytes = lines * Line::BYTES;
-        let kept = self.free.get_mut(&lines).and_then(Vec::pop);
-        if kept.is_some() {
+        let free_page = self.free.get_mut(&lines).and_then(Vec::pop);
+        if free_page.is_some() {
             self.free_bytes -= bytes;
         } else if self.free_bytes > limit - self.held {
             self.free.clear();
             self.free_bytes = 0;
         }
-        kept
+        free_page
     }
 }
 
 impl PagePool {
-    /// Pages of at most `limit` bytes together.
+    /// Creates a pool whose pages take at most `limit` bytes in total.
     pub fn new(limit: usize) -> Self {
-        Self(Arc::new(Books { limit, pages: Mutex::default() }))
+        Self(Arc::new(Inner { limit, state: Mutex::default() }))
     }
 
-    /// As many pages as the system has memory for.
+    /// Creates a pool without a limit.
     pub fn unlimited() -> Self {
         Self::new(usize::MAX)
     }
 
-    /// Tells pools apart.
+    /// An identifier of the pool, the same for all its clones.
     pub fn id(&self) -> usize {
         Arc::as_ptr(&self.0).addr()
     }
 
-    /// Bytes that pages may take.
+    /// The limit in bytes.
     pub fn limit(&self) -> usize {
         self.0.limit
     }
 
-    /// Bytes of the pages that are held.
+    /// Bytes of the pages in use.
     pub fn held(&self) -> usize {
-        self.books().held
+        self.state().held
     }
 
-    /// Refuses what the limit leaves no room for.
+    /// Checks that `needed` more bytes are within the limit.
     ///
     /// # Errors
-    /// [`Error::PoolFull`].
+    /// [`Error::PoolFull`] if they are not.
     pub fn check(&self, needed: usize) -> Result<(), Error> {
         let free = self.0.limit - self.held();
         if needed > free { Err(Error::PoolFull { needed, free }) } else { Ok(()) }
     }
 
-    fn books(&self) -> MutexGuard<'_, Pages> {
-        self.0.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A page of so many lines, whose bytes are of unspecified value.
+    /// Takes a page with this number of cache lines. The values of its bytes are unspecified.
     pub(super) fn take(&self, lines: usize) -> Result<Page, Error> {
         let bytes = lines * Line::BYTES;
-        let mut books = self.books();
-        let free = self.0.limit - books.held;
+        let mut state = self.state();
+        let free = self.0.limit - state.held;
         if bytes > free {
             return Err(Error::PoolFull { needed: bytes, free });
         }
-        books.held += bytes;
-        let kept = books.reuse(lines, self.0.limit);
-        drop(books);
-        let lines = kept.unwrap_or_else(|| vec![Line([0; 64]); lines].into_boxed_slice());
+        state.held += bytes;
+        let free_page = state.reuse(lines, self.0.limit);
+        drop(state);
+        let lines = free_page.unwrap_or_else(|| vec![Line([0; 64]); lines].into_boxed_slice());
         Ok(Page { lines, pool: self.clone() })
     }
 }
@@ -132,9 +133,9 @@ impl Page {
 impl Drop for Page {
     fn drop(&mut self) {
         let lines = std::mem::take(&mut self.lines);
-        let mut books = self.pool.books();
-        books.held -= size_of_val(&*lines);
-        books.free_bytes += size_of_val(&*lines);
-        books.free.entry(lines.len()).or_default().push(lines);
+        let mut state = self.pool.state();
+        state.held -= size_of_val(&*lines);
+        state.free_bytes += size_of_val(&*lines);
+        state.free.entry(lines.len()).or_default().push(lines);
     }
 }

@@ -1,4 +1,4 @@
-//! What a quantization came to.
+//! The result of a quantization.
 
 use super::Quantize;
 use crate::Error;
@@ -10,50 +10,51 @@ use serde::Serialize;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// What a quantization came to, or would come to.
+/// The result of a quantization, or the plan of one.
 #[derive(Serialize, schemars::JsonSchema)]
 pub struct Quantized {
-    /// The file.
+    /// The output file.
     pub output: String,
     /// The file type, or `mixed`.
     pub format: &'static str,
     /// The method.
     pub method: &'static str,
-    /// Bytes of tensor data before.
+    /// Bytes of tensor data in the input.
     pub bytes_in: u64,
-    /// Bytes of tensor data after.
+    /// Bytes of tensor data in the output.
     pub bytes_out: u64,
-    /// Bits of tensor data for each weight.
+    /// Bits of tensor data per weight.
     pub bpw: f64,
     /// Wall time.
     pub seconds: f64,
-    /// The largest resident memory of the process.
+    /// Peak resident memory of the process.
     pub peak_rss_bytes: u64,
     /// Tokens of calibration text.
     pub calib_tokens: u64,
-    /// Tokens that the model wrote itself to be calibrated on.
+    /// Tokens of self-generated calibration text.
     pub own_tokens: u64,
-    /// The seed of noise, of the model's own text and of the labels of its gradients.
+    /// The seed of noise, of self-generated text and of the labels of gradients.
     pub seed: u64,
-    /// Every tensor.
+    /// All tensors.
     pub tensors: Vec<TensorReport>,
-    /// What a user should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
-    /// What the walk through the network cost, for methods that make one.
+    /// The cost of the walk through the network, for methods that make one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost: Option<Cost>,
-    /// What the result lost on calibration text, for the same methods.
+    /// The loss of the result on calibration text, for the same methods.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected: Option<Expected>,
-    /// What a budget came to.
+    /// The formats that were chosen for a budget.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allocation: Option<Allocation>,
-    /// What the card beside the file will say.
+    /// Path and content of the card with measurements.
     #[serde(skip)]
     host: Option<(PathBuf, HostCard)>,
 }
 
 impl Quantized {
+    /// The result of a finished quantization.
     pub(super) fn new(
         job: &Quantize,
         recipe: &Recipe,
@@ -95,6 +96,7 @@ impl Quantized {
         }
     }
 
+    /// The plan of a quantization.
     pub(super) fn planned(
         job: &Quantize,
         recipe: &Recipe,
@@ -138,10 +140,10 @@ impl Quantized {
         }
     }
 
-    /// Writes the card of measurements beside the file; a plan has none.
+    /// Writes the card with measurements beside the file. Does nothing for a plan.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     pub fn write_card(&self, force: bool) -> Result<(), Error> {
         let Some((path, card)) = &self.host else { return Ok(()) };
         let text = serde_json::to_string_pretty(card).map_err(|e| Error::Result(e.to_string()))? + "\n";

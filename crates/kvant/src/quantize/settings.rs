@@ -1,4 +1,4 @@
-//! From options to a recipe: file type, method, texts, and what goes with what.
+//! Makes a recipe from options: file type, method, texts. Checks that the options fit together.
 
 use super::Quantize;
 use crate::{Error, calibration, calibration_tokens};
@@ -12,17 +12,16 @@ use kvant_quant::{
 };
 use std::cell::OnceCell;
 
-/// A model of more bytes than this share of the machine's memory writes no text of its own unless asked to.
-const FITS: f64 = 0.75;
+/// A model that is larger than this share of the machine's memory does not write self-generated text by default.
+const MAX_MEMORY_SHARE: f64 = 0.75;
 
-/// Contexts that the model writes itself at most, unless it is asked for more: more of them bring nothing
-/// (docs/adr/0005).
-const SELF_GENERATED_CONTEXTS: usize = 32;
+/// Most self-generated contexts by default. More contexts do not improve the result (docs/adr/0005).
+const MAX_SELF_GENERATED_CONTEXTS: usize = 32;
 
-/// The file type of this name.
+/// Returns the file type with this name.
 ///
 /// # Errors
-/// A name that is not known.
+/// An unknown name.
 pub fn file_type(name: &str) -> Result<&'static FileType, Error> {
     let known: Vec<&str> = FILE_TYPES.iter().map(|t| t.name).collect();
     FileType::by_name(&name.to_ascii_lowercase()).ok_or_else(|| {
@@ -32,10 +31,10 @@ pub fn file_type(name: &str) -> Result<&'static FileType, Error> {
     })
 }
 
-/// The method of this name.
+/// Returns the method with this name.
 ///
 /// # Errors
-/// A name that is not known.
+/// An unknown name.
 pub fn method_named(name: &str) -> Result<&'static dyn Solver, Error> {
     let known: Vec<&str> = METHODS.iter().map(|m| m.name()).collect();
     method(name).ok_or_else(|| {
@@ -44,16 +43,16 @@ pub fn method_named(name: &str) -> Result<&'static dyn Solver, Error> {
 }
 
 impl Quantize<'_> {
-    /// The recipe that the options come to.
+    /// Makes the recipe from the options.
     pub(super) fn recipe(&self, progress: &dyn Progress) -> Result<Recipe, Error> {
         let weights = self.model.weights();
         let overrides = self.overrides.iter().map(|text| self.override_of(text)).collect::<Result<_, _>>()?;
         let file_type = file_type(&self.format)?;
-        let coded = self.budget.is_some() || file_type.format().grid().is_some();
-        // Made once, and by those alone who need it.
+        let quantized = self.budget.is_some() || file_type.format().grid().is_some();
+        // The tokenizer is loaded at most once, and only if it is needed.
         let tokenizer = OnceCell::new();
-        let made = || tokenizer.get_or_init(|| self.model.tokenizer());
-        let (method, mut notes) = self.chosen_method(&|| made().is_ok(), coded)?;
+        let loaded = || tokenizer.get_or_init(|| self.model.tokenizer());
+        let (method, mut notes) = self.chosen_method(&|| loaded().is_ok(), quantized)?;
         if self.importance.is_some() && method.need() != Need::Importance {
             let reason = format!("the method {} does not read it; --method imatrix does", method.name());
             return Err(Error::option("--imatrix", reason));
@@ -62,7 +61,7 @@ impl Quantize<'_> {
         let importance = importance.transpose()?;
         let calibrates = self.budget.is_some() || method.need() > Need::Nothing && importance.is_none();
         let calibration = if calibrates {
-            made();
+            loaded();
             let tokenizer: Tokenizer = tokenizer.into_inner().unwrap_or_else(|| self.model.tokenizer())?;
             let noise = (method.need() == Need::Hessian).then_some(self.seed);
             let most = self.calibration_tokens.unwrap_or_else(|| calibration_tokens(&self.calibration));
@@ -91,7 +90,7 @@ impl Quantize<'_> {
         })
     }
 
-    /// A format for tensors whose names match: `PATTERN=FORMAT`.
+    /// Parses `PATTERN=FORMAT` and checks that the pattern matches a tensor that can change.
     fn override_of(&self, text: &str) -> Result<Override, Error> {
         let refuse = |reason: String| Error::option(format!("--set {text}"), reason);
         let (pattern, name) =
@@ -99,9 +98,9 @@ impl Quantize<'_> {
         let format = format::by_name(&name.to_ascii_lowercase())
             .ok_or_else(|| refuse(format!("there is no format {name}")))?;
         let pattern = regex::Regex::new(pattern).map_err(|error| refuse(error.to_string()))?;
-        let asked = Override { pattern, format };
-        match asked.reach(self.model.weights().entries()) {
-            Reach::Changes => Ok(asked),
+        let parsed = Override { pattern, format };
+        match parsed.reach(self.model.weights().entries()) {
+            Reach::Changes => Ok(parsed),
             Reach::Kept(name) => Err(refuse(format!(
                 "the pattern names only tensors that keep their format, {name} first (norms, biases and vectors are never \
                  quantized)"
@@ -113,16 +112,17 @@ impl Quantize<'_> {
         }
     }
 
-    /// The method asked for, or the best that the model and the given files allow, with a note where that is not `auto`.
+    /// Returns the requested method, or the best one that the model and the given files allow. The notes say why a
+    /// missing tokenizer prevents `auto`.
     fn chosen_method(
         &self,
         has_tokenizer: &dyn Fn() -> bool,
-        coded: bool,
+        quantized: bool,
     ) -> Result<(&'static dyn Solver, Vec<String>), Error> {
         let (name, note) = match &self.method {
             Some(name) => (name.as_str(), None),
             None if self.importance.is_some() => ("imatrix", None),
-            None if !coded => ("rtn", None),
+            None if !quantized => ("rtn", None),
             None if !has_tokenizer() => (
                 "rtn",
                 Some(
@@ -134,7 +134,7 @@ impl Quantize<'_> {
         Ok((method_named(name)?, note.map(str::to_owned).into_iter().collect()))
     }
 
-    /// Contexts that the model is to write itself.
+    /// The number of self-generated contexts.
     fn self_generated(
         &self,
         method: &dyn Solver,
@@ -154,8 +154,9 @@ impl Quantize<'_> {
             return Ok(tokens.div_ceil(calibration.length()));
         }
         let bytes = |e: &Entry| e.format.tensor_bytes(&e.shape).unwrap_or(0) as u64;
-        let all: u64 = self.model.weights().entries().iter().map(bytes).sum();
-        if machine_memory_bytes().is_some_and(|memory| all as f64 > FITS * memory as f64) {
+        let model_bytes: u64 = self.model.weights().entries().iter().map(bytes).sum();
+        if machine_memory_bytes().is_some_and(|memory| model_bytes as f64 > MAX_MEMORY_SHARE * memory as f64)
+        {
             notes.push(
                 "the model does not fit in this machine's memory, so it wrote no text of its own to be calibrated on; \
                  --own-tokens asks for it"
@@ -163,10 +164,10 @@ impl Quantize<'_> {
             );
             return Ok(0);
         }
-        Ok((calibration.contexts().len() / 2).min(SELF_GENERATED_CONTEXTS))
+        Ok((calibration.contexts().len() / 2).min(MAX_SELF_GENERATED_CONTEXTS))
     }
 
-    /// Dampings, for methods that take them.
+    /// The settings of the method: damping, if the method does not choose it itself.
     fn settings(&self, method: &dyn Solver) -> Result<Settings, Error> {
         for (option, given) in
             [("--damping", self.damping), ("--correction-damping", self.correction_damping)]
@@ -191,6 +192,7 @@ impl Quantize<'_> {
     }
 }
 
+/// The error for an option that the method does not use.
 fn unused(option: &str, method: &dyn Solver) -> Error {
     Error::option(option, format!("the method {} has no use for it", method.name()))
 }

@@ -1,9 +1,9 @@
-//! Decoders with root-mean-square norms, rotary positions and gated feed-forward networks: Llama and its relatives.
+//! Decoders with RMS norms, rotary positions and gated feed-forward networks: Llama and similar families.
 //!
-//! Pre-norm blocks of grouped-query attention and a gated feed-forward network; attention and feed-forward biases where
-//! the file has them; any head size; tied or untied head. A [`Family`] says in what its members differ. Source:
-//! `transformers`' `models/llama` and `models/qwen3`, llama.cpp's `src/models` and its `conversion` scripts for names and
-//! row order. Left out: sliding windows and experts.
+//! Pre-norm blocks of grouped-query attention and a gated feed-forward network; attention and feed-forward biases if
+//! the file has them; any head size; tied or untied head. A [`Family`] holds the differences between the families.
+//! Source: `transformers`' `models/llama` and `models/qwen3`; llama.cpp's `src/models` and its `conversion` scripts for
+//! names and row order. Not supported: sliding windows and experts.
 
 use super::settings::Settings;
 use super::{Architecture, check_blocks, embedding_rows, has_other_head, in_block};
@@ -14,17 +14,18 @@ use crate::{
 };
 use kvant_io::{Checkpoint, Meta, Value};
 
-/// In what one family differs from the others.
+/// The properties in which the families differ.
 pub(super) struct Family {
-    /// GGUF's and `config.json`'s name.
+    /// The family's name in GGUF and in `config.json`.
     pub name: &'static str,
-    /// Which numbers of a head the family's GGUF files rotate in pairs. `transformers` rotates halves.
+    /// The elements of a head that form a rotary pair in the family's GGUF files. `transformers` always pairs element
+    /// `i` with element `i + head_size / 2`.
     pub layout: RopeLayout,
-    /// Whether each head of the queries and keys is normed.
+    /// True if each head of the queries and keys has a norm.
     pub query_key_norms: bool,
 }
 
-/// GGUF base names of the maps and norms of a block, and Hugging Face's.
+/// Names of the linear maps and norms of a block, without suffix: GGUF, Hugging Face.
 const MAPS: [(&str, &str); 9] = [
     ("attn_q_norm", "self_attn.q_norm"),
     ("attn_k_norm", "self_attn.k_norm"),
@@ -37,7 +38,7 @@ const MAPS: [(&str, &str); 9] = [
     ("ffn_down", "mlp.down_proj"),
 ];
 
-/// What both spellings of the settings come to.
+/// The network's sizes, read from GGUF metadata or from `config.json`.
 struct Sizes {
     hidden: usize,
     layers: usize,
@@ -82,7 +83,7 @@ impl Architecture for Family {
 
     fn hugging_face_source(&self, checkpoint: &dyn Checkpoint, spec: &Spec, name: &str) -> Source {
         let mut from = hugging_face_name(name);
-        // Some checkpoints are saved from the model without its head and lack the prefix.
+        // Some checkpoints were saved from the model without its head. Their names lack the prefix.
         if checkpoint.info(&from).is_none()
             && let Some(bare) = from.strip_prefix("model.").filter(|bare| checkpoint.info(bare).is_some())
         {
@@ -137,10 +138,11 @@ impl Architecture for Family {
                 set("rope.scaling.original_context_length", count(*original_context));
                 set("rope.scaling.yarn_beta_fast", Value::F32(*beta_fast));
                 set("rope.scaling.yarn_beta_slow", Value::F32(*beta_slow));
-                // Upstream multiplies this by YaRN's own factor, which it derives from the stretch.
-                let own = yarn_attention_factor(*factor);
-                if (attention_factor / own - 1.0).abs() > 1e-6 {
-                    set("rope.scaling.attn_factor", Value::F32(attention_factor / own));
+                // llama.cpp multiplies this key's value by YaRN's default factor, which it computes from the context
+                // extension factor.
+                let default_factor = yarn_attention_factor(*factor);
+                if (attention_factor / default_factor - 1.0).abs() > 1e-6 {
+                    set("rope.scaling.attn_factor", Value::F32(attention_factor / default_factor));
                 }
             }
         }
@@ -148,7 +150,7 @@ impl Architecture for Family {
     }
 }
 
-/// YaRN's own factor on sines and cosines (arXiv 2309.00071, equation 22).
+/// YaRN's default factor of the sines and cosines (arXiv 2309.00071, equation 22).
 fn yarn_attention_factor(factor: f32) -> f32 {
     if factor <= 1.0 { 1.0 } else { 0.1 * factor.ln() + 1.0 }
 }
@@ -164,7 +166,7 @@ fn hugging_face_name(name: &str) -> String {
             let map = match map {
                 "attn_norm" => "input_layernorm",
                 "ffn_norm" => "post_attention_layernorm",
-                other => MAPS.iter().find(|(gguf, _)| *gguf == other).map_or(other, |(_, theirs)| theirs),
+                other => MAPS.iter().find(|(gguf, _)| *gguf == other).map_or(other, |(_, name)| name),
             };
             format!("model.layers.{index}.{map}")
         }
@@ -196,7 +198,7 @@ impl Family {
         let rotated = settings.optional_count(&key("rope.dimension_count"))?.unwrap_or(head_size);
         let theta = settings.positive(&key("rope.freq_base"), 10_000.0)?;
         let context = settings.count(&key("context_length"))?;
-        // Older files hold a bare divisor.
+        // Older files have only the divisor, without a scaling type.
         let old_factor = settings.positive(&key("rope.scale_linear"), 1.0)?;
         let factor = settings.positive(&key("rope.scaling.factor"), old_factor)?;
         let scaling = match settings.optional_text(&key("rope.scaling.type"))? {
@@ -274,7 +276,7 @@ impl Family {
             ));
         }
         if let Some(dialect) = settings.section("quantization_config")? {
-            // FP8 weights say by their type and their scales all that there is to say.
+            // FP8 needs nothing from this section: the tensors' type and their scales determine the values.
             match dialect.optional_text("quant_method")? {
                 Some("fp8") => {}
                 found => {
@@ -284,7 +286,8 @@ impl Family {
                 }
             }
         }
-        // transformers 5 keeps everything rotary in `rope_parameters`; before, theta stood outside `rope_scaling`.
+        // transformers 5 has all rotary settings in `rope_parameters`. Older versions have `rope_theta` outside
+        // `rope_scaling`.
         let section = match settings.section("rope_parameters")? {
             Some(section) => Some(section),
             None => settings.section("rope_scaling")?,
@@ -399,7 +402,7 @@ fn scaling_from_json(
     match kind {
         None | Some("default") => Ok(RopeScaling::None),
         Some("linear") => Ok(RopeScaling::Linear(factor()?)),
-        // Changes nothing inside the trained context (see `rope.rs`).
+        // Dynamic scaling changes nothing within the trained context (see `rope.rs`).
         Some("dynamic") => {
             factor()?;
             Ok(RopeScaling::None)
@@ -438,7 +441,7 @@ fn scaling_from_json(
     }
 }
 
-/// Sizes that would make a nonsensical or unbounded network.
+/// Checks that the sizes describe a valid network of bounded size.
 fn check(settings: &Settings, sizes: &Sizes, checkpoint: &dyn Checkpoint) -> Result<(), Error> {
     check_blocks(settings, sizes.layers, checkpoint)?;
     if !sizes.heads.is_multiple_of(sizes.kv_heads) {

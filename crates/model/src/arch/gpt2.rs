@@ -1,8 +1,8 @@
-//! GPT-2: layer norms with biases, learned positions, one map for queries, keys and values, GELU without a gate.
+//! GPT-2: layer norms with biases, learned positions, one linear map for queries, keys and values, GELU without a gate.
 //!
-//! Source: Radford et al., Language Models are Unsupervised Multitask Learners (2019); `transformers`' `models/gpt2` and
-//! llama.cpp's `src/models/gpt2.cpp` for names. A Hugging Face checkpoint stores its maps `in × out`. Left out: cross
-//! attention, and scales of attention that differ between layers.
+//! Source: Radford et al., Language Models are Unsupervised Multitask Learners (2019); `transformers`' `models/gpt2`
+//! and llama.cpp's `src/models/gpt2.cpp` for names. A Hugging Face checkpoint stores each weight matrix as `in × out`.
+//! Not supported: cross attention, and attention scales that differ between layers.
 
 use super::settings::Settings;
 use super::{Architecture, check_blocks, embedding_rows, has_other_head, in_block};
@@ -15,7 +15,7 @@ use kvant_io::{Checkpoint, Meta, Value};
 /// The family `gpt2`.
 pub struct Gpt2;
 
-/// GGUF base names of the maps and norms of a block, and Hugging Face's.
+/// Names of the linear maps and norms of a block, without suffix: GGUF, Hugging Face.
 const MAPS: [(&str, &str); 6] = [
     ("attn_norm", "ln_1"),
     ("attn_qkv", "attn.c_attn"),
@@ -71,18 +71,19 @@ impl Architecture for Gpt2 {
             "output" => return Source::Plain(format!("lm_head.{suffix}")),
             _ => {
                 let (index, map) = in_block(base);
-                let theirs = MAPS.iter().find(|(gguf, _)| *gguf == map).map_or(map, |(_, theirs)| theirs);
-                (format!("h.{index}.{theirs}"), suffix == "weight" && theirs.contains('.'))
+                let name = MAPS.iter().find(|(gguf, _)| *gguf == map).map_or(map, |(_, name)| name);
+                // Names with a dot are linear maps; the norms `ln_1` and `ln_2` have none.
+                (format!("h.{index}.{name}"), suffix == "weight" && name.contains('.'))
             }
         };
         let bare = format!("{bare}.{suffix}");
-        // The first checkpoints were saved from the model without its head and lack the prefix.
+        // The first checkpoints were saved from the model without its head. Their names lack the prefix.
         let from = if checkpoint.info(&bare).is_some() { bare } else { format!("transformer.{bare}") };
         if transposed { Source::Transpose(from) } else { Source::Plain(from) }
     }
 
     fn may_ignore(&self, spec: &Spec, name: &str) -> bool {
-        // Causal masks that older versions saved.
+        // Older versions of `transformers` saved the causal masks.
         name.ends_with(".attn.bias")
             || name.ends_with(".attn.masked_bias")
             || (spec.output.head.is_none() && name == "lm_head.weight")

@@ -1,4 +1,5 @@
-//! Llama 1 to 3, and what shares their architecture under the same name. GGUF files rotate neighbours.
+//! Llama 1 to 3, and other models with the same architecture and the same architecture name. In GGUF files, adjacent
+//! elements form a rotary pair.
 
 use super::gated::Family;
 use crate::RopeLayout;

@@ -1,7 +1,7 @@
 //! The families of networks, one file each, and their registry.
 //!
-//! A family reads its settings in both spellings (GGUF metadata, `config.json`), describes the network as a
-//! [`Spec`], and names each tensor's origin in a Hugging Face checkpoint. To add one, write its file and its line.
+//! A family reads its settings from GGUF metadata or from `config.json`, describes the network as a [`Spec`], and gives
+//! each tensor's name in a Hugging Face checkpoint. To add a family, write its file and add it to [`ARCHITECTURES`].
 
 mod gated;
 mod gpt2;
@@ -15,41 +15,41 @@ use settings::Settings;
 
 /// A family of networks.
 pub trait Architecture: Send + Sync {
-    /// GGUF's `general.architecture`, which is also `config.json`'s `model_type`.
+    /// The value of GGUF's `general.architecture`, which is also that of `model_type` in `config.json`.
     fn name(&self) -> &'static str;
 
-    /// The network that a checkpoint describes, from its settings and its tensors' shapes.
+    /// Describes the network of a checkpoint, from its settings and its tensors' shapes.
     ///
     /// # Errors
-    /// [`Error::Setting`] for what is missing, malformed or not computed here.
+    /// [`Error::Setting`] for a setting that is missing, malformed or not supported.
     fn spec(&self, checkpoint: &dyn Checkpoint) -> Result<Spec, Error>;
 
-    /// Where the canonical tensor `name` lies in a Hugging Face checkpoint.
+    /// Returns the source of the canonical tensor `name` in a Hugging Face checkpoint.
     fn hugging_face_source(&self, checkpoint: &dyn Checkpoint, spec: &Spec, name: &str) -> Source;
 
-    /// Whether a checkpoint may hold this tensor although the Spec does not name it: what can be recomputed, or a
-    /// second copy of a tied tensor.
+    /// Returns true if a checkpoint may contain this tensor although the Spec does not name it: a tensor that can be
+    /// recomputed, or a second copy of a tied tensor.
     fn may_ignore(&self, spec: &Spec, name: &str) -> bool;
 
-    /// GGUF metadata (`general.architecture` and the family's own keys) that upstream writes for this network.
+    /// The GGUF metadata (`general.architecture` and the family's own keys) that llama.cpp writes for this network.
     fn gguf_metadata(&self, spec: &Spec) -> Vec<(String, Value)>;
 }
 
-/// Every family that kvant knows.
+/// All families that kvant supports.
 pub static ARCHITECTURES: &[&dyn Architecture] = &[&llama::LLAMA, &qwen3::QWEN3, &gpt2::Gpt2];
 
-/// Refuses more blocks than tensors: every block has tensors of its own, so the file bounds their number before anything is
-/// built.
+/// Rejects a block count above the number of tensors. Each block has its own tensors, so the file bounds the block
+/// count before anything is allocated.
 fn check_blocks(settings: &Settings, layers: usize, checkpoint: &dyn Checkpoint) -> Result<(), Error> {
     let tensors = checkpoint.tensors().len();
     if layers > tensors {
-        let most = format!("at most as many blocks as tensors ({tensors})");
-        return Err(settings.error("block count", most, layers.to_string()));
+        let expected = format!("at most as many blocks as tensors ({tensors})");
+        return Err(settings.error("block count", expected, layers.to_string()));
     }
     Ok(())
 }
 
-/// Rows of a GGUF's token embedding: the vocabulary.
+/// Returns the number of rows of a GGUF's token embedding: the vocabulary size.
 fn embedding_rows(checkpoint: &dyn Checkpoint, architecture: &'static str) -> Result<usize, Error> {
     let embedding = checkpoint.info("token_embd.weight").ok_or_else(|| Error::MissingTensor {
         path: checkpoint.path().to_owned(),
@@ -59,14 +59,15 @@ fn embedding_rows(checkpoint: &dyn Checkpoint, architecture: &'static str) -> Re
     Ok(embedding.shape.rows())
 }
 
-/// The block and the map of a name such as `blk.3.attn_q`.
+/// Returns the block index and the linear map of a name such as `blk.3.attn_q`.
 fn in_block(name: &str) -> (&str, &str) {
     let mut parts = name.splitn(3, '.').skip(1);
     (parts.next().unwrap_or("0"), parts.next().unwrap_or(name))
 }
 
-/// Whether a Hugging Face checkpoint has a head that is not its embedding, which has one of two names. Such a head counts,
-/// whatever the settings say, as in `transformers` 5.
+/// Returns true if a Hugging Face checkpoint has an output head that differs from its embedding. `embeddings` are the
+/// two possible names of the embedding. Such a head is used even if the settings say that the head is tied, as in
+/// `transformers` 5.
 fn has_other_head(checkpoint: &dyn Checkpoint, embeddings: [&str; 2]) -> Result<bool, Error> {
     let head = "lm_head.weight";
     let found = embeddings.into_iter().find_map(|name| Some((name, checkpoint.info(name)?)));

@@ -1,5 +1,5 @@
-//! Qwen3, dense: heads of the queries and keys are normed, and their size is apart from the width. GGUF files rotate
-//! halves, as `transformers` does.
+//! Qwen3, dense. Each head of the queries and keys has a norm. The head size does not depend on the hidden size. In
+//! GGUF files, as in `transformers`, elements `i` and `i + head_size / 2` form a rotary pair.
 
 use super::gated::Family;
 use crate::RopeLayout;

@@ -1,14 +1,14 @@
-//! Typed look-ups of a checkpoint's settings, with errors that name file and key.
+//! Typed access to a checkpoint's settings, with errors that name the file and the key.
 
 use crate::Error;
 use kvant_io::{Metadata, Value};
 use serde_json::Value as Json;
 use std::path::Path;
 
-/// Bound on any dimension a file may claim: far above real models, low enough that products of two fit 64 bits.
+/// The largest dimension that a file may have: far above real models, and the product of two dimensions fits 64 bits.
 const LARGEST_DIMENSION: u64 = 1 << 28;
 
-/// `config.json` or GGUF metadata, and the path for errors.
+/// `config.json` or GGUF metadata, with the path for error messages.
 #[derive(Clone, Copy)]
 pub(super) enum Settings<'a> {
     Json(&'a Path, &'a Json),
@@ -46,7 +46,7 @@ impl<'a> Settings<'a> {
         }
     }
 
-    /// An error about `key`.
+    /// Builds an error about `key`.
     pub fn error(&self, key: &str, expected: impl Into<String>, found: impl Into<String>) -> Error {
         Error::Setting {
             path: self.path().to_owned(),
@@ -56,15 +56,15 @@ impl<'a> Settings<'a> {
         }
     }
 
-    fn wrong(&self, key: &str, expected: &str, found: &Found) -> Error {
+    fn wrong_value(&self, key: &str, expected: &str, found: &Found) -> Error {
         self.error(key, expected, found.describe())
     }
 
-    /// A positive whole number, if the key is there.
+    /// Returns a positive integer, or `None` if the key is absent.
     pub fn optional_count(&self, key: &str) -> Result<Option<usize>, Error> {
         let Some(found) = self.find(key) else { return Ok(None) };
         let number = match &found {
-            // Python writes a whole number as 512.0 where it was computed.
+            // Python writes an integer as 512.0 if it is the result of a float computation.
             Found::Json(x) => {
                 let whole = x.as_f64().filter(|x| x.fract() == 0.0 && (0.0..=1e15).contains(x));
                 x.as_u64().or(whole.map(|x| x as u64))
@@ -73,16 +73,16 @@ impl<'a> Settings<'a> {
         };
         match number {
             Some(n) if (1..=LARGEST_DIMENSION).contains(&n) => Ok(Some(n as usize)),
-            _ => Err(self.wrong(key, "a whole number from 1 to 2^28", &found)),
+            _ => Err(self.wrong_value(key, "a whole number from 1 to 2^28", &found)),
         }
     }
 
-    /// A positive whole number.
+    /// Returns a positive integer.
     pub fn count(&self, key: &str) -> Result<usize, Error> {
         self.optional_count(key)?.ok_or_else(|| self.error(key, "a whole number", "nothing"))
     }
 
-    /// A finite number, if the key is there.
+    /// Returns a finite number, or `None` if the key is absent.
     pub fn optional_number(&self, key: &str) -> Result<Option<f32>, Error> {
         let Some(found) = self.find(key) else { return Ok(None) };
         let number = match &found {
@@ -91,11 +91,11 @@ impl<'a> Settings<'a> {
         };
         match number {
             Some(x) if x.is_finite() && (x as f32).is_finite() => Ok(Some(x as f32)),
-            _ => Err(self.wrong(key, "a finite number", &found)),
+            _ => Err(self.wrong_value(key, "a finite number", &found)),
         }
     }
 
-    /// A number above zero, or the default where the key is absent.
+    /// Returns a number above zero, or the default if the key is absent.
     pub fn positive(&self, key: &str, default: f32) -> Result<f32, Error> {
         match self.optional_number(key)? {
             None => Ok(default),
@@ -104,37 +104,37 @@ impl<'a> Settings<'a> {
         }
     }
 
-    /// A string, if the key is there.
+    /// Returns a string, or `None` if the key is absent.
     pub fn optional_text(&self, key: &str) -> Result<Option<&'a str>, Error> {
         let Some(found) = self.find(key) else { return Ok(None) };
         let text = match &found {
             Found::Json(x) => x.as_str(),
             Found::Gguf(x) => x.as_str(),
         };
-        text.map(Some).ok_or_else(|| self.wrong(key, "a string", &found))
+        text.map(Some).ok_or_else(|| self.wrong_value(key, "a string", &found))
     }
 
-    /// A truth value, if the key is there.
+    /// Returns a boolean, or `None` if the key is absent.
     pub fn optional_flag(&self, key: &str) -> Result<Option<bool>, Error> {
         let Some(found) = self.find(key) else { return Ok(None) };
         let flag = match &found {
             Found::Json(x) => x.as_bool(),
             Found::Gguf(x) => x.as_bool(),
         };
-        flag.map(Some).ok_or_else(|| self.wrong(key, "true or false", &found))
+        flag.map(Some).ok_or_else(|| self.wrong_value(key, "true or false", &found))
     }
 
-    /// A truth value, false where the key is absent.
+    /// Returns a boolean, false if the key is absent.
     pub fn flag(&self, key: &str) -> Result<bool, Error> {
         Ok(self.optional_flag(key)?.unwrap_or(false))
     }
 
-    /// A nested JSON object, if the key is there; GGUF has none.
+    /// Returns a nested JSON object, or `None` if the key is absent. GGUF has no nested objects.
     pub fn section(&self, key: &str) -> Result<Option<Settings<'a>>, Error> {
         match self.find(key) {
             None => Ok(None),
             Some(Found::Json(json @ Json::Object(_))) => Ok(Some(Settings::Json(self.path(), json))),
-            Some(found) => Err(self.wrong(key, "an object", &found)),
+            Some(found) => Err(self.wrong_value(key, "an object", &found)),
         }
     }
 }

@@ -1,36 +1,38 @@
-//! One activation of every calibration context, in a file: memory stays one context, whatever the text's length.
+//! A file with one activation of every calibration context. Memory holds only one context, so memory use does not
+//! depend on the length of the text.
 
 use crate::Error;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-/// Contexts of equal length, `tokens × columns` numbers each.
+/// Activations of contexts of equal length, tokens × columns f32 values each, context after context.
 pub struct ActivationFile {
     path: PathBuf,
     file: File,
-    numbers: usize,
+    /// Most values of one context.
+    context_values: usize,
 }
 
 impl ActivationFile {
-    /// Opens or makes the file; `numbers` is the most that a context can have.
+    /// Opens or creates the file. A context has at most `context_values` values.
     ///
     /// # Errors
-    /// What is no regular file, or has a second name; what the file system says.
-    pub fn open(path: &Path, numbers: usize) -> Result<Self, Error> {
+    /// A path that is not a regular file or that has more than one hard link; errors of the file system.
+    pub fn open(path: &Path, context_values: usize) -> Result<Self, Error> {
         let file = kvant_io::open_for_update(path)?;
-        Ok(Self { path: path.to_owned(), file, numbers })
+        Ok(Self { path: path.to_owned(), file, context_values })
     }
 
-    /// A file without a name in the folder of `beside`: it is gone with the program.
+    /// Creates a file without a name in the folder of `beside`. It disappears when it is closed.
     ///
     /// # Errors
-    /// What the file system says.
-    pub fn unnamed(beside: &Path, numbers: usize) -> Result<Self, Error> {
+    /// Errors of the file system.
+    pub fn unnamed(beside: &Path, context_values: usize) -> Result<Self, Error> {
         let folder = beside.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let file = tempfile::tempfile_in(folder);
         let file = file.map_err(|source| Error::Work { path: folder.to_owned(), source })?;
-        Ok(Self { path: folder.to_owned(), file, numbers })
+        Ok(Self { path: folder.to_owned(), file, context_values })
     }
 
     fn fail(&self, source: std::io::Error) -> Error {
@@ -38,40 +40,43 @@ impl ActivationFile {
     }
 
     fn seek(&mut self, context: usize) -> std::io::Result<u64> {
-        self.file.seek(SeekFrom::Start((context * self.numbers * size_of::<f32>()) as u64))
+        self.file.seek(SeekFrom::Start((context * self.context_values * size_of::<f32>()) as u64))
     }
 
-    /// The first `count` numbers of one context.
+    /// Reads the first `count` values of one context.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     pub fn read(&mut self, context: usize, count: usize) -> Result<Vec<f32>, Error> {
-        let mut numbers = vec![0.0f32; count];
-        let bytes = bytemuck::cast_slice_mut(&mut numbers);
+        let mut values = vec![0.0f32; count];
+        let bytes = bytemuck::cast_slice_mut(&mut values);
         self.seek(context).and_then(|_| self.file.read_exact(bytes)).map_err(|e| self.fail(e))?;
-        Ok(numbers)
+        Ok(values)
     }
 
     /// Replaces one context.
     ///
     /// # Errors
-    /// What the file system says, a full disk above all.
-    pub fn write(&mut self, context: usize, numbers: &[f32]) -> Result<(), Error> {
-        assert!(numbers.len() <= self.numbers, "a context has at most {} numbers", self.numbers);
-        let bytes = bytemuck::cast_slice(numbers);
+    /// Errors of the file system, for example a full disk.
+    ///
+    /// # Panics
+    /// More values than a context can have.
+    pub fn write(&mut self, context: usize, values: &[f32]) -> Result<(), Error> {
+        assert!(values.len() <= self.context_values, "a context has at most {} numbers", self.context_values);
+        let bytes = bytemuck::cast_slice(values);
         self.seek(context).and_then(|_| self.file.write_all(bytes)).map_err(|e| self.fail(e))
     }
 
-    /// blake3 over what so many contexts take. It is not forced to the disk, which takes longer than solving a small
-    /// block: after a power cut the digest tells.
+    /// blake3 over the first `contexts` contexts. The file is not flushed to the disk, because that takes longer than
+    /// solving a small block. After a power failure the digest detects lost data.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     pub fn digest(&mut self, contexts: usize) -> Result<blake3::Hash, Error> {
         let mut hasher = blake3::Hasher::new();
         self.seek(0).map_err(|e| self.fail(e))?;
-        // A file may have been made longer, even endless.
-        let stored = (&self.file).take((contexts * self.numbers * size_of::<f32>()) as u64);
+        // Another program may have appended data, even without end, so the read is limited.
+        let stored = (&self.file).take((contexts * self.context_values * size_of::<f32>()) as u64);
         hasher.update_reader(stored).map_err(|e| self.fail(e))?;
         Ok(hasher.finalize())
     }

@@ -1,38 +1,38 @@
-//! The text that statistics are gathered on, cut into contexts of tokens.
+//! The calibration text on which statistics are gathered, cut into contexts of tokens.
 //!
-//! Every context has the same length; its first token is BOS where the model adds one. Every eighth is selection
-//! text: methods that choose keep it out of their statistics while they choose, and take it back for the final run.
-//! Another eighth may be noise, which keeps solvers from leaning on what the text happens to be about; some of it is
-//! selection text too. What the network itself has written comes after all of it (`self_generated`). Left out: where text and
-//! noise come from.
+//! All contexts have the same length. The first token is BOS if the model adds one. Every eighth context is selection
+//! text: methods that choose settings exclude it from their statistics while they choose, and include it in the final
+//! run. Another eighth may be noise, which keeps solvers from overfitting to the topic of the text. Some noise is
+//! selection text too. Self-generated text comes after all other contexts (`self_generated`). Not here: the source of
+//! text and noise.
 
 use crate::Error;
 use kvant_model::Spec;
 
-/// Every so many contexts one is kept to choose by.
+/// The distance between contexts of selection text.
 pub const SELECTION_EVERY: usize = 8;
-/// Of as many, this one may be noise.
+/// The context with this index, modulo [`SELECTION_EVERY`], may be noise.
 const NOISE_AT: usize = 3;
-/// Of so many contexts of noise one is selection text.
-const SELECTED_NOISE: usize = 3;
+/// The distance between contexts of noise that are selection text, counted in contexts of noise.
+const SELECTED_NOISE_EVERY: usize = 3;
 
 /// Contexts of tokens.
 #[derive(Clone, Debug)]
 pub struct Calibration {
     contexts: Vec<Vec<u32>>,
     source: String,
-    /// Whether the first token of each is BOS.
+    /// True if the first token of each context is BOS.
     bos: bool,
-    /// Which are noise.
+    /// Indices of the contexts that are noise.
     noise: Vec<usize>,
 }
 
 impl Calibration {
-    /// Cuts each text's tokens into contexts of `length` and takes from all texts in turn, in proportion to their
-    /// length, until `most` contexts are there. `source` names the texts in the card.
+    /// Cuts each text's tokens into contexts of `length` tokens and interleaves the texts in proportion to their
+    /// length. Takes at most `most` contexts. `source` names the texts in the card.
     ///
     /// # Errors
-    /// Texts of which none has a whole context.
+    /// No text has a whole context.
     pub fn new(
         texts: &[Vec<u32>],
         length: usize,
@@ -52,7 +52,7 @@ impl Calibration {
             let found = texts.iter().map(Vec::len).sum();
             return Err(Error::ShortCalibration { found, context: length });
         }
-        // Evenly over all of them, so that a limit thins every text alike.
+        // Takes contexts at equal distances, so that a limit keeps the same share of every text.
         let (all, most) = (placed.len(), placed.len().min(most.max(1)));
         let mut contexts: Vec<Vec<u32>> =
             (0..most).map(|i| std::mem::take(&mut placed[i * all / most].2)).collect();
@@ -62,20 +62,21 @@ impl Calibration {
         Ok(Self { contexts, source, bos: bos.is_some(), noise: Vec::new() })
     }
 
-    /// How many contexts may give way to noise: none where there are few.
+    /// The number of contexts that noise may replace; 0 if there are few contexts.
     pub fn noisy(&self) -> usize {
-        (0..self.contexts.len()).filter(|&i| self.gives_way(i)).count()
+        (0..self.contexts.len()).filter(|&i| self.is_noise_place(i)).count()
     }
 
-    fn gives_way(&self, index: usize) -> bool {
+    /// Returns true if noise may replace this context.
+    fn is_noise_place(&self, index: usize) -> bool {
         self.contexts.len() >= 2 * SELECTION_EVERY && index % SELECTION_EVERY == NOISE_AT
     }
 
-    /// The same with contexts of `noise` (tokens, context after context) in the place of those that may give way.
+    /// Replaces contexts by `noise` (tokens, context after context). BOS stays.
     #[must_use]
     pub fn with_noise(mut self, noise: &[u32]) -> Self {
         let length = self.length();
-        let places: Vec<usize> = (0..self.contexts.len()).filter(|&i| self.gives_way(i)).collect();
+        let places: Vec<usize> = (0..self.contexts.len()).filter(|&i| self.is_noise_place(i)).collect();
         for (noise, place) in noise.chunks_exact(length).zip(places) {
             let first = self.contexts[place][0];
             self.contexts[place].copy_from_slice(noise);
@@ -87,14 +88,14 @@ impl Calibration {
         self
     }
 
-    /// The same with contexts that the network has written, after all others.
+    /// Appends self-generated contexts.
     #[must_use]
-    pub(crate) fn with_self_generated(mut self, own: Vec<Vec<u32>>) -> Self {
-        self.contexts.extend(own);
+    pub(crate) fn with_self_generated(mut self, contexts: Vec<Vec<u32>>) -> Self {
+        self.contexts.extend(contexts);
         self
     }
 
-    /// Refuses contexts that are longer than the network's learned positions.
+    /// Returns an error if contexts are longer than the network's table of learned positions.
     pub(crate) fn check(&self, spec: &Spec) -> Result<(), Error> {
         match &spec.embedding.positions {
             Some(positions) if positions.rows < self.length() => {
@@ -105,45 +106,46 @@ impl Calibration {
         }
     }
 
-    /// The contexts.
+    /// All contexts.
     pub fn contexts(&self) -> &[Vec<u32>] {
         &self.contexts
     }
 
-    /// Some contexts, at most `most`, evenly: text of every kind and the network's own are among them.
+    /// At most `most` contexts at equal distances, so that every kind of text and self-generated text are included.
     pub fn evenly(&self, most: usize) -> impl Iterator<Item = &[u32]> {
         let (all, count) = (&self.contexts, most.min(self.contexts.len()));
         (0..count).map(move |i| &*all[i * all.len() / count])
     }
 
-    /// Where the text came from.
+    /// The source of the text, as the card names it.
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// Tokens a context.
+    /// Tokens of a context.
     pub fn length(&self) -> usize {
         self.contexts[0].len()
     }
 
-    /// All tokens.
+    /// Tokens of all contexts together.
     pub fn tokens(&self) -> usize {
         self.contexts.len() * self.length()
     }
 
-    /// Whether context `index` is noise.
+    /// Returns true if context `index` is noise.
     pub fn is_noise(&self, index: usize) -> bool {
         self.noise.contains(&index)
     }
 
-    /// Whether context `index` is selection text.
+    /// Returns true if context `index` is selection text.
     pub fn selects(&self, index: usize) -> bool {
         let text = index % SELECTION_EVERY == SELECTION_EVERY - 1;
-        let noise = || self.noise.iter().position(|&i| i == index).is_some_and(|n| n % SELECTED_NOISE == 1);
+        let noise =
+            || self.noise.iter().position(|&i| i == index).is_some_and(|n| n % SELECTED_NOISE_EVERY == 1);
         self.contexts.len() >= 2 * SELECTION_EVERY && (text || noise())
     }
 
-    /// Selection text alone, at most `most` contexts; where there is none, the first contexts.
+    /// At most `most` contexts of selection text without noise. If there are none, the first contexts.
     pub fn selection(&self, most: usize) -> Self {
         let text = |i: &usize| self.selects(*i) && !self.is_noise(*i);
         let selected = (0..self.contexts.len()).filter(text).take(most);
@@ -151,7 +153,7 @@ impl Calibration {
         if contexts.is_empty() { self.first(most) } else { self.of(contexts) }
     }
 
-    /// The first contexts, at most `most` of them.
+    /// The first `most` contexts.
     pub fn first(&self, most: usize) -> Self {
         self.of(self.contexts.iter().take(most.max(1)).cloned().collect())
     }

@@ -1,5 +1,5 @@
-//! What is known of a network before anything is solved: calibration contexts, text that the network writes itself, sums
-//! over the inputs of its maps, gradients at their outputs, importance of columns.
+//! Data that methods use to solve a network: calibration contexts, self-generated text, sums over the inputs of linear
+//! maps, gradients at their outputs, importance of columns.
 
 mod activation_file;
 mod calibration;
@@ -13,11 +13,11 @@ mod statistics;
 pub use activation_file::ActivationFile;
 pub use calibration::Calibration;
 pub use importance::{Importance, gather_importance};
-pub use output_head::{GRADIENT_LOGITS, Head, LOGIT_ROWS, compared, logits};
+pub use output_head::{GRADIENT_LOGITS, Head, LOGIT_ROWS, compared_positions, logits};
 pub use seed::Seed;
 pub use self_generated::{SELF_GENERATED_START, self_generated_bytes, with_self_generated};
 pub use sensitivity::{
     BlockSensitivities, CONTEXTS as SENSITIVITY_CONTEXTS, PIECE, Sensitivity, gather as gather_sensitivities,
-    of_block as sensitivities_of_block, square_numbers, work_bytes as sensitivity_bytes,
+    of_block as sensitivities_of_block, square_values, work_bytes as sensitivity_bytes,
 };
 pub use statistics::{Inputs, Missing, Statistics};

@@ -1,23 +1,23 @@
-//! What a network makes of its last residual stream: normed states, logits, and how far two networks' logits are apart.
+//! The end of a network, after the last residual stream: final norm, logits, gradients, KL divergence of two networks.
 
 use crate::Error;
 use kvant_kernels::{Backend, Matrix};
 use kvant_model::{LoadedNorm, Weights};
 use rayon::prelude::*;
 
-/// Rows of logits that are in memory at once.
+/// Rows of logits in memory at once.
 pub const LOGIT_ROWS: usize = 32;
 
-/// Logits that are in memory at once while gradients are made, but for one position's: the head is decoded once each
-/// time.
+/// Logits in memory at once while gradients are computed; one position's logits may exceed it. The head is decoded once
+/// for each such chunk, so it is large.
 pub const GRADIENT_LOGITS: usize = 1 << 23;
 
-/// Positions of a context at which networks are compared: every `stride`-th of its second half, but for the last.
-pub fn compared(length: usize, stride: usize) -> Vec<usize> {
+/// Positions of a context at which networks are compared: every `stride`-th of its second half, without the last one.
+pub fn compared_positions(length: usize, stride: usize) -> Vec<usize> {
     (length / 2..length.saturating_sub(1)).step_by(stride).collect()
 }
 
-/// The norm before the head, ready to be used.
+/// The final norm before the output head, loaded.
 pub struct Head<'a> {
     weights: &'a Weights,
     backend: &'a Backend,
@@ -25,30 +25,30 @@ pub struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    /// Reads the norm.
+    /// Loads the norm.
     ///
     /// # Errors
-    /// As [`Weights::vector`].
+    /// See [`Weights::vector`].
     pub fn new(weights: &'a Weights, backend: &'a Backend) -> Result<Self, Error> {
         Ok(Self { weights, backend, norm: LoadedNorm::load(weights, &weights.spec().output.norm)? })
     }
 
-    /// What the head reads, for rows of the residual stream.
+    /// The head's input for rows of the residual stream: the normed rows.
     pub fn states(&self, residual: &[f32]) -> Vec<f32> {
         let mut x = vec![0.0; residual.len()];
         self.norm.apply_into(self.backend, residual, &mut x);
         x
     }
 
-    /// The same at some positions alone.
+    /// The head's input at some positions.
     pub fn states_at(&self, residual: &[f32], positions: &[usize]) -> Vec<f32> {
         let hidden = self.weights.spec().hidden;
         let rows = positions.iter().flat_map(|&p| residual[p * hidden..][..hidden].iter().copied());
         self.states(&rows.collect::<Vec<f32>>())
     }
 
-    /// The gradient at one context's last residual stream of Σ −log p(y) over its positions, where each y is drawn
-    /// from what the network expects there. `seed` is what is drawn by.
+    /// The gradient of Σ −log p(y) at one context's last residual stream. The sum runs over all positions. Each label y
+    /// is drawn from the network's own output distribution p at that position, with `seed`.
     pub fn gradient(&self, matrix: &dyn Matrix, residual: &[f32], seed: u64) -> Vec<f32> {
         let (hidden, vocabulary) = (self.weights.spec().hidden, self.weights.spec().vocabulary);
         let positions = (GRADIENT_LOGITS / vocabulary).clamp(1, residual.len() / hidden);
@@ -57,7 +57,7 @@ impl<'a> Head<'a> {
         for (part, (residual, gradient)) in parts.enumerate() {
             let mut logits = logits(matrix, &self.states(residual));
             logits.par_chunks_exact_mut(vocabulary).enumerate().for_each(|(i, logits)| {
-                draw(logits, chance(seed, part * positions + i));
+                replace_by_gradient(logits, uniform(seed, part * positions + i));
             });
             let mut states = vec![0.0; residual.len()];
             matrix.add_transposed(&logits, &mut states);
@@ -66,7 +66,7 @@ impl<'a> Head<'a> {
         gradient
     }
 
-    /// Sum of KL(p ‖ q) over rows of logits.
+    /// Returns the sum of KL(p ‖ q) over rows of logits.
     pub fn divergence(&self, p: &[f32], q: &[f32]) -> f64 {
         let vocabulary = self.weights.spec().vocabulary;
         let rows = p.chunks_exact(vocabulary).zip(q.chunks_exact(vocabulary));
@@ -74,22 +74,22 @@ impl<'a> Head<'a> {
     }
 }
 
-/// A number in [0, 1) for a place in a context: always the same.
-fn chance(seed: u64, position: usize) -> f32 {
+/// A deterministic pseudo-random value in [0, 1) for a position of a context.
+fn uniform(seed: u64, position: usize) -> f32 {
     let bytes: Vec<u8> = [seed, position as u64].iter().flat_map(|x| x.to_le_bytes()).collect();
     let bits = u32::from_le_bytes(*blake3::hash(&bytes).as_bytes().first_chunk().expect("32 bytes"));
     (bits >> 8) as f32 / (1 << 24) as f32
 }
 
-/// Logits become p − e_y: the gradient of −log p(y) for a y that is drawn from p by a number in [0, 1).
-fn draw(logits: &mut [f32], chance: f32) {
-    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    logits.iter_mut().for_each(|x| *x = (*x - top).exp());
+/// Replaces logits by p − e_y, the gradient of −log p(y). The label y is drawn from p with `uniform` in [0, 1).
+fn replace_by_gradient(logits: &mut [f32], uniform: f32) {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    logits.iter_mut().for_each(|x| *x = (*x - max).exp());
     let sum: f64 = logits.iter().map(|x| f64::from(*x)).sum();
-    let mut left = f64::from(chance) * sum;
+    let mut remaining = f64::from(uniform) * sum;
     let drawn = logits.iter().position(|x| {
-        left -= f64::from(*x);
-        left < 0.0
+        remaining -= f64::from(*x);
+        remaining < 0.0
     });
     logits.iter_mut().for_each(|x| *x = (f64::from(*x) / sum) as f32);
     if let Some(drawn) = drawn {
@@ -97,7 +97,7 @@ fn draw(logits: &mut [f32], chance: f32) {
     }
 }
 
-/// Logits of normed states.
+/// Multiplies the head's matrix with normed states: rows of logits.
 pub fn logits(matrix: &dyn Matrix, states: &[f32]) -> Vec<f32> {
     let mut out = vec![0.0; states.len() / matrix.columns() * matrix.rows()];
     matrix.multiply(states, &mut out);
@@ -117,7 +117,7 @@ mod tests {
         let mut frequencies = [0usize; 5];
         for i in 0..DRAWS {
             let mut gradient = logits;
-            draw(&mut gradient, i as f32 / DRAWS as f32);
+            replace_by_gradient(&mut gradient, i as f32 / DRAWS as f32);
             let drawn = gradient.iter().position(|x| *x < 0.0).unwrap();
             frequencies[drawn] += 1;
             for (j, (found, share)) in gradient.iter().zip(expected).enumerate() {
@@ -133,10 +133,10 @@ mod tests {
     }
 
     #[test]
-    fn chances_differ_by_place_and_stay() {
-        let all: Vec<f32> = (0..64).map(|i| chance(i as u64 / 8, i % 8)).collect();
+    fn uniform_values_differ_by_position_and_repeat() {
+        let all: Vec<f32> = (0..64).map(|i| uniform(i as u64 / 8, i % 8)).collect();
         assert!(all.iter().all(|x| (0.0..1.0).contains(x)));
         assert!((0.3..0.7).contains(&(all.iter().sum::<f32>() / 64.0)), "{all:?}");
-        assert_eq!(all, (0..64).map(|i| chance(i as u64 / 8, i % 8)).collect::<Vec<_>>());
+        assert_eq!(all, (0..64).map(|i| uniform(i as u64 / 8, i % 8)).collect::<Vec<_>>());
     }
 }

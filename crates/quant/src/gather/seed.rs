@@ -1,6 +1,6 @@
-//! The seed of a run's random draws.
+//! The seed of a run's random values.
 
-/// The seed of a run: self-generated text and the labels of gradients are drawn from it.
+/// The seed of a run. Self-generated text and the labels of gradients are drawn with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seed(pub u64);
 

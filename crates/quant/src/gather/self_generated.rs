@@ -1,16 +1,16 @@
-//! Contexts that the float network writes itself, for the calibration of its quantized twin.
+//! Self-generated text: contexts that the float network writes, for the calibration of the quantized network.
 //!
 //! ```text
-//! for each context: its first tokens are those of a calibration context, every fourth time of noise
-//!                   every further token is drawn from what the float network expects there
+//! for each context: the first tokens come from a calibration context, every fourth time from noise
+//!                   each further token is drawn from the float network's output distribution
 //! ```
 //!
-//! Text of one kind shows a solver few of the directions that a network uses; what the network writes shows those
-//! that it has learnt, and there is as much of it as one likes. What it is worth stands in docs/quality.md. Source:
-//! Liu et al., LLM-QAT, arXiv 2305.17888, section 2.1, draws training text so. Contexts lie in the work folder batch
-//! by batch, so that a killed run goes on with the next one. Invariant: the tokens depend on the model, the
-//! calibration text and the processor's kind alone. Left out: networks too large for memory, of which every token
-//! would be read from the disk; the caller asks for none then.
+//! Text of one kind uses only few directions of a network's activations. Self-generated text uses the directions that
+//! the network has learnt, and its amount is not limited. Its effect is measured in docs/quality.md. Source: Liu et
+//! al., LLM-QAT, arXiv 2305.17888, section 2.1, draws training text in this way. The work folder stores contexts batch
+//! by batch, so that a stopped run continues with the next batch. Invariant: the tokens depend only on the model, the
+//! calibration text, the seed and the kind of processor. Not here: networks that do not fit in memory. For them every
+//! token would read all weights from the disk, so the caller requests no contexts.
 
 use super::{Calibration, Seed};
 use crate::work_folder::{self, WorkFolder};
@@ -18,37 +18,37 @@ use crate::{Error, Progress};
 use kvant_kernels::Backend;
 use kvant_model::{Sequence, Spec, Transformer, Weights, continue_together};
 
-/// Tokens that a context begins with; shorter ones cannot be written.
+/// Given tokens at the start of a context. A context must be longer than this.
 pub const SELF_GENERATED_START: usize = 8;
-/// Every so many contexts one begins with noise, where there is some.
+/// The distance between contexts that begin with noise, if the calibration has noise.
 const NOISE_EVERY: usize = 4;
-/// Bytes of keys and values that are in memory at once, at most, but for one sequence's.
+/// Most bytes of KV cache in memory at once; one sequence may exceed it.
 const CACHE_BYTES: usize = 3 << 29;
-/// Most sequences that are continued together.
-const TOGETHER: usize = 63;
+/// Most sequences of a batch.
+const MAX_BATCH: usize = 63;
 
-/// Of `count` sequences of `length` tokens, how many are continued together: as many as bounded memory allows, in
-/// batches of about one size, for a small batch takes as many steps as a large one.
-fn together(spec: &Spec, count: usize, length: usize) -> usize {
-    let most = (CACHE_BYTES / Sequence::new(spec, length).bytes(length).max(1)).clamp(1, TOGETHER);
+/// The batch size for `count` sequences of `length` tokens. It is bounded by memory. All batches have about the same
+/// size, because a small batch takes as many steps as a large one.
+fn batch_size(spec: &Spec, count: usize, length: usize) -> usize {
+    let most = (CACHE_BYTES / Sequence::new(spec, length).bytes(length).max(1)).clamp(1, MAX_BATCH);
     count.div_ceil(count.div_ceil(most).max(1)).max(1)
 }
 
-/// Private bytes that writing `count` contexts takes at most.
+/// Upper bound of the private bytes that writing `count` contexts takes.
 pub fn self_generated_bytes(spec: &Spec, count: usize, length: usize, threads: usize) -> usize {
     if count == 0 {
         return 0;
     }
-    let sequences = together(spec, count, length);
-    // Beside them a row of logits each, and what each thread draws by.
+    let sequences = batch_size(spec, count, length);
+    // Each sequence also has a row of logits, and each thread has the sampler's buffers.
     sequences * (Sequence::new(spec, length).bytes(length) + 2 * size_of::<f32>() * spec.vocabulary)
         + threads * 16 * spec.vocabulary
 }
 
-/// `calibration` with `count` more contexts that the network writes; those that `work` holds already are read.
+/// Returns `calibration` with `count` more contexts that the network writes. Loads contexts that `work` already holds.
 ///
 /// # Errors
-/// What the network or the work folder says; [`Error::Interrupted`].
+/// Errors of the network and of the work folder; [`Error::Interrupted`].
 pub fn with_self_generated(
     weights: &Weights,
     calibration: &Calibration,
@@ -65,7 +65,7 @@ pub fn with_self_generated(
     let mut transformer = None;
     let mut written = Vec::with_capacity(count);
     let starts = starts(calibration, count);
-    for (batch, starts) in starts.chunks(together(spec, count, length)).enumerate() {
+    for (batch, starts) in starts.chunks(batch_size(spec, count, length)).enumerate() {
         let name = work_folder::self_generated(batch);
         let saved = work.load_tokens(&name, starts.len() * length, spec.vocabulary)?;
         let tokens = match saved {
@@ -77,12 +77,12 @@ pub fn with_self_generated(
                 };
                 let seeds: Vec<u64> =
                     (written.len()..written.len() + starts.len()).map(|i| seed.of(i)).collect();
-                let mut go_on = |tokens: usize| {
+                let mut report = |tokens: usize| {
                     let done = written.len() * length + starts.len() * tokens;
                     progress.at(done as u64, (count * length) as u64, "text of the model's own");
                     !progress.stop()
                 };
-                let found = continue_together(transformer, starts, &seeds, length, &mut go_on)?;
+                let found = continue_together(transformer, starts, &seeds, length, &mut report)?;
                 let tokens: Vec<u32> = found.ok_or(Error::Interrupted)?.into_iter().flatten().collect();
                 work.save_tokens(&name, &tokens)?;
                 tokens
@@ -93,7 +93,7 @@ pub fn with_self_generated(
     Ok(calibration.clone().with_self_generated(written))
 }
 
-/// What each context begins with.
+/// The first tokens of each context.
 fn starts(calibration: &Calibration, count: usize) -> Vec<Vec<u32>> {
     let (noise, text): (Vec<usize>, Vec<usize>) =
         (0..calibration.contexts().len()).partition(|&i| calibration.is_noise(i));
@@ -101,7 +101,7 @@ fn starts(calibration: &Calibration, count: usize) -> Vec<Vec<u32>> {
     let start = |i: usize| {
         let (context, at) = if i % NOISE_EVERY == NOISE_EVERY - 1 && !noise.is_empty() {
             noisy += 1;
-            // Other tokens of the same noise, once all of it has been used.
+            // After every context of noise was used, takes later tokens of each.
             let round = (noisy - 1) / noise.len() % (calibration.length() / SELF_GENERATED_START);
             (noise[(noisy - 1) % noise.len()], round * SELF_GENERATED_START)
         } else {
@@ -109,7 +109,7 @@ fn starts(calibration: &Calibration, count: usize) -> Vec<Vec<u32>> {
         };
         let context = &calibration.contexts()[context];
         let mut start = context[at..][..SELF_GENERATED_START].to_vec();
-        // BOS, where the model adds one.
+        // The context's first token is BOS if the model adds one.
         start[0] = context[0];
         start
     };

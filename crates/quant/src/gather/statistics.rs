@@ -1,27 +1,27 @@
-//! What calibration knows of the input of some maps, and of what their results miss: sums of products over tokens.
+//! Statistics of the input of some linear maps on calibration text: sums of products over tokens.
 //!
-//! `gram` = Σ xq xqᵀ over the inputs that the already quantized network gives; `missed` = Σ m xqᵀ, where m is what it
-//! misses beside the float network for the same tokens ([`Missing`]). Maps that read the same activation share them.
-//! Sums are f32 in fixed order. Left out: means.
+//! `gram` = Σ xq xqᵀ, where xq is the input in the partly quantized network. `missed` = Σ m xqᵀ, where m is the
+//! difference of the float network from the quantized one for the same token ([`Missing`]). Maps that read the same
+//! activation share these statistics. The sums are f32 and have a fixed order. Not here: means.
 
 use kvant_kernels::{Backend, dense, ops};
 use std::borrow::Cow;
 
-/// Where the quantized network is compared with the float one.
+/// The place at which the difference m of the float network from the quantized one is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
-    /// Nowhere.
+    /// No place: m is not used.
     Nothing,
-    /// At the input: m = xf − xq.
+    /// The input of the maps: m = xf − xq.
     Input,
-    /// After the one map that reads the input, which has so many rows, at the residual stream that its result is added
-    /// to: m = (rf + W xf) − (rq + W xq). Less to sum than at the input of a map that is wider than high, and what
-    /// the stream has lost before is in it.
+    /// The residual stream after the result of the map was added: m = (rf + W xf) − (rq + W xq). Only for a map that is
+    /// alone in its stage; the value is its number of rows. If the map has more columns than rows, this sum is smaller
+    /// than that at the input. It also contains the earlier error of the residual stream.
     Result(usize),
 }
 
 impl Missing {
-    /// Numbers of m.
+    /// The number of elements of m.
     fn rows(self, columns: usize) -> usize {
         match self {
             Self::Nothing => 0,
@@ -31,33 +31,33 @@ impl Missing {
     }
 }
 
-/// Sums over the tokens of some contexts, for one activation of `columns` numbers.
+/// Sums over the tokens of some contexts, for one activation with `columns` elements.
 #[derive(Clone, Debug)]
 pub struct Statistics {
-    /// Numbers of the activation.
+    /// Elements of the activation.
     pub columns: usize,
-    /// Tokens summed.
+    /// The number of tokens in the sums.
     pub tokens: usize,
-    /// Σ xq xqᵀ, columns × columns; above the diagonal only after [`Statistics::finish`].
+    /// Σ xq xqᵀ, columns × columns. The part above the diagonal is valid only after [`Statistics::finish`].
     pub gram: Vec<f32>,
-    /// What `missed` is about.
+    /// The definition of m in `missed`.
     pub missing: Missing,
-    /// Σ m xqᵀ, a row of `columns` for each number of m.
+    /// Σ m xqᵀ, one row of `columns` values for each element of m.
     pub missed: Vec<f32>,
 }
 
 /// The activations of one context.
 pub struct Inputs<'a> {
-    /// The quantized network's, tokens × columns.
+    /// xq, the quantized network's activation: tokens × columns.
     pub quantized: &'a [f32],
-    /// What it misses, tokens × the numbers of m; empty where that is nothing.
+    /// m, tokens × elements of m; empty for [`Missing::Nothing`].
     pub missed: &'a [f32],
-    /// How much each token's error counts; all alike where there are none.
+    /// The weight of each token in the sums; `None` gives all tokens the same weight.
     pub weights: Option<&'a [f32]>,
 }
 
 impl Inputs<'_> {
-    /// `x` with every token's row multiplied by the root of its weight.
+    /// `x` with every token's row multiplied by the square root of its weight.
     fn weighted<'b>(&self, backend: &Backend, x: &'b [f32]) -> Cow<'b, [f32]> {
         let Some(weights) = self.weights else { return Cow::Borrowed(x) };
         let roots: Vec<f32> = weights.iter().map(|weight| weight.sqrt()).collect();
@@ -74,18 +74,18 @@ impl Statistics {
         Self { columns, tokens: 0, gram: vec![0.0; columns * columns], missing, missed }
     }
 
-    /// Numbers that such sums hold.
+    /// The number of values of such sums.
     pub fn numbers(columns: usize, missing: Missing) -> usize {
         (columns + missing.rows(columns)) * columns
     }
 
-    /// Multiply-adds that adding so many tokens takes.
+    /// Multiply-adds that are needed to add `tokens` tokens.
     pub fn multiply_adds(&self, tokens: usize) -> f64 {
         let triangle = self.columns * (self.columns + 1) / 2;
         tokens as f64 * (triangle + self.missed.len()) as f64
     }
 
-    /// Adds a context.
+    /// Adds the tokens of a context.
     pub fn add(&mut self, backend: &Backend, inputs: &Inputs) {
         let columns = self.columns;
         self.tokens += inputs.quantized.len() / columns;
@@ -98,8 +98,8 @@ impl Statistics {
         }
     }
 
-    /// Σ m xqᵀ of some rows of a map, m what their results miss. `weights` has the rows' numbers, `rows` says which
-    /// they are.
+    /// Returns Σ m xqᵀ for some rows of a map, where m is the difference of the rows' results. `weights` holds the
+    /// rows' weights, `rows` their indices.
     pub fn missed_by(
         &self,
         backend: &Backend,
@@ -122,7 +122,7 @@ impl Statistics {
         }
     }
 
-    /// Completes the Gram matrix, of which [`Statistics::add`] sums the lower triangle alone.
+    /// Copies the lower triangle of the Gram matrix to the upper one. [`Statistics::add`] sums only the lower triangle.
     pub fn finish(&mut self) {
         let n = self.columns;
         for i in 0..n {
@@ -132,7 +132,7 @@ impl Statistics {
         }
     }
 
-    /// Adds another's sums.
+    /// Adds the sums of `other`. The token counts are added too.
     pub fn merge(&mut self, other: &Self) {
         let add = |sum: &mut [f32], more: &[f32]| sum.iter_mut().zip(more).for_each(|(s, m)| *s += m);
         self.tokens += other.tokens;
@@ -140,18 +140,18 @@ impl Statistics {
         add(&mut self.missed, &other.missed);
     }
 
-    /// Mean square of each column of the quantized network's input.
+    /// The mean square of each column of xq.
     pub fn mean_squares(&self) -> Vec<f32> {
         let tokens = self.tokens.max(1) as f32;
         self.diagonal().map(|sum| sum / tokens).collect()
     }
 
-    /// Mean of the Gram matrix's diagonal.
+    /// The mean of the Gram matrix's diagonal.
     pub fn mean_diagonal(&self) -> f64 {
         self.diagonal().map(f64::from).sum::<f64>() / self.columns.max(1) as f64
     }
 
-    /// What is added to the diagonal: a share of its mean.
+    /// The value that damping adds to the diagonal: the share `damping` of the diagonal's mean.
     pub fn ridge(&self, damping: f32) -> f32 {
         (f64::from(damping) * self.mean_diagonal()) as f32
     }

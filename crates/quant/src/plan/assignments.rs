@@ -1,4 +1,4 @@
-//! The format that each tensor of a model gets.
+//! Assigns a format to each tensor of a model.
 
 use super::file_type::{Assignment, FILE_TYPES, FileType, assign};
 use super::recipe::{Formats, Recipe};
@@ -8,10 +8,10 @@ use kvant_io::{Meta, PlannedTensor};
 use kvant_model::{Entry, Weights};
 use std::collections::BTreeMap;
 
-/// What each tensor would become, without doing it.
+/// Returns the format of each tensor, without quantizing anything.
 ///
 /// # Errors
-/// [`Error::AlreadyQuantized`] where the recipe does not allow it.
+/// [`Error::AlreadyQuantized`] if a quantized tensor changes its format and the recipe does not allow it.
 pub fn plan_tensors(weights: &Weights, recipe: &Recipe) -> Result<Vec<Assignment>, Error> {
     let mut assignments = assign(
         weights.spec(),
@@ -21,8 +21,8 @@ pub fn plan_tensors(weights: &Weights, recipe: &Recipe) -> Result<Vec<Assignment
         recipe.method.need(),
         &recipe.overrides,
     );
-    let found = recipe.formats.iter().flatten();
-    for (name, &format) in found {
+    let allocated = recipe.formats.iter().flatten();
+    for (name, &format) in allocated {
         for assignment in assignments.iter_mut().filter(|a| a.entry.name == *name) {
             (assignment.format, assignment.fallback_from) = (format, None);
         }
@@ -30,8 +30,9 @@ pub fn plan_tensors(weights: &Weights, recipe: &Recipe) -> Result<Vec<Assignment
     for assignment in assignments.iter_mut().filter(|a| a.entry.shape.dimensions().len() == 1) {
         assignment.format = kept_format(weights, &assignment.entry);
     }
-    let damaged = assignments.iter().find(|a| a.entry.format.grid().is_some() && a.format != a.entry.format);
-    match damaged {
+    let requantized =
+        assignments.iter().find(|a| a.entry.format.grid().is_some() && a.format != a.entry.format);
+    match requantized {
         Some(a) if !recipe.allow_requantize => Err(Error::AlreadyQuantized {
             path: weights.path().to_owned(),
             tensor: a.entry.name.clone(),
@@ -42,10 +43,11 @@ pub fn plan_tensors(weights: &Weights, recipe: &Recipe) -> Result<Vec<Assignment
 }
 
 impl Recipe {
-    /// The same with formats found for a budget, under the file type of the format that most weights have.
+    /// Returns the recipe with formats that were chosen for a budget. Its file type is that of the format with the most
+    /// weights.
     ///
     /// # Errors
-    /// As [`plan_tensors`].
+    /// See [`plan_tensors`].
     pub fn allocated(self, weights: &Weights, formats: Formats) -> Result<Self, Error> {
         let recipe = Self { formats: Some(formats), ..self };
         let number = prevailing_file_type(&plan_tensors(weights, &recipe)?);
@@ -54,14 +56,14 @@ impl Recipe {
     }
 }
 
-/// Every tensor in its own format, vectors of a Hugging Face checkpoint in `f32`.
+/// Assigns every tensor its own format; vectors of a Hugging Face checkpoint get `f32`.
 pub fn kept(weights: &Weights) -> Vec<Assignment> {
     let entries = weights.entries().iter().cloned();
     let format = |entry: &Entry| kept_format(weights, entry);
     entries.map(|entry| Assignment { format: format(&entry), entry, fallback_from: None }).collect()
 }
 
-/// The format of a tensor that is not to be quantized: upstream's converter widens vectors, which are small and
+/// The format of a tensor that is not quantized. Upstream's converter widens vectors, because they are small and
 /// sensitive.
 fn kept_format(weights: &Weights, entry: &Entry) -> FormatRef {
     let vector = entry.shape.dimensions().len() == 1;
@@ -69,7 +71,7 @@ fn kept_format(weights: &Weights, entry: &Entry) -> FormatRef {
     if vector && hugging_face { &format::F32 } else { entry.format }
 }
 
-/// The file type of the format that most weights have.
+/// The number of the file type of the format with the most weights.
 pub fn prevailing_file_type(assignments: &[Assignment]) -> u32 {
     let mut elements: BTreeMap<&str, usize> = BTreeMap::new();
     for a in assignments {
@@ -79,26 +81,27 @@ pub fn prevailing_file_type(assignments: &[Assignment]) -> u32 {
     FileType::by_name(most).map_or(0, |t| t.number)
 }
 
-/// Bytes of tensor data that a plan comes to.
+/// Bytes of tensor data of a plan.
 pub fn planned_bytes(assignments: &[Assignment]) -> u64 {
     let bytes = |a: &Assignment| a.format.tensor_bytes(&a.entry.shape).map_or(0, |n| n as u64);
     assignments.iter().map(bytes).sum()
 }
 
-/// The tensors of a file in these formats, in order.
+/// The planned tensors of a file with these formats, in the same order.
 pub fn planned<'a>(assignments: impl IntoIterator<Item = &'a Assignment>) -> Vec<PlannedTensor> {
     let tensor =
         |a: &Assignment| PlannedTensor { name: a.entry.name.clone(), shape: a.entry.shape, format: a.format };
     assignments.into_iter().map(tensor).collect()
 }
 
-/// A map's name without its block.
+/// A map's name without the block prefix.
 pub fn map_kind(name: &str) -> &str {
-    place(name).map_or(name, |(_, kind)| kind)
+    block_and_kind(name).map_or(name, |(_, kind)| kind)
 }
 
-/// The block and the kind of a map: `blk.3.attn_q.weight` is block 3's `attn_q.weight`. `None` outside the blocks.
-pub fn place(name: &str) -> Option<(usize, &str)> {
+/// Splits a map's name into block and kind: `blk.3.attn_q.weight` gives 3 and `attn_q.weight`. `None` outside the
+/// blocks.
+pub fn block_and_kind(name: &str) -> Option<(usize, &str)> {
     let (block, kind) = name.strip_prefix("blk.")?.split_once('.')?;
     Some((block.parse().ok()?, kind))
 }

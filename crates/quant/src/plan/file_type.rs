@@ -1,17 +1,17 @@
-//! Upstream's file types: which format each tensor of a network gets.
+//! Upstream's file types: rules that give each tensor of a network its format.
 //!
-//! Source: llama.cpp's `src/llama-quant.cpp` (`llama_tensor_get_type_impl`, `tensor_type_fallback`) for dense
-//! networks of the Llama family, with importance data (a method that looks at activations) and without. Left out: the
-//! rules for experts and for other families, which come with them.
+//! Source: llama.cpp's `src/llama-quant.cpp` (`llama_tensor_get_type_impl`, `tensor_type_fallback`) for dense networks
+//! of the Llama family, with importance data (methods that use activations) and without. Not implemented: the rules for
+//! experts and for other families.
 
 use crate::solve::Need;
 use kvant_core::{FormatRef, format};
 use kvant_model::{Entry, Spec};
 
-/// A file type: a name that users give, and upstream's number in `general.file_type`.
+/// A file type, with its name for users and upstream's number in `general.file_type`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct FileType {
-    /// What `--format` takes, for example `q4_k_m`.
+    /// The value of `--format`, for example `q4_k_m`.
     pub name: &'static str,
     /// The format of most tensors.
     pub format: &'static str,
@@ -19,7 +19,7 @@ pub struct FileType {
     pub number: u32,
 }
 
-/// Every file type that can be written. A plain format's file type has the format's name.
+/// All file types that can be written. The file type of a single format has the format's name.
 pub static FILE_TYPES: &[FileType] = &[
     FileType { name: "f32", format: "f32", number: 0 },
     FileType { name: "f16", format: "f16", number: 1 },
@@ -42,12 +42,12 @@ pub static FILE_TYPES: &[FileType] = &[
 ];
 
 impl FileType {
-    /// The file type of this name.
+    /// Returns the file type with this name.
     pub fn by_name(name: &str) -> Option<&'static FileType> {
         FILE_TYPES.iter().find(|t| t.name == name)
     }
 
-    /// The name whose rules apply: as upstream's quantizer, the bare names `q4_k` and `q5_k` mean the `_m` mixes.
+    /// The name of the file type whose rules apply. As in upstream's quantizer, `q4_k` and `q5_k` mean the `_m` mixes.
     fn rules(&self) -> &'static str {
         match self.name {
             "q4_k" => "q4_k_m",
@@ -58,69 +58,69 @@ impl FileType {
 
     /// The format of most tensors.
     pub fn format(&self) -> FormatRef {
-        // The table above names formats of the registry only; a unit test holds it to that.
+        // All names in the table are in the registry; a unit test checks this.
         format::by_name(self.format).unwrap_or(&format::F32)
     }
 }
 
-/// A user's word on some tensors: every name in which the pattern is found gets the format.
+/// A format that the user sets for some tensors: those whose names match the pattern.
 #[derive(Clone, Debug)]
 pub struct Override {
-    /// Regular expression on GGUF names, found anywhere in the name.
+    /// Regular expression on GGUF names; it matches anywhere in the name.
     pub pattern: regex::Regex,
-    /// The format asked for.
+    /// The requested format.
     pub format: FormatRef,
 }
 
-/// The tensors that an [`Override`] names.
+/// The tensors that an [`Override`] matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// At least one that a file type or an override may change.
+    /// At least one tensor that a file type or an override can change.
     Changes,
-    /// None but those that always keep their format (norms, biases, vectors), and the first of them.
+    /// Only tensors that always keep their format (norms, biases, vectors); the name of the first one.
     Kept(String),
-    /// None at all.
+    /// No tensor.
     Nothing,
 }
 
 impl Override {
-    /// The tensors of a network that the pattern names.
+    /// Returns which tensors of a network the pattern matches.
     pub fn reach(&self, entries: &[Entry]) -> Reach {
         let mut named = entries.iter().filter(|entry| self.pattern.is_match(&entry.name)).peekable();
         let Some(first) = named.peek().map(|entry| entry.name.clone()) else { return Reach::Nothing };
-        if named.any(quantizes) { Reach::Changes } else { Reach::Kept(first) }
+        if named.any(is_quantizable) { Reach::Changes } else { Reach::Kept(first) }
     }
 }
 
-/// What one tensor becomes.
+/// One tensor and its new format.
 #[derive(Clone, Debug)]
 pub struct Assignment {
     /// The tensor.
     pub entry: Entry,
-    /// The format it gets.
+    /// The new format.
     pub format: FormatRef,
-    /// The format asked for, where the row length did not allow it.
+    /// The wanted format, if the row length does not allow it.
     pub fallback_from: Option<FormatRef>,
 }
 
 impl Assignment {
-    /// Whether the tensor is solved anew: it changes its format, or keeps it for want of whole blocks and may make up
-    /// for others.
+    /// Returns true if the tensor is solved. Either its format changes, or the wanted format does not fit its rows. In
+    /// the second case the tensor can still compensate for errors of other tensors.
     pub fn changes(&self) -> bool {
         self.format != self.entry.format || self.fallback_from.is_some()
     }
 }
 
-/// Whether upstream quantizes a tensor at all: matrices called `weight` that are neither norms nor learned positions.
-fn quantizes(entry: &Entry) -> bool {
+/// Returns true if upstream quantizes this tensor: a matrix with the name `weight`, not a norm, not learned positions.
+fn is_quantizable(entry: &Entry) -> bool {
     entry.shape.dimensions().len() >= 2
         && entry.name.ends_with("weight")
         && entry.name != "position_embd.weight"
         && !entry.name.contains("_norm.weight")
 }
 
-/// Gives every tensor its format. `pure` switches the per-tensor rules off (not the fall-backs); some rules depend on
-/// what the method needs to know; of the overrides the last one that matches wins.
+/// Assigns every tensor its format. `pure` disables the per-tensor rules, but not the fall-backs. Some rules depend on
+/// the data that the method needs. If several overrides match, the last one applies.
 pub fn assign(
     spec: &Spec,
     entries: &[Entry],
@@ -131,11 +131,11 @@ pub fn assign(
 ) -> Vec<Assignment> {
     let assigned = entries.iter().map(|entry| {
         let keep = Assignment { entry: entry.clone(), format: entry.format, fallback_from: None };
-        if !quantizes(entry) {
+        if !is_quantizable(entry) {
             return keep;
         }
-        let asked = overrides.iter().rev().find(|o| o.pattern.is_match(&entry.name)).map(|o| o.format);
-        let wanted = match asked {
+        let overridden = overrides.iter().rev().find(|o| o.pattern.is_match(&entry.name)).map(|o| o.format);
+        let wanted = match overridden {
             Some(format) => format,
             None if pure || file_type.format().grid().is_none() => file_type.format(),
             None => by_rule(spec, entry, file_type, need > Need::Nothing),
@@ -146,13 +146,14 @@ pub fn assign(
     assigned.collect()
 }
 
-/// The layers that get more bits in the `_m` mixes: the first and last eighth, and every third between.
+/// Returns true for layers that get more bits in the `_m` mixes: the first and the last eighth, and every third layer
+/// between them.
 fn use_more_bits(layer: usize, layers: usize) -> bool {
     let eighth = layers / 8;
     layer < eighth || layer >= 7 * layers / 8 || (layer - eighth) % 3 == 2
 }
 
-/// Upstream's rule for one tensor, before the row length is looked at.
+/// The format of one tensor by upstream's rules, before the check of the row length.
 fn by_rule(spec: &Spec, entry: &Entry, file_type: &FileType, calibrated: bool) -> FormatRef {
     let base = file_type.format();
     let named = |name: &str| format::by_name(name).unwrap_or(base);
@@ -175,7 +176,7 @@ fn by_rule(spec: &Spec, entry: &Entry, file_type: &FileType, calibrated: bool) -
     else {
         return base;
     };
-    let grouped = spec
+    let queries_per_kv_head = spec
         .blocks
         .get(layer)
         .and_then(|block| block.attentions().next())
@@ -183,13 +184,17 @@ fn by_rule(spec: &Spec, entry: &Entry, file_type: &FileType, calibrated: bool) -
     match map {
         "attn_v" => {
             let chosen = match rules {
-                "iq4_nl" | "iq4_xs" if grouped >= 4 => "q5_k",
+                "iq4_nl" | "iq4_xs" if queries_per_kv_head >= 4 => "q5_k",
                 "q4_k_m" | "q5_k_m" if use_more_bits(layer, layers) => "q6_k",
                 "q4_k_s" if layer < 4 => "q5_k",
                 _ => base.name(),
             };
-            // Upstream calls every network of 80 layers with grouped queries its 70B model.
-            if layers == 80 && grouped > 1 && chosen == "q4_k" { named("q5_k") } else { named(chosen) }
+            // Upstream treats every network with 80 layers and grouped queries as a 70B model.
+            if layers == 80 && queries_per_kv_head > 1 && chosen == "q4_k" {
+                named("q5_k")
+            } else {
+                named(chosen)
+            }
         }
         "attn_qkv" => match rules {
             "q4_k_m" => named("q5_k"),
@@ -208,7 +213,7 @@ fn by_rule(spec: &Spec, entry: &Entry, file_type: &FileType, calibrated: bool) -
     }
 }
 
-/// The format that rows of this length allow, as upstream falls back.
+/// Returns the wanted format if rows of this length allow it, otherwise upstream's fall-back format.
 fn fall_back(wanted: FormatRef, columns: usize) -> FormatRef {
     let fits = |format: FormatRef| columns.is_multiple_of(format.block().elements);
     if fits(wanted) {

@@ -1,77 +1,84 @@
-//! How much memory a recipe takes, said before any work.
+//! Computes, before any work, how much memory and work space a recipe takes.
 //!
-//! Counted is private memory: the mapped input and what the system keeps of the work folder's files are given back
-//! when others need it. The figure is a bound, not an estimate: every buffer that grows with the model is in it at its
-//! largest. Left out: the tokenizer, which is gone before the walk begins, and what the caller holds.
+//! Only private memory counts. The system can release the mapped input and the cached pages of the work folder's files
+//! when other programs need memory. The result is an upper bound, not an estimate: it contains every buffer that grows
+//! with the model, at its largest size. Not included: the tokenizer, which is freed before the walk begins, and the
+//! caller's own memory.
 
 use super::allocation::RIVALS;
 use super::file_type::Assignment;
 use super::recipe::Recipe;
 use crate::gather::{
     GRADIENT_LOGITS, LOGIT_ROWS, Missing, PIECE, SENSITIVITY_CONTEXTS, Statistics, self_generated_bytes,
-    sensitivity_bytes, square_numbers,
+    sensitivity_bytes, square_values,
 };
 use crate::solve::{CORRECTED_ROWS, Need, SLAB};
 use kvant_model::{BlockSpec, Slot, Stage, Weights};
 
-/// Program, threads' stacks, the allocator's slack.
-const BASE: usize = 64 << 20;
-/// Pieces that one thread has in work: decoded numbers, codes, a few rows' gradients.
-const THREAD: usize = 8 << 20;
+/// Bytes for the program, the threads' stacks and the allocator's overhead.
+const BASE_BYTES: usize = 64 << 20;
+/// Bytes of one thread's working buffers: decoded values, codes, gradients of a few rows.
+const THREAD_BYTES: usize = 8 << 20;
 
-/// Private bytes that quantizing takes at most, with so many threads.
+/// Upper bound of the private bytes that quantizing takes with `threads` threads.
 pub fn memory_bytes(weights: &Weights, recipe: &Recipe, assignments: &[Assignment], threads: usize) -> u64 {
-    let base = BASE + threads * THREAD;
+    let base = BASE_BYTES + threads * THREAD_BYTES;
     let bytes = |a: &Assignment| a.format.tensor_bytes(&a.entry.shape).unwrap_or(0);
-    let written = assignments.iter().map(bytes).max().unwrap_or(0);
-    let walked = match (recipe.method.need(), &recipe.calibration, &recipe.importance) {
+    let largest_written = assignments.iter().map(bytes).max().unwrap_or(0);
+    let walk = match (recipe.method.need(), &recipe.calibration, &recipe.importance) {
         (Need::Hessian, Some(calibration), _) => {
-            let own =
+            let self_generated =
                 self_generated_bytes(weights.spec(), recipe.self_generated, calibration.length(), threads);
-            let writing =
-                if own > 0 { own + reordered(weights, assignments).iter().sum::<usize>() } else { 0 };
+            let generation = if self_generated > 0 {
+                self_generated + copied_bytes(weights, assignments).iter().sum::<usize>()
+            } else {
+                0
+            };
             let gradients =
-                if recipe.method.couples() { gradients(weights, calibration.length()) } else { 0 };
-            walk(weights, recipe, assignments).max(writing).max(gradients)
+                if recipe.method.couples() { gradient_bytes(weights, calibration.length()) } else { 0 };
+            walk_bytes(weights, recipe, assignments).max(generation).max(gradients)
         }
         (Need::Importance, Some(calibration), None) => {
-            reordered(weights, assignments).iter().sum::<usize>() + activations(weights, calibration.length())
+            copied_bytes(weights, assignments).iter().sum::<usize>()
+                + activation_bytes(weights, calibration.length())
         }
         _ => 0,
     };
-    let one_block = reordered(weights, assignments).into_iter().max().unwrap_or(0);
+    let one_block = copied_bytes(weights, assignments).into_iter().max().unwrap_or(0);
     // One tensor is written while the next one is solved.
-    (base + 2 * one_block + (2 * written).max(walked)) as u64
+    (base + 2 * one_block + (2 * largest_written).max(walk)) as u64
 }
 
-/// Private bytes that finding formats for a budget takes at most, with so many threads.
+/// Upper bound of the private bytes that choosing formats for a budget takes with `threads` threads.
 pub fn allocation_bytes(weights: &Weights, recipe: &Recipe, threads: usize) -> u64 {
     let spec = weights.spec();
     let length = recipe.calibration.as_ref().map_or(0, |c| c.length());
-    let numbers = |slot: &Slot| slot.rows * slot.columns;
-    let block = |b: &BlockSpec| b.slots().map(numbers).sum::<usize>();
-    let blocks = spec.blocks.iter().map(block).max().unwrap_or(0);
-    let ends = numbers(&spec.embedding.tokens) + spec.output.head.as_ref().map_or(0, numbers);
-    // No format that is chosen from takes more than two bytes a number. An embedding and a head that are two matrices
-    // are never in memory together, but for what keeps its format, which is mapped.
-    let encoded = 2 * (RIVALS + 1) * (blocks + ends);
-    // One position's row of logits more than are compared at once.
+    let weight_count = |slot: &Slot| slot.rows * slot.columns;
+    let block = |b: &BlockSpec| b.slots().map(weight_count).sum::<usize>();
+    let largest_block = spec.blocks.iter().map(block).max().unwrap_or(0);
+    let ends = weight_count(&spec.embedding.tokens) + spec.output.head.as_ref().map_or(0, weight_count);
+    // No candidate format takes more than two bytes a weight. If embedding and head are two matrices, they are never in
+    // memory together, except when they keep their format; then they are mapped.
+    let encoded = 2 * (RIVALS + 1) * (largest_block + ends);
+    // One row of logits more than the number of rows that are compared at once.
     let logits = 8 * (LOGIT_ROWS + 1) * spec.vocabulary;
-    let copied =
-        |b: &BlockSpec| 4 * b.slots().filter(|slot| is_copied(weights, slot)).map(numbers).sum::<usize>();
-    // The importance of columns is gathered with all blocks in memory.
+    let copied = |b: &BlockSpec| {
+        4 * b.slots().filter(|slot| is_copied(weights, slot)).map(weight_count).sum::<usize>()
+    };
+    // All blocks are in memory while the importance of columns is gathered.
     let copied = spec.blocks.iter().map(copied).sum::<usize>();
-    (BASE + threads * THREAD + encoded + logits + copied + 2 * activations(weights, length)) as u64
+    (BASE_BYTES + threads * THREAD_BYTES + encoded + logits + copied + 2 * activation_bytes(weights, length))
+        as u64
 }
 
-/// Whether reading a map copies it.
+/// Returns true if reading the map's weight copies it instead of using the mapped file.
 fn is_copied(weights: &Weights, slot: &Slot) -> bool {
     let name = slot.weight();
     weights.entries().iter().any(|entry| entry.name == name && entry.is_copied())
 }
 
-/// Bytes of each block that are copied from a checkpoint that stores them in another order.
-fn reordered(weights: &Weights, assignments: &[Assignment]) -> Vec<usize> {
+/// For each block, the bytes of the weights that are copied because the checkpoint stores them in another order.
+fn copied_bytes(weights: &Weights, assignments: &[Assignment]) -> Vec<usize> {
     let bytes = |slot: &Slot| {
         let found = assignments.iter().find(|a| a.entry.name == slot.weight());
         found.map_or(0, |a| a.entry.format.tensor_bytes(&a.entry.shape).unwrap_or(0))
@@ -80,31 +87,31 @@ fn reordered(weights: &Weights, assignments: &[Assignment]) -> Vec<usize> {
     weights.spec().blocks.iter().map(block).collect()
 }
 
-/// One context's activations of one network.
-fn activations(weights: &Weights, length: usize) -> usize {
+/// Bytes of one context's activations in one network.
+fn activation_bytes(weights: &Weights, length: usize) -> usize {
     let spec = weights.spec();
     let widest = spec.blocks.iter().flat_map(BlockSpec::stages).map(|s| width(&s)).max().unwrap_or(0);
     let heads = spec.attentions().map(|attention| attention.heads).max().unwrap_or(0);
     4 * length * (4 * spec.hidden + 4 * widest) + 4 * heads.min(64) * length * length
 }
 
-/// Sums of gradients of the largest block in the making, packed and on the way to the disk; one context on its way
-/// back; some positions' logits; what the head reads.
-fn gradients(weights: &Weights, length: usize) -> usize {
+/// Bytes for gradients: the sums of the largest block as squares, packed and as file content; one context's backward
+/// pass; the logits of some positions; the Gram matrix of the head's input.
+fn gradient_bytes(weights: &Weights, length: usize) -> usize {
     let spec = weights.spec();
-    let sums = spec.blocks.iter().map(square_numbers).max().unwrap_or(0);
+    let sums = spec.blocks.iter().map(square_values).max().unwrap_or(0);
     let logits = GRADIENT_LOGITS.max(spec.vocabulary);
     let head = 8 * spec.hidden * spec.hidden;
-    8 * sums + 2 * activations(weights, length) + 4 * logits + head
+    8 * sums + 2 * activation_bytes(weights, length) + 4 * logits + head
 }
 
-/// Numbers of a stage's widest activation, read or given.
+/// The size of a stage's widest activation, input or output.
 fn width(stage: &Stage) -> usize {
     stage.slots.iter().map(|s| s.columns.max(s.rows)).max().unwrap_or(0)
 }
 
-/// The largest stage of the walk.
-fn walk(weights: &Weights, recipe: &Recipe, assignments: &[Assignment]) -> usize {
+/// Bytes that the walk takes in its largest stage.
+fn walk_bytes(weights: &Weights, recipe: &Recipe, assignments: &[Assignment]) -> usize {
     let (spec, method) = (weights.spec(), recipe.method);
     let length = recipe.calibration.as_ref().map_or(0, |c| c.length());
     let stored = |name: &str| {
@@ -115,39 +122,39 @@ fn walk(weights: &Weights, recipe: &Recipe, assignments: &[Assignment]) -> usize
         let missing = if method.corrects() { missing } else { Missing::Nothing };
         let sums = 4 * Statistics::numbers(columns, missing);
         let square = columns * columns;
-        // Either factor is made in double precision; the order of rounding keeps a single one beside it.
+        // Each factor is computed in f64. The rounding order keeps an f32 copy at the same time.
         let factor = 12 * square;
         let slab = 4 * columns * rows.min(SLAB);
         let solved = 4 * 3 * columns * rows.min(CORRECTED_ROWS);
         let chosen = if method.chooses() { sums + factor } else { 0 };
-        // Factors in double precision and what becomes of them, and as many errors as there are targets.
+        // Row factors in f64 and their f32 copies, and one error for each target.
         let coupled = if couples { 12 * rows * rows.min(PIECE) + slab } else { 0 };
         let both = if rows > SLAB { 8 * square } else { 0 };
         sums + chosen.max(factor + both + slab + solved.max(coupled))
     };
-    let mut most = 0;
+    let mut largest = 0;
     for block in &spec.blocks {
         let stages = block.stages();
         let unit: usize = stages.iter().flat_map(|s| &s.slots).map(|slot| stored(&slot.weight())).sum();
-        // Triangles, twice while they are read.
-        let sensitivities = if method.couples() { 4 * square_numbers(block) } else { 0 };
+        // Triangles; two copies exist while they are read.
+        let sensitivities = if method.couples() { 4 * square_values(block) } else { 0 };
         for s in &stages {
             let rows = s.slots.iter().map(|slot| slot.rows).max().unwrap_or(0);
             let missing = if s.residual { Missing::Result(spec.hidden) } else { Missing::Input };
-            // The unit is copied once to be saved.
-            most = most
+            // Saving the unit makes one copy.
+            largest = largest
                 .max(stage(s.slots[0].columns, rows, missing, method.couples()) + 2 * unit + sensitivities);
         }
     }
     let head = spec.head();
     let ends = stage(head.columns, head.rows, Missing::Input, false) + 2 * stored(&head.weight());
-    most.max(ends)
-        + 2 * activations(weights, length)
+    largest.max(ends)
+        + 2 * activation_bytes(weights, length)
         + 8 * LOGIT_ROWS * spec.vocabulary
         + SENSITIVITY_CONTEXTS * 4 * length * spec.hidden
 }
 
-/// Bytes that a recipe's work folder will take at most; 0 for methods that need none.
+/// Upper bound of the bytes of a recipe's work folder; 0 for methods without a work folder.
 pub fn work_bytes(weights: &Weights, recipe: &Recipe, bytes_out: u64) -> u64 {
     let (Need::Hessian, Some(calibration)) = (recipe.method.need(), &recipe.calibration) else { return 0 };
     let spec = weights.spec();
@@ -159,7 +166,7 @@ pub fn work_bytes(weights: &Weights, recipe: &Recipe, bytes_out: u64) -> u64 {
         true => sensitivity_bytes(spec, contexts, calibration.length()),
         false => 0,
     };
-    // Residual streams before, between and after a block, and the widest input; of two networks.
+    // For both networks: the residual streams before, inside and after a block, and the widest input.
     let streams = (tokens * 2 * (3 * spec.hidden + widest) * size_of::<f32>()) as u64;
     bytes_out + sensitivities + streams
 }

@@ -1,4 +1,4 @@
-//! The plan of a file: its mix of formats, what each tensor gets, what a budget allows, the memory that it takes.
+//! The plan of a file: its mix of formats, the format of each tensor, formats for a budget, memory use.
 
 mod allocation;
 mod assignments;

@@ -1,4 +1,4 @@
-//! What to do to a model.
+//! The recipe: all settings of a quantization.
 
 use super::file_type::{FileType, Override};
 use crate::gather::{Calibration, Importance};
@@ -7,44 +7,44 @@ use kvant_core::FormatRef;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// The format of every tensor that is quantized, by name.
+/// The formats of quantized tensors, by name.
 pub type Formats = BTreeMap<String, FormatRef>;
 
-/// What to do to a model: plain data.
+/// All settings of a quantization, as plain data.
 #[derive(Clone)]
 pub struct Recipe {
     /// The mix of formats.
     pub file_type: &'static FileType,
-    /// How values are chosen.
+    /// The method that chooses the quantized values.
     pub method: &'static dyn Solver,
-    /// Whether the mix's per-tensor rules are off.
+    /// True disables the mix's per-tensor rules.
     pub pure: bool,
-    /// Formats of some tensors, found for a budget: they go before the mix's rules.
+    /// Formats of some tensors that were chosen for a budget. They take precedence over the mix's rules.
     pub formats: Option<Formats>,
-    /// The user's word on some tensors.
+    /// Formats that the user sets for some tensors.
     pub overrides: Vec<Override>,
-    /// Whether an input that is already quantized is taken.
+    /// True allows an input that is already quantized.
     pub allow_requantize: bool,
-    /// What the network's own text and the labels of its gradients are drawn by; recorded for every method.
+    /// The seed of self-generated text and of the labels of gradients. It is recorded for every method.
     pub seed: u64,
-    /// What a user turned on the method.
+    /// Settings of the method.
     pub settings: Settings,
-    /// Text for methods that need it.
+    /// Calibration text, for methods that need it.
     pub calibration: Option<Calibration>,
-    /// Contexts that the network writes itself, beside the text, for methods that walk through it.
+    /// The number of self-generated contexts in addition to the text, for methods that walk through the network.
     pub self_generated: usize,
-    /// For methods that weigh by it; gathered on the calibration text where it is not given.
+    /// Importance, for methods that weight by it. If `None`, it is gathered on the calibration text.
     pub importance: Option<Importance>,
-    /// Where unfinished work is kept.
+    /// The work folder for unfinished work.
     pub work: PathBuf,
-    /// Whether unfinished work is forgotten.
+    /// True deletes unfinished work and starts over.
     pub fresh: bool,
-    /// What a user should know of how the recipe came about; it stands among the warnings.
+    /// Notes for the user on how the recipe was chosen. They become warnings.
     pub notes: Vec<String>,
 }
 
 impl Recipe {
-    /// A recipe without calibration, overrides or anything else out of the ordinary.
+    /// Returns a recipe without calibration, without overrides and with default settings.
     pub fn plain(file_type: &'static FileType, method: &'static dyn Solver) -> Self {
         Self {
             file_type,
@@ -66,7 +66,7 @@ impl Recipe {
 }
 
 impl Recipe {
-    /// What the mix of formats is called: the file type's name, or `mixed` where formats were found for a budget.
+    /// The name of the mix of formats: the file type's name, or `mixed` if formats were chosen for a budget.
     pub fn format_name(&self) -> &'static str {
         if self.formats.is_some() { "mixed" } else { self.file_type.name }
     }

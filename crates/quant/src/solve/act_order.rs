@@ -1,8 +1,9 @@
-//! In what order columns are rounded, and what an error on one means for the later ones.
+//! The order in which columns are rounded, and the feedback of an error on one column to the later columns.
 //!
-//! Storage order is the format's; the order of rounding is free. Blocks go by falling mean of the Gram matrix's
-//! diagonal, in them groups, in them columns: what counts most is rounded first, while all others can still make up
-//! for it.
+//! The format fixes the storage order, but the rounding order is free. Blocks are sorted by the mean of their part of
+//! the Gram matrix's diagonal, the largest first. Groups inside a block and columns inside a group are sorted in the
+//! same way. So the most important columns are rounded first, while all other columns can still compensate for their
+//! errors.
 
 use super::factor::UnitUpper;
 use super::solver::Settings;
@@ -10,43 +11,46 @@ use crate::gather::Statistics;
 use kvant_core::Block;
 use kvant_kernels::Backend;
 
-/// Columns in order of rounding, and the damped Gram matrix H = (A + I) diag(w) (A + I)ᵀ in that order.
+/// The columns in rounding order, and the factored damped Gram matrix H = (A + I) diag(w) (A + I)ᵀ in that order.
 pub struct ActOrder {
-    /// `columns[p]` is the column rounded at place `p`. Blocks and groups stay together.
+    /// `columns[p]` is the column that is rounded at position `p`. The columns of a block are contiguous, and also
+    /// those of a group.
     pub columns: Vec<usize>,
-    /// The strictly upper part of A, places × places: an error e at place p moves place q by e · A[p][q].
+    /// The strictly upper part of A, positions × positions: an error e at position p changes position q
+    /// by e · A[p][q].
     pub feedback: Vec<f32>,
-    /// The damping that it took.
+    /// The damping with which the factorization succeeded.
     pub damping: f32,
-    /// w: how much a squared error counts at each place, once all earlier ones have been made up for.
+    /// w: the weight of the squared rounding error at each position. The rounded value contains the feedback of earlier
+    /// errors.
     pub weights: Vec<f32>,
 }
 
-/// Sorted by falling key; of equal ones the first comes first.
-fn falling(count: usize, key: impl Fn(usize) -> f64) -> Vec<usize> {
+/// Returns the indices below `count` in descending order of their keys. Equal keys keep their order.
+fn descending(count: usize, key: impl Fn(usize) -> f64) -> Vec<usize> {
     let mut all: Vec<usize> = (0..count).collect();
     all.sort_by(|&a, &b| key(b).total_cmp(&key(a)));
     all
 }
 
-fn places(statistics: &Statistics, block: Block) -> Vec<usize> {
+fn rounding_order(statistics: &Statistics, block: Block) -> Vec<usize> {
     let n = statistics.columns;
     let diagonal = |i: usize| f64::from(statistics.gram[i * n + i]);
     let mean = |start: usize, count: usize| (start..start + count).map(diagonal).sum::<f64>() / count as f64;
     let mut columns = Vec::with_capacity(n);
-    for b in falling(n / block.elements, |b| mean(b * block.elements, block.elements)) {
+    for b in descending(n / block.elements, |b| mean(b * block.elements, block.elements)) {
         let start = b * block.elements;
-        for g in falling(block.elements / block.group, |g| mean(start + g * block.group, block.group)) {
+        for g in descending(block.elements / block.group, |g| mean(start + g * block.group, block.group)) {
             let start = start + g * block.group;
-            columns.extend(falling(block.group, |c| diagonal(start + c)).into_iter().map(|c| start + c));
+            columns.extend(descending(block.group, |c| diagonal(start + c)).into_iter().map(|c| start + c));
         }
     }
     columns
 }
 
 impl ActOrder {
-    /// The order for a format's blocks. The damping grows tenfold until the matrix can be factored; where that never
-    /// happens, `None`.
+    /// Computes the rounding order for the blocks of a format, and factors the Gram matrix. If that fails, the damping
+    /// grows tenfold and the factorization is repeated. Returns `None` if it never succeeds.
     pub fn new(
         backend: &Backend,
         statistics: &Statistics,
@@ -58,7 +62,7 @@ impl ActOrder {
         if !(mean > 0.0 && mean.is_finite()) {
             return None;
         }
-        let columns = places(statistics, block);
+        let columns = rounding_order(statistics, block);
         let mut damping = settings.damping.max(1e-6);
         for _ in 0..8 {
             let ridge = f64::from(statistics.ridge(damping));

@@ -1,24 +1,25 @@
-//! The target that makes up for what earlier maps did.
+//! The corrected target of a map: it compensates for the errors of earlier maps.
 //!
-//! The float network gives `W xf`; ours would give `W xq`, and its residual stream may have lost `rf − rq` already. With m
-//! what ours misses then, the weights that it should have are those that minimize Σ ‖W xq + m − W* xq‖² + λ‖W* − W‖²:
+//! The float network computes `W xf`. The quantized network would compute `W xq`, and its residual stream may already
+//! differ by `rf − rq`. Let m be the total difference of the results, float minus quantized. The target W* minimizes
+//! Σ ‖W xq + m − W* xq‖² + λ‖W* − W‖²:
 //!
 //! ```text
 //! W* = W + M (G + λI)⁻¹      M = Σ m xqᵀ, G = Σ xq xqᵀ
 //! ```
 //!
-//! What the stream has lost counts for maps that write to it alone. Source: the first-order condition; the same idea as
-//! Qronos (Zhang et al., arXiv 2505.11695) for the input and as error propagation in QEP (Arai and Ichikawa, arXiv
-//! 2504.09629). λ is a share of G's mean diagonal: the smaller, the more it trusts the calibration text.
+//! m contains `rf − rq` only for maps that write to the residual stream. Source: the first-order condition. Qronos
+//! (Zhang et al., arXiv 2505.11695) does the same for the input; QEP (Arai and Ichikawa, arXiv 2504.09629) calls it
+//! error propagation. λ is a share of the mean of G's diagonal: a smaller λ trusts the calibration text more.
 
 use super::solver::Settings;
 use crate::gather::{Missing, Statistics};
 use kvant_kernels::{Backend, dense};
 
-/// Rows that are corrected at once: bounds the double-precision copies.
+/// Rows that are corrected at once. It limits the memory of their `f64` copies.
 pub const ROWS: usize = 1024;
 
-/// A factored system, ready for any rows.
+/// The factored linear system of a map. It corrects any of its rows.
 pub struct Correction<'a> {
     statistics: &'a Statistics,
     /// Cholesky factor of G + λI.
@@ -26,7 +27,7 @@ pub struct Correction<'a> {
 }
 
 impl<'a> Correction<'a> {
-    /// `None` where there is nothing to correct with, or the matrix cannot be factored.
+    /// Factors G + λI. Returns `None` if there is nothing to correct, or if the matrix cannot be factored.
     pub fn new(backend: &Backend, statistics: &'a Statistics, settings: &Settings) -> Option<Self> {
         let damping = settings.correction_damping?;
         let mean = statistics.mean_diagonal();
@@ -40,19 +41,20 @@ impl<'a> Correction<'a> {
         dense::cholesky(backend, &mut lower, n).then_some(Self { statistics, lower })
     }
 
-    /// Moves `weights`, the numbers of `rows`, to their target.
+    /// Replaces `weights`, the values of the rows with indices `rows`, by their target.
     pub fn apply(&self, backend: &Backend, weights: &mut [f32], rows: &[usize]) {
         let n = self.statistics.columns;
         for (weights, rows) in weights.chunks_mut(ROWS * n).zip(rows.chunks(ROWS)) {
             let missed = self.statistics.missed_by(backend, weights, rows.iter().copied());
-            let mut moved: Vec<f64> = missed.into_iter().map(f64::from).collect();
-            dense::solve(backend, &self.lower, n, &mut moved);
-            weights.iter_mut().zip(moved).for_each(|(w, m)| *w += m as f32);
+            let mut change: Vec<f64> = missed.into_iter().map(f64::from).collect();
+            dense::solve(backend, &self.lower, n, &mut change);
+            weights.iter_mut().zip(change).for_each(|(w, m)| *w += m as f32);
         }
     }
 }
 
-/// Σ ‖W xq + m − V xq‖² over the contexts of `statistics`, less what does not depend on V: the `values` of `rows`.
+/// Returns Σ ‖W xq + m − V xq‖² over the contexts of `statistics`, without the terms that do not depend on V.
+/// `original` holds the rows of W with indices `rows`, `values` the same rows of V.
 pub fn loss(
     backend: &Backend,
     statistics: &Statistics,
@@ -61,10 +63,10 @@ pub fn loss(
     values: &[f32],
 ) -> f64 {
     let n = statistics.columns;
-    let mut wanted = statistics.missed_by(backend, original, rows.iter().copied());
-    dense::multiply(backend, original, &statistics.gram, n, 1.0, &mut wanted);
-    let mut given = vec![0.0; values.len()];
-    dense::multiply(backend, values, &statistics.gram, n, 0.0, &mut given);
-    let terms = values.iter().zip(given.iter().zip(&wanted));
+    let mut target_by_gram = statistics.missed_by(backend, original, rows.iter().copied());
+    dense::multiply(backend, original, &statistics.gram, n, 1.0, &mut target_by_gram);
+    let mut values_by_gram = vec![0.0; values.len()];
+    dense::multiply(backend, values, &statistics.gram, n, 0.0, &mut values_by_gram);
+    let terms = values.iter().zip(values_by_gram.iter().zip(&target_by_gram));
     terms.map(|(&v, (&g, &t))| f64::from(v) * (f64::from(g) - 2.0 * f64::from(t))).sum()
 }

@@ -1,45 +1,45 @@
-//! Coordinate descent on what is stored: codes, group scales and minima, block scales, one group after another.
+//! Coordinate descent on the stored values: codes, group scales and minima, and block scales, group by group.
 //!
 //! ```text
 //! minimize f(q) = (q − t)ᵀ H (q − t) for each row;   g = H (q − t)
 //! sweep: for each block, for each group:
-//!            for the scale (and min) as it is, for the closed-form best one under these codes, and for neighbours:
-//!                for each code: the one nearest to q_j − g_j / H_jj, until none changes
-//!            take what makes f smallest; g ← g + H Δq
-//!        d and dmin ← their closed-form best under these codes and integers, if that makes f smaller
-//! until a sweep changes little, at most `sweeps`
+//!            for the current scale (and min), the closed-form best one for these codes, and neighbours:
+//!                each code ← the one nearest to q_j − g_j / H_jj, until no code changes
+//!            keep the scale, min and codes with the smallest f; g ← g + H Δq
+//!        d and dmin ← their closed-form best for these codes and integers, if f gets smaller
+//! until a sweep changes few groups, at most `sweeps` times
 //! ```
 //!
-//! Source: coordinate descent over codes as in Behdin et al., QuantEase, arXiv 2309.01885; the moves of scales are
-//! exact line searches on the same quadratic. f never rises. Left out: moves of several groups at once, and groups that
-//! are not of 16, 32, 64 or 128 numbers, whose codes stay as they are.
+//! Source: coordinate descent over codes as in Behdin et al., QuantEase, arXiv 2309.01885; the steps in the scales are
+//! exact line searches on the same quadratic form. f never rises. Not here: joint steps of several groups; groups of
+//! other sizes than 16, 32, 64 and 128, whose codes stay unchanged.
 
 use super::scales::{Best, Choices, Scales};
-use super::sorted::Sorted;
+use super::sorted::SortedLevels;
 use kvant_core::{Block, Codes, FormatRef, Grid, Levels, Scaling};
 use kvant_kernels::Backend;
 use kvant_kernels::dense::{self, View};
 use std::array::from_fn;
 
-/// Rows that are worked on side by side: one vector of most processors.
+/// Rows that are processed in parallel, one for each lane of a vector register.
 const LANES: usize = 8;
-/// Passes over a group's codes under one scale.
-const PASSES: usize = 3;
-/// A sweep that changes fewer groups than this share is the last.
-const ENOUGH: f64 = 0.01;
+/// Maximum number of passes over a group's codes under one scale.
+const MAX_PASSES: usize = 3;
+/// The descent ends after a sweep that changes a smaller share of the groups.
+const MIN_CHANGED_SHARE: f64 = 0.01;
 
-/// The quadratic that is made small: the Gram matrix and what is added to its diagonal.
+/// The quadratic form to minimize. H is the Gram matrix plus the ridge on its diagonal.
 #[derive(Clone, Copy)]
 pub struct Quadratic<'a> {
-    /// Numbers of a row.
+    /// Values of a row.
     pub columns: usize,
-    /// columns × columns.
+    /// The Gram matrix, columns × columns.
     pub gram: &'a [f32],
-    /// Added to the diagonal.
+    /// The value that is added to each diagonal element.
     pub ridge: f32,
 }
 
-/// Improves the codes of some rows (as many as `target` has, one [`Codes`] a block).
+/// Improves the codes of some rows. `target` is rows × columns; `codes` has one [`Codes`] for each block, row by row.
 pub fn descend(
     backend: &Backend,
     grid: &dyn Grid,
@@ -53,7 +53,7 @@ pub fn descend(
     pulp::Arch::new().dispatch(Sweeps { rows, sweeps });
 }
 
-/// The work as a type, so that it is compiled for each instruction set.
+/// The work as a type: `pulp` compiles its method `call` for each instruction set.
 struct Sweeps<'a> {
     rows: Rows<'a>,
     sweeps: usize,
@@ -70,22 +70,23 @@ impl pulp::NullaryFnOnce for Sweeps<'_> {
                 32 => self.rows.sweep::<32>(),
                 64 => self.rows.sweep::<64>(),
                 128 => self.rows.sweep::<128>(),
-                // Codes stay as they are.
+                // Other group sizes keep their codes.
                 _ => 0,
             };
-            if (changed as f64) < ENOUGH * (self.rows.target_groups()) as f64 {
+            if (changed as f64) < MIN_CHANGED_SHARE * (self.rows.group_count()) as f64 {
                 break;
             }
         }
     }
 }
 
-/// Some rows in work.
+/// The rows that are optimized, and their gradient.
 struct Rows<'a> {
     backend: &'a Backend,
     grid: &'a dyn Grid,
     levels: Levels,
-    sorted: Sorted,
+    sorted: SortedLevels,
+    /// The level of each code.
     table: [f32; 256],
     scaling: Scaling,
     block: Block,
@@ -96,8 +97,8 @@ struct Rows<'a> {
     gradient: Vec<f32>,
 }
 
-/// For every `j` below `N`, an even number, and every lane. Two at a time, since a compiler that sees a loop over
-/// single ones takes it for the one to make vectors of, and shuffles lanes about.
+/// Evaluates `work` for every `j` below `N` (an even number) and every lane. It takes two `j` per step. With one `j`
+/// per step, the compiler vectorizes the loop over `j` instead of the loop over lanes, and needs shuffles.
 macro_rules! by_lanes {
     ($j:ident in $n:ident, $lane:ident => $work:expr) => {
         let mut first = 0;
@@ -112,33 +113,34 @@ macro_rules! by_lanes {
     };
 }
 
-/// One number of each of some rows.
-type Lane = [f32; LANES];
+/// One value for each of [`LANES`] rows.
+type Lanes = [f32; LANES];
 
-/// A group of some rows, one row a lane.
+/// One group of each of [`LANES`] rows, one row in each lane.
 struct Group<const N: usize> {
     /// H (q − t).
-    gradient: [Lane; N],
-    level: [Lane; N],
-    value: [Lane; N],
-    /// The group's square of H times the levels.
-    product: [Lane; N],
+    gradient: [Lanes; N],
+    level: [Lanes; N],
+    value: [Lanes; N],
+    /// The group's diagonal block of H times the levels.
+    product: [Lanes; N],
 }
 
-/// The square of H that belongs to a group.
-struct Square<const N: usize> {
+/// The diagonal block of H that belongs to a group.
+struct HessianBlock<const N: usize> {
     rows: [[f32; N]; N],
-    /// 1 / its diagonal.
+    /// The inverse of each diagonal element.
     inverse: [f32; N],
-    /// Sums of its rows.
+    /// The sum of each row.
     sums: [f32; N],
 }
 
-/// What a choice of scales comes to, in each lane.
+/// The result of one choice of scales, in each lane.
 struct Outcome<const N: usize> {
-    change: Lane,
-    level: [Lane; N],
-    value: [Lane; N],
+    /// The change of f.
+    change: Lanes,
+    level: [Lanes; N],
+    value: [Lanes; N],
 }
 
 impl<'a> Rows<'a> {
@@ -166,7 +168,7 @@ impl<'a> Rows<'a> {
             backend,
             grid,
             levels,
-            sorted: Sorted::new(levels),
+            sorted: SortedLevels::new(levels),
             table,
             scaling: grid.scaling(),
             block,
@@ -177,11 +179,11 @@ impl<'a> Rows<'a> {
         }
     }
 
-    fn target_groups(&self) -> usize {
+    fn group_count(&self) -> usize {
         self.gradient.len() / self.block.group
     }
 
-    /// One pass over all groups; how many changed.
+    /// Optimizes every group once. Returns how many changed.
     #[inline(always)]
     fn sweep<const N: usize>(&mut self) -> usize {
         let (n, elements) = (self.quadratic.columns, self.block.elements);
@@ -197,46 +199,48 @@ impl<'a> Rows<'a> {
         changed
     }
 
-    /// The square of H that belongs to `N` columns from `at` on; `None` where its diagonal is not above zero.
+    /// Returns the diagonal block of H for the `N` columns from `at` on, or `None` if its diagonal is not positive.
     #[inline(always)]
-    fn square<const N: usize>(&self, at: usize) -> Option<Square<N>> {
+    fn hessian_block<const N: usize>(&self, at: usize) -> Option<HessianBlock<N>> {
         let n = self.quadratic.columns;
-        let mut square = Square { rows: [[0.0; N]; N], inverse: [0.0; N], sums: [0.0; N] };
-        for (i, row) in square.rows.iter_mut().enumerate() {
+        let mut hessian = HessianBlock { rows: [[0.0; N]; N], inverse: [0.0; N], sums: [0.0; N] };
+        for (i, row) in hessian.rows.iter_mut().enumerate() {
             row.copy_from_slice(&self.quadratic.gram[(at + i) * n + at..][..N]);
             row[i] += self.quadratic.ridge;
-            square.inverse[i] = 1.0 / row[i];
-            add_scaled(&mut square.sums, 1.0, row);
+            hessian.inverse[i] = 1.0 / row[i];
+            add_scaled(&mut hessian.sums, 1.0, row);
         }
-        // NaN is no better than zero.
-        (0..N).all(|i| square.rows[i][i] > 0.0).then_some(square)
+        // This comparison also rejects NaN.
+        (0..N).all(|i| hessian.rows[i][i] > 0.0).then_some(hessian)
     }
 
+    /// Optimizes group `g` of block `b` in every row. Returns in how many rows it changed.
     #[inline(always)]
     fn group<const N: usize>(&mut self, b: usize, g: usize) -> usize {
         let (n, at) = (self.quadratic.columns, b * self.block.elements + g * N);
-        let Some(square) = self.square::<N>(at) else { return 0 };
+        let Some(hessian) = self.hessian_block::<N>(at) else { return 0 };
         let mut deltas = vec![0.0f32; self.count * N];
         let mut changed = 0;
         for first in (0..self.count).step_by(LANES) {
-            // The last row stands for those that are not there.
+            // Unused lanes repeat the last row.
             let rows: [usize; LANES] = from_fn(|lane| (first + lane).min(self.count - 1));
-            let places = rows.map(|row| row * (n / self.block.elements) + b);
-            let now = places.map(|place| Scales::of(&self.codes[place], g));
-            let group = self.gather::<N>(&square, rows, places, at, g, &now);
-            let choices = self.candidates(&square, &group, &now);
-            let most = choices.iter().map(|c| c.as_slice().len()).max().unwrap_or(0);
-            let (mut best, mut taken) = (self.choice(&square, &group, &now, &now), now);
-            for choice in 0..most {
+            let indices = rows.map(|row| row * (n / self.block.elements) + b);
+            let current = indices.map(|index| Scales::of(&self.codes[index], g));
+            let group = self.gather::<N>(&hessian, rows, indices, at, g, &current);
+            let choices = self.candidates(&hessian, &group, &current);
+            let max_count = choices.iter().map(|c| c.as_slice().len()).max().unwrap_or(0);
+            let (mut best, mut best_scales) =
+                (self.try_scales(&hessian, &group, &current, &current), current);
+            for choice in 0..max_count {
                 let scales: [Scales; LANES] =
-                    from_fn(|lane| choices[lane].as_slice().get(choice).copied().unwrap_or(now[lane]));
-                let outcome = self.choice(&square, &group, &now, &scales);
-                take_better(&mut best, &mut taken, &outcome, &scales);
+                    from_fn(|lane| choices[lane].as_slice().get(choice).copied().unwrap_or(current[lane]));
+                let outcome = self.try_scales(&hessian, &group, &current, &scales);
+                take_better(&mut best, &mut best_scales, &outcome, &scales);
             }
             for (lane, row) in (first..self.count.min(first + LANES)).enumerate() {
                 if best.change[lane] < 0.0 {
                     changed += 1;
-                    let (stored, scales) = (&mut self.codes[places[lane]], taken[lane]);
+                    let (stored, scales) = (&mut self.codes[indices[lane]], best_scales[lane]);
                     (stored.d, stored.dmin) = (scales.d, scales.dmin);
                     (stored.scales[g], stored.mins[g]) = (scales.scale, scales.min);
                     for j in 0..N {
@@ -247,20 +251,21 @@ impl<'a> Rows<'a> {
             }
         }
         if changed > 0 {
-            self.moved(at, N, &deltas);
+            self.update_gradient(at, N, &deltas);
         }
         changed
     }
 
+    /// Collects the group's gradient, levels and values of some rows into lanes.
     #[inline(always)]
     fn gather<const N: usize>(
         &self,
-        square: &Square<N>,
+        hessian: &HessianBlock<N>,
         rows: [usize; LANES],
-        places: [usize; LANES],
+        indices: [usize; LANES],
         at: usize,
         g: usize,
-        now: &[Scales; LANES],
+        current: &[Scales; LANES],
     ) -> Group<N> {
         let n = self.quadratic.columns;
         let mut group = Group {
@@ -271,8 +276,8 @@ impl<'a> Rows<'a> {
         };
         for lane in 0..LANES {
             let gradient: &[f32; N] = array(&self.gradient[rows[lane] * n + at..][..N]);
-            let codes: &[u8; N] = array(&self.codes[places[lane]].codes[g * N..][..N]);
-            let (factor, subtracted) = (now[lane].factor(), now[lane].subtracted());
+            let codes: &[u8; N] = array(&self.codes[indices[lane]].codes[g * N..][..N]);
+            let (factor, subtracted) = (current[lane].factor(), current[lane].subtracted());
             for j in 0..N {
                 group.gradient[j][lane] = gradient[j];
                 group.level[j][lane] = self.table[usize::from(codes[j])];
@@ -280,13 +285,13 @@ impl<'a> Rows<'a> {
             }
         }
         for j in 0..N {
-            add_outer(&mut group.product, &group.level[j], &square.rows[j]);
+            add_outer(&mut group.product, &group.level[j], &hessian.rows[j]);
         }
         group
     }
 
-    /// Brings the gradient up to date after `width` columns from `at` on have moved.
-    fn moved(&mut self, at: usize, width: usize, deltas: &[f32]) {
+    /// Updates the gradient after the `width` columns from `at` on have changed by `deltas`.
+    fn update_gradient(&mut self, at: usize, width: usize, deltas: &[f32]) {
         let n = self.quadratic.columns;
         let right = View::new(&self.quadratic.gram[at * n..], width, n, n);
         dense::add_few(self.backend, &mut self.gradient, n, deltas, right);
@@ -296,48 +301,50 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// The best codes under other scales `to`, from the present ones under `from` by coordinate descent.
+    /// Searches the best codes under the scales `to` by coordinate descent. It starts from the current codes, whose
+    /// scales are `from`.
     #[inline(always)]
-    fn choice<const N: usize>(
+    fn try_scales<const N: usize>(
         &self,
-        square: &Square<N>,
+        hessian: &HessianBlock<N>,
         group: &Group<N>,
         from: &[Scales; LANES],
         to: &[Scales; LANES],
     ) -> Outcome<N> {
         let (factor, subtracted) = (to.map(Scales::factor), to.map(Scales::subtracted));
         let mut inverse = [0.0; LANES];
-        let (mut by_factor, mut by_subtracted) = ([0.0; LANES], [0.0; LANES]);
+        let (mut factor_change, mut subtracted_change) = ([0.0; LANES], [0.0; LANES]);
         for lane in 0..LANES {
             inverse[lane] = if factor[lane] != 0.0 { 1.0 / factor[lane] } else { 0.0 };
-            by_factor[lane] = factor[lane] - from[lane].factor();
-            by_subtracted[lane] = subtracted[lane] - from[lane].subtracted();
+            factor_change[lane] = factor[lane] - from[lane].factor();
+            subtracted_change[lane] = subtracted[lane] - from[lane].subtracted();
         }
         let mut out = Outcome { change: [0.0; LANES], level: group.level, value: group.value };
-        let mut slope = group.gradient;
+        let mut gradient = group.gradient;
         by_lanes!(j in N, lane => {
-            slope[j][lane] += by_factor[lane] * group.product[j][lane] - by_subtracted[lane] * square.sums[j];
+            gradient[j][lane] +=
+                factor_change[lane] * group.product[j][lane] - subtracted_change[lane] * hessian.sums[j];
             out.value[j][lane] = factor[lane] * group.level[j][lane] - subtracted[lane];
         });
-        for _ in 0..PASSES {
+        for _ in 0..MAX_PASSES {
             let mut moved = false;
             for j in 0..N {
-                let mut wanted = [0.0; LANES];
+                let mut ideal = [0.0; LANES];
                 for lane in 0..LANES {
-                    let best = out.value[j][lane] - slope[j][lane] * square.inverse[j];
-                    wanted[lane] = (best + subtracted[lane]) * inverse[lane];
+                    let best = out.value[j][lane] - gradient[j][lane] * hessian.inverse[j];
+                    ideal[lane] = (best + subtracted[lane]) * inverse[lane];
                 }
-                let level = self.sorted.nearest(&wanted);
+                let level = self.sorted.nearest(&ideal);
                 let (mut delta, mut any) = ([0.0f32; LANES], 0);
                 for lane in 0..LANES {
-                    // Under a factor of 0 every level is the same value.
+                    // With a factor of 0 every level gives the same value.
                     let value = factor[lane] * level[lane] - subtracted[lane];
                     delta[lane] = value - out.value[j][lane];
                     any |= delta[lane].to_bits() << 1;
                 }
                 if any != 0 {
                     moved = true;
-                    add_outer(&mut slope, &delta, &square.rows[j]);
+                    add_outer(&mut gradient, &delta, &hessian.rows[j]);
                     out.level[j] = level;
                     for lane in 0..LANES {
                         out.value[j][lane] = factor[lane] * level[lane] - subtracted[lane];
@@ -350,7 +357,7 @@ impl<'a> Rows<'a> {
         }
         by_lanes!(j in N, lane => {
             let moved = out.value[j][lane] - group.value[j][lane];
-            out.change[lane] += moved * (group.gradient[j][lane] + slope[j][lane]);
+            out.change[lane] += moved * (group.gradient[j][lane] + gradient[j][lane]);
         });
         for change in &mut out.change {
             *change = if change.is_finite() { *change } else { f32::INFINITY };
@@ -358,15 +365,15 @@ impl<'a> Rows<'a> {
         out
     }
 
-    /// Other scales worth a try, in each lane.
+    /// Returns the other scales to try, in each lane.
     #[inline(always)]
     fn candidates<const N: usize>(
         &self,
-        square: &Square<N>,
+        hessian: &HessianBlock<N>,
         group: &Group<N>,
-        now: &[Scales; LANES],
+        current: &[Scales; LANES],
     ) -> [Choices; LANES] {
-        // Products of levels l and ones 1 with the gradient g and the square H.
+        // The products lᵀg, 1ᵀg, lᵀHl and lᵀH1 of the levels l, the vector of ones 1, the gradient g and the block H.
         let (mut gl, mut g1, mut lhl, mut lh1) =
             ([0.0f32; LANES], [0.0f32; LANES], [0.0f32; LANES], [0.0f32; LANES]);
         by_lanes!(j in N, lane => {
@@ -374,9 +381,10 @@ impl<'a> Rows<'a> {
             gl[lane] += level * group.gradient[j][lane];
             g1[lane] += group.gradient[j][lane];
             lhl[lane] += level * group.product[j][lane];
-            lh1[lane] += level * square.sums[j];
+            lh1[lane] += level * hessian.sums[j];
         });
-        let oh1 = square.sums.iter().sum::<f32>();
+        // 1ᵀH1.
+        let oh1 = hessian.sums.iter().sum::<f32>();
         from_fn(|i| {
             let (gl, g1, lhl, lh1) = (gl[i], g1[i], lhl[i], lh1[i]);
             let symmetric = if lhl > 0.0 { -gl / lhl } else { 0.0 };
@@ -387,21 +395,21 @@ impl<'a> Rows<'a> {
                 (symmetric, 0.0)
             };
             let best = Best {
-                symmetric: now[i].factor() + symmetric,
-                factor: now[i].factor() + affine_scale,
-                subtracted: now[i].subtracted() + affine_min,
+                symmetric: current[i].factor() + symmetric,
+                factor: current[i].factor() + affine_scale,
+                subtracted: current[i].subtracted() + affine_min,
             };
-            Choices::near(self.grid, self.scaling, now[i], &best)
+            Choices::near(self.grid, self.scaling, current[i], &best)
         })
     }
 
-    /// Moves `d` and `dmin` of one block in every row where that makes the quadratic smaller.
+    /// Fits `d` and `dmin` of block `b`, in every row where this decreases f.
     #[inline(always)]
     fn refit_block(&mut self, b: usize) {
         let (n, elements) = (self.quadratic.columns, self.block.elements);
         let at = b * elements;
         let count = self.count;
-        // What a unit of d and of dmin would add to each value.
+        // The derivatives of each value with respect to d and dmin.
         let (mut by_d, mut by_min) = (vec![0.0f32; count * elements], vec![0.0f32; count * elements]);
         for row in 0..count {
             let codes = &self.codes[row * (n / elements) + b];
@@ -451,7 +459,7 @@ impl<'a> Rows<'a> {
             }
         }
         if changed {
-            self.moved(at, elements, &deltas);
+            self.update_gradient(at, elements, &deltas);
         }
     }
 }
@@ -463,17 +471,17 @@ fn add_scaled<const N: usize>(y: &mut [f32; N], a: f32, x: &[f32; N]) {
     }
 }
 
-/// Row j of `y` += x · h[j], lane by lane.
+/// Adds `x` · `h[j]` to row j of `y`, lane by lane.
 #[inline(always)]
-fn add_outer<const N: usize>(y: &mut [Lane; N], x: &Lane, h: &[f32; N]) {
+fn add_outer<const N: usize>(y: &mut [Lanes; N], x: &Lanes, h: &[f32; N]) {
     by_lanes!(j in N, lane => y[j][lane] += x[lane] * h[j]);
 }
 
-/// Lane by lane the better of two outcomes, and its scales.
+/// Replaces `best` and its scales in each lane where `other` is better.
 #[inline(always)]
 fn take_better<const N: usize>(
     best: &mut Outcome<N>,
-    taken: &mut [Scales; LANES],
+    best_scales: &mut [Scales; LANES],
     other: &Outcome<N>,
     scales: &[Scales; LANES],
 ) {
@@ -481,7 +489,7 @@ fn take_better<const N: usize>(
     for lane in 0..LANES {
         better[lane] = other.change[lane] < best.change[lane];
         if better[lane] {
-            (best.change[lane], taken[lane]) = (other.change[lane], scales[lane]);
+            (best.change[lane], best_scales[lane]) = (other.change[lane], scales[lane]);
         }
     }
     if better.contains(&true) {

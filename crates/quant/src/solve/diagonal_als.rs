@@ -1,37 +1,38 @@
-//! Stored scales, minima and codes of one block chosen together, where every column's error counts for itself.
+//! Alternating least squares on the stored scales, minima and codes of each block. It ignores products of the errors of
+//! different columns (a diagonal Hessian).
 //!
 //! ```text
-//! minimize Σ w_j (v_j − x_j)² for each block, from the values v that a quick search has found:
+//! minimize Σ w_j (v_j − x_j)² for each block, from the values v of the encoder's search:
 //! repeat:
 //!     for each group:
-//!         for the closed-form best scale (and min) under these codes, as it can be stored, and for its neighbours:
-//!             every code ← the nearest one under them
-//!         take what makes the sum smallest
-//!     d and dmin ← their closed-form best under these codes and integers, if that makes the sum smaller
-//! until nothing changes, at most ROUNDS times
+//!         for the closed-form best scale (and min) for these codes, rounded to a stored value, and for its neighbours:
+//!             every code ← the nearest one under this scale (and min)
+//!         keep the scale, min and codes with the smallest sum
+//!     d and dmin ← their closed-form best for these codes and integers, if the sum gets smaller
+//! until nothing changes, at most MAX_ROUNDS times
 //! ```
 //!
-//! The quick searches round group scales first and the block's afterwards; here each is chosen against what is really
-//! stored of the other. The sum never rises. Sums run in fixed order without fused multiply-add, so the bytes are the
-//! same on every instruction set. Source: alternating least squares, as in Lloyd's method; the moves are those of
-//! [`super::descent`] with a diagonal matrix. Left out: what columns have in common, and groups
-//! that are not of 16, 32, 64 or 128 numbers.
+//! The encoder's search rounds the group scales first and the block's scale afterwards. Here each one is chosen for the
+//! stored value of the other. The sum never rises. Sums run in a fixed order without fused multiply-add, so the bytes
+//! are equal on every instruction set. Source: alternating least squares, as in Lloyd's method; the steps are those of
+//! [`super::descent`] with a diagonal matrix. Not here: correlations between columns; groups of other sizes than 16,
+//! 32, 64 and 128.
 
 use super::scales::{Best, Choices, Scales};
-use super::sorted::Sorted;
+use super::sorted::SortedLevels;
 use kvant_core::{Block, Codes, FormatRef, Grid, Levels, Scaling};
 
-/// Most rounds over a block.
-const ROUNDS: usize = 2;
-/// Lanes that a sum is spread over.
+/// Maximum number of rounds over a block.
+const MAX_ROUNDS: usize = 2;
+/// Partial sums of [`sum`].
 const LANES: usize = 8;
 
-/// Improves `bytes`, whole rows in `format`, for the values `x` of the same rows under `weights`, one a column.
+/// Improves `bytes`, which encode the whole rows `x` in `format`. `weights` has one weight for each column.
 pub fn refine(format: FormatRef, grid: &dyn Grid, x: &[f32], weights: &[f32], bytes: &mut [u8]) {
     pulp::Arch::new().dispatch(Rows { search: Search::new(grid, format.block()), x, weights, bytes });
 }
 
-/// The work as a type, so that it is compiled for each instruction set.
+/// The work as a type: `pulp` compiles its method `call` for each instruction set.
 struct Rows<'a> {
     search: Search<'a>,
     x: &'a [f32],
@@ -55,7 +56,7 @@ impl pulp::NullaryFnOnce for Rows<'_> {
                 32 => self.search.block::<32>(x, w, &mut codes),
                 64 => self.search.block::<64>(x, w, &mut codes),
                 128 => self.search.block::<128>(x, w, &mut codes),
-                // Bytes stay as they are.
+                // Other group sizes keep their bytes.
                 _ => false,
             };
             if changed {
@@ -69,25 +70,31 @@ struct Search<'a> {
     grid: &'a dyn Grid,
     block: Block,
     levels: Levels,
-    sorted: Sorted,
-    /// The level of every code.
+    sorted: SortedLevels,
+    /// The level of each code.
     table: [f32; 256],
     scaling: Scaling,
 }
 
-/// Sums that give the closed-form best scale and min under some levels.
+/// Weighted sums over a group with levels l and values x. They give the closed-form best scale and min for these
+/// levels.
 struct Moments {
+    /// Σ w l².
     ll: f32,
+    /// Σ w l.
     l: f32,
+    /// Σ w.
     one: f32,
+    /// Σ w x l.
     xl: f32,
+    /// Σ w x.
     x: f32,
 }
 
 impl<'a> Search<'a> {
     fn new(grid: &'a dyn Grid, block: Block) -> Self {
         let levels = grid.levels();
-        let sorted = Sorted::new(levels);
+        let sorted = SortedLevels::new(levels);
         let mut table = [0.0; 256];
         (0..levels.count()).for_each(|code| table[code] = levels.level(code as u8));
         Self { grid, block, levels, sorted, table, scaling: grid.scaling() }
@@ -96,13 +103,13 @@ impl<'a> Search<'a> {
     #[inline(always)]
     fn block<const N: usize>(&self, x: &[f32], w: &[f32], codes: &mut Codes) -> bool {
         let (xs, ws) = (x.as_chunks::<N>().0, w.as_chunks::<N>().0);
-        // A sum of squares that is a number has nothing but numbers in it; no early end, so that it is vector work.
-        let all: f32 = xs.iter().zip(ws).map(|(x, w)| sum::<N>(|i| w[i] * x[i] * x[i])).sum();
-        if !all.is_finite() || !codes.d.is_finite() || !codes.dmin.is_finite() {
+        // A finite sum of squares contains only finite values. No early exit, so that the compiler vectorizes the sum.
+        let squares: f32 = xs.iter().zip(ws).map(|(x, w)| sum::<N>(|i| w[i] * x[i] * x[i])).sum();
+        if !squares.is_finite() || !codes.d.is_finite() || !codes.dmin.is_finite() {
             return false;
         }
         let mut changed = false;
-        for _ in 0..ROUNDS {
+        for _ in 0..MAX_ROUNDS {
             let mut moved = false;
             for (g, (x, w)) in xs.iter().zip(ws).enumerate() {
                 moved |= self.group(g, x, w, codes);
@@ -118,7 +125,7 @@ impl<'a> Search<'a> {
         changed
     }
 
-    /// Levels of a group's codes.
+    /// Returns the levels of a group's codes.
     #[inline(always)]
     fn levels_of<const N: usize>(&self, group: usize, codes: &Codes) -> [f32; N] {
         let mut level = [0.0; N];
@@ -128,13 +135,13 @@ impl<'a> Search<'a> {
         level
     }
 
-    /// The better scales and codes of one group; whether there are any.
+    /// Replaces the scales and codes of one group if others have a smaller error. Returns whether it did.
     #[inline(always)]
     fn group<const N: usize>(&self, g: usize, x: &[f32; N], w: &[f32; N], codes: &mut Codes) -> bool {
-        let now = Scales::of(codes, g);
+        let current = Scales::of(codes, g);
         let level = self.levels_of::<N>(g, codes);
-        let mut best = (error(x, w, &level, now), now, level);
-        for &scales in self.candidates(&moments(x, w, &level), now).as_slice() {
+        let mut best = (error(x, w, &level, current), current, level);
+        for &scales in self.candidates(&moments(x, w, &level), current).as_slice() {
             let level = self.nearest(x, scales);
             let found = error(x, w, &level, scales);
             if found < best.0 {
@@ -142,7 +149,7 @@ impl<'a> Search<'a> {
             }
         }
         let (_, scales, level) = best;
-        if scales == now {
+        if scales == current {
             return false;
         }
         (codes.d, codes.dmin) = (scales.d, scales.dmin);
@@ -153,7 +160,7 @@ impl<'a> Search<'a> {
         true
     }
 
-    /// The levels nearest to `x` under `scales`.
+    /// Returns the levels nearest to `x` under `scales`.
     #[inline(always)]
     fn nearest<const N: usize>(&self, x: &[f32; N], scales: Scales) -> [f32; N] {
         let (factor, subtracted) = (scales.factor(), scales.subtracted());
@@ -165,9 +172,9 @@ impl<'a> Search<'a> {
         self.sorted.nearest(&scaled)
     }
 
-    /// Other scales worth a try.
+    /// Returns the other scales to try.
     #[inline(always)]
-    fn candidates(&self, sums: &Moments, now: Scales) -> Choices {
+    fn candidates(&self, sums: &Moments, current: Scales) -> Choices {
         let Moments { ll, l, one, xl, x } = *sums;
         let symmetric = if ll > 0.0 { xl / ll } else { 0.0 };
         let determinant = ll * one - l * l;
@@ -176,13 +183,14 @@ impl<'a> Search<'a> {
         } else {
             (symmetric, 0.0)
         };
-        Choices::near(self.grid, self.scaling, now, &Best { symmetric, factor, subtracted })
+        Choices::near(self.grid, self.scaling, current, &Best { symmetric, factor, subtracted })
     }
 
-    /// Moves `d` and `dmin` under codes and integers as they are; whether that made the sum smaller.
+    /// Fits `d` and `dmin` to the present codes and integers. Returns whether the sum got smaller.
     #[inline(always)]
     fn refit<const N: usize>(&self, xs: &[[f32; N]], ws: &[[f32; N]], codes: &mut Codes) -> bool {
-        // What a unit of d and of −dmin adds to each value, and their sums over the block.
+        // The derivatives of a value are scale · level for d and min for −dmin. These are their weighted products with
+        // each other (dd, dm, mm) and with x (xd, xm), summed over the block.
         let (mut dd, mut dm, mut mm, mut xd, mut xm) = (0.0f32, 0.0f32, 0.0f32, 0.0f32, 0.0f32);
         let mut levels = Vec::with_capacity(xs.len());
         for (g, (x, w)) in xs.iter().zip(ws).enumerate() {
@@ -224,7 +232,7 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Σ w (v − x)², where v has these levels and scales.
+/// Returns Σ w (v − x)² for the values v with these levels and scales.
 #[inline(always)]
 fn error<const N: usize>(x: &[f32; N], w: &[f32; N], level: &[f32; N], scales: Scales) -> f32 {
     let (factor, subtracted) = (scales.factor(), scales.subtracted());
@@ -246,7 +254,7 @@ fn moments<const N: usize>(x: &[f32; N], w: &[f32; N], level: &[f32; N]) -> Mome
     }
 }
 
-/// A sum over lanes in turn.
+/// Sums `N` terms in [`LANES`] partial sums, always in the same order.
 #[inline(always)]
 fn sum<const N: usize>(term: impl Fn(usize) -> f32) -> f32 {
     let mut lanes = [0.0f32; LANES];

@@ -1,12 +1,11 @@
-//! A tensor encoded piece by piece, in parallel, and compared with the original.
+//! Encodes a tensor piece by piece, in parallel, and compares it with the original.
 
 use super::solver::{Layer, Solved};
 use crate::Error;
 use kvant_core::{Bytes, FormatRef, Tensor};
 use rayon::prelude::*;
 
-/// Elements that are decoded at once: few enough that a piece stays in a core's own cache from its decoding to its
-/// comparison.
+/// Elements of a piece. A piece is so small that it stays in the private cache of one core until it is compared.
 const PIECE_ELEMENTS: usize = 1 << 14;
 
 struct Piece {
@@ -16,28 +15,31 @@ struct Piece {
     overflow: Option<(usize, f32)>,
 }
 
-/// Fills bytes from values: first row, values of whole rows, their bytes.
+/// Encodes whole rows. The arguments are the index of the first row, the rows' values, and their bytes to fill.
 pub type Encode<'a> = &'a (dyn Fn(usize, &[f32], &mut [u8]) + Sync);
 
-/// Fills a tensor's bytes piece by piece, in parallel; then compares.
+/// Encodes a tensor piece by piece, in parallel, and compares it with the original.
+///
+/// # Errors
+/// A shape that the format cannot hold.
 pub fn by_pieces(layer: &Layer, format: FormatRef, encode: Encode) -> Result<Solved, Error> {
     let tensor = layer.weight;
     let shape_error = |source| Error::Shape { tensor: layer.name.to_owned(), source };
     let shape = *tensor.shape();
     let mut bytes = vec![0u8; format.tensor_bytes(&shape).map_err(shape_error)?];
     let columns = shape.columns();
-    let rows_a_piece = (PIECE_ELEMENTS / columns.max(1)).max(1);
+    let rows_per_piece = (PIECE_ELEMENTS / columns.max(1)).max(1);
     let row_bytes = columns / format.block().elements * format.block().bytes;
     let pieces: Vec<Piece> = if bytes.is_empty() {
         Vec::new()
     } else {
         bytes
-            .par_chunks_mut(rows_a_piece * row_bytes)
+            .par_chunks_mut(rows_per_piece * row_bytes)
             .enumerate()
             .map_init(
                 || (Vec::new(), Vec::new()),
                 |(before, after), (index, out)| {
-                    let (start, rows) = (index * rows_a_piece, out.len() / row_bytes);
+                    let (start, rows) = (index * rows_per_piece, out.len() / row_bytes);
                     before.resize(rows * columns, 0.0f32);
                     after.resize(rows * columns, 0.0f32);
                     tensor.format().decode(tensor.rows(start, rows), before);
@@ -59,35 +61,39 @@ pub fn by_pieces(layer: &Layer, format: FormatRef, encode: Encode) -> Result<Sol
     })
 }
 
-/// What values of whole rows have lost; `first` is the place of the first one in its tensor.
+/// Computes the errors of whole rows. `first` is the index of their first element in the tensor.
 fn compare(format: FormatRef, columns: usize, before: &[f32], after: &[f32], first: usize) -> Piece {
     let (squared_error, squared_sum) = pulp::Arch::new().dispatch(Errors { before, after });
-    // A finite sum has nothing but finite numbers in it: squares of f32 don't overflow f64.
-    let broken = |sum: f64, x: &[f32]| if sum.is_finite() { None } else { first_not_finite(x) };
-    let named = |i: usize| (first + i, before[i]);
-    let not_finite = broken(squared_sum, before).map(named);
+    // A finite sum contains only finite values, because squares of f32 don't overflow f64.
+    let find_not_finite = |sum: f64, x: &[f32]| if sum.is_finite() { None } else { first_not_finite(x) };
+    let with_value = |i: usize| (first + i, before[i]);
+    let not_finite = find_not_finite(squared_sum, before).map(with_value);
     let reach = format.grid().map_or(f32::INFINITY, |grid| grid.reach());
-    let beyond = squared_sum > f64::from(reach) * f64::from(reach);
-    let bad = match (broken(squared_error, after), before.iter().position(|x| beyond && x.abs() > reach)) {
+    let may_exceed = squared_sum > f64::from(reach) * f64::from(reach);
+    let first_overflow = match (
+        find_not_finite(squared_error, after),
+        before.iter().position(|x| may_exceed && x.abs() > reach),
+    ) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
     };
-    let overflow = bad.filter(|_| not_finite.is_none()).map(|bad| {
-        let row = bad / columns * columns..(bad / columns + 1) * columns;
+    let overflow = first_overflow.filter(|_| not_finite.is_none()).map(|first_overflow| {
+        let row = first_overflow / columns * columns..(first_overflow / columns + 1) * columns;
         let (before, after) = (&before[row.clone()], &after[row.clone()]);
-        named(row.start + largest_overflow(format.block().elements, reach, before, after))
+        with_value(row.start + largest_overflow(format.block().elements, reach, before, after))
     });
     Piece { squared_error, squared_sum, not_finite, overflow }
 }
 
-/// The largest magnitude in the blocks of a row that could not be stored. Methods that make up for errors carry one
-/// block's infinity into others, so the first such block need not be the culprit.
+/// Returns the index of the largest magnitude in those blocks of a row that could not be stored. Methods that
+/// compensate for errors carry the infinity of one block into other blocks, so the first such block may not be the
+/// cause.
 fn largest_overflow(elements: usize, reach: f32, before: &[f32], after: &[f32]) -> usize {
-    let lost = |at: usize| {
+    let overflows = |at: usize| {
         let (before, after) = (&before[at..][..elements], &after[at..][..elements]);
         after.iter().any(|x| !x.is_finite()) || before.iter().any(|x| x.abs() > reach)
     };
-    let blocks = (0..before.len()).step_by(elements).filter(|&at| lost(at));
+    let blocks = (0..before.len()).step_by(elements).filter(|&at| overflows(at));
     let mut largest = 0;
     let mut magnitude = -1.0;
     for at in blocks.flat_map(|at| at..at + elements) {
@@ -98,14 +104,15 @@ fn largest_overflow(elements: usize, reach: f32, before: &[f32], after: &[f32]) 
     largest
 }
 
-/// Sums of squared errors and of squares, compiled for each instruction set; their order is the same.
+/// Computes the sum of squared errors and the sum of squares. `pulp` compiles it for each instruction set; the order of
+/// the additions is always the same.
 struct Errors<'a> {
     before: &'a [f32],
     after: &'a [f32],
 }
 
-/// Errors that are taken at once.
-const ERRORS: usize = 256;
+/// Errors that are computed at once.
+const CHUNK: usize = 256;
 
 impl pulp::NullaryFnOnce for Errors<'_> {
     type Output = (f64, f64);
@@ -113,9 +120,9 @@ impl pulp::NullaryFnOnce for Errors<'_> {
     #[inline(always)]
     fn call(self) -> (f64, f64) {
         let (mut errors, mut squares) = (0.0, 0.0);
-        for (before, after) in self.before.chunks(ERRORS).zip(self.after.chunks(ERRORS)) {
-            // In an array first: errors made one by one inside the sum are not vectorized.
-            let mut error = [0.0f32; ERRORS];
+        for (before, after) in self.before.chunks(CHUNK).zip(self.after.chunks(CHUNK)) {
+            // The errors go to an array first, because the compiler does not vectorize them inside the sum.
+            let mut error = [0.0f32; CHUNK];
             for ((error, x), y) in error.iter_mut().zip(before).zip(after) {
                 *error = x - y;
             }
@@ -126,7 +133,7 @@ impl pulp::NullaryFnOnce for Errors<'_> {
     }
 }
 
-/// Summed in eight parts, element by element in turn: always the same order, and none waits for another.
+/// Sums the squares in eight partial sums, always in the same order. No addition waits for the one before.
 #[inline(always)]
 fn sum_of_squares(x: &[f32]) -> f64 {
     const SUMS: usize = 8;
@@ -144,10 +151,10 @@ fn sum_of_squares(x: &[f32]) -> f64 {
     sums.iter().sum()
 }
 
-/// Where the first number stands that is NaN or infinite.
+/// Returns the index of the first NaN or infinite value.
 pub fn first_not_finite(x: &[f32]) -> Option<usize> {
     const EXPONENT: u32 = 0x7f80_0000;
-    // The whole first, without an early end, which the compiler makes vector instructions.
+    // This pass over all values has no early exit, so that the compiler vectorizes it.
     let any = x.iter().fold(false, |any, x| any | (x.to_bits() & EXPONENT == EXPONENT));
     if any { x.iter().position(|x| !x.is_finite()) } else { None }
 }

@@ -1,24 +1,25 @@
-//! M = U diag(d) Uᵀ with a unit upper U: what an error on one place of an order means for the later ones.
+//! Factors M = U diag(d) Uᵀ with a unit upper triangular U. U gives the feedback of an error at one position of an
+//! order to the later positions.
 
 use kvant_kernels::{Backend, dense};
 
-/// U and d.
+/// The factors U and d.
 pub struct UnitUpper {
-    /// U, n × n, without its ones: zero on and below the diagonal.
+    /// U without its unit diagonal, n × n: zero on and below the diagonal.
     pub feedback: Vec<f32>,
-    /// d.
+    /// d, n values.
     pub weights: Vec<f32>,
 }
 
 impl UnitUpper {
-    /// Of the symmetric matrix whose entry (i, j), i ≤ j, is `at(i, j)`, with `ridge` added to its diagonal; `None`
-    /// where it is not positive definite.
-    pub fn new(backend: &Backend, n: usize, ridge: f64, at: impl Fn(usize, usize) -> f64) -> Option<Self> {
-        // Turned around, so that an upper triangle comes out.
+    /// Factors the symmetric matrix with the entries `entry(i, j)` and with `ridge` added to its diagonal. Returns
+    /// `None` if the matrix is not positive definite.
+    pub fn new(backend: &Backend, n: usize, ridge: f64, entry: impl Fn(usize, usize) -> f64) -> Option<Self> {
+        // The order of rows and columns is reversed, so that the lower Cholesky factor becomes an upper one.
         let mut lower = vec![0.0f64; n * n];
         for (i, row) in lower.chunks_exact_mut(n).enumerate() {
             for (j, x) in row[..=i].iter_mut().enumerate() {
-                *x = at(n - 1 - i, n - 1 - j);
+                *x = entry(n - 1 - i, n - 1 - j);
             }
             row[i] += ridge;
         }

@@ -1,17 +1,17 @@
-//! Solvers that see how columns go together: `gptq`, `descent`, `corrected`, `coupled` and `auto` are one path with
-//! steps left out.
+//! The methods that use the Gram matrix of the input: `gptq`, `descent`, `corrected`, `coupled` and `auto`. They run
+//! the same steps in the same order; the simpler methods skip some of them.
 //!
 //! ```text
-//! target ← W, or W corrected                     (`correction`)
+//! target ← W, or the corrected W                 (`correction`)
 //! for some rows at a time, in parallel:
-//!     codes ← GPTQ in the container              (`gptq`)
+//!     codes ← GPTQ with the format's scales      (`gptq`)
 //!     codes ← coordinate descent                 (`descent`)
 //!     bytes ← pack(codes)
-//!     later rows' targets ← less what these errors did  (`row_feedback`)
+//!     add the feedback of these errors to the targets of later rows  (`row_feedback`)
 //! ```
 //!
-//! A map whose weights lie on the format's lattice already is carried over as it is. One whose input was never seen,
-//! or whose sums cannot be factored, falls back to importance-weighted encoding and is flagged.
+//! A map whose weights already lie on the format's lattice is carried over unchanged. A map without calibration data,
+//! or whose Gram matrix cannot be factored, falls back to importance-weighted encoding and is flagged.
 
 use super::act_order::ActOrder;
 use super::correction::Correction;
@@ -26,20 +26,20 @@ use crate::gather::{Missing, Statistics};
 use kvant_core::{Bytes, Codes, FormatRef, Grid, Tensor};
 use rayon::prelude::*;
 
-/// Rows that go through the steps together.
+/// Rows that one thread takes through the steps together.
 const ROWS: usize = 64;
 
-/// A method with its steps.
+/// A method as a choice of steps.
 pub struct Hessian {
-    /// What `--method` takes.
+    /// The name that `--method` takes.
     pub name: &'static str,
-    /// Whether coordinate descent follows.
+    /// Whether coordinate descent follows GPTQ.
     pub descent: bool,
-    /// Whether the target makes up for earlier losses.
+    /// Whether the target compensates for the errors of earlier maps.
     pub correction: bool,
-    /// Whether rows make up for each other's errors.
+    /// Whether later rows compensate for the errors of earlier rows (row feedback).
     pub coupling: bool,
-    /// Whether dampings are chosen on selection text.
+    /// Whether the dampings are chosen on selection text.
     pub choose: bool,
 }
 
@@ -86,7 +86,7 @@ impl Solver for Hessian {
 
     fn solve(&self, layer: &Layer, format: FormatRef) -> Result<Solved, Error> {
         let Some(grid) = format.grid() else {
-            return self.numbers(layer, format);
+            return self.solve_without_codes(layer, format);
         };
         if let Some(solved) = self.carry(layer, format)? {
             return Ok(solved);
@@ -94,8 +94,9 @@ impl Solver for Hessian {
         let shape = *layer.weight.shape();
         let bytes = format.tensor_bytes(&shape).map_err(|source| shape_error(layer, source))?;
         let usable = layer.statistics.filter(|s| s.columns == shape.columns());
-        let solved = usable.and_then(|statistics| self.bytes(layer, statistics, format, grid, bytes));
-        let Some(Bytewise { bytes, corrected, uncoupled }) = solved else {
+        let solved =
+            usable.and_then(|statistics| self.solve_with_codes(layer, statistics, format, grid, bytes));
+        let Some(SolvedBytes { bytes, corrected, uncoupled }) = solved else {
             let mut solved = ImportanceWeighted.solve(layer, format)?;
             if !solved.flags.contains(&"uncalibrated") {
                 solved.flags.push("uncalibrated");
@@ -125,14 +126,15 @@ fn shape_error(layer: &Layer, source: kvant_core::Error) -> Error {
     Error::Shape { tensor: layer.name.to_owned(), source }
 }
 
-/// Share of a tensor's blocks that lie on the format's lattice where the tensor counts as made for it.
+/// Minimum share of blocks on the format's lattice. A tensor with this share counts as made for the format.
 const LATTICE_SHARE: f64 = 0.99;
-/// Blocks that are looked at before all of them are.
+/// Blocks that are checked first. Most tensors are rejected here.
 const LATTICE_PROBE: usize = 64;
 
-/// The bytes of a tensor whose weights lie on the format's own lattice already, as those of a checkpoint that was
-/// trained for it do: carried over as they are, the few other blocks encoded. `None` for all other tensors.
-fn on_lattice(layer: &Layer, format: FormatRef, count: usize) -> Option<Vec<u8>> {
+/// Returns the bytes of a tensor whose weights already lie on the format's lattice, for example from a checkpoint that
+/// was trained for the format. Blocks on the lattice are carried over unchanged; the few other blocks are encoded.
+/// Returns `None` for all other tensors. `size` is the number of bytes.
+fn on_lattice(layer: &Layer, format: FormatRef, size: usize) -> Option<Vec<u8>> {
     let lattice = Lattice::new(layer.weight.format(), format)?;
     let block = format.block();
     let columns = layer.weight.shape().columns();
@@ -144,32 +146,33 @@ fn on_lattice(layer: &Layer, format: FormatRef, count: usize) -> Option<Vec<u8>>
     };
     let probe = decode(rows / 2, LATTICE_PROBE.div_ceil(columns / block.elements).min(rows - rows / 2));
     let mut out = vec![0u8; probe.len() / block.elements * block.bytes];
-    let enough = |taken: usize, all: usize| taken as f64 >= LATTICE_SHARE * all as f64;
-    let taken = lattice.transplant(&probe, &mut out);
-    if !enough(taken.iter().filter(|t| **t).count(), taken.len()) {
+    let enough = |accepted: usize, all: usize| accepted as f64 >= LATTICE_SHARE * all as f64;
+    let accepted = lattice.transplant(&probe, &mut out);
+    if !enough(accepted.iter().filter(|a| **a).count(), accepted.len()) {
         return None;
     }
-    let mut bytes = vec![0u8; count];
+    let mut bytes = vec![0u8; size];
     let row_bytes = columns / block.elements * block.bytes;
     let refused: usize = bytes
         .par_chunks_mut(ROWS * row_bytes)
         .enumerate()
         .map(|(index, bytes)| {
             let x = decode(index * ROWS, bytes.len() / row_bytes);
-            // What the lattice refuses keeps the encoder's bytes.
+            // Blocks off the lattice keep the encoder's bytes.
             format.encode(&x, layer.importance.filter(|w| w.iter().all(|&w| w > 0.0)), bytes);
-            lattice.transplant(&x, bytes).iter().filter(|taken| !**taken).count()
+            lattice.transplant(&x, bytes).iter().filter(|accepted| !**accepted).count()
         })
         .sum();
-    let all = count / block.bytes;
+    let all = size / block.bytes;
     enough(all - refused, all).then_some(bytes)
 }
 
-/// What [`Hessian::bytes`] comes to.
-struct Bytewise {
+/// The result of [`Hessian::solve_with_codes`].
+struct SolvedBytes {
     bytes: Vec<u8>,
+    /// Whether the target was corrected.
     corrected: bool,
-    /// Whether rows were to make up for each other and could not.
+    /// Whether row feedback was requested, but the sensitivity could not be factored.
     uncoupled: bool,
 }
 
@@ -177,9 +180,9 @@ struct Bytewise {
 pub const SLAB: usize = 16_384;
 
 impl Hessian {
-    /// The layer in a format without codes: such a map loses next to nothing itself, but it can make up for what
-    /// earlier ones have lost.
-    fn numbers(&self, layer: &Layer, format: FormatRef) -> Result<Solved, Error> {
+    /// Solves the layer in a format without codes. The error of such a map itself is negligible, but the map can
+    /// compensate for the errors of earlier maps.
+    fn solve_without_codes(&self, layer: &Layer, format: FormatRef) -> Result<Solved, Error> {
         let shape = *layer.weight.shape();
         let usable = layer.statistics.filter(|s| self.correction && s.columns == shape.columns());
         let correction = usable.and_then(|s| Correction::new(layer.backend, s, &layer.settings));
@@ -202,23 +205,24 @@ impl Hessian {
         })
     }
 
-    /// All bytes of the solved tensor, or `None` where the statistics don't serve.
-    fn bytes(
+    /// Solves the layer in a format with codes. Returns `None` if a weight is not finite or the Gram matrix cannot be
+    /// factored. `size` is the number of bytes.
+    fn solve_with_codes(
         &self,
         layer: &Layer,
         statistics: &Statistics,
         format: FormatRef,
         grid: &dyn Grid,
-        count: usize,
-    ) -> Option<Bytewise> {
+        size: usize,
+    ) -> Option<SolvedBytes> {
         let (n, settings) = (statistics.columns, layer.settings);
         let rows = layer.weight.shape().elements() / n;
         let row_bytes = n / format.block().elements * format.block().bytes;
-        let wanted = self.correction.then(|| Correction::new(layer.backend, statistics, &settings));
-        let mut correction = wanted.flatten();
+        let requested = self.correction.then(|| Correction::new(layer.backend, statistics, &settings));
+        let mut correction = requested.flatten();
         let corrected = correction.is_some();
         let (mut order, mut uncoupled) = (None, false);
-        let mut bytes = vec![0u8; count];
+        let mut bytes = vec![0u8; size];
         for (slab, bytes) in bytes.chunks_mut(SLAB * row_bytes).enumerate() {
             let (start, count) = (slab * SLAB, bytes.len() / row_bytes);
             let mut target = vec![0.0f32; count * n];
@@ -231,7 +235,8 @@ impl Hessian {
                 correction.apply(layer.backend, &mut target, &rows);
             }
             if start + count == rows {
-                // A wide map has one slab, and two factors of its width would be the most that is ever in memory.
+                // This frees the correction's factor before the rounding's factor is built. A map with many columns has
+                // one slab, and both factors together would be the peak of the memory use.
                 correction = None;
             }
             if order.is_none() {
@@ -252,13 +257,13 @@ impl Hessian {
             };
             if let Some(sensitivity) = layer.sensitivity.filter(|_| self.coupling) {
                 let levels = grid.levels();
-                let each = |target: &[f32], bytes: &mut [u8]| -> Vec<f32> {
+                let solve_rows = |target: &[f32], bytes: &mut [u8]| -> Vec<f32> {
                     let codes = solve(target, bytes);
                     let values =
                         |c: &Codes| (0..c.codes.len()).map(|i| c.value(&levels, i)).collect::<Vec<_>>();
                     codes.iter().flat_map(values).collect()
                 };
-                if row_feedback::solve(layer.backend, sensitivity, start, n, &target, bytes, &each) {
+                if row_feedback::solve(layer.backend, sensitivity, start, n, &target, bytes, &solve_rows) {
                     continue;
                 }
                 uncoupled = true;
@@ -269,6 +274,6 @@ impl Hessian {
                 },
             );
         }
-        Some(Bytewise { bytes, corrected, uncoupled })
+        Some(SolvedBytes { bytes, corrected, uncoupled })
     }
 }

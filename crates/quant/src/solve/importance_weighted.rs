@@ -1,15 +1,17 @@
-//! Each block on its own, errors weighted by how large the column's input is: llama.cpp's search with an importance
-//! matrix, and what [`super::diagonal_als`] finds from there.
+//! Encodes each block independently, with weighted errors: llama.cpp's search with an importance matrix, then the
+//! refinement of [`super::diagonal_als`].
 //!
 //! ```text
-//! w_j ← mean square of input column j      (1 where the map has none)
-//! for each piece of whole rows: bytes ← encode(x, w)
-//!     where groups' scales are stored under a block's: bytes ← refine(bytes)     never a larger Σ w_j (v_j − x_j)² than encode's
+//! w_j ← mean square of input column j      (1 if the map has no data)
+//! for each piece of whole rows:
+//!     bytes ← encode(x, w)
+//!     if groups have their own scales:
+//!         bytes ← refine(bytes)            (Σ w_j (v_j − x_j)² never rises)
 //! ```
 //!
-//! Source: llama.cpp's `src/llama-quant.cpp` and `quantize_row_*_impl`. A map without data is
-//! encoded as if all columns counted alike. Columns that were always zero count nothing, as upstream has it: a block of
-//! nothing else may come out as zeros. Both are flagged.
+//! Source: llama.cpp's `src/llama-quant.cpp` and `quantize_row_*_impl`. A map without data is encoded with equal
+//! weights. Input columns that were always zero have weight 0, as in upstream: a block of such columns alone may become
+//! all zero. Both cases are flagged.
 
 use super::diagonal_als;
 use super::encoding::by_pieces;
@@ -19,7 +21,7 @@ use kvant_core::FormatRef;
 
 const UNCALIBRATED: &str = "uncalibrated";
 
-/// What is special about columns of such mean squares, as far as errors are to be weighed by them.
+/// Returns the flags of a map whose input columns have these mean squares: no usable data, or dead columns.
 pub fn flags(importance: Option<&[f32]>) -> Vec<&'static str> {
     let usable = |x: &&[f32]| x.iter().all(|x| x.is_finite()) && x.iter().any(|&x| x > 0.0);
     match importance.filter(usable) {
@@ -29,7 +31,7 @@ pub fn flags(importance: Option<&[f32]>) -> Vec<&'static str> {
     }
 }
 
-/// `imatrix`.
+/// The method `imatrix`.
 pub struct ImportanceWeighted;
 
 impl Solver for ImportanceWeighted {
@@ -50,11 +52,12 @@ impl Solver for ImportanceWeighted {
             let solved = by_pieces(layer, format, &|_, x, out| format.encode(x, None, out))?;
             return Ok(Solved { flags, ..solved });
         };
-        // A single scale has its least squares from the search; what is stored as a product of two has not.
-        let stored_twice = format.block().group < format.block().elements;
+        // The encoder's search finds the least-squares scale of a block with one scale. It does not if a scale is the
+        // product of two stored values.
+        let has_group_scales = format.block().group < format.block().elements;
         let solved = by_pieces(layer, format, &|_, x, out| {
             format.encode(x, Some(importance), out);
-            if stored_twice {
+            if has_group_scales {
                 diagonal_als::refine(format, grid, x, importance, out);
             }
         })?;

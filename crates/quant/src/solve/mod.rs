@@ -1,6 +1,6 @@
-//! Methods that choose a tensor's stored values, and their registry.
+//! The quantization methods and their registry. A method chooses the stored values of a tensor.
 //!
-//! Invariant: the bytes depend on the layer, the format and the settings alone, not on threads.
+//! Invariant: the bytes depend only on the layer, the format and the settings, not on the number of threads.
 
 mod act_order;
 mod correction;
@@ -27,7 +27,7 @@ pub use lattice::Lattice;
 pub use round_to_nearest::RoundToNearest;
 pub use solver::{Layer, Need, Settings, Solved, Solver, is_zero};
 
-/// Every method, the simplest first.
+/// All methods, from the simplest to the most complex.
 pub static METHODS: &[&dyn Solver] = &[
     &RoundToNearest,
     &ImportanceWeighted,
@@ -38,7 +38,7 @@ pub static METHODS: &[&dyn Solver] = &[
     &Hessian { name: "auto", descent: true, correction: true, coupling: true, choose: true },
 ];
 
-/// The method of this name.
+/// Returns the method with this name.
 pub fn method(name: &str) -> Option<&'static dyn Solver> {
     METHODS.iter().copied().find(|m| m.name() == name)
 }

@@ -1,4 +1,5 @@
-//! Each block on its own, by the format's own encoder: upstream's rounding, and for k and iq types its search.
+//! Encodes each block independently with the format's own encoder: upstream's rounding, or its search for k and iq
+//! types.
 //!
 //! ```text
 //! for each piece of whole rows:            (pieces of fixed size, in parallel)
@@ -11,7 +12,7 @@ use super::solver::{Layer, Need, Solved, Solver};
 use crate::Error;
 use kvant_core::FormatRef;
 
-/// `rtn`.
+/// The method `rtn`.
 pub struct RoundToNearest;
 
 impl Solver for RoundToNearest {

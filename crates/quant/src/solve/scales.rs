@@ -1,16 +1,16 @@
-//! What scales a group of codes, and which other choices are worth a try.
+//! The stored scales of a group of codes, and the alternative scales that a search tries.
 //!
-//! Shared by the methods that move stored scales under codes: [`super::descent`] under the full quadratic,
-//! [`super::separate`] where columns count for themselves.
+//! Two searches share this file: [`super::descent`] minimizes the full quadratic form, [`super::diagonal_als`] a sum in
+//! which every column is independent.
 
 use kvant_core::{Codes, Grid, Scaling};
 
-/// Factors at which a block's scale is tried beside the closed-form one.
-const NEAR: [f32; 5] = [1.0, 0.975, 1.025, 0.94, 1.06];
-/// Most choices beside the present one.
-const MOST: usize = 10;
+/// Multiples of a block's closed-form scale that are tried.
+const MULTIPLES: [f32; 5] = [1.0, 0.975, 1.025, 0.94, 1.06];
+/// Maximum number of alternatives to the current scales.
+const MAX_CHOICES: usize = 10;
 
-/// One choice of what scales a group.
+/// The scales of one group: the block's scale and scale of minima, the group's integer scale and minimum.
 #[derive(Clone, Copy, PartialEq)]
 pub struct Scales {
     pub d: f32,
@@ -24,83 +24,84 @@ impl Scales {
         Self { d: codes.d, dmin: codes.dmin, scale: codes.scales[group], min: codes.mins[group] }
     }
 
-    /// What levels are multiplied by.
+    /// The factor of the levels: value = factor · level − subtracted.
     pub fn factor(self) -> f32 {
         self.d * f32::from(self.scale)
     }
 
-    /// What is subtracted from every value.
+    /// The minimum that is subtracted from every value.
     pub fn subtracted(self) -> f32 {
         self.dmin * f32::from(self.min)
     }
 }
 
-/// Closed-form best factors under some codes.
+/// The closed-form best scales for given codes.
 pub struct Best {
-    /// The factor where nothing is subtracted.
+    /// The best factor for a format without minima.
     pub symmetric: f32,
-    /// The factor where something is.
+    /// The best factor for a format with minima.
     pub factor: f32,
-    /// What is subtracted then.
+    /// The best minimum, together with `factor`.
     pub subtracted: f32,
 }
 
-/// Choices without repetition.
+/// Alternatives to the current scales, without duplicates.
 pub struct Choices {
-    items: [Scales; MOST],
+    items: [Scales; MAX_CHOICES],
     count: usize,
-    now: Scales,
+    current: Scales,
 }
 
 impl Choices {
-    /// What can be stored near `best`, and the neighbours of `now`.
+    /// Collects the storable scales near `best` and the neighbours of `current`.
     #[inline(always)]
-    pub fn near(grid: &dyn Grid, scaling: Scaling, now: Scales, best: &Best) -> Self {
-        let mut list = Self { items: [now; MOST], count: 0, now };
+    pub fn near(grid: &dyn Grid, scaling: Scaling, current: Scales, best: &Best) -> Self {
+        let mut list = Self { items: [current; MAX_CHOICES], count: 0, current };
         match scaling {
             Scaling::Block => {
-                // A stored power of two has no neighbours but its half and its double.
-                let powers = grid.stored(now.d * 1.06) == now.d;
-                let steps: &[f32] = if powers { &[1.0, 0.5, 2.0] } else { &NEAR };
+                // If the format stores only powers of two, the neighbours are the half and the double.
+                let powers = grid.stored(current.d * 1.06) == current.d;
+                let steps: &[f32] = if powers { &[1.0, 0.5, 2.0] } else { &MULTIPLES };
                 for step in steps {
-                    list.add(Scales { d: grid.stored(best.symmetric * step), ..now });
+                    list.add(Scales { d: grid.stored(best.symmetric * step), ..current });
                 }
             }
             Scaling::BlockAffine => {
-                for step in NEAR {
+                for step in MULTIPLES {
                     let (d, dmin) = (grid.stored(best.factor * step), grid.stored(best.subtracted));
-                    list.add(Scales { d, dmin, ..now });
+                    list.add(Scales { d, dmin, ..current });
                 }
             }
             Scaling::Groups { low, high } => {
-                let best = nearest_integer(best.symmetric / now.d);
-                for scale in [best, best - 1, best + 1, now.scale - 1, now.scale + 1, best - 2, best + 2] {
-                    list.add(Scales { scale: scale.clamp(low, high), ..now });
+                let best = nearest_integer(best.symmetric / current.d);
+                for scale in
+                    [best, best - 1, best + 1, current.scale - 1, current.scale + 1, best - 2, best + 2]
+                {
+                    list.add(Scales { scale: scale.clamp(low, high), ..current });
                 }
             }
             Scaling::GroupsAffine { high } => {
-                let min = nearest_integer(best.subtracted / now.dmin);
-                let best = nearest_integer(best.factor / now.d);
+                let min = nearest_integer(best.subtracted / current.dmin);
+                let best = nearest_integer(best.factor / current.d);
                 let pairs = [
                     (best, min),
                     (best - 1, min),
                     (best + 1, min),
                     (best, min - 1),
                     (best, min + 1),
-                    (now.scale - 1, now.min),
-                    (now.scale + 1, now.min),
-                    (now.scale, now.min - 1),
-                    (now.scale, now.min + 1),
+                    (current.scale - 1, current.min),
+                    (current.scale + 1, current.min),
+                    (current.scale, current.min - 1),
+                    (current.scale, current.min + 1),
                 ];
                 for (scale, min) in pairs {
-                    list.add(Scales { scale: scale.clamp(0, high), min: min.clamp(0, high), ..now });
+                    list.add(Scales { scale: scale.clamp(0, high), min: min.clamp(0, high), ..current });
                 }
             }
         }
         list
     }
 
-    /// The choices.
     #[inline(always)]
     pub fn as_slice(&self) -> &[Scales] {
         &self.items[..self.count]
@@ -109,14 +110,14 @@ impl Choices {
     #[inline(always)]
     fn add(&mut self, scales: Scales) {
         let usable = scales.d.is_finite() && scales.dmin.is_finite();
-        if usable && scales != self.now && !self.as_slice().contains(&scales) {
+        if usable && scales != self.current && !self.as_slice().contains(&scales) {
             self.items[self.count] = scales;
             self.count += 1;
         }
     }
 }
 
-/// Far outside what is stored it does not matter by how much; 0 for NaN.
+/// Rounds to the nearest integer; 0 for NaN. The limits lie far outside the stored integers.
 fn nearest_integer(x: f32) -> i16 {
     x.clamp(-1000.0, 1000.0).round_ties_even() as i16
 }

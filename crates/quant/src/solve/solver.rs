@@ -1,8 +1,8 @@
-//! What a method of quantization is, what it is given, and what it gives back.
+//! The interface of a quantization method: its input, the data that it needs, and its result.
 //!
-//! A solver hands over the final bytes, never rounded floats that somebody must round again. It looks at a [`Layer`]
-//! and says what it has to be given ([`Solver::need`]). Invariant: the bytes depend on the layer, the format and the
-//! settings alone, not on threads.
+//! A solver takes a [`Layer`] and declares the data that it needs ([`Solver::need`]). It returns the final bytes, never
+//! rounded floats that the caller would have to round again. Invariant: the bytes depend only on the layer, the format
+//! and the settings, not on the number of threads.
 
 use crate::Error;
 use crate::gather::{Sensitivity, Statistics};
@@ -11,32 +11,33 @@ use kvant_kernels::Backend;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// A tensor in its new format, and what it lost.
+/// A tensor in its new format, and its error.
 #[derive(Clone, Debug)]
 pub struct Solved {
     /// The final bytes.
     pub tensor: Tensor,
-    /// Sum of squared errors, f64 in fixed order.
+    /// Sum of squared errors, in f64 and in a fixed order.
     pub squared_error: f64,
     /// Sum of squares of the original.
     pub squared_sum: f64,
     /// First element that was not finite before, and its value.
     pub not_finite: Option<(usize, f32)>,
-    /// The element that the format cannot hold, and its value before: the largest magnitude of a block that came back
-    /// as no finite numbers, or that lies beyond [`kvant_core::Grid::reach`].
+    /// The element that the format cannot hold, and its value before. It has the largest magnitude of the blocks that
+    /// decode to values that are not finite, or that contain a value beyond [`kvant_core::Grid::reach`].
     pub overflow: Option<(usize, f32)>,
-    /// What is special.
+    /// Special cases, for the report.
     pub flags: Vec<&'static str>,
-    /// What the method chose, where it chose.
+    /// The settings that the method chose, if it chose any.
     pub chosen: Option<Settings>,
 }
 
-/// An error of half the tensor's own size, squared: more than any format loses of weights that it can hold.
+/// Squared relative error that counts as large: the norm of the error is half the norm of the tensor. Formats have
+/// smaller errors for all weights that they can hold.
 const LARGE_ERROR: f64 = 0.25;
 
 impl Solved {
-    /// The flag of a tensor whose error is as large as the tensor itself: `all-zero` where nothing is left of it,
-    /// `large-error` where the error is at least half of it.
+    /// Returns the flag of a tensor whose error is at least half as large as the tensor: `all-zero` if all its stored
+    /// values are zero, `large-error` otherwise.
     pub fn loss_flag(&self) -> Option<&'static str> {
         match self.squared_error {
             _ if self.squared_sum == 0.0 => None,
@@ -46,7 +47,8 @@ impl Solved {
         }
     }
 
-    /// Refuses numbers that are not finite, before or after; `path` is the checkpoint's, `tensor` the tensor's name.
+    /// Checks that all values are finite, before and after. `path` is the path of the checkpoint, `tensor` the name of
+    /// the tensor.
     ///
     /// # Errors
     /// [`Error::NotFinite`] or [`Error::Overflow`], with the first such element.
@@ -63,7 +65,7 @@ impl Solved {
     }
 }
 
-/// Whether all numbers of a tensor are zero; one that is not ends the search.
+/// Returns whether all values of a tensor are zero. The search ends at the first row with another value.
 pub fn is_zero(tensor: &Tensor) -> bool {
     let mut row = vec![0.0; tensor.shape().columns()];
     let rows = tensor.shape().elements() / row.len().max(1);
@@ -73,26 +75,26 @@ pub fn is_zero(tensor: &Tensor) -> bool {
     })
 }
 
-/// What a method has to be given besides the weights.
+/// The data that a method needs besides the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Need {
-    /// Nothing.
+    /// No data.
     Nothing,
-    /// Mean squares of the input's columns.
+    /// The mean squares of the input's columns.
     Importance,
-    /// Products of the input's columns, of both networks.
+    /// The sums of products of the input's columns, from the float network and the quantized one.
     Hessian,
 }
 
-/// What a user may turn.
+/// The settings that a user can change.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Settings {
-    /// What is added to the Gram matrix's diagonal, as a share of its mean, before anything is rounded under it.
+    /// Damping of the rounding: it is added to the Gram matrix's diagonal, as a share of the diagonal's mean.
     pub damping: f32,
-    /// The same for the correction of the target: the larger, the less of the mismatch is corrected; none where
-    /// nothing is.
+    /// Damping of the correction of the target: a larger damping corrects less of the mismatch. Without a value,
+    /// nothing is corrected.
     pub correction_damping: Option<f32>,
-    /// Most sweeps of coordinate descent.
+    /// Maximum number of sweeps of coordinate descent.
     pub sweeps: usize,
 }
 
@@ -102,62 +104,63 @@ impl Default for Settings {
     }
 }
 
-/// One linear map and what is known of its input.
+/// One linear map and its calibration data.
 pub struct Layer<'a> {
     /// GGUF name of the weight.
     pub name: &'a str,
     /// The weight, `rows × columns`.
     pub weight: &'a Tensor,
-    /// Mean square of each column of the input.
+    /// The mean square of each column of the input.
     pub importance: Option<&'a [f32]>,
-    /// Sums over the input.
+    /// The sums over the calibration inputs.
     pub statistics: Option<&'a Statistics>,
-    /// How much the answer minds errors at the result.
+    /// The sensitivity of the network's output to errors at the map's result.
     pub sensitivity: Option<&'a Sensitivity>,
-    /// What a user turned.
+    /// The settings.
     pub settings: Settings,
-    /// What products run on.
+    /// The backend that computes the matrix products.
     pub backend: &'a Backend,
 }
 
 impl<'a> Layer<'a> {
-    /// A map of which nothing but its weights is known.
+    /// Makes a layer without calibration data, with default settings.
     pub fn uncalibrated(name: &'a str, weight: &'a Tensor, backend: &'a Backend) -> Self {
         let settings = Settings::default();
         Self { name, weight, importance: None, statistics: None, sensitivity: None, settings, backend }
     }
 }
 
-/// A method of quantization.
+/// A quantization method.
 pub trait Solver: Sync {
-    /// What `--method` takes.
+    /// Returns the name that `--method` takes.
     fn name(&self) -> &'static str;
 
-    /// What has to be known of a map's input.
+    /// Returns the data that the method needs.
     fn need(&self) -> Need;
 
-    /// Whether it looks at what earlier maps have lost.
+    /// Returns whether the method compensates for the errors of earlier maps.
     fn corrects(&self) -> bool {
         false
     }
 
-    /// Whether it looks at how much the answer minds errors at a map's result.
+    /// Returns whether the method uses [`Layer::sensitivity`] (row feedback).
     fn couples(&self) -> bool {
         false
     }
 
-    /// Whether it chooses by text that is kept out of the sums at first.
+    /// Returns whether the method chooses its settings on selection text, which the first sums do not contain.
     fn chooses(&self) -> bool {
         false
     }
 
-    /// The settings to solve `layer` with, judged by `selection`: sums over contexts that the layer's don't have.
+    /// Returns the settings to solve `layer` with. `selection` holds sums over contexts that are not in the layer's
+    /// sums; the method compares settings with them.
     fn choose(&self, layer: &Layer, _format: FormatRef, _selection: &Statistics) -> Settings {
         layer.settings
     }
 
-    /// The layer in `format` where that takes no looking at activations: weights that lie on the format's lattice
-    /// already.
+    /// Returns the layer in `format` if this needs no calibration data, because its weights already lie on the format's
+    /// lattice.
     ///
     /// # Errors
     /// As [`Solver::solve`].

@@ -1,24 +1,24 @@
-//! A format's levels in rising order, so that the nearest one of many numbers is found without a branch.
+//! The levels of a format in ascending order. They give the nearest level of many values without a branch.
 
 use kvant_core::Levels;
 
-/// Adding and subtracting it rounds to a whole number: 1.5 · 2²³.
-const WHOLE: f32 = 12_582_912.0;
+/// Adding and then subtracting this value rounds to an integer: 1.5 · 2²³.
+const ROUNDER: f32 = 12_582_912.0;
 
-/// The levels, each once.
-pub enum Sorted {
-    /// Whole numbers of a range.
-    Whole { low: f32, high: f32 },
-    /// Levels, what to add from one to the next, and the borders between them.
+/// The distinct levels.
+pub enum SortedLevels {
+    /// All integers of a range.
+    Integers { low: f32, high: f32 },
+    /// The lowest level. Then for each next level: the midpoint to the level before, and the difference from it.
     Steps { lowest: f32, steps: Vec<(f32, f32)> },
 }
 
-impl Sorted {
+impl SortedLevels {
     pub fn new(levels: Levels) -> Self {
         match levels {
             Levels::Linear { count, offset } => {
                 let low = -f32::from(offset);
-                Self::Whole { low, high: low + f32::from(count - 1) }
+                Self::Integers { low, high: low + f32::from(count - 1) }
             }
             Levels::Table(table) => {
                 let mut all = table.to_vec();
@@ -33,22 +33,22 @@ impl Sorted {
         }
     }
 
-    /// The level nearest to each of `x`.
+    /// Returns the level nearest to each value of `x`.
     #[inline(always)]
     pub fn nearest<const N: usize>(&self, x: &[f32; N]) -> [f32; N] {
         match self {
-            Self::Whole { low, high } => {
+            Self::Integers { low, high } => {
                 let mut level = [0.0; N];
                 for i in 0..N {
-                    level[i] = (x[i].max(*low).min(*high) + WHOLE) - WHOLE;
+                    level[i] = (x[i].max(*low).min(*high) + ROUNDER) - ROUNDER;
                 }
                 level
             }
             Self::Steps { lowest, steps } => {
                 let mut level = [*lowest; N];
-                for (border, step) in steps {
+                for (midpoint, step) in steps {
                     for i in 0..N {
-                        level[i] += if x[i] > *border { *step } else { 0.0 };
+                        level[i] += if x[i] > *midpoint { *step } else { 0.0 };
                     }
                 }
                 level

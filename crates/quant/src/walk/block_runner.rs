@@ -1,29 +1,29 @@
-//! One network's way through a block: what a stage reads and the residual stream beside it, context by context, in
-//! files.
+//! Runs one network through a block, stage by stage and context by context. Files hold the input of the next stage and
+//! the residual stream.
 //!
-//! Invariant: the residual stream before the block is never written to, so that a killed run can start the block again.
+//! Invariant: the residual stream before the block is never changed, so that a run can restart a block after a crash.
 
 use crate::Error;
 use crate::gather::ActivationFile;
 use crate::work_folder::WorkFolder;
 use kvant_model::{Block, Positions, Stage};
 
-/// A context on its way.
+/// The activations of a context between two stages.
 #[derive(Clone)]
 pub struct State {
     /// The residual stream, tokens × hidden.
     pub residual: Vec<f32>,
-    /// What the next stage reads, tokens × its columns; empty after the last.
+    /// The next stage's input, tokens × columns; empty after the last stage.
     pub input: Vec<f32>,
 }
 
-/// What both networks' sides share.
+/// Data that the runners of both networks share.
 pub struct Path<'a> {
     pub stages: &'a [Stage<'a>],
     pub positions: &'a Positions,
     /// Tokens of a context.
     pub length: usize,
-    /// Numbers of a token in the residual stream.
+    /// The hidden size.
     pub hidden: usize,
 }
 
@@ -33,13 +33,16 @@ pub struct BlockRunner<'a> {
     path: &'a Path<'a>,
     before: &'a mut ActivationFile,
     input: ActivationFile,
-    /// The residual stream after the first stage that writes to it.
+    /// The residual stream after the first stage that adds to it.
     middle: ActivationFile,
     after: &'a mut ActivationFile,
 }
 
 impl<'a> BlockRunner<'a> {
-    /// The side called `name`, with the residual stream `before` the block and what it will be `after`.
+    /// Creates the runner of the network `name`, with files for the residual stream `before` and `after` the block.
+    ///
+    /// # Errors
+    /// Errors of the work folder.
     pub fn new(
         work: &WorkFolder,
         name: &str,
@@ -62,12 +65,12 @@ impl<'a> BlockRunner<'a> {
         })
     }
 
-    /// A context before `stage`, as the stage before it has left it.
+    /// Reads a context before `stage`.
     pub fn before(&mut self, stage: usize, context: usize) -> Result<State, Error> {
         let Path { stages, length, hidden, .. } = *self.path;
         let written = stages[..stage].iter().any(|s| s.residual);
-        let place = if written { &mut self.middle } else { &mut *self.before };
-        let residual = place.read(context, length * hidden)?;
+        let stream = if written { &mut self.middle } else { &mut *self.before };
+        let residual = stream.read(context, length * hidden)?;
         let input = match stage {
             0 => self.block.enter(&residual),
             _ => self.input.read(context, length * stages[stage].slots[0].columns)?,
@@ -82,8 +85,8 @@ impl<'a> BlockRunner<'a> {
         state
     }
 
-    /// Keeps what has become of a context after `stage`.
-    pub fn keep(&mut self, stage: usize, context: usize, state: &State) -> Result<(), Error> {
+    /// Writes a context after `stage` to the files.
+    pub fn store(&mut self, stage: usize, context: usize, state: &State) -> Result<(), Error> {
         let stages = self.path.stages;
         if stage + 1 == stages.len() {
             return self.after.write(context, &state.residual);

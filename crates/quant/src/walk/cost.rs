@@ -1,35 +1,35 @@
-//! What the steps of a walk through a network have cost: seconds, and multiply-adds where they are counted.
+//! The cost of the steps of a walk through a network: seconds, and multiply-adds if they are counted.
 
 use serde::Serialize;
 use std::time::Instant;
 
-/// One kind of step.
+/// The cost of one kind of step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Step {
     /// Wall time.
     pub seconds: f64,
-    /// Multiply-adds of matrix products; 0 where nobody counts.
+    /// Multiply-adds of matrix products; 0 if they are not counted.
     pub multiply_adds: f64,
 }
 
-/// All of them; reading, writing and the check of the file are in none.
+/// The cost of all steps, without reading, writing and validating the file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Cost {
-    /// Writing text of the network's own.
+    /// Writing self-generated text.
     pub own_text: Step,
-    /// Gradients, and sums of them.
+    /// Computing gradients and their sums.
     pub sensitivity: Step,
-    /// Running both networks.
+    /// Forward passes of both networks.
     pub passes: Step,
-    /// Sums of products over tokens.
+    /// Computing sums of products over tokens.
     pub sums: Step,
-    /// Trying settings on selection text.
+    /// Choosing settings on selection text.
     pub choosing: Step,
-    /// Solving maps.
+    /// Solving linear maps.
     pub solving: Step,
 }
 
-/// Names a step.
+/// A kind of step.
 #[derive(Clone, Copy)]
 pub enum Part {
     /// [`Cost::own_text`].
@@ -47,7 +47,7 @@ pub enum Part {
 }
 
 impl Cost {
-    /// Does `work` and books it.
+    /// Runs `work` and adds its time and `multiply_adds` to the step.
     pub fn time<T>(&mut self, part: Part, multiply_adds: f64, work: impl FnOnce() -> T) -> T {
         let begin = Instant::now();
         let done = work();

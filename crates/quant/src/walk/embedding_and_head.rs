@@ -1,45 +1,46 @@
-//! What stands before the first block and after the last: embedding and head; and what the whole walk came to.
+//! Solves the embedding and the output head, and measures the loss of the solved network.
 
 use super::residual_pair::ResidualPair;
 use super::stages::{Choices, Sums, Walk};
 use super::unit::Unit;
 use crate::Error;
 use crate::gather::{
-    BlockSensitivities, Head, Inputs, LOGIT_ROWS, Missing, SENSITIVITY_CONTEXTS, Statistics, compared, logits,
+    BlockSensitivities, Head, Inputs, LOGIT_ROWS, Missing, SENSITIVITY_CONTEXTS, Statistics,
+    compared_positions, logits,
 };
 use crate::work_folder::HEAD_INPUT;
 use kvant_core::Tensor;
 use kvant_model::{Block, Embedding, Positions, Slot, load_matrix};
 
-/// Contexts that the result is measured on.
+/// Most contexts on which the loss is measured.
 const EXPECTED_CONTEXTS: usize = 8;
 
-/// What the network lost on text of the kind that it was calibrated on.
+/// The loss of the quantized network on calibration text.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, schemars::JsonSchema)]
 pub struct Expected {
     /// Mean KL divergence from the float network.
     pub kld: f64,
-    /// The same where the head alone is quantized.
+    /// Mean KL divergence if only the head is quantized.
     pub head_kld: f64,
-    /// Contexts that it was measured on.
+    /// The number of contexts on which it was measured.
     pub contexts: usize,
 }
 
 impl Walk<'_> {
-    /// The embedding. Where it is the head too, it is solved on what the float network gives the head to read.
+    /// Solves the embedding. A tied embedding is solved on the float network's head input.
     pub(super) fn embedding(&self) -> Result<Unit, Error> {
         let spec = self.weights.spec();
-        self.say("embedding", 0, 0, 0)?;
+        self.report("embedding", 0, 0, 0)?;
         let tied = spec.output.head.is_none();
-        let coded = self
+        let quantized = self
             .assignment(&spec.embedding.tokens.weight())
             .is_some_and(|a| a.format != a.entry.format && a.format.grid().is_some());
         let mut sums = None;
-        if tied && coded {
+        if tied && quantized {
             let mut all = Statistics::new(spec.hidden, Missing::Nothing);
-            if self.work.has_numbers(HEAD_INPUT)? {
-                // The same contexts went through the network on the way to their gradients.
-                all.gram = self.work.load_numbers(HEAD_INPUT, spec.hidden * spec.hidden)?;
+            if self.work.has_floats(HEAD_INPUT)? {
+                // The computation of gradients has saved this sum for the same contexts.
+                all.gram = self.work.load_floats(HEAD_INPUT, spec.hidden * spec.hidden)?;
             } else {
                 self.add_head_inputs(&mut all)?;
             }
@@ -51,7 +52,7 @@ impl Walk<'_> {
         Ok(Unit { tensors, residuals: None })
     }
 
-    /// What the float network gives the head to read, of some contexts.
+    /// Adds the float network's head input of some contexts to the sums.
     fn add_head_inputs(&self, sums: &mut Statistics) -> Result<(), Error> {
         let spec = self.weights.spec();
         let head = Head::new(self.weights, self.backend)?;
@@ -62,7 +63,7 @@ impl Walk<'_> {
         for index in 0..spec.blocks.len() {
             let block = Block::load(self.weights, self.backend, index)?;
             for residual in &mut streams {
-                self.say("embedding: what the head reads", 0, 0, 0)?;
+                self.report("embedding: what the head reads", 0, 0, 0)?;
                 block.forward_alone(residual, &positions);
             }
         }
@@ -72,15 +73,15 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// The head, where it has weights of its own.
+    /// Solves a head that is not tied to the embedding.
     pub(super) fn head(&self, slot: &Slot, residuals: &mut ResidualPair) -> Result<Unit, Error> {
         let head = Head::new(self.weights, self.backend)?;
         let mut sums = self.sums(slot.columns, Missing::Input, true);
         for context in 0..self.calibration.contexts().len() {
-            self.say("head", self.weights.spec().blocks.len(), 0, context)?;
-            let (rf, rq) = residuals.read(context, self.residual_numbers())?;
+            self.report("head", self.weights.spec().blocks.len(), 0, context)?;
+            let (rf, rq) = residuals.read(context, self.residual_values())?;
             let (xf, xq) = (head.states(&rf), head.states(&rq));
-            let missed = if self.recipe.method.corrects() { self.less(xf, &xq) } else { Vec::new() };
+            let missed = if self.recipe.method.corrects() { self.difference(xf, &xq) } else { Vec::new() };
             self.add(&mut sums, context, &Inputs { quantized: &xq, missed: &missed, weights: None });
         }
         sums.finish();
@@ -88,8 +89,8 @@ impl Walk<'_> {
         Ok(Unit { tensors, residuals: None })
     }
 
-    /// KL divergence of the network as solved, on selection text (which the final solutions have seen): over every
-    /// second position of the contexts' second halves.
+    /// Measures the KL divergence of the solved network on selection text, over every second position of the second
+    /// halves of the contexts. The final solutions were calibrated on this text too. `None` if contexts are too short.
     pub(super) fn expected(
         &self,
         residuals: &mut ResidualPair,
@@ -107,14 +108,14 @@ impl Walk<'_> {
             contexts = all.collect();
         }
         contexts.truncate(EXPECTED_CONTEXTS);
-        let positions = compared(length, 2);
+        let positions = compared_positions(length, 2);
         if positions.is_empty() {
             return Ok(None);
         }
         let mut expected = Expected { kld: 0.0, head_kld: 0.0, contexts: contexts.len() };
         for &context in &contexts {
-            self.say("what it came to", spec.blocks.len(), 0, 0)?;
-            let (rf, rq) = residuals.read(context, self.residual_numbers())?;
+            self.report("what it came to", spec.blocks.len(), 0, 0)?;
+            let (rf, rq) = residuals.read(context, self.residual_values())?;
             for positions in positions.chunks(LOGIT_ROWS) {
                 let (xf, xq) = (head.states_at(&rf, positions), head.states_at(&rq, positions));
                 let reference = logits(&*float, &xf);

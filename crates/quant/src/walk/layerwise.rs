@@ -1,21 +1,21 @@
-//! The walk through a network block by block, for methods that look at activations.
+//! The walk through a network block by block, for methods that need activations.
 //!
 //! ```text
-//! text that the float network writes itself              (`self_generated`)
-//! how much the answer minds errors at each map's result  (`sensitivity`)
-//! embedding: solved on the float head's inputs where head and embedding are one
-//! both residual streams ← embedding of every context       (float network's, quantized network's)
+//! write self-generated text with the float network                  (`self_generated`)
+//! compute the sensitivity of the output to errors of each map        (`sensitivity`)
+//! solve the embedding; if it is tied, on the float network's head input
+//! both residual streams ← embedding of every context                 (float network, quantized network)
 //! for each block:
-//!     for each stage (maps that read one activation):
-//!         sums over all contexts of the stage's two inputs  (`statistics`)
-//!         solve the stage's maps; the quantized network goes on with what was solved
+//!     for each stage (maps that read the same activation):
+//!         sum over all contexts of the stage's inputs in both networks   (`statistics`)
+//!         solve the stage's maps; the quantized network uses the solved weights from here on
 //!     save the block and both residual streams
-//! head, where it has weights of its own
+//! solve the head, if it is not tied
 //! ```
 //!
-//! One block is in memory, and one context's activations; those of all contexts, and what is solved, lie in the work
-//! folder. A run that was stopped goes on after the last saved block, byte for byte as if it had not been stopped.
-//! Left out: writing the output (`quantize`), embedding and head (`embedding_and_head`).
+//! Memory holds one block and one context's activations. The work folder holds the activations of all contexts and the
+//! solved tensors. A stopped run resumes after the last saved block, and the result is the same byte for byte. Not
+//! here: writing the output (`quantize`), embedding and head (`embedding_and_head`).
 
 use super::block_runner::{BlockRunner, Path, State};
 use super::cost::Part;
@@ -34,15 +34,15 @@ use crate::work_folder;
 use kvant_core::Tensor;
 use kvant_model::{Block, BlockSpec, Embedding, Positions, Spec, Stage, load_matrix};
 
-/// A method that chooses does so in every so many blocks; those between take over what the last one chose for the
-/// same map. Neighbours want much the same, and choosing costs as much as solving.
+/// The distance between blocks in which a method chooses settings. The blocks between reuse the last choice for the
+/// same kind of map. Adjacent blocks need similar settings, and choosing takes as long as solving.
 const CHOICE_EVERY: usize = 4;
 
 impl<'a> Walk<'a> {
-    /// Solves every linear map that does not keep its format; what other tensors become is not this walk's business.
+    /// Solves every linear map that changes its format. Ignores all other tensors.
     ///
     /// # Errors
-    /// What reading, solving or the work folder says; [`Error::Interrupted`].
+    /// Errors of reading, solving and the work folder; [`Error::Interrupted`].
     pub fn run(&mut self) -> Result<Solutions<'a>, Error> {
         let spec = self.weights.spec();
         self.calibration.check(spec)?;
@@ -52,7 +52,7 @@ impl<'a> Walk<'a> {
         }
         let mut solutions = Solutions::new(self.work, spec, |slots| planned(self.changing(slots)));
         let mut embedding = self.unit(&solutions, work_folder::EMBEDDING, || self.embedding())?;
-        solutions.note(&embedding);
+        solutions.record_flags(&embedding);
         let table = match embedding.tensors.pop() {
             Some((_, solved)) => solved.tensor,
             None => self.weights.tensor(&spec.embedding.tokens.weight())?,
@@ -66,14 +66,14 @@ impl<'a> Walk<'a> {
             let unit =
                 if carried { self.carried_block(next)? } else { self.block(next, &choices, &mut residuals)? };
             unit.save(self.work, &work_folder::block(next))?;
-            choices = chosen(&unit);
-            solutions.note(&unit);
+            choices = chosen_settings(&unit);
+            solutions.record_flags(&unit);
             next += 1;
         }
         if let Some(head) = &spec.output.head {
             let unit =
                 self.unit(&solutions, work_folder::HEAD, || self.head(head, &mut residuals[next % 2]))?;
-            solutions.note(&unit);
+            solutions.record_flags(&unit);
         }
         if !carried && !spec.blocks.is_empty() {
             let name = spec.head().weight();
@@ -85,7 +85,7 @@ impl<'a> Walk<'a> {
         Ok(solutions)
     }
 
-    /// Adds what the network writes itself to the text, and gathers sums of gradients for methods that use them.
+    /// Adds self-generated text to the calibration, and gathers sums of gradients for methods that use them.
     fn gather(&mut self) -> Result<(), Error> {
         let Self { weights, recipe, work, backend, progress, .. } = *self;
         let seed = Seed(recipe.seed);
@@ -101,6 +101,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
+    /// Loads a unit, or solves and saves it.
     fn unit(
         &self,
         solutions: &Solutions,
@@ -115,28 +116,28 @@ impl<'a> Walk<'a> {
         Ok(unit)
     }
 
-    /// The first block without a saved solution, what was chosen in the one before it, and the residual streams
-    /// between them (at its parity).
+    /// Returns the first block without a saved solution, the settings that the block before it chose, and both pairs of
+    /// residual streams. The pair with index `block % 2` is the input of a block.
     fn resume(
         &self,
         solutions: &mut Solutions,
         carried: bool,
     ) -> Result<(usize, Choices, [ResidualPair; 2]), Error> {
-        let numbers = self.residual_numbers();
+        let context_values = self.residual_values();
         let mut residuals = [
-            ResidualPair::open(self.work, "residual-0", numbers)?,
-            ResidualPair::open(self.work, "residual-1", numbers)?,
+            ResidualPair::open(self.work, "residual-0", context_values)?,
+            ResidualPair::open(self.work, "residual-1", context_values)?,
         ];
         let (mut next, mut expected, mut choices) = (0, None, Choices::new());
         while next < self.weights.spec().blocks.len()
             && let Some(unit) = solutions.load(&work_folder::block(next))?
         {
-            choices = chosen(&unit);
-            solutions.note(&unit);
+            choices = chosen_settings(&unit);
+            solutions.record_flags(&unit);
             expected = unit.residuals;
             next += 1;
         }
-        // Blocks that were carried over have no streams; then none are needed.
+        // If all blocks are carried over, no residual streams exist and none are needed.
         if next > 0
             && !carried
             && expected != Some(residuals[next % 2].digests(self.calibration.contexts().len())?)
@@ -146,7 +147,8 @@ impl<'a> Walk<'a> {
         Ok((next, choices, residuals))
     }
 
-    /// Both residual streams before the first block: every context's embedding, by the quantized `table` too.
+    /// Writes both residual streams before the first block: every context's embedding, by the float table and by the
+    /// quantized `table`.
     fn begin(&self, table: &Tensor, residuals: &mut ResidualPair) -> Result<(), Error> {
         let (weights, backend) = (self.weights, self.backend);
         let float = Embedding::load(weights, backend)?;
@@ -159,7 +161,8 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Whether every map of every block is carried over as it is, so that nobody has to look at activations.
+    /// Returns true if every map of every block is carried over: its weights already lie on the format's lattice and
+    /// are not solved. Then no activations are needed.
     fn all_carried(&self) -> Result<bool, Error> {
         let Spec { blocks, output, .. } = self.weights.spec();
         if blocks.is_empty() || output.head.is_some() {
@@ -173,11 +176,11 @@ impl<'a> Walk<'a> {
         Ok(true)
     }
 
-    /// A block whose maps are all carried over.
+    /// Returns the unit of a block whose maps are all carried over.
     fn carried_block(&self, index: usize) -> Result<Unit, Error> {
         let mut tensors = Vec::new();
         for stage in self.weights.spec().blocks[index].stages() {
-            self.say(&format!("block {index}: {}", stage.slots[0].name), index, 0, 0)?;
+            self.report(&format!("block {index}: {}", stage.slots[0].name), index, 0, 0)?;
             for assignment in self.changing(&stage.slots) {
                 let name = &assignment.entry.name;
                 if let Some(solved) = self.carry(name)? {
@@ -189,6 +192,7 @@ impl<'a> Walk<'a> {
         Ok(Unit { tensors, residuals: None })
     }
 
+    /// Carries a map over; `None` if its weights do not lie on the format's lattice.
     fn carry(&self, name: &str) -> Result<Option<Solved>, Error> {
         let Some(assignment) = self.assignment(name) else { return Ok(None) };
         let weight = self.weights.tensor(name)?;
@@ -196,13 +200,13 @@ impl<'a> Walk<'a> {
     }
 
     /// Runs a stage of one network on one context.
-    fn advance(&self, side: &BlockRunner, stage: &Stage, number: usize, state: State) -> State {
+    fn advance(&self, runner: &BlockRunner, stage: &Stage, number: usize, state: State) -> State {
         let maps: usize = stage.slots.iter().map(|s| s.rows * s.columns).sum();
         let adds = (self.calibration.length() * maps) as f64;
-        self.cost.borrow_mut().time(Part::Passes, adds, || side.advance(number, state))
+        self.cost.borrow_mut().time(Part::Passes, adds, || runner.advance(number, state))
     }
 
-    /// One block: its maps solved, the residual streams after it written.
+    /// Solves the maps of a block and writes the residual streams after it.
     fn block(
         &self,
         index: usize,
@@ -216,9 +220,9 @@ impl<'a> Walk<'a> {
         let [even, odd] = residuals;
         let (before, after) = if index.is_multiple_of(2) { (even, odd) } else { (odd, even) };
         let block = Block::load(self.weights, self.backend, index)?;
-        let side = |name: &str, block, from, to| BlockRunner::new(self.work, name, block, &path, from, to);
-        let mut float = side("float", block.clone(), &mut before.float, &mut after.float)?;
-        let mut quantized = side("quantized", block, &mut before.quantized, &mut after.quantized)?;
+        let runner = |name: &str, block, from, to| BlockRunner::new(self.work, name, block, &path, from, to);
+        let mut float = runner("float", block.clone(), &mut before.float, &mut after.float)?;
+        let mut quantized = runner("quantized", block, &mut before.quantized, &mut after.quantized)?;
         let contexts = 0..self.calibration.contexts().len();
         let sensitivities = if self.recipe.method.couples() {
             sensitivities_of_block(self.work, self.weights.spec(), index)?
@@ -231,35 +235,42 @@ impl<'a> Walk<'a> {
             let missing = if stage.residual { Missing::Result(hidden) } else { Missing::Input };
             let mut sums = self.sums(stage.slots[0].columns, missing, index.is_multiple_of(CHOICE_EVERY));
             for context in contexts.clone() {
-                self.say(&what, index, number, context)?;
-                // The float network is a stage ahead; the quantized one had to wait for its maps.
+                self.report(&what, index, number, context)?;
+                // The float network is one stage ahead: the quantized network could not run the earlier stage before
+                // its maps were solved.
                 let earlier = number.checked_sub(1);
-                let (ours, theirs) = rayon::join(
+                let (quantized_state, float_state) = rayon::join(
                     || quantized.before(earlier.unwrap_or(0), context),
                     || float.before(number, context),
                 );
-                let (mut ours, theirs) = (ours?, theirs?);
+                let (mut quantized_state, float_state) = (quantized_state?, float_state?);
                 if let Some(earlier) = earlier {
-                    ours = self.advance(&quantized, &stages[earlier], earlier, ours);
+                    quantized_state = self.advance(&quantized, &stages[earlier], earlier, quantized_state);
                 }
                 let missing = sums.all.missing;
-                let input = if missing == Missing::Input { theirs.input.clone() } else { Vec::new() };
-                let next = self.advance(&float, stage, number, theirs);
-                let (kept, also) = rayon::join(
-                    || earlier.map_or(Ok(()), |earlier| quantized.keep(earlier, context, &ours)),
-                    || float.keep(number, context, &next),
+                let float_input =
+                    if missing == Missing::Input { float_state.input.clone() } else { Vec::new() };
+                let float_next = self.advance(&float, stage, number, float_state);
+                let (quantized_stored, float_stored) = rayon::join(
+                    || earlier.map_or(Ok(()), |earlier| quantized.store(earlier, context, &quantized_state)),
+                    || float.store(number, context, &float_next),
                 );
-                kept.and(also)?;
-                let weights = stage.residual.then(|| token_weights(&next.residual, hidden));
+                quantized_stored.and(float_stored)?;
+                let weights = stage.residual.then(|| token_weights(&float_next.residual, hidden));
                 let missed = match missing {
                     Missing::Nothing => Vec::new(),
-                    Missing::Input => self.less(input, &ours.input),
+                    Missing::Input => self.difference(float_input, &quantized_state.input),
                     Missing::Result(_) => {
-                        let ours = self.advance(&float, stage, number, ours.clone());
-                        self.less(next.residual, &ours.residual)
+                        // The float weights on the quantized network's input.
+                        let quantized_next = self.advance(&float, stage, number, quantized_state.clone());
+                        self.difference(float_next.residual, &quantized_next.residual)
                     }
                 };
-                let inputs = Inputs { quantized: &ours.input, missed: &missed, weights: weights.as_deref() };
+                let inputs = Inputs {
+                    quantized: &quantized_state.input,
+                    missed: &missed,
+                    weights: weights.as_deref(),
+                };
                 self.add(&mut sums, context, &inputs);
             }
             sums.finish();
@@ -271,17 +282,18 @@ impl<'a> Walk<'a> {
         }
         let last = stages.len() - 1;
         for context in contexts {
-            self.say(&format!("block {index}: onwards"), index, stages.len(), context)?;
+            self.report(&format!("block {index}: onwards"), index, stages.len(), context)?;
             let state = quantized.before(last, context)?;
             let state = self.advance(&quantized, &stages[last], last, state);
-            quantized.keep(last, context, &state)?;
+            quantized.store(last, context, &state)?;
         }
         Ok(Unit { tensors, residuals: Some(after.digests(self.calibration.contexts().len())?) })
     }
 }
 
-/// How much an error on each token counts, where it is added to the residual stream: what follows sees the stream
-/// divided by its root mean square, so the larger that is, the less. Harmonic over the context, 1 on average.
+/// The weight of each token's error in the residual stream, proportional to 1 / Σ x² of the token's row, with mean 1
+/// over the context. The next norm divides the stream by its root mean square, so an error in a large row has less
+/// effect.
 fn token_weights(residual: &[f32], hidden: usize) -> Vec<f32> {
     let squares = residual.chunks_exact(hidden).map(|row| row.iter().map(|x| x * x).sum::<f32>().max(1e-20));
     let mut weights: Vec<f32> = squares.map(|square| 1.0 / square).collect();
@@ -290,7 +302,8 @@ fn token_weights(residual: &[f32], hidden: usize) -> Vec<f32> {
     weights
 }
 
-fn chosen(unit: &Unit) -> Choices {
+/// The settings that were chosen in a unit, by kind of map.
+fn chosen_settings(unit: &Unit) -> Choices {
     let of = |(name, solved): &(String, Solved)| Some((map_kind(name).to_owned(), solved.chosen?));
     unit.tensors.iter().filter_map(of).collect()
 }

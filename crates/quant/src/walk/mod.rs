@@ -1,4 +1,4 @@
-//! The walk through a network layer by layer, for methods that look at activations.
+//! The walk through a network layer by layer, for methods that need activations.
 
 mod block_runner;
 mod cost;

@@ -1,20 +1,20 @@
-//! One activation of both networks, for every context, in the work folder.
+//! Files with one activation of both networks for every context, in the work folder.
 
 use crate::Error;
 use crate::gather::ActivationFile;
 use crate::work_folder::WorkFolder;
 
-/// What the float network and the quantized one have at one place.
+/// The activations of the float network and of the quantized network at the same place.
 pub struct ResidualPair {
     pub float: ActivationFile,
     pub quantized: ActivationFile,
 }
 
 impl ResidualPair {
-    pub fn open(work: &WorkFolder, name: &str, numbers: usize) -> Result<Self, Error> {
+    pub fn open(work: &WorkFolder, name: &str, context_values: usize) -> Result<Self, Error> {
         Ok(Self {
-            float: ActivationFile::open(&work.path(&format!("{name}-float.f32")), numbers)?,
-            quantized: ActivationFile::open(&work.path(&format!("{name}-quantized.f32")), numbers)?,
+            float: ActivationFile::open(&work.path(&format!("{name}-float.f32")), context_values)?,
+            quantized: ActivationFile::open(&work.path(&format!("{name}-quantized.f32")), context_values)?,
         })
     }
 
@@ -27,7 +27,7 @@ impl ResidualPair {
         self.quantized.write(context, quantized)
     }
 
-    /// Digests of so many contexts.
+    /// Digests of the first `contexts` contexts: float, quantized.
     pub fn digests(&mut self, contexts: usize) -> Result<(String, String), Error> {
         let text = |hash: blake3::Hash| hash.to_hex().to_string();
         Ok((text(self.float.digest(contexts)?), text(self.quantized.digest(contexts)?)))

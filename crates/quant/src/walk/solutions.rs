@@ -1,4 +1,4 @@
-//! What a walk has solved, read back from the work folder as it is asked for: one unit is in memory at a time.
+//! The solved tensors of a walk. They are loaded from the work folder on demand; one unit is in memory at a time.
 
 use super::embedding_and_head::Expected;
 use super::unit::{Unit, file_name};
@@ -12,20 +12,21 @@ use std::collections::HashMap;
 /// Solved tensors by name.
 pub struct Solutions<'a> {
     work: &'a WorkFolder,
-    /// The unit of every linear map.
+    /// The unit of every linear map, by the weight's name.
     units: HashMap<String, String>,
-    /// The tensors that each unit has to hold.
+    /// The planned tensors of each unit.
     plans: HashMap<String, Vec<PlannedTensor>>,
-    /// What is special about solved tensors.
+    /// Flags of solved tensors, by name.
     flags: HashMap<String, Vec<&'static str>>,
-    open: Option<(String, Unit)>,
-    /// What the network lost; unknown where nobody had to look at activations.
+    /// The unit that is in memory.
+    loaded: Option<(String, Unit)>,
+    /// The loss of the network; `None` if no activations were needed.
     pub expected: Option<Expected>,
 }
 
 impl<'a> Solutions<'a> {
-    /// Of a walk through a network of this description, which [`Solutions::note`] will tell of every unit; `plan` says
-    /// which tensors a unit of these maps has to hold.
+    /// Creates the solutions of a walk through a network with this `spec`. `plan` returns the planned tensors of a unit
+    /// with the given maps. The walk must call [`Solutions::record_flags`] for every unit.
     pub(super) fn new(
         work: &'a WorkFolder,
         spec: &Spec,
@@ -44,19 +45,19 @@ impl<'a> Solutions<'a> {
         if let Some(head) = &spec.output.head {
             put(&[head], work_folder::HEAD.to_owned());
         }
-        Self { work, units, plans, flags: HashMap::new(), open: None, expected: None }
+        Self { work, units, plans, flags: HashMap::new(), loaded: None, expected: None }
     }
 
-    /// A unit, if it was saved.
+    /// Loads a unit; `None` if it was not saved.
     ///
     /// # Errors
-    /// One that does not hold the planned tensors; what the work folder says.
+    /// A unit that does not hold the planned tensors; errors of the work folder.
     pub(super) fn load(&self, unit: &str) -> Result<Option<Unit>, Error> {
         Unit::load(self.work, unit, self.plans.get(unit).map_or(&[], Vec::as_slice))
     }
 
-    /// Remembers what is special about a unit's tensors.
-    pub(super) fn note(&mut self, unit: &Unit) {
+    /// Records the flags of a unit's tensors.
+    pub(super) fn record_flags(&mut self, unit: &Unit) {
         for (name, solved) in &unit.tensors {
             let flags: Vec<_> = solved.flags.iter().copied().chain(solved.loss_flag()).collect();
             if !flags.is_empty() {
@@ -65,24 +66,25 @@ impl<'a> Solutions<'a> {
         }
     }
 
-    /// What is special about a solved tensor.
+    /// The flags of a solved tensor.
     pub fn flags(&self, name: &str) -> &[&'static str] {
         self.flags.get(name).map_or(&[], Vec::as_slice)
     }
 
-    /// One tensor, where the walk has solved it.
+    /// Returns one tensor; `None` if the walk has not solved it.
     ///
     /// # Errors
-    /// What the work folder says.
+    /// Errors of the work folder.
     pub fn get(&mut self, name: &str) -> Result<Option<Solved>, Error> {
         let Some(unit) = self.units.get(name) else { return Ok(None) };
-        if self.open.as_ref().is_none_or(|(open, _)| open != unit) {
-            self.open = None;
+        if self.loaded.as_ref().is_none_or(|(name, _)| name != unit) {
+            // Frees the old unit before the next one is loaded.
+            self.loaded = None;
             // The walk has saved every unit.
             let loaded = self.load(unit)?.ok_or_else(|| self.work.damaged(&file_name(unit)))?;
-            self.open = Some((unit.clone(), loaded));
+            self.loaded = Some((unit.clone(), loaded));
         }
-        let tensors = self.open.iter().flat_map(|(_, unit)| &unit.tensors);
+        let tensors = self.loaded.iter().flat_map(|(_, unit)| &unit.tensors);
         Ok(tensors.into_iter().find(|(tensor, _)| tensor == name).map(|(_, solved)| solved.clone()))
     }
 }

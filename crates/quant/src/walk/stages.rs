@@ -1,4 +1,4 @@
-//! The walk itself and what its stages share: sums over a stage's input, and the solving of its maps.
+//! The state of the walk, and the parts that all stages share: sums over a stage's input, solving its maps.
 
 use super::cost::{Cost, Part};
 use crate::gather::{BlockSensitivities, Calibration, Inputs, Missing, Statistics};
@@ -11,38 +11,42 @@ use kvant_model::{BlockSpec, Slot, Weights};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-/// Settings that were chosen, by the map's name without its block.
+/// Chosen settings, by the map's name without the block prefix.
 pub type Choices = BTreeMap<String, Settings>;
 
-/// What the walk needs.
+/// The inputs and the state of the walk.
 pub struct Walk<'a> {
     /// The float network.
     pub weights: &'a Weights,
-    /// What to do.
+    /// The recipe.
     pub recipe: &'a Recipe,
     /// The format of every tensor.
     pub assignments: &'a [Assignment],
-    /// The text, to which the walk adds what the network writes itself.
+    /// The calibration text. The walk adds self-generated text.
     pub calibration: Calibration,
-    /// Where unfinished work lies.
+    /// The work folder.
     pub work: &'a WorkFolder,
-    /// What products run on.
+    /// The backend of all matrix products.
     pub backend: &'a Backend,
-    /// Who is told.
+    /// The receiver of progress reports.
     pub progress: &'a dyn Progress,
-    /// What the steps have cost so far.
+    /// The cost of the steps so far.
     pub cost: RefCell<Cost>,
 }
 
-/// Sums of one stage: what is solved on, and what is chosen by.
+/// Statistics of one stage: `all` to solve with, `selection` to choose settings with.
 pub struct Sums {
     pub all: Statistics,
     pub selection: Option<Statistics>,
 }
 
 impl Walk<'_> {
-    /// Tells how far the walk is: `pass` of a block's passes (its stages and the last) over context `context`.
-    pub fn say(&self, what: &str, block: usize, pass: usize, context: usize) -> Result<(), Error> {
+    /// Reports the progress of the walk. `pass` is the number of the pass over all contexts in block `block`; a block
+    /// has one pass for each stage and a final one.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if the user stopped the run.
+    pub fn report(&self, what: &str, block: usize, pass: usize, context: usize) -> Result<(), Error> {
         if self.progress.stop() {
             return Err(Error::Interrupted);
         }
@@ -54,12 +58,12 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Numbers of a context's residual stream.
-    pub fn residual_numbers(&self) -> usize {
+    /// The number of values of a context's residual stream.
+    pub fn residual_values(&self) -> usize {
         self.calibration.length() * self.weights.spec().hidden
     }
 
-    /// The assignments of maps that don't keep their format, or keep it because they must.
+    /// The assignments of maps that must be solved: their format changes, or the wanted format does not fit their rows.
     pub fn changing(&self, slots: &[&Slot]) -> impl Iterator<Item = &Assignment> {
         let assignments = slots.iter().filter_map(|slot| self.assignment(&slot.weight()));
         assignments.filter(|a| a.changes())
@@ -69,9 +73,13 @@ impl Walk<'_> {
         self.assignments.iter().find(|a| a.entry.name == name)
     }
 
-    /// Solves the maps that read one activation, but for those that keep their format.
+    /// Solves the maps that read the same activation, except those that keep their format.
     ///
-    /// Where there is text to choose by, settings are chosen; else they are those of `choices`, if any.
+    /// If `sums` has selection statistics, the method chooses settings. Otherwise the settings are those of `choices`,
+    /// or those of the recipe.
+    ///
+    /// # Errors
+    /// Errors of reading and solving; results that are not finite.
     pub fn solve(
         &self,
         slots: &[&Slot],
@@ -81,8 +89,8 @@ impl Walk<'_> {
     ) -> Result<Vec<(String, Solved)>, Error> {
         let assignments: Vec<_> = self.changing(slots).collect();
         let method = self.recipe.method;
-        let kept = |a: &&Assignment| choices.get(map_kind(&a.entry.name)).copied();
-        let mut chosen: Vec<Option<Settings>> = assignments.iter().map(kept).collect();
+        let earlier_choice = |a: &&Assignment| choices.get(map_kind(&a.entry.name)).copied();
+        let mut chosen: Vec<Option<Settings>> = assignments.iter().map(earlier_choice).collect();
         if let Some(sums) = &mut sums
             && let Some(selection) = sums.selection.take()
         {
@@ -97,7 +105,7 @@ impl Walk<'_> {
                 let choose = || method.choose(&layer, assignment.format, &selection);
                 *chosen = Some(self.cost.borrow_mut().time(Part::Choosing, 0.0, choose));
             }
-            // What was kept out to choose by comes back for the final run.
+            // The final run also uses the selection text.
             sums.all.merge(&selection);
         }
         let statistics = sums.as_ref().map(|s| &s.all);
@@ -115,15 +123,16 @@ impl Walk<'_> {
             };
             let solve = || method.solve(&layer, assignment.format);
             let mut solved = self.cost.borrow_mut().time(Part::Solving, 0.0, solve)?;
-            // Of what was carried over or encoded without sums nothing was chosen.
-            let asked = !solved.flags.iter().any(|flag| ["lattice", "uncalibrated"].contains(flag));
-            solved.chosen = chosen.filter(|_| asked);
+            // Chosen settings have no effect on tensors that were carried over or encoded without statistics.
+            let used = !solved.flags.iter().any(|flag| ["lattice", "uncalibrated"].contains(flag));
+            solved.chosen = chosen.filter(|_| used);
             solved.check_finite(self.weights.path(), &name)?;
             tensors.push((name, solved));
         }
         Ok(tensors)
     }
 
+    /// Creates empty sums; with selection statistics if the method `chooses` settings at this place.
     pub fn sums(&self, columns: usize, missing: Missing, chooses: bool) -> Sums {
         let method = self.recipe.method;
         let missing = if method.corrects() { missing } else { Missing::Nothing };
@@ -134,6 +143,7 @@ impl Walk<'_> {
         Sums { all: empty(), selection: selects.then(empty) }
     }
 
+    /// Adds a context to the statistics that it belongs to.
     pub fn add(&self, sums: &mut Sums, context: usize, inputs: &Inputs) {
         let to = match &mut sums.selection {
             Some(selection) if self.calibration.selects(context) => selection,
@@ -143,14 +153,15 @@ impl Walk<'_> {
         self.cost.borrow_mut().time(Part::Sums, adds, || to.add(self.backend, inputs));
     }
 
-    /// `x` less `y`.
-    pub fn less(&self, mut x: Vec<f32>, y: &[f32]) -> Vec<f32> {
+    /// Returns `x` − `y`.
+    pub fn difference(&self, mut x: Vec<f32>, y: &[f32]) -> Vec<f32> {
         ops::subtract(self.backend, &mut x, y);
         x
     }
 }
 
 impl Sums {
+    /// Completes the Gram matrices.
     pub fn finish(&mut self) {
         self.all.finish();
         if let Some(selection) = &mut self.selection {

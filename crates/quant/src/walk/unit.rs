@@ -1,6 +1,6 @@
-//! The content of a unit's file: u64 length of a JSON header, the header, the tensors' bytes one after another.
+//! A unit and its file: u64 length of a JSON header, the header, the bytes of all tensors.
 //!
-//! Invariant: what is parsed holds the planned tensors and nothing else, whatever the bytes are. Left out: digests.
+//! Invariant: a parsed unit holds exactly the planned tensors, for any file content. Not here: digests.
 
 #[cfg(test)]
 mod tests;
@@ -13,12 +13,12 @@ use kvant_io::PlannedTensor;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// Bytes of a unit's header, at most.
-const HEADER_BYTES: usize = 1 << 20;
-/// Most sweeps that a saved setting may ask for.
+/// Most bytes of a unit's header.
+const MAX_HEADER_BYTES: usize = 1 << 20;
+/// Most sweeps in saved settings.
 const MAX_SWEEPS: usize = 64;
 
-/// What is solved and saved together.
+/// Tensors that are solved and saved together.
 #[derive(Clone)]
 pub struct Unit {
     /// Tensors by name, in order.
@@ -44,31 +44,31 @@ struct TensorHeader {
     chosen: Option<Settings>,
 }
 
-/// Flags that a tensor may have come with; names live as long as the program.
+/// Flags that a saved tensor may have. A loaded flag becomes one of these static strings.
 const FLAGS: &[&str] = &["uncalibrated", "dead-columns", "lattice", "uncorrected", "uncoupled"];
 
 impl Unit {
-    /// Saves it under `name`.
+    /// Saves the unit under `name`.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     pub fn save(&self, work: &WorkFolder, name: &str) -> Result<(), Error> {
         work.save_sealed(&file_name(name), self.to_bytes())
     }
 
-    /// Loads the unit called `name`, if it was saved: the tensors of `plan`, in its order.
+    /// Loads the unit `name` with the tensors of `plan`, in the same order; `None` if it was not saved.
     ///
     /// # Errors
-    /// A file that is not what was saved, or that holds other tensors.
+    /// A file whose content is not the saved content, or that holds other tensors.
     pub fn load(work: &WorkFolder, name: &str, plan: &[PlannedTensor]) -> Result<Option<Self>, Error> {
         let name = file_name(name);
         let tensors = plan.iter().map(|t| t.format.tensor_bytes(&t.shape).unwrap_or(0));
-        let max_bytes = tensors.fold(8 + HEADER_BYTES, usize::saturating_add);
+        let max_bytes = tensors.fold(8 + MAX_HEADER_BYTES, usize::saturating_add);
         let Some(content) = work.load_sealed(&name, max_bytes)? else { return Ok(None) };
         Self::parse(&content, plan).map(Some).ok_or_else(|| work.damaged(&name))
     }
 
-    /// The content of its file.
+    /// The content of the unit's file.
     fn to_bytes(&self) -> Vec<u8> {
         let header = Header {
             tensors: self
@@ -93,11 +93,11 @@ impl Unit {
         content
     }
 
-    /// The unit in a file's content, if it is the one that was planned: the same tensors in the same order.
+    /// Parses a file's content; `None` if it does not hold the planned tensors in the same order.
     fn parse(content: &[u8], plan: &[PlannedTensor]) -> Option<Self> {
         let length = usize::try_from(u64::from_le_bytes(*content.first_chunk::<8>()?)).ok()?;
         let (json, mut data) = content[8..].split_at_checked(length)?;
-        if json.len() > HEADER_BYTES {
+        if json.len() > MAX_HEADER_BYTES {
             return None;
         }
         let header: Header = serde_json::from_slice(json).ok()?;
@@ -112,16 +112,16 @@ impl Unit {
                 || shape != planned.shape
                 || format != planned.format
                 || sums.iter().any(|sum| !(sum.is_finite() && *sum >= 0.0))
-                || !tensor.chosen.as_ref().is_none_or(is_sound)
+                || !tensor.chosen.as_ref().is_none_or(are_valid)
             {
                 return None;
             }
             let flag = |flag: &String| FLAGS.iter().copied().find(|known| known == flag);
             let flags = tensor.flags.iter().map(flag).collect::<Option<Vec<_>>>()?;
-            let (own, rest) = data.split_at_checked(format.tensor_bytes(&shape).ok()?)?;
+            let (bytes, rest) = data.split_at_checked(format.tensor_bytes(&shape).ok()?)?;
             data = rest;
             let solved = Solved {
-                tensor: Tensor::new(shape, format, Bytes::from(own.to_vec())).ok()?,
+                tensor: Tensor::new(shape, format, Bytes::from(bytes.to_vec())).ok()?,
                 squared_error: tensor.squared_error,
                 squared_sum: tensor.squared_sum,
                 not_finite: None,
@@ -135,24 +135,24 @@ impl Unit {
     }
 }
 
-/// Whether settings are such as a method may have chosen: the next blocks take them over.
-fn is_sound(settings: &Settings) -> bool {
+/// Returns true if a method can have chosen these settings. The next blocks reuse them, so they must be valid.
+fn are_valid(settings: &Settings) -> bool {
     let damping = |x: f32| x.is_finite() && x >= 0.0;
     damping(settings.damping)
         && settings.correction_damping.is_none_or(damping)
         && settings.sweeps <= MAX_SWEEPS
 }
 
-/// The file of the unit called `name`.
+/// The file name of the unit `name`.
 pub fn file_name(name: &str) -> String {
     format!("{name}.unit")
 }
 
-/// Opens the work folder of the run called `key` and reads `unit` (the tensors of `plan`), `tokens` and `sums` (`count`
-/// words each) as a run that goes on would: for tests with hostile folders.
+/// Opens the work folder of the run with this `key` and loads `unit` (the tensors of `plan`), `tokens` and `sums`
+/// (`count` words each) as a resumed run does. For tests with hostile folders.
 ///
 /// # Errors
-/// As those of such a run.
+/// The errors of a resumed run.
 pub fn read_work_folder(
     folder: &Path,
     key: &str,
@@ -163,8 +163,8 @@ pub fn read_work_folder(
     let work = WorkFolder::open(folder, key, false)?;
     Unit::load(&work, unit, plan)?;
     work.load_tokens(tokens, count, count)?;
-    if work.has_numbers(sums)? {
-        work.load_numbers(sums, count)?;
+    if work.has_floats(sums)? {
+        work.load_floats(sums, count)?;
     }
     Ok(())
 }

@@ -1,28 +1,28 @@
-//! The card: what was done to a model, kept with it.
+//! The card: a record of how a file was made.
 //!
-//! [`Card`] is determined by input, recipe and seed alone and stands in the file (`kvant.card`, JSON, at most
-//! 16 KiB); [`HostCard`] is what was measured on this machine and stands beside it in `OUT.card.json`.
+//! [`Card`] depends only on input, recipe and seed. It is stored in the file (`kvant.card`, JSON, at most 16 KiB).
+//! [`HostCard`] contains measurements of this machine. It is stored beside the file in `OUT.card.json`.
 
 use crate::solve::Settings;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// The metadata key under which a GGUF carries its card.
+/// The metadata key of the card in a GGUF.
 pub const CARD_KEY: &str = "kvant.card";
 
-/// Bytes that a card may take in the file.
+/// Most bytes of a card in the file.
 pub const CARD_LIMIT_BYTES: usize = 16 << 10;
 
-/// What determined a file's values.
+/// Everything that determines a file's values.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Card {
-    /// Version of kvant that wrote it.
+    /// Version of kvant that wrote the file.
     pub kvant: String,
     /// The method.
     pub method: String,
-    /// The file type asked for.
+    /// The requested file type, or `mixed`.
     pub format: String,
-    /// Whether the per-tensor rules were off.
+    /// True if the per-tensor rules were disabled.
     pub pure: bool,
     /// The seed.
     pub seed: u64,
@@ -30,38 +30,38 @@ pub struct Card {
     pub input_blake3: String,
     /// blake3 over the output's tensors.
     pub output_blake3: String,
-    /// How many tensors each format has.
+    /// The number of tensors of each format.
     pub formats: BTreeMap<String, usize>,
-    /// The text that statistics were gathered on.
+    /// The calibration text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<CalibrationCard>,
-    /// What was turned on the method.
+    /// Settings of the method.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<Settings>,
-    /// `--set` as given.
+    /// The values of `--set`.
     pub overrides: Vec<String>,
-    /// What a user should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
-/// Which text a method has seen.
+/// The calibration text of a method.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct CalibrationCard {
     /// Files, or `builtin`.
     pub source: String,
     /// blake3 over the token ids.
     pub tokens_blake3: String,
-    /// How many contexts.
+    /// The number of contexts, without self-generated ones.
     pub contexts: usize,
-    /// Tokens of each.
+    /// Tokens of a context.
     pub context_tokens: usize,
-    /// How many contexts the network has written itself, beside these.
+    /// The number of self-generated contexts.
     #[serde(default)]
     pub own_contexts: usize,
 }
 
 impl Card {
-    /// JSON of at most 16 KiB; warnings that don't fit are counted in the last one.
+    /// Returns JSON of at most 16 KiB. If warnings do not fit, the last one says how many were dropped.
     pub fn to_json(&self) -> String {
         let mut card = self.clone();
         let mut dropped = 0;
@@ -80,10 +80,10 @@ impl Card {
     }
 }
 
-/// What was measured while a file was made.
+/// Measurements of the run that made a file.
 #[derive(Clone, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct HostCard {
-    /// The part that the file itself carries, warnings complete.
+    /// The card in the file, with all warnings.
     pub card: Card,
     /// Wall time.
     pub seconds: f64,
@@ -93,6 +93,6 @@ pub struct HostCard {
     pub peak_rss_bytes: u64,
     /// Operating system and processor architecture.
     pub host: String,
-    /// Seconds since 1970 when it was finished.
+    /// Time at which the run finished, in seconds since 1970.
     pub finished_unix_seconds: u64,
 }

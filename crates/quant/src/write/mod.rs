@@ -1,4 +1,4 @@
-//! Writing a file: each tensor solved or copied, the whole read back and checked, and what there is to say of it.
+//! Writes a file: solves or copies each tensor, reads the file back and checks it, and reports the result.
 
 mod card;
 mod report;

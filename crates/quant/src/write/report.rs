@@ -1,57 +1,57 @@
-//! What became of a tensor and of a whole model.
+//! Reports on a tensor, a file and a whole quantization.
 
 use super::card::Card;
 use crate::solve::Settings;
 use crate::walk::{Cost, Expected};
 use serde::Serialize;
 
-/// What became of one tensor.
+/// The result for one tensor.
 #[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct TensorReport {
     /// GGUF name.
     pub name: String,
-    /// Format before.
+    /// Format in the input.
     pub from: &'static str,
-    /// Format after.
+    /// Format in the output.
     pub format: &'static str,
-    /// Bytes after.
+    /// Bytes in the output.
     pub bytes: u64,
-    /// Root mean square of the error over that of the weights; 0 where nothing changed.
+    /// Root mean square of the error divided by that of the weights; 0 if the tensor did not change.
     pub rel_rmse: f64,
-    /// What is special: `fallback`, `kept`, `planned`, `zero`, `uncalibrated`, `uncorrected`, `uncoupled`,
+    /// Special properties: `fallback`, `kept`, `planned`, `zero`, `uncalibrated`, `uncorrected`, `uncoupled`,
     /// `dead-columns`, `lattice`, `large-error`, `all-zero`.
     pub flags: Vec<&'static str>,
-    /// What a method that chooses has chosen.
+    /// The settings that the method chose.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chosen: Option<Settings>,
 }
 
-/// What became of a file.
+/// The result for a file.
 #[derive(Clone, Debug)]
 pub struct FileReport {
-    /// Bytes of tensor data before.
+    /// Bytes of tensor data in the input.
     pub bytes_in: u64,
-    /// Bytes of tensor data after.
+    /// Bytes of tensor data in the output.
     pub bytes_out: u64,
-    /// Bits a weight.
+    /// Bits of tensor data per weight.
     pub bpw: f64,
-    /// Every tensor.
+    /// All tensors.
     pub tensors: Vec<TensorReport>,
     /// blake3 over the written tensors.
     pub output_blake3: String,
 }
 
-/// What became of a model.
+/// The result of a quantization.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// The file.
     pub file: FileReport,
-    /// What a user should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
-    /// What the walk through the network cost, where the method makes one; a run that went on counts its own part.
+    /// The cost of the walk through the network, if the method makes one. A resumed run counts only its own part.
     pub cost: Option<Cost>,
-    /// What the result lost on calibration text, where the method walks through the network.
+    /// The loss of the result on calibration text, if the method walks through the network.
     pub expected: Option<Expected>,
-    /// The card in the file, output hash added.
+    /// The card in the file, with the hash of the output.
     pub card: Card,
 }

@@ -1,6 +1,6 @@
-//! The one path to a file: each tensor solved or copied, written, and the whole read back.
+//! Writes a file: solves or copies each tensor, writes it, and reads the whole file back. All jobs write through here.
 //!
-//! Invariant: an output appears once it has been checked, under its own name. Left out: what is solved.
+//! Invariant: the output gets its name only after it was checked. Not here: solving.
 
 use super::report::{FileReport, TensorReport};
 use super::validation::{Written, validate};
@@ -15,10 +15,13 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::thread::{self, Scope, ScopedJoinHandle};
 
-/// Gives the solution of a tensor that does not keep its format.
+/// Returns the solution of a tensor that must be solved.
 pub type Source<'a> = &'a mut dyn FnMut(&Assignment) -> Result<Solved, Error>;
 
-/// Solves or copies each tensor, writes, reopens, checks.
+/// Solves or copies each tensor, writes the file, reopens it and checks it.
+///
+/// # Errors
+/// Errors of reading, solving, writing and checking; [`Error::Interrupted`]. Then there is no output.
 #[allow(clippy::too_many_arguments)]
 pub fn write(
     weights: &Weights,
@@ -43,7 +46,7 @@ pub fn write(
                 return Err(Error::Interrupted);
             }
             progress.at(done, total, &assignment.entry.name);
-            let (tensor, report) = one(weights, assignment, source)?;
+            let (tensor, report) = solve_or_copy(weights, assignment, source)?;
             if !writer.put(assignment.entry.name.clone(), tensor)? {
                 break;
             }
@@ -62,29 +65,30 @@ pub fn write(
     Ok(FileReport { bytes_in: total, bytes_out, bpw, tensors, output_blake3 })
 }
 
-/// A sink, and the hashes of the tensors that were put into it.
-type Put = (Box<dyn Sink>, Vec<blake3::Hash>);
+/// A sink, and the hashes of the tensors that it has received.
+type HashedSink = (Box<dyn Sink>, Vec<blake3::Hash>);
 
-/// Puts one tensor after another into a sink.
+/// Hashes tensors and puts them into a sink, one after another.
 enum Writer<'scope> {
-    /// On a thread of its own.
-    Thread(mpsc::SyncSender<(String, Tensor)>, ScopedJoinHandle<'scope, Result<Put, Error>>),
-    /// On the calling thread, where the system gives no other.
-    Caller(Put),
+    /// On a separate thread.
+    Thread(mpsc::SyncSender<(String, Tensor)>, ScopedJoinHandle<'scope, Result<HashedSink, Error>>),
+    /// On the calling thread, if the system cannot start another one.
+    Caller(HashedSink),
 }
 
 impl<'scope> Writer<'scope> {
     fn new<'env>(scope: &'scope Scope<'scope, 'env>, sink: Box<dyn Sink>) -> Self {
         let (send, receive) = mpsc::sync_channel::<(String, Tensor)>(0);
-        // The sink follows through a channel: a thread that does not start must not take it away.
-        let (hand_over, take) = mpsc::channel();
+        // The thread receives the sink through a channel. If it does not start, the sink is still available here.
+        let (send_sink, receive_sink) = mpsc::channel();
         let work = move || {
-            let mut put: Put = (take.recv().expect("the sink follows the thread's start"), Vec::new());
-            receive.iter().try_for_each(|(name, tensor)| put_one(&mut put, &name, &tensor))?;
-            Ok(put)
+            let mut sink: HashedSink =
+                (receive_sink.recv().expect("the sink follows the thread's start"), Vec::new());
+            receive.iter().try_for_each(|(name, tensor)| put_one(&mut sink, &name, &tensor))?;
+            Ok(sink)
         };
         match thread::Builder::new().name("kvant-writer".to_owned()).spawn_scoped(scope, work) {
-            Ok(thread) => match hand_over.send(sink) {
+            Ok(thread) => match send_sink.send(sink) {
                 Ok(()) => Self::Thread(send, thread),
                 Err(mpsc::SendError(sink)) => Self::Caller((sink, Vec::new())),
             },
@@ -92,26 +96,26 @@ impl<'scope> Writer<'scope> {
         }
     }
 
-    /// False once the thread has met an error, which [`Writer::finish`] tells.
+    /// Writes a tensor. Returns false if the thread has failed; [`Writer::finish`] returns its error.
     fn put(&mut self, name: String, tensor: Tensor) -> Result<bool, Error> {
         match self {
             Self::Thread(send, _) => Ok(send.send((name, tensor)).is_ok()),
-            Self::Caller(put) => put_one(put, &name, &tensor).map(|()| true),
+            Self::Caller(sink) => put_one(sink, &name, &tensor).map(|()| true),
         }
     }
 
-    fn finish(self) -> Result<Put, Error> {
+    fn finish(self) -> Result<HashedSink, Error> {
         match self {
             Self::Thread(send, thread) => {
                 drop(send);
                 thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             }
-            Self::Caller(put) => Ok(put),
+            Self::Caller(sink) => Ok(sink),
         }
     }
 }
 
-fn put_one((sink, digests): &mut Put, name: &str, tensor: &Tensor) -> Result<(), Error> {
+fn put_one((sink, digests): &mut HashedSink, name: &str, tensor: &Tensor) -> Result<(), Error> {
     digests.push(kvant_io::hash(tensor.bytes()));
     Ok(sink.put(name, tensor)?)
 }
@@ -120,8 +124,12 @@ fn input_bytes(assignment: &Assignment) -> u64 {
     assignment.entry.format.tensor_bytes(&assignment.entry.shape).map_or(0, |n| n as u64)
 }
 
-/// One tensor solved or kept.
-fn one(weights: &Weights, assignment: &Assignment, source: Source) -> Result<(Tensor, TensorReport), Error> {
+/// Solves or copies one tensor.
+fn solve_or_copy(
+    weights: &Weights,
+    assignment: &Assignment,
+    source: Source,
+) -> Result<(Tensor, TensorReport), Error> {
     let Assignment { entry, format, fallback_from } = assignment;
     let tensor = weights.tensor(&entry.name)?;
     let mut flags = Vec::new();

@@ -1,5 +1,5 @@
-//! The check of a written file: reopened, every tensor compared with what was put and, where no solver has done so,
-//! decoded without NaN or infinity; one forward pass.
+//! Validates a written file: reopens it, compares every tensor with the written bytes, decodes copied tensors to find
+//! NaN or infinity, and runs one forward pass. Solved tensors were already checked for NaN and infinity.
 
 use super::report::TensorReport;
 use crate::Error;
@@ -12,22 +12,22 @@ use rayon::prelude::*;
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Numbers that are decoded at once by one thread.
+/// Values that one thread decodes at once.
 const PIECE_ELEMENTS: usize = 1 << 16;
 
-/// What a tensor of a written file has to be.
+/// The expected content of a tensor in a written file.
 pub struct Written<'a> {
     /// Its name, format and length.
     pub report: &'a TensorReport,
-    /// blake3 over the bytes that were put.
+    /// blake3 over the written bytes.
     pub digest: blake3::Hash,
 }
 
-/// Reopens the file that lies at `temporary` and will be `path`, compares it with what was meant to be written, and
-/// returns blake3 over its tensors.
+/// Reopens the file at `temporary`, compares it with `expected`, and returns blake3 over its tensors. `path` is the
+/// final path, for errors.
 ///
 /// # Errors
-/// [`Error::ReadBack`], [`Error::NotFinite`], [`Error::ForwardPass`], or what reading says.
+/// [`Error::ReadBack`], [`Error::NotFinite`], [`Error::ForwardPass`]; errors of reading.
 pub fn validate(
     temporary: &Path,
     path: &Path,
@@ -43,11 +43,11 @@ pub fn validate(
             return Err(read_back());
         }
         if !report.flags.contains(&"kept") {
-            // What was solved was found finite then, and the digest says that these are the same bytes.
+            // A solved tensor was checked when it was solved, and the digest proves that the bytes are the same.
             continue;
         }
         let tensor = weights.checkpoint().tensor(&report.name)?;
-        if let Some((element, value)) = first_not_finite_of(&tensor) {
+        if let Some((element, value)) = first_not_finite_in(&tensor) {
             let (path, tensor) = (path.to_owned(), report.name.clone());
             return Err(Error::NotFinite { path, tensor, element, value });
         }
@@ -70,14 +70,14 @@ pub fn validate(
     }
 }
 
-/// The first number of `tensor` that is NaN or infinite.
-fn first_not_finite_of(tensor: &Tensor) -> Option<(usize, f32)> {
+/// The first value of `tensor` that is NaN or infinite, with its index.
+fn first_not_finite_in(tensor: &Tensor) -> Option<(usize, f32)> {
     let block = tensor.format().block();
     let piece = PIECE_ELEMENTS / block.elements;
     tensor.bytes().par_chunks(piece * block.bytes).enumerate().find_map_first(|(index, bytes)| {
-        let mut numbers = vec![0.0; bytes.len() / block.bytes * block.elements];
-        tensor.format().decode(bytes, &mut numbers);
-        let at = first_not_finite(&numbers)?;
-        Some((index * piece * block.elements + at, numbers[at]))
+        let mut values = vec![0.0; bytes.len() / block.bytes * block.elements];
+        tensor.format().decode(bytes, &mut values);
+        let at = first_not_finite(&values)?;
+        Some((index * piece * block.elements + at, values[at]))
     })
 }

@@ -1,6 +1,6 @@
-//! Numbers that tests are made of.
+//! Random values for tests.
 
-/// Deterministic numbers, roughly normal.
+/// Returns deterministic values with a roughly normal distribution.
 pub fn normal(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut uniform = || {

@@ -1,4 +1,4 @@
-//! Products of integer codes on NEON's dot products.
+//! Products of integer codes with NEON's dot products.
 
 use super::simd::Eight;
 use crate::cpu::codes::activations::{Activations, Row};

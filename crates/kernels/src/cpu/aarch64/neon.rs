@@ -1,7 +1,7 @@
 //! AArch64 with NEON: the loops over floats.
 
 use crate::cpu::codes::{activations, outliers};
-use crate::cpu::generic::float_tile::{self, ROWS, Tile, Width};
+use crate::cpu::generic::float_tile::{self, FloatType, ROWS, Tile};
 use crate::cpu::generic::lanes::Lanes;
 use crate::cpu::generic::{attention_kernel, loops};
 use crate::cpu::multiversion::multiversion;
@@ -28,8 +28,8 @@ impl Vectors {
 impl Lanes for Vectors {
     type Vector = [float32x4_t; 4];
     const FUSED: bool = true;
-    const TOGETHER: usize = 4;
-    const SUMS: usize = 4;
+    const MAX_ROWS: usize = 4;
+    const ACCUMULATORS: usize = 4;
 
     #[inline(always)]
     fn zero(self) -> [float32x4_t; 4] {
@@ -43,9 +43,9 @@ impl Lanes for Vectors {
     }
 
     #[inline(always)]
-    fn load_array(self, numbers: &[f32; 16]) -> [float32x4_t; 4] {
+    fn load_array(self, floats: &[f32; 16]) -> [float32x4_t; 4] {
         // SAFETY: `self` proves the instruction set; arrays are as long as what is read.
-        [0, 4, 8, 12].map(|i| unsafe { vld1q_f32(numbers.as_ptr().add(i)) })
+        [0, 4, 8, 12].map(|i| unsafe { vld1q_f32(floats.as_ptr().add(i)) })
     }
 
     #[inline(always)]
@@ -62,13 +62,13 @@ impl Lanes for Vectors {
     #[inline(always)]
     fn load_f16(self, bytes: &[u8; 32]) -> [float32x4_t; 4] {
         // SAFETY: `self` proves the instruction set; arrays are as long as what is read.
-        [0, 8, 16, 24].map(|i| unsafe { halves(bytes.as_ptr().add(i)) })
+        [0, 8, 16, 24].map(|i| unsafe { load_f16x4(bytes.as_ptr().add(i)) })
     }
 
     #[inline(always)]
     fn load_i8(self, codes: &[u8; 16]) -> [float32x4_t; 4] {
         // SAFETY: `self` proves the instruction set; arrays are as long as what is read.
-        numbers(unsafe { vreinterpretq_s8_u8(vld1q_u8(codes.as_ptr())) })
+        to_floats(unsafe { vreinterpretq_s8_u8(vld1q_u8(codes.as_ptr())) })
     }
 
     #[inline(always)]
@@ -77,7 +77,7 @@ impl Lanes for Vectors {
         unsafe {
             let codes = vld1q_u8(codes.as_ptr());
             let codes = if upper { vshrq_n_u8::<4>(codes) } else { vandq_u8(codes, vdupq_n_u8(15)) };
-            numbers(vsubq_s8(vreinterpretq_s8_u8(codes), vdupq_n_s8(8)))
+            to_floats(vsubq_s8(vreinterpretq_s8_u8(codes), vdupq_n_s8(8)))
         }
     }
 
@@ -100,10 +100,10 @@ impl Lanes for Vectors {
     }
 }
 
-/// Sixteen signed bytes as numbers.
+/// Converts sixteen signed bytes to floats.
 #[inline(always)]
-fn numbers(codes: int8x16_t) -> [float32x4_t; 4] {
-    // SAFETY: called behind a token.
+fn to_floats(codes: int8x16_t) -> [float32x4_t; 4] {
+    // SAFETY: only called by methods of [`Vectors`], which proves the instruction set.
     unsafe {
         let halves = [vmovl_s8(vget_low_s8(codes)), vmovl_high_s8(codes)];
         let quarters = [0, 1].map(|i| [vmovl_s16(vget_low_s16(halves[i])), vmovl_high_s16(halves[i])]);
@@ -112,49 +112,51 @@ fn numbers(codes: int8x16_t) -> [float32x4_t; 4] {
     }
 }
 
-/// Four half floats as floats.
+/// Loads four `f16` as `f32`.
 ///
 /// # Safety
-/// Eight bytes lie there.
+/// Eight bytes are readable at `at`.
 #[inline(always)]
-pub(crate) unsafe fn halves(at: *const u8) -> float32x4_t {
-    let numbers: float32x4_t;
-    // SAFETY: the caller's; widening is in the base of the instruction set.
+pub(crate) unsafe fn load_f16x4(at: *const u8) -> float32x4_t {
+    let floats: float32x4_t;
+    // SAFETY: the caller guarantees eight bytes; the conversion belongs to the base instruction set.
     unsafe {
         let halves = vld1_u8(at);
-        asm!("fcvtl {o:v}.4s, {i:v}.4h", o = lateout(vreg) numbers, i = in(vreg) halves, options(nomem, nostack, pure, preserves_flags));
+        asm!("fcvtl {o:v}.4s, {i:v}.4h", o = lateout(vreg) floats, i = in(vreg) halves, options(nomem, nostack, pure, preserves_flags));
     }
-    numbers
+    floats
 }
 
-/// Four upper halves of floats as floats.
+/// Loads four `bf16` as `f32`.
 ///
 /// # Safety
-/// Eight bytes lie there.
+/// Eight bytes are readable at `at`.
 #[inline(always)]
-pub(crate) unsafe fn upper_halves(at: *const u8) -> float32x4_t {
-    // SAFETY: the caller's promise.
+pub(crate) unsafe fn load_bf16x4(at: *const u8) -> float32x4_t {
+    // SAFETY: the caller guarantees eight bytes.
     unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(vreinterpret_u16_u8(vld1_u8(at)))) }
 }
 
 impl Tile for Vectors {
-    const TOGETHER: usize = 6;
+    const MAX_ROWS: usize = 6;
 
     #[inline(always)]
-    fn tile<const T: usize>(self, width: Width, panel: &[u8], x: [&[f32]; T]) -> [[f32; ROWS]; T] {
-        let columns = float_tile::columns(width, panel, x);
+    fn tile<const T: usize>(self, float_type: FloatType, panel: &[u8], x: [&[f32]; T]) -> [[f32; ROWS]; T] {
+        let columns = float_tile::columns(float_type, panel, x);
         let x = x.map(<[f32]>::as_ptr);
         let mut sums = [[0.0; ROWS]; T];
         for half in 0..2 {
-            // SAFETY: `self` proves the instruction set; the panel has `columns` columns of 32 floats, and each row as many
-            // floats (asserted).
+            // SAFETY: `self` proves the instruction set; the panel has `columns` columns of 32 floats, and each row has
+            // as many floats (asserted).
             let found = unsafe {
-                match width {
-                    Width::F32 => {
+                match float_type {
+                    FloatType::F32 => {
                         tile(panel.as_ptr().add(64 * half), 16, columns, x, |at| vld1q_f32(at.cast()))
                     }
-                    Width::F16 => tile(panel.as_ptr().add(32 * half), 8, columns, x, |at| halves(at)),
-                    Width::Bf16 => tile(panel.as_ptr().add(32 * half), 8, columns, x, |at| upper_halves(at)),
+                    FloatType::F16 => tile(panel.as_ptr().add(32 * half), 8, columns, x, |at| load_f16x4(at)),
+                    FloatType::Bf16 => {
+                        tile(panel.as_ptr().add(32 * half), 8, columns, x, |at| load_bf16x4(at))
+                    }
                 }
             };
             for (sums, found) in sums.iter_mut().zip(found) {
@@ -165,7 +167,8 @@ impl Tile for Vectors {
     }
 }
 
-/// Half of each column, four vectors of `bytes` each: 24 sums at most, four of weights and an activation make 29 registers.
+/// Multiplies half of each column: four vectors of `bytes` bytes. It needs at most 24 accumulators, four vectors of
+/// weights and one activation: 29 registers of 32.
 #[inline(always)]
 unsafe fn tile<const T: usize>(
     panel: *const u8,
@@ -174,7 +177,7 @@ unsafe fn tile<const T: usize>(
     x: [*const f32; T],
     load: impl Fn(*const u8) -> float32x4_t,
 ) -> [[float32x4_t; 4]; T] {
-    // SAFETY: the caller promises so many columns in the panel and in every row.
+    // SAFETY: the caller guarantees `columns` columns in the panel and in every row.
     unsafe {
         let mut sums = [[vdupq_n_f32(0.0); 4]; T];
         for column in 0..columns {

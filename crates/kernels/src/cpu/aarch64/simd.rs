@@ -1,5 +1,5 @@
-//! Vectors of NEON, two registers for eight rows: `sdot` multiplies four signed bytes with four others in every lane, and adds
-//! them to a sum of 32 bits.
+//! NEON vectors: two registers hold eight rows. In every lane, `sdot` multiplies four signed bytes by four signed bytes
+//! and adds the products to a 32-bit sum.
 
 use super::neon;
 use crate::cpu::codes::layout::ROWS;
@@ -7,7 +7,7 @@ use crate::cpu::generic::simd::SimdInt8;
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-/// Panels of eight rows: NEON and its dot products.
+/// Vectors for panels of eight rows; needs NEON and its dot products.
 #[derive(Clone, Copy)]
 pub(crate) struct Eight(());
 
@@ -24,7 +24,7 @@ type Ints = [int32x4_t; 2];
 type Floats = [float32x4_t; 2];
 
 #[inline(always)]
-fn both<A: Copy, B: Copy, C>(a: [A; 2], b: [B; 2], f: impl Fn(A, B) -> C) -> [C; 2] {
+fn map_pairs<A: Copy, B: Copy, C>(a: [A; 2], b: [B; 2], f: impl Fn(A, B) -> C) -> [C; 2] {
     [f(a[0], b[0]), f(a[1], b[1])]
 }
 
@@ -36,7 +36,7 @@ impl SimdInt8 for Eight {
 
     #[inline(always)]
     unsafe fn load(self, at: *const u8) -> Ints {
-        // SAFETY: `self` proves the instruction set; the caller vouches for the pointer.
+        // SAFETY: `self` proves the instruction set; the caller guarantees that the pointer is valid.
         unsafe { [vld1q_s32(at.cast()), vld1q_s32(at.add(16).cast())] }
     }
     #[inline(always)]
@@ -52,17 +52,17 @@ impl SimdInt8 for Eight {
     #[inline(always)]
     fn and(self, a: Ints, b: Ints) -> Ints {
         // SAFETY: `self` proves the instruction set.
-        both(a, b, |a, b| unsafe { vandq_s32(a, b) })
+        map_pairs(a, b, |a, b| unsafe { vandq_s32(a, b) })
     }
     #[inline(always)]
     fn or(self, a: Ints, b: Ints) -> Ints {
         // SAFETY: `self` proves the instruction set.
-        both(a, b, |a, b| unsafe { vorrq_s32(a, b) })
+        map_pairs(a, b, |a, b| unsafe { vorrq_s32(a, b) })
     }
     #[inline(always)]
     fn xor(self, a: Ints, b: Ints) -> Ints {
         // SAFETY: `self` proves the instruction set.
-        both(a, b, |a, b| unsafe { veorq_s32(a, b) })
+        map_pairs(a, b, |a, b| unsafe { veorq_s32(a, b) })
     }
     #[inline(always)]
     fn shift_right_16<const N: u32>(self, a: Ints) -> Ints {
@@ -83,13 +83,13 @@ impl SimdInt8 for Eight {
     #[inline(always)]
     fn lookup(self, table: Ints, index: Ints) -> Ints {
         // SAFETY: `self` proves the instruction set.
-        both(table, index, |table, index| unsafe {
+        map_pairs(table, index, |table, index| unsafe {
             vreinterpretq_s32_u8(vqtbl1q_u8(vreinterpretq_u8_s32(table), vreinterpretq_u8_s32(index)))
         })
     }
     #[inline(always)]
     fn dot(self, sum: Ints, codes: Ints, activations: i32) -> Ints {
-        both(sum, codes, |mut sum, codes| {
+        map_pairs(sum, codes, |mut sum, codes| {
             // SAFETY: `self` proves the instruction set.
             unsafe {
                 let activations = vdupq_n_s32(activations);
@@ -119,11 +119,11 @@ impl SimdInt8 for Eight {
     #[inline(always)]
     fn add(self, a: Ints, b: Ints) -> Ints {
         // SAFETY: `self` proves the instruction set.
-        both(a, b, |a, b| unsafe { vaddq_s32(a, b) })
+        map_pairs(a, b, |a, b| unsafe { vaddq_s32(a, b) })
     }
     #[inline(always)]
     unsafe fn load_i8(self, at: *const u8) -> Ints {
-        // SAFETY: `self` proves the instruction set; the caller vouches for the pointer.
+        // SAFETY: `self` proves the instruction set; the caller guarantees that the pointer is valid.
         unsafe {
             let wide = vmovl_s8(vld1_s8(at.cast()));
             [vmovl_s16(vget_low_s16(wide)), vmovl_s16(vget_high_s16(wide))]
@@ -131,7 +131,7 @@ impl SimdInt8 for Eight {
     }
     #[inline(always)]
     unsafe fn load_u8(self, at: *const u8) -> Ints {
-        // SAFETY: `self` proves the instruction set; the caller vouches for the pointer.
+        // SAFETY: `self` proves the instruction set; the caller guarantees that the pointer is valid.
         unsafe {
             let wide = vmovl_u8(vld1_u8(at));
             [vmovl_u16(vget_low_u16(wide)), vmovl_u16(vget_high_u16(wide))].map(|x| vreinterpretq_s32_u32(x))
@@ -149,18 +149,18 @@ impl SimdInt8 for Eight {
     }
     #[inline(always)]
     unsafe fn load_f16(self, at: *const u8) -> Floats {
-        // SAFETY: `self` proves the instruction set; the caller vouches for the pointer.
-        unsafe { [neon::halves(at), neon::halves(at.add(8))] }
+        // SAFETY: `self` proves the instruction set; the caller guarantees that the pointer is valid.
+        unsafe { [neon::load_f16x4(at), neon::load_f16x4(at.add(8))] }
     }
     #[inline(always)]
     unsafe fn load_bf16(self, at: *const u8) -> Floats {
-        // SAFETY: `self` proves the instruction set; the caller vouches for the pointer.
-        unsafe { [neon::upper_halves(at), neon::upper_halves(at.add(8))] }
+        // SAFETY: `self` proves the instruction set; the caller guarantees that the pointer is valid.
+        unsafe { [neon::load_bf16x4(at), neon::load_bf16x4(at.add(8))] }
     }
     #[inline(always)]
     fn multiply(self, a: Floats, b: Floats) -> Floats {
         // SAFETY: `self` proves the instruction set.
-        both(a, b, |a, b| unsafe { vmulq_f32(a, b) })
+        map_pairs(a, b, |a, b| unsafe { vmulq_f32(a, b) })
     }
     #[inline(always)]
     fn negate(self, a: Floats) -> Floats {
@@ -184,12 +184,12 @@ impl SimdInt8 for Eight {
     }
     #[inline(always)]
     unsafe fn load_floats(self, at: *const f32) -> Floats {
-        // SAFETY: `self` proves the instruction set; the caller vouches for the pointer.
+        // SAFETY: `self` proves the instruction set; the caller guarantees that the pointer is valid.
         unsafe { [vld1q_f32(at), vld1q_f32(at.add(4))] }
     }
     #[inline(always)]
     unsafe fn store_floats(self, a: Floats, at: *mut f32) {
-        // SAFETY: `self` proves the instruction set; the caller vouches for the pointer.
+        // SAFETY: `self` proves the instruction set; the caller guarantees that the pointer is valid.
         unsafe {
             vst1q_f32(at, a[0]);
             vst1q_f32(at.add(4), a[1]);

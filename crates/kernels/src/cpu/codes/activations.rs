@@ -1,34 +1,36 @@
-//! Activations rounded to integers: codes of eight bits under a scale every 32 numbers, and beside them what a
-//! [`crate::Precision`] keeps of what eight bits lose.
+//! Activations that are rounded to integers: 8-bit codes with one scale per 32 values. A [`crate::Precision`] may keep
+//! a part of the rounding error in addition.
 //!
-//! `int8-outliers` takes a row's outliers, the numbers larger than [`OUTLIER_RATIO`] times the mean size of the row's numbers,
-//! out of the codes: they are multiplied exactly (`generic/outliers.rs`), and the scale of the 31 others becomes finer. At most
-//! one number in [`OUTLIER_RATIO`] can be that large (Markov's inequality). The idea that a few columns stay exact is
-//! LLM.int8()'s (Dettmers et al., 2022, arXiv:2208.07339, section 3.2), which looks for columns of the whole batch;
-//! here a row decides for itself, so that its result does not depend on its neighbours.
+//! `int8-outliers` removes the outliers of a row from the codes: the values whose magnitude is larger than
+//! [`OUTLIER_RATIO`] times the mean magnitude of the row. Outliers are multiplied exactly (`generic/outliers.rs`), and
+//! the scale of the other values of the chunk becomes finer. At most one value in [`OUTLIER_RATIO`] can be that large
+//! (Markov's inequality). LLM.int8() (Dettmers et al., 2022, arXiv:2208.07339, section 3.2) introduced the idea that a
+//! few columns stay exact, but it selects columns of the whole batch. Here each row selects its own outliers, so that
+//! its result does not depend on other rows.
 //!
-//! `int16` makes a second row of codes of what the first one lost; the product with a row is the sum of both.
+//! `int16` rounds the error of the first row of codes to a second row of codes. The product with a row is the sum of
+//! both.
 
 use super::layout::CHUNK;
 use super::outliers::Outlier;
 use std::hint::black_box;
 
-/// An outlier is larger than this many times the mean size of its row's numbers.
+/// An outlier is larger than this many times the mean magnitude of its row.
 pub(crate) const OUTLIER_RATIO: f32 = 2.5;
 
-/// Rows of codes of eight bits.
+/// Rows of 8-bit codes.
 #[derive(Clone, Copy)]
 pub(crate) struct Activations<'a> {
     pub columns: usize,
-    /// Codes of −127..=127.
+    /// Codes in −127..=127.
     pub codes: &'a [i8],
-    /// A chunk's scale, and the scale times the sum of its codes.
+    /// For each chunk: the scale, and the scale times the sum of the codes.
     pub scales: &'a [[f32; 2]],
-    /// Sums of the codes of either half of a chunk.
+    /// For each chunk: the sums of the codes of its two halves.
     pub sums: &'a [[i16; 2]],
 }
 
-/// One row.
+/// One row of codes.
 #[derive(Clone, Copy)]
 pub(crate) struct Row<'a> {
     pub codes: &'a [i8],
@@ -36,7 +38,7 @@ pub(crate) struct Row<'a> {
     pub sums: &'a [[i16; 2]],
 }
 
-/// One row, to be written.
+/// One row of codes, to be written.
 pub(crate) struct RowCodes<'a> {
     pub codes: &'a mut [i8],
     pub scales: &'a mut [[f32; 2]],
@@ -44,8 +46,9 @@ pub(crate) struct RowCodes<'a> {
 }
 
 impl Row<'_> {
-    /// The negative of what a zero point of all codes of a chunk adds to their products: for each half where these have scales
-    /// of their own, else the first number is for the whole chunk and the second zero.
+    /// Returns the negative of the amount that the zero point of a chunk's codes adds to the products. With `halves`
+    /// there is one correction for each half of the chunk. Otherwise the first element is for the whole chunk and the
+    /// second is zero.
     #[inline(always)]
     pub fn zero_point_correction(&self, chunk: usize, zero_point: i16, halves: bool) -> [i32; 2] {
         let [first, second] = self.sums[chunk].map(|sum| -i32::from(zero_point) * i32::from(sum));
@@ -54,7 +57,7 @@ impl Row<'_> {
 }
 
 impl<'a> Activations<'a> {
-    /// How many rows.
+    /// Returns the number of rows.
     pub fn rows(&self) -> usize {
         self.codes.len() / self.columns
     }
@@ -69,13 +72,13 @@ impl<'a> Activations<'a> {
     }
 }
 
-/// Room for a row's outliers: what Markov's inequality allows, what sums of `f32` may be off, and one that is written
-/// before it is known to be none.
-pub(crate) fn most_outliers(columns: usize) -> usize {
+/// Returns the room that the outliers of a row need: the bound of Markov's inequality, a margin for the rounding of
+/// `f32` sums, and one entry that is written before it is known whether it holds an outlier.
+pub(crate) fn max_outliers(columns: usize) -> usize {
     (columns as f32 / OUTLIER_RATIO) as usize + columns / 1024 + 2
 }
 
-/// Rounds a row to codes.
+/// Rounds a row to 8-bit codes.
 #[inline(always)]
 pub(crate) fn round_int8(x: &[f32], row: RowCodes) {
     let chunks = x.as_chunks::<CHUNK>().0.iter().zip(row.codes.as_chunks_mut::<CHUNK>().0);
@@ -84,89 +87,91 @@ pub(crate) fn round_int8(x: &[f32], row: RowCodes) {
     }
 }
 
-/// Rounds a row to codes, and the remainder to a second row of codes.
+/// Rounds a row to 8-bit codes, and the remainder to a second row of 8-bit codes.
 #[inline(always)]
 pub(crate) fn round_int16(x: &[f32], [first, second]: [RowCodes; 2]) {
-    let of_first =
+    let first_chunks =
         first.codes.as_chunks_mut::<CHUNK>().0.iter_mut().zip(first.scales.iter_mut().zip(first.sums));
-    let of_second =
+    let second_chunks =
         second.codes.as_chunks_mut::<CHUNK>().0.iter_mut().zip(second.scales.iter_mut().zip(second.sums));
-    for (x, (first, second)) in x.as_chunks::<CHUNK>().0.iter().zip(of_first.zip(of_second)) {
+    for (x, (first, second)) in x.as_chunks::<CHUNK>().0.iter().zip(first_chunks.zip(second_chunks)) {
         let (codes, (scale, sums)) = first;
         round_chunk(x, codes, scale, sums);
-        let mut rest = *x;
-        for (rest, code) in rest.iter_mut().zip(&*codes) {
-            *rest = (-scale[0]).mul_add(f32::from(*code), *rest);
+        let mut remainder = *x;
+        for (remainder, code) in remainder.iter_mut().zip(&*codes) {
+            *remainder = (-scale[0]).mul_add(f32::from(*code), *remainder);
         }
         let (codes, (scale, sums)) = second;
-        round_chunk(&rest, codes, scale, sums);
+        round_chunk(&remainder, codes, scale, sums);
     }
 }
 
-/// Moves a row's outliers to `outliers`, in the order of their columns, and rounds the rest to codes. Gives the number of
-/// outliers: none where a number or the sum of sizes is not finite, or where the mean size is next to zero.
+/// Moves the outliers of a row to `outliers`, in the order of their columns, and rounds the other values to codes.
+/// Returns the number of outliers. It is 0 if a value or the sum of the magnitudes is not finite, or if the mean
+/// magnitude is nearly zero.
 #[inline(always)]
 pub(crate) fn round_with_outliers(x: &[f32], row: RowCodes, outliers: &mut [Outlier]) -> usize {
-    let mut sizes = [0.0f32; CHUNK];
+    let mut magnitudes = [0.0f32; CHUNK];
     for x in x.as_chunks::<CHUNK>().0 {
-        for (size, x) in sizes.iter_mut().zip(x) {
-            *size += x.abs();
+        for (magnitude, x) in magnitudes.iter_mut().zip(x) {
+            *magnitude += x.abs();
         }
     }
     let mut sum = 0.0;
-    for size in sizes {
-        sum += size;
+    for magnitude in magnitudes {
+        sum += magnitude;
     }
     let bound = sum / x.len() as f32 * OUTLIER_RATIO;
-    // As bits, in which sizes stand in order and NaN is above all.
-    // A subnormal bound may have been rounded by half of itself: more numbers could be above it than there is room for.
+    // Magnitudes are compared as bits: the order is the same, and NaN is larger than every number.
+    // A subnormal bound may have a rounding error of half its value. Then more values could exceed it than there is
+    // room for, so no value is an outlier.
     let bound = if bound.is_normal() { bound.to_bits().cast_signed() } else { i32::MAX };
     let is_outlier = |x: f32| (x.to_bits() & 0x7fff_ffff).cast_signed() > bound;
     let mut count = 0;
     let chunks = x.as_chunks::<CHUNK>().0.iter().zip(row.codes.as_chunks_mut::<CHUNK>().0);
     for (chunk, ((x, codes), (scale, sums))) in chunks.zip(row.scales.iter_mut().zip(row.sums)).enumerate() {
         let x = black_box(x);
-        let (mut rest, mut places) = ([0.0; CHUNK], 0u32);
-        for (at, (rest, x)) in rest.iter_mut().zip(x).enumerate() {
-            *rest = if is_outlier(*x) { 0.0 } else { *x };
-            places |= u32::from(is_outlier(*x)) << at;
+        let (mut remainder, mut mask) = ([0.0; CHUNK], 0u32);
+        for (column, (remainder, x)) in remainder.iter_mut().zip(x).enumerate() {
+            *remainder = if is_outlier(*x) { 0.0 } else { *x };
+            mask |= u32::from(is_outlier(*x)) << column;
         }
-        // Few chunks have more than four: no branch depends on how many there are.
+        // Few chunks have more than four outliers. The first four need no branch on their number.
         for _ in 0..4 {
-            let place = places.trailing_zeros() as usize % CHUNK;
-            outliers[count] = Outlier { place: (chunk * CHUNK + place) as u32, value: x[place] };
-            count += usize::from(places != 0);
-            places &= places.wrapping_sub(1);
+            let column = mask.trailing_zeros() as usize % CHUNK;
+            outliers[count] = Outlier { index: (chunk * CHUNK + column) as u32, value: x[column] };
+            count += usize::from(mask != 0);
+            mask &= mask.wrapping_sub(1);
         }
-        while places != 0 {
-            let place = places.trailing_zeros() as usize;
-            outliers[count] = Outlier { place: (chunk * CHUNK + place) as u32, value: x[place] };
+        while mask != 0 {
+            let column = mask.trailing_zeros() as usize;
+            outliers[count] = Outlier { index: (chunk * CHUNK + column) as u32, value: x[column] };
             count += 1;
-            places &= places - 1;
+            mask &= mask - 1;
         }
-        round_chunk(&rest, codes, scale, sums);
+        round_chunk(&remainder, codes, scale, sums);
     }
     count
 }
 
 #[inline(always)]
 fn round_chunk(x: &[f32; CHUNK], codes: &mut [i8; CHUNK], scale: &mut [f32; 2], sums: &mut [i16; 2]) {
-    // Vectors run inside a chunk: the compiler would gather one number each of many chunks.
+    // `black_box` keeps vectors inside a chunk: the compiler would otherwise gather one value each from many chunks.
     let x = black_box(x);
-    // As bits, in which sizes stand in order and NaN is above all.
-    let mut most = 0;
+    // Magnitudes are compared as bits: the order is the same, and NaN is larger than every number.
+    let mut max_magnitude = 0;
     for x in x {
-        most = most.max(x.to_bits() & 0x7fff_ffff);
+        max_magnitude = max_magnitude.max(x.to_bits() & 0x7fff_ffff);
     }
-    let most = f32::from_bits(most);
-    let inverse = 127.0 / most;
+    let max_magnitude = f32::from_bits(max_magnitude);
+    let inverse = 127.0 / max_magnitude;
     let inverse = if inverse.is_finite() { inverse } else { 0.0 };
-    // Sums by themselves, in integers of which vectors add pairs.
+    // The sums have their own loop over integers, in which vectors add pairs.
     let mut rounded = [0i32; CHUNK];
     for (code, x) in rounded.iter_mut().zip(x) {
-        // A number that leaves whole ones in the last bits of what it is added to rounds to even.
-        const WHOLE: f32 = 12_582_912.0;
-        *code = (x * inverse + WHOLE).to_bits().cast_signed() - WHOLE.to_bits().cast_signed();
+        // 1.5 · 2²³: a sum with this constant has the nearest integer (ties to even) in its last bits.
+        const ROUNDING: f32 = 12_582_912.0;
+        *code = (x * inverse + ROUNDING).to_bits().cast_signed() - ROUNDING.to_bits().cast_signed();
     }
     for (code, rounded) in codes.iter_mut().zip(rounded) {
         *code = rounded as i8;
@@ -178,6 +183,6 @@ fn round_chunk(x: &[f32; CHUNK], codes: &mut [i8; CHUNK], scale: &mut [f32; 2], 
         }
     }
     *sums = halves.map(|half| half as i16);
-    let d = most / 127.0;
+    let d = max_magnitude / 127.0;
     *scale = [d, d * f32::from(sums[0] + sums[1])];
 }

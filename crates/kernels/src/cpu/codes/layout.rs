@@ -1,44 +1,47 @@
-//! How integer codes and their scales lie in a panel.
+//! The layout of integer codes and their scales in a panel.
 //!
-//! So many rows (8 or 16) make a panel, 32 columns a chunk of it. A chunk's codes are quads, four columns of all rows side by
-//! side, so that four activations stand in every lane against them; a vector is as long as a quad of bytes:
+//! A panel has 8 or 16 rows of the matrix. A chunk has 32 columns of a panel. The codes of a chunk are stored as quads:
+//! a quad has four consecutive columns of all rows of the panel, row after row. So each 32-bit lane of a vector holds
+//! four codes of one row, and dot-product instructions multiply them by four activations. A vector is as long as a quad
+//! of bytes:
 //!
 //! ```text
 //! quad q:   row 0: columns 4q..4q+4 | row 1: the same | … | the last row
-//! nibbles:  four vectors; vector v has quad v in its low halves and quad v + 4 in its high ones
-//! high bits of 5:  one vector, bit q of each byte for quad q
-//! high bits of 6:  two vectors, of quads 0–3 and 4–7, two bits each
+//! nibbles:  four vectors; vector v has quad v in its low nibbles and quad v + 4 in its high nibbles
+//! high bits of 5-bit codes:  one vector; bit q of each byte belongs to quad q
+//! high bits of 6-bit codes:  two vectors, for quads 0–3 and 4–7; two bits per quad
 //! bytes:    eight vectors of signed levels
 //! ```
 //!
-//! Beside the codes lie each chunk's scales, and those that eight chunks share ([`ScaleLayout`]).
+//! Two other arrays hold the scales of each chunk, and the scales that the eight chunks of a superblock share
+//! ([`ScaleLayout`]).
 
-/// Rows of a panel, at most.
+/// Maximum number of rows of a panel.
 pub(crate) const ROWS: usize = 16;
-/// Columns of a chunk.
+/// Columns per chunk.
 pub(crate) const CHUNK: usize = 32;
-/// Chunks that share the scales of a block of 256 columns.
-pub(crate) const SHARING: usize = 8;
+/// Chunks per superblock of 256 columns; they share scales.
+pub(crate) const SUPERBLOCK_CHUNKS: usize = 8;
 
-/// The scales of a chunk, for each row.
+/// The scales that a chunk has for each row. A level is a code minus the zero point, or a table entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ScaleLayout {
-    /// d as half a float: value = d · level.
+    /// d as `f16`: value = d · level.
     Block,
-    /// The same as the upper half of a float: powers of two that no half reaches.
+    /// d as `bf16`, for powers of two outside the range of `f16`: value = d · level.
     Power,
-    /// d and m as halves: value = d · code + m.
+    /// d and m as `f16`: value = d · code + m.
     Affine,
-    /// An integer scale s and minimum m; d and e, halves, once for eight chunks: value = d · s · code − e · m.
+    /// An integer scale s and an integer minimum m; d and e as `f16` once per superblock: value = d · s · code − e · m.
     GroupsAffine,
-    /// An integer scale s; d once for eight chunks: value = d · s · level.
+    /// An integer scale s; d as `f16` once per superblock: value = d · s · level.
     Groups,
-    /// The same with a scale for either half of the chunk.
+    /// The same with one integer scale for each half of the chunk.
     HalfGroups,
 }
 
 impl ScaleLayout {
-    /// Bytes a row and chunk.
+    /// Returns the bytes per row and chunk.
     pub(crate) const fn bytes(self) -> usize {
         match self {
             Self::Groups => 1,
@@ -47,7 +50,7 @@ impl ScaleLayout {
         }
     }
 
-    /// Bytes a row that eight chunks share.
+    /// Returns the bytes per row and superblock.
     pub(crate) const fn shared_bytes(self) -> usize {
         match self {
             Self::Block | Self::Power | Self::Affine => 0,
@@ -57,23 +60,23 @@ impl ScaleLayout {
     }
 }
 
-/// How codes are stored, and the levels that they stand for.
+/// The storage of codes, and the levels that they represent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CodeLayout {
-    /// Four bits: code − zero point.
+    /// Four bits; level = code − zero point.
     Four(i16),
-    /// Five bits: code − zero point.
+    /// Five bits; level = code − zero point.
     Five(i16),
-    /// Six bits: code − zero point.
+    /// Six bits; level = code − zero point.
     Six(i16),
-    /// Four bits: a table of signed levels.
+    /// Four bits; level = entry of a table of signed levels.
     Table([i8; 16]),
-    /// Signed levels themselves.
+    /// Eight bits: the signed level itself.
     Bytes,
 }
 
 impl CodeLayout {
-    /// Bytes of a row's codes of a chunk.
+    /// Returns the bytes of the codes of one row of a chunk.
     pub(crate) fn bytes(self) -> usize {
         let bits = match self {
             Self::Four(_) | Self::Table(_) => 4,
@@ -84,7 +87,7 @@ impl CodeLayout {
         CHUNK * bits / 8
     }
 
-    /// The integer that is subtracted from every code.
+    /// Returns the integer that is subtracted from every code.
     pub(crate) fn zero_point(self) -> i16 {
         match self {
             Self::Four(zero_point) | Self::Five(zero_point) | Self::Six(zero_point) => zero_point,
@@ -93,7 +96,7 @@ impl CodeLayout {
     }
 }
 
-// The layouts as numbers, so that inner loops are compiled for each pair that a format has.
+// The layouts as integer constants for const generics: inner loops are compiled for each pair that a format uses.
 
 pub(crate) const FOUR: u8 = 4;
 pub(crate) const FIVE: u8 = 5;
@@ -108,7 +111,7 @@ pub(crate) const GROUPS_AFFINE: u8 = 3;
 pub(crate) const GROUPS: u8 = 4;
 pub(crate) const HALF_GROUPS: u8 = 5;
 
-/// The scale layout of a number.
+/// Returns the scale layout of a constant.
 pub(crate) const fn scale_layout(kind: u8) -> ScaleLayout {
     match kind {
         BLOCK => ScaleLayout::Block,
@@ -121,7 +124,7 @@ pub(crate) const fn scale_layout(kind: u8) -> ScaleLayout {
     }
 }
 
-/// Bits of a code.
+/// Returns the bits per code.
 pub(crate) const fn code_bits(layout: u8) -> usize {
     match layout {
         FOUR | TABLE => 4,
@@ -131,12 +134,12 @@ pub(crate) const fn code_bits(layout: u8) -> usize {
     }
 }
 
-/// Whether eight chunks share a scale: what they add up to is multiplied by it once.
-pub(crate) const fn shares(layout: u8) -> bool {
+/// Returns true if the chunks of a superblock share a scale: their sum is multiplied by it once.
+pub(crate) const fn has_shared_scale(layout: u8) -> bool {
     matches!(layout, GROUPS_AFFINE | GROUPS | HALF_GROUPS)
 }
 
-/// The pairs of layouts that have kernels. Other formats are dequantized during the product.
+/// The pairs of layouts that have kernels. Other formats are decoded to floats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LayoutPair {
     FourBlock,
@@ -153,7 +156,7 @@ pub(crate) enum LayoutPair {
 }
 
 impl LayoutPair {
-    /// The pair, if it has kernels.
+    /// Returns the pair, or `None` if it has no kernels.
     pub fn new(codes: CodeLayout, scales: ScaleLayout) -> Option<Self> {
         Some(match (codes, scales) {
             (CodeLayout::Four(_), ScaleLayout::Block) => Self::FourBlock,
@@ -172,7 +175,7 @@ impl LayoutPair {
     }
 }
 
-/// Runs `$run!(codes, scales)` with the constants of a matrix.
+/// Expands to `$run!(codes, scales)` with the layout constants of a matrix.
 macro_rules! for_each_layout {
     ($matrix:expr, $run:ident) => {
         match $matrix.layouts {

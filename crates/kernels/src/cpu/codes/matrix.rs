@@ -1,13 +1,13 @@
-//! A matrix of integer codes, packed into panels.
+//! A matrix of integer codes that is packed into panels.
 
-use super::layout::{CHUNK, CodeLayout, LayoutPair, ROWS, SHARING, ScaleLayout};
+use super::layout::{CHUNK, CodeLayout, LayoutPair, ROWS, SUPERBLOCK_CHUNKS, ScaleLayout};
 use crate::huge_pages::HugePages;
 use crate::shared::Shared;
 
-/// Bytes of codes that a task multiplies, at least.
+/// Minimum bytes of codes that a task multiplies.
 pub(crate) const TASK_BYTES: usize = 1 << 16;
 
-/// The bytes of one panel.
+/// The bytes of one panel: the codes, the scales of its chunks and the scales of its superblocks.
 #[derive(Clone, Copy)]
 pub(crate) struct Panel<'a> {
     pub codes: &'a [u8],
@@ -15,18 +15,18 @@ pub(crate) struct Panel<'a> {
     pub shared: &'a [u8],
 }
 
-/// Sums of a panel's rows, for each of some rows of activations.
+/// Sums of the rows of a panel, one entry per row of activations.
 pub(crate) type Sums = [[f32; ROWS]];
 
-/// `rows × columns` codes with their scales.
+/// `rows × columns` codes and their scales.
 pub(crate) struct CodeMatrix {
     pub rows: usize,
     pub columns: usize,
-    /// Rows of a panel: 8 or 16.
+    /// Rows per panel: 8 or 16.
     pub panel_rows: usize,
     pub code_layout: CodeLayout,
     pub scale_layout: ScaleLayout,
-    /// Both of them.
+    /// The pair of both layouts.
     pub layouts: LayoutPair,
     pub(super) codes: HugePages,
     pub(super) scales: HugePages,
@@ -34,27 +34,27 @@ pub(crate) struct CodeMatrix {
 }
 
 impl CodeMatrix {
-    /// Chunks of a row.
+    /// Returns the number of chunks per row.
     pub fn chunks(&self) -> usize {
         self.columns / CHUNK
     }
 
-    /// How many panels there are.
+    /// Returns the number of panels.
     pub fn panels(&self) -> usize {
         self.rows.div_ceil(self.panel_rows)
     }
 
-    /// Bytes of a panel's codes, scales and shared scales.
+    /// Returns the bytes of a panel's codes, scales and superblock scales.
     pub fn panel_bytes(&self) -> [usize; 3] {
         let (rows, chunks) = (self.panel_rows, self.chunks());
         [
             rows * chunks * self.code_layout.bytes(),
             rows * chunks * self.scale_layout.bytes(),
-            rows * (chunks / SHARING) * self.scale_layout.shared_bytes(),
+            rows * (chunks / SUPERBLOCK_CHUNKS) * self.scale_layout.shared_bytes(),
         ]
     }
 
-    /// Panels of a task.
+    /// Returns the number of panels per task.
     pub fn panels_of_task(&self) -> usize {
         (TASK_BYTES / self.panel_bytes()[0].max(1)).max(1)
     }
@@ -69,14 +69,14 @@ impl CodeMatrix {
         }
     }
 
-    /// Writes a panel's sums with row `row` of the activations.
+    /// Writes the sums of a panel with row `row` of the activations to the results.
     ///
     /// # Safety
-    /// Nobody else writes this panel's results meanwhile.
-    pub unsafe fn put(&self, y: &Shared<f32>, row: usize, panel: usize, sums: &[f32; ROWS]) {
+    /// No other thread accesses these results during the call.
+    pub unsafe fn write_sums(&self, y: &Shared<f32>, row: usize, panel: usize, sums: &[f32; ROWS]) {
         let start = panel * self.panel_rows;
         let count = self.panel_rows.min(self.rows - start);
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees exclusive access.
         let out = unsafe { y.part(row * self.rows + start, count) };
         out.copy_from_slice(&sums[..count]);
     }

@@ -1,4 +1,4 @@
-//! Matrices of integer codes and activations in eight bits, as plain data.
+//! Matrices of integer codes, and activations in eight bits, as plain data.
 
 pub(crate) mod activations;
 pub(crate) mod layout;

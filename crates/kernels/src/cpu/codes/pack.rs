@@ -1,4 +1,5 @@
-//! Packing: from a format's blocks through its codes, so that every format with codes is served.
+//! Packs a tensor into a [`CodeMatrix`]. It unpacks the blocks of any format to codes, so every format with codes is
+//! supported.
 
 use super::layout::{CHUNK, CodeLayout, LayoutPair, ScaleLayout};
 use super::matrix::CodeMatrix;
@@ -9,8 +10,8 @@ use half::{bf16, f16};
 use kvant_core::{Codes, Levels, Scaling, Tensor};
 
 impl CodeMatrix {
-    /// Packs a tensor into panels of `panel_rows` rows; `None` for a format without codes, or of a layout that panels don't
-    /// have.
+    /// Packs a tensor into panels of `panel_rows` rows. Returns `None` if the format has no codes, or if panels do not
+    /// support its layout.
     pub fn new(pool: &Pool, panel_rows: usize, tensor: &Tensor) -> Option<Self> {
         let format = tensor.format();
         let grid = format.grid()?;
@@ -44,38 +45,38 @@ impl CodeMatrix {
         let (codes, scales, shared) = (empty(), empty(), empty());
         let mut new =
             Self { rows, columns, panel_rows, code_layout, scale_layout, layouts, codes, scales, shared };
-        let (panels, each) = (new.panels(), new.panel_bytes());
-        [new.codes, new.scales, new.shared] = each.map(|bytes| HugePages::new(panels * bytes));
+        let (panels, panel_bytes) = (new.panels(), new.panel_bytes());
+        [new.codes, new.scales, new.shared] = panel_bytes.map(|bytes| HugePages::new(panels * bytes));
         let codes = Shared::new(new.codes.bytes_mut());
         let (scales, shared) = (Shared::new(new.scales.bytes_mut()), Shared::new(new.shared.bytes_mut()));
         pool.run(panels, &|panel| {
             // SAFETY: each task has its own panel.
             let (codes, scales, shared) = unsafe {
                 (
-                    codes.part(panel * each[0], each[0]),
-                    scales.part(panel * each[1], each[1]),
-                    shared.part(panel * each[2], each[2]),
+                    codes.part(panel * panel_bytes[0], panel_bytes[0]),
+                    scales.part(panel * panel_bytes[1], panel_bytes[1]),
+                    shared.part(panel * panel_bytes[2], panel_bytes[2]),
                 )
             };
-            let mut opened = Codes::new(block);
+            let mut unpacked = Codes::new(block);
             for row in 0..panel_rows.min(rows - panel * panel_rows) {
                 let bytes = tensor.rows(panel * panel_rows + row, 1);
                 for (index, bytes) in bytes.chunks_exact(block.bytes).enumerate() {
-                    grid.unpack(bytes, &mut opened);
+                    grid.unpack(bytes, &mut unpacked);
                     let first = index * block.elements / CHUNK;
-                    for (i, part) in opened.codes.as_chunks::<CHUNK>().0.iter().enumerate() {
+                    for (i, part) in unpacked.codes.as_chunks::<CHUNK>().0.iter().enumerate() {
                         let chunk = first + i;
-                        let to = &mut codes[chunk * panel_rows * code_layout.bytes()..];
-                        put_codes(code_layout, part, panel_rows, row, to);
-                        let to = &mut scales[chunk * panel_rows * scale_layout.bytes()..];
-                        put_scales(scale_layout, &opened, i, panel_rows, row, to);
+                        let target = &mut codes[chunk * panel_rows * code_layout.bytes()..];
+                        store_codes(code_layout, part, panel_rows, row, target);
+                        let target = &mut scales[chunk * panel_rows * scale_layout.bytes()..];
+                        store_scales(scale_layout, &unpacked, i, panel_rows, row, target);
                     }
-                    let to = &mut shared[index * panel_rows * scale_layout.shared_bytes()..];
+                    let target = &mut shared[index * panel_rows * scale_layout.shared_bytes()..];
                     if scale_layout.shared_bytes() > 0 {
-                        put_half(to, row, opened.d);
+                        store_f16(target, row, unpacked.d);
                     }
                     if scale_layout == ScaleLayout::GroupsAffine {
-                        put_half(to, panel_rows + row, opened.dmin);
+                        store_f16(target, panel_rows + row, unpacked.dmin);
                     }
                 }
             }
@@ -84,58 +85,65 @@ impl CodeMatrix {
     }
 }
 
-fn put_half(to: &mut [u8], at: usize, x: f32) {
-    to[2 * at..][..2].copy_from_slice(&f16::from_f32(x).to_le_bytes());
+fn store_f16(target: &mut [u8], at: usize, x: f32) {
+    target[2 * at..][..2].copy_from_slice(&f16::from_f32(x).to_le_bytes());
 }
 
-/// One row's codes of a chunk, four at a time: each byte of a word has its own column.
-fn put_codes(layout: CodeLayout, codes: &[u8; CHUNK], lanes: usize, row: usize, to: &mut [u8]) {
+/// Stores the codes of one row of a chunk, four at a time: each byte of a word belongs to one column.
+fn store_codes(layout: CodeLayout, codes: &[u8; CHUNK], panel_rows: usize, row: usize, target: &mut [u8]) {
     let quads: [u32; 8] = std::array::from_fn(|q| {
         u32::from_le_bytes([codes[4 * q], codes[4 * q + 1], codes[4 * q + 2], codes[4 * q + 3]])
     });
-    let mut put = |vector: usize, word: u32| {
-        to[vector * 4 * lanes + row * 4..][..4].copy_from_slice(&word.to_le_bytes());
+    let mut store = |vector: usize, word: u32| {
+        target[vector * 4 * panel_rows + row * 4..][..4].copy_from_slice(&word.to_le_bytes());
     };
     if layout == CodeLayout::Bytes {
-        // Codes are 128 above their levels.
-        quads.iter().enumerate().for_each(|(q, quad)| put(q, quad ^ 0x8080_8080));
+        // These codes are level + 128.
+        quads.iter().enumerate().for_each(|(q, quad)| store(q, quad ^ 0x8080_8080));
         return;
     }
     for v in 0..4 {
-        put(v, quads[v] & 0x0f0f_0f0f | (quads[v + 4] & 0x0f0f_0f0f) << 4);
+        store(v, quads[v] & 0x0f0f_0f0f | (quads[v + 4] & 0x0f0f_0f0f) << 4);
     }
     let high = |q: usize| quads[q] >> 4 & 0x0303_0303;
     match layout {
-        CodeLayout::Five(_) => put(4, (0..8).fold(0, |all, q| all | high(q) << q)),
+        CodeLayout::Five(_) => store(4, (0..8).fold(0, |all, q| all | high(q) << q)),
         CodeLayout::Six(_) => {
             for half in 0..2 {
-                put(4 + half, (0..4).fold(0, |all, q| all | high(4 * half + q) << (2 * q)));
+                store(4 + half, (0..4).fold(0, |all, q| all | high(4 * half + q) << (2 * q)));
             }
         }
         _ => {}
     }
 }
 
-/// One row's scales of chunk `chunk` of an opened block.
-fn put_scales(layout: ScaleLayout, opened: &Codes, chunk: usize, lanes: usize, row: usize, to: &mut [u8]) {
-    let integer = |group: usize| opened.scales[group].to_le_bytes()[0];
+/// Stores the scales of one row, for chunk `chunk` of an unpacked block.
+fn store_scales(
+    layout: ScaleLayout,
+    unpacked: &Codes,
+    chunk: usize,
+    panel_rows: usize,
+    row: usize,
+    target: &mut [u8],
+) {
+    let integer = |group: usize| unpacked.scales[group].to_le_bytes()[0];
     match layout {
-        ScaleLayout::Block => put_half(to, row, opened.d),
+        ScaleLayout::Block => store_f16(target, row, unpacked.d),
         ScaleLayout::Power => {
-            to[2 * row..][..2].copy_from_slice(&bf16::from_f32(opened.d).to_le_bytes());
+            target[2 * row..][..2].copy_from_slice(&bf16::from_f32(unpacked.d).to_le_bytes());
         }
         ScaleLayout::Affine => {
-            put_half(to, row, opened.d);
-            put_half(to, lanes + row, -opened.dmin);
+            store_f16(target, row, unpacked.d);
+            store_f16(target, panel_rows + row, -unpacked.dmin);
         }
         ScaleLayout::GroupsAffine => {
-            to[row] = integer(chunk);
-            to[lanes + row] = opened.mins[chunk].to_le_bytes()[0];
+            target[row] = integer(chunk);
+            target[panel_rows + row] = unpacked.mins[chunk].to_le_bytes()[0];
         }
-        ScaleLayout::Groups => to[row] = integer(chunk),
+        ScaleLayout::Groups => target[row] = integer(chunk),
         ScaleLayout::HalfGroups => {
-            to[row] = integer(2 * chunk);
-            to[lanes + row] = integer(2 * chunk + 1);
+            target[row] = integer(2 * chunk);
+            target[panel_rows + row] = integer(2 * chunk + 1);
         }
     }
 }

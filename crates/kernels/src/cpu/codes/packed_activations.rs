@@ -1,38 +1,40 @@
-//! Rows of activations, packed in groups: rows that are multiplied together lie next to each other. Rows a power of two apart
-//! would fall on the same cache lines, and so many pointers fit no registers.
+//! Rows of activations that are packed in groups: rows that are multiplied together are adjacent. Separate rows whose
+//! distance is a power of two would compete for the same cache lines, and the registers cannot hold a pointer to each
+//! row.
 
 use super::activations::Activations;
 use super::layout::CHUNK;
 use std::ops::Range;
 
-/// A chunk of `R` rows of activations.
+/// One chunk of `R` rows of activations.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(crate) struct PackedChunk<const R: usize> {
     pub codes: [[i8; CHUNK]; R],
     pub scales: [f32; R],
-    /// Scales times the sums of codes.
-    pub scaled: [f32; R],
-    /// As [`super::activations::Row::zero_point_correction`].
+    /// For each row: the scale times the sum of the codes.
+    pub scaled_sums: [f32; R],
+    /// The values of [`super::activations::Row::zero_point_correction`] for each row.
     pub corrections: [[i32; R]; 2],
 }
 
-macro_rules! plain_numbers {
+macro_rules! plain_data {
     ($($rows:literal)*) => {
         $(
-            // SAFETY: plain numbers, 48 bytes a row, which are whole lines: no padding.
+            // SAFETY: integers and floats, 48 bytes per row; the total is a multiple of 64 bytes, so there is no
+            // padding.
             unsafe impl bytemuck::Zeroable for PackedChunk<$rows> {}
-            // SAFETY: as above; `Copy`, and any bits are numbers.
+            // SAFETY: as above; the type is `Copy`, and all bit patterns are valid.
             unsafe impl bytemuck::Pod for PackedChunk<$rows> {}
             const _: () = assert!(size_of::<PackedChunk<$rows>>() == 4 * ROW_FLOATS * $rows);
         )*
     };
 }
-plain_numbers!(4 8 16);
+plain_data!(4 8 16);
 
-/// Packs rows `rows.start..rows.start + R` of `x`, where there are such below `rows.end`, chunk after chunk into `packed`; other
-/// rows are zero. `zero_point` is that of the matrix's codes; with `halves` either half of a chunk has a correction of its own.
-/// With `TRANSPOSED` the codes of a chunk lie quad by quad, each of all rows, instead of row by row.
+/// Packs rows `rows.start..rows.start + R` of `x` into `packed`, chunk after chunk. Rows from `rows.end` on are zero.
+/// `zero_point` is the zero point of the matrix's codes. With `halves` each half of a chunk has its own correction.
+/// With `TRANSPOSED` the codes of a chunk are stored quad by quad, each for all rows, instead of row by row.
 pub(crate) fn pack<const R: usize, const TRANSPOSED: bool>(
     x: &Activations,
     rows: Range<usize>,
@@ -49,8 +51,8 @@ pub(crate) fn pack<const R: usize, const TRANSPOSED: bool>(
     }
     for t in 0..R.min(end - first) {
         let row = x.row(first + t);
-        let parts = row.codes.as_chunks::<CHUNK>().0.iter().zip(row.scales);
-        for (chunk, (packed, (codes, [scale, scaled]))) in packed.iter_mut().zip(parts).enumerate() {
+        let chunks = row.codes.as_chunks::<CHUNK>().0.iter().zip(row.scales);
+        for (chunk, (packed, (codes, [scale, scaled_sums]))) in packed.iter_mut().zip(chunks).enumerate() {
             if TRANSPOSED {
                 let quads =
                     packed.codes.as_flattened_mut().as_chunks_mut::<4>().0.iter_mut().skip(t).step_by(R);
@@ -58,12 +60,12 @@ pub(crate) fn pack<const R: usize, const TRANSPOSED: bool>(
             } else {
                 packed.codes[t] = *codes;
             }
-            (packed.scales[t], packed.scaled[t]) = (*scale, *scaled);
+            (packed.scales[t], packed.scaled_sums[t]) = (*scale, *scaled_sums);
             [packed.corrections[0][t], packed.corrections[1][t]] =
                 row.zero_point_correction(chunk, zero_point, halves);
         }
     }
 }
 
-/// Floats that a packed chunk takes for each of its rows.
+/// Number of floats of a packed chunk per row.
 pub(crate) const ROW_FLOATS: usize = 12;

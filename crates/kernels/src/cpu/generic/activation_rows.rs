@@ -1,4 +1,4 @@
-//! Rows of activations as inner loops see them: separate ones, or groups that were packed.
+//! Rows of activations as inner loops read them: separate rows or packed groups.
 
 use crate::cpu::codes::activations::Row;
 use crate::cpu::codes::layout::{CHUNK, HALF_GROUPS, ROWS};
@@ -7,20 +7,20 @@ use crate::cpu::codes::packed_activations::PackedChunk;
 use crate::shared::Shared;
 use std::ops::Range;
 
-/// Rows of activations that stay in the cache while the panels of a task pass.
-const NEAR: usize = 64;
+/// Rows of activations that stay in the cache while a task goes through its panels.
+const CACHED_ROWS: usize = 64;
 
 /// `T` rows of activations.
 pub(crate) trait Rows<const T: usize>: Copy {
-    /// Four codes of row `t`: those of quad `q` of a chunk.
+    /// Returns four codes of row `t`: quad `q` of a chunk.
     fn quad(&self, chunk: usize, t: usize, q: usize) -> i32;
-    /// As [`Row::zero_point_correction`].
+    /// Returns the value of [`Row::zero_point_correction`] of row `t`.
     fn zero_point_correction(&self, chunk: usize, t: usize) -> [i32; 2];
-    /// A chunk's scale, and the scale times the sum of its codes.
+    /// Returns the scale of a chunk, and the scale times the sum of its codes.
     fn scales(&self, chunk: usize, t: usize) -> [f32; 2];
 }
 
-/// Separate rows. Invariant: each has as many chunks as are asked for.
+/// Separate rows. Invariant: the caller reads only chunks that each row has.
 #[derive(Clone, Copy)]
 pub(crate) struct SeparateRows<'a, const T: usize, const SCALES: u8> {
     pub rows: [Row<'a>; T],
@@ -30,7 +30,7 @@ pub(crate) struct SeparateRows<'a, const T: usize, const SCALES: u8> {
 impl<const T: usize, const SCALES: u8> Rows<T> for SeparateRows<'_, T, SCALES> {
     #[inline(always)]
     fn quad(&self, chunk: usize, t: usize, q: usize) -> i32 {
-        // SAFETY: the invariant; 32 codes a chunk.
+        // SAFETY: the invariant; a chunk has 32 codes.
         unsafe { self.rows[t].codes.as_ptr().add(chunk * CHUNK + 4 * q).cast::<i32>().read_unaligned() }
     }
     #[inline(always)]
@@ -55,12 +55,12 @@ impl<const T: usize> Rows<T> for &[PackedChunk<T>] {
     }
     #[inline(always)]
     fn scales(&self, chunk: usize, t: usize) -> [f32; 2] {
-        [self[chunk].scales[t], self[chunk].scaled[t]]
+        [self[chunk].scales[t], self[chunk].scaled_sums[t]]
     }
 }
 
-/// `y` = x · the matrix for some panels and all packed groups of `R` rows, the first of which is row `rows.start` of x. `of`
-/// multiplies one panel with one group.
+/// Computes `y` = x · the matrix for some panels and all packed groups of `R` rows; the first row of the first group is
+/// row `rows.start` of x. `multiply_panel` multiplies one panel with one group.
 #[inline(always)]
 pub(crate) fn multiply_groups<const R: usize>(
     matrix: &CodeMatrix,
@@ -68,18 +68,18 @@ pub(crate) fn multiply_groups<const R: usize>(
     packed: &[f32],
     rows: Range<usize>,
     y: &Shared<f32>,
-    of: impl Fn(usize, &[PackedChunk<R>]) -> [[f32; ROWS]; R],
+    multiply_panel: impl Fn(usize, &[PackedChunk<R>]) -> [[f32; ROWS]; R],
 ) where
     PackedChunk<R>: bytemuck::Pod,
 {
     let (chunks, packed): (usize, &[PackedChunk<R>]) = (matrix.chunks(), bytemuck::cast_slice(packed));
-    for (near, packed) in packed.chunks(NEAR / R * chunks).enumerate() {
+    for (block, packed) in packed.chunks(CACHED_ROWS / R * chunks).enumerate() {
         for panel in panels.clone() {
             for (group, packed) in packed.chunks(chunks).enumerate() {
-                let first = rows.start + near * NEAR + group * R;
-                for (t, sums) in of(panel, packed).iter().enumerate() {
+                let first = rows.start + block * CACHED_ROWS + group * R;
+                for (t, sums) in multiply_panel(panel, packed).iter().enumerate() {
                     // SAFETY: each task has its own panels.
-                    unsafe { matrix.put(y, first + t, panel, sums) };
+                    unsafe { matrix.write_sums(y, first + t, panel, sums) };
                 }
             }
         }

@@ -1,19 +1,19 @@
-//! The inner loops of attention over pages of keys and values, inlined into functions of each instruction set.
+//! The inner loops of attention over pages of keys and values. They are inlined into functions of each instruction set.
 //!
 //! ```text
-//! for each page, for up to four or eight rows (queries of heads that share keys and values) at a time:
-//!     s ← scores of the page's 64 keys, −∞ where a row may not look
+//! for each page, for up to four or eight rows (queries of heads that share keys and values) at once:
+//!     s ← scores of the page's 64 keys, −∞ where the causal mask hides a key from a row
 //!     m' ← max(m, max s);  l ← l · e^(m − m') + Σ e^(s − m');  o ← o · e^(m − m') + Σ e^(s − m') v;  m ← m'
 //! o ← o / l
 //! ```
 //!
-//! Source: Dao et al., FlashAttention, arXiv 2205.14135. Pages begin at fixed positions and every sum has its own order,
-//! so a row's result does not depend on what is computed beside it.
+//! Source: Dao et al., FlashAttention, arXiv 2205.14135. Pages begin at fixed positions, and every sum has a fixed
+//! order. So the result of a row does not depend on the other rows of the call.
 //!
-//! Figures and commands: docs/performance.md, "Attention".
+//! Measurements and commands: docs/performance.md, "Attention".
 
 use super::lanes::Lanes;
-use super::loops::{exp, higher, multiply_add, pairwise, plus};
+use super::loops::{exp, larger, multiply_add, plus, reduce_pairwise};
 use super::page_formats::{Bytes, Floats, Halves, Nibbles, PageFormat};
 use crate::KvFormat;
 use crate::kv_format::{LANES, PAGE, PANELS};
@@ -23,25 +23,25 @@ fn multiply_add_as<L: Lanes>(a: f32, b: f32, c: f32) -> f32 {
     if L::FUSED { multiply_add::<true>(a, b, c) } else { multiply_add::<false>(a, b, c) }
 }
 
-/// Query rows with their results so far.
+/// Query rows and their results after the pages so far.
 pub(crate) struct QueryRows<'a> {
-    /// Floats of a head.
+    /// Floats per head.
     pub head_size: usize,
     /// Factor of the scores.
     pub scale: f32,
-    /// Rows × head size.
+    /// Shape: rows × head size.
     pub queries: &'a [f32],
-    /// Positions that each may look at.
+    /// Number of positions that each row may read.
     pub visible: &'a [usize],
-    /// Largest score and sum of each.
+    /// For each row: the maximum of its scores, and the sum of its exponentials (m and l above).
     pub state: &'a mut [[f32; 2]],
-    /// Rows × head size in whole parts.
+    /// The sums o, not yet divided by l. Shape: rows × head size, rounded up to whole parts.
     pub sums: &'a mut [f32],
-    /// Distance in bytes from a page to the next one, which is prefetched meanwhile; 0 where there is none.
+    /// Distance in bytes from a page to the next one, which is prefetched during the computation; 0 if there is none.
     pub ahead: usize,
 }
 
-/// Adds page `at`, its keys and values in `format`, to all rows.
+/// Adds page `at` to the results of all rows. `keys` and `values` are its bytes in `format`.
 #[inline(always)]
 pub(crate) fn add_page<L: Lanes>(
     simd: L,
@@ -52,119 +52,129 @@ pub(crate) fn add_page<L: Lanes>(
     values: &[u8],
 ) {
     match format {
-        KvFormat::F32 => page::<L, Floats>(simd, rows, at, keys, values),
-        KvFormat::F16 => page::<L, Halves>(simd, rows, at, keys, values),
-        KvFormat::Q8_0 => page::<L, Bytes>(simd, rows, at, keys, values),
-        KvFormat::Q4_0 => page::<L, Nibbles>(simd, rows, at, keys, values),
+        KvFormat::F32 => add_page_in::<L, Floats>(simd, rows, at, keys, values),
+        KvFormat::F16 => add_page_in::<L, Halves>(simd, rows, at, keys, values),
+        KvFormat::Q8_0 => add_page_in::<L, Bytes>(simd, rows, at, keys, values),
+        KvFormat::Q4_0 => add_page_in::<L, Nibbles>(simd, rows, at, keys, values),
     }
 }
 
 #[inline(always)]
-fn page<L: Lanes, P: PageFormat>(simd: L, rows: &mut QueryRows, page: usize, keys: &[u8], values: &[u8]) {
-    let seen = |row: usize| rows.visible[row].saturating_sub(page * PAGE).min(PAGE);
+fn add_page_in<L: Lanes, P: PageFormat>(
+    simd: L,
+    rows: &mut QueryRows,
+    page: usize,
+    keys: &[u8],
+    values: &[u8],
+) {
+    let visible_keys = |row: usize| rows.visible[row].saturating_sub(page * PAGE).min(PAGE);
     let mut first = 0;
     while first < rows.visible.len() {
-        let seen_here = seen(first);
-        // Rows that see the same part of the page: what one may not see must not touch it, be it ever so large.
-        let alike =
-            (first..rows.visible.len().min(first + L::TOGETHER)).take_while(|&row| seen(row) == seen_here);
-        let count = match alike.count() {
+        let visible_here = visible_keys(first);
+        // Only rows that see the same part of the page are processed together. A key that a row may not see must not
+        // influence it, even if it is not finite.
+        let same_visible = (first..rows.visible.len().min(first + L::MAX_ROWS))
+            .take_while(|&row| visible_keys(row) == visible_here);
+        let count = match same_visible.count() {
             4..8 => 4,
             count => count,
         };
-        if seen_here > 0 {
+        if visible_here > 0 {
             match count {
-                1 => some::<L, P, 1>(simd, rows, first, seen_here, keys, values),
-                2 => some::<L, P, 2>(simd, rows, first, seen_here, keys, values),
-                3 => some::<L, P, 3>(simd, rows, first, seen_here, keys, values),
-                8 if L::TOGETHER == 8 => some::<L, P, 8>(simd, rows, first, seen_here, keys, values),
-                _ => some::<L, P, 4>(simd, rows, first, seen_here, keys, values),
+                1 => add_page_to_rows::<L, P, 1>(simd, rows, first, visible_here, keys, values),
+                2 => add_page_to_rows::<L, P, 2>(simd, rows, first, visible_here, keys, values),
+                3 => add_page_to_rows::<L, P, 3>(simd, rows, first, visible_here, keys, values),
+                8 if L::MAX_ROWS == 8 => {
+                    add_page_to_rows::<L, P, 8>(simd, rows, first, visible_here, keys, values)
+                }
+                _ => add_page_to_rows::<L, P, 4>(simd, rows, first, visible_here, keys, values),
             }
         }
         first += count;
     }
-    const { assert!(L::TOGETHER == 8 || L::TOGETHER == 4) };
+    const { assert!(L::MAX_ROWS == 8 || L::MAX_ROWS == 4) };
 }
 
 #[inline(always)]
-fn some<L: Lanes, P: PageFormat, const T: usize>(
+fn add_page_to_rows<L: Lanes, P: PageFormat, const T: usize>(
     simd: L,
     rows: &mut QueryRows,
     first: usize,
-    seen: usize,
+    visible_keys: usize,
     keys: &[u8],
     values: &[u8],
 ) {
     let size = rows.head_size;
     let queries: [&[f32]; T] = std::array::from_fn(|t| &rows.queries[(first + t) * size..][..size]);
-    let mut shares = [[f32::NEG_INFINITY; PAGE]; T];
-    let (panels, panel_bytes) = (seen.div_ceil(LANES), keys.len() / PANELS);
+    let mut row_scores = [[f32::NEG_INFINITY; PAGE]; T];
+    let (panels, panel_bytes) = (visible_keys.div_ceil(LANES), keys.len() / PANELS);
     let mut panel = 0;
     while panel < panels {
         macro_rules! scores {
             ($n:literal) => {{
-                let some = std::array::from_fn(|n| &keys[(panel + n) * panel_bytes..][..panel_bytes]);
-                for scores in P::scores::<L, T, $n>(simd, queries, some, rows.ahead) {
-                    for (shares, scores) in shares.iter_mut().zip(scores) {
-                        shares.as_chunks_mut().0[panel] =
+                let key_panels = std::array::from_fn(|n| &keys[(panel + n) * panel_bytes..][..panel_bytes]);
+                for scores in P::scores::<L, T, $n>(simd, queries, key_panels, rows.ahead) {
+                    for (row_scores, scores) in row_scores.iter_mut().zip(scores) {
+                        row_scores.as_chunks_mut().0[panel] =
                             simd.to_array(simd.multiply(scores, simd.splat(rows.scale)));
                     }
                     panel += 1;
                 }
             }};
         }
-        // Of the last panels some may be past what is seen; they are there.
-        match L::SUMS / T {
+        // The last panels of the step may be past the visible keys. Their bytes exist.
+        match L::ACCUMULATORS / T {
             0 | 1 => scores!(1),
             2 | 3 => scores!(2),
             _ => scores!(4),
         }
     }
-    let (mut tops, mut bases) = ([f32::NEG_INFINITY; LANES], [0.0; LANES]);
-    for (t, shares) in shares.iter_mut().enumerate() {
-        shares[seen..].fill(f32::NEG_INFINITY);
-        let panels = &shares.as_chunks().0[..panels];
-        let mut highest = simd.splat(f32::NEG_INFINITY);
+    let (mut old_maxima, mut new_maxima) = ([f32::NEG_INFINITY; LANES], [0.0; LANES]);
+    for (t, row_scores) in row_scores.iter_mut().enumerate() {
+        row_scores[visible_keys..].fill(f32::NEG_INFINITY);
+        let panels = &row_scores.as_chunks().0[..panels];
+        let mut maximum = simd.splat(f32::NEG_INFINITY);
         for panel in panels {
-            highest = simd.max(highest, simd.load_array(panel));
+            maximum = simd.max(maximum, simd.load_array(panel));
         }
-        let [top, _] = rows.state[first + t];
-        let highest = higher(top, pairwise(simd.to_array(highest), higher));
-        // Where all are −∞ so far, nothing is subtracted: −∞ − −∞ is no number.
-        (tops[t], bases[t]) = (top, if highest == f32::NEG_INFINITY { 0.0 } else { highest });
-        rows.state[first + t][0] = highest;
+        let [old_maximum, _] = rows.state[first + t];
+        let maximum = larger(old_maximum, reduce_pairwise(simd.to_array(maximum), larger));
+        // If all scores so far are −∞, nothing is subtracted, because −∞ − −∞ is NaN.
+        (old_maxima[t], new_maxima[t]) =
+            (old_maximum, if maximum == f32::NEG_INFINITY { 0.0 } else { maximum });
+        rows.state[first + t][0] = maximum;
     }
-    let mut shrink: [f32; LANES] = [0.0; LANES];
+    let mut rescale: [f32; LANES] = [0.0; LANES];
     for t in 0..LANES {
-        shrink[t] = power::<L>(tops[t] - bases[t]);
+        rescale[t] = exp_as::<L>(old_maxima[t] - new_maxima[t]);
     }
-    for (t, shares) in shares.iter_mut().enumerate() {
+    for (t, row_scores) in row_scores.iter_mut().enumerate() {
         let mut sums = [0.0f32; LANES];
-        for panel in &mut shares.as_chunks_mut::<LANES>().0[..panels] {
+        for panel in &mut row_scores.as_chunks_mut::<LANES>().0[..panels] {
             for (sum, x) in sums.iter_mut().zip(panel) {
-                *x = power::<L>(*x - bases[t]);
+                *x = exp_as::<L>(*x - new_maxima[t]);
                 *sum += *x;
             }
         }
         let [_, sum] = &mut rows.state[first + t];
-        *sum = multiply_add_as::<L>(*sum, shrink[t], pairwise(sums, plus));
+        *sum = multiply_add_as::<L>(*sum, rescale[t], reduce_pairwise(sums, plus));
     }
     let width = rows.sums.len() / rows.visible.len();
-    let shares: [&[f32]; T] = std::array::from_fn(|t| &shares[t][..seen]);
-    let vectors = values.len() / P::PART_BYTES * P::PARTS;
+    let weights: [&[f32]; T] = std::array::from_fn(|t| &row_scores[t][..visible_keys]);
+    let vectors = values.len() / P::PART_BYTES * P::PART_VECTORS;
     let mut vector = 0;
     while vector < vectors {
-        macro_rules! weigh {
+        macro_rules! add_weighted_values {
             ($n:literal) => {{
                 let at = |n: usize, t: usize| (first + t) * width + (vector + n) * LANES;
                 let mut sums = [[simd.zero(); T]; $n];
                 for (n, sums) in sums.iter_mut().enumerate() {
                     for (t, sum) in sums.iter_mut().enumerate() {
                         let before = rows.sums[at(n, t)..].first_chunk().expect("a vector");
-                        *sum = simd.multiply(simd.load_array(before), simd.splat(shrink[t]));
+                        *sum = simd.multiply(simd.load_array(before), simd.splat(rescale[t]));
                     }
                 }
-                P::weigh::<L, T, $n>(simd, shares, values, vector, rows.ahead, &mut sums);
+                P::add_weighted_values::<L, T, $n>(simd, weights, values, vector, rows.ahead, &mut sums);
                 for (n, sums) in sums.into_iter().enumerate() {
                     for (t, sum) in sums.into_iter().enumerate() {
                         *rows.sums[at(n, t)..].first_chunk_mut().expect("a vector") = simd.to_array(sum);
@@ -173,15 +183,15 @@ fn some<L: Lanes, P: PageFormat, const T: usize>(
                 vector += $n;
             }};
         }
-        match (L::SUMS / T).min(P::AT_ONCE).min(vectors - vector) {
-            0 | 1 => weigh!(1),
-            2 | 3 => weigh!(2),
-            _ => weigh!(4),
+        match (L::ACCUMULATORS / T).min(P::MAX_VECTORS).min(vectors - vector) {
+            0 | 1 => add_weighted_values!(1),
+            2 | 3 => add_weighted_values!(2),
+            _ => add_weighted_values!(4),
         }
     }
 }
 
 #[inline(always)]
-fn power<L: Lanes>(x: f32) -> f32 {
+fn exp_as<L: Lanes>(x: f32) -> f32 {
     if L::FUSED { exp::<true>(x) } else { exp::<false>(x) }
 }

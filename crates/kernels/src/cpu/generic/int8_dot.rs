@@ -1,8 +1,8 @@
-//! Products of integer codes on instruction sets that multiply four bytes a lane at once (VNNI, NEON's dot products): one body
-//! for panels of eight rows and of sixteen. Where codes have to be unsigned, [`SimdInt8::BIAS`] is added to signed levels, and
-//! the sum of the activations corrects for it.
+//! Products of integer codes on instruction sets with 4-byte dot products per lane (VNNI, NEON). One generic function
+//! serves panels of eight and of sixteen rows. If the instruction needs unsigned codes, [`SimdInt8::BIAS`] is added to
+//! signed levels, and the sum of the activations corrects for it.
 //!
-//! Figures and commands: docs/performance.md, "Kernels of integer codes".
+//! Measurements and commands: docs/performance.md, "Kernels of integer codes".
 
 use super::activation_rows::{Rows, SeparateRows};
 use super::simd::SimdInt8;
@@ -13,7 +13,7 @@ use crate::cpu::codes::matrix::{CodeMatrix, Panel};
 use crate::cpu::codes::packed_activations::PackedChunk;
 use crate::cpu::prefetch::prefetch_codes;
 
-/// The zero point of the codes as they are multiplied, where the products are corrected for it.
+/// Returns the zero point of the codes in the dot products; 0 if the dot products need no correction.
 pub(crate) fn zero_point<V: SimdInt8>(matrix: &CodeMatrix) -> i16 {
     match (matrix.code_layout, matrix.scale_layout) {
         (CodeLayout::Table(_) | CodeLayout::Bytes, _) => V::BIAS,
@@ -24,31 +24,35 @@ pub(crate) fn zero_point<V: SimdInt8>(matrix: &CodeMatrix) -> i16 {
     }
 }
 
-/// The code kernels of an instruction set, `CODES`: `$simd` are its vectors, `$group` the rows of activations that are packed
-/// together.
+/// Defines `CODES`, the code kernels of an instruction set. `$simd` is its vector type. `$group` is the number of rows
+/// of activations that are packed together.
 macro_rules! code_kernels {
     ($simd:ty, $features:literal, $group:literal) => {
         #[target_feature(enable = $features)]
         fn few_rows(matrix: &CodeMatrix, panel: usize, x: &Activations, first: usize, sums: &mut Sums) {
             #[target_feature(enable = $features)]
-            fn of<const T: usize>(matrix: &CodeMatrix, panel: usize, rows: [Row; T]) -> [[f32; ROWS]; T] {
+            fn multiply_panel<const T: usize>(
+                matrix: &CodeMatrix,
+                panel: usize,
+                rows: [Row; T],
+            ) -> [[f32; ROWS]; T] {
                 // SAFETY: this function has the instruction set's features.
                 int8_dot::separate_rows(unsafe { <$simd>::new() }, matrix, panel, rows)
             }
             assert_eq!(matrix.panel_rows, <$simd>::ROWS, "rows of a panel");
-            let mut at = 0;
-            while at < sums.len() {
-                macro_rules! put {
+            let mut done = 0;
+            while done < sums.len() {
+                macro_rules! add_rows {
                     ($tokens:literal) => {{
-                        let rows: [Row; $tokens] = std::array::from_fn(|t| x.row(first + at + t));
-                        sums[at..at + $tokens].copy_from_slice(&of(matrix, panel, rows));
-                        at += $tokens;
+                        let rows: [Row; $tokens] = std::array::from_fn(|t| x.row(first + done + t));
+                        sums[done..done + $tokens].copy_from_slice(&multiply_panel(matrix, panel, rows));
+                        done += $tokens;
                     }};
                 }
-                match sums.len() - at {
-                    1 => put!(1),
-                    2 | 3 => put!(2),
-                    _ => put!(4),
+                match sums.len() - done {
+                    1 => add_rows!(1),
+                    2 | 3 => add_rows!(2),
+                    _ => add_rows!(4),
                 }
             }
         }
@@ -62,12 +66,18 @@ macro_rules! code_kernels {
             y: &Shared<f32>,
         ) {
             #[target_feature(enable = $features)]
-            fn of(matrix: &CodeMatrix, panel: usize, rows: &[PackedChunk<$group>]) -> [[f32; ROWS]; $group] {
+            fn multiply_panel(
+                matrix: &CodeMatrix,
+                panel: usize,
+                rows: &[PackedChunk<$group>],
+            ) -> [[f32; ROWS]; $group] {
                 // SAFETY: this function has the instruction set's features.
                 int8_dot::packed_rows(unsafe { <$simd>::new() }, matrix, panel, rows)
             }
             assert_eq!(matrix.panel_rows, <$simd>::ROWS, "rows of a panel");
-            multiply_groups(matrix, panels, packed, rows, y, |panel, rows| of(matrix, panel, rows));
+            multiply_groups(matrix, panels, packed, rows, y, |panel, rows| {
+                multiply_panel(matrix, panel, rows)
+            });
         }
 
         #[target_feature(enable = $features)]
@@ -94,7 +104,7 @@ macro_rules! code_kernels {
 
 pub(crate) use code_kernels;
 
-/// One panel times rows of activations that lie anywhere.
+/// Multiplies one panel with separate rows of activations.
 #[inline(always)]
 pub(crate) fn separate_rows<V: SimdInt8, const T: usize>(
     simd: V,
@@ -106,7 +116,7 @@ pub(crate) fn separate_rows<V: SimdInt8, const T: usize>(
         (matrix.chunks(), matrix.panel(panel), matrix.code_layout, zero_point::<V>(matrix));
     macro_rules! run {
         ($codes:ident, $scales:ident) => {
-            // SAFETY: a panel's parts and a row of activations have `chunks` chunks.
+            // SAFETY: the codes and scales of a panel and a row of activations have `chunks` chunks.
             unsafe {
                 sums::<V, $codes, $scales, T>(
                     simd,
@@ -121,7 +131,7 @@ pub(crate) fn separate_rows<V: SimdInt8, const T: usize>(
     for_each_layout!(matrix, run)
 }
 
-/// One panel times a packed group of rows of activations.
+/// Multiplies one panel with a packed group of rows of activations.
 #[inline(always)]
 pub(crate) fn packed_rows<V: SimdInt8, const T: usize>(
     simd: V,
@@ -133,15 +143,17 @@ pub(crate) fn packed_rows<V: SimdInt8, const T: usize>(
     let rows = &rows[..chunks];
     macro_rules! run {
         ($codes:ident, $scales:ident) => {
-            // SAFETY: a panel's parts have `chunks` chunks.
+            // SAFETY: the codes and scales of a panel have `chunks` chunks.
             unsafe { sums::<V, $codes, $scales, T>(simd, panel, chunks, rows, layout) }
         };
     }
     for_each_layout!(matrix, run)
 }
 
+/// Computes the sums of one panel with `T` rows of activations.
+///
 /// # Safety
-/// The panel and the rows have so many chunks, a multiple of eight where eight share a scale.
+/// The panel and the rows have `chunks` chunks, a multiple of eight if the layout has superblock scales.
 #[inline(always)]
 unsafe fn sums<V: SimdInt8, const CODES: u8, const SCALES: u8, const T: usize>(
     simd: V,
@@ -152,28 +164,30 @@ unsafe fn sums<V: SimdInt8, const CODES: u8, const SCALES: u8, const T: usize>(
 ) -> [[f32; ROWS]; T] {
     let code_bytes = code_bytes::<V, CODES>();
     let table = level_table(simd, layout);
-    // Few rows have a sum for either half, so that one need not wait for the other; many have none to spare.
-    let apart = const { T <= 2 || SCALES == HALF_GROUPS };
-    // Unsigned codes of four bits may then stay sixteen times as large in the upper halves of bytes: their sum is divided.
-    let sixteenfold = const { CODES == FOUR && V::BIAS != 0 && T <= 2 };
+    // Few rows use separate accumulators for the two halves of a chunk, so that two dependency chains run in parallel.
+    // With many rows there are not enough registers.
+    let separate_halves = const { T <= 2 || SCALES == HALF_GROUPS };
+    // With separate accumulators, unsigned 4-bit codes can stay unshifted in the upper nibbles, sixteen times as large.
+    // Their sum is divided afterwards.
+    let unshifted = const { CODES == FOUR && V::BIAS != 0 && T <= 2 };
     let mut totals = [simd.splat_float(0.0); T];
     let scales = Scales::<SCALES>(panel);
-    let run = if const { shares(SCALES) } { SHARING } else { chunks.max(1) };
-    for begin in (0..chunks).step_by(run) {
-        let mut run_sums = [simd.splat_float(0.0); T];
-        for chunk in begin..begin + run {
-            // SAFETY: the caller promises so many chunks in every part, and blocks of eight where eight share.
+    let sum_chunks = if const { has_shared_scale(SCALES) } { SUPERBLOCK_CHUNKS } else { chunks.max(1) };
+    for block_start in (0..chunks).step_by(sum_chunks) {
+        let mut block_sums = [simd.splat_float(0.0); T];
+        for chunk in block_start..block_start + sum_chunks {
+            // SAFETY: the caller guarantees `chunks` chunks, and whole superblocks if the layout has superblock scales.
             let codes = unsafe { panel.codes.as_ptr().add(chunk * code_bytes) };
             prefetch_codes(codes, code_bytes);
             scales.prefetch::<V>(chunk);
-            // Either half of the chunk: quads 0–3 and 4–7.
+            // The two halves of the chunk: quads 0–3 and 4–7.
             let mut halves: [[V::Ints; 2]; T] = std::array::from_fn(|t| {
                 rows.zero_point_correction(chunk, t).map(|correction| simd.splat(correction))
             });
             for v in 0..4 {
-                // SAFETY: the chunk's codes lie there.
+                // SAFETY: all codes of the chunk are readable there.
                 let (low, upper) = unsafe {
-                    if sixteenfold {
+                    if unshifted {
                         quads::<V, FOUR, true>(simd, codes, v, table)
                     } else {
                         quads::<V, CODES, false>(simd, codes, v, table)
@@ -181,31 +195,39 @@ unsafe fn sums<V: SimdInt8, const CODES: u8, const SCALES: u8, const T: usize>(
                 };
                 for (t, halves) in halves.iter_mut().enumerate() {
                     halves[0] = simd.dot(halves[0], low, rows.quad(chunk, t, v));
-                    let second = usize::from(apart);
+                    let second = usize::from(separate_halves);
                     halves[second] = simd.dot(halves[second], upper, rows.quad(chunk, t, v + 4));
                 }
             }
             // SAFETY: as above.
-            let factors = unsafe { scales.of(simd, chunk) };
+            let factors = unsafe { scales.load(simd, chunk) };
             for t in 0..T {
                 let [first, second] = halves[t];
                 let sums = match SCALES {
                     HALF_GROUPS => [simd.to_floats(first), simd.to_floats(second)],
                     _ => {
-                        let second = if sixteenfold { simd.divide_by_16(second) } else { second };
-                        let whole = if apart { simd.add(first, second) } else { first };
-                        [simd.to_floats(whole), simd.splat_float(0.0)]
+                        let second = if unshifted { simd.divide_by_16(second) } else { second };
+                        let chunk_sum = if separate_halves { simd.add(first, second) } else { first };
+                        [simd.to_floats(chunk_sum), simd.splat_float(0.0)]
                     }
                 };
-                run_sums[t] = factors.add::<SCALES>(simd, run_sums[t], sums, rows.scales(chunk, t));
+                block_sums[t] = factors.add::<SCALES>(simd, block_sums[t], sums, rows.scales(chunk, t));
             }
         }
-        if const { shares(SCALES) } {
-            let scaled = |chunk: usize, t: usize| rows.scales(chunk, t)[1];
+        if const { has_shared_scale(SCALES) } {
+            let scaled_sum = |chunk: usize, t: usize| rows.scales(chunk, t)[1];
             // SAFETY: as above.
-            unsafe { scales.close::<V, T>(simd, begin / SHARING, &mut run_sums, &mut totals, scaled) };
+            unsafe {
+                scales.finish_superblock::<V, T>(
+                    simd,
+                    block_start / SUPERBLOCK_CHUNKS,
+                    &mut block_sums,
+                    &mut totals,
+                    scaled_sum,
+                )
+            };
         } else {
-            totals = run_sums;
+            totals = block_sums;
         }
     }
     totals.map(|total| simd.to_array(total))
@@ -223,7 +245,7 @@ mod tests {
     use kvant_core::{Bytes, Shape, Tensor, format};
 
     #[test]
-    fn the_body_gives_the_oracles_bits_in_panels_of_eight_and_of_sixteen() {
+    fn results_equal_the_scalar_path_bit_for_bit_in_panels_of_eight_and_of_sixteen() {
         let numbers = |count: usize, seed: usize| -> Vec<f32> {
             (0..count).map(|i| ((i * 7919 + seed * 104_729) % 1013) as f32 / 506.0 - 1.0).collect()
         };
@@ -233,11 +255,11 @@ mod tests {
             let shape = Shape::new(&[16, columns]).unwrap();
             let mut stored = vec![0; format.tensor_bytes(&shape).unwrap()];
             let mut weights = numbers(16 * columns, 1);
-            // One row at the lower end of its codes throughout.
+            // The first row of the matrix has the smallest code everywhere.
             weights[..columns].fill(-1.0);
             format.encode(&weights, None, &mut stored);
             let tensor = Tensor::new(shape, *format, Bytes::from(stored)).unwrap();
-            // The last row as loud as can be, all of one sign.
+            // The last row of activations has the largest code everywhere, with one sign.
             let mut x = numbers(7 * columns, 2);
             x.resize(8 * columns, 1.0);
             let rounded = Rounded::new(&backend, &x, columns, Precision::Int8);

@@ -1,10 +1,10 @@
-//! The inner loops as plain Rust over fixed arrays of lanes, inlined into functions of each instruction set.
+//! The inner loops as plain Rust over fixed arrays of lanes. They are inlined into functions of each instruction set.
 //!
-//! `FUSED` says whether the instruction set multiplies and adds in one step; without it `mul_add` would be a call.
+//! `FUSED` is true if the instruction set has fused multiply-add; without it `mul_add` would be a function call.
 
 use crate::view::View;
 
-/// Lanes that a sum is spread over: enough for four vectors of eight.
+/// Number of lanes of a sum: enough for four vectors of eight floats.
 const LANES: usize = 32;
 
 #[inline(always)]
@@ -12,7 +12,7 @@ pub(crate) fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FUSED { a.mul_add(b, c) } else { a * b + c }
 }
 
-/// Σ xᵢ yᵢ over 32 lanes, which are then added pairwise.
+/// Returns Σ xᵢ yᵢ. The sum has 32 lanes, which are added pairwise at the end.
 #[inline(always)]
 pub(crate) fn dot<const FUSED: bool>(x: &[f32], y: &[f32]) -> f32 {
     assert_eq!(x.len(), y.len(), "a dot product of equal lengths");
@@ -26,7 +26,7 @@ pub(crate) fn dot<const FUSED: bool>(x: &[f32], y: &[f32]) -> f32 {
     for ((lane, x), y) in lanes.iter_mut().zip(x.1).zip(y.1) {
         *lane = multiply_add::<FUSED>(*x, *y, *lane);
     }
-    pairwise(lanes, plus)
+    reduce_pairwise(lanes, plus)
 }
 
 #[inline(always)]
@@ -34,26 +34,26 @@ pub(crate) fn plus(a: f32, b: f32) -> f32 {
     a + b
 }
 
-/// b where it is higher than a.
+/// Returns b if it is larger than a, otherwise a.
 #[inline(always)]
-pub(crate) fn higher(a: f32, b: f32) -> f32 {
+pub(crate) fn larger(a: f32, b: f32) -> f32 {
     if b > a { b } else { a }
 }
 
-/// What lanes, a power of two of them, come to: the upper half onto the lower one until one is left.
+/// Reduces the lanes, a power of two of them: combines the upper half with the lower half until one lane remains.
 #[inline(always)]
-pub(crate) fn pairwise<const N: usize>(mut lanes: [f32; N], onto: impl Fn(f32, f32) -> f32) -> f32 {
+pub(crate) fn reduce_pairwise<const N: usize>(mut lanes: [f32; N], combine: impl Fn(f32, f32) -> f32) -> f32 {
     let mut width = N / 2;
     while width > 0 {
         for i in 0..width {
-            lanes[i] = onto(lanes[i], lanes[i + width]);
+            lanes[i] = combine(lanes[i], lanes[i + width]);
         }
         width /= 2;
     }
     lanes[0]
 }
 
-/// Folds lines of 64 bytes into a word; `prefetch` hears of each.
+/// Returns the XOR of the words of all 64-byte lines. Calls `prefetch` for each line.
 #[inline(always)]
 pub(crate) fn read_lines(bytes: &[u8], prefetch: impl Fn(*const u8)) -> u64 {
     let mut sums = [0u64; 8];
@@ -66,23 +66,24 @@ pub(crate) fn read_lines(bytes: &[u8], prefetch: impl Fn(*const u8)) -> u64 {
     sums.into_iter().fold(0, |all, sum| all ^ sum)
 }
 
-/// Rows of the right-hand side that [`add_few`] reads at once: their parts of one line each stay in the nearest cache.
+/// Rows of the right-hand side that [`add_few`] reads at once: one cache line of each stays in the first-level cache.
 const DEPTH: usize = 32;
-/// Numbers of a row that are summed at once: a line of the cache.
+/// Floats of a row that are summed at once: one cache line.
 const LINE: usize = 16;
 
-/// `out` (rows `stride` apart) += a · b; each row of `a` (as many numbers as `b` has rows) makes one of `out`.
+/// Computes `out` += a · b. The rows of `out` are `stride` floats apart. A row of `a` has as many floats as `b` has
+/// rows.
 #[inline(always)]
 pub(crate) fn add_few<const FUSED: bool>(out: &mut [f32], stride: usize, a: &[f32], b: View<f32>) {
     let rows = a.len() / b.rows();
-    let whole = b.columns() / LINE * LINE;
+    let full_columns = b.columns() / LINE * LINE;
     for from in (0..b.rows()).step_by(DEPTH) {
         let depth = from..b.rows().min(from + DEPTH);
-        for at in (0..whole).step_by(LINE) {
+        for at in (0..full_columns).step_by(LINE) {
             let mut first = 0;
             while first < rows {
                 let out = &mut out[first * stride + at..];
-                macro_rules! put {
+                macro_rules! add {
                     ($rows:literal) => {{
                         let a = std::array::from_fn(|row| &a[(first + row) * b.rows()..][..b.rows()]);
                         add_rows::<FUSED, $rows>(out, stride, a, b, at, depth.clone());
@@ -90,16 +91,16 @@ pub(crate) fn add_few<const FUSED: bool>(out: &mut [f32], stride: usize, a: &[f3
                     }};
                 }
                 match rows - first {
-                    1 => put!(1),
-                    2 | 3 => put!(2),
-                    _ => put!(4),
+                    1 => add!(1),
+                    2 | 3 => add!(2),
+                    _ => add!(4),
                 }
             }
         }
         for (row, a) in a.chunks_exact(b.rows()).enumerate() {
             for k in depth.clone() {
-                let b = &b.row(k)[whole..];
-                for (sum, b) in out[row * stride + whole..].iter_mut().zip(b) {
+                let b = &b.row(k)[full_columns..];
+                for (sum, b) in out[row * stride + full_columns..].iter_mut().zip(b) {
                     *sum = multiply_add::<FUSED>(a[k], *b, *sum);
                 }
             }
@@ -107,7 +108,7 @@ pub(crate) fn add_few<const FUSED: bool>(out: &mut [f32], stride: usize, a: &[f3
     }
 }
 
-/// One line of some rows: four rows and a line fill eight vectors.
+/// Computes one cache line of `ROWS` rows of the result; four rows of a line fill eight vectors.
 #[inline(always)]
 fn add_rows<const FUSED: bool, const ROWS: usize>(
     out: &mut [f32],
@@ -133,51 +134,51 @@ fn add_rows<const FUSED: bool, const ROWS: usize>(
     }
 }
 
-/// e to the power of x, within two units in the last place; 0 below −87, infinite above 88, NaN for NaN.
+/// Returns eˣ, within two units in the last place; 0 below −87, infinity above 88, NaN for NaN.
 ///
-/// x = n ln 2 + r; 2ⁿ is put together from bits, eʳ is its series up to r⁷, for |r| ≤ ln 2 / 2.
+/// x = n ln 2 + r with |r| ≤ ln 2 / 2. 2ⁿ is assembled from bits; eʳ is its Taylor series up to r⁷.
 #[inline(always)]
 pub(crate) fn exp<const FUSED: bool>(x: f32) -> f32 {
-    // A number that leaves whole ones in the last bits of what it is added to.
-    const WHOLE: f32 = 12_582_912.0;
-    // ln 2 in two parts; products of the first with a whole number are exact.
+    // 1.5 · 2²³: a sum with this constant has the nearest integer in its last bits.
+    const ROUNDING: f32 = 12_582_912.0;
+    // ln 2 as a sum of two parts; products of the first part with n are exact.
     const LN_2: (f32, f32) = (0.693_359_4, -2.121_944_4e-4);
-    const SERIES: [f32; 6] = [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0];
-    let inside = if x < -87.0 { -87.0 } else { x };
-    let inside = if inside > 88.0 { 88.0 } else { inside };
-    let shifted = multiply_add::<FUSED>(inside, std::f32::consts::LOG2_E, WHOLE);
-    let n = shifted - WHOLE;
-    let r = multiply_add::<FUSED>(-n, LN_2.1, multiply_add::<FUSED>(-n, LN_2.0, inside));
+    const COEFFICIENTS: [f32; 6] = [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0];
+    let clamped = if x < -87.0 { -87.0 } else { x };
+    let clamped = if clamped > 88.0 { 88.0 } else { clamped };
+    let shifted = multiply_add::<FUSED>(clamped, std::f32::consts::LOG2_E, ROUNDING);
+    let n = shifted - ROUNDING;
+    let r = multiply_add::<FUSED>(-n, LN_2.1, multiply_add::<FUSED>(-n, LN_2.0, clamped));
     let mut sum = 1.0 / 5040.0;
-    for term in SERIES {
-        sum = multiply_add::<FUSED>(sum, r, term);
+    for coefficient in COEFFICIENTS {
+        sum = multiply_add::<FUSED>(sum, r, coefficient);
     }
     let sum = multiply_add::<FUSED>(sum, r, 1.0);
-    let power = sum * f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000));
-    let power = if x < -87.0 { 0.0 } else { power };
-    if x > 88.0 { f32::INFINITY } else { power }
+    let result = sum * f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000));
+    let result = if x < -87.0 { 0.0 } else { result };
+    if x > 88.0 { f32::INFINITY } else { result }
 }
 
-/// Numbers become shares: their powers of e over the sum of all of these.
+/// Computes softmax in place.
 #[inline(always)]
 pub(crate) fn softmax<const FUSED: bool>(x: &mut [f32]) {
-    let mut tops = [f32::NEG_INFINITY; LANES];
+    let mut maxima = [f32::NEG_INFINITY; LANES];
     for part in x.chunks(LANES) {
-        tops.iter_mut().zip(part).for_each(|(top, &x)| *top = higher(*top, x));
+        maxima.iter_mut().zip(part).for_each(|(maximum, &x)| *maximum = larger(*maximum, x));
     }
-    let top = tops.into_iter().fold(f32::NEG_INFINITY, higher);
+    let maximum = maxima.into_iter().fold(f32::NEG_INFINITY, larger);
     let mut sums = [0.0f32; LANES];
     for part in x.chunks_mut(LANES) {
         for (sum, x) in sums.iter_mut().zip(part) {
-            *x = exp::<FUSED>(*x - top);
+            *x = exp::<FUSED>(*x - maximum);
             *sum += *x;
         }
     }
-    let share = 1.0 / pairwise(sums, plus);
-    x.iter_mut().for_each(|x| *x *= share);
+    let inverse = 1.0 / reduce_pairwise(sums, plus);
+    x.iter_mut().for_each(|x| *x *= inverse);
 }
 
-/// `gate` = silu(`gate`) × `up`.
+/// Computes `gate` = silu(`gate`) × `up`.
 #[inline(always)]
 pub(crate) fn swiglu<const FUSED: bool>(gate: &mut [f32], up: &[f32]) {
     for (gate, up) in gate.iter_mut().zip(up) {
@@ -185,7 +186,7 @@ pub(crate) fn swiglu<const FUSED: bool>(gate: &mut [f32], up: &[f32]) {
     }
 }
 
-/// The gradients at the inputs of [`swiglu`], in their place, where `gradient` is that at its result.
+/// Replaces `gate` and `up` by the gradients at these inputs of [`swiglu`]; `gradient` is the gradient at its output.
 #[inline(always)]
 pub(crate) fn swiglu_gradient<const FUSED: bool>(gate: &mut [f32], up: &mut [f32], gradient: &[f32]) {
     for ((gate, up), gradient) in gate.iter_mut().zip(up).zip(gradient) {
@@ -198,10 +199,10 @@ pub(crate) fn swiglu_gradient<const FUSED: bool>(gate: &mut [f32], up: &mut [f32
 
 /// √(2/π).
 pub(crate) const GELU_SLOPE: f32 = 0.797_884_6;
-/// The share of the cube.
+/// The factor of x³.
 pub(crate) const GELU_CUBE: f32 = 0.044_715;
 
-/// `x` = GELU(`x`), as [`crate::ops::gelu_tanh`] has it.
+/// Computes `x` = GELU(`x`), as defined by [`crate::ops::gelu_tanh`].
 #[inline(always)]
 pub(crate) fn gelu_tanh<const FUSED: bool>(x: &mut [f32]) {
     for x in x {
@@ -210,7 +211,7 @@ pub(crate) fn gelu_tanh<const FUSED: bool>(x: &mut [f32]) {
     }
 }
 
-/// The gradient at the input of [`gelu_tanh`], in its place, where `gradient` is that at its result.
+/// Replaces `x` by the gradient at this input of [`gelu_tanh`]; `gradient` is the gradient at its output.
 #[inline(always)]
 pub(crate) fn gelu_tanh_gradient<const FUSED: bool>(x: &mut [f32], gradient: &[f32]) {
     for (x, gradient) in x.iter_mut().zip(gradient) {
@@ -226,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn powers_of_e_are_near_exact() {
+    fn exp_is_nearly_exact() {
         for i in -87_000..88_000 {
             let x = i as f32 / 1000.0;
             let exact = f64::from(x).exp();

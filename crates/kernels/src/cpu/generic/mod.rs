@@ -1,4 +1,4 @@
-//! Kernels that are written once, over SIMD traits or as plain loops, and compiled for each instruction set.
+//! Kernels that are written once, over SIMD traits or as plain loops. They are compiled for each instruction set.
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", test))]
 pub(crate) mod activation_rows;

@@ -1,45 +1,50 @@
-//! Outliers of rows of activations: few numbers that stay as they are, each times its column of the matrix.
+//! Products of outliers: a few activations per row that are not rounded. Each is multiplied by its column of the
+//! matrix.
 //!
 //! ```text
-//! for some panels side by side (32 rows), for each segment of the columns that have outliers:
+//! for each group of adjacent panels (32 or 64 rows), for each segment of the columns that have outliers:
 //!     weights ← these columns of these rows, decoded
 //!     for each row of activations: sums += outlier · weights of its column, column after column
 //! results += sums
 //! ```
 //!
-//! A weight is what the scalar path says it is: the row's scales first, then its level. Sums run over a row's own outliers
-//! alone, so that the result does not depend on which columns its neighbours have.
+//! A weight has the same bits as on the scalar path: the product of the row's scales is rounded first, then multiplied
+//! by the level. A sum contains only the outliers of its own row, so the result does not depend on the outliers of
+//! other rows.
 
 use super::simd::SimdInt8;
 use super::unpack::{SharedScale, WeightScale, columns_of_scale};
 use crate::cpu::codes::layout::*;
 use crate::cpu::codes::matrix::{CodeMatrix, Panel};
-use crate::cpu::codes::outliers::{Outliers, OutliersOfRows, Place, PlacedOutlier};
+use crate::cpu::codes::outliers::{ColumnPosition, Outliers, OutliersOfRows, PlacedOutlier};
 use crate::cpu::prefetch::{PREFETCH_DISTANCE, prefetch};
 use crate::scratch::Buffer;
 use crate::shared::Shared;
 use std::ops::Range;
 
-/// Rows of the matrix that are decoded side by side for one row of activations; for more of them twice as many.
-pub(crate) const SIDE: usize = 32;
-/// Columns whose weights stay in the second cache. More rows come again with fewer (SmolLM2, prompts: 256 as long again).
-const SEGMENT: usize = 768;
-/// Rows of activations ahead of which results are asked for.
-const ROWS_AHEAD: usize = 6;
-/// Calls `$of::<V, CODES, SCALES, P>(simd, matrix, first panel, …)` for all panels, `$side` of them side by side.
-macro_rules! side_by_side {
-    ($matrix:ident, $panels:ident, $side:expr, $of:ident, $arguments:tt) => {{
+/// Rows of the matrix that are decoded side by side for one row of activations; with several rows of activations, twice
+/// as many.
+pub(crate) const DECODED_ROWS: usize = 32;
+/// Columns whose decoded weights fit in the second-level cache. If more columns have outliers, all rows of activations
+/// are read again for each segment; shorter segments mean more repetitions.
+const SEGMENT_COLUMNS: usize = 768;
+/// Distance, in rows of activations, at which results are prefetched.
+const PREFETCH_ROWS: usize = 6;
+/// Calls `$function::<V, CODES, SCALES, P>(simd, matrix, first panel, …)` for all panels, at most `$max_panels`
+/// adjacent panels per call.
+macro_rules! for_panel_groups {
+    ($matrix:ident, $panels:ident, $max_panels:expr, $function:ident, $arguments:tt) => {{
         macro_rules! run {
             ($codes:ident, $scales:ident) => {{
                 let mut first = $panels.start;
                 while first < $panels.end {
-                    // SAFETY: the matrix has these panels, and outliers lie in its columns.
+                    // SAFETY: the matrix has these panels, and the columns of the outliers lie inside the matrix.
                     first += unsafe {
-                        match $side.min($panels.end - first) {
-                            8.. => call!($of, $codes, $scales, 8, first, $matrix, $arguments),
-                            4.. => call!($of, $codes, $scales, 4, first, $matrix, $arguments),
-                            2.. => call!($of, $codes, $scales, 2, first, $matrix, $arguments),
-                            _ => call!($of, $codes, $scales, 1, first, $matrix, $arguments),
+                        match $max_panels.min($panels.end - first) {
+                            8.. => call!($function, $codes, $scales, 8, first, $matrix, $arguments),
+                            4.. => call!($function, $codes, $scales, 4, first, $matrix, $arguments),
+                            2.. => call!($function, $codes, $scales, 2, first, $matrix, $arguments),
+                            _ => call!($function, $codes, $scales, 1, first, $matrix, $arguments),
                         }
                     };
                 }
@@ -50,13 +55,13 @@ macro_rules! side_by_side {
 }
 
 macro_rules! call {
-    ($of:ident, $codes:ident, $scales:ident, $p:literal, $first:ident, $matrix:ident, ($simd:expr, $($argument:expr),*)) => {{
-        $of::<V, $codes, $scales, $p>($simd, $matrix, $first, $($argument),*);
+    ($function:ident, $codes:ident, $scales:ident, $p:literal, $first:ident, $matrix:ident, ($simd:expr, $($argument:expr),*)) => {{
+        $function::<V, $codes, $scales, $p>($simd, $matrix, $first, $($argument),*);
         $p
     }};
 }
 
-/// Adds to results with some panels what outliers come to.
+/// Adds the products of outliers with some panels to the results.
 #[inline(always)]
 pub(crate) fn add<V: SimdInt8>(
     simd: V,
@@ -66,20 +71,33 @@ pub(crate) fn add<V: SimdInt8>(
     y: &Shared<f32>,
 ) {
     if x.rows.len() == 1 {
-        if !x.placed.is_empty() {
-            side_by_side!(matrix, panels, SIDE / V::ROWS, single, (simd, x.rows.start, &x.placed, y))
+        if !x.single_row.is_empty() {
+            for_panel_groups!(
+                matrix,
+                panels,
+                DECODED_ROWS / V::ROWS,
+                add_single_row,
+                (simd, x.rows.start, &x.single_row, y)
+            )
         }
     } else {
-        side_by_side!(matrix, panels, 2 * SIDE / V::ROWS, several, (simd, x.rows.clone(), x.all, y))
+        for_panel_groups!(
+            matrix,
+            panels,
+            2 * DECODED_ROWS / V::ROWS,
+            add_rows,
+            (simd, x.rows.clone(), x.all, y)
+        )
     }
 }
 
-/// `add` for one row and `P` panels from `first` on. Nobody shares what is decoded.
+/// Computes [`add`] for one row of activations and `P` panels from `first` on. Decoded weights are used once, so they
+/// are not stored.
 ///
 /// # Safety
-/// The matrix has the panels, and outliers were placed in its columns.
+/// The matrix has the panels, and the positions of the outliers lie inside them.
 #[inline(always)]
-unsafe fn single<V: SimdInt8, const CODES: u8, const SCALES: u8, const P: usize>(
+unsafe fn add_single_row<V: SimdInt8, const CODES: u8, const SCALES: u8, const P: usize>(
     simd: V,
     matrix: &CodeMatrix,
     first: usize,
@@ -89,21 +107,21 @@ unsafe fn single<V: SimdInt8, const CODES: u8, const SCALES: u8, const P: usize>
 ) {
     let columns = Columns::<V, CODES, SCALES, P>::new(simd, matrix, first);
     let mut sums = [simd.splat_float(0.0); P];
-    // The codes that the next products read are prefetched, so that memory is not idle.
-    let mut next = columns.end().wrapping_add(2 * PREFETCH_DISTANCE);
+    // Prefetches the codes that the next products read, so that the memory is not idle.
+    let mut next = columns.codes_end().wrapping_add(2 * PREFETCH_DISTANCE);
     let mut shared = ([SharedScale::zero(simd); P], u32::MAX);
-    for PlacedOutlier { place, value } in outliers {
+    for PlacedOutlier { position, value } in outliers {
         prefetch::<false>(next);
         prefetch::<false>(next.wrapping_add(64));
         next = next.wrapping_add(128);
         let value = simd.splat_float(*value);
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees the panels and positions.
         unsafe {
-            if shared.1 != place.shared {
-                shared = (columns.shared(place), place.shared);
+            if shared.1 != position.shared {
+                shared = (columns.shared(position), position.shared);
             }
-            let scales = columns.scales(place, &shared.0);
-            for (sum, weight) in sums.iter_mut().zip(columns.weights(place, &scales)) {
+            let scales = columns.scales(position, &shared.0);
+            for (sum, weight) in sums.iter_mut().zip(columns.weights(position, &scales)) {
                 *sum = simd.multiply_add(value, weight, *sum);
             }
         }
@@ -111,12 +129,13 @@ unsafe fn single<V: SimdInt8, const CODES: u8, const SCALES: u8, const P: usize>
     add_to::<V, P>(simd, matrix, first, row, &sums, y);
 }
 
-/// `add` for several rows and `P` panels from `first` on.
+/// Computes [`add`] for several rows of activations and `P` panels from `first` on.
 ///
 /// # Safety
-/// The matrix has the panels, and places and columns of outliers lie below what there are.
+/// The matrix has the panels, the indices of outliers are below the number of columns of `x`, and these columns lie
+/// inside the matrix.
 #[inline(always)]
-unsafe fn several<V: SimdInt8, const CODES: u8, const SCALES: u8, const P: usize>(
+unsafe fn add_rows<V: SimdInt8, const CODES: u8, const SCALES: u8, const P: usize>(
     simd: V,
     matrix: &CodeMatrix,
     first: usize,
@@ -126,50 +145,51 @@ unsafe fn several<V: SimdInt8, const CODES: u8, const SCALES: u8, const P: usize
 ) {
     let columns = Columns::<V, CODES, SCALES, P>::new(simd, matrix, first);
     let width = P * V::ROWS;
-    let of_scale = columns_of_scale(SCALES) as u32;
-    let mut weights = Buffer::take(SEGMENT.min(x.columns.len()) * width);
-    let segments = x.columns.len().div_ceil(SEGMENT);
-    // Sums and places on the way, where rows come again for another segment.
-    let mut all_sums = Buffer::take(if segments > 1 { rows.len() * width } else { 0 });
-    let mut all_done = vec![0usize; if segments > 1 { rows.len() } else { 0 }];
-    for (segment, of_segment) in x.columns.chunks(SEGMENT).enumerate() {
-        let mut to = &mut weights[..];
-        for group in of_segment.chunk_by(|a, b| a / of_scale == b / of_scale) {
-            let (now, then) = to.split_at_mut(group.len() * width);
-            // SAFETY: the caller's promise.
-            unsafe { columns.decode(group, now) };
-            to = then;
+    let columns_per_scale = columns_of_scale(SCALES) as u32;
+    let mut weights = Buffer::take(SEGMENT_COLUMNS.min(x.columns.len()) * width);
+    let segments = x.columns.len().div_ceil(SEGMENT_COLUMNS);
+    // With several segments: for each row, the sums so far and the number of outliers that are done.
+    let mut stored_sums = Buffer::take(if segments > 1 { rows.len() * width } else { 0 });
+    let mut stored_counts = vec![0usize; if segments > 1 { rows.len() } else { 0 }];
+    for (segment, segment_columns) in x.columns.chunks(SEGMENT_COLUMNS).enumerate() {
+        let mut target = &mut weights[..];
+        for group in segment_columns.chunk_by(|a, b| a / columns_per_scale == b / columns_per_scale) {
+            let (group_weights, remaining_weights) = target.split_at_mut(group.len() * width);
+            // SAFETY: the caller guarantees the panels and positions.
+            unsafe { columns.decode(group, group_weights) };
+            target = remaining_weights;
         }
-        let begin = segment * SEGMENT;
-        let end = (begin + of_segment.len()) as u32;
+        let segment_start = segment * SEGMENT_COLUMNS;
+        let segment_end = (segment_start + segment_columns.len()) as u32;
         for (i, row) in rows.clone().enumerate() {
             let outliers = x.of(row);
-            if segment + 1 == segments && i + ROWS_AHEAD < rows.len() {
-                prefetch_results::<V, P>(matrix, first, row + ROWS_AHEAD, y);
+            if segment + 1 == segments && i + PREFETCH_ROWS < rows.len() {
+                prefetch_results::<V, P>(matrix, first, row + PREFETCH_ROWS, y);
             }
-            let mut done = if segment > 0 { all_done[i] } else { 0 };
-            // SAFETY: sums are as many numbers as panels have rows, and so are weights of each place of the segment.
+            let mut done = if segment > 0 { stored_counts[i] } else { 0 };
+            // SAFETY: the sums have one float per row of the panels, and so have the weights of each column of the
+            // segment.
             unsafe {
                 let mut sums = match segment {
                     0 => [simd.splat_float(0.0); P],
-                    _ => load_all(simd, &all_sums[i * width..][..width]),
+                    _ => load_vectors(simd, &stored_sums[i * width..][..width]),
                 };
                 while let Some(outlier) = outliers.get(done)
-                    && outlier.place < end
+                    && outlier.index < segment_end
                 {
                     let value = simd.splat_float(outlier.value);
-                    let from = weights.as_ptr().add((outlier.place as usize - begin) * width);
+                    let from = weights.as_ptr().add((outlier.index as usize - segment_start) * width);
                     for (p, sum) in sums.iter_mut().enumerate() {
                         *sum = simd.multiply_add(value, simd.load_floats(from.add(p * V::ROWS)), *sum);
                     }
                     done += 1;
                 }
                 if segment + 1 < segments {
-                    let to = all_sums[i * width..][..width].as_mut_ptr();
+                    let target = stored_sums[i * width..][..width].as_mut_ptr();
                     for (p, sum) in sums.into_iter().enumerate() {
-                        simd.store_floats(sum, to.add(p * V::ROWS));
+                        simd.store_floats(sum, target.add(p * V::ROWS));
                     }
-                    all_done[i] = done;
+                    stored_counts[i] = done;
                 } else if !outliers.is_empty() {
                     add_to::<V, P>(simd, matrix, first, row, &sums, y);
                 }
@@ -178,21 +198,22 @@ unsafe fn several<V: SimdInt8, const CODES: u8, const SCALES: u8, const P: usize
     }
 }
 
-/// Numbers of `P` vectors.
+/// Loads the floats of `P` vectors.
 ///
 /// # Safety
-/// There are as many numbers.
+/// `floats` has `P` · `V::ROWS` floats.
 #[inline(always)]
-unsafe fn load_all<V: SimdInt8, const P: usize>(simd: V, numbers: &[f32]) -> [V::Floats; P] {
-    let mut taken = [simd.splat_float(0.0); P];
-    for (p, taken) in taken.iter_mut().enumerate() {
-        // SAFETY: the caller's promise.
-        *taken = unsafe { simd.load_floats(numbers.as_ptr().add(p * V::ROWS)) };
+unsafe fn load_vectors<V: SimdInt8, const P: usize>(simd: V, floats: &[f32]) -> [V::Floats; P] {
+    let mut loaded = [simd.splat_float(0.0); P];
+    for (p, loaded) in loaded.iter_mut().enumerate() {
+        // SAFETY: the caller guarantees the panels and positions.
+        *loaded = unsafe { simd.load_floats(floats.as_ptr().add(p * V::ROWS)) };
     }
-    taken
+    loaded
 }
 
-/// Asks for the results of `P` panels from `first` on with row `row`, which lie far from those of other rows.
+/// Prefetches the results of `P` panels from `first` on with row `row`. The results of different rows are far apart in
+/// memory.
 #[inline(always)]
 fn prefetch_results<V: SimdInt8, const P: usize>(
     matrix: &CodeMatrix,
@@ -226,7 +247,7 @@ fn add_to<V: SimdInt8, const P: usize>(
     let out = unsafe { y.part(row * all + start, count) };
     for (sums, out) in sums.iter().zip(out.chunks_mut(V::ROWS)) {
         if out.len() == V::ROWS {
-            // SAFETY: as many numbers. A product with one is exact.
+            // SAFETY: `out` has one float per lane. The product with 1 is exact.
             unsafe {
                 simd.store_floats(
                     simd.multiply_add(*sums, simd.splat_float(1.0), simd.load_floats(out.as_ptr())),
@@ -239,14 +260,14 @@ fn add_to<V: SimdInt8, const P: usize>(
     }
 }
 
-/// Columns of `P` panels side by side.
+/// The columns of `P` adjacent panels.
 struct Columns<'a, V: SimdInt8, const CODES: u8, const SCALES: u8, const P: usize> {
     simd: V,
-    /// The first panel; the others follow it.
+    /// The first panel; the others follow it in memory.
     panel: Panel<'a>,
-    /// Levels, where codes stand for such.
+    /// The table of levels; zeros if the layout has no table.
     table: V::Ints,
-    /// The negative of the codes' zero point.
+    /// The negated zero point of the codes.
     minus_zero_point: V::Ints,
 }
 
@@ -257,119 +278,120 @@ impl<'a, V: SimdInt8, const CODES: u8, const SCALES: u8, const P: usize> Columns
             CodeLayout::Table(levels) => levels.map(i8::cast_unsigned),
             _ => [0; 16],
         };
-        // The last one is there.
+        // Panics if the matrix lacks the last panel.
         let _ = matrix.panel(first + P - 1);
         let minus_zero_point = simd.splat(-i32::from(matrix.code_layout.zero_point()));
         Self { simd, panel: matrix.panel(first), table: simd.level_table(&levels), minus_zero_point }
     }
 
-    /// Where the panels' codes end.
-    fn end(&self) -> *const u8 {
+    /// Returns the address of the end of the panels' codes.
+    fn codes_end(&self) -> *const u8 {
         self.panel.codes.as_ptr().wrapping_add(P * self.panel.codes.len())
     }
 
-    /// The scales that a column shares with eight chunks, of each panel.
+    /// Loads the superblock scales of a column, for each panel.
     ///
     /// # Safety
-    /// The panels have the column.
+    /// The position lies inside the panels.
     #[inline(always)]
-    unsafe fn shared(&self, place: &Place) -> [SharedScale<V>; P] {
+    unsafe fn shared(&self, position: &ColumnPosition) -> [SharedScale<V>; P] {
         let simd = self.simd;
-        let mut of_panels = [SharedScale::zero(simd); P];
+        let mut per_panel = [SharedScale::zero(simd); P];
         let shared = self.panel.shared;
-        // A loop: a closure would not be compiled for the instruction set.
-        for (p, of_panel) in of_panels.iter_mut().enumerate() {
-            // SAFETY: the caller's; panels lie one after the other.
-            *of_panel = unsafe {
-                SharedScale::of::<SCALES>(
+        // A loop, because a closure would not be compiled for the instruction set.
+        for (p, panel_scales) in per_panel.iter_mut().enumerate() {
+            // SAFETY: the caller guarantees the position; panels are adjacent in memory.
+            *panel_scales = unsafe {
+                SharedScale::load::<SCALES>(
                     simd,
-                    shared.as_ptr().wrapping_add(p * shared.len() + place.shared as usize),
+                    shared.as_ptr().wrapping_add(p * shared.len() + position.shared as usize),
                 )
             };
         }
-        of_panels
+        per_panel
     }
 
-    /// A column's scales, from what its eight chunks share.
+    /// Loads the scales of a column; `shared` has its superblock scales.
     ///
     /// # Safety
-    /// As of `shared`.
+    /// As for `shared`.
     #[inline(always)]
-    unsafe fn scales(&self, place: &Place, shared: &[SharedScale<V>; P]) -> [WeightScale<V>; P] {
+    unsafe fn scales(&self, position: &ColumnPosition, shared: &[SharedScale<V>; P]) -> [WeightScale<V>; P] {
         let simd = self.simd;
-        let mut of_panels = [WeightScale::zero(simd); P];
+        let mut per_panel = [WeightScale::zero(simd); P];
         let scales = self.panel.scales;
-        for (p, (of_panel, shared)) in of_panels.iter_mut().zip(shared).enumerate() {
-            // SAFETY: the caller's; panels lie one after the other.
-            *of_panel = unsafe {
-                WeightScale::of::<SCALES>(
+        for (p, (panel_scales, shared)) in per_panel.iter_mut().zip(shared).enumerate() {
+            // SAFETY: the caller guarantees the position; panels are adjacent in memory.
+            *panel_scales = unsafe {
+                WeightScale::load::<SCALES>(
                     simd,
-                    scales.as_ptr().add(p * scales.len() + place.scales as usize),
+                    scales.as_ptr().add(p * scales.len() + position.scales as usize),
                     shared,
                 )
             };
         }
-        of_panels
+        per_panel
     }
 
-    /// A column's weights, decoded.
+    /// Decodes the weights of a column.
     ///
     /// # Safety
-    /// As of `shared`. The scales are this column's.
+    /// As for `shared`; `scales` are the scales of this column.
     #[inline(always)]
-    unsafe fn weights(&self, place: &Place, scales: &[WeightScale<V>; P]) -> [V::Floats; P] {
+    unsafe fn weights(&self, position: &ColumnPosition, scales: &[WeightScale<V>; P]) -> [V::Floats; P] {
         let simd = self.simd;
         let mut weights = [simd.splat_float(0.0); P];
         let codes = self.panel.codes;
         for (p, (weight, scale)) in weights.iter_mut().zip(scales).enumerate() {
-            // SAFETY: the caller's; panels lie one after the other.
+            // SAFETY: the caller guarantees the position; panels are adjacent in memory.
             unsafe {
                 let codes = codes.as_ptr().add(p * codes.len());
-                *weight = scale.weight::<SCALES>(simd, simd.to_floats(self.level(codes, place)));
+                *weight = scale.weight::<SCALES>(simd, simd.to_floats(self.level(codes, position)));
             }
         }
         weights
     }
 
-    /// Writes the weights of columns that have one scale, as many for each as the panels have rows.
+    /// Writes the decoded weights of columns that have the same scale: for each column, one float per row of the
+    /// panels.
     ///
     /// # Safety
-    /// As of `shared`.
+    /// As for `shared`.
     #[inline(always)]
     unsafe fn decode(&self, columns: &[u32], weights: &mut [f32]) {
-        // SAFETY: the caller's; a vector has as many numbers as a panel has rows.
+        // SAFETY: the caller guarantees the columns; a vector has one float per row of a panel.
         unsafe {
-            let place = Place::of::<CODES, SCALES>(columns[0] as usize, V::ROWS);
-            let scales = self.scales(&place, &self.shared(&place));
-            for (column, to) in columns.iter().zip(weights.chunks_exact_mut(P * V::ROWS)) {
-                let place = Place::of::<CODES, SCALES>(*column as usize, V::ROWS);
-                for (p, weight) in self.weights(&place, &scales).into_iter().enumerate() {
-                    self.simd.store_floats(weight, to.as_mut_ptr().add(p * V::ROWS));
+            let position = ColumnPosition::new::<CODES, SCALES>(columns[0] as usize, V::ROWS);
+            let scales = self.scales(&position, &self.shared(&position));
+            for (column, target) in columns.iter().zip(weights.chunks_exact_mut(P * V::ROWS)) {
+                let position = ColumnPosition::new::<CODES, SCALES>(*column as usize, V::ROWS);
+                for (p, weight) in self.weights(&position, &scales).into_iter().enumerate() {
+                    self.simd.store_floats(weight, target.as_mut_ptr().add(p * V::ROWS));
                 }
             }
         }
     }
 
-    /// A column's levels, from the panel's codes.
+    /// Unpacks the levels of a column from the panel's codes.
     ///
     /// # Safety
-    /// As of `shared`.
+    /// As for `shared`.
     #[inline(always)]
-    unsafe fn level(&self, codes: *const u8, place: &Place) -> V::Ints {
+    unsafe fn level(&self, codes: *const u8, position: &ColumnPosition) -> V::Ints {
         let simd = self.simd;
-        // Bits from `shift` on of the vector at `offset`.
-        // SAFETY: inside the panel's codes.
+        // Returns the masked bits of the vector at `offset`, shifted to the right by `shift`.
+        // SAFETY: the load stays inside the panel's codes.
         let bits = |offset: u32, shift: u32, mask: i32| unsafe {
             simd.and(simd.shift_right_32(simd.load(codes.add(offset as usize)), shift), simd.splat(mask))
         };
         let signed = |byte: V::Ints| simd.add(simd.xor(byte, simd.splat(128)), simd.splat(-128));
         if CODES == BYTES {
-            return signed(bits(place.codes, place.shift, 255));
+            return signed(bits(position.codes, position.shift, 255));
         }
-        let low = bits(place.codes, place.shift, 15);
+        let low = bits(position.codes, position.shift, 15);
         let code = match CODES {
-            FIVE => simd.or(low, simd.shift_left_16::<4>(bits(place.upper, place.upper_shift, 1))),
-            SIX => simd.or(low, simd.shift_left_16::<4>(bits(place.upper, place.upper_shift, 3))),
+            FIVE => simd.or(low, simd.shift_left_16::<4>(bits(position.upper, position.upper_shift, 1))),
+            SIX => simd.or(low, simd.shift_left_16::<4>(bits(position.upper, position.upper_shift, 3))),
             TABLE => return signed(simd.and(simd.lookup(self.table, low), simd.splat(255))),
             _ => low,
         };
@@ -386,10 +408,11 @@ mod tests {
     use crate::{Backend, Isa, Precision};
     use kvant_core::{Bytes, Shape, Tensor, format};
 
-    /// Panels of eight and of sixteen, one row and several, more columns than a segment.
+    /// Tests panels of eight and of sixteen rows, one row and several rows of activations, and more columns than a
+    /// segment has.
     #[test]
-    fn the_body_gives_the_oracles_bits() {
-        let numbers = |count: usize, seed: usize| -> Vec<f32> {
+    fn results_equal_the_scalar_path_bit_for_bit() {
+        let floats = |count: usize, seed: usize| -> Vec<f32> {
             (0..count).map(|i| ((i * 7919 + seed * 104_729) % 1013) as f32 / 506.0 - 1.0).collect()
         };
         let backend = Backend::new(Isa::Scalar, 1);
@@ -397,10 +420,10 @@ mod tests {
         for format in format::FORMATS.iter().filter(|format| format.grid().is_some()) {
             let shape = Shape::new(&[rows, columns]).unwrap();
             let mut stored = vec![0; format.tensor_bytes(&shape).unwrap()];
-            format.encode(&numbers(rows * columns, 1), None, &mut stored);
+            format.encode(&floats(rows * columns, 1), None, &mut stored);
             let tensor = Tensor::new(shape, *format, Bytes::from(stored)).unwrap();
-            let mut x = numbers(n * columns, 2);
-            // Every row but the second has some.
+            let mut x = floats(n * columns, 2);
+            // Every row has outliers, except the second one.
             x.iter_mut().step_by(101).for_each(|x| *x *= 50.0);
             x[columns..2 * columns].fill(0.5);
             for (lanes, n) in [8, 16].into_iter().flat_map(|lanes| [1, 3, n].map(|n| (lanes, n))) {
@@ -408,7 +431,7 @@ mod tests {
                 let found = rounded.outliers.as_ref().unwrap();
                 let matrix = CodeMatrix::new(backend.pool(), lanes, &tensor).unwrap();
                 let panels = 0..rows.div_ceil(lanes);
-                let mut expected = numbers(n * rows, 3);
+                let mut expected = floats(n * rows, 3);
                 let mut given = expected.clone();
                 let of_rows = OutliersOfRows::new(&matrix, found, 0..n);
                 reference::codes::add_outliers(
@@ -422,17 +445,17 @@ mod tests {
                     _ => add(Portable::<16>, &matrix, panels, &of_rows, &Shared::new(&mut given)),
                 }
                 assert!(given == expected, "{}, panels of {lanes}, {n} rows", format.name());
-                // And what that is: the decoded weights times the outliers.
+                // The results are also close to the products of the decoded weights with the outliers.
                 let decoded = tensor.decode();
                 let row = n - 1;
                 for (at, y) in given[row * rows..].iter().enumerate() {
                     let exact: f64 = found
                         .of(row)
                         .iter()
-                        .map(|o| (o.value, found.columns()[o.place as usize] as usize))
+                        .map(|o| (o.value, found.columns()[o.index as usize] as usize))
                         .map(|(value, column)| f64::from(value) * f64::from(decoded[at * columns + column]))
                         .sum();
-                    let before = f64::from(numbers(n * rows, 3)[row * rows + at]);
+                    let before = f64::from(floats(n * rows, 3)[row * rows + at]);
                     assert!((f64::from(*y) - before - exact).abs() < 1e-2, "{}: {y}", format.name());
                 }
             }

@@ -1,18 +1,18 @@
-//! A [`SimdInt8`] on any processor, so that what is written for vectors is tested where the instructions are not.
+//! A [`SimdInt8`] for any processor: it tests the vector code where the instructions are missing.
 
 use super::simd::SimdInt8;
 use crate::cpu::codes::layout::ROWS;
 use std::array::from_fn;
 
-/// What the instructions do, lane by lane, so that the body is tested on processors that lack them.
+/// Vectors of `N` lanes. Each method computes lane by lane the same result as the instruction.
 #[derive(Clone, Copy)]
 pub(crate) struct Portable<const N: usize>;
 
-fn bytes<const N: usize>(a: [i32; N]) -> [[u8; 4]; N] {
+fn lane_bytes<const N: usize>(a: [i32; N]) -> [[u8; 4]; N] {
     a.map(i32::to_le_bytes)
 }
 
-fn halves16<const N: usize>(a: [i32; N], f: impl Fn(u16) -> u16) -> [i32; N] {
+fn map_16_bit<const N: usize>(a: [i32; N], f: impl Fn(u16) -> u16) -> [i32; N] {
     a.map(|a| {
         let a = a.cast_unsigned();
         (u32::from(f(a as u16)) | u32::from(f((a >> 16) as u16)) << 16).cast_signed()
@@ -26,7 +26,7 @@ impl<const N: usize> SimdInt8 for Portable<N> {
     const BIAS: i16 = 128;
 
     unsafe fn load(self, at: *const u8) -> [i32; N] {
-        // SAFETY: the caller vouches for the pointer.
+        // SAFETY: the caller guarantees that the pointer is valid.
         from_fn(|i| unsafe { at.add(4 * i).cast::<i32>().read_unaligned() })
     }
     fn splat(self, x: i32) -> [i32; N] {
@@ -45,24 +45,24 @@ impl<const N: usize> SimdInt8 for Portable<N> {
         from_fn(|i| a[i] ^ b[i])
     }
     fn shift_right_16<const BITS: u32>(self, a: [i32; N]) -> [i32; N] {
-        halves16(a, |half| half >> BITS)
+        map_16_bit(a, |half| half >> BITS)
     }
     fn shift_left_16<const BITS: u32>(self, a: [i32; N]) -> [i32; N] {
-        halves16(a, |half| half << BITS)
+        map_16_bit(a, |half| half << BITS)
     }
     fn lookup(self, table: [i32; N], index: [i32; N]) -> [i32; N] {
-        let (table, index) = (bytes(table), bytes(index));
-        // Within sixteen bytes, as the instruction.
+        let (table, index) = (lane_bytes(table), lane_bytes(index));
+        // The look-up stays within each group of sixteen bytes, as the instruction does.
         from_fn(|i| {
             i32::from_le_bytes(from_fn(|b| {
                 let at = index[i][b];
-                let from = i / 4 * 16 + usize::from(at & 15);
-                if at & 0x80 == 0 { table[from / 4][from % 4] } else { 0 }
+                let source = i / 4 * 16 + usize::from(at & 15);
+                if at & 0x80 == 0 { table[source / 4][source % 4] } else { 0 }
             }))
         })
     }
     fn dot(self, sum: [i32; N], codes: [i32; N], activations: i32) -> [i32; N] {
-        let (codes, x) = (bytes(codes), activations.to_le_bytes());
+        let (codes, x) = (lane_bytes(codes), activations.to_le_bytes());
         from_fn(|i| {
             let products = (0..4).map(|b| i32::from(codes[i][b]) * i32::from(x[b].cast_signed()));
             sum[i] + products.sum::<i32>()
@@ -78,11 +78,11 @@ impl<const N: usize> SimdInt8 for Portable<N> {
         from_fn(|i| a[i] + b[i])
     }
     unsafe fn load_i8(self, at: *const u8) -> [i32; N] {
-        // SAFETY: the caller vouches for the pointer.
+        // SAFETY: the caller guarantees that the pointer is valid.
         from_fn(|i| i32::from(unsafe { at.add(i).read() }.cast_signed()))
     }
     unsafe fn load_u8(self, at: *const u8) -> [i32; N] {
-        // SAFETY: the caller vouches for the pointer.
+        // SAFETY: the caller guarantees that the pointer is valid.
         from_fn(|i| i32::from(unsafe { at.add(i).read() }))
     }
     fn to_floats(self, a: [i32; N]) -> [f32; N] {
@@ -92,11 +92,11 @@ impl<const N: usize> SimdInt8 for Portable<N> {
         [x; N]
     }
     unsafe fn load_f16(self, at: *const u8) -> [f32; N] {
-        // SAFETY: the caller vouches for the pointer.
+        // SAFETY: the caller guarantees that the pointer is valid.
         from_fn(|i| half::f16::from_bits(unsafe { at.cast::<u16>().add(i).read_unaligned() }).to_f32())
     }
     unsafe fn load_bf16(self, at: *const u8) -> [f32; N] {
-        // SAFETY: the caller vouches for the pointer.
+        // SAFETY: the caller guarantees that the pointer is valid.
         from_fn(|i| half::bf16::from_bits(unsafe { at.cast::<u16>().add(i).read_unaligned() }).to_f32())
     }
     fn multiply(self, a: [f32; N], b: [f32; N]) -> [f32; N] {
@@ -112,11 +112,11 @@ impl<const N: usize> SimdInt8 for Portable<N> {
         from_fn(|i| a.get(i).copied().unwrap_or(0.0))
     }
     unsafe fn load_floats(self, at: *const f32) -> [f32; N] {
-        // SAFETY: the caller vouches for the pointer.
+        // SAFETY: the caller guarantees that the pointer is valid.
         from_fn(|i| unsafe { at.add(i).read() })
     }
     unsafe fn store_floats(self, a: [f32; N], at: *mut f32) {
-        // SAFETY: the caller vouches for the pointer.
+        // SAFETY: the caller guarantees that the pointer is valid.
         a.into_iter().enumerate().for_each(|(i, a)| unsafe { at.add(i).write(a) });
     }
 }

@@ -1,16 +1,16 @@
-//! Unpacking of a chunk before vectors multiply it: codes become bytes, scales become floats.
+//! Unpacks a chunk before vectors multiply it: codes become bytes, scales become floats.
 
 use super::simd::SimdInt8;
 use crate::cpu::codes::layout::*;
 use crate::cpu::codes::matrix::Panel;
 use crate::cpu::prefetch::{prefetch, prefetch_scales};
 
-/// Bytes of a chunk's codes, in panels of a vector's rows.
+/// Returns the bytes of a chunk's codes, in panels with as many rows as a vector has lanes.
 pub(crate) const fn code_bytes<V: SimdInt8, const CODES: u8>() -> usize {
     CHUNK * code_bits(CODES) / 8 * V::ROWS
 }
 
-/// The levels of a table of codes, plus [`SimdInt8::BIAS`]; zeros where codes are levels themselves.
+/// Returns the levels of a table, plus [`SimdInt8::BIAS`]; zeros if the layout has no table.
 #[inline(always)]
 pub(crate) fn level_table<V: SimdInt8>(simd: V, layout: CodeLayout) -> V::Ints {
     let levels = match layout {
@@ -20,31 +20,31 @@ pub(crate) fn level_table<V: SimdInt8>(simd: V, layout: CodeLayout) -> V::Ints {
     simd.level_table(&levels)
 }
 
-/// Quads `v` and `v + 4` of a chunk, a byte for each column: codes, or levels plus [`SimdInt8::BIAS`]. With `SIXTEENFOLD` the
-/// second quad's codes of four bits stay in the upper halves of bytes, sixteen times as large.
+/// Returns quads `v` and `v + 4` of a chunk, one byte per column: codes, or levels plus [`SimdInt8::BIAS`]. With
+/// `UNSHIFTED` the 4-bit codes of the second quad stay in the upper nibbles, so they are sixteen times as large.
 ///
 /// # Safety
-/// The bytes of a chunk's codes lie there.
+/// All bytes of the chunk's codes are readable at `codes`.
 #[inline(always)]
-pub(crate) unsafe fn quads<V: SimdInt8, const CODES: u8, const SIXTEENFOLD: bool>(
+pub(crate) unsafe fn quads<V: SimdInt8, const CODES: u8, const UNSHIFTED: bool>(
     simd: V,
     codes: *const u8,
     v: usize,
     table: V::Ints,
 ) -> (V::Ints, V::Ints) {
-    // SAFETY: inside the chunk's codes.
+    // SAFETY: the load stays inside the chunk's codes.
     let load = |at: usize| unsafe { simd.load(codes.add(at * 4 * V::ROWS)) };
     if CODES == BYTES {
-        // 128 more is the other sign.
+        // Adding 128 flips the sign bit.
         let bias = simd.splat(i32::from_ne_bytes([V::BIAS as u8; 4]));
         return (simd.xor(load(v), bias), simd.xor(load(v + 4), bias));
     }
-    let (both, fifteen) = (load(v), simd.splat(0x0f0f_0f0f));
-    const { assert!(!SIXTEENFOLD || CODES == FOUR) };
-    if SIXTEENFOLD {
-        return (simd.and(both, fifteen), simd.and(both, simd.splat(i32::from_ne_bytes([0xf0; 4]))));
+    let (nibbles, fifteen) = (load(v), simd.splat(0x0f0f_0f0f));
+    const { assert!(!UNSHIFTED || CODES == FOUR) };
+    if UNSHIFTED {
+        return (simd.and(nibbles, fifteen), simd.and(nibbles, simd.splat(i32::from_ne_bytes([0xf0; 4]))));
     }
-    let (low, upper) = (simd.and(both, fifteen), simd.and(simd.shift_right_16::<4>(both), fifteen));
+    let (low, upper) = (simd.and(nibbles, fifteen), simd.and(simd.shift_right_16::<4>(nibbles), fifteen));
     match CODES {
         TABLE => (simd.lookup(table, low), simd.lookup(table, upper)),
         FIVE => {
@@ -71,44 +71,50 @@ pub(crate) unsafe fn quads<V: SimdInt8, const CODES: u8, const SIXTEENFOLD: bool
     }
 }
 
-/// How many blocks ahead what eight chunks share is asked for (machine Z, one row: `q4_k` 86 → 89 % of bandwidth, `q5_k` 84 → 91).
-const BLOCKS_AHEAD: usize = 8;
+/// Distance, in superblocks, at which superblock scales are prefetched.
+const PREFETCH_SUPERBLOCKS: usize = 8;
 
-/// What the sums of a chunk's products are multiplied by, and what is added beside them: a number for each row.
+/// The factors of a chunk's sums, one float for each row.
 pub(crate) struct Factors<V: SimdInt8> {
-    /// Of the whole chunk, unless eight share one.
+    /// The scale of the chunk; 1 if the chunk has only integer scales.
     pub d: V::Floats,
-    /// Integers of either half, where there are such. Their products with a chunk's sums stay below 2²⁴: numbers hold them
-    /// exactly, and multiply faster than integers.
-    groups: [V::Floats; 2],
-    /// Of the activations' sum.
-    pub shift: V::Floats,
+    /// Integer scales of the two halves, or of the whole chunk in the first element. Products with a chunk's sums stay
+    /// below 2²⁴: floats hold them exactly, and float multiplication is faster than 32-bit integer multiplication.
+    integer_scales: [V::Floats; 2],
+    /// The minimum m of [`ScaleLayout::Affine`], the factor of the activations' sum.
+    pub minimum: V::Floats,
 }
 
 impl<V: SimdInt8> Factors<V> {
-    /// `total`, which is that of eight chunks where these share a scale, and what a chunk's sums come to with a row of
-    /// activations, of its scale and that times its codes' sum. The sums are those of either half where these have scales
-    /// of their own, else the first is all.
+    /// Returns `total` plus the contribution of a chunk for one row of activations. With superblock scales, `total` is
+    /// the sum over the superblock. `sums` has the sums of the two halves for [`ScaleLayout::HalfGroups`]; otherwise
+    /// its first element is the sum of the chunk. The last argument has the scale of the activations, and this scale
+    /// times the sum of their codes.
     #[inline(always)]
     pub fn add<const SCALES: u8>(
         &self,
         simd: V,
         total: V::Floats,
         sums: [V::Floats; 2],
-        [scale, scaled]: [f32; 2],
+        [scale, scaled_sum]: [f32; 2],
     ) -> V::Floats {
         let scale = simd.splat_float(scale);
         match SCALES {
             HALF_GROUPS => {
-                let whole =
-                    simd.multiply_add(sums[1], self.groups[1], simd.multiply(sums[0], self.groups[0]));
-                simd.multiply_add(whole, scale, total)
+                let chunk_sum = simd.multiply_add(
+                    sums[1],
+                    self.integer_scales[1],
+                    simd.multiply(sums[0], self.integer_scales[0]),
+                );
+                simd.multiply_add(chunk_sum, scale, total)
             }
-            GROUPS | GROUPS_AFFINE => simd.multiply_add(simd.multiply(sums[0], self.groups[0]), scale, total),
+            GROUPS | GROUPS_AFFINE => {
+                simd.multiply_add(simd.multiply(sums[0], self.integer_scales[0]), scale, total)
+            }
             _ => {
                 let total = simd.multiply_add(self.d, simd.multiply(sums[0], scale), total);
                 if SCALES == AFFINE {
-                    simd.multiply_add(self.shift, simd.splat_float(scaled), total)
+                    simd.multiply_add(self.minimum, simd.splat_float(scaled_sum), total)
                 } else {
                     total
                 }
@@ -121,31 +127,31 @@ impl<V: SimdInt8> Factors<V> {
 pub(crate) struct Scales<'a, const SCALES: u8>(pub Panel<'a>);
 
 impl<const SCALES: u8> Scales<'_, SCALES> {
-    /// Bytes of a row and chunk.
+    /// Bytes per row and chunk.
     const BYTES: usize = scale_layout(SCALES).bytes();
-    /// Bytes of a row that eight chunks share.
+    /// Bytes per row and superblock.
     pub const SHARED_BYTES: usize = scale_layout(SCALES).shared_bytes();
 
-    /// Where those of chunk `chunk` begin.
+    /// Returns the address of the scales of chunk `chunk`.
     #[inline(always)]
     pub fn at<V: SimdInt8>(&self, chunk: usize) -> *const u8 {
         self.0.scales.as_ptr().wrapping_add(chunk * V::ROWS * Self::BYTES)
     }
 
-    /// Prefetches the scales that follow chunk `chunk`.
+    /// Prefetches the scales that follow those of chunk `chunk`.
     #[inline(always)]
     pub fn prefetch<V: SimdInt8>(&self, chunk: usize) {
         prefetch_scales(self.at::<V>(chunk), V::ROWS * Self::BYTES);
     }
 
-    /// Of chunk `chunk`.
+    /// Loads the factors of chunk `chunk`.
     ///
     /// # Safety
-    /// There are the panel's bytes of this chunk.
+    /// The panel has this chunk.
     #[inline(always)]
-    pub unsafe fn of<V: SimdInt8>(&self, simd: V, chunk: usize) -> Factors<V> {
+    pub unsafe fn load<V: SimdInt8>(&self, simd: V, chunk: usize) -> Factors<V> {
         let scales = self.at::<V>(chunk);
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees the readable bytes.
         unsafe {
             let one = simd.splat_float(1.0);
             let d = match SCALES {
@@ -153,36 +159,37 @@ impl<const SCALES: u8> Scales<'_, SCALES> {
                 POWER => simd.load_bf16(scales),
                 _ => one,
             };
-            let groups = match SCALES {
+            let integer_scales = match SCALES {
                 GROUPS_AFFINE => [simd.to_floats(simd.load_u8(scales)), one],
                 GROUPS => [simd.to_floats(simd.load_i8(scales)), one],
                 HALF_GROUPS => [scales, scales.add(V::ROWS)].map(|at| simd.to_floats(simd.load_i8(at))),
                 _ => [one; 2],
             };
-            let shift = if SCALES == AFFINE { simd.load_f16(scales.add(2 * V::ROWS)) } else { one };
-            Factors { d, groups, shift }
+            let minimum = if SCALES == AFFINE { simd.load_f16(scales.add(2 * V::ROWS)) } else { one };
+            Factors { d, integer_scales, minimum }
         }
     }
 
-    /// Where eight chunks share a scale: adds to rows' totals what those of block `block` have come to, which begins anew.
-    /// `scaled` says a chunk's scale times the sum of its codes, of row `t` of activations.
+    /// Finishes superblock `block`: adds its sums, times its scales, to the totals of the rows, and resets `sums` to
+    /// zero. `scaled_sum(chunk, t)` returns the scale of a chunk times the sum of its codes, for row `t` of the
+    /// activations.
     ///
     /// # Safety
-    /// As of all of these chunks.
+    /// The panel has all chunks of this superblock.
     #[inline(always)]
-    pub unsafe fn close<V: SimdInt8, const T: usize>(
+    pub unsafe fn finish_superblock<V: SimdInt8, const T: usize>(
         &self,
         simd: V,
         block: usize,
         sums: &mut [V::Floats; T],
         totals: &mut [V::Floats; T],
-        scaled: impl Fn(usize, usize) -> f32,
+        scaled_sum: impl Fn(usize, usize) -> f32,
     ) {
-        let each = V::ROWS * Self::SHARED_BYTES;
-        // SAFETY: the caller's promise.
+        let superblock_bytes = V::ROWS * Self::SHARED_BYTES;
+        // SAFETY: the caller guarantees the readable bytes.
         unsafe {
-            let shared = self.0.shared.as_ptr().add(block * each);
-            prefetch::<true>(shared.wrapping_add(BLOCKS_AHEAD * each));
+            let shared = self.0.shared.as_ptr().add(block * superblock_bytes);
+            prefetch::<true>(shared.wrapping_add(PREFETCH_SUPERBLOCKS * superblock_bytes));
             let d = simd.load_f16(shared);
             for (total, sum) in totals.iter_mut().zip(sums) {
                 *total = simd.multiply_add(d, *sum, *total);
@@ -190,30 +197,31 @@ impl<const SCALES: u8> Scales<'_, SCALES> {
             }
             if SCALES == GROUPS_AFFINE {
                 let e = simd.negate(simd.load_f16(shared.add(2 * V::ROWS)));
-                let mut least = [simd.splat_float(0.0); T];
-                for chunk in block * SHARING..(block + 1) * SHARING {
+                let mut minima = [simd.splat_float(0.0); T];
+                for chunk in block * SUPERBLOCK_CHUNKS..(block + 1) * SUPERBLOCK_CHUNKS {
                     let minimum = simd.to_floats(simd.load_u8(self.at::<V>(chunk).add(V::ROWS)));
-                    for (t, least) in least.iter_mut().enumerate() {
-                        *least = simd.multiply_add(minimum, simd.splat_float(scaled(chunk, t)), *least);
+                    for (t, minima) in minima.iter_mut().enumerate() {
+                        *minima = simd.multiply_add(minimum, simd.splat_float(scaled_sum(chunk, t)), *minima);
                     }
                 }
-                for (total, least) in totals.iter_mut().zip(least) {
-                    *total = simd.multiply_add(e, least, *total);
+                for (total, minima) in totals.iter_mut().zip(minima) {
+                    *total = simd.multiply_add(e, minima, *total);
                 }
             }
         }
     }
 }
 
-/// Columns that have one scale.
+/// Returns the number of columns per scale.
 pub(crate) const fn columns_of_scale(layout: u8) -> usize {
     if layout == HALF_GROUPS { CHUNK / 2 } else { CHUNK }
 }
 
-/// The scales that eight chunks share, for every row of a panel: `d` of their scales, and `e` of their minima, negated.
+/// The scales of a superblock for every row of a panel: `d` of the integer scales, and the negated `e` of the integer
+/// minima.
 pub(crate) struct SharedScale<V: SimdInt8> {
     d: V::Floats,
-    /// Nothing where a scheme has no minima.
+    /// Zero if the layout has no minima.
     negative_e: V::Floats,
 }
 
@@ -231,31 +239,31 @@ impl<V: SimdInt8> SharedScale<V> {
         Self { d: simd.splat_float(0.0), negative_e: simd.splat_float(0.0) }
     }
 
-    /// Nothing where a scheme shares none.
+    /// Loads the superblock scales; zeros if the layout has none.
     ///
     /// # Safety
-    /// There are the panel's shared scales if the scheme has such.
+    /// The superblock scales are readable at `shared` if the layout has them.
     #[inline(always)]
-    pub unsafe fn of<const SCALES: u8>(simd: V, shared: *const u8) -> Self {
-        let mut of = Self::zero(simd);
-        // SAFETY: the caller's promise.
+    pub unsafe fn load<const SCALES: u8>(simd: V, shared: *const u8) -> Self {
+        let mut loaded = Self::zero(simd);
+        // SAFETY: the caller guarantees the readable bytes.
         unsafe {
-            if const { shares(SCALES) } {
-                of.d = simd.load_f16(shared);
+            if const { has_shared_scale(SCALES) } {
+                loaded.d = simd.load_f16(shared);
             }
             if SCALES == GROUPS_AFFINE {
-                of.negative_e = simd.negate(simd.load_f16(shared.add(2 * V::ROWS)));
+                loaded.negative_e = simd.negate(simd.load_f16(shared.add(2 * V::ROWS)));
             }
         }
-        of
+        loaded
     }
 }
 
-/// A column's scale and minimum, for every row of a panel: weight = scale · level + minimum.
-/// Scale and minimum are rounded to `f32` before a level is multiplied.
+/// The scale and the minimum of a column for every row of a panel: weight = scale · level + minimum.
+/// Both are rounded to `f32` before the product with a level.
 pub(crate) struct WeightScale<V: SimdInt8> {
     scale: V::Floats,
-    /// Nothing where a scheme has none.
+    /// Zero if the layout has no minima.
     minimum: V::Floats,
 }
 
@@ -273,20 +281,20 @@ impl<V: SimdInt8> WeightScale<V> {
         Self { scale: simd.splat_float(0.0), minimum: simd.splat_float(0.0) }
     }
 
-    /// From a column's scales in a panel, and what its eight chunks share.
+    /// Loads the scale and the minimum from a column's scales in a panel and from its superblock scales.
     ///
     /// # Safety
-    /// There are the scales.
+    /// The scales of all rows of the panel are readable at `scales`.
     #[inline(always)]
-    pub unsafe fn of<const SCALES: u8>(simd: V, scales: *const u8, shared: &SharedScale<V>) -> Self {
-        let none = simd.splat_float(0.0);
-        // SAFETY: the caller's promise.
+    pub unsafe fn load<const SCALES: u8>(simd: V, scales: *const u8, shared: &SharedScale<V>) -> Self {
+        let zero = simd.splat_float(0.0);
+        // SAFETY: the caller guarantees the readable bytes.
         unsafe {
             let (scale, minimum) = match SCALES {
-                BLOCK => (simd.load_f16(scales), none),
-                POWER => (simd.load_bf16(scales), none),
+                BLOCK => (simd.load_f16(scales), zero),
+                POWER => (simd.load_bf16(scales), zero),
                 AFFINE => (simd.load_f16(scales), simd.load_f16(scales.add(2 * V::ROWS))),
-                GROUPS | HALF_GROUPS => (simd.multiply(shared.d, simd.to_floats(simd.load_i8(scales))), none),
+                GROUPS | HALF_GROUPS => (simd.multiply(shared.d, simd.to_floats(simd.load_i8(scales))), zero),
                 _ => {
                     let scale = simd.multiply(shared.d, simd.to_floats(simd.load_u8(scales)));
                     let minimum = simd.to_floats(simd.load_u8(scales.add(V::ROWS)));

@@ -1,4 +1,4 @@
-//! The loops over floats, plain and in a fixed order.
+//! The loops over floats as plain code in a fixed order.
 
 use crate::KvFormat;
 use crate::cpu::codes::activations;
@@ -36,7 +36,7 @@ fn attention(
     keys: &[u8],
     values: &[u8],
 ) {
-    attention_kernel::add_page(Plain, format, rows, page, keys, values);
+    attention_kernel::add_page(ArrayLanes, format, rows, page, keys, values);
 }
 
 fn read_lines(bytes: &[u8]) -> u64 {
@@ -47,15 +47,15 @@ fn add_few(out: &mut [f32], stride: usize, a: &[f32], b: View<f32>) {
     loops::add_few::<false>(out, stride, a, b);
 }
 
-fn float_tile(width: float_tile::Width, panel: &[u8], x: View<f32>, out: &mut float_tile::Products) {
-    float_tile::multiply(Plain, width, panel, x, out);
+fn float_tile(float_type: float_tile::FloatType, panel: &[u8], x: View<f32>, out: &mut float_tile::Products) {
+    float_tile::multiply(ArrayLanes, float_type, panel, x, out);
 }
 
 fn softmax(x: &mut [f32]) {
-    let top = x.iter().fold(f32::NEG_INFINITY, |top, x| top.max(*x));
+    let maximum = x.iter().fold(f32::NEG_INFINITY, |maximum, x| maximum.max(*x));
     let mut sum = 0.0;
     for x in x.iter_mut() {
-        *x = (*x - top).exp();
+        *x = (*x - maximum).exp();
         sum += *x;
     }
     x.iter_mut().for_each(|x| *x /= sum);
@@ -90,15 +90,15 @@ fn gelu_tanh_gradient(x: &mut [f32], gradient: &[f32]) {
     }
 }
 
-/// Arrays in the place of vectors.
+/// A [`Lanes`] type with arrays instead of SIMD vectors.
 #[derive(Clone, Copy)]
-struct Plain;
+struct ArrayLanes;
 
-impl Lanes for Plain {
+impl Lanes for ArrayLanes {
     type Vector = [f32; 16];
     const FUSED: bool = false;
-    const TOGETHER: usize = 4;
-    const SUMS: usize = 4;
+    const MAX_ROWS: usize = 4;
+    const ACCUMULATORS: usize = 4;
 
     fn zero(self) -> [f32; 16] {
         [0.0; 16]
@@ -108,8 +108,8 @@ impl Lanes for Plain {
         [x; 16]
     }
 
-    fn load_array(self, numbers: &[f32; 16]) -> [f32; 16] {
-        *numbers
+    fn load_array(self, floats: &[f32; 16]) -> [f32; 16] {
+        *floats
     }
 
     fn to_array(self, a: [f32; 16]) -> [f32; 16] {
@@ -117,8 +117,8 @@ impl Lanes for Plain {
     }
 
     fn load_f32(self, bytes: &[u8; 64]) -> [f32; 16] {
-        let numbers = bytes.as_chunks().0;
-        std::array::from_fn(|i| f32::from_le_bytes(numbers[i]))
+        let floats = bytes.as_chunks().0;
+        std::array::from_fn(|i| f32::from_le_bytes(floats[i]))
     }
 
     fn load_f16(self, bytes: &[u8; 32]) -> [f32; 16] {
@@ -147,16 +147,16 @@ impl Lanes for Plain {
     }
 }
 
-impl float_tile::Tile for Plain {
-    const TOGETHER: usize = 6;
+impl float_tile::Tile for ArrayLanes {
+    const MAX_ROWS: usize = 6;
 
     fn tile<const T: usize>(
         self,
-        width: float_tile::Width,
+        float_type: float_tile::FloatType,
         panel: &[u8],
         x: [&[f32]; T],
     ) -> [[f32; float_tile::ROWS]; T] {
-        float_tile::plain(width, panel, x)
+        float_tile::plain(float_type, panel, x)
     }
 }
 
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_and_gates_equal_plain_ones() {
+    fn softmax_swiglu_and_gelu_equal_the_plain_loops() {
         for count in [1, 7, 32, 33, 1000] {
             let x: Vec<f32> = (0..count).map(|i| ((i * 7919) % 1013) as f32 / 30.0 - 17.0).collect();
             let (mut expected, mut found) = (x.clone(), x.clone());

@@ -1,4 +1,4 @@
-//! The oracle of all other kernels: plain loops in a fixed order, on any processor.
+//! The reference for all other kernels: plain loops in a fixed order, for any processor.
 
 pub(super) mod codes;
 mod loops;
@@ -7,7 +7,7 @@ use super::instruction_set::{Chain, CodeKernels, InstructionSet};
 use crate::Isa;
 use std::hint::black_box;
 
-/// Runs anywhere.
+/// The scalar instruction set. It runs on any processor.
 pub(super) static SCALAR: InstructionSet = InstructionSet {
     isa: Isa::Scalar,
     is_available: || true,
@@ -22,12 +22,12 @@ pub(super) static SCALAR: InstructionSet = InstructionSet {
     float_chain: FLOAT_CHAIN,
 };
 
-/// Integer products that the compiler makes vectors of.
-pub(super) const INTEGER_CHAIN: Chain = Chain { multiply_adds: 16 * 16, run: integers };
-/// The same with floats.
-pub(super) const FLOAT_CHAIN: Chain = Chain { multiply_adds: 16 * 4, run: floats };
+/// Integer products that the compiler vectorizes.
+pub(super) const INTEGER_CHAIN: Chain = Chain { multiply_adds: 16 * 16, run: run_integers };
+/// Float products that the compiler vectorizes.
+pub(super) const FLOAT_CHAIN: Chain = Chain { multiply_adds: 16 * 4, run: run_floats };
 
-fn integers(steps: usize) {
+fn run_integers(steps: usize) {
     let (a, mut sums) = (black_box([3i16; 16]), [[1i32; 16]; 16]);
     for _ in 0..steps {
         for sums in &mut sums {
@@ -37,7 +37,7 @@ fn integers(steps: usize) {
     black_box(sums);
 }
 
-fn floats(steps: usize) {
+fn run_floats(steps: usize) {
     let (a, mut sums) = (black_box(0.999_9f32), [[1.0f32; 4]; 16]);
     for _ in 0..steps {
         for sum in sums.as_flattened_mut() {

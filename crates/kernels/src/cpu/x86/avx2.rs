@@ -1,7 +1,7 @@
 //! x86-64 with AVX2, FMA and F16C: the loops over floats.
 
 use crate::cpu::codes::{activations, outliers};
-use crate::cpu::generic::float_tile::{self, BF16, F16, F32, ROWS, Tile, Width, column_bytes};
+use crate::cpu::generic::float_tile::{self, BF16, F16, F32, FloatType, ROWS, Tile, column_bytes};
 use crate::cpu::generic::lanes::Lanes;
 use crate::cpu::generic::{attention_kernel, loops};
 use crate::cpu::multiversion::multiversion;
@@ -27,8 +27,8 @@ impl Vectors {
 impl Lanes for Vectors {
     type Vector = [__m256; 2];
     const FUSED: bool = true;
-    const TOGETHER: usize = 4;
-    const SUMS: usize = 4;
+    const MAX_ROWS: usize = 4;
+    const ACCUMULATORS: usize = 4;
 
     #[inline(always)]
     fn zero(self) -> [__m256; 2] {
@@ -43,9 +43,9 @@ impl Lanes for Vectors {
     }
 
     #[inline(always)]
-    fn load_array(self, numbers: &[f32; 16]) -> [__m256; 2] {
+    fn load_array(self, floats: &[f32; 16]) -> [__m256; 2] {
         // SAFETY: `self` proves the instruction set; arrays are as long as what is read.
-        unsafe { [_mm256_loadu_ps(numbers.as_ptr()), _mm256_loadu_ps(numbers.as_ptr().add(8))] }
+        unsafe { [_mm256_loadu_ps(floats.as_ptr()), _mm256_loadu_ps(floats.as_ptr().add(8))] }
     }
 
     #[inline(always)]
@@ -72,7 +72,7 @@ impl Lanes for Vectors {
     #[inline(always)]
     fn load_i8(self, codes: &[u8; 16]) -> [__m256; 2] {
         // SAFETY: `self` proves the instruction set; arrays are as long as what is read.
-        numbers(unsafe { _mm_loadu_si128(codes.as_ptr().cast()) })
+        to_floats(unsafe { _mm_loadu_si128(codes.as_ptr().cast()) })
     }
 
     #[inline(always)]
@@ -81,9 +81,9 @@ impl Lanes for Vectors {
         unsafe {
             let levels = _mm_setr_epi8(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
             let codes = _mm_loadu_si128(codes.as_ptr().cast());
-            // Shifted by a number, not by a branch: which half may be known only as it runs.
+            // The shift amount depends on `upper`, so there is no branch even if `upper` is known only at run time.
             let codes = _mm_srl_epi16(codes, _mm_cvtsi32_si128(if upper { 4 } else { 0 }));
-            numbers(_mm_shuffle_epi8(levels, _mm_and_si128(codes, _mm_set1_epi8(15))))
+            to_floats(_mm_shuffle_epi8(levels, _mm_and_si128(codes, _mm_set1_epi8(15))))
         }
     }
 
@@ -95,7 +95,7 @@ impl Lanes for Vectors {
 
     #[inline(always)]
     fn max(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
-        // SAFETY: `self` proves the instruction set. Of what cannot be compared the instruction gives the second.
+        // SAFETY: `self` proves the instruction set. For NaN the instruction returns its second operand.
         unsafe { [_mm256_max_ps(b[0], a[0]), _mm256_max_ps(b[1], a[1])] }
     }
 
@@ -106,10 +106,10 @@ impl Lanes for Vectors {
     }
 }
 
-/// Sixteen signed bytes as numbers.
+/// Converts sixteen signed bytes to floats.
 #[inline(always)]
-fn numbers(codes: __m128i) -> [__m256; 2] {
-    // SAFETY: called behind a token.
+fn to_floats(codes: __m128i) -> [__m256; 2] {
+    // SAFETY: only called by methods of [`Vectors`], which proves the instruction set.
     unsafe {
         let upper = _mm_unpackhi_epi64(codes, codes);
         [_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes)), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(upper))]
@@ -117,40 +117,41 @@ fn numbers(codes: __m128i) -> [__m256; 2] {
 }
 
 impl Tile for Vectors {
-    const TOGETHER: usize = 6;
+    const MAX_ROWS: usize = 6;
 
     #[inline(always)]
-    fn tile<const T: usize>(self, width: Width, panel: &[u8], x: [&[f32]; T]) -> [[f32; ROWS]; T] {
-        let columns = float_tile::columns(width, panel, x);
+    fn tile<const T: usize>(self, float_type: FloatType, panel: &[u8], x: [&[f32]; T]) -> [[f32; ROWS]; T] {
+        let columns = float_tile::columns(float_type, panel, x);
         let x = x.map(<[f32]>::as_ptr);
-        // SAFETY: `self` proves the instruction set; the panel has `columns` columns of 32 floats, and each row as many
-        // floats (asserted).
+        // SAFETY: `self` proves the instruction set; the panel has `columns` columns of 32 floats, and each row has as
+        // many floats (asserted).
         unsafe {
-            match width {
-                Width::F32 => halves_of_tile::<F32, T>(panel.as_ptr(), columns, x),
-                Width::F16 => halves_of_tile::<F16, T>(panel.as_ptr(), columns, x),
-                Width::Bf16 => halves_of_tile::<BF16, T>(panel.as_ptr(), columns, x),
+            match float_type {
+                FloatType::F32 => halves_of_tile::<F32, T>(panel.as_ptr(), columns, x),
+                FloatType::F16 => halves_of_tile::<F16, T>(panel.as_ptr(), columns, x),
+                FloatType::Bf16 => halves_of_tile::<BF16, T>(panel.as_ptr(), columns, x),
             }
         }
     }
 }
 
-/// A row of activations reads a column at once; more rows have registers for half of one at a time.
+/// Multiplies a tile. One row of activations uses a whole column at once. For more rows there are only enough registers
+/// for half a column, so the halves are multiplied one after the other.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-unsafe fn halves_of_tile<const WIDTH: u8, const T: usize>(
+unsafe fn halves_of_tile<const FLOAT_TYPE: u8, const T: usize>(
     panel: *const u8,
     columns: usize,
     x: [*const f32; T],
 ) -> [[f32; ROWS]; T] {
     let mut sums = [[0.0; ROWS]; T];
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller guarantees `columns` columns in the panel and in every row.
     unsafe {
         if T == 1 {
-            sums = tile::<WIDTH, 4, T>(panel, columns, x).map(bytemuck::cast);
+            sums = tile::<FLOAT_TYPE, 4, T>(panel, columns, x).map(bytemuck::cast);
         } else {
-            let lower = tile::<WIDTH, 2, T>(panel, columns, x);
-            let upper = tile::<WIDTH, 2, T>(panel.add(column_bytes(WIDTH) / 2), columns, x);
+            let lower = tile::<FLOAT_TYPE, 2, T>(panel, columns, x);
+            let upper = tile::<FLOAT_TYPE, 2, T>(panel.add(column_bytes(FLOAT_TYPE) / 2), columns, x);
             for (sums, halves) in sums.iter_mut().zip(lower.into_iter().zip(upper)) {
                 *sums = bytemuck::cast([halves.0, halves.1]);
             }
@@ -159,24 +160,25 @@ unsafe fn halves_of_tile<const WIDTH: u8, const T: usize>(
     sums
 }
 
-/// So many vectors of each column. Twelve sums at most, two vectors of weights and an activation make fifteen registers.
+/// Multiplies `VECTORS` vectors of each column. It needs at most twelve accumulators, two vectors of weights and one
+/// activation: 15 registers of 16.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-unsafe fn tile<const WIDTH: u8, const VECTORS: usize, const T: usize>(
+unsafe fn tile<const FLOAT_TYPE: u8, const VECTORS: usize, const T: usize>(
     panel: *const u8,
     columns: usize,
     x: [*const f32; T],
 ) -> [[__m256; VECTORS]; T] {
-    let column_bytes = const { column_bytes(WIDTH) };
+    let column_bytes = const { column_bytes(FLOAT_TYPE) };
     let mut sums = [[_mm256_setzero_ps(); VECTORS]; T];
     for column in 0..columns {
-        // SAFETY: the caller promises so many columns in the panel and in every row; prefetching reads nothing.
+        // SAFETY: the caller guarantees `columns` columns in the panel and in every row; a prefetch reads nothing.
         unsafe {
             let at = panel.add(column * column_bytes);
             if T == 1 {
                 prefetch_codes(at, column_bytes);
             }
-            let weights: [__m256; VECTORS] = std::array::from_fn(|vector| match WIDTH {
+            let weights: [__m256; VECTORS] = std::array::from_fn(|vector| match FLOAT_TYPE {
                 F32 => _mm256_loadu_ps(at.add(32 * vector).cast()),
                 F16 => _mm256_cvtph_ps(_mm_loadu_si128(at.add(16 * vector).cast())),
                 _ => {

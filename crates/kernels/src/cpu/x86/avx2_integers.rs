@@ -1,11 +1,11 @@
-//! What both code kernels of AVX2 share: pairs of integers of 16 bits, and corrections for zero points.
+//! Functions that both AVX2 kernels of integer codes share: pairs of 16-bit integers, and corrections for zero points.
 
 use crate::cpu::codes::layout::ScaleLayout;
 use crate::cpu::codes::matrix::CodeMatrix;
 use std::arch::x86_64::*;
 
-/// The zero point that corrections are made for. Where halves of a chunk have scales of their own, corrections are made for 1,
-/// and the zero point itself comes with these scales.
+/// Returns the zero point for which correction terms are packed. If the halves of a chunk have their own scales, the
+/// terms are packed for 1, and [`zero_point_factors`] multiplies by the zero point together with the scales.
 pub(super) fn zero_point(matrix: &CodeMatrix) -> i16 {
     match matrix.scale_layout {
         ScaleLayout::Block | ScaleLayout::Power => matrix.code_layout.zero_point(),
@@ -14,30 +14,30 @@ pub(super) fn zero_point(matrix: &CodeMatrix) -> i16 {
     }
 }
 
-/// Each lane a pair of the 16-bit integer that the byte of its row is.
+/// Returns, in each lane, the byte of its row as a pair of equal 16-bit integers.
 ///
 /// # Safety
-/// Eight bytes lie there.
+/// Eight bytes are readable at `bytes`.
 #[target_feature(enable = "avx2")]
 #[inline]
-pub(super) unsafe fn pairs(bytes: *const u8, signed: bool) -> __m256i {
-    // SAFETY: the caller promises eight bytes.
+pub(super) unsafe fn load_pairs(bytes: *const u8, signed: bool) -> __m256i {
+    // SAFETY: the caller guarantees eight bytes.
     let bytes = unsafe { _mm_loadl_epi64(bytes.cast()) };
     let wide = if signed { _mm256_cvtepi8_epi32(bytes) } else { _mm256_cvtepu8_epi32(bytes) };
-    side_by_side(wide, wide)
+    interleave(wide, wide)
 }
 
-/// The lower 16 bits of both in each lane. Where halves of a chunk have scales of their own, these and the activations' sums
-/// stand so against each other.
+/// Returns, in each lane, the lower 16 bits of `first` and of `second`. If the halves of a chunk have their own scales,
+/// the scales and the activations' sums of both halves are paired in this way.
 #[target_feature(enable = "avx2")]
 #[inline]
-pub(super) fn side_by_side(first: __m256i, second: __m256i) -> __m256i {
+pub(super) fn interleave(first: __m256i, second: __m256i) -> __m256i {
     _mm256_blend_epi16::<0b1010_1010>(first, _mm256_slli_epi32::<16>(second))
 }
 
-/// Two halves' scales times the zero point, as `side_by_side`.
+/// Returns the scales of the two halves times the zero point, paired as in [`interleave`].
 #[target_feature(enable = "avx2")]
 #[inline]
 pub(super) fn zero_point_factors([first, second]: [__m256i; 2], zero_point: i16) -> __m256i {
-    _mm256_mullo_epi16(side_by_side(first, second), _mm256_set1_epi16(zero_point))
+    _mm256_mullo_epi16(interleave(first, second), _mm256_set1_epi16(zero_point))
 }

@@ -1,11 +1,12 @@
-//! Panels on AVX2 with many rows of activations: eight of these stand in the lanes of a vector, and codes of the matrix are
-//! opened once for all of them, so that what remains of a product is little more than its multiplications.
+//! Products of integer codes with AVX2 for many rows of activations. The lanes of a vector are eight rows of
+//! activations. The codes of a panel are unpacked once for all of these rows, so little more than the multiplications
+//! remains.
 //!
-//! Figures and commands: docs/performance.md, "Kernels of integer codes".
+//! Measurements and commands: docs/performance.md, "Kernels of integer codes".
 //!
-//! Left out: signed levels, where one or the other sign has to be moved at every product, however they stand.
+//! Signed levels are not supported: `vpmaddubsw` needs an unsigned operand, so every product would have to move a sign.
 
-use super::avx2_integers::{pairs, side_by_side, zero_point, zero_point_factors};
+use super::avx2_integers::{interleave, load_pairs, zero_point, zero_point_factors};
 use super::simd::Eight;
 use crate::cpu::codes::layout::*;
 use crate::cpu::codes::matrix::{CodeMatrix, Panel};
@@ -19,46 +20,46 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-/// Rows of a panel, and lanes.
+/// Rows per panel, and lanes per vector.
 const LANES: usize = 8;
-/// Vectors of activations that share what is loaded of the matrix.
+/// Vectors of activations that share each load of matrix data.
 const VECTORS: usize = 2;
-/// Vectors of activations whose eight chunks stay in the nearest cache while panels pass.
-const NEAR: usize = 4;
-/// Panels that pass.
-const PASSING: usize = 8;
+/// Vectors of activations whose chunks of one superblock stay in the first-level cache during the loop over panels.
+const CACHED_VECTORS: usize = 4;
+/// Panels of one loop.
+const PANELS_AT_ONCE: usize = 8;
 
-/// What a chunk of a panel becomes. Of each row:
+/// An unpacked chunk of a panel. The fields have one entry per row of the panel:
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Open {
-    /// Its codes, quad by quad.
+struct UnpackedChunk {
+    /// The codes, quad by quad.
     quads: [[i32; LANES]; 8],
-    /// What sums of 16 bits are multiplied by, in either half of the chunk, twice.
+    /// The factors of the 16-bit sums, for each half of the chunk; each lane holds the factor twice.
     factors: [[i32; LANES]; 2],
-    /// Where halves have scales of their own: what the halves' sums of activations are multiplied by.
+    /// The factors of the halves' sums of activations, if the halves have their own scales.
     zero_point_factors: [i32; LANES],
-    /// The chunk's own scale.
+    /// The scale of the chunk.
     scale: [f32; LANES],
-    /// What is multiplied with the activations' sum.
-    shift: [f32; LANES],
+    /// The minimum, the factor of the activations' sum.
+    minimum: [f32; LANES],
 }
 
-/// What eight chunks of a panel share, of each row: a scale and another one, of the minima.
+/// The superblock scales of a panel for each row: the scale, and the negated scale of the minima.
 type SharedScales = [[f32; LANES]; 2];
 
 /// Results of eight rows of activations (lanes) with each row of a panel.
 type Totals = [[f32; LANES]; LANES];
 
-/// Rows of activations that it multiplies at once.
-const AT_ONCE: usize = VECTORS * LANES;
+/// Rows of activations that the kernel multiplies at once.
+const ROWS_AT_ONCE: usize = VECTORS * LANES;
 
-/// The kernel: for codes without a sign, and whole vectors of rows.
+/// The kernel, for unsigned codes and whole groups of [`ROWS_AT_ONCE`] rows.
 pub(super) const KERNEL: ManyRows = ManyRows {
     group_rows: LANES,
     row_count: |matrix, rows| match matrix.code_layout {
         CodeLayout::Table(_) | CodeLayout::Bytes => 0,
-        _ => rows / AT_ONCE * AT_ONCE,
+        _ => rows / ROWS_AT_ONCE * ROWS_AT_ONCE,
     },
     zero_point,
     pack: packed_activations::pack::<LANES, true>,
@@ -69,70 +70,70 @@ pub(super) const KERNEL: ManyRows = ManyRows {
 fn multiply(matrix: &CodeMatrix, panels: Range<usize>, packed: &[f32], rows: Range<usize>, y: &Shared<f32>) {
     assert_eq!(matrix.panel_rows, LANES, "rows of a panel");
     let (chunks, packed): (usize, &[PackedChunk<LANES>]) = (matrix.chunks(), bytemuck::cast_slice(packed));
-    let mut memory = [[[[0.0; LANES]; LANES]; NEAR]; PASSING];
-    for (near, packed) in packed.chunks(NEAR * chunks).enumerate() {
-        for first in panels.clone().step_by(PASSING) {
-            let totals = &mut memory[..PASSING.min(panels.end - first)];
+    let mut memory = [[[[0.0; LANES]; LANES]; CACHED_VECTORS]; PANELS_AT_ONCE];
+    for (block, packed) in packed.chunks(CACHED_VECTORS * chunks).enumerate() {
+        for first_panel in panels.clone().step_by(PANELS_AT_ONCE) {
+            let totals = &mut memory[..PANELS_AT_ONCE.min(panels.end - first_panel)];
             totals.as_flattened_mut().as_flattened_mut().fill([0.0; LANES]);
-            product(matrix, first, packed, totals);
+            product(matrix, first_panel, packed, totals);
             for vector in 0..packed.len() / chunks {
-                let x = rows.start + (near * NEAR + vector) * LANES;
+                let x = rows.start + (block * CACHED_VECTORS + vector) * LANES;
                 // SAFETY: each task has its own panels.
-                unsafe { write(matrix, y, x, first, vector, totals) };
+                unsafe { write_results(matrix, y, x, first_panel, vector, totals) };
             }
         }
     }
 }
 
-/// Writes the results of panels from `first` on with rows `x` to `x + 8` of the activations.
+/// Writes the results of panels from `first_panel` on with rows `x` to `x + 8` of the activations.
 ///
 /// # Safety
-/// Nobody else writes these panels' results meanwhile.
+/// No other thread accesses the results of these panels during the call.
 #[target_feature(enable = "avx2")]
-unsafe fn write(
+unsafe fn write_results(
     matrix: &CodeMatrix,
     y: &Shared<f32>,
     x: usize,
-    first: usize,
+    first_panel: usize,
     vector: usize,
-    totals: &[[Totals; NEAR]],
+    totals: &[[Totals; CACHED_VECTORS]],
 ) {
-    // Results lie far apart, and are asked for before what they are made of is turned.
+    // The results of different rows are far apart in memory, so they are prefetched before the totals are transposed.
     for lane in 0..LANES {
-        // SAFETY: the caller's promise; nothing is read.
-        let results = unsafe { y.part((x + lane) * matrix.rows + first * LANES, 1) }.as_ptr();
+        // SAFETY: the caller guarantees exclusive access; nothing is read.
+        let results = unsafe { y.part((x + lane) * matrix.rows + first_panel * LANES, 1) }.as_ptr();
         for line in (0..totals.len() * LANES).step_by(16) {
             prefetch::<true>(results.wrapping_add(line).cast());
         }
     }
-    let mut memory = [[[0.0; LANES]; LANES]; PASSING];
-    let turned = &mut memory[..totals.len()];
-    for (turned, totals) in turned.iter_mut().zip(totals) {
-        *turned = transposed(&totals[vector]);
+    let mut memory = [[[0.0; LANES]; LANES]; PANELS_AT_ONCE];
+    let transposed_totals = &mut memory[..totals.len()];
+    for (transposed_totals, totals) in transposed_totals.iter_mut().zip(totals) {
+        *transposed_totals = transpose(&totals[vector]);
     }
-    // Row by row of the activations, whose results lie far apart.
+    // One row of activations after the other, because their results are far apart in memory.
     for lane in 0..LANES {
-        for (passing, turned) in turned.iter().enumerate() {
-            let start = (first + passing) * LANES;
+        for (panel_index, transposed_totals) in transposed_totals.iter().enumerate() {
+            let start = (first_panel + panel_index) * LANES;
             let count = LANES.min(matrix.rows - start);
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller guarantees exclusive access.
             let out = unsafe { y.part((x + lane) * matrix.rows + start, count) };
             match out.first_chunk_mut() {
-                // By an instruction: a call for so few bytes cost a tenth of a prompt.
-                Some(out) => store_numbers(out, numbers(&turned[lane])),
-                None => out.copy_from_slice(&turned[lane][..count]),
+                // A vector store: a `memcpy` call is slow for so few bytes.
+                Some(out) => store_floats(out, load_floats(&transposed_totals[lane])),
+                None => out.copy_from_slice(&transposed_totals[lane][..count]),
             }
         }
     }
 }
 
-/// Rows and columns exchanged: pairs, then pairs of pairs, then halves.
+/// Returns the transposed matrix: exchanges pairs, then pairs of pairs, then halves.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn transposed(rows: &Totals) -> Totals {
+fn transpose(rows: &Totals) -> Totals {
     let mut a = [_mm256_setzero_ps(); LANES];
     for (a, row) in a.iter_mut().zip(rows) {
-        *a = numbers(row);
+        *a = load_floats(row);
     }
     let mut b = a;
     for i in 0..LANES / 2 {
@@ -147,146 +148,157 @@ fn transposed(rows: &Totals) -> Totals {
             c[4 * i + 2 * j + 1] = _mm256_shuffle_ps::<0b11_10_11_10>(low, high);
         }
     }
-    let mut turned = [[0.0; LANES]; LANES];
+    let mut transposed_totals = [[0.0; LANES]; LANES];
     for i in 0..LANES / 2 {
-        store_numbers(&mut turned[i], _mm256_permute2f128_ps::<0x20>(c[i], c[i + 4]));
-        store_numbers(&mut turned[i + 4], _mm256_permute2f128_ps::<0x31>(c[i], c[i + 4]));
+        store_floats(&mut transposed_totals[i], _mm256_permute2f128_ps::<0x20>(c[i], c[i + 4]));
+        store_floats(&mut transposed_totals[i + 4], _mm256_permute2f128_ps::<0x31>(c[i], c[i + 4]));
     }
-    turned
+    transposed_totals
 }
 
-/// Adds to `totals` the products of panels from `first` on with each vector of activations: `packed` has all chunks of one
-/// after the other.
+/// Adds to `totals` the products of panels from `first_panel` on with each vector of activations. `packed` has all
+/// chunks of one vector after the other.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn product(matrix: &CodeMatrix, first: usize, packed: &[PackedChunk<LANES>], totals: &mut [[Totals; NEAR]]) {
+fn product(
+    matrix: &CodeMatrix,
+    first_panel: usize,
+    packed: &[PackedChunk<LANES>],
+    totals: &mut [[Totals; CACHED_VECTORS]],
+) {
     macro_rules! run {
         ($codes:ident, $scales:ident) => {
             match $codes {
-                // `KERNEL` takes no rows for these.
+                // `KERNEL` takes no rows for these layouts.
                 TABLE | BYTES => {}
-                SIX => blocks::<$codes, $scales, 2>(matrix, first, packed, totals),
-                _ => blocks::<$codes, $scales, 4>(matrix, first, packed, totals),
+                SIX => blocks::<$codes, $scales, 2>(matrix, first_panel, packed, totals),
+                _ => blocks::<$codes, $scales, 4>(matrix, first_panel, packed, totals),
             }
         };
     }
     for_each_layout!(matrix, run)
 }
 
-/// Up to eight chunks at a time, opened for all activations. `R` rows of the panel go together.
+/// Unpacks up to eight chunks at a time for all activations, and multiplies them. `R` rows of the panel are processed
+/// together.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 fn blocks<const CODES: u8, const SCALES: u8, const R: usize>(
     matrix: &CodeMatrix,
-    first: usize,
+    first_panel: usize,
     packed: &[PackedChunk<LANES>],
-    totals: &mut [[Totals; NEAR]],
+    totals: &mut [[Totals; CACHED_VECTORS]],
 ) {
-    const NONE: Open = Open {
+    const NONE: UnpackedChunk = UnpackedChunk {
         quads: [[0; LANES]; 8],
         factors: [[0; LANES]; 2],
         zero_point_factors: [0; LANES],
         scale: [0.0; LANES],
-        shift: [0.0; LANES],
+        minimum: [0.0; LANES],
     };
     let (chunks, zero_point) = (matrix.chunks(), matrix.code_layout.zero_point());
-    let mut memory = [NONE; SHARING];
-    for begin in (0..chunks).step_by(SHARING) {
-        let count = SHARING.min(chunks - begin);
-        let opened = &mut memory[..count];
-        for (passing, totals) in totals.iter_mut().enumerate() {
-            let panel = matrix.panel(first + passing);
-            // SAFETY: a panel's parts have `chunks` chunks.
+    let mut memory = [NONE; SUPERBLOCK_CHUNKS];
+    for begin in (0..chunks).step_by(SUPERBLOCK_CHUNKS) {
+        let count = SUPERBLOCK_CHUNKS.min(chunks - begin);
+        let unpacked_chunks = &mut memory[..count];
+        for (panel_index, totals) in totals.iter_mut().enumerate() {
+            let panel = matrix.panel(first_panel + panel_index);
+            // SAFETY: the codes and scales of a panel have `chunks` chunks.
             let shared = unsafe {
-                for (i, open) in opened.iter_mut().enumerate() {
-                    fill::<CODES, SCALES>(panel, begin + i, zero_point, open);
+                for (i, unpacked) in unpacked_chunks.iter_mut().enumerate() {
+                    unpack_chunk::<CODES, SCALES>(panel, begin + i, zero_point, unpacked);
                 }
-                shared_scales::<SCALES>(panel, begin / SHARING)
+                shared_scales::<SCALES>(panel, begin / SUPERBLOCK_CHUNKS)
             };
-            let pairs = packed.chunks_exact(VECTORS * chunks);
-            for (packed, totals) in pairs.zip(totals.as_chunks_mut::<VECTORS>().0) {
+            let vector_pairs = packed.chunks_exact(VECTORS * chunks);
+            for (packed, totals) in vector_pairs.zip(totals.as_chunks_mut::<VECTORS>().0) {
                 let x = [&packed[begin..][..count], &packed[chunks + begin..][..count]];
                 for row in (0..LANES).step_by(R) {
-                    tile::<CODES, SCALES, R>(opened, &shared, row, x, totals);
+                    tile::<CODES, SCALES, R>(unpacked_chunks, &shared, row, x, totals);
                 }
             }
         }
     }
 }
 
+/// Unpacks chunk `chunk` of a panel.
+///
 /// # Safety
-/// As of [`Panel`]'s parts: they have chunk `chunk`.
+/// The panel has this chunk.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-unsafe fn fill<const CODES: u8, const SCALES: u8>(
+unsafe fn unpack_chunk<const CODES: u8, const SCALES: u8>(
     panel: Panel,
     chunk: usize,
     zero_point: i16,
-    open: &mut Open,
+    unpacked: &mut UnpackedChunk,
 ) {
-    // SAFETY: the caller's promise; this function has AVX2's features, and `dot`, which needs more, is not called.
+    // SAFETY: the caller guarantees the chunk; this function has AVX2's features, and `dot`, which needs more, is not
+    // called.
     unsafe {
         let simd = Eight::new();
         let codes = panel.codes.as_ptr().add(chunk * code_bytes::<Eight, CODES>());
         let none = level_table(simd, CodeLayout::Bytes);
         for v in 0..4 {
             let (low, upper) = quads::<Eight, CODES, false>(simd, codes, v, none);
-            store(&mut open.quads[v], low);
-            store(&mut open.quads[v + 4], upper);
+            store_integers(&mut unpacked.quads[v], low);
+            store_integers(&mut unpacked.quads[v + 4], upper);
         }
         let all_scales = Scales::<SCALES>(panel);
         let scales = all_scales.at::<Eight>(chunk);
         match SCALES {
             BLOCK | AFFINE => {
-                let Factors { d, shift, .. } = all_scales.of(simd, chunk);
-                store_numbers(&mut open.scale, d);
-                store_numbers(&mut open.shift, shift);
+                let Factors { d, minimum, .. } = all_scales.load(simd, chunk);
+                store_floats(&mut unpacked.scale, d);
+                store_floats(&mut unpacked.minimum, minimum);
             }
             GROUPS_AFFINE => {
-                store(&mut open.factors[0], pairs(scales, false));
-                store_numbers(&mut open.shift, simd.to_floats(simd.load_u8(scales.add(LANES))));
+                store_integers(&mut unpacked.factors[0], load_pairs(scales, false));
+                store_floats(&mut unpacked.minimum, simd.to_floats(simd.load_u8(scales.add(LANES))));
             }
             _ => {
-                let factors = [pairs(scales, true), pairs(scales.add(LANES), true)];
-                store(&mut open.factors[0], factors[0]);
-                store(&mut open.factors[1], factors[1]);
-                store(&mut open.zero_point_factors, zero_point_factors(factors, zero_point));
+                let factors = [load_pairs(scales, true), load_pairs(scales.add(LANES), true)];
+                store_integers(&mut unpacked.factors[0], factors[0]);
+                store_integers(&mut unpacked.factors[1], factors[1]);
+                store_integers(&mut unpacked.zero_point_factors, zero_point_factors(factors, zero_point));
             }
         }
     }
 }
 
+/// Loads the scales of superblock `block`; zeros if the layout has no superblock scales.
+///
 /// # Safety
-/// As of [`Panel`]'s parts: they have block `block` where eight chunks share something.
+/// The panel has this superblock if the layout has superblock scales.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 unsafe fn shared_scales<const SCALES: u8>(panel: Panel, block: usize) -> SharedScales {
     let mut found = [[0.0; LANES]; 2];
-    if const { shares(SCALES) } {
+    if const { has_shared_scale(SCALES) } {
         let bytes = Scales::<SCALES>::SHARED_BYTES * LANES;
-        // SAFETY: the caller's promise; this function has AVX2's features.
+        // SAFETY: the caller guarantees the superblock; this function has AVX2's features.
         unsafe {
             let simd = Eight::new();
             let at = panel.shared.as_ptr().add(block * bytes);
-            store_numbers(&mut found[0], simd.load_f16(at));
+            store_floats(&mut found[0], simd.load_f16(at));
             if SCALES == GROUPS_AFFINE {
-                store_numbers(&mut found[1], simd.negate(simd.load_f16(at.add(2 * LANES))));
+                store_floats(&mut found[1], simd.negate(simd.load_f16(at.add(2 * LANES))));
             }
         }
     }
     found
 }
 
-/// Adds to `totals` what some chunks of rows `row` to `row + R` come to.
+/// Adds to `totals` the products of some chunks of rows `row` to `row + R` of the panel.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 fn tile<const CODES: u8, const SCALES: u8, const R: usize>(
-    opened: &[Open],
+    unpacked_chunks: &[UnpackedChunk],
     shared: &SharedScales,
     row: usize,
     x: [&[PackedChunk<LANES>]; VECTORS],
     totals: &mut [Totals; VECTORS],
 ) {
-    // Quads whose sums 16 bits hold.
+    // Number of quads whose products fit into a 16-bit sum.
     let full = match CODES {
         FOUR => 8,
         FIVE => 4,
@@ -294,41 +306,42 @@ fn tile<const CODES: u8, const SCALES: u8, const R: usize>(
     };
     let zero = [[_mm256_setzero_si256(); VECTORS]; R];
     let mut sums = [[_mm256_setzero_ps(); VECTORS]; R];
-    if const { !shares(SCALES) } {
+    if const { !has_shared_scale(SCALES) } {
         for r in 0..R {
             for a in 0..VECTORS {
-                sums[r][a] = numbers(&totals[a][row + r]);
+                sums[r][a] = load_floats(&totals[a][row + r]);
             }
         }
     }
-    for (open, x) in opened.iter().zip(x[0].iter().zip(x[1])) {
+    for (unpacked, x) in unpacked_chunks.iter().zip(x[0].iter().zip(x[1])) {
         let x = [x.0, x.1];
-        let (mut integers, mut parts) = (zero, zero);
-        // A loop would be kept as one, for what `now` says, and take its part of what the processor can begin.
+        let (mut integers, mut partial_sums) = (zero, zero);
+        // Unrolled by a macro: because of `keep_in_register` the compiler would not unroll a loop, and the loop
+        // instructions would take issue slots.
         macro_rules! quads {
             ($($q:literal)*) => {
                 $({
-                    let codes = [load(&x[0].codes[$q]), load(&x[1].codes[$q])];
+                    let codes = [load_codes(&x[0].codes[$q]), load_codes(&x[1].codes[$q])];
                     for r in 0..R {
-                        let quad = _mm256_set1_epi32(open.quads[$q][row + r]);
+                        let quad = _mm256_set1_epi32(unpacked.quads[$q][row + r]);
                         for a in 0..VECTORS {
                             let products = _mm256_maddubs_epi16(quad, codes[a]);
-                            parts[r][a] = match $q % full {
+                            partial_sums[r][a] = match $q % full {
                                 0 => products,
-                                _ => _mm256_add_epi16(parts[r][a], products),
+                                _ => _mm256_add_epi16(partial_sums[r][a], products),
                             };
-                            now(&mut parts[r][a]);
+                            keep_in_register(&mut partial_sums[r][a]);
                         }
                     }
                     if ($q + 1) % full == 0 {
                         for r in 0..R {
                             let factor = match SCALES {
-                                GROUPS_AFFINE => _mm256_set1_epi32(open.factors[0][row + r]),
-                                HALF_GROUPS => _mm256_set1_epi32(open.factors[$q / 4][row + r]),
+                                GROUPS_AFFINE => _mm256_set1_epi32(unpacked.factors[0][row + r]),
+                                HALF_GROUPS => _mm256_set1_epi32(unpacked.factors[$q / 4][row + r]),
                                 _ => _mm256_set1_epi16(1),
                             };
                             for a in 0..VECTORS {
-                                let wide = _mm256_madd_epi16(parts[r][a], factor);
+                                let wide = _mm256_madd_epi16(partial_sums[r][a], factor);
                                 integers[r][a] = match $q < full {
                                     true => wide,
                                     false => _mm256_add_epi32(integers[r][a], wide),
@@ -342,28 +355,28 @@ fn tile<const CODES: u8, const SCALES: u8, const R: usize>(
         quads!(0 1 2 3 4 5 6 7);
         for a in 0..VECTORS {
             let x = x[a];
-            let [first, second] = [integers_of(&x.corrections[0]), integers_of(&x.corrections[1])];
-            let both = side_by_side(first, second);
+            let [first, second] = [load_integers(&x.corrections[0]), load_integers(&x.corrections[1])];
+            let both = interleave(first, second);
             for r in 0..R {
                 let integer = match SCALES {
                     BLOCK => _mm256_add_epi32(integers[r][a], first),
                     HALF_GROUPS => {
-                        let factors = _mm256_set1_epi32(open.zero_point_factors[row + r]);
+                        let factors = _mm256_set1_epi32(unpacked.zero_point_factors[row + r]);
                         _mm256_add_epi32(integers[r][a], _mm256_madd_epi16(factors, both))
                     }
                     _ => integers[r][a],
                 };
-                let (whole, scale) = (_mm256_cvtepi32_ps(integer), numbers(&x.scales));
+                let (chunk_sum, scale) = (_mm256_cvtepi32_ps(integer), load_floats(&x.scales));
                 let sum = &mut sums[r][a];
-                if const { shares(SCALES) } {
-                    *sum = _mm256_fmadd_ps(whole, scale, *sum);
+                if const { has_shared_scale(SCALES) } {
+                    *sum = _mm256_fmadd_ps(chunk_sum, scale, *sum);
                 } else {
-                    let d = _mm256_set1_ps(open.scale[row + r]);
-                    *sum = _mm256_fmadd_ps(d, _mm256_mul_ps(whole, scale), *sum);
+                    let d = _mm256_set1_ps(unpacked.scale[row + r]);
+                    *sum = _mm256_fmadd_ps(d, _mm256_mul_ps(chunk_sum, scale), *sum);
                 }
                 if SCALES == AFFINE {
-                    let shift = _mm256_set1_ps(open.shift[row + r]);
-                    *sum = _mm256_fmadd_ps(shift, numbers(&x.scaled), *sum);
+                    let minimum = _mm256_set1_ps(unpacked.minimum[row + r]);
+                    *sum = _mm256_fmadd_ps(minimum, load_floats(&x.scaled_sums), *sum);
                 }
             }
         }
@@ -372,61 +385,62 @@ fn tile<const CODES: u8, const SCALES: u8, const R: usize>(
         for a in 0..VECTORS {
             let total = &mut totals[a][row + r];
             let mut sum = sums[r][a];
-            if const { shares(SCALES) } {
-                sum = _mm256_fmadd_ps(_mm256_set1_ps(shared[0][row + r]), sum, numbers(total));
+            if const { has_shared_scale(SCALES) } {
+                sum = _mm256_fmadd_ps(_mm256_set1_ps(shared[0][row + r]), sum, load_floats(total));
             }
             if SCALES == GROUPS_AFFINE {
-                let mut least = _mm256_setzero_ps();
-                for (open, x) in opened.iter().zip(x[a]) {
-                    let minimum = _mm256_set1_ps(open.shift[row + r]);
-                    least = _mm256_fmadd_ps(minimum, numbers(&x.scaled), least);
+                let mut minima = _mm256_setzero_ps();
+                for (unpacked, x) in unpacked_chunks.iter().zip(x[a]) {
+                    let minimum = _mm256_set1_ps(unpacked.minimum[row + r]);
+                    minima = _mm256_fmadd_ps(minimum, load_floats(&x.scaled_sums), minima);
                 }
-                sum = _mm256_fmadd_ps(_mm256_set1_ps(shared[1][row + r]), least, sum);
+                sum = _mm256_fmadd_ps(_mm256_set1_ps(shared[1][row + r]), minima, sum);
             }
-            store_numbers(total, sum);
+            store_floats(total, sum);
         }
     }
 }
 
-/// Says that `x` is needed now: the compiler would go through the quads row by row, with most of them in memory.
+/// Forces the compiler to compute `x` at this point. Without it the compiler processes the quads row by row and spills
+/// most of them to memory.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn now(x: &mut __m256i) {
-    // SAFETY: no instruction at all.
+fn keep_in_register(x: &mut __m256i) {
+    // SAFETY: the assembly contains no instruction.
     unsafe { asm!("/* {0} */", inout(ymm_reg) * x, options(nomem, nostack, preserves_flags)) };
 }
 
 #[target_feature(enable = "avx2")]
 #[inline]
-fn load(codes: &[i8; 4 * LANES]) -> __m256i {
-    // SAFETY: 32 bytes.
+fn load_codes(codes: &[i8; 4 * LANES]) -> __m256i {
+    // SAFETY: the array has 32 bytes.
     unsafe { _mm256_loadu_si256(codes.as_ptr().cast()) }
 }
 
 #[target_feature(enable = "avx2")]
 #[inline]
-fn integers_of(x: &[i32; LANES]) -> __m256i {
-    // SAFETY: 32 bytes.
+fn load_integers(x: &[i32; LANES]) -> __m256i {
+    // SAFETY: the array has 32 bytes.
     unsafe { _mm256_loadu_si256(x.as_ptr().cast()) }
 }
 
 #[target_feature(enable = "avx2")]
 #[inline]
-fn numbers(x: &[f32; LANES]) -> __m256 {
-    // SAFETY: eight numbers.
+fn load_floats(x: &[f32; LANES]) -> __m256 {
+    // SAFETY: the array has eight floats.
     unsafe { _mm256_loadu_ps(x.as_ptr()) }
 }
 
 #[target_feature(enable = "avx2")]
 #[inline]
-fn store(out: &mut [i32; LANES], x: __m256i) {
-    // SAFETY: 32 bytes.
+fn store_integers(out: &mut [i32; LANES], x: __m256i) {
+    // SAFETY: the array has 32 bytes.
     unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), x) }
 }
 
 #[target_feature(enable = "avx2")]
 #[inline]
-fn store_numbers(out: &mut [f32; LANES], x: __m256) {
-    // SAFETY: eight numbers.
+fn store_floats(out: &mut [f32; LANES], x: __m256) {
+    // SAFETY: the array has eight floats.
     unsafe { _mm256_storeu_ps(out.as_mut_ptr(), x) }
 }

@@ -1,7 +1,7 @@
-//! x86-64 with AVX-512: the loops over floats. Every sum adds what that of AVX2 adds, in the same order.
+//! x86-64 with AVX-512: the loops over floats. Every sum adds the same values in the same order as the AVX2 code.
 
 use crate::cpu::codes::{activations, outliers};
-use crate::cpu::generic::float_tile::{self, BF16, F16, F32, ROWS, Tile, Width, column_bytes};
+use crate::cpu::generic::float_tile::{self, BF16, F16, F32, FloatType, ROWS, Tile, column_bytes};
 use crate::cpu::generic::lanes::Lanes;
 use crate::cpu::generic::{attention_kernel, loops};
 use crate::cpu::multiversion::multiversion;
@@ -27,8 +27,8 @@ impl Vectors {
 impl Lanes for Vectors {
     type Vector = __m512;
     const FUSED: bool = true;
-    const TOGETHER: usize = 8;
-    const SUMS: usize = 16;
+    const MAX_ROWS: usize = 8;
+    const ACCUMULATORS: usize = 16;
 
     #[inline(always)]
     fn zero(self) -> __m512 {
@@ -43,9 +43,9 @@ impl Lanes for Vectors {
     }
 
     #[inline(always)]
-    fn load_array(self, numbers: &[f32; 16]) -> __m512 {
+    fn load_array(self, floats: &[f32; 16]) -> __m512 {
         // SAFETY: `self` proves the instruction set; arrays are as long as what is read.
-        unsafe { _mm512_loadu_ps(numbers.as_ptr()) }
+        unsafe { _mm512_loadu_ps(floats.as_ptr()) }
     }
 
     #[inline(always)]
@@ -73,7 +73,7 @@ impl Lanes for Vectors {
 
     #[inline(always)]
     fn load_i4(self, codes: &[u8; 16], upper: bool) -> __m512 {
-        // SAFETY: `self` proves the instruction set. The look-up sees four bits of an index.
+        // SAFETY: `self` proves the instruction set. The instruction uses the lower four bits of each index.
         unsafe {
             let levels = _mm512_setr_ps(
                 -8.0, -7.0, -6.0, -5.0, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0,
@@ -92,7 +92,7 @@ impl Lanes for Vectors {
 
     #[inline(always)]
     fn max(self, a: __m512, b: __m512) -> __m512 {
-        // SAFETY: `self` proves the instruction set. Of what cannot be compared the instruction gives the second.
+        // SAFETY: `self` proves the instruction set. For NaN the instruction returns its second operand.
         unsafe { _mm512_max_ps(b, a) }
     }
 
@@ -104,42 +104,42 @@ impl Lanes for Vectors {
 }
 
 impl Tile for Vectors {
-    const TOGETHER: usize = 12;
+    const MAX_ROWS: usize = 12;
 
     #[inline(always)]
-    fn tile<const T: usize>(self, width: Width, panel: &[u8], x: [&[f32]; T]) -> [[f32; ROWS]; T] {
-        let columns = float_tile::columns(width, panel, x);
+    fn tile<const T: usize>(self, float_type: FloatType, panel: &[u8], x: [&[f32]; T]) -> [[f32; ROWS]; T] {
+        let columns = float_tile::columns(float_type, panel, x);
         let x = x.map(<[f32]>::as_ptr);
-        // SAFETY: `self` proves the instruction set; the panel has `columns` columns of 32 floats, and each row as many
-        // floats (asserted).
+        // SAFETY: `self` proves the instruction set; the panel has `columns` columns of 32 floats, and each row has as
+        // many floats (asserted).
         unsafe {
-            match width {
-                Width::F32 => tile::<F32, T>(panel.as_ptr(), columns, x),
-                Width::F16 => tile::<F16, T>(panel.as_ptr(), columns, x),
-                Width::Bf16 => tile::<BF16, T>(panel.as_ptr(), columns, x),
+            match float_type {
+                FloatType::F32 => tile::<F32, T>(panel.as_ptr(), columns, x),
+                FloatType::F16 => tile::<F16, T>(panel.as_ptr(), columns, x),
+                FloatType::Bf16 => tile::<BF16, T>(panel.as_ptr(), columns, x),
             }
         }
     }
 }
 
-/// 24 sums at most, two vectors of weights and an activation: 27 registers of 32.
+/// Multiplies a tile. It needs at most 24 accumulators, two vectors of weights and one activation: 27 registers of 32.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 #[inline]
-unsafe fn tile<const WIDTH: u8, const T: usize>(
+unsafe fn tile<const FLOAT_TYPE: u8, const T: usize>(
     panel: *const u8,
     columns: usize,
     x: [*const f32; T],
 ) -> [[f32; ROWS]; T] {
-    let column_bytes = const { column_bytes(WIDTH) };
+    let column_bytes = const { column_bytes(FLOAT_TYPE) };
     let mut sums = [[_mm512_setzero_ps(); 2]; T];
     for column in 0..columns {
-        // SAFETY: the caller promises so many columns in the panel and in every row; prefetching reads nothing.
+        // SAFETY: the caller guarantees `columns` columns in the panel and in every row; a prefetch reads nothing.
         unsafe {
             let at = panel.add(column * column_bytes);
             if T == 1 {
                 prefetch_codes(at, column_bytes);
             }
-            let load = |half: usize| match WIDTH {
+            let load = |half: usize| match FLOAT_TYPE {
                 F32 => _mm512_loadu_ps(at.add(64 * half).cast()),
                 F16 => _mm512_cvtph_ps(_mm256_loadu_si256(at.add(32 * half).cast())),
                 _ => {

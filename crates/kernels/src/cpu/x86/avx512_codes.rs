@@ -1,4 +1,4 @@
-//! Products of integer codes on AVX-512 VNNI.
+//! Products of integer codes with AVX-512 VNNI.
 
 use super::simd::Sixteen;
 use crate::cpu::codes::activations::{Activations, Row};

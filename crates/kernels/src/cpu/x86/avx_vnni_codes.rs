@@ -1,4 +1,4 @@
-//! Products of integer codes on AVX-VNNI.
+//! Products of integer codes with AVX-VNNI.
 
 use super::simd::Eight;
 use crate::cpu::codes::activations::{Activations, Row};

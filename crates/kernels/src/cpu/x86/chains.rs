@@ -1,23 +1,23 @@
-//! Independent chains of instructions, written out so that no compiler shortens them.
+//! Independent chains of instructions in assembly, so that the compiler cannot remove them.
 
-use super::amx_tiles::Configured;
+use super::amx_tiles::ConfiguredTiles;
 use crate::cpu::instruction_set::Chain;
 use std::arch::asm;
 
-/// Sums of tiles side by side.
-const TILES: usize = 4;
-/// Steps of tiles take so many times as long as others.
-const FEWER: usize = 16;
+/// Number of independent accumulator tiles.
+const TILE_ACCUMULATORS: usize = 4;
+/// A tile step takes about this many times as long as a step of the other chains, so fewer tile steps are run.
+const TILE_STEP_COST: usize = 16;
 
-/// 16 × 16 × 64 multiply-adds of bytes for each sum, every [`FEWER`] steps.
+/// Runs 16 × 16 × 64 multiply-adds of bytes per accumulator tile, once per [`TILE_STEP_COST`] steps.
 ///
 /// # Safety
 /// The processor has AMX.
 unsafe fn tiles(steps: usize) {
-    // SAFETY: the caller's promise.
-    let _configured = unsafe { Configured::new(&[(16, 64); 6]) };
-    let steps = steps / FEWER;
-    // SAFETY: the caller promises AMX, tiles are configured, and nothing else is touched.
+    // SAFETY: the caller guarantees AMX.
+    let _tiles = unsafe { ConfiguredTiles::new(&[(16, 64); 6]) };
+    let steps = steps / TILE_STEP_COST;
+    // SAFETY: the caller guarantees AMX, tiles are configured, and nothing else is changed.
     unsafe {
         asm!(
             ".irp i, 0, 1, 2, 3, 4, 5",
@@ -36,16 +36,16 @@ unsafe fn tiles(steps: usize) {
     }
 }
 
-/// Chains side by side: enough to hide what one step takes.
-const COUNT: usize = 12;
+/// Number of independent chains: enough to hide the latency of a step.
+const CHAINS: usize = 12;
 
-/// A function that runs some instructions so many times for each of twelve sums (`\\i`), on registers 14 and 15, which are
-/// zero like the sums; 13 may hold what is between.
+/// Defines a function that runs some instructions for each of twelve accumulators (`\\i`) per step. The operands are
+/// registers 14 and 15, which are zero like the accumulators; register 13 may hold an intermediate value.
 macro_rules! chain {
     ($(#[$attribute:meta])* $name:ident: $($instruction:literal),*) => {
         $(#[$attribute])*
         unsafe fn $name(steps: usize) {
-            // SAFETY: registers alone are touched, and the caller has the features.
+            // SAFETY: only registers are changed, and the caller guarantees the features.
             unsafe {
                 asm!(
                     ".irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 14, 15",
@@ -71,14 +71,14 @@ macro_rules! chain {
 }
 
 chain!(
-    /// 32 multiply-adds of bytes a chain and step.
+    /// 32 multiply-adds of bytes per chain and step.
     ///
     /// # Safety
     /// The processor has AVX2.
     pairs_avx2: "vpmaddubsw ymm13, ymm14, ymm15", "vpmaddwd ymm13, ymm13, ymm14", "vpaddd ymm\\i, ymm\\i, ymm13"
 );
 chain!(
-    /// 32 multiply-adds of bytes a chain and step.
+    /// 32 multiply-adds of bytes per chain and step.
     ///
     /// # Safety
     /// The processor has AVX-VNNI.
@@ -86,7 +86,7 @@ chain!(
     quads_256: "{{vex}} vpdpbusd ymm\\i, ymm14, ymm15"
 );
 chain!(
-    /// 64 multiply-adds of bytes a chain and step.
+    /// 64 multiply-adds of bytes per chain and step.
     ///
     /// # Safety
     /// The processor has AVX-512 F and VNNI.
@@ -94,14 +94,14 @@ chain!(
     quads_512: "vpdpbusd zmm\\i, zmm14, zmm15"
 );
 chain!(
-    /// Eight multiply-adds of `f32` a chain and step.
+    /// Eight multiply-adds of `f32` per chain and step.
     ///
     /// # Safety
     /// The processor has AVX2 and FMA.
     floats_avx2: "vfmadd231ps ymm\\i, ymm14, ymm15"
 );
 chain!(
-    /// Sixteen multiply-adds of `f32` a chain and step.
+    /// Sixteen multiply-adds of `f32` per chain and step.
     ///
     /// # Safety
     /// The processor has AVX-512 F.
@@ -110,14 +110,15 @@ chain!(
 );
 
 /// `vpmaddubsw` and `vpmaddwd`.
-pub(super) const AVX2_INTEGERS: Chain = Chain { multiply_adds: 32 * COUNT, run: pairs_avx2 };
+pub(super) const AVX2_INTEGERS: Chain = Chain { multiply_adds: 32 * CHAINS, run: pairs_avx2 };
 /// `vpdpbusd` on vectors of 32 bytes.
-pub(super) const AVX_VNNI_INTEGERS: Chain = Chain { multiply_adds: 32 * COUNT, run: quads_256 };
+pub(super) const AVX_VNNI_INTEGERS: Chain = Chain { multiply_adds: 32 * CHAINS, run: quads_256 };
 /// `vpdpbusd` on vectors of 64 bytes.
-pub(super) const AVX512_INTEGERS: Chain = Chain { multiply_adds: 64 * COUNT, run: quads_512 };
+pub(super) const AVX512_INTEGERS: Chain = Chain { multiply_adds: 64 * CHAINS, run: quads_512 };
 /// `tdpbssd`.
-pub(super) const AMX_INTEGERS: Chain = Chain { multiply_adds: 16 * 16 * 64 * TILES / FEWER, run: tiles };
+pub(super) const AMX_INTEGERS: Chain =
+    Chain { multiply_adds: 16 * 16 * 64 * TILE_ACCUMULATORS / TILE_STEP_COST, run: tiles };
 /// `vfmadd` on vectors of eight floats.
-pub(super) const AVX2_FLOATS: Chain = Chain { multiply_adds: 8 * COUNT, run: floats_avx2 };
+pub(super) const AVX2_FLOATS: Chain = Chain { multiply_adds: 8 * CHAINS, run: floats_avx2 };
 /// `vfmadd` on vectors of sixteen floats.
-pub(super) const AVX512_FLOATS: Chain = Chain { multiply_adds: 16 * COUNT, run: floats_512 };
+pub(super) const AVX512_FLOATS: Chain = Chain { multiply_adds: 16 * CHAINS, run: floats_512 };

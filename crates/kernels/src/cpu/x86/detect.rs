@@ -1,4 +1,4 @@
-//! What this processor has.
+//! Detection of the instruction sets of this processor.
 
 macro_rules! has {
     ($($name:tt),*) => {
@@ -6,45 +6,48 @@ macro_rules! has {
     };
 }
 
-/// AVX2, FMA and F16C.
+/// Returns true if the processor has AVX2, FMA and F16C.
 pub(super) fn avx2() -> bool {
     has!("avx2", "fma", "f16c")
 }
 
-/// AVX-VNNI beside all of [`avx2`]: four bytes multiplied at once.
+/// Returns true if the processor has AVX-VNNI (4-byte dot products) and all of [`avx2`].
 pub(super) fn avx_vnni() -> bool {
     avx2() && has!("avxvnni")
 }
 
-/// AVX-512 F, BW, VL and VNNI beside all of [`avx2`].
+/// Returns true if the processor has AVX-512 F, BW, VL and VNNI and all of [`avx2`].
 pub(super) fn avx512() -> bool {
     avx2() && has!("avx512f", "avx512bw", "avx512vl", "avx512vnni")
 }
 
-/// AMX with tiles of bytes beside all of [`avx512`], and the system's permission to use it.
+/// Returns true if the processor has AMX with 8-bit tiles and all of [`avx512`], and if the system permits this process
+/// to use AMX.
 pub(super) fn amx() -> bool {
-    avx512() && tiles_allowed()
+    avx512() && request_tiles()
 }
 
-/// Tiles are kilobytes of state of a thread, which Linux saves for processes that asked for them (since 5.16).
+/// Requests the permission to use AMX tiles. Tiles are kilobytes of thread state. Linux (since 5.16) saves them only
+/// for processes that requested them.
 #[cfg(target_os = "linux")]
-fn tiles_allowed() -> bool {
+fn request_tiles() -> bool {
     use std::sync::OnceLock;
-    static ALLOWED: OnceLock<bool> = OnceLock::new();
+    static PERMITTED: OnceLock<bool> = OnceLock::new();
     /// `ARCH_REQ_XCOMP_PERM` of arch/x86/include/uapi/asm/prctl.h.
-    const ASK: libc::c_int = 0x1023;
+    const REQUEST_PERMISSION: libc::c_int = 0x1023;
     /// `XFEATURE_XTILEDATA` of arch/x86/include/asm/fpu/types.h.
-    const TILES: libc::c_ulong = 18;
+    const TILE_DATA: libc::c_ulong = 18;
     /// `AMX-TILE` and `AMX-INT8` of leaf 7's EDX (Intel SDM, volume 2, CPUID).
     const FEATURES: u32 = 1 << 24 | 1 << 25;
-    *ALLOWED.get_or_init(|| {
+    *PERMITTED.get_or_init(|| {
         let leaf = std::arch::x86_64::__cpuid_count(7, 0);
-        // SAFETY: the call takes numbers alone, and changes nothing but what this process may use.
-        leaf.edx & FEATURES == FEATURES && unsafe { libc::syscall(libc::SYS_arch_prctl, ASK, TILES) } == 0
+        // SAFETY: the call takes only integers; its only effect is the permission.
+        leaf.edx & FEATURES == FEATURES
+            && unsafe { libc::syscall(libc::SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) } == 0
     })
 }
 
 #[cfg(not(target_os = "linux"))]
-fn tiles_allowed() -> bool {
+fn request_tiles() -> bool {
     false
 }

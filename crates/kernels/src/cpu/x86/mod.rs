@@ -1,4 +1,4 @@
-//! x86-64.
+//! The instruction sets of x86-64.
 
 mod amx_codes;
 mod amx_tiles;
@@ -26,7 +26,7 @@ pub(super) static AVX2: InstructionSet = InstructionSet {
     float_chain: chains::AVX2_FLOATS,
 };
 
-/// The same with AVX-VNNI.
+/// AVX2, FMA and F16C, with AVX-VNNI.
 pub(super) static AVX_VNNI: InstructionSet = InstructionSet {
     isa: Isa::AvxVnni,
     is_available: detect::avx_vnni,
@@ -46,7 +46,7 @@ pub(super) static AVX512: InstructionSet = InstructionSet {
     float_chain: chains::AVX512_FLOATS,
 };
 
-/// The same with AMX's tiles of bytes, for many rows of activations.
+/// AVX-512 F, BW, VL and VNNI, with 8-bit AMX tiles for many rows of activations.
 pub(super) static AMX: InstructionSet = InstructionSet {
     isa: Isa::Amx,
     is_available: detect::amx,

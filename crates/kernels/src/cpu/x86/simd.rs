@@ -1,16 +1,16 @@
-//! Vectors of AVX2 and AVX-512 for integer codes. `vpdpbusd` (VNNI) multiplies four unsigned codes with four signed activations
-//! in every lane and adds the products to a sum of 32 bits, so that nothing overflows.
+//! Vectors of AVX2 and AVX-512 for integer codes. In every lane, `vpdpbusd` (VNNI) multiplies four unsigned codes by
+//! four signed activations and adds the products to a 32-bit sum, so nothing overflows.
 
 use crate::cpu::codes::layout::ROWS;
 use crate::cpu::generic::simd::SimdInt8;
 use std::arch::x86_64::*;
 
 macro_rules! vector {
-    ($(#[$doc:meta])* $name:ident, $rows:literal, $integers:ty, $numbers:ty,
-     $load:ident, $splat:ident, $table:ident, $and:ident, $or:ident, $xor:ident, $right:ident, $left:ident, $lookup:ident,
-     $dot:ident, $add:ident, $signed:ident, $unsigned:ident, $bytes:ident, $to_numbers:ident,
-     $number:ident, $to_halves:ident, $halves:ident, $widen:ident, $left32:ident, $right32:ident, $logical32:ident, $as_numbers:ident, $as_integers:ident,
-     $multiply:ident, $multiply_add:ident, $store:ident, $take:ident) => {
+    ($(#[$doc:meta])* $name:ident, $rows:literal, $integers:ty, $floats:ty,
+     $load:ident, $splat:ident, $broadcast_table:ident, $and:ident, $or:ident, $xor:ident, $shift_right_16:ident, $shift_left_16:ident, $lookup:ident,
+     $dot:ident, $add:ident, $widen_i8:ident, $widen_u8:ident, $load_bytes:ident, $to_floats:ident,
+     $splat_float:ident, $from_f16:ident, $load_16_bit:ident, $widen_u16:ident, $shift_left_32:ident, $arithmetic_right_32:ident, $logical_right_32:ident, $as_floats:ident, $as_integers:ident,
+     $multiply:ident, $multiply_add:ident, $store_floats:ident, $load_floats:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
         pub(crate) struct $name(());
@@ -26,14 +26,14 @@ macro_rules! vector {
 
         impl SimdInt8 for $name {
             type Ints = $integers;
-            type Floats = $numbers;
+            type Floats = $floats;
             const ROWS: usize = $rows;
-            // `vpdpbusd` multiplies unsigned bytes with signed ones.
+            // `vpdpbusd` multiplies unsigned bytes by signed bytes.
             const BIAS: i16 = 128;
 
             #[inline(always)]
             unsafe fn load(self, at: *const u8) -> $integers {
-                // SAFETY: `self` proves the instruction set; the caller vouches for the pointer.
+                // SAFETY: `self` proves the instruction set; the caller guarantees that the pointer is valid.
                 unsafe { $load(at.cast()) }
             }
             #[inline(always)]
@@ -44,7 +44,7 @@ macro_rules! vector {
             #[inline(always)]
             fn level_table(self, bytes: &[u8; 16]) -> $integers {
                 // SAFETY: `self` proves the instruction set; sixteen bytes are read.
-                unsafe { $table(_mm_loadu_si128(bytes.as_ptr().cast())) }
+                unsafe { $broadcast_table(_mm_loadu_si128(bytes.as_ptr().cast())) }
             }
             #[inline(always)]
             fn and(self, a: $integers, b: $integers) -> $integers {
@@ -64,12 +64,12 @@ macro_rules! vector {
             #[inline(always)]
             fn shift_right_16<const N: u32>(self, a: $integers) -> $integers {
                 // SAFETY: `self` proves the instruction set.
-                unsafe { $right(a, _mm_cvtsi32_si128(N.cast_signed())) }
+                unsafe { $shift_right_16(a, _mm_cvtsi32_si128(N.cast_signed())) }
             }
             #[inline(always)]
             fn shift_left_16<const N: u32>(self, a: $integers) -> $integers {
                 // SAFETY: `self` proves the instruction set.
-                unsafe { $left(a, _mm_cvtsi32_si128(N.cast_signed())) }
+                unsafe { $shift_left_16(a, _mm_cvtsi32_si128(N.cast_signed())) }
             }
             #[inline(always)]
             fn lookup(self, table: $integers, index: $integers) -> $integers {
@@ -84,12 +84,12 @@ macro_rules! vector {
             #[inline(always)]
             fn divide_by_16(self, a: $integers) -> $integers {
                 // SAFETY: `self` proves the instruction set.
-                unsafe { $right32(a, _mm_cvtsi32_si128(4)) }
+                unsafe { $arithmetic_right_32(a, _mm_cvtsi32_si128(4)) }
             }
             #[inline(always)]
             fn shift_right_32(self, a: $integers, bits: u32) -> $integers {
                 // SAFETY: `self` proves the instruction set.
-                unsafe { $logical32(a, _mm_cvtsi32_si128(bits.cast_signed())) }
+                unsafe { $logical_right_32(a, _mm_cvtsi32_si128(bits.cast_signed())) }
             }
             #[inline(always)]
             fn add(self, a: $integers, b: $integers) -> $integers {
@@ -98,72 +98,72 @@ macro_rules! vector {
             }
             #[inline(always)]
             unsafe fn load_i8(self, at: *const u8) -> $integers {
-                // SAFETY: `self` proves the instruction set; the caller vouches for the pointer.
-                unsafe { $signed($bytes(at.cast())) }
+                // SAFETY: `self` proves the instruction set; the caller guarantees that the pointer is valid.
+                unsafe { $widen_i8($load_bytes(at.cast())) }
             }
             #[inline(always)]
             unsafe fn load_u8(self, at: *const u8) -> $integers {
-                // SAFETY: `self` proves the instruction set; the caller vouches for the pointer.
-                unsafe { $unsigned($bytes(at.cast())) }
+                // SAFETY: `self` proves the instruction set; the caller guarantees that the pointer is valid.
+                unsafe { $widen_u8($load_bytes(at.cast())) }
             }
             #[inline(always)]
-            fn to_floats(self, a: $integers) -> $numbers {
+            fn to_floats(self, a: $integers) -> $floats {
                 // SAFETY: `self` proves the instruction set.
-                unsafe { $to_numbers(a) }
+                unsafe { $to_floats(a) }
             }
             #[inline(always)]
-            fn splat_float(self, x: f32) -> $numbers {
+            fn splat_float(self, x: f32) -> $floats {
                 // SAFETY: `self` proves the instruction set.
-                unsafe { $number(x) }
+                unsafe { $splat_float(x) }
             }
             #[inline(always)]
-            unsafe fn load_f16(self, at: *const u8) -> $numbers {
-                // SAFETY: `self` proves the instruction set; the caller vouches for the pointer.
-                unsafe { $to_halves($halves(at.cast())) }
+            unsafe fn load_f16(self, at: *const u8) -> $floats {
+                // SAFETY: `self` proves the instruction set; the caller guarantees that the pointer is valid.
+                unsafe { $from_f16($load_16_bit(at.cast())) }
             }
             #[inline(always)]
-            unsafe fn load_bf16(self, at: *const u8) -> $numbers {
-                // SAFETY: `self` proves the instruction set; the caller vouches for the pointer.
-                unsafe { $as_numbers($left32($widen($halves(at.cast())), _mm_cvtsi32_si128(16))) }
+            unsafe fn load_bf16(self, at: *const u8) -> $floats {
+                // SAFETY: `self` proves the instruction set; the caller guarantees that the pointer is valid.
+                unsafe { $as_floats($shift_left_32($widen_u16($load_16_bit(at.cast())), _mm_cvtsi32_si128(16))) }
             }
             #[inline(always)]
-            fn multiply(self, a: $numbers, b: $numbers) -> $numbers {
+            fn multiply(self, a: $floats, b: $floats) -> $floats {
                 // SAFETY: `self` proves the instruction set.
                 unsafe { $multiply(a, b) }
             }
             #[inline(always)]
-            fn negate(self, a: $numbers) -> $numbers {
+            fn negate(self, a: $floats) -> $floats {
                 // SAFETY: `self` proves the instruction set.
-                unsafe { $as_numbers($xor($as_integers(a), $splat(i32::MIN))) }
+                unsafe { $as_floats($xor($as_integers(a), $splat(i32::MIN))) }
             }
             #[inline(always)]
-            fn multiply_add(self, a: $numbers, b: $numbers, c: $numbers) -> $numbers {
+            fn multiply_add(self, a: $floats, b: $floats, c: $floats) -> $floats {
                 // SAFETY: `self` proves the instruction set.
                 unsafe { $multiply_add(a, b, c) }
             }
             #[inline(always)]
-            fn to_array(self, a: $numbers) -> [f32; ROWS] {
+            fn to_array(self, a: $floats) -> [f32; ROWS] {
                 let mut out = [0.0; ROWS];
                 // SAFETY: `self` proves the instruction set; the array is as long as the longest vector.
-                unsafe { $store(out.as_mut_ptr(), a) };
+                unsafe { $store_floats(out.as_mut_ptr(), a) };
                 out
             }
             #[inline(always)]
-            unsafe fn load_floats(self, at: *const f32) -> $numbers {
-                // SAFETY: `self` proves the instruction set; the caller vouches for the pointer.
-                unsafe { $take(at) }
+            unsafe fn load_floats(self, at: *const f32) -> $floats {
+                // SAFETY: `self` proves the instruction set; the caller guarantees that the pointer is valid.
+                unsafe { $load_floats(at) }
             }
             #[inline(always)]
-            unsafe fn store_floats(self, a: $numbers, at: *mut f32) {
-                // SAFETY: `self` proves the instruction set; the caller vouches for the pointer.
-                unsafe { $store(at, a) }
+            unsafe fn store_floats(self, a: $floats, at: *mut f32) {
+                // SAFETY: `self` proves the instruction set; the caller guarantees that the pointer is valid.
+                unsafe { $store_floats(at, a) }
             }
         }
     };
 }
 
 vector!(
-    /// Panels of eight rows: AVX2, FMA and F16C. [`SimdInt8::dot`] needs AVX-VNNI besides.
+    /// Vectors for panels of eight rows; needs AVX2, FMA and F16C. [`SimdInt8::dot`] also needs AVX-VNNI.
     Eight,
     8,
     __m256i,
@@ -198,7 +198,7 @@ vector!(
     _mm256_loadu_ps
 );
 vector!(
-    /// Panels of sixteen rows: AVX-512 F, BW, VL and VNNI.
+    /// Vectors for panels of sixteen rows; needs AVX-512 F, BW, VL and VNNI.
     Sixteen,
     16,
     __m512i,

@@ -1,4 +1,4 @@
-//! An importance matrix of a network's own: sums of squares of every map's input, on some text.
+//! Gathers an importance matrix: sums of squares of every map's input on calibration text.
 
 use super::{Entry, Importance};
 use crate::gather::Calibration;
@@ -7,10 +7,10 @@ use kvant_kernels::Backend;
 use kvant_model::{Block, Embedding, Positions, Weights};
 use std::collections::BTreeMap;
 
-/// Sums of squares of every map's input in the float network: what llama-imatrix gathers.
+/// Gathers the sums of squares of every map's input in the float network, as llama-imatrix does.
 ///
 /// # Errors
-/// What reading or a kernel says; [`Error::Interrupted`].
+/// Errors of reading and of the network; contexts longer than the learned positions; [`Error::Interrupted`].
 pub fn gather_importance(
     weights: &Weights,
     calibration: &Calibration,

@@ -1,8 +1,8 @@
-//! The newer kind of importance file: a GGUF whose tensors are sums and counts.
+//! The newer importance file format: a GGUF whose tensors are sums and counts.
 //!
 //! Metadata: `general.type` = `imatrix`, `imatrix.datasets` (strings), `imatrix.chunk_count` and
-//! `imatrix.chunk_size` (u32). A tensor NAME of the network has two here, both f32: `NAME.in_sum2`, (experts, columns),
-//! and `NAME.counts`, (experts, 1). Tensors called otherwise are passed over, as upstream does.
+//! `imatrix.chunk_size` (u32). The file has two f32 tensors for a tensor NAME of the network: `NAME.in_sum2`, (experts,
+//! columns), and `NAME.counts`, (experts, 1). Tensors with other names are ignored, as upstream does.
 
 use super::{Entry, Importance};
 use crate::{Error, ImportanceFault};
@@ -20,25 +20,26 @@ const CHUNK_SIZE_KEY: &str = "imatrix.chunk_size";
 const SUMS: &str = ".in_sum2";
 const COUNTS: &str = ".counts";
 
-/// Bytes of a tensor's name that upstream reads (`GGML_MAX_NAME` without the closing zero).
+/// Most bytes of a tensor's name that upstream reads (`GGML_MAX_NAME` without the terminating zero).
 const MAX_NAME_BYTES: usize = 63;
 
 pub(super) fn parse(path: &Path, bytes: Bytes, limits: &Limits) -> Result<Importance, Error> {
     let file = GgufFile::parse(path, bytes, limits)?;
-    let none = Metadata::default();
-    let metadata = if let Meta::Gguf(metadata) = file.meta() { metadata } else { &none };
+    let empty = Metadata::default();
+    let metadata = if let Meta::Gguf(metadata) = file.meta() { metadata } else { &empty };
     if metadata.get(TYPE_KEY).and_then(Value::as_str) != Some(TYPE) {
-        return Err(bad(path, metadata, TYPE_KEY, "\"imatrix\", as in files of llama-imatrix"));
+        return Err(bad_metadata(path, metadata, TYPE_KEY, "\"imatrix\", as in files of llama-imatrix"));
     }
     // Upstream's quantizer refuses a file without these three.
     let Some(Value::Array(Array::String(datasets))) = metadata.get(DATASETS_KEY) else {
-        return Err(bad(path, metadata, DATASETS_KEY, "an array of strings"));
+        return Err(bad_metadata(path, metadata, DATASETS_KEY, "an array of strings"));
     };
     let number = |key| {
         let value = metadata.get(key).and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok());
-        value.ok_or_else(|| bad(path, metadata, key, "a whole number below 2^32"))
+        value.ok_or_else(|| bad_metadata(path, metadata, key, "a whole number below 2^32"))
     };
     let (chunk_count, chunk_size) = (number(CHUNK_COUNT_KEY)?, number(CHUNK_SIZE_KEY)?);
+    // By name: there is a tensor of sums, there is a tensor of counts.
     let mut halves: BTreeMap<&str, (bool, bool)> = BTreeMap::new();
     for info in file.tensors() {
         if let Some(name) = info.name.strip_suffix(SUMS) {
@@ -87,8 +88,8 @@ fn tensor(path: &Path, file: &GgufFile, name: String) -> Result<Tensor, Error> {
     Ok(tensor)
 }
 
-fn bad(path: &Path, metadata: &Metadata, key: &str, expected: &'static str) -> Error {
-    // What a stranger wrote may be long: an error shows its beginning.
+fn bad_metadata(path: &Path, metadata: &Metadata, key: &str, expected: &'static str) -> Error {
+    // A string from an untrusted file may be long, so the error shows only its beginning.
     let found = match metadata.get(key) {
         None => "nothing".to_owned(),
         Some(Value::Array(_)) => "an array of another type".to_owned(),
@@ -104,7 +105,7 @@ pub(super) fn write(importance: &Importance, path: &Path, force: bool) -> Result
     metadata.set(DATASETS_KEY, Value::Array(Array::String(importance.datasets.clone())));
     metadata.set(CHUNK_COUNT_KEY, Value::U32(importance.chunk_count));
     metadata.set(CHUNK_SIZE_KEY, Value::U32(importance.chunk_size));
-    // Upstream's order: by name, each one's sums before its counts.
+    // Upstream's order: by name, the sums before the counts.
     let mut tensors = Vec::new();
     for (name, entry) in &importance.entries {
         if name.len() + SUMS.len() > MAX_NAME_BYTES {

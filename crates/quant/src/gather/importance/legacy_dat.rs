@@ -1,9 +1,10 @@
-//! The older kind of importance file (`imatrix.dat`): little-endian numbers one after another.
+//! The older importance file format (`imatrix.dat`): a sequence of little-endian values.
 //!
-//! i32 count of entries; of each i32 length of the name, the name, i32 calls, i32 count of values, the values in f32;
-//! then, in all but the oldest files, i32 count of chunks, i32 length of the text's name, that name. The values are
-//! mean squares times calls. Stricter than upstream, which takes a trailer that is cut or followed by more. What it has
-//! no place for is lost in writing: all texts but the last, the size of chunks, and how many tokens there were.
+//! i32 count of entries. For each entry: i32 length of the name, the name, i32 calls, i32 count of values, the values
+//! in f32. Then, in all but the oldest files: i32 count of chunks, i32 length of the text's name, the name. The values
+//! are mean squares times calls. This reader is stricter than upstream, which accepts a truncated trailer and data
+//! after it. The format cannot hold everything. Writing loses all texts but the last, the chunk size and the number of
+//! tokens.
 
 use super::{Entry, Importance};
 use crate::{Error, ImportanceFault};
@@ -11,14 +12,14 @@ use kvant_io::Limits;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Bytes of an entry with an empty name and one value.
-const LEAST_ENTRY_BYTES: u64 = 16;
+/// Bytes of the smallest entry: an empty name and one value.
+const MIN_ENTRY_BYTES: u64 = 16;
 
 pub(super) fn parse(path: &Path, bytes: &[u8], limits: &Limits) -> Result<Importance, Error> {
     let mut reader = Reader { path, limits, bytes, at: 0 };
     let count = reader.number("count of importance entries", 1)?;
-    reader.bound("importance entries", count, limits.tensors)?;
-    reader.needs("importance entries", u64::from(count) * LEAST_ENTRY_BYTES)?;
+    reader.limit("importance entries", count, limits.tensors)?;
+    reader.require("importance entries", u64::from(count) * MIN_ENTRY_BYTES)?;
     let mut entries = BTreeMap::new();
     for _ in 0..count {
         let name = reader.string("tensor name")?;
@@ -26,7 +27,7 @@ pub(super) fn parse(path: &Path, bytes: &[u8], limits: &Limits) -> Result<Import
         let values = reader.number("count of values", 1)?;
         let bytes = reader.take("values", u64::from(values) * 4)?;
         let sums = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-        // Without calls upstream takes the values as they are, whereas a count of zero would make them 1.
+        // With zero calls upstream uses the values unchanged. A count of zero would replace them by 1, so it becomes 1.
         let entry = Entry { sums, counts: vec![calls.max(1) as f32] };
         if entries.contains_key(&name) {
             let (path, what) = (path.into(), "importance entry");
@@ -35,21 +36,21 @@ pub(super) fn parse(path: &Path, bytes: &[u8], limits: &Limits) -> Result<Import
         entries.insert(name, entry);
     }
     let mut importance = Importance { entries, ..Importance::default() };
-    if reader.left() > 0 {
+    if reader.remaining() > 0 {
         importance.chunk_count = reader.number("count of chunks", 0)?;
         let dataset = reader.string("name of the text")?;
         importance.datasets.extend(Some(dataset).filter(|name| !name.is_empty()));
     }
-    match reader.left() {
+    match reader.remaining() {
         0 => Ok(importance),
         bytes => Err(kvant_io::Error::Hole { path: path.into(), offset: reader.at as u64, bytes }.into()),
     }
 }
 
-/// The file of an importance, in the order of names.
+/// Encodes an importance as a file, with entries in the order of names.
 ///
 /// # Errors
-/// Counts and lengths beyond what the file can say.
+/// Counts and lengths that do not fit in an i32.
 pub(super) fn bytes(importance: &Importance) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     let number = |bytes: &mut Vec<u8>, what: &'static str, found: usize| {
@@ -68,7 +69,7 @@ pub(super) fn bytes(importance: &Importance) -> Result<Vec<u8>, Error> {
         number(&mut bytes, "count of calls", calls as usize)?;
         number(&mut bytes, "count of values", entry.sums.len())?;
         let (experts, columns) = (entry.counts.len(), entry.sums.len() / entry.counts.len());
-        // Means as upstream's quantizer takes them, experts that were never used among them.
+        // The means that upstream's quantizer would use, also for experts that were never used.
         let means = importance.mean_square(name, columns, experts)?.unwrap_or_default();
         means.iter().for_each(|mean| bytes.extend_from_slice(&(mean * calls as f32).to_le_bytes()));
     }
@@ -77,7 +78,7 @@ pub(super) fn bytes(importance: &Importance) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// A place in the file that only moves inside it.
+/// A bounds-checked reader of the file's bytes. `at` never exceeds the length.
 struct Reader<'a> {
     path: &'a Path,
     limits: &'a Limits,
@@ -86,19 +87,19 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn left(&self) -> u64 {
+    fn remaining(&self) -> u64 {
         (self.bytes.len() - self.at) as u64
     }
 
-    fn needs(&self, what: &'static str, needed: u64) -> Result<(), Error> {
-        let (path, offset, available) = (self.path.into(), self.at as u64, self.left());
+    fn require(&self, what: &'static str, needed: u64) -> Result<(), Error> {
+        let (path, offset, available) = (self.path.into(), self.at as u64, self.remaining());
         if needed > available {
             return Err(kvant_io::Error::Truncated { path, what, offset, needed, available }.into());
         }
         Ok(())
     }
 
-    fn bound(&self, what: &'static str, found: u32, max: usize) -> Result<(), Error> {
+    fn limit(&self, what: &'static str, found: u32, max: usize) -> Result<(), Error> {
         if found as usize > max {
             let (path, found, max) = (self.path.into(), found.into(), max as u64);
             return Err(kvant_io::Error::Limit { path, what, found, max }.into());
@@ -107,13 +108,13 @@ impl<'a> Reader<'a> {
     }
 
     fn take(&mut self, what: &'static str, count: u64) -> Result<&'a [u8], Error> {
-        self.needs(what, count)?;
+        self.require(what, count)?;
         let slice = &self.bytes[self.at..self.at + count as usize];
         self.at += count as usize;
         Ok(slice)
     }
 
-    /// A number that the file stores with a sign but may not be less than `least`.
+    /// Reads an i32 that must be at least `least`.
     fn number(&mut self, what: &'static str, least: u32) -> Result<u32, Error> {
         let offset = self.at as u64;
         let mut bytes = [0; 4];
@@ -127,7 +128,7 @@ impl<'a> Reader<'a> {
 
     fn string(&mut self, what: &'static str) -> Result<String, Error> {
         let length = self.number(what, 0)?;
-        self.bound(what, length, self.limits.string_bytes)?;
+        self.limit(what, length, self.limits.string_bytes)?;
         let offset = self.at as u64;
         let text = std::str::from_utf8(self.take(what, length.into())?);
         let bad = |_| Error::Io(kvant_io::Error::BadUtf8 { path: self.path.into(), what, offset });

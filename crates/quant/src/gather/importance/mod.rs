@@ -1,13 +1,13 @@
-//! Importance: how much each input column of a matrix matters, as llama.cpp's `llama-imatrix` measures it.
+//! Importance of the input columns of a matrix, as llama.cpp's `llama-imatrix` measures it.
 //!
-//! For every matrix the squares of its inputs are summed column by column over many tokens; their mean weighs the
-//! rounding errors of that column. Files come in two kinds, told apart by content: GGUF (`gguf.rs`, read and
-//! written) and the older binary (`legacy_dat.rs`, the same).
+//! For every matrix and column the squares of the inputs are summed over many tokens. Their mean is the weight of the
+//! column's rounding errors. There are two file formats, which are distinguished by content: GGUF (`gguf.rs`) and the
+//! older binary format (`legacy_dat.rs`). Both are read and written.
 //!
-//! Invariant: what [`Importance::read`] returns is whole and finite, and [`Importance::mean_square`] gives the very
-//! numbers that upstream's quantizer would hand to its encoders. Source: llama.cpp's `common/imatrix-loader.cpp`,
-//! `tools/imatrix/imatrix.cpp` and `tools/quantize/quantize.cpp`. Left out: joining files, renaming for networks whose
-//! layers were pruned.
+//! Invariant: the result of [`Importance::read`] is complete and finite, and [`Importance::mean_square`] returns
+//! exactly the values that upstream's quantizer passes to its encoders. Source: llama.cpp's
+//! `common/imatrix-loader.cpp`, `tools/imatrix/imatrix.cpp` and `tools/quantize/quantize.cpp`. Not here: merging files,
+//! renaming for networks whose layers were pruned.
 
 mod gather;
 mod gguf;
@@ -20,37 +20,37 @@ use kvant_io::{Limits, MappedFile, OutputFile};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// The sums of one matrix, or of the experts that are stored as one tensor.
+/// The sums of one matrix, or of all experts that are stored as one tensor.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Entry {
-    /// Sums of squared inputs: a row of columns an expert, row after row.
+    /// Sums of squared inputs, experts × columns.
     pub sums: Vec<f32>,
-    /// How many inputs went into the sums: one number an expert, or one for all. Tokens, but chunks where a file of
-    /// the older kind was read: the means of both kinds are alike, their sums must not be added.
+    /// The number of inputs in the sums: one count for each expert, or one for all. The unit is tokens; in a file of
+    /// the older format it is chunks. So means of both formats are comparable, but their sums must not be added.
     pub counts: Vec<f32>,
 }
 
-/// What an importance file holds.
+/// The content of an importance file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Importance {
-    /// By the tensor's GGUF name, `blk.0.attn_q.weight`.
+    /// The entries by the tensor's GGUF name, for example `blk.0.attn_q.weight`.
     pub entries: BTreeMap<String, Entry>,
-    /// The texts that were read, as they were called then.
+    /// The names of the texts.
     pub datasets: Vec<String>,
-    /// How many chunks of text were read.
+    /// The number of chunks of text.
     pub chunk_count: u32,
-    /// Tokens of a chunk; 0 where the file does not say.
+    /// Tokens of a chunk; 0 if the file does not contain it.
     pub chunk_size: u32,
 }
 
 impl Importance {
-    /// Reads a file of either kind.
+    /// Reads a file of either format.
     ///
     /// # Errors
-    /// Whatever is wrong with the file, with its place.
+    /// Errors of the file and of its content, with their location.
     pub fn read(path: &Path, limits: &Limits) -> Result<Self, Error> {
         let bytes = MappedFile::open(path)?.into_bytes();
-        // As the older kind's count of entries these four letters would be more than a thousand million.
+        // In the older format these four letters would be a count of more than 10⁹ entries, so there is no ambiguity.
         let importance = if bytes.starts_with(b"GGUF") {
             gguf::parse(path, bytes, limits)?
         } else {
@@ -60,11 +60,11 @@ impl Importance {
         Ok(importance)
     }
 
-    /// Writes a file, the same bytes for the same content, and reads it back before it takes its name: the older kind
-    /// where the name ends in `.dat`, else a GGUF.
+    /// Writes a file: the older format if the name ends in `.dat`, otherwise a GGUF. The same content gives the same
+    /// bytes. The content is checked by reading it before the file gets its name.
     ///
     /// # Errors
-    /// Content that no reader would take; an output that exists without `force`; what the file system says.
+    /// Content that a reader would reject; an existing output without `force`; errors of the file system.
     pub fn write(&self, path: &Path, force: bool) -> Result<(), Error> {
         self.check().map_err(|source| Error::ImportanceFile { path: path.into(), source })?;
         if path.extension().is_none_or(|extension| extension != "dat") {
@@ -75,12 +75,12 @@ impl Importance {
         Ok(OutputFile::write_whole(path, &bytes, force)?)
     }
 
-    /// The mean square of every input column of `tensor`: `columns` numbers for each of its `experts` (1 for a plain
-    /// matrix), expert after expert; `None` where nothing is known of the tensor. As upstream's quantizer has it, an
-    /// expert that was never used weighs all its columns 1.
+    /// Returns the mean square of every input column of `tensor`, experts × columns (`experts` is 1 for a plain
+    /// matrix); `None` if there is no entry for the tensor. All columns of an expert that was never used get 1, as in
+    /// upstream's quantizer.
     ///
     /// # Errors
-    /// Another length than `columns` times `experts`; sums or counts that are negative or not finite.
+    /// An entry whose length is not `columns` times `experts`; sums or counts that are negative or not finite.
     pub fn mean_square(
         &self,
         tensor: &str,
@@ -93,11 +93,11 @@ impl Importance {
             return Err(ImportanceFault::Columns { tensor, columns, experts, found }.into());
         }
         entry.check(tensor, columns)?;
-        // One count may stand for several experts: a matrix of more than two dimensions that no router chooses from.
-        let of_a_count = entry.sums.len() / entry.counts.len();
-        let groups = entry.sums.chunks_exact(of_a_count).zip(&entry.counts);
+        // One count may apply to several experts: a tensor of more than two dimensions without a router.
+        let sums_per_count = entry.sums.len() / entry.counts.len();
+        let groups = entry.sums.chunks_exact(sums_per_count).zip(&entry.counts);
         let means = groups.flat_map(|(sums, count)| {
-            // Upstream keeps counts as whole numbers.
+            // Upstream stores counts as integers.
             let count = count.round();
             sums.iter().map(move |sum| if count > 0.0 { sum / count } else { 1.0 })
         });
@@ -109,7 +109,7 @@ impl Importance {
             return Err(ImportanceFault::Empty);
         }
         self.entries.iter().try_for_each(|(tensor, entry)| {
-            // Where the columns end is known only as far as the counts tell.
+            // The number of columns is not stored. It is derived from the number of counts.
             entry.check(tensor, entry.sums.len() / entry.counts.len().max(1))
         })
     }

@@ -1,4 +1,4 @@
-//! What one tensor loses in each format, on some of its rows.
+//! The error of one tensor in each format, measured on some of its rows.
 
 use crate::Error;
 use crate::gather::Importance;
@@ -8,33 +8,34 @@ use kvant_core::{Bytes, FormatRef, Shape, Tensor, format::FORMATS};
 use kvant_kernels::Backend;
 use kvant_model::Weights;
 
-/// Rows that are tried, spread evenly.
-const ROWS: usize = 64;
+/// Rows of the sample, at equal distances.
+const SAMPLE_ROWS: usize = 64;
 
-/// A format, its bytes and its error.
+/// A format with its size and error for one tensor.
 #[derive(Clone, Copy)]
 pub struct Point {
     /// The format.
     pub format: FormatRef,
     /// Bytes of the whole tensor.
     pub bytes: u64,
-    /// Squared error of the whole tensor, columns weighted by their mean squares.
+    /// Squared error of the whole tensor, with columns weighted by the mean squares of their inputs.
     pub error: f64,
 }
 
-/// The formats that are worth their bytes: more bytes, less error, and each byte buys less than the one before.
+/// The formats of one tensor on the lower convex hull of (bytes, error). More bytes give less error, and each further
+/// byte lowers the error less than the one before.
 pub struct Curve {
-    /// From the fewest bytes on.
+    /// The hull, in the order of bytes.
     pub points: Vec<Point>,
-    /// All that were tried.
-    tried: Vec<Point>,
+    /// All formats that were measured.
+    measured: Vec<Point>,
 }
 
 impl Curve {
-    /// Tries every format that the tensor's rows allow; where the format is `fixed`, that alone.
+    /// Measures every format that the tensor's rows allow. If the format is `fixed`, measures only the assigned one.
     ///
     /// # Errors
-    /// Numbers that are not finite, or that no format of those holds.
+    /// Values that are not finite, or that overflow all measured formats; errors of reading and of the shape.
     pub fn new(
         weights: &Weights,
         assignment: &Assignment,
@@ -45,21 +46,21 @@ impl Curve {
         let entry = &assignment.entry;
         let weight = weights.tensor(&entry.name)?;
         let (columns, rows) = (entry.shape.columns(), entry.shape.elements() / entry.shape.columns());
-        let tried = ROWS.min(rows);
-        let mut bytes = Vec::with_capacity(tried * weight.row_bytes());
-        (0..tried).for_each(|i| bytes.extend_from_slice(weight.rows(i * rows / tried, 1)));
+        let sampled = SAMPLE_ROWS.min(rows);
+        let mut bytes = Vec::with_capacity(sampled * weight.row_bytes());
+        (0..sampled).for_each(|i| bytes.extend_from_slice(weight.rows(i * rows / sampled, 1)));
         let shape_error = |source| Error::Shape { tensor: entry.name.clone(), source };
-        let shape = Shape::new(&[tried, columns]).map_err(shape_error)?;
+        let shape = Shape::new(&[sampled, columns]).map_err(shape_error)?;
         let sample = Tensor::new(shape, entry.format, Bytes::from(bytes)).map_err(shape_error)?;
         let importance = importance.mean_square(&entry.name, columns, 1)?;
         let original = sample.decode();
-        // Where an element of the sample stands in the tensor.
-        let place = |at: usize| at / columns * rows / tried * columns + at % columns;
+        // The index in the tensor of an element of the sample.
+        let tensor_index = |at: usize| at / columns * rows / sampled * columns + at % columns;
         if let Some(at) = first_not_finite(&original) {
             return Err(Error::NotFinite {
                 path: weights.path().to_owned(),
                 tensor: entry.name.clone(),
-                element: place(at),
+                element: tensor_index(at),
                 value: original[at],
             });
         }
@@ -67,7 +68,7 @@ impl Curve {
         let formats = FORMATS
             .iter()
             .copied()
-            .filter(|f| if fixed { *f == assignment.format } else { able(*f, entry.format) });
+            .filter(|f| if fixed { *f == assignment.format } else { is_candidate(*f, entry.format) });
         for format in formats {
             let Ok(bytes) = format.tensor_bytes(&entry.shape) else { continue };
             let layer = Layer {
@@ -85,8 +86,8 @@ impl Curve {
                     error += weight * f64::from(x - y) * f64::from(x - y);
                 }
             }
-            let error = error * rows as f64 / tried as f64;
-            // What overflows a format is no choice.
+            let error = error * rows as f64 / sampled as f64;
+            // A format that overflows is not a candidate.
             if !overflows && error.is_finite() {
                 points.push(Point { format, bytes: bytes as u64, error });
             }
@@ -94,19 +95,19 @@ impl Curve {
         if points.is_empty() {
             let (format, (element, value)) = overflow.unwrap_or((assignment.format, (0, original[0])));
             let (path, tensor) = (weights.path().to_owned(), entry.name.clone());
-            let (element, format) = (place(element), format.name());
+            let (element, format) = (tensor_index(element), format.name());
             return Err(Error::Overflow { path, tensor, element, value, format });
         }
         points.sort_by(|a, b| a.bytes.cmp(&b.bytes).then(a.error.total_cmp(&b.error)));
-        Ok(Self { points: hull(&points), tried: points })
+        Ok(Self { points: hull(&points), measured: points })
     }
 
-    /// The error in a format, where it was tried.
+    /// The error in a format; `None` if it was not measured.
     pub fn error(&self, format: FormatRef) -> Option<f64> {
-        self.tried.iter().find(|p| p.format == format).map(|p| p.error)
+        self.measured.iter().find(|p| p.format == format).map(|p| p.error)
     }
 
-    /// The format whose size comes nearest to so many bits a weight.
+    /// The format on the hull whose size is nearest to `bits` bits per weight.
     pub fn nearest(&self, bits: f64) -> FormatRef {
         let distance = |p: &&Point| (p.format.bits_per_weight() - bits).abs();
         let best = self.points.iter().min_by(|a, b| distance(a).total_cmp(&distance(b)));
@@ -114,19 +115,20 @@ impl Curve {
     }
 }
 
-/// Whether a tensor of format `from` may become `format`: any format of codes, or the 16 bits that it has.
-fn able(format: FormatRef, from: FormatRef) -> bool {
+/// Returns true if a tensor of format `from` may get `format`: any quantized format, or its own format.
+fn is_candidate(format: FormatRef, from: FormatRef) -> bool {
     format.grid().is_some() || format == from
 }
 
-/// The lower convex hull.
+/// The lower convex hull of points that are sorted by bytes.
 fn hull(points: &[Point]) -> Vec<Point> {
     let mut hull: Vec<Point> = Vec::new();
     for &point in points {
         if hull.last().is_some_and(|last| point.error >= last.error || point.bytes == last.bytes) {
             continue;
         }
-        // The middle one of three goes where the last one's bytes buy more than its own.
+        // Removes the middle of three points if the step to the last point lowers the error more per byte than the step
+        // to the middle one.
         while let [.., a, b] = hull[..]
             && (a.error - b.error) * (point.bytes - b.bytes) as f64
                 <= (b.error - point.error) * (b.bytes - a.bytes) as f64

@@ -1,27 +1,27 @@
-//! Which format each tensor gets, so that a budget of bytes loses as little as it can.
+//! Chooses the format of each tensor so that the loss is small within a budget of bytes.
 //!
 //! ```text
-//! for each tensor and format: e ← squared error, columns weighted by importance      (`curve`)
-//! for each block, each kind of map, embedding and head: D ← KL divergence of the network in which that alone is
-//!     quantized                                                                       (`variants`)
-//! what an error on a map costs ← (its block's part) · (its kind's part), fitted to all D
-//! bytes go where they lower Σ cost · e the most for each byte, until none are left    (`spend`)
-//! of this and the best named mixes within the budget: the mix with the least measured KL divergence, unless that of the
-//!     allocation is clearly less
+//! for each tensor and format: e ← squared error, columns weighted by importance                     (`curve`)
+//! for each block, each kind of map, embedding and head: D ← KL divergence of the network in which only these
+//!     tensors are quantized                                                                         (`variants`)
+//! cost of a map's error ← (factor of its block) · (factor of its kind), fitted to all D
+//! spend bytes on the tensor where each byte lowers Σ cost · e the most, until the budget is spent   (`spend`)
+//! measure the KL divergence of this allocation and of the best named mixes within the budget; take the best named
+//!     mix, unless the allocation is clearly better
 //! ```
 //!
-//! A sum of separate errors is a proxy, and proxies have lost to hand-made mixes before; hence the last step.
-//! Invariant: never above the budget. Left out: how solvers change the errors; all measuring is done with quick
-//! encoders, which keep the order.
+//! A sum of separate errors is only a proxy of the loss. Hand-made mixes have beaten such proxies, so the last step
+//! compares with them. Invariant: the result never exceeds the budget. Not here: the influence of solvers on the
+//! errors. All measurements use quick encoders, which do not change the order of the results.
 
 mod curve;
 mod spend;
 mod variants;
 
-use super::assignments::{place, plan_tensors, planned_bytes};
+use super::assignments::{block_and_kind, plan_tensors, planned_bytes};
 use super::file_type::{Assignment, FILE_TYPES};
 use super::recipe::{Formats, Recipe};
-use crate::gather::{Calibration, compared, gather_importance};
+use crate::gather::{Calibration, compared_positions, gather_importance};
 use crate::{Error, Progress};
 use curve::Curve;
 use kvant_kernels::Backend;
@@ -29,55 +29,56 @@ use kvant_model::Weights;
 use std::collections::BTreeMap;
 use variants::Variants;
 
-/// Contexts that sensitivities are measured on.
-const SENSITIVITY_CONTEXTS: usize = 4;
-/// Contexts that the last choice is made on.
+/// Contexts on which the cost of errors is measured.
+const COST_CONTEXTS: usize = 4;
+/// Contexts on which the final candidates are compared.
 const CHOICE_CONTEXTS: usize = 8;
-/// What the allocation may lose of the best named mix's loss, to be taken. It is fitted to text like that of calibration, on
-/// a few contexts of which this is measured, and one that came out at .97 there lost 1.14 times the mix's on a language that
-/// calibration lacked (docs/quality.md).
-const CLEARLY: f64 = 0.95;
-/// Named mixes that are measured beside the allocation.
+/// The allocation is taken only if its loss is at most this share of the best named mix's loss. The allocation is
+/// fitted to calibration text and measured on a few contexts of it. On other text it can be worse than a named mix with
+/// almost the same measured loss (docs/quality.md).
+const CLEARLY_BETTER: f64 = 0.95;
+/// Named mixes that are measured and compared with the allocation.
 pub const RIVALS: usize = 2;
 
-/// One assignment of formats, measured.
+/// A measured mix of formats.
 #[derive(Clone, Debug, serde::Serialize, schemars::JsonSchema)]
 pub struct Candidate {
-    /// A named mix, `--pure` added where it is one, or `allocated`.
+    /// The name of the mix, with `--pure` if its rules are disabled, or `allocated`.
     pub name: String,
     /// Bytes of tensor data.
     pub bytes: u64,
-    /// KL divergence with quick encoders on selection text.
+    /// Mean KL divergence on selection text, with quick encoders.
     pub kld: f64,
 }
 
-/// What a budget came to.
+/// The formats that were chosen for a budget.
 #[derive(Clone, Debug, serde::Serialize, schemars::JsonSchema)]
 pub struct Allocation {
-    /// What was taken.
+    /// The chosen formats.
     #[serde(skip)]
     pub formats: Formats,
-    /// Bytes of tensor data that were allowed.
+    /// The budget: most bytes of tensor data.
     pub budget_bytes: u64,
-    /// What was measured; the first one was taken.
+    /// The measured mixes; the first one was chosen.
     pub candidates: Vec<Candidate>,
-    /// How much lower the expected KL divergence would be with 5 % more bytes, as a share of it.
+    /// The relative reduction of the expected KL divergence with 5 % more bytes.
     pub next_5_percent: f64,
 }
 
-/// A tensor that is quantized, and what it may become.
+/// A tensor that is quantized, with its candidate formats.
 struct Choice {
     assignment: Assignment,
     curve: Curve,
-    /// KL divergence for a unit of error.
+    /// KL divergence per unit of error.
     cost: f64,
 }
 
-/// Finds the best formats within `budget` bytes of tensor data, kept tensors included. The recipe's file type does not
-/// matter; its overrides hold.
+/// Chooses the best formats within `budget` bytes of tensor data, including tensors that keep their format. The
+/// recipe's file type has no effect; its overrides apply.
 ///
 /// # Errors
-/// [`Error::Budget`] where not even the smallest formats fit; what reading or a kernel says.
+/// [`Error::NoCalibration`], [`Error::ShortContexts`]; [`Error::Budget`] if even the smallest formats do not fit;
+/// errors of reading and of the network.
 pub fn allocate(
     weights: &Weights,
     recipe: &Recipe,
@@ -87,12 +88,12 @@ pub fn allocate(
 ) -> Result<Allocation, Error> {
     let missing = Error::NoCalibration { method: "of allocation" };
     let calibration = recipe.calibration.as_ref().ok_or(missing)?;
-    if compared(calibration.length(), 1).is_empty() {
+    if compared_positions(calibration.length(), 1).is_empty() {
         return Err(Error::ShortContexts { found: calibration.length() });
     }
     let selection = calibration.selection(CHOICE_CONTEXTS);
-    let few = selection.first(SENSITIVITY_CONTEXTS);
-    let importance = gather_importance(weights, &few, backend, progress)?;
+    let cost_contexts = selection.first(COST_CONTEXTS);
+    let importance = gather_importance(weights, &cost_contexts, backend, progress)?;
     let assignments = plan_tensors(weights, &Recipe { formats: None, ..recipe.clone() })?;
     let (changing, kept): (Vec<_>, Vec<_>) = assignments
         .into_iter()
@@ -110,8 +111,8 @@ pub fn allocate(
         let needed = planned_bytes(&kept) + smallest;
         return Err(Error::Budget { path: weights.path().to_owned(), budget, needed });
     }
-    let walk = Variants { weights, importance: &importance, backend, progress, scratch: &recipe.work };
-    sensitivities(&walk, &few, &mut choices, budget_left)?;
+    let variants = Variants { weights, importance: &importance, backend, progress, scratch: &recipe.work };
+    fit_costs(&variants, &cost_contexts, &mut choices, budget_left)?;
     let spent = spend::spend(&choices, budget_left);
     let more = spend::spend(&choices, budget_left + budget / 20);
     let expected = |formats: &Formats| -> f64 {
@@ -121,23 +122,23 @@ pub fn allocate(
             .sum()
     };
     let next_5_percent = 1.0 - expected(&more) / expected(&spent).max(f64::MIN_POSITIVE);
-    let mut rivals = named(weights, recipe, &choices, budget_left)?;
-    rivals.sort_by(|a, b| expected(&a.1).total_cmp(&expected(&b.1)));
-    rivals.truncate(RIVALS);
-    rivals.insert(0, ("allocated".to_owned(), spent));
-    let maps: Vec<&Formats> = rivals.iter().map(|(_, formats)| formats).collect();
-    let klds = walk.divergences(&selection, &maps, 1)?;
-    let mut measured: Vec<(Candidate, Formats)> = rivals
+    let mut mixes = named_mixes(weights, recipe, &choices, budget_left)?;
+    mixes.sort_by(|a, b| expected(&a.1).total_cmp(&expected(&b.1)));
+    mixes.truncate(RIVALS);
+    mixes.insert(0, ("allocated".to_owned(), spent));
+    let formats: Vec<&Formats> = mixes.iter().map(|(_, formats)| formats).collect();
+    let klds = variants.divergences(&selection, &formats, 1)?;
+    let mut measured: Vec<(Candidate, Formats)> = mixes
         .into_iter()
         .zip(klds)
         .map(|((name, formats), kld)| {
-            let bytes = (budget - budget_left) + total(&choices, &formats);
+            let bytes = (budget - budget_left) + total_bytes(&choices, &formats);
             (Candidate { name, bytes, kld }, formats)
         })
         .collect();
-    // The allocation comes first.
+    // The allocation stays at index 0.
     measured[1..].sort_by(|a, b| a.0.kld.total_cmp(&b.0.kld));
-    if measured.get(1).is_some_and(|(mix, _)| measured[0].0.kld > CLEARLY * mix.kld) {
+    if measured.get(1).is_some_and(|(mix, _)| measured[0].0.kld > CLEARLY_BETTER * mix.kld) {
         measured[..2].swap(0, 1);
     }
     let formats = measured[0].1.clone();
@@ -145,8 +146,8 @@ pub fn allocate(
     Ok(Allocation { formats, budget_bytes: budget, candidates, next_5_percent })
 }
 
-/// Bytes of the tensors that are quantized.
-fn total(choices: &[Choice], formats: &Formats) -> u64 {
+/// Bytes of the quantized tensors.
+fn total_bytes(choices: &[Choice], formats: &Formats) -> u64 {
     let bytes = |c: &Choice| {
         let format = formats.get(&c.assignment.entry.name)?;
         Some(format.tensor_bytes(&c.assignment.entry.shape).ok()? as u64)
@@ -154,8 +155,8 @@ fn total(choices: &[Choice], formats: &Formats) -> u64 {
     choices.iter().filter_map(bytes).sum()
 }
 
-/// Every named mix, with its rules and pure, that fits.
-fn named(
+/// All named mixes that fit the budget, each with its rules and without them (pure).
+fn named_mixes(
     weights: &Weights,
     recipe: &Recipe,
     choices: &[Choice],
@@ -173,7 +174,7 @@ fn named(
                 .map(|(name, format)| (name.clone(), *format))
                 .collect();
             let name = if pure { format!("{} --pure", file_type.name) } else { file_type.name.to_owned() };
-            if total(choices, &formats) <= budget && all.iter().all(|(_, other)| *other != formats) {
+            if total_bytes(choices, &formats) <= budget && all.iter().all(|(_, other)| *other != formats) {
                 all.push((name, formats));
             }
         }
@@ -181,9 +182,10 @@ fn named(
     Ok(all)
 }
 
-/// Measures what errors cost: every block, every kind of map, and what stands outside the blocks, each on its own.
-fn sensitivities(
-    walk: &Variants,
+/// Measures the cost of errors of every block, every kind of map and every tensor outside the blocks, one at a time.
+/// Fits `cost` of all choices to the measurements.
+fn fit_costs(
+    variants: &Variants,
     contexts: &Calibration,
     choices: &mut [Choice],
     budget: u64,
@@ -195,11 +197,11 @@ fn sensitivities(
     let mut groups: Vec<Group> = Vec::new();
     for choice in &*choices {
         let name = choice.assignment.entry.name.as_str();
-        let of = match place(name) {
+        let groups_of_tensor = match block_and_kind(name) {
             Some((block, kind)) => vec![Group::Block(block), Group::Kind(kind.to_owned())],
-            None => vec![Group::Alone(name.to_owned())],
+            None => vec![Group::Single(name.to_owned())],
         };
-        groups.extend(of.into_iter().filter(|g| !groups.contains(g)).collect::<Vec<_>>());
+        groups.extend(groups_of_tensor.into_iter().filter(|g| !groups.contains(g)).collect::<Vec<_>>());
     }
     let only = |group: &Group| -> Formats {
         near.iter()
@@ -207,17 +209,18 @@ fn sensitivities(
             .map(|(name, format)| (name.clone(), *format))
             .collect()
     };
-    let maps: Vec<_> = groups.iter().map(only).collect();
-    let klds = walk.divergences(contexts, &maps.iter().collect::<Vec<_>>(), 2)?;
+    let formats: Vec<_> = groups.iter().map(only).collect();
+    let klds = variants.divergences(contexts, &formats.iter().collect::<Vec<_>>(), 2)?;
     let errors: Vec<f64> =
         choices.iter().map(|c| c.curve.error(near[&c.assignment.entry.name]).unwrap_or(0.0)).collect();
     let names: Vec<String> = choices.iter().map(|c| c.assignment.entry.name.clone()).collect();
-    // What a group's maps cost, were its own part 1; its part is what makes that the measured divergence. Blocks and
-    // kinds in turn; a few rounds settle it.
-    let mut parts = vec![1.0f64; groups.len()];
-    let cost = |parts: &[f64], name: &str, but: usize| -> f64 {
-        let of = groups.iter().zip(parts).enumerate().filter(|(i, (g, _))| *i != but && g.has(name));
-        of.map(|(_, (_, part))| part).product()
+    // The cost of a tensor is the product of the factors of its groups. For each group the expected divergence is
+    // computed with the group's own factor 1. The factor becomes measured over expected divergence. Kinds and blocks
+    // alternate; the factors converge after a few rounds.
+    let mut factors = vec![1.0f64; groups.len()];
+    let cost = |factors: &[f64], name: &str, excluded: usize| -> f64 {
+        let of = groups.iter().zip(factors).enumerate().filter(|(i, (g, _))| *i != excluded && g.has(name));
+        of.map(|(_, (_, factor))| factor).product()
     };
     for _ in 0..20 {
         for kinds in [true, false] {
@@ -226,34 +229,35 @@ fn sensitivities(
                     continue;
                 }
                 let members = names.iter().zip(&errors).filter(|(name, _)| groups[i].has(name));
-                let unit: f64 = members.map(|(name, error)| error * cost(&parts, name, i)).sum();
-                parts[i] = if unit > 0.0 { klds[i].max(1e-9) / unit } else { 0.0 };
+                let unit: f64 = members.map(|(name, error)| error * cost(&factors, name, i)).sum();
+                factors[i] = if unit > 0.0 { klds[i].max(1e-9) / unit } else { 0.0 };
             }
         }
     }
     for (choice, name) in choices.iter_mut().zip(&names) {
-        choice.cost = cost(&parts, name, usize::MAX);
+        choice.cost = cost(&factors, name, usize::MAX);
     }
     Ok(())
 }
 
-/// What is quantized alone to see what it costs.
+/// Tensors that are quantized together, without all others, to measure their cost.
 #[derive(Clone, PartialEq)]
 enum Group {
     /// All maps of a block.
     Block(usize),
-    /// The same map of all blocks.
+    /// The same kind of map in all blocks.
     Kind(String),
-    /// A tensor outside the blocks.
-    Alone(String),
+    /// One tensor outside the blocks.
+    Single(String),
 }
 
 impl Group {
+    /// Returns true if the tensor belongs to the group.
     fn has(&self, name: &str) -> bool {
-        match (self, place(name)) {
+        match (self, block_and_kind(name)) {
             (Self::Block(block), Some((b, _))) => *block == b,
             (Self::Kind(kind), Some((_, k))) => kind == k,
-            (Self::Alone(alone), None) => alone == name,
+            (Self::Single(tensor), None) => tensor == name,
             _ => false,
         }
     }

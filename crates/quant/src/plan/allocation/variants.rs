@@ -1,9 +1,10 @@
-//! Several quantized variants of a network run side by side, block by block: how far each is from the float network.
+//! Runs several quantized variants of a network together, block by block, and measures their KL divergence from the
+//! float network.
 //!
-//! One block is in memory; the residual streams of all variants lie in a file without a name. Variants that have not
-//! met a quantized tensor yet share the float network's stream.
+//! One block is in memory. An unnamed temporary file holds the residual streams of all variants. A variant uses the
+//! float network's stream until its first quantized tensor.
 
-use crate::gather::{ActivationFile, Calibration, Head, Importance, LOGIT_ROWS, compared, logits};
+use crate::gather::{ActivationFile, Calibration, Head, Importance, LOGIT_ROWS, compared_positions, logits};
 use crate::plan::Formats;
 use crate::solve::{ImportanceWeighted, Layer, Solver};
 use crate::{Error, Progress};
@@ -15,22 +16,25 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
-/// A matrix as the float network has it (`None`) and in each format that a variant asks for.
+/// One matrix in the float network's format (`None`) and in each format that a variant needs.
 type Matrices = BTreeMap<Option<&'static str>, Arc<dyn Matrix>>;
 
-/// What the walk needs.
+/// The inputs of a run of variants.
 pub struct Variants<'a> {
     pub weights: &'a Weights,
     pub importance: &'a Importance,
     pub backend: &'a Backend,
     pub progress: &'a dyn Progress,
-    /// A path beside which the streams may lie.
+    /// The temporary file is created in the folder of this path.
     pub scratch: &'a Path,
 }
 
 impl Variants<'_> {
-    /// Mean KL divergence of each variant from the float network, over every `stride`-th position of the contexts'
-    /// second halves.
+    /// Returns the mean KL divergence of each variant from the float network, over every `stride`-th position of the
+    /// second halves of the contexts.
+    ///
+    /// # Errors
+    /// Errors of reading, solving and the temporary file; [`Error::Interrupted`].
     pub fn divergences(
         &self,
         contexts: &Calibration,
@@ -40,26 +44,27 @@ impl Variants<'_> {
         let spec = self.weights.spec();
         let (count, length) = (contexts.contexts().len(), contexts.length());
         let mut streams = ActivationFile::unnamed(self.scratch, length * spec.hidden)?;
-        // Stream 0 is the float network's; stream i + 1 is variant i's once it has parted from it.
-        let place = |stream: usize, context: usize| stream * count + context;
+        // Stream 0 belongs to the float network. Stream i + 1 belongs to variant i; it is valid once the variant has
+        // diverged from the float network.
+        let index_of = |stream: usize, context: usize| stream * count + context;
         let embedding = spec.embedding.tokens.weight();
-        let mut parted: Vec<bool> = variants.iter().map(|v| v.contains_key(&embedding)).collect();
+        let mut diverged: Vec<bool> = variants.iter().map(|v| v.contains_key(&embedding)).collect();
         let tables = self.matrices(&embedding, variants)?;
         for stream in 0..=variants.len() {
-            if stream > 0 && !parted[stream - 1] {
+            if stream > 0 && !diverged[stream - 1] {
                 continue;
             }
             let format = stream.checked_sub(1).and_then(|i| variants[i].get(&embedding));
             let table = tables[&format.map(|f| f.name())].clone();
             let rows = Embedding::with_tokens(self.weights, self.backend, table)?;
             for (context, tokens) in contexts.contexts().iter().enumerate() {
-                streams.write(place(stream, context), &rows.rows(tokens, 0..))?;
+                streams.write(index_of(stream, context), &rows.rows(tokens, 0..))?;
             }
         }
-        // Where embedding and head are one, so are their matrices.
+        // A tied head uses the embedding's matrices.
         let shared = spec.output.head.is_none().then_some(tables);
         let positions = Positions::new(spec, 0, length);
-        let numbers = length * spec.hidden;
+        let context_values = length * spec.hidden;
         for index in 0..spec.blocks.len() {
             let names: Vec<String> = spec.blocks[index].slots().map(Slot::weight).collect();
             let float = Block::load(self.weights, self.backend, index)?;
@@ -69,12 +74,12 @@ impl Variants<'_> {
                 let replaced: Vec<(&str, FormatRef)> =
                     names.iter().filter_map(|name| Some((name.as_str(), *variant?.get(name)?))).collect();
                 let mut from = stream;
-                if stream > 0 && !parted[stream - 1] {
+                if stream > 0 && !diverged[stream - 1] {
                     if replaced.is_empty() {
                         continue;
                     }
-                    // The float network's own stream goes last, so it is still the one before this block.
-                    (parted[stream - 1], from) = (true, 0);
+                    // The float network's stream is updated last, so it is still the one before this block.
+                    (diverged[stream - 1], from) = (true, 0);
                 }
                 let mut block = float.clone();
                 for (name, format) in replaced {
@@ -94,23 +99,23 @@ impl Variants<'_> {
                     let done = index * (variants.len() + 1) + variants.len() - stream;
                     let all = (spec.blocks.len() + 1) * (variants.len() + 1);
                     self.progress.at(done as u64, all as u64, "what errors cost");
-                    let mut residual = streams.read(place(from, context), numbers)?;
+                    let mut residual = streams.read(index_of(from, context), context_values)?;
                     block.forward_alone(&mut residual, &positions);
-                    streams.write(place(stream, context), &residual)?;
+                    streams.write(index_of(stream, context), &residual)?;
                 }
             }
         }
         let heads = shared.map_or_else(|| self.matrices(&spec.head().weight(), variants), Ok)?;
-        self.compare(contexts, variants, &heads, &parted, stride, &mut streams)
+        self.compare(contexts, variants, &heads, &diverged, stride, &mut streams)
     }
 
-    /// Norm, head and divergence of all variants' last streams.
+    /// Applies norm and head to the last residual streams and returns the mean KL divergence of each variant.
     fn compare(
         &self,
         contexts: &Calibration,
         variants: &[&Formats],
         heads: &Matrices,
-        parted: &[bool],
+        diverged: &[bool],
         stride: usize,
         streams: &mut ActivationFile,
     ) -> Result<Vec<f64>, Error> {
@@ -118,15 +123,15 @@ impl Variants<'_> {
         let (count, length, hidden) = (contexts.contexts().len(), contexts.length(), spec.hidden);
         let head = Head::new(self.weights, self.backend)?;
         let name = spec.head().weight();
-        let scored = compared(length, stride);
+        let scored = compared_positions(length, stride);
         let mut sums = vec![0.0f64; variants.len()];
         for context in 0..count {
             let mut states = |stream: usize| -> Result<Vec<f32>, Error> {
                 Ok(head.states_at(&streams.read(stream * count + context, length * hidden)?, &scored))
             };
             let float = states(0)?;
-            let own: Vec<Option<Vec<f32>>> = (0..variants.len())
-                .map(|i| parted[i].then(|| states(i + 1)).transpose())
+            let variant_states: Vec<Option<Vec<f32>>> = (0..variants.len())
+                .map(|i| diverged[i].then(|| states(i + 1)).transpose())
                 .collect::<Result<_, _>>()?;
             for (chunk, rows) in float.chunks(LOGIT_ROWS * hidden).enumerate() {
                 let expected = logits(&*heads[&None], rows);
@@ -135,8 +140,9 @@ impl Variants<'_> {
                         return Err(Error::Interrupted);
                     }
                     let start = chunk * LOGIT_ROWS * hidden;
-                    let own = own[i].as_ref().map_or(rows, |own| &own[start..][..rows.len()]);
-                    let found = logits(&*heads[&variant.get(&name).map(|f| f.name())], own);
+                    let variant_rows =
+                        variant_states[i].as_ref().map_or(rows, |states| &states[start..][..rows.len()]);
+                    let found = logits(&*heads[&variant.get(&name).map(|f| f.name())], variant_rows);
                     sums[i] += head.divergence(&expected, &found);
                 }
             }
@@ -144,12 +150,12 @@ impl Variants<'_> {
         Ok(sums.into_iter().map(|sum| sum / (count * scored.len()) as f64).collect())
     }
 
-    /// One matrix in every format that it has in some variant, and as the float network has it.
+    /// Loads one matrix in the float network's format and in the formats of all variants.
     fn matrices(&self, name: &str, variants: &[&Formats]) -> Result<Matrices, Error> {
         let mut matrices = Matrices::new();
         for format in std::iter::once(None).chain(variants.iter().map(|v| v.get(name).copied())) {
-            if let Entry::Vacant(place) = matrices.entry(format.map(|f| f.name())) {
-                place.insert(self.matrix(name, format)?);
+            if let Entry::Vacant(vacant) = matrices.entry(format.map(|f| f.name())) {
+                vacant.insert(self.matrix(name, format)?);
             }
         }
         Ok(matrices)

@@ -1,21 +1,21 @@
-//! Lattices with a minimum: `x = d · code + m`, codes 0 to 15 or 31, evaluated in `f32`.
+//! Lattices with a minimum: `x = d · code + m`, codes from 0 to 15 or 31, evaluated in `f32`.
 //!
-//! Only differences tell of the step. With the codes known up to a constant, each value confines d and m to a strip;
-//! numbers of `f16` are looked for where the strips meet.
+//! The differences of values determine the step, and with it the codes up to a constant. Then each value limits d and m
+//! to a span, and the `f16` values in the intersection of all spans are tried.
 
-use super::exactness::{ARITHMETIC, Judge, NEAR_LEVELS, NEAR_TOLERANCE, nearest};
-use super::scaled::distinct;
+use super::exactness::{Judge, MIN_NEAR_LEVELS, NEAR_TOLERANCE, ROUNDING_ERROR, nearest};
+use super::scaled::distinct_count;
 use super::span::Span;
 use half::f16;
 
-/// Lowest and highest of `x`.
+/// Returns the lowest and the highest value of `x`.
 pub(super) fn range(x: &[f32]) -> (f32, f32) {
     x.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), &x| {
         (if x < low { x } else { low }, if x > high { x } else { high })
     })
 }
 
-/// Numbers of steps from `low` to `high` under which every value may lie on a step, the most steps first.
+/// Returns the numbers of steps from `low` to `high` for which every value may lie on a step, the largest number first.
 pub(super) fn fits(x: &[f32], (low, high): (f32, f32), last: u8, judge: Judge) -> impl Iterator<Item = u8> {
     let width = high - low;
     (1..=last).rev().filter(move |&steps| {
@@ -29,10 +29,10 @@ pub(super) fn fits(x: &[f32], (low, high): (f32, f32), last: u8, judge: Judge) -
     })
 }
 
-/// How far off a step a value may seem. It may have been rounded, and so may have the ends that it lies between.
+/// Returns the largest distance of a value from a step, in steps. The value and both ends may have been rounded.
 fn tolerance((low, high): (f32, f32), steps: u8, last: u8, judge: Judge) -> f32 {
-    let slack = judge.slack(low.abs().max(high.abs()));
-    let blur = 2.0 * slack * f32::from(steps) / (high - low) + f32::from(last) * ARITHMETIC;
+    let half_step = judge.half_step(low.abs().max(high.abs()));
+    let blur = 2.0 * half_step * f32::from(steps) / (high - low) + f32::from(last) * ROUNDING_ERROR;
     match judge {
         Judge::F32 => blur.max(NEAR_TOLERANCE),
         Judge::Near => NEAR_TOLERANCE,
@@ -40,64 +40,65 @@ fn tolerance((low, high): (f32, f32), steps: u8, last: u8, judge: Judge) -> f32 
     }
 }
 
-/// Whether the type's own steps may be as long as the lattice's, so that differences no longer tell codes.
+/// Returns whether the steps of the checkpoint's type may be as long as the lattice's. Then differences do not
+/// determine the codes.
 fn is_blurred(ends: (f32, f32), last: u8, judge: Judge) -> bool {
     tolerance(ends, last, last, judge) >= 0.5
 }
 
-/// Whether an `f32` block may lie on any lattice.
-pub(super) fn may_lie(x: &[f32], last: u8) -> bool {
+/// Returns whether an `f32` block may lie on a lattice.
+pub(super) fn may_fit(x: &[f32], last: u8) -> bool {
     let ends = range(x);
-    // One value fits everything, and is soon found.
+    // A block with a single value may always lie on a lattice, and `solve` is fast for it.
     ends.0 == ends.1 || fits(x, ends, last, Judge::F32).next().is_some() || is_blurred(ends, last, Judge::F32)
 }
 
-/// The whole number of steps of each value above `low`, into `codes`.
-pub(super) fn count(x: &[f32], (low, high): (f32, f32), steps: u8, codes: &mut [u8]) {
+/// Writes to `codes` the number of steps from `low` to each value.
+pub(super) fn count_steps(x: &[f32], (low, high): (f32, f32), steps: u8, codes: &mut [u8]) {
     let factor = f32::from(steps) / (high - low);
     codes.iter_mut().zip(x).for_each(|(code, x)| *code = nearest((x - low) * factor) as u8);
 }
 
-/// Steps that explain every distance from the lowest value.
+/// Returns the step lengths that explain the distance of every value from the lowest one.
 pub(super) fn step(x: &[f32], codes: &[u8], low: f32, judge: Judge) -> Span {
-    let strip = |x: f32, code: u8| judge.span(x).less(judge.span(low)).over(f64::from(code));
-    let strips = x.iter().zip(codes).filter(|(_, code)| **code > 0).map(|(&x, &code)| strip(x, code));
-    strips.fold(Span::ALL, Span::meet)
+    let span = |x: f32, code: u8| judge.span(x).minus(judge.span(low)).divided_by(f64::from(code));
+    let spans = x.iter().zip(codes).filter(|(_, code)| **code > 0).map(|(&x, &code)| span(x, code));
+    spans.fold(Span::ALL, Span::intersect)
 }
 
-/// Values that code 0 may have under steps of length `d`.
+/// Returns the values that code 0 may have if the step length is `d`.
 pub(super) fn base(x: &[f32], codes: &[u8], d: f32, judge: Judge) -> Span {
-    let strip = |x: f32, code: u8| judge.span(x).less(Span::of(f64::from(d) * f64::from(code)));
-    x.iter().zip(codes).map(|(&x, &code)| strip(x, code)).fold(Span::ALL, Span::meet)
+    let span = |x: f32, code: u8| judge.span(x).minus(Span::point(f64::from(d) * f64::from(code)));
+    x.iter().zip(codes).map(|(&x, &code)| span(x, code)).fold(Span::ALL, Span::intersect)
 }
 
-/// `d` and `m` of `x`, and its codes.
+/// Returns `d` and `m` of `x`, and writes its codes.
 pub(super) fn solve(x: &[f32], last: u8, judge: Judge, codes: &mut [u8]) -> Option<(f32, f32)> {
     let ends = range(x);
     if ends.0 == ends.1 {
-        let (code, d, m) = flat(ends.0, last, judge)?;
+        let (code, d, m) = single_value(ends.0, last, judge)?;
         codes.fill(code);
         return Some((d, m));
     }
     let found = fits(x, ends, last, judge).find_map(|steps| {
-        count(x, ends, steps, codes);
-        if judge == Judge::Near && distinct(codes) < NEAR_LEVELS {
+        count_steps(x, ends, steps, codes);
+        if judge == Judge::Near && distinct_count(codes) < MIN_NEAR_LEVELS {
             return None;
         }
-        // A scale that is no f16 becomes the nearest; otherwise any serves that is exact.
+        // For `Near`, the scale is rounded to the nearest `f16` value. Otherwise any exact scale is accepted.
         let scales = match judge {
-            Judge::Near => Span::of(f16::from_f32((ends.1 - ends.0) / f32::from(steps)).to_f64()),
+            Judge::Near => Span::point(f16::from_f32((ends.1 - ends.0) / f32::from(steps)).to_f64()),
             _ => step(x, codes, ends.0, judge),
         };
-        let (shift, d, m) = scales.halves().find_map(|d| shift(x, codes, d, last - steps, judge))?;
+        let (shift, d, m) = scales.f16_values().find_map(|d| shift(x, codes, d, last - steps, judge))?;
         codes.iter_mut().for_each(|code| *code += shift);
         Some((d, m))
     });
     found.or_else(|| if is_blurred(ends, last, judge) { try_all(x, ends, last, judge, codes) } else { None })
 }
 
-/// Tries each `d` and `m` that may have led to the lowest and highest value, up to [`TRIES`]. Slow, but such blocks are
-/// rare: all their values lie close together and far from zero.
+/// Tries each `d` and `m` that may give the lowest and the highest value, at most [`MAX_TRIES`] pairs. This is slow,
+/// but such blocks are rare: all their values are close to each other and far from zero.
 fn try_all(
     x: &[f32],
     (low, high): (f32, f32),
@@ -113,48 +114,54 @@ fn try_all(
         })
     };
     let scales = (1..=last).rev().flat_map(|steps| {
-        let scales = highest.less(lowest).over(f64::from(steps)).halves();
+        let scales = highest.minus(lowest).divided_by(f64::from(steps)).f16_values();
         scales.filter(|d| *d > 0.0).map(move |d| (steps, d))
     });
     let pairs = scales.flat_map(|(steps, d)| {
-        let times = move |codes: u8| Span::of(f64::from(d) * f64::from(codes));
-        let base = lowest.meet(highest.less(times(steps)));
-        (0..=last - steps).flat_map(move |shift| base.less(times(shift)).halves().map(move |m| (d, m)))
+        let times = move |codes: u8| Span::point(f64::from(d) * f64::from(codes));
+        let base = lowest.intersect(highest.minus(times(steps)));
+        (0..=last - steps).flat_map(move |shift| base.minus(times(shift)).f16_values().map(move |m| (d, m)))
     });
-    pairs.take(TRIES).find(|&(d, m)| encode(d, m))
+    pairs.take(MAX_TRIES).find(|&(d, m)| encode(d, m))
 }
 
-/// Bounds what a block that lies on no lattice may cost.
-const TRIES: usize = 4096;
+/// Limits the time for a block that lies on no lattice.
+const MAX_TRIES: usize = 4096;
 
-/// How far all codes must be raised, at most `most`, so that some `m` serves.
-fn shift(x: &[f32], codes: &[u8], d: f32, most: u8, judge: Judge) -> Option<(u8, f32, f32)> {
+/// Returns the smallest amount, at most `max_shift`, to add to all codes so that some `m` explains all values; and `d`
+/// and `m`.
+fn shift(x: &[f32], codes: &[u8], d: f32, max_shift: u8, judge: Judge) -> Option<(u8, f32, f32)> {
     let base = base(x, codes, d, judge);
     if base.is_empty() || d <= 0.0 {
         return None;
     }
-    (0..=most).find_map(|shift| {
-        let serves =
+    (0..=max_shift).find_map(|shift| {
+        let accepted =
             |m: f32| x.iter().zip(codes).all(|(&x, &code)| judge.accepts(f32::from(code + shift) * d + m, x));
-        let m = base.less(Span::of(f64::from(d) * f64::from(shift))).halves().take(3).find(|&m| serves(m))?;
+        let m = base
+            .minus(Span::point(f64::from(d) * f64::from(shift)))
+            .f16_values()
+            .take(3)
+            .find(|&m| accepted(m))?;
         Some((shift, d, m))
     })
 }
 
-/// One code for a single value: `m` alone if it is an `f16`, else the rest of it, of either sign, in `d · code`.
-fn flat(x: f32, last: u8, judge: Judge) -> Option<(u8, f32, f32)> {
+/// Represents a single value: by `m` alone if it is an `f16` value, otherwise by `m` and a remainder `d · code` of
+/// either sign. Returns the code, `d` and `m`.
+fn single_value(x: f32, last: u8, judge: Judge) -> Option<(u8, f32, f32)> {
     if judge == Judge::Near {
         return None;
     }
     let split = |m: f32| {
-        let rest = judge.span(x).less(Span::of(m.into()));
+        let remainder = judge.span(x).minus(Span::point(m.into()));
         (1..=last).find_map(|code| {
-            let mut scales = rest.over(code.into()).halves();
+            let mut scales = remainder.divided_by(code.into()).f16_values();
             scales.find(|&d| judge.accepts(f32::from(code) * d + m, x)).map(|d| (code, d, m))
         })
     };
-    // The f16 numbers next to the nearest one are tried as well.
+    // The neighbours of the nearest `f16` value are tried, too.
     let (x64, wide) = (f64::from(x), f64::from(x.abs()) / 256.0);
     let near = Span { low: x64 - wide, high: x64 + wide };
-    near.halves().find_map(|m| if judge.accepts(m, x) { Some((0, 0.0, m)) } else { split(m) })
+    near.f16_values().find_map(|m| if judge.accepts(m, x) { Some((0, 0.0, m)) } else { split(m) })
 }

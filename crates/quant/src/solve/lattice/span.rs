@@ -1,40 +1,40 @@
-//! A range of real numbers that all serve, and the `f16` numbers in it.
+//! A closed interval of real numbers, and the `f16` values in it.
 
 use half::f16;
 
-/// From `low` to `high`; empty where `low` is greater.
+/// The interval from `low` to `high`; empty if `low` is greater than `high`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Span {
     pub low: f64,
     pub high: f64,
 }
 
-/// How many `f16` numbers to either side of a span's middle are tried: more than one value of `bf16` has in itself,
-/// and enough for a difference of two.
-const REACH: i32 = 256;
+/// Maximum number of `f16` values on each side of a span's middle. The span of a `bf16` value contains fewer, and so
+/// does the span of a difference of two.
+const MAX_F16_VALUES: i32 = 256;
 
 impl Span {
-    /// All numbers.
+    /// All real numbers.
     pub const ALL: Self = Self { low: f64::NEG_INFINITY, high: f64::INFINITY };
 
-    /// One number.
-    pub fn of(x: f64) -> Self {
+    /// A single number.
+    pub fn point(x: f64) -> Self {
         Self { low: x, high: x }
     }
 
-    /// What lies in both.
-    pub fn meet(self, other: Self) -> Self {
+    /// Returns the intersection of both.
+    pub fn intersect(self, other: Self) -> Self {
         Self { low: self.low.max(other.low), high: self.high.min(other.high) }
     }
 
-    /// Each number over `divisor`.
-    pub fn over(self, divisor: f64) -> Self {
+    /// Returns the span of x / `divisor`.
+    pub fn divided_by(self, divisor: f64) -> Self {
         let (a, b) = (self.low / divisor, self.high / divisor);
         Self { low: a.min(b), high: a.max(b) }
     }
 
-    /// Each number less each of `other`.
-    pub fn less(self, other: Self) -> Self {
+    /// Returns the span of x − y, for x in this span and y in `other`.
+    pub fn minus(self, other: Self) -> Self {
         Self { low: self.low - other.high, high: self.high - other.low }
     }
 
@@ -46,28 +46,28 @@ impl Span {
         self.low > self.high
     }
 
-    pub fn holds(self, x: f64) -> bool {
+    pub fn contains(self, x: f64) -> bool {
         self.low <= x && x <= self.high
     }
 
-    /// Numbers of `f16` in it, those near the middle first.
-    pub fn halves(self) -> impl Iterator<Item = f32> {
-        let centre = order(self.middle());
-        let reach = (order(self.high) - centre).max(centre - order(self.low)).min(REACH);
+    /// Returns the `f16` values in the span, those near the middle first.
+    pub fn f16_values(self) -> impl Iterator<Item = f32> {
+        let centre = f16_index(self.middle());
+        let reach = (f16_index(self.high) - centre).max(centre - f16_index(self.low)).min(MAX_F16_VALUES);
         let reach = if self.is_empty() { -1 } else { reach };
         let outward = (0..=2 * reach).map(|i| if i % 2 == 0 { -(i / 2) } else { i / 2 + 1 });
-        outward.map(move |offset| at(centre + offset)).filter(move |&x| self.holds(f64::from(x)))
+        outward.map(move |offset| f16_at(centre + offset)).filter(move |&x| self.contains(f64::from(x)))
     }
 }
 
-/// Where the `f16` nearest to `x` stands in their order, zero at 0.
-fn order(x: f64) -> i32 {
+/// Returns the index of the `f16` value nearest to `x` among all sorted `f16` values; zero has index 0.
+fn f16_index(x: f64) -> i32 {
     let bits = i32::from(f16::from_f64(x).to_bits());
     if bits < 0x8000 { bits } else { 0x8000 - bits }
 }
 
-/// The inverse of [`order`]; infinite or not a number beyond `f16`'s range.
-fn at(order: i32) -> f32 {
-    let magnitude = f16::from_bits(order.unsigned_abs().min(0x7fff) as u16).to_f32();
-    if order < 0 { -magnitude } else { magnitude }
+/// Returns the `f16` value with this index, the inverse of [`f16_index`]; infinity or NaN beyond the range of `f16`.
+fn f16_at(index: i32) -> f32 {
+    let magnitude = f16::from_bits(index.unsigned_abs().min(0x7fff) as u16).to_f32();
+    if index < 0 { -magnitude } else { magnitude }
 }

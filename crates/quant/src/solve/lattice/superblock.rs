@@ -1,29 +1,30 @@
-//! Superblocks: groups whose scales, and minima where there are any, are small whole multiples of one `f16` each.
+//! Superblocks: the scales of the groups are small integer multiples of one `f16` value `d`. If the format has minima,
+//! they are small integer multiples of one `f16` value `dmin`.
 //!
 //! ```text
-//! step of each group          the longest that explains its values: d · scale, perhaps times a divisor its codes share
-//! d                           the longest f16 of which every step is a multiple
-//! minima of each group        one for every number by which its codes can be raised
-//! dmin                        the longest f16 of which every group has a minimum that is a multiple
+//! step of each group          the longest that explains its values: d · scale, perhaps times a divisor of its codes
+//! d                           the largest f16 value of which every step is a multiple
+//! minima of each group        one for each amount that can be added to its codes
+//! dmin                        the largest f16 value of which every group has a minimum that is a multiple
 //! ```
 //!
-//! Every block is checked against what will be decoded, so a wrong guess is refused, never written. Left out: `f32`
-//! lattices whose scale is no `f16`; groups of one positive value in `q4_k` and `q5_k`; negative `dmin`, which no
-//! encoder writes.
+//! Every block is compared with its decoded values, so a wrong guess is rejected and never written. Not here: `f32`
+//! lattices whose scale is not an `f16` value; groups of a single positive value in `q4_k` and `q5_k`; negative `dmin`,
+//! which no encoder writes.
 
 use super::affine;
 use super::exactness::Judge;
-use super::scaled::{Scaled, ends};
+use super::scaled::{LevelTable, ends};
 use super::span::Span;
 use kvant_core::{Block, Codes};
 
-/// Scales and minima of `q4_k` and `q5_k` are six bits wide.
-const MOST: i16 = 63;
+/// The largest scale and minimum of `q4_k` and `q5_k`, which have six bits.
+const MAX_SCALE: i16 = 63;
 
-/// A block of `q6_k` or `iq4_xs`, the scales of whose groups lie from `scales.0` to `scales.1`.
+/// Solves a block of `q6_k` or `iq4_xs`. The scales of its groups lie from `scales.0` to `scales.1`.
 pub(super) fn scaled(
     x: &[f32],
-    table: &Scaled,
+    table: &LevelTable,
     scales: (i16, i16),
     judge: Judge,
     block: Block,
@@ -34,20 +35,20 @@ pub(super) fn scaled(
     let groups = x.chunks_exact(block.group);
     let steps = groups.clone().map(|x| signed_step(x, table, judge)).collect::<Option<Vec<_>>>()?;
     let lengths: Vec<Span> =
-        steps.iter().flatten().map(|s| if s.middle() < 0.0 { s.over(-1.0) } else { *s }).collect();
+        steps.iter().flatten().map(|s| if s.middle() < 0.0 { s.divided_by(-1.0) } else { *s }).collect();
     let mut found = Codes::new(block);
-    common(&lengths, -scales.0)
-        .flat_map(Span::halves)
+    common_units(&lengths, -scales.0)
+        .flat_map(Span::f16_values)
         .flat_map(|d| [d, -d])
         .find(|&d| {
             let codes = found.codes.chunks_exact_mut(block.group).zip(&mut found.scales);
             groups.clone().zip(&steps).zip(codes).all(|((x, step), (codes, scale))| {
                 let Some(step) = step else { return table.encode(x, 0.0, judge, codes) };
-                let whole = times(*step, f64::from(d));
-                shares(whole).flat_map(|(share, _)| [share, -share]).any(|share| {
-                    *scale = share;
-                    (scales.0..=scales.1).contains(&share)
-                        && table.encode(x, d * f32::from(share), judge, codes)
+                let whole = rounded_ratio(*step, f64::from(d));
+                factorizations(whole).flat_map(|(factor, _)| [factor, -factor]).any(|factor| {
+                    *scale = factor;
+                    (scales.0..=scales.1).contains(&factor)
+                        && table.encode(x, d * f32::from(factor), judge, codes)
                 })
             })
         })
@@ -57,65 +58,71 @@ pub(super) fn scaled(
         })
 }
 
-/// The longest step that explains a group, signed as its scale may be: `None` where there is none, `Some(None)` where
-/// every value is zero.
-fn signed_step(x: &[f32], table: &Scaled, judge: Judge) -> Option<Option<Span>> {
+/// Returns the longest step that explains a group, with the sign of the group's scale. Returns `None` if no step does,
+/// and `Some(None)` if every value is zero.
+fn signed_step(x: &[f32], table: &LevelTable, judge: Judge) -> Option<Option<Span>> {
     let ends = ends(x);
     if ends.1 == 0.0 {
         return Some(None);
     }
     let level = table.fits(x, ends, judge).last()?;
     let factor = level / ends.1;
-    let strips = x.iter().map(|&x| (x, table.level(x * factor))).filter(|(_, level)| *level != 0.0);
-    let strips = strips.map(|(x, level)| judge.span(x).over(level.into()));
-    let step = strips.fold(Span::ALL, Span::meet);
+    let spans = x.iter().map(|&x| (x, table.level(x * factor))).filter(|(_, level)| *level != 0.0);
+    let spans = spans.map(|(x, level)| judge.span(x).divided_by(level.into()));
+    let step = spans.fold(Span::ALL, Span::intersect);
     (!step.is_empty()).then_some(Some(step))
 }
 
-/// Lengths of which all `steps` are multiples, the longest first, the shortest step at most `most` times.
-fn common(steps: &[Span], most: i16) -> impl Iterator<Item = Span> {
+/// Returns the units of which all `steps` are multiples, the largest first. The shortest step is at most `max_multiple`
+/// units long. Without steps, the unit is 0.
+fn common_units(steps: &[Span], max_multiple: i16) -> impl Iterator<Item = Span> {
     let shortest = steps.iter().copied().min_by(|a, b| a.middle().total_cmp(&b.middle()));
-    let of_none = shortest.is_none().then_some(Span { low: 0.0, high: 0.0 });
-    let divided = shortest.into_iter().flat_map(move |s| (1..=most).map(move |n| s.over(f64::from(n))));
+    let if_empty = shortest.is_none().then_some(Span { low: 0.0, high: 0.0 });
+    let divided =
+        shortest.into_iter().flat_map(move |s| (1..=max_multiple).map(move |n| s.divided_by(f64::from(n))));
     let shared = divided.filter_map(|start| {
         let span = steps.iter().fold(start, |d, step| {
             let whole = (step.middle() / d.middle()).round();
-            d.meet(step.over(whole))
+            d.intersect(step.divided_by(whole))
         });
         (!span.is_empty()).then_some(span)
     });
-    shared.chain(of_none)
+    shared.chain(if_empty)
 }
 
-/// How many times `unit` goes into `step`, to the nearest.
-fn times(step: Span, unit: f64) -> i16 {
+/// Returns `step` / `unit`, rounded to an integer.
+fn rounded_ratio(step: Span, unit: f64) -> i16 {
     (step.middle() / unit).round().clamp(-32767.0, 32767.0) as i16
 }
 
-/// The ways to part `whole` into a scale and a common divisor of the group's codes.
-fn shares(whole: i16) -> impl Iterator<Item = (i16, i16)> {
-    let most = if whole == 0 { 1 } else { MOST };
-    (1..=most).filter(move |divisor| whole % divisor == 0).map(move |divisor| (whole / divisor, divisor))
+/// Returns all factorizations of `whole` into a scale and a common divisor of the group's codes.
+fn factorizations(whole: i16) -> impl Iterator<Item = (i16, i16)> {
+    let max_divisor = if whole == 0 { 1 } else { MAX_SCALE };
+    (1..=max_divisor)
+        .filter(move |divisor| whole % divisor == 0)
+        .map(move |divisor| (whole / divisor, divisor))
 }
 
-/// One way to write a group once `d` is known.
+/// One way to represent a group for a given `d`.
 struct Choice {
     scale: i16,
-    /// What codes as counted are multiplied by, and raised by.
+    /// The counted codes are multiplied by `divisor`.
     divisor: u8,
+    /// Then `shift` is added to the codes.
     shift: u8,
-    /// What `dmin · min` may be.
+    /// The possible values of `dmin · min`.
     min: Span,
 }
 
 struct Group<'a> {
     x: &'a [f32],
-    /// Codes above the lowest value, under the longest step; `None` where all values are one.
+    /// The longest step that explains the values; `None` if all values are equal.
     step: Option<Span>,
+    /// The number of steps from the lowest value to each value.
     codes: Vec<u8>,
 }
 
-/// A block of `q4_k` or `q5_k`.
+/// Solves a block of `q4_k` or `q5_k`.
 pub(super) fn affine(x: &[f32], last: u8, judge: Judge, block: Block) -> Option<Codes> {
     if judge == Judge::Near {
         return None;
@@ -123,16 +130,16 @@ pub(super) fn affine(x: &[f32], last: u8, judge: Judge, block: Block) -> Option<
     let groups =
         x.chunks_exact(block.group).map(|x| Group::new(x, last, judge)).collect::<Option<Vec<_>>>()?;
     let steps: Vec<Span> = groups.iter().filter_map(|g| g.step).collect();
-    common(&steps, MOST).flat_map(Span::halves).find_map(|d| {
+    common_units(&steps, MAX_SCALE).flat_map(Span::f16_values).find_map(|d| {
         let choices: Vec<Vec<Choice>> = groups.iter().map(|g| g.choices(d, last, judge)).collect();
-        minima(&choices).flat_map(|span| span.halves().take(3)).find_map(|dmin| {
+        dmin_spans(&choices).flat_map(|span| span.f16_values().take(3)).find_map(|dmin| {
             let mut found = Codes { d, dmin, ..Codes::new(block) };
             let parts = found.codes.chunks_exact_mut(block.group).zip(&mut found.scales).zip(&mut found.mins);
             let fits =
                 groups.iter().zip(&choices).zip(parts).all(|((group, choices), ((codes, scale), min))| {
                     choices.iter().any(|choice| {
                         *scale = choice.scale;
-                        *min = multiple(choice.min, f64::from(dmin)).unwrap_or(0);
+                        *min = stored_minimum(choice.min, f64::from(dmin)).unwrap_or(0);
                         let (scale, min) = (d * f32::from(*scale), dmin * f32::from(*min));
                         codes.iter_mut().zip(&group.codes).zip(group.x).all(|((code, &counted), &x)| {
                             *code = counted * choice.divisor + choice.shift;
@@ -153,53 +160,56 @@ impl<'a> Group<'a> {
         }
         let steps = affine::fits(x, ends, last, judge).last()?;
         let mut codes = vec![0; x.len()];
-        affine::count(x, ends, steps, &mut codes);
+        affine::count_steps(x, ends, steps, &mut codes);
         let step = affine::step(x, &codes, ends.0, judge);
         (!step.is_empty()).then_some(Self { x, step: Some(step), codes })
     }
 
+    /// Returns all ways to represent the group under `d`.
     fn choices(&self, d: f32, last: u8, judge: Judge) -> Vec<Choice> {
-        let whole = self.step.map_or(0, |step| times(step, f64::from(d)));
+        let whole = self.step.map_or(0, |step| rounded_ratio(step, f64::from(d)));
         let highest = i16::from(self.codes.iter().copied().max().unwrap_or(0));
         let base = affine::base(self.x, &self.codes, d * f32::from(whole), judge);
-        let shares =
-            shares(whole).filter(|(scale, divisor)| *scale <= MOST && highest * divisor <= i16::from(last));
+        let factorizations = factorizations(whole)
+            .filter(|(scale, divisor)| *scale <= MAX_SCALE && highest * divisor <= i16::from(last));
         let choice = |scale: i16, divisor: i16, shift: i16| Choice {
             scale,
             divisor: divisor as u8,
             shift: shift as u8,
-            min: base.less(Span::of(f64::from(d) * f64::from(scale) * f64::from(shift))).over(-1.0),
+            min: base.minus(Span::point(f64::from(d) * f64::from(scale) * f64::from(shift))).divided_by(-1.0),
         };
-        let choices = shares.flat_map(|(scale, divisor)| {
-            let room = if whole == 0 { 0 } else { i16::from(last) - highest * divisor };
-            (0..=room).map(move |shift| choice(scale, divisor, shift))
+        let choices = factorizations.flat_map(|(scale, divisor)| {
+            let max_shift = if whole == 0 { 0 } else { i16::from(last) - highest * divisor };
+            (0..=max_shift).map(move |shift| choice(scale, divisor, shift))
         });
         if base.is_empty() { Vec::new() } else { choices.filter(|choice| choice.min.high >= 0.0).collect() }
     }
 }
 
-/// The whole number of times that `dmin` goes into one of `min`.
-fn multiple(min: Span, dmin: f64) -> Option<i16> {
-    let whole = if min.holds(0.0) { 0 } else { times(min, dmin) };
-    (whole <= MOST).then_some(whole)
+/// Returns the integer that, multiplied by `dmin`, is nearest to the middle of `min`; 0 if 0 lies in `min`. Returns
+/// `None` if it is too large to store.
+fn stored_minimum(min: Span, dmin: f64) -> Option<i16> {
+    let whole = if min.contains(0.0) { 0 } else { rounded_ratio(min, dmin) };
+    (whole <= MAX_SCALE).then_some(whole)
 }
 
-/// Ranges of `dmin` in which each group may have a choice whose minimum is a multiple.
-fn minima(choices: &[Vec<Choice>]) -> impl Iterator<Item = Span> {
+/// Returns the spans of `dmin` for which each group may have a choice whose minimum is a multiple of `dmin`.
+fn dmin_spans(choices: &[Vec<Choice>]) -> impl Iterator<Item = Span> {
     let possible = choices.iter().all(|choices| !choices.is_empty());
-    let bound: Vec<&Vec<Choice>> =
-        choices.iter().filter(|choices| possible && !choices.iter().any(|c| c.min.holds(0.0))).collect();
-    let none = (possible && bound.is_empty()).then_some(Span { low: 0.0, high: 0.0 });
-    let tightest = bound.iter().copied().min_by_key(|choices| choices.len());
+    let constrained: Vec<&Vec<Choice>> =
+        choices.iter().filter(|choices| possible && !choices.iter().any(|c| c.min.contains(0.0))).collect();
+    let none = (possible && constrained.is_empty()).then_some(Span { low: 0.0, high: 0.0 });
+    let tightest = constrained.iter().copied().min_by_key(|choices| choices.len());
     let starts = tightest.into_iter().flatten();
-    let starts = starts.flat_map(|choice| (1..=MOST).map(|whole| choice.min.over(f64::from(whole))));
+    let starts =
+        starts.flat_map(|choice| (1..=MAX_SCALE).map(|whole| choice.min.divided_by(f64::from(whole))));
     starts
         .filter_map(move |start| {
-            bound.iter().try_fold(start, |dmin, choices| {
+            constrained.iter().try_fold(start, |dmin, choices| {
                 choices.iter().find_map(|choice| {
-                    let whole = multiple(choice.min, dmin.middle()).filter(|whole| *whole > 0)?;
-                    let met = dmin.meet(choice.min.over(f64::from(whole)));
-                    (!met.is_empty()).then_some(met)
+                    let whole = stored_minimum(choice.min, dmin.middle()).filter(|whole| *whole > 0)?;
+                    let common = dmin.intersect(choice.min.divided_by(f64::from(whole)));
+                    (!common.is_empty()).then_some(common)
                 })
             })
         })

@@ -1,4 +1,4 @@
-//! Work folders as runs leave them, and as others leave them behind.
+//! Tests of saving and loading units, and of work folders that are damaged or belong to others.
 
 use super::*;
 use crate::gather::ActivationFile;
@@ -38,7 +38,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn what_is_loaded_is_what_was_saved() {
+fn loading_returns_the_saved_content() {
     let folder = tempfile::tempdir().unwrap();
     let work = WorkFolder::open(folder.path(), &key("one"), false).unwrap();
     assert!(Unit::load(&work, "block-0000", &plan()).unwrap().is_none());
@@ -56,9 +56,9 @@ fn what_is_loaded_is_what_was_saved() {
     for (count, vocabulary) in [(1, 9), (3, 9), (2, 8), (usize::MAX, 9)] {
         assert!(work.load_tokens("own-text-0000", count, vocabulary).is_err(), "{count} {vocabulary}");
     }
-    work.save_numbers("head-input", &[0.5, f32::NAN]).unwrap();
-    assert_eq!(work.load_numbers("head-input", 2).unwrap()[0], 0.5);
-    assert!(work.load_numbers("head-input", 1).is_err() && work.load_numbers("head-input", 3).is_err());
+    work.save_floats("head-input", &[0.5, f32::NAN]).unwrap();
+    assert_eq!(work.load_floats("head-input", 2).unwrap()[0], 0.5);
+    assert!(work.load_floats("head-input", 1).is_err() && work.load_floats("head-input", 3).is_err());
     std::fs::write(work.path("own-text-0000.tokens"), [0; 40]).unwrap();
     assert!(matches!(work.load_tokens("own-text-0000", 2, 9), Err(Error::WorkDamaged { .. })));
     let path = work.path("block-0000.unit");
@@ -97,7 +97,7 @@ fn a_file_of_another_run_or_under_another_name_is_refused() {
     assert!(matches!(Unit::load(&two, "block-0000", &plan()), Err(Error::WorkDamaged { .. })));
 }
 
-/// The digest is no secret: anybody who reads the key can make one.
+/// Anybody who reads the key can compute a valid digest, so the content must be checked too.
 #[test]
 fn a_unit_with_a_digest_holds_the_planned_tensors() {
     let folder = tempfile::tempdir().unwrap();
@@ -146,7 +146,7 @@ fn a_unit_with_a_digest_holds_the_planned_tensors() {
             tensors.push(tensors[0].clone());
         }),
         "[".repeat(1 << 16),
-        " ".repeat(HEADER_BYTES + 1),
+        " ".repeat(MAX_HEADER_BYTES + 1),
     ] {
         let error = load(&changed, changed.len() as u64, 36).err().expect("an error");
         assert!(error.to_string().contains("head.unit"), "{error}");
@@ -187,7 +187,7 @@ fn a_damaged_key_keeps_everything() {
     }
     fs::remove_file(&path).unwrap();
     assert!(matches!(open(false), Err(Error::WorkWithoutKey { .. })));
-    // Remains of a run that was killed before its key was there are no work.
+    // A run was killed before it wrote its key. Its temporary file is not saved work.
     fs::remove_file(folder.path().join("head.unit")).unwrap();
     fs::write(folder.path().join(".key.Ab3dEf.part"), "half").unwrap();
     drop(open(false).unwrap());
@@ -221,7 +221,7 @@ fn links_are_neither_followed_nor_removed() {
                 let work = open(false)?;
                 Unit::load(&work, "head", &plan())?;
                 work.load_tokens("own-text-0000", 2, 9)?;
-                work.load_numbers("head-input", 2)?;
+                work.load_floats("head-input", 2)?;
                 ActivationFile::open(&work.path("input-float.f32"), 1).map(drop)
             };
             let error = read().unwrap_err().to_string();
