@@ -4,6 +4,7 @@ use crate::Error;
 use kvant_eval::peak_resident_bytes;
 use kvant_model::{Sampler, Sampling, Special, Tokenizer, Transformer, generate};
 use serde::Serialize;
+use std::sync::Arc;
 
 /// Continues a prompt. The prompt is raw text; control tokens in it are parsed.
 ///
@@ -24,7 +25,7 @@ pub struct Generate<'a> {
     /// The network.
     pub network: &'a Transformer,
     /// Its tokenizer.
-    pub tokenizer: &'a Tokenizer,
+    pub tokenizer: &'a Arc<Tokenizer>,
     /// How tokens are chosen.
     pub sampling: Sampling,
     /// Tokens of the answer at most.
@@ -58,7 +59,7 @@ pub struct Generated {
 
 impl<'a> Generate<'a> {
     /// An answer of at most 128 tokens.
-    pub fn new(network: &'a Transformer, tokenizer: &'a Tokenizer, sampling: Sampling) -> Self {
+    pub fn new(network: &'a Transformer, tokenizer: &'a Arc<Tokenizer>, sampling: Sampling) -> Self {
         Self { network, tokenizer, sampling, tokens: 128, context: None, stop: Vec::new() }
     }
 

@@ -6,6 +6,7 @@ use kvant_io::{Checkpoint, Limits, Meta};
 use kvant_kernels::{Arithmetic, Backend, Isa, KvFormat, Precision};
 use kvant_model::{Sampling, Tokenizer, TokenizerError, Transformer, Weights};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A checkpoint that has been opened.
 pub struct Opened {
@@ -165,7 +166,7 @@ impl Model {
         &self,
         backend: Backend,
         run: RunSettings,
-    ) -> Result<(Transformer, Tokenizer), Error> {
+    ) -> Result<(Transformer, Arc<Tokenizer>), Error> {
         let (network, tokenizer) = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("kvant-tokenizer".to_owned());
             let made = thread.spawn_scoped(scope, || self.tokenizer());
@@ -177,7 +178,7 @@ impl Model {
             };
             (network, tokenizer)
         });
-        Ok((network?, tokenizer?))
+        Ok((network?, Arc::new(tokenizer?)))
     }
 
     /// kvant's sampling settings, the model's own before them.
