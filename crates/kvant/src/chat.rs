@@ -6,6 +6,7 @@ use crate::Error;
 use kvant_model::{
     ChatTemplate, Message, Sampler, Sampling, Sequence, TemplateError, Tokenizer, Transformer, generate,
 };
+use std::sync::Arc;
 
 /// A conversation.
 ///
@@ -27,7 +28,7 @@ use kvant_model::{
 /// ```
 pub struct Chat<'a> {
     network: &'a Transformer,
-    tokenizer: &'a Tokenizer,
+    tokenizer: &'a Arc<Tokenizer>,
     template: ChatTemplate,
     sampler: Sampler,
     sequence: Sequence,
@@ -73,7 +74,7 @@ impl<'a> Chat<'a> {
     /// A sampling setting outside its range.
     pub fn new(
         network: &'a Transformer,
-        tokenizer: &'a Tokenizer,
+        tokenizer: &'a Arc<Tokenizer>,
         template: ChatTemplate,
         sampling: Sampling,
         context: usize,

@@ -4,6 +4,7 @@ use crate::Error;
 use kvant_eval::peak_resident_bytes;
 use kvant_model::{Sampler, Sampling, Special, Tokenizer, Transformer, generate};
 use serde::Serialize;
+use std::sync::Arc;
 
 /// Continues a prompt. The prompt is raw text; control tokens in it are parsed.
 ///
@@ -24,7 +25,7 @@ pub struct Generate<'a> {
     /// The network.
     pub network: &'a Transformer,
     /// Its tokenizer.
-    pub tokenizer: &'a Tokenizer,
+    pub tokenizer: &'a Arc<Tokenizer>,
     /// Sampling settings.
     pub sampling: Sampling,
     /// Most tokens of the answer.
@@ -58,7 +59,7 @@ pub struct Generated {
 
 impl<'a> Generate<'a> {
     /// Continues a prompt by at most 128 tokens.
-    pub fn new(network: &'a Transformer, tokenizer: &'a Tokenizer, sampling: Sampling) -> Self {
+    pub fn new(network: &'a Transformer, tokenizer: &'a Arc<Tokenizer>, sampling: Sampling) -> Self {
         Self { network, tokenizer, sampling, tokens: 128, context: None, stop: Vec::new() }
     }
 

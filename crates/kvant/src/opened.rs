@@ -6,6 +6,7 @@ use kvant_io::{Checkpoint, Limits, Meta};
 use kvant_kernels::{Arithmetic, Backend, Isa, KvFormat, Precision};
 use kvant_model::{Sampling, Tokenizer, TokenizerError, Transformer, Weights};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// An opened checkpoint.
 pub struct Opened {
@@ -168,7 +169,7 @@ impl Model {
         &self,
         backend: Backend,
         run: RunSettings,
-    ) -> Result<(Transformer, Tokenizer), Error> {
+    ) -> Result<(Transformer, Arc<Tokenizer>), Error> {
         let (network, tokenizer) = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("kvant-tokenizer".to_owned());
             let spawned = thread.spawn_scoped(scope, || self.tokenizer());
@@ -180,7 +181,7 @@ impl Model {
             };
             (network, tokenizer)
         });
-        Ok((network?, tokenizer?))
+        Ok((network?, Arc::new(tokenizer?)))
     }
 
     /// The model's sampling settings. Settings that the model does not give are kvant's defaults.

@@ -1,6 +1,7 @@
-//! One answer: prompt in, tokens chosen one after another, text out as it becomes whole.
+//! One answer: a prompt goes in, tokens are chosen one after another, text comes out as soon as its characters are complete.
 
 use crate::{Error, Sampler, Sequence, TextStream, Tokenizer, Transformer, Want};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Why an answer ended.
@@ -10,7 +11,7 @@ pub enum Finish {
     Stop,
     /// The limit of tokens or the end of the context.
     Length,
-    /// The listener wanted no more.
+    /// The caller ended it.
     Interrupted,
 }
 
@@ -25,10 +26,10 @@ impl Finish {
     }
 }
 
-/// What came of a prompt.
+/// The answer to a prompt.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// Chosen tokens, without the one that ended the answer.
+    /// The chosen tokens, without the one that ended the answer.
     pub tokens: Vec<u32>,
     /// Their text, cut before a stop text.
     pub text: String,
@@ -61,7 +62,7 @@ impl Answer {
 #[allow(clippy::too_many_arguments)]
 pub fn generate(
     transformer: &Transformer,
-    tokenizer: &Tokenizer,
+    tokenizer: &Arc<Tokenizer>,
     sequence: &mut Sequence,
     sampler: &mut Sampler,
     prompt: &[u32],
@@ -84,7 +85,7 @@ pub fn generate(
     let prefill_seconds = begin.elapsed().as_secs_f64();
     let begin = Instant::now();
     let mut recent = prompt.to_vec();
-    let mut stream = TextStream::new(tokenizer);
+    let mut stream = TextStream::new(tokenizer.clone());
     let (mut tokens, mut text, mut sent) = (Vec::new(), String::new(), 0);
     let mut finish = Finish::Length;
     while tokens.len() < limit {
@@ -101,7 +102,7 @@ pub fn generate(
             finish = Finish::Stop;
             break;
         }
-        // What may be the beginning of a stop text waits.
+        // Text that may be the beginning of a stop text is held back.
         let end = text.len() - held_back(&text, stop);
         if end > sent {
             let go_on = emit(&text[sent..end]);

@@ -30,6 +30,9 @@ pub enum SamplerError {
     /// There is nothing to choose from.
     #[error("no logits to choose from")]
     Empty,
+    /// A mask allows no token that has a probability.
+    #[error("no token is allowed here")]
+    NoneAllowed,
 }
 
 /// How tokens are chosen.
@@ -52,6 +55,69 @@ pub struct Sampling {
 impl Default for Sampling {
     fn default() -> Self {
         Self { temperature: 0.8, top_k: 40, top_p: 0.95, min_p: 0.05, repeat_penalty: 1.0, seed: 0 }
+    }
+}
+
+/// The tokens that may be chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenMask {
+    /// One bit a token.
+    words: Vec<u64>,
+}
+
+impl TokenMask {
+    /// A mask that allows nothing yet, for ids below `vocabulary`.
+    pub fn none(vocabulary: usize) -> Self {
+        Self { words: vec![0; vocabulary.div_ceil(64)] }
+    }
+
+    /// Allows a token; an id beyond the vocabulary stays forbidden.
+    pub fn allow(&mut self, id: u32) {
+        if let Some(word) = self.words.get_mut(id as usize / 64) {
+            *word |= 1 << (id % 64);
+        }
+    }
+
+    /// Whether a token is allowed.
+    pub fn allows(&self, id: u32) -> bool {
+        self.words.get(id as usize / 64).is_some_and(|word| word >> (id % 64) & 1 == 1)
+    }
+}
+
+/// Natural logarithms of the model's own probabilities, before any sampling setting.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogProbabilities {
+    /// That of the token asked about.
+    pub token: f32,
+    /// The likeliest tokens, the best first; the lower id goes first on a tie.
+    pub top: Vec<(u32, f32)>,
+}
+
+impl LogProbabilities {
+    /// Of `token` and of the `count` likeliest tokens, for one position's logits.
+    ///
+    /// # Errors
+    /// [`SamplerError::NotFinite`] for NaN or positive infinity, [`SamplerError::Empty`] where there is no such token.
+    pub fn new(logits: &[f32], token: u32, count: usize) -> Result<Self, SamplerError> {
+        let at = |index: usize| SamplerError::NotFinite { token: index, value: logits[index] };
+        if let Some(bad) = logits.iter().position(|x| x.is_nan() || *x == f32::INFINITY) {
+            return Err(at(bad));
+        }
+        let chosen = *logits.get(token as usize).ok_or(SamplerError::Empty)?;
+        let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = logits.iter().map(|x| f64::from(x - top).exp()).sum();
+        let log = |x: f32| (f64::from(x - top) - sum.ln()) as f32;
+        let better =
+            |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
+        let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
+        let count = count.min(ids.len());
+        if count > 0 && count < ids.len() {
+            ids.select_nth_unstable_by(count - 1, better);
+        }
+        ids.truncate(count);
+        ids.sort_unstable_by(better);
+        let top = ids.into_iter().map(|id| (id, log(logits[id as usize]))).collect();
+        Ok(Self { token: log(chosen), top })
     }
 }
 
@@ -86,11 +152,32 @@ impl Sampler {
         Ok(Self { sampling, random })
     }
 
-    /// The next token; `recent` are the tokens before it, oldest first.
+    /// Chooses the next token. `recent` are the tokens before it, oldest first.
     ///
     /// # Errors
     /// [`SamplerError::NotFinite`] for NaN or positive infinity, [`SamplerError::Empty`].
     pub fn pick(&mut self, logits: &[f32], recent: &[u32]) -> Result<u32, SamplerError> {
+        self.choose(logits, recent)
+    }
+
+    /// The same among the tokens that `mask` allows, as a grammar asks for.
+    ///
+    /// # Errors
+    /// As [`Sampler::pick`]; [`SamplerError::NoneAllowed`].
+    pub fn pick_allowed(
+        &mut self,
+        logits: &[f32],
+        recent: &[u32],
+        mask: &TokenMask,
+    ) -> Result<u32, SamplerError> {
+        let masked: Vec<f32> = (logits.iter().zip(0..))
+            .map(|(x, id)| if mask.allows(id) { *x } else { f32::NEG_INFINITY })
+            .collect();
+        let picked = self.choose(&masked, recent)?;
+        if mask.allows(picked) { Ok(picked) } else { Err(SamplerError::NoneAllowed) }
+    }
+
+    fn choose(&mut self, logits: &[f32], recent: &[u32]) -> Result<u32, SamplerError> {
         if let Some(token) = logits.iter().position(|x| x.is_nan() || *x == f32::INFINITY) {
             return Err(SamplerError::NotFinite { token, value: logits[token] });
         }
@@ -115,7 +202,9 @@ impl Sampler {
                 return Ok(*id);
             }
         }
-        Ok(candidates.last().copied().unwrap_or(best as u32))
+        // Rounding can leave a rest; a token without probability is no choice.
+        let possible = candidates.iter().zip(&weights).rev().find(|(_, weight)| **weight > 0.0);
+        Ok(possible.map_or(best as u32, |(id, _)| *id))
     }
 
     fn penalize(&self, logits: &[f32], recent: &[u32]) -> Option<Vec<f32>> {
@@ -165,5 +254,52 @@ impl Sampler {
         let above = weights.iter().take_while(|w| **w >= least).count();
         ids.truncate(count.min(above).max(1));
         ids
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn logits(seed: u64) -> Vec<f32> {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        (0..200).map(|_| random.next_u32() as f32 / u32::MAX as f32 * 12.0 - 6.0).collect()
+    }
+
+    /// A mask gives the choices of a vocabulary that has nothing but the allowed tokens.
+    #[test]
+    fn a_mask_chooses_as_if_nothing_else_were_there() {
+        for seed in 0..40 {
+            let all = logits(seed);
+            let allowed: Vec<u32> = (0..200).filter(|id| (id * 7 + seed as u32) % 11 == 0).collect();
+            let mut mask = TokenMask::none(200);
+            allowed.iter().for_each(|&id| mask.allow(id));
+            let few: Vec<f32> = allowed.iter().map(|&id| all[id as usize]).collect();
+            for (temperature, top_k, top_p) in [(0.0, 40, 0.95), (1.0, 0, 1.0), (0.7, 5, 0.9)] {
+                let sampling = Sampling { temperature, top_k, top_p, min_p: 0.0, seed, ..Sampling::default() };
+                let found = Sampler::new(sampling.clone()).unwrap().pick_allowed(&all, &[], &mask).unwrap();
+                let expected = Sampler::new(sampling).unwrap().pick(&few, &[]).unwrap();
+                assert_eq!(found, allowed[expected as usize], "{seed} {temperature} {top_k}");
+            }
+        }
+        let nothing = TokenMask::none(200);
+        let picked = Sampler::new(Sampling::default()).unwrap().pick_allowed(&logits(1), &[], &nothing);
+        assert!(matches!(picked, Err(SamplerError::NoneAllowed)));
+    }
+
+    #[test]
+    fn log_probabilities_are_those_of_a_plain_softmax() {
+        let all = logits(3);
+        let sum: f64 = all.iter().map(|x| f64::from(*x).exp()).sum();
+        let expected = |id: u32| f64::from(all[id as usize]) - sum.ln();
+        let found = LogProbabilities::new(&all, 17, 5).unwrap();
+        assert!((f64::from(found.token) - expected(17)).abs() < 1e-5);
+        let mut order: Vec<u32> = (0..200).collect();
+        order.sort_by(|a, b| all[*b as usize].total_cmp(&all[*a as usize]));
+        assert_eq!(found.top.iter().map(|(id, _)| *id).collect::<Vec<_>>(), order[..5]);
+        assert!(found.top.iter().all(|(id, log)| (f64::from(*log) - expected(*id)).abs() < 1e-5));
+        assert!(LogProbabilities::new(&all, 200, 5).is_err());
+        assert!(LogProbabilities::new(&[f32::NAN], 0, 1).is_err());
+        assert_eq!(LogProbabilities::new(&all, 17, 0).unwrap().top, []);
     }
 }

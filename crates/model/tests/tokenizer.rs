@@ -4,6 +4,7 @@
 use kvant_io::{Limits, Meta, Metadata};
 use kvant_model::{ChatTemplate, Message, Special, TextStream, Tokenizer};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 const PLAIN: Special = Special { add: false, parse: false };
 
@@ -17,9 +18,9 @@ fn strings() -> Vec<String> {
     json.as_array().unwrap().iter().map(|s| s[1].as_str().unwrap().to_owned()).collect()
 }
 
-fn demo() -> Tokenizer {
+fn demo() -> Arc<Tokenizer> {
     let checkpoint = kvant_io::open(&root().join("assets/demo"), &Limits::default()).unwrap();
-    Tokenizer::from_meta(checkpoint.meta()).unwrap().unwrap()
+    Arc::new(Tokenizer::from_meta(checkpoint.meta()).unwrap().unwrap())
 }
 
 fn through_gguf(tokenizer: &Tokenizer) -> Tokenizer {
@@ -44,7 +45,7 @@ fn gguf_metadata_gives_the_same_ids_and_every_text_comes_back() {
         }
         let ids = tokenizer.encode(&text, PLAIN).unwrap();
         assert_eq!(tokenizer.decode(&ids), text);
-        let mut stream = TextStream::new(&tokenizer);
+        let mut stream = TextStream::new(tokenizer.clone());
         let mut streamed: String = ids.iter().map(|&id| stream.push(id)).collect();
         streamed.push_str(&stream.finish());
         assert_eq!(streamed, text);
@@ -58,7 +59,7 @@ fn streams_let_only_whole_characters_out() {
     let text = "뷁쀍 🦊👩‍👩‍👧";
     let ids = tokenizer.encode(text, PLAIN).unwrap();
     assert!(ids.len() > text.chars().count(), "the text has to span tokens for this test to say anything");
-    let mut stream = TextStream::new(&tokenizer);
+    let mut stream = TextStream::new(tokenizer.clone());
     for id in ids {
         assert!(!stream.push(id).contains('\u{fffd}'));
     }

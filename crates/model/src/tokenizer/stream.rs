@@ -1,28 +1,28 @@
-//! Text from tokens as they come: only whole characters leave, so that Hangul and emoji that span tokens arrive
-//! unbroken.
+//! Text from a stream of tokens. Only whole characters are given out: Hangul and emoji that span several tokens stay unbroken.
 
 use super::Tokenizer;
+use std::sync::Arc;
 
-/// Joins the bytes of tokens and lets whole characters out.
-pub struct TextStream<'a> {
-    tokenizer: &'a Tokenizer,
+/// Joins the bytes of tokens and gives out whole characters. It owns its tokenizer, so that it can live as long as an answer.
+pub struct TextStream {
+    tokenizer: Arc<Tokenizer>,
     held: Vec<u8>,
     strip_space: bool,
 }
 
-impl<'a> TextStream<'a> {
+impl TextStream {
     /// A stream at the beginning of an answer that follows other text.
-    pub fn new(tokenizer: &'a Tokenizer) -> Self {
+    pub fn new(tokenizer: Arc<Tokenizer>) -> Self {
         Self { tokenizer, held: Vec::new(), strip_space: false }
     }
 
     /// A stream at the beginning of a text: SentencePiece's own first space is dropped.
-    pub fn at_start(tokenizer: &'a Tokenizer) -> Self {
+    pub fn at_start(tokenizer: Arc<Tokenizer>) -> Self {
         let strip_space = tokenizer.adds_space();
         Self { tokenizer, held: Vec::new(), strip_space }
     }
 
-    /// Takes one token, and returns the characters that are now whole.
+    /// Takes one token and returns the characters that are complete now.
     pub fn push(&mut self, id: u32) -> String {
         self.held.extend(self.tokenizer.bytes(id, false));
         if self.strip_space && !self.held.is_empty() {
@@ -54,7 +54,7 @@ impl<'a> TextStream<'a> {
         }
     }
 
-    /// What is still held back, with broken characters replaced.
+    /// The bytes that are still held back, with broken characters replaced.
     pub fn finish(&mut self) -> String {
         String::from_utf8_lossy(&std::mem::take(&mut self.held)).into_owned()
     }
