@@ -1,6 +1,6 @@
 //! SmolLM2-135M-Instruct, a published model, held against what llama.cpp makes of it (`tests/golden`).
 //!
-//! The model comes by its package (`xtask/real_model.py`). Texts that the project may not carry are read from
+//! The model comes by its package (`tools/real_model.py`). Texts that the project may not carry are read from
 //! `--shared`; where they are absent this says so and checks what needs none.
 
 use clap::Args;
@@ -68,9 +68,9 @@ impl Check<'_> {
 /// Runs every check; the faults, in words.
 pub fn run(root: &Path, arguments: &Real) -> Vec<String> {
     let models = root.join(&arguments.models);
-    let fetched = Command::new(&arguments.python).arg(root.join("xtask/real_model.py")).arg(&models).status();
+    let fetched = Command::new(&arguments.python).arg(root.join("tools/real_model.py")).arg(&models).status();
     if !fetched.is_ok_and(|s| s.success()) {
-        return vec!["the model could not be fetched: xtask/real_model.py failed".into()];
+        return vec!["the model could not be fetched: tools/real_model.py failed".into()];
     }
     let mut check = Check { root, models, faults: Vec::new() };
     strings(&mut check);
@@ -177,10 +177,10 @@ fn perplexity(check: &mut Check, texts: &Path) {
 /// llama2.c's stories260K: one sentence's tokens and loss, and the beginning of its known greedy story.
 fn stories(check: &mut Check, folder: &Path, python: &Path) {
     let model = check.model("stories260k.gguf");
-    let script = check.root.join("xtask/stories260k.py");
+    let script = check.root.join("tools/stories260k.py");
     let made = Command::new(python).arg(script).arg(folder).arg(&model).status();
     if !made.is_ok_and(|s| s.success()) {
-        return check.expect("stories260K", false, "xtask/stories260k.py failed");
+        return check.expect("stories260K", false, "tools/stories260k.py failed");
     }
     let bytes = std::fs::read(folder.join("golden-ppl.json")).unwrap_or_default();
     let golden: Json = serde_json::from_slice(&bytes).unwrap_or_default();

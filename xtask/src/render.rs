@@ -1,4 +1,4 @@
-//! `cargo xtask render`: chat templates rendered as `kvant chat` renders them, for comparisons (`xtask/templates.py`).
+//! `cargo xtask render`: chat templates rendered as `kvant chat` renders them, for comparisons (`tools/templates.py`).
 //!
 //! Reads one JSON object a line: `template`, `tokens` (the special tokens by variable), `variables` (`messages`,
 //! `tools`, `documents`, `add_generation_prompt` and any others), `continue_final`, `unix` (the time of the clock).

@@ -107,8 +107,7 @@ impl LogProbabilities {
         let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let sum: f64 = logits.iter().map(|x| f64::from(x - top).exp()).sum();
         let log = |x: f32| (f64::from(x - top) - sum.ln()) as f32;
-        let better =
-            |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
+        let better = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
         let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
         let count = count.min(ids.len());
         if count > 0 && count < ids.len() {
@@ -271,12 +270,13 @@ mod tests {
     fn a_mask_chooses_as_if_nothing_else_were_there() {
         for seed in 0..40 {
             let all = logits(seed);
-            let allowed: Vec<u32> = (0..200).filter(|id| (id * 7 + seed as u32) % 11 == 0).collect();
+            let allowed: Vec<u32> = (0..200).filter(|id| (id * 7 + seed as u32).is_multiple_of(11)).collect();
             let mut mask = TokenMask::none(200);
             allowed.iter().for_each(|&id| mask.allow(id));
             let few: Vec<f32> = allowed.iter().map(|&id| all[id as usize]).collect();
             for (temperature, top_k, top_p) in [(0.0, 40, 0.95), (1.0, 0, 1.0), (0.7, 5, 0.9)] {
-                let sampling = Sampling { temperature, top_k, top_p, min_p: 0.0, seed, ..Sampling::default() };
+                let sampling =
+                    Sampling { temperature, top_k, top_p, min_p: 0.0, seed, ..Sampling::default() };
                 let found = Sampler::new(sampling.clone()).unwrap().pick_allowed(&all, &[], &mask).unwrap();
                 let expected = Sampler::new(sampling).unwrap().pick(&few, &[]).unwrap();
                 assert_eq!(found, allowed[expected as usize], "{seed} {temperature} {top_k}");

@@ -1,4 +1,4 @@
-//! Chat templates: what Jinja2 renders (`tests/golden/templates`, made by `xtask/templates.py --golden`), the origin of
+//! Chat templates: what Jinja2 renders (`tests/golden/templates`, made by `tools/templates.py --golden`), the origin of
 //! every character, and the bounds that a hostile template meets.
 
 use kvant_model::{ChatTemplate, Conversation, Ending, LocalTime, Message, TemplateError};

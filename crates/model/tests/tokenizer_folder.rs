@@ -1,5 +1,5 @@
 //! Tokenizers of folders against ids of `tokenizers` and `sentencepiece` (tests/golden/tokens_folder, made by
-//! `xtask/tokenizers.py --golden`), and hostile files.
+//! `tools/tokenizers.py --golden`), and hostile files.
 
 use kvant_io::{Limits, Meta, Metadata};
 use kvant_model::{Special, Tokenizer, TokenizerError};

@@ -44,8 +44,8 @@ pub use plan::{
 };
 pub use quantize::{overhead_bytes, quantize};
 pub use solve::{
-    Hessian, ImportanceWeighted, Lattice, Layer, METHODS, Need, RoundToNearest, Settings, Solved, Solver,
-    method,
+    Flag, Hessian, ImportanceWeighted, Lattice, Layer, METHODS, Need, RoundToNearest, Settings, Solved,
+    Solver, method,
 };
 pub use walk::{Cost, Expected, Step, read_work_folder};
 pub use work_folder::check_work_folder;

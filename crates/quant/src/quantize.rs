@@ -4,7 +4,7 @@
 
 use crate::gather::{Calibration, gather_importance};
 use crate::plan::{Assignment, Recipe, plan_tensors, planned, planned_bytes};
-use crate::solve::{Layer, Need, importance_flags, is_zero};
+use crate::solve::{Flag, Layer, Need, importance_flags, is_zero};
 use crate::walk::Walk;
 use crate::work_folder::WorkFolder;
 use crate::write::{CARD_KEY, CARD_LIMIT_BYTES, CalibrationCard, Card, Report, write};
@@ -71,7 +71,7 @@ pub fn quantize(
             _ => Vec::new(),
         };
         if is_zero(&weights.tensor(&assignment.entry.name)?) {
-            flags.push("zero");
+            flags.push(Flag::Zero);
         }
         card.warnings.extend(flag_warnings(&assignment.entry.name, &flags));
     }
@@ -198,22 +198,8 @@ fn open_work<'a>(
 }
 
 /// Warnings for the user that explain a tensor's flags.
-fn flag_warnings(name: &str, flags: &[&'static str]) -> Vec<String> {
-    let text = |flag: &&'static str| match *flag {
-        "zero" => Some("all weights are zero"),
-        "uncalibrated" => Some("no usable calibration data; encoded without it"),
-        "uncorrected" => Some("earlier losses could not be made up for; the sums have no factor"),
-        "uncoupled" => Some("rows were solved one by one; the sums of gradients have no factor"),
-        "large-error" => {
-            Some("the error is at least half as large as the weights; give it another format with --set")
-        }
-        "all-zero" => {
-            Some("all weights became zero; they are too small for the format, give it another one with --set")
-        }
-        "dead-columns" => Some("some input columns were zero in all of the calibration text"),
-        _ => None,
-    };
-    flags.iter().filter_map(text).map(|text| format!("{name}: {text}")).collect()
+fn flag_warnings(name: &str, flags: &[Flag]) -> Vec<String> {
+    flags.iter().filter_map(|flag| flag.warning()).map(|text| format!("{name}: {text}")).collect()
 }
 
 /// Warnings about tensors whose row length did not allow the wanted format; one warning for each group of equal cases.

@@ -4,7 +4,7 @@ mod random;
 
 use kvant_core::{Bytes, FormatRef, Shape, Tensor, format};
 use kvant_kernels::{Backend, Isa};
-use kvant_quant::{Inputs, Layer, METHODS, Missing, Solved, Statistics, method};
+use kvant_quant::{Flag, Inputs, Layer, METHODS, Missing, Solved, Statistics, method};
 use random::normal;
 
 const ROWS: usize = 4;
@@ -176,7 +176,7 @@ fn a_tensor_with_a_large_error_is_flagged() {
         let wide = ["f32", "bf16", "mxfp4"].contains(&format.name());
         let flags = flag(1e-14);
         assert!(
-            flags.iter().all(|f| *f == if wide { None } else { Some("all-zero") }),
+            flags.iter().all(|f| *f == if wide { None } else { Some(Flag::AllZero) }),
             "{}: {flags:?}",
             format.name()
         );
@@ -187,9 +187,9 @@ fn a_tensor_with_a_large_error_is_flagged() {
         ..fixture.solve("rtn", &weight(0.0), &format::F16)
     };
     assert_eq!(solved(0.24, 1.0).loss_flag(), None);
-    assert_eq!(solved(0.25, 1.0).loss_flag(), Some("large-error"));
-    assert_eq!(solved(1.0, 1.0).loss_flag(), Some("large-error"));
-    assert_eq!(solved(9.0, 1.0).loss_flag(), Some("large-error"));
-    assert_eq!(solved(f64::NAN, 1.0).loss_flag(), Some("large-error"));
+    assert_eq!(solved(0.25, 1.0).loss_flag(), Some(Flag::LargeError));
+    assert_eq!(solved(1.0, 1.0).loss_flag(), Some(Flag::LargeError));
+    assert_eq!(solved(9.0, 1.0).loss_flag(), Some(Flag::LargeError));
+    assert_eq!(solved(f64::NAN, 1.0).loss_flag(), Some(Flag::LargeError));
     assert_eq!(solved(0.0, 0.0).loss_flag(), None);
 }

@@ -90,7 +90,7 @@ fn print(common: &Common, result: &Quantized) -> Result<(), Failure> {
 /// Every tensor, and the cost of each kind of step.
 fn print_details(result: &Quantized) -> Result<(), Failure> {
     for t in &result.tensors {
-        let mut flags = t.flags.join(" ");
+        let mut flags = t.flags.iter().map(|flag| flag.name()).collect::<Vec<_>>().join(" ");
         if let Some(s) = t.chosen {
             let correction = s.correction_damping.map_or("none".to_owned(), |x| x.to_string());
             flags.push_str(&format!(" damping {}, of the correction {correction}", s.damping));

@@ -5,7 +5,7 @@ use crate::Error;
 use kvant_eval::peak_resident_bytes;
 use kvant_io::OutputFile;
 use kvant_kernels::Backend;
-use kvant_quant::{Allocation, Assignment, Cost, Expected, HostCard, Recipe, Report, TensorReport};
+use kvant_quant::{Allocation, Assignment, Cost, Expected, Flag, HostCard, Recipe, Report, TensorReport};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -114,7 +114,7 @@ impl Quantized {
                 bytes: a.format.tensor_bytes(&a.entry.shape).map_or(0, |n| n as u64),
                 name: a.entry.name,
                 rel_rmse: 0.0,
-                flags: vec!["planned"],
+                flags: vec![Flag::Planned],
                 chosen: None,
             })
             .collect();

@@ -17,6 +17,7 @@ use super::act_order::ActOrder;
 use super::correction::Correction;
 use super::descent::{Quadratic, descend};
 use super::encoding::by_pieces;
+use super::flag::Flag;
 use super::importance_weighted::ImportanceWeighted;
 use super::lattice::Lattice;
 use super::solver::{Layer, Need, Settings, Solved, Solver};
@@ -80,7 +81,7 @@ impl Solver for Hessian {
             let start = first * shape.columns() / format.block().elements * format.block().bytes;
             out.copy_from_slice(&bytes[start..start + out.len()]);
         })?;
-        solved.flags.push("lattice");
+        solved.flags.push(Flag::Lattice);
         Ok(Some(solved))
     }
 
@@ -98,8 +99,8 @@ impl Solver for Hessian {
             usable.and_then(|statistics| self.solve_with_codes(layer, statistics, format, grid, bytes));
         let Some(SolvedBytes { bytes, corrected, uncoupled }) = solved else {
             let mut solved = ImportanceWeighted.solve(layer, format)?;
-            if !solved.flags.contains(&"uncalibrated") {
-                solved.flags.push("uncalibrated");
+            if !solved.flags.contains(&Flag::Uncalibrated) {
+                solved.flags.push(Flag::Uncalibrated);
             }
             return Ok(solved);
         };
@@ -110,13 +111,13 @@ impl Solver for Hessian {
         })?;
         let missing = usable.is_some_and(|s| s.missing != Missing::Nothing);
         if self.correction && !corrected && missing && layer.settings.correction_damping.is_some() {
-            solved.flags.push("uncorrected");
+            solved.flags.push(Flag::Uncorrected);
         }
         if uncoupled {
-            solved.flags.push("uncoupled");
+            solved.flags.push(Flag::Uncoupled);
         }
         if usable.is_some_and(|s| s.mean_squares().contains(&0.0)) {
-            solved.flags.push("dead-columns");
+            solved.flags.push(Flag::DeadColumns);
         }
         Ok(solved)
     }

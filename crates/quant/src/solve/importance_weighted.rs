@@ -15,18 +15,17 @@
 
 use super::diagonal_als;
 use super::encoding::by_pieces;
+use super::flag::Flag;
 use super::solver::{Layer, Need, Solved, Solver};
 use crate::Error;
 use kvant_core::FormatRef;
 
-const UNCALIBRATED: &str = "uncalibrated";
-
 /// Returns the flags of a map whose input columns have these mean squares: no usable data, or dead columns.
-pub fn flags(importance: Option<&[f32]>) -> Vec<&'static str> {
+pub fn flags(importance: Option<&[f32]>) -> Vec<Flag> {
     let usable = |x: &&[f32]| x.iter().all(|x| x.is_finite()) && x.iter().any(|&x| x > 0.0);
     match importance.filter(usable) {
-        None => vec![UNCALIBRATED],
-        Some(importance) if importance.contains(&0.0) => vec!["dead-columns"],
+        None => vec![Flag::Uncalibrated],
+        Some(importance) if importance.contains(&0.0) => vec![Flag::DeadColumns],
         Some(_) => Vec::new(),
     }
 }
@@ -48,7 +47,7 @@ impl Solver for ImportanceWeighted {
             return by_pieces(layer, format, &|_, x, out| format.encode(x, None, out));
         };
         let flags = flags(layer.importance);
-        let Some(importance) = layer.importance.filter(|_| !flags.contains(&UNCALIBRATED)) else {
+        let Some(importance) = layer.importance.filter(|_| !flags.contains(&Flag::Uncalibrated)) else {
             let solved = by_pieces(layer, format, &|_, x, out| format.encode(x, None, out))?;
             return Ok(Solved { flags, ..solved });
         };

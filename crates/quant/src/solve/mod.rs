@@ -9,6 +9,7 @@ mod descent;
 mod diagonal_als;
 mod encoding;
 mod factor;
+mod flag;
 mod gptq;
 mod hessian;
 mod importance_weighted;
@@ -21,6 +22,7 @@ mod sorted;
 
 pub use correction::ROWS as CORRECTED_ROWS;
 pub use encoding::first_not_finite;
+pub use flag::Flag;
 pub use hessian::{Hessian, SLAB};
 pub use importance_weighted::{ImportanceWeighted, flags as importance_flags};
 pub use lattice::Lattice;

@@ -4,6 +4,7 @@
 //! rounded floats that the caller would have to round again. Invariant: the bytes depend only on the layer, the format
 //! and the settings, not on the number of threads.
 
+use super::flag::Flag;
 use crate::Error;
 use crate::gather::{Sensitivity, Statistics};
 use kvant_core::{FormatRef, Tensor};
@@ -26,7 +27,7 @@ pub struct Solved {
     /// decode to values that are not finite, or that contain a value beyond [`kvant_core::Grid::reach`].
     pub overflow: Option<(usize, f32)>,
     /// Special cases, for the report.
-    pub flags: Vec<&'static str>,
+    pub flags: Vec<Flag>,
     /// The settings that the method chose, if it chose any.
     pub chosen: Option<Settings>,
 }
@@ -38,12 +39,12 @@ const LARGE_ERROR: f64 = 0.25;
 impl Solved {
     /// Returns the flag of a tensor whose error is at least half as large as the tensor: `all-zero` if all its stored
     /// values are zero, `large-error` otherwise.
-    pub fn loss_flag(&self) -> Option<&'static str> {
+    pub fn loss_flag(&self) -> Option<Flag> {
         match self.squared_error {
             _ if self.squared_sum == 0.0 => None,
             error if error < LARGE_ERROR * self.squared_sum => None,
-            _ if is_zero(&self.tensor) => Some("all-zero"),
-            _ => Some("large-error"),
+            _ if is_zero(&self.tensor) => Some(Flag::AllZero),
+            _ => Some(Flag::LargeError),
         }
     }
 

@@ -3,7 +3,7 @@
 use super::embedding_and_head::Expected;
 use super::unit::{Unit, file_name};
 use crate::Error;
-use crate::solve::Solved;
+use crate::solve::{Flag, Solved};
 use crate::work_folder::{self, WorkFolder};
 use kvant_io::PlannedTensor;
 use kvant_model::{Slot, Spec};
@@ -17,7 +17,7 @@ pub struct Solutions<'a> {
     /// The planned tensors of each unit.
     plans: HashMap<String, Vec<PlannedTensor>>,
     /// Flags of solved tensors, by name.
-    flags: HashMap<String, Vec<&'static str>>,
+    flags: HashMap<String, Vec<Flag>>,
     /// The unit that is in memory.
     loaded: Option<(String, Unit)>,
     /// The loss of the network; `None` if no activations were needed.
@@ -67,7 +67,7 @@ impl<'a> Solutions<'a> {
     }
 
     /// The flags of a solved tensor.
-    pub fn flags(&self, name: &str) -> &[&'static str] {
+    pub fn flags(&self, name: &str) -> &[Flag] {
         self.flags.get(name).map_or(&[], Vec::as_slice)
     }
 

@@ -3,7 +3,7 @@
 use super::cost::{Cost, Part};
 use crate::gather::{BlockSensitivities, Calibration, Inputs, Missing, Statistics};
 use crate::plan::{Assignment, Recipe, map_kind};
-use crate::solve::{Layer, Settings, Solved};
+use crate::solve::{Flag, Layer, Settings, Solved};
 use crate::work_folder::WorkFolder;
 use crate::{Error, Progress};
 use kvant_kernels::{Backend, ops};
@@ -124,7 +124,7 @@ impl Walk<'_> {
             let solve = || method.solve(&layer, assignment.format);
             let mut solved = self.cost.borrow_mut().time(Part::Solving, 0.0, solve)?;
             // Chosen settings have no effect on tensors that were carried over or encoded without statistics.
-            let used = !solved.flags.iter().any(|flag| ["lattice", "uncalibrated"].contains(flag));
+            let used = !solved.flags.iter().any(|flag| [Flag::Lattice, Flag::Uncalibrated].contains(flag));
             solved.chosen = chosen.filter(|_| used);
             solved.check_finite(self.weights.path(), &name)?;
             tensors.push((name, solved));

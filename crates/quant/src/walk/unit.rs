@@ -6,7 +6,7 @@
 mod tests;
 
 use crate::Error;
-use crate::solve::{Settings, Solved};
+use crate::solve::{Flag, Settings, Solved};
 use crate::work_folder::WorkFolder;
 use kvant_core::{Bytes, Shape, Tensor, format};
 use kvant_io::PlannedTensor;
@@ -40,12 +40,15 @@ struct TensorHeader {
     dimensions: Vec<usize>,
     squared_error: f64,
     squared_sum: f64,
-    flags: Vec<String>,
+    flags: Vec<Flag>,
     chosen: Option<Settings>,
 }
 
-/// Flags that a saved tensor may have. A loaded flag becomes one of these static strings.
-const FLAGS: &[&str] = &["uncalibrated", "dead-columns", "lattice", "uncorrected", "uncoupled"];
+/// Whether a saved tensor may have a flag: only those of solving.
+fn is_saved(flag: Flag) -> bool {
+    use Flag::{DeadColumns, Lattice, Uncalibrated, Uncorrected, Uncoupled};
+    matches!(flag, Uncalibrated | DeadColumns | Lattice | Uncorrected | Uncoupled)
+}
 
 impl Unit {
     /// Saves the unit under `name`.
@@ -80,7 +83,7 @@ impl Unit {
                     dimensions: solved.tensor.shape().dimensions().to_vec(),
                     squared_error: solved.squared_error,
                     squared_sum: solved.squared_sum,
-                    flags: solved.flags.iter().map(|&f| f.to_owned()).collect(),
+                    flags: solved.flags.clone(),
                     chosen: solved.chosen,
                 })
                 .collect(),
@@ -116,8 +119,10 @@ impl Unit {
             {
                 return None;
             }
-            let flag = |flag: &String| FLAGS.iter().copied().find(|known| known == flag);
-            let flags = tensor.flags.iter().map(flag).collect::<Option<Vec<_>>>()?;
+            let flags = tensor.flags;
+            if !flags.iter().copied().all(is_saved) {
+                return None;
+            }
             let (bytes, rest) = data.split_at_checked(format.tensor_bytes(&shape).ok()?)?;
             data = rest;
             let solved = Solved {

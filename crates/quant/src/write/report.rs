@@ -1,7 +1,7 @@
 //! Reports on a tensor, a file and a whole quantization.
 
 use super::card::Card;
-use crate::solve::Settings;
+use crate::solve::{Flag, Settings};
 use crate::walk::{Cost, Expected};
 use serde::Serialize;
 
@@ -20,7 +20,7 @@ pub struct TensorReport {
     pub rel_rmse: f64,
     /// Special properties: `fallback`, `kept`, `planned`, `zero`, `uncalibrated`, `uncorrected`, `uncoupled`,
     /// `dead-columns`, `lattice`, `large-error`, `all-zero`.
-    pub flags: Vec<&'static str>,
+    pub flags: Vec<Flag>,
     /// The settings that the method chose.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chosen: Option<Settings>,

@@ -5,7 +5,7 @@
 use super::report::{FileReport, TensorReport};
 use super::validation::{Written, validate};
 use crate::plan::{Assignment, planned};
-use crate::solve::Solved;
+use crate::solve::{Flag, Solved};
 use crate::{Error, Progress};
 use kvant_core::Tensor;
 use kvant_io::{Metadata, Plan, Sink};
@@ -134,7 +134,7 @@ fn solve_or_copy(
     let tensor = weights.tensor(&entry.name)?;
     let mut flags = Vec::new();
     if fallback_from.is_some() {
-        flags.push("fallback");
+        flags.push(Flag::Fallback);
     }
     let report = |bytes: usize, rel_rmse, flags, chosen| TensorReport {
         name: entry.name.clone(),
@@ -146,14 +146,14 @@ fn solve_or_copy(
         chosen,
     };
     if !assignment.changes() {
-        flags.push("kept");
+        flags.push(Flag::Kept);
         return Ok((tensor.clone(), report(tensor.bytes().len(), 0.0, flags, None)));
     }
     let solved = source(assignment)?;
     flags.extend(&solved.flags);
     solved.check_finite(weights.path(), &entry.name)?;
     if solved.squared_sum == 0.0 {
-        flags.push("zero");
+        flags.push(Flag::Zero);
     }
     flags.extend(solved.loss_flag());
     let rel_rmse =

@@ -3,7 +3,7 @@
 
 use super::report::TensorReport;
 use crate::Error;
-use crate::solve::first_not_finite;
+use crate::solve::{Flag, first_not_finite};
 use kvant_core::Tensor;
 use kvant_io::Limits;
 use kvant_kernels::Backend;
@@ -42,7 +42,7 @@ pub fn validate(
         if info.type_name() != report.format || info.bytes as u64 != report.bytes {
             return Err(read_back());
         }
-        if !report.flags.contains(&"kept") {
+        if !report.flags.contains(&Flag::Kept) {
             // A solved tensor was checked when it was solved, and the digest proves that the bytes are the same.
             continue;
         }

@@ -244,6 +244,20 @@ mod tests {
     use bytemuck::Zeroable;
     use kvant_core::{Bytes, Shape, Tensor, format};
 
+    // Functions of their own, because one function with all of them takes minutes to compile.
+    #[inline(never)]
+    fn separate<const N: usize, const T: usize>(matrix: &CodeMatrix, rows: [Row; T]) -> [[f32; ROWS]; T] {
+        separate_rows(Portable::<N>, matrix, 0, rows)
+    }
+
+    #[inline(never)]
+    fn multiply_packed<const N: usize, const T: usize>(
+        matrix: &CodeMatrix,
+        rows: &[PackedChunk<T>],
+    ) -> [[f32; ROWS]; T] {
+        packed_rows(Portable::<N>, matrix, 0, rows)
+    }
+
     #[test]
     fn results_equal_the_scalar_path_bit_for_bit_in_panels_of_eight_and_of_sixteen() {
         let numbers = |count: usize, seed: usize| -> Vec<f32> {
@@ -273,8 +287,8 @@ mod tests {
                         $({
                             let rows: [Row; $rows] = std::array::from_fn(|t| x.row(8 - $rows + t));
                             let found = match lanes {
-                                8 => separate_rows::<_, $rows>(Portable::<8>, &matrix, 0, rows),
-                                _ => separate_rows::<_, $rows>(Portable::<16>, &matrix, 0, rows),
+                                8 => separate::<8, $rows>(&matrix, rows),
+                                _ => separate::<16, $rows>(&matrix, rows),
                             };
                             let same = found == expected[8 - $rows..];
                             assert!(same, "{}, panels of {lanes}, {} rows", format.name(), $rows);
@@ -284,18 +298,18 @@ mod tests {
                 with!(1 2 4);
                 let halves = matrix.scale_layout == ScaleLayout::HalfGroups;
                 macro_rules! packed {
-                    ($simd:expr, $simd_type:ty, $rows:literal) => {{
+                    ($lanes:literal, $rows:literal) => {{
                         let mut packed = vec![PackedChunk::<$rows>::zeroed(); matrix.chunks()];
                         let floats: &mut [f32] = bytemuck::cast_slice_mut(&mut packed);
                         assert_eq!(floats.len(), matrix.chunks() * ROW_FLOATS * $rows);
-                        let zero_point = zero_point::<$simd_type>(&matrix);
+                        let zero_point = zero_point::<Portable<$lanes>>(&matrix);
                         pack::<$rows, false>(x, 8 - $rows..8, zero_point, halves, floats);
-                        packed_rows::<_, $rows>($simd, &matrix, 0, &packed).to_vec()
+                        multiply_packed::<$lanes, $rows>(&matrix, &packed).to_vec()
                     }};
                 }
                 let found = match lanes {
-                    8 => packed!(Portable::<8>, Portable<8>, 4),
-                    _ => packed!(Portable::<16>, Portable<16>, 8),
+                    8 => packed!(8, 4),
+                    _ => packed!(16, 8),
                 };
                 let same = found == expected[8 - found.len()..];
                 assert!(same, "{}, panels of {lanes}, packed rows", format.name());

@@ -408,6 +408,16 @@ mod tests {
     use crate::{Backend, Isa, Precision};
     use kvant_core::{Bytes, Shape, Tensor, format};
 
+    #[inline(never)]
+    fn add_portable<const N: usize>(
+        matrix: &CodeMatrix,
+        panels: Range<usize>,
+        x: &OutliersOfRows,
+        y: &Shared<f32>,
+    ) {
+        add(Portable::<N>, matrix, panels, x, y);
+    }
+
     /// Tests panels of eight and of sixteen rows, one row and several rows of activations, and more columns than a
     /// segment has.
     #[test]
@@ -441,8 +451,8 @@ mod tests {
                     &Shared::new(&mut expected),
                 );
                 match lanes {
-                    8 => add(Portable::<8>, &matrix, panels, &of_rows, &Shared::new(&mut given)),
-                    _ => add(Portable::<16>, &matrix, panels, &of_rows, &Shared::new(&mut given)),
+                    8 => add_portable::<8>(&matrix, panels, &of_rows, &Shared::new(&mut given)),
+                    _ => add_portable::<16>(&matrix, panels, &of_rows, &Shared::new(&mut given)),
                 }
                 assert!(given == expected, "{}, panels of {lanes}, {n} rows", format.name());
                 // The results are also close to the products of the decoded weights with the outliers.

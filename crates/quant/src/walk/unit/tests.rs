@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::gather::ActivationFile;
+use crate::solve::Flag;
 use crate::work_folder::{KEY, LOCK};
 use kvant_core::{Bytes, Shape, Tensor, format};
 use std::fs;
@@ -15,7 +16,7 @@ fn unit(fill: u8) -> Unit {
         squared_sum: 1.0 / 3.0,
         not_finite: None,
         overflow: None,
-        flags: vec!["lattice"],
+        flags: vec![Flag::Lattice],
         chosen: Some(Settings { correction_damping: None, ..Settings::default() }),
     };
     Unit { tensors: vec![("a.weight".into(), solved)], residuals: Some(("f".into(), "q".into())) }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Holds kvant's speed against llama.cpp's on the same files, in turns.
 
-    python3 xtask/speed.py --llama BUILD/bin --kvant target/release/kvant MODEL.gguf... [-p 512] [-n 32] [-d 0] [-r 5]
+    python3 tools/speed.py --llama BUILD/bin --kvant target/release/kvant MODEL.gguf... [-p 512] [-n 32] [-d 0] [-r 5]
 
 Each round runs `kvant bench` and `llama-bench` once, one after the other, for every test; what is told are medians, the
 median of the rounds' ratios, and kvant's shares of the bandwidth and of the integer peak that it probed beside its runs.

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Holds kvant's files against llama.cpp's of the same bytes and the same calibration text.
 
-    python3 xtask/peers.py --llama BUILD/bin --kvant target/release/kvant --model MODEL.gguf \\
+    python3 tools/peers.py --llama BUILD/bin --kvant target/release/kvant --model MODEL.gguf \\
         --calib TEXT --formats q4_k_m,iq4_xs,q4_0 --text wiki=wiki.txt:24 --text korean=ko.tsv:12 [--confirm]
 
 For each format: llama-imatrix on at most 64 contexts of TEXT and llama-quantize with it; `kvant quantize` with the

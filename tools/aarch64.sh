@@ -2,7 +2,7 @@
 # Builds and tests for AArch64 on an x86-64 machine with Debian's packages: cross compiler, emulator, and, where rustup
 # cannot add the target, Debian's own Rust.
 #
-#     xtask/aarch64.sh cargo test --profile checked -p kvant-kernels
+#     tools/aarch64.sh cargo test --profile checked -p kvant-kernels
 set -euo pipefail
 target=aarch64-unknown-linux-gnu
 folder=$PWD/target/aarch64-rust

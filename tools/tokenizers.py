@@ -7,7 +7,7 @@ Korean and mixed ones of DIR/data, and oddities. A GGUF says less than a folder:
 one that is found is printed and does not count.
 
     pip install numpy tokenizers sentencepiece
-    python xtask/tokenizers.py --kvant target/release/kvant --shared DIR [--work DIR] [NAME ...]
+    python tools/tokenizers.py --kvant target/release/kvant --shared DIR [--work DIR] [NAME ...]
 
 One line a vocabulary, container and text; exit status 1 where ids differ.
 """

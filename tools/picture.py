@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Terminal output as a picture: reads text, writes SVG.
 
-    kvant demo | python3 xtask/picture.py '$ cargo run --release -- demo' > docs/demo.svg
+    kvant demo | python3 tools/picture.py '$ cargo run --release -- demo' > docs/demo.svg
 """
 import html
 import sys

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Kills `kvant quantize` at random moments, starts it again each time, and compares with a run left in peace.
 
-    python3 xtask/kills.py --kvant target/release/kvant --kills 20 MODEL [quantize's flags, without -o]
+    python3 tools/kills.py --kvant target/release/kvant --kills 20 MODEL [quantize's flags, without -o]
 
 Every kill is a SIGKILL after a random share of what the undisturbed run takes, and counts only if it hits a running
 process. At the end the file has to be byte-identical to the undisturbed one, and one made with another number of

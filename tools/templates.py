@@ -2,7 +2,7 @@
 
     pip install jinja2==3.1.6
     pip download --no-deps --no-binary llama-cpp-python llama-cpp-python==0.3.36      # and unpack it
-    python3 xtask/templates.py --templates llama_cpp_python-0.3.36/vendor/llama.cpp/models/templates \
+    python3 tools/templates.py --templates llama_cpp_python-0.3.36/vendor/llama.cpp/models/templates \
         --kvant "cargo xtask render"
 
 Each template is rendered for every conversation below. The judge is a copy of how
