@@ -1,4 +1,4 @@
-//! The command line, as clap reads it.
+//! The definition of the command line for the parser `clap`.
 
 use crate::failure::Failure;
 use crate::terminal;
@@ -23,15 +23,15 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// Reads the command line; a wrong one, or one that asks for help, is answered here.
+    /// Parses the command line. If the command line is invalid or requests help, prints the error or the help text.
     ///
     /// # Errors
-    /// The exit status of what was answered.
+    /// The exit status, after an error or a help text was printed.
     pub fn read() -> Result<Self, u8> {
         Self::try_parse().map_err(|error| {
             let status = u8::try_from(error.exit_code()).unwrap_or(2);
             match error.kind() {
-                // The program's own words, on the stream and with the styles that clap gives them.
+                // clap prints help and version on its own stream and with its own styles.
                 ErrorKind::DisplayHelp
                 | ErrorKind::DisplayVersion
                 | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
@@ -53,14 +53,14 @@ impl Arguments {
     }
 }
 
-/// The arguments that are not UTF-8, and their places.
+/// Returns the arguments that are not UTF-8, with their positions.
 fn not_utf8() -> Vec<String> {
     let arguments = std::env::args_os().enumerate().skip(1);
     let bad = arguments.filter(|(_, argument)| argument.to_str().is_none());
     bad.map(|(place, argument)| format!("argument {place}, `{}`", argument.to_string_lossy())).collect()
 }
 
-/// What every command takes.
+/// Flags that every command accepts.
 #[derive(Args)]
 pub struct Common {
     /// Threads (default: physical cores), no more than there are processors for
@@ -80,7 +80,7 @@ pub struct Common {
     pub quiet: bool,
 }
 
-/// How activations meet weights of codes.
+/// The values of `--activations`: the arithmetic of products between activations and quantized weights.
 const ACTIVATIONS: &[(&str, Arithmetic)] = &[
     ("f32", Arithmetic::Float),
     ("int16", Arithmetic::Integer(Precision::Int16)),
@@ -88,11 +88,11 @@ const ACTIVATIONS: &[(&str, Arithmetic)] = &[
     ("int8", Arithmetic::Integer(Precision::Int8)),
 ];
 
-/// How keys and values of earlier tokens are kept.
+/// The values of `--kv`: the format of the KV cache.
 const KV: &[(&str, KvFormat)] =
     &[("f32", KvFormat::F32), ("f16", KvFormat::F16), ("q8_0", KvFormat::Q8_0), ("q4_0", KvFormat::Q4_0)];
 
-/// One of some words, each with its meaning.
+/// Returns a parser that accepts one of the given words and returns the value of the word.
 fn one_of<T: Copy + Send + Sync + 'static>(
     all: &'static [(&'static str, T)],
 ) -> impl TypedValueParser<Value = T> {
@@ -101,12 +101,13 @@ fn one_of<T: Copy + Send + Sync + 'static>(
     })
 }
 
-/// A count, as most flags take it.
+/// Parses a count of at least 0.
 fn whole(text: &str) -> Result<usize, String> {
     text.parse().map_err(|_| format!("expected a whole number from 0 to {}", usize::MAX))
 }
 
-/// Tokens of an answer at most, with llama.cpp's word for no limit: the context is the end.
+/// Parses the maximum number of tokens of an answer. As in llama.cpp, -1 and -2 mean that only the context limits the
+/// answer.
 fn tokens(text: &str) -> Result<usize, String> {
     match text {
         "-1" | "-2" => Ok(usize::MAX),
@@ -126,7 +127,7 @@ pub struct Seed {
 }
 
 impl Seed {
-    /// Says which seed was drawn, so that a user may have the same again.
+    /// Prints a seed that was drawn, so that the user can repeat the run with the same seed.
     pub fn say(self, common: &Common) {
         if self.drawn && !common.quiet {
             terminal::say(format_args!(
@@ -137,12 +138,12 @@ impl Seed {
     }
 }
 
-/// A seed; -1 draws one, as in llama.cpp.
+/// Parses a seed. As in llama.cpp, -1 draws a random seed.
 fn seed(text: &str) -> Result<Seed, String> {
     if text == "-1" {
         use std::hash::{BuildHasher, Hasher};
-        // The standard library seeds its hash tables from the system's source of randomness. 53 bits are what every
-        // reader of JSON keeps.
+        // The standard library seeds its hash tables with random bits of the system. The seed has 53 bits, because
+        // every JSON reader keeps integers of 53 bits exactly.
         let number = std::hash::RandomState::new().build_hasher().finish() >> 11;
         return Ok(Seed { number, drawn: true });
     }
@@ -152,7 +153,7 @@ fn seed(text: &str) -> Result<Seed, String> {
     Ok(Seed { number, drawn: false })
 }
 
-/// The model, as a word or after `-m`.
+/// The model, as a positional argument or after `-m`.
 #[derive(Args)]
 pub struct Model {
     /// A .gguf file, a .safetensors file, a Hugging Face folder, or `demo`
@@ -164,7 +165,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// The one that was given.
+    /// Returns the path that was given in one of the two forms.
     pub fn path(&self) -> PathBuf {
         self.model.clone().or_else(|| self.model_flag.clone()).unwrap_or_default()
     }
@@ -226,7 +227,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// True for a command that checks between its steps for a request to stop.
+    /// Returns true for a command that checks between its steps if the user wants to stop it.
     pub fn steps(&self) -> bool {
         matches!(
             self,
@@ -243,13 +244,23 @@ impl Command {
     }
 }
 
+/// The file that a command writes.
+#[derive(Args)]
+pub struct OutputFlags {
+    /// Output file (GGUF)
+    #[arg(short, long)]
+    pub output: PathBuf,
+    /// Replace an existing output
+    #[arg(long)]
+    pub force: bool,
+}
+
 #[derive(Args)]
 pub struct Quantize {
     #[command(flatten)]
     pub model: Model,
-    /// Output file (GGUF)
-    #[arg(short, long)]
-    pub output: PathBuf,
+    #[command(flatten)]
+    pub file: OutputFlags,
     /// File type, for example q4_k_m, q8_0, f16
     #[arg(long, default_value = "q4_k_m")]
     pub format: String,
@@ -306,9 +317,6 @@ pub struct Quantize {
     /// Say what would be done
     #[arg(long)]
     pub dry_run: bool,
-    /// Replace an existing output
-    #[arg(long)]
-    pub force: bool,
 }
 
 #[derive(Args)]
@@ -321,12 +329,8 @@ pub struct Imatrix {
     /// At most so many contexts of 512 tokens
     #[arg(long, value_parser = whole, allow_negative_numbers = true)]
     pub chunks: Option<usize>,
-    /// Output file (GGUF)
-    #[arg(short, long)]
-    pub output: PathBuf,
-    /// Replace an existing output
-    #[arg(long)]
-    pub force: bool,
+    #[command(flatten)]
+    pub file: OutputFlags,
 }
 
 #[derive(Args)]
@@ -351,7 +355,7 @@ pub struct Eval {
     pub kv: Option<KvFormat>,
 }
 
-/// How a text is cut.
+/// Flags that set how a text is cut into contexts.
 #[derive(Args)]
 pub struct ContextFlags {
     /// Tokens a context
@@ -362,7 +366,7 @@ pub struct ContextFlags {
     pub chunks: Option<usize>,
 }
 
-/// Where a table goes besides.
+/// Flags for an additional output of the table as CSV.
 #[derive(Args)]
 pub struct CsvFlags {
     /// Write the table as CSV
@@ -398,7 +402,7 @@ pub struct Demo {
     pub csv: CsvFlags,
 }
 
-/// How tokens are chosen; what is not given is the model's own default, else kvant's.
+/// Flags for sampling. If a flag is not given, the model's default applies, or kvant's default if the model has none.
 #[derive(Args)]
 pub struct SamplingFlags {
     /// Temperature; 0 takes the likeliest
@@ -422,7 +426,8 @@ pub struct SamplingFlags {
 }
 
 impl SamplingFlags {
-    /// The settings, where no flag goes before them.
+    /// Returns the given settings. The value of a flag that was given replaces the setting. The seed always comes from
+    /// the flag.
     pub fn over(&self, settings: Sampling) -> Sampling {
         Sampling {
             temperature: self.temp.unwrap_or(settings.temperature),
@@ -435,7 +440,7 @@ impl SamplingFlags {
     }
 }
 
-/// How a network runs.
+/// Flags for the arithmetic and the KV cache of a network.
 #[derive(Args)]
 pub struct RunningFlags {
     /// Activations are rounded to: int8-outliers (8 bits, outliers exact; the default), int16, int8 (fastest), f32 (not at all; slowest)
@@ -447,7 +452,7 @@ pub struct RunningFlags {
 }
 
 impl RunningFlags {
-    /// What they come to.
+    /// Returns the settings that the flags give.
     pub fn settings(&self) -> RunSettings {
         RunSettings { arithmetic: self.activations, kv: self.kv }
     }
@@ -521,18 +526,14 @@ pub struct Bench {
 pub struct Convert {
     /// Input
     pub input: PathBuf,
-    /// Output file
-    #[arg(short, long)]
-    pub output: PathBuf,
+    #[command(flatten)]
+    pub file: OutputFlags,
     /// Container
     #[arg(long, value_parser = ["gguf", "safetensors", "ct", "gptq", "awq"])]
     pub to: Option<String>,
     /// Say what would be done
     #[arg(long)]
     pub dry_run: bool,
-    /// Replace an existing output
-    #[arg(long)]
-    pub force: bool,
 }
 
 #[derive(Args)]

@@ -1,26 +1,25 @@
-//! Why the program ends without a result, and the exit status that says so.
+//! The reasons why the program ends without a result, and their exit statuses.
 
 use crate::terminal;
 use std::ffi::OsString;
-use std::path::Path;
 use std::{fmt, io};
 
-/// An end without a result.
+/// The reason why the program ends without a result.
 #[derive(Clone, Debug)]
 pub enum Failure {
-    /// The input or the machine is at fault: status 1.
+    /// An error of the input or of the machine, with its message: status 1.
     Fault(String),
-    /// The command line asks for what cannot be: status 2.
+    /// An error of the command line, with its message: status 2.
     Usage(String),
-    /// The user stopped it: status 130.
+    /// The user stopped the program: status 130.
     Interrupted,
-    /// The reader of the results has closed the pipe: no message. Status 141 = 128 + 13, the one that a shell reports
-    /// for a program that SIGPIPE has ended, as for other tools before `head`.
+    /// The reader of the results has closed the pipe: status 141, without a message. A shell reports the same status
+    /// (128 + 13) for a program that the signal SIGPIPE has ended, for example in a pipe to `head`.
     ClosedPipe,
 }
 
 impl Failure {
-    /// The exit status.
+    /// Returns the exit status.
     pub fn status(&self) -> u8 {
         match self {
             Self::Fault(_) => 1,
@@ -30,7 +29,7 @@ impl Failure {
         }
     }
 
-    /// Says why the program ends, unless nobody listens any more; the exit status.
+    /// Prints the reason on stderr and returns the exit status. Prints nothing if the reader has closed the pipe.
     pub fn tell(&self) -> u8 {
         if !matches!(self, Self::ClosedPipe) {
             terminal::say(self);
@@ -38,12 +37,7 @@ impl Failure {
         self.status()
     }
 
-    /// An error of the file system at `path`, while the program is `doing` something.
-    pub fn io(path: &Path, doing: &'static str, source: io::Error) -> Self {
-        kvant::io::Error::Io { path: path.into(), doing, source }.into()
-    }
-
-    /// Results that cannot be printed.
+    /// Creates the failure for results that cannot be printed.
     pub fn stdout(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::ClosedPipe,
@@ -51,7 +45,7 @@ impl Failure {
         }
     }
 
-    /// A command that no release has built yet, or none at all.
+    /// Creates the failure for a command that is planned but not built yet, or for an unknown command.
     pub fn unbuilt(words: &[OsString]) -> Self {
         let name = words.first().map(|w| w.to_string_lossy().into_owned()).unwrap_or_default();
         if ["fit", "qat", "serve"].contains(&name.as_str()) {
@@ -83,7 +77,7 @@ impl From<kvant::Error> for Failure {
         match error {
             error if error.is_interruption() => Self::Interrupted,
             error if error.is_usage() => Self::Usage(error.to_string()),
-            // A sampling flag outside its range.
+            // A sampling flag whose value is outside its range.
             kvant::Error::Sampler(error @ kvant::model::SamplerError::Setting { .. }) => {
                 Self::Usage(error.to_string())
             }

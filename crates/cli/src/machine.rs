@@ -1,18 +1,18 @@
-//! What `--threads` and `--isa` come to.
+//! Creates the backend and the thread pool from the flags `--threads` and `--isa`.
 
 use crate::arguments::Common;
 use crate::failure::Failure;
 use crate::terminal;
 use kvant::kernels::{Backend, Isa};
 
-/// Threads to use: as asked, else the physical cores; never more than this process may use, for threads that wait for each
-/// other at every product are no use where they have to take turns (eight on two cores: a third of SmolLM2's tokens a second).
+/// Returns `--threads`, or the number of physical cores; at most the number of processors that this process may use,
+/// because threads wait for each other at every matrix product.
 pub fn threads(common: &Common) -> usize {
     let allowed = std::thread::available_parallelism().map_or(1, usize::from);
     common.threads.map_or_else(num_cpus::get_physical, usize::from).clamp(1, allowed)
 }
 
-/// The backend that the flags ask for.
+/// Returns the backend for the flags. Prints a note if the system starts fewer threads than requested.
 pub fn backend(common: &Common) -> Result<Backend, Failure> {
     let (isa, asked) = (Isa::by_name(&common.isa)?, threads(common));
     let backend = Backend::new(isa, asked);
@@ -25,8 +25,8 @@ pub fn backend(common: &Common) -> Result<Backend, Failure> {
     Ok(backend)
 }
 
-/// The same, and as many threads that solvers and hashes share. The calling thread is none of them: it may wait for a
-/// thread that has work for them.
+/// Returns the backend for the flags, and starts the thread pool that solvers and hashes share. The calling thread does not
+/// belong to the pool, because it may wait for a thread that has work for the pool.
 pub fn start(common: &Common) -> Result<Backend, Failure> {
     let count = threads(common);
     rayon::ThreadPoolBuilder::new()

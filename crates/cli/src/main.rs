@@ -1,10 +1,10 @@
-//! The program `kvant`: arguments in, results on stdout, progress and errors on stderr. No logic of its own.
+//! The program `kvant`. It reads arguments, prints results on stdout, and prints progress and errors on stderr. The
+//! crate `kvant` does all other work.
 
-// What is printed goes through `terminal`, which escapes it and does not panic.
+// All output must be printed by `terminal`, which escapes control characters and does not panic.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod arguments;
-mod clock;
 mod cmd;
 mod failure;
 mod machine;
@@ -17,7 +17,7 @@ use arguments::{Arguments, Command};
 use failure::Failure;
 use std::process::ExitCode;
 
-/// Ends with a message and an exit status where no memory is left.
+/// An allocator that ends the program with a message and an exit status if no memory is left.
 #[global_allocator]
 static MEMORY: kvant::io::Allocator = kvant::io::Allocator;
 

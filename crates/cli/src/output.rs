@@ -1,4 +1,4 @@
-//! How results and progress reach a user.
+//! Prints results on stdout and progress on stderr.
 
 use crate::arguments::Common;
 use crate::failure::Failure;
@@ -10,44 +10,44 @@ use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-/// Prints the one JSON object of `--json`, with the version in it.
-fn json(value: &impl Serialize) -> Result<(), Failure> {
-    let text = kvant::report::json(value, env!("CARGO_PKG_VERSION"));
-    line(&terminal::json(&text.map_err(|e| Failure::Fault(e.to_string()))?))
-}
-
-/// Prints a result: with `--json` as an object, else as `print` shows it.
+/// Prints a result: with `--json` as a JSON object that includes the program's version, otherwise with `print`.
 pub fn show<T: Serialize>(
     common: &Common,
     result: &T,
     print: impl FnOnce(&T) -> Result<(), Failure>,
 ) -> Result<ExitCode, Failure> {
-    if common.json { json(result) } else { print(result) }.map(|()| ExitCode::SUCCESS)
+    if common.json {
+        let text = kvant::report::json(result, env!("CARGO_PKG_VERSION"));
+        line(&terminal::json(&text.map_err(|e| Failure::Fault(e.to_string()))?))?;
+    } else {
+        print(result)?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
-/// Prints one line, or several, with nothing in it that acts on a terminal.
+/// Prints one or several lines. Characters that control a terminal are escaped.
 pub fn line(text: &str) -> Result<(), Failure> {
     use std::io::Write;
     writeln!(std::io::stdout().lock(), "{}", terminal::lines(text)).map_err(Failure::stdout)
 }
 
-/// A bar on stderr, if that is a terminal.
+/// A progress bar on stderr. The bar is hidden if stderr is not a terminal.
 pub struct Bar {
     bar: ProgressBar,
     step: Mutex<Option<Beginning>>,
     quiet: bool,
 }
 
-/// Where a step was when it was first heard of: one that goes on does not begin at nothing.
+/// The state of a step at its first progress report. A resumed step begins with `done` above 0.
 struct Beginning {
     at: Instant,
     done: u64,
-    /// Another total is another step, whose parts take another time.
+    /// The total of the step. A report with another total belongs to another step, whose parts take a different time.
     total: u64,
 }
 
 impl Bar {
-    /// A bar of unknown length.
+    /// Creates a bar of unknown length.
     pub fn new(common: &Common) -> Self {
         let bar = if common.quiet { ProgressBar::hidden() } else { ProgressBar::no_length() };
         if let Ok(style) = ProgressStyle::with_template("{prefix} [{bar:32}] {percent}% {wide_msg}") {
@@ -56,7 +56,8 @@ impl Bar {
         Self { bar, step: Mutex::new(None), quiet: common.quiet }
     }
 
-    /// What is left of a step, at its mean speed so far: steps differ too much for the last ones to tell.
+    /// Returns the estimated remaining time of a step as text; `None` in the first two seconds of the step. The
+    /// estimate uses the mean speed since the step began, because the parts of a step take very different times.
     fn left(&self, done: u64, total: u64) -> Option<String> {
         let mut step = self.step.lock().unwrap_or_else(PoisonError::into_inner);
         let same = step.take().filter(|begun| begun.total == total && begun.done <= done);

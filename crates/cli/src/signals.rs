@@ -1,10 +1,11 @@
-//! Ctrl-C and wishes of the system that the program end.
+//! Handles Ctrl-C and other signals that ask the program to end.
 
 use crate::terminal;
 use kvant::io::signals;
 
-/// Lets Ctrl-C and wishes of the system be noticed between steps, where a command looks for them (it `steps`); ends
-/// other commands at once. A third press ends every command at once.
+/// Installs the signal handlers. If `steps` is true, the handlers only count Ctrl-C and other signals, and the command
+/// checks the count between its steps. If `steps` is false, the first signal ends the program immediately. A third
+/// press of Ctrl-C ends every command immediately.
 pub fn catch(steps: bool) {
     let caught = if steps { signals::count() } else { signals::end_at_once() };
     if let Err(error) = caught.and_then(|()| signals::abort_with_status()) {
@@ -12,12 +13,12 @@ pub fn catch(steps: bool) {
     }
 }
 
-/// How often Ctrl-C was pressed; another wish that the program end counts as two presses.
+/// Returns the number of presses of Ctrl-C. Another signal that asks the program to end counts as two presses.
 pub fn interrupts() -> usize {
     signals::interrupts() + if signals::ended() { 2 } else { 0 }
 }
 
-/// Forgets earlier presses of Ctrl-C; other wishes stay.
+/// Sets the number of presses of Ctrl-C to 0. Other signals that ask the program to end are not forgotten.
 pub fn forget_interrupts() {
     signals::forget_interrupts();
 }

@@ -1,19 +1,20 @@
-//! What reaches a terminal. Names, metadata, templates and answers are other people's text: an escape sequence in them
-//! must not move the cursor, set a title or reorder a line.
+//! Prints text safely on a terminal. Names, metadata, templates and answers of a model are untrusted text. An escape
+//! sequence in this text must not move the cursor, set a title or reorder a line.
 //!
-//! Whatever is printed goes through here and shows what is not printable as `\u{1b}`, whether it goes to a terminal or
-//! not: what is piped is looked at in a terminal all the same. `--json` has the same characters as JSON escapes, so
-//! that its values stay exact. Invariant: nothing here panics where stderr or stdout is closed or full.
+//! All output is printed by this module. It replaces characters that are not printable by escapes like `\u{1b}`. It
+//! does this also if the output is not a terminal, because a user may later view the output in a terminal. In the
+//! output of `--json` these characters are JSON escapes, so that the values are exact. Invariant: no function panics if
+//! stderr or stdout is closed or full.
 
 use std::borrow::Cow;
 use std::fmt::{Display, Write as _};
 use std::io::{self, Write};
 
-/// Bytes of a message at most.
+/// Length in bytes above which a message is shortened.
 const MOST: usize = 4000;
 
-/// Whether a terminal does something else than show this character: control characters (C0, DEL, C1), bidirectional
-/// embeddings, overrides and isolates, separators of lines and paragraphs.
+/// Returns true if a terminal reacts to this character instead of showing it. These are control characters (C0, DEL,
+/// C1), bidirectional embeddings, overrides and isolates, and separators of lines and paragraphs.
 fn acts(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
@@ -30,17 +31,18 @@ fn escaped(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Text of several lines, such as an answer or a table: newlines and tabs stay.
+/// Escapes a text of several lines, for example an answer or a table. Newlines and tabs are not escaped.
 pub fn lines(text: &str) -> Cow<'_, str> {
     escaped(text, |c| c == '\n' || c == '\t')
 }
 
-/// A name inside a line: it has one line.
+/// Escapes a name that is printed inside a line. Newlines and tabs are escaped too.
 pub fn name(text: &str) -> Cow<'_, str> {
     escaped(text, |_| false)
 }
 
-/// JSON text: the same values. Such characters stand in strings alone, where `serde_json` has escaped the C0 ones.
+/// Escapes JSON text without changing its values. Characters that control a terminal occur only in JSON strings.
+/// `serde_json` has already escaped the C0 characters in these strings.
 pub fn json(text: &str) -> Cow<'_, str> {
     let bad = |c: char| acts(c) && c != '\n' && c != '\t';
     if !text.contains(bad) {
@@ -48,13 +50,13 @@ pub fn json(text: &str) -> Cow<'_, str> {
     }
     let mut out = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        // All of them have four hexadecimal digits.
+        // The code points of all characters in `acts` have at most four hexadecimal digits.
         let _ = if bad(c) { write!(out, "\\u{:04x}", c as u32) } else { out.write_char(c) };
     }
     Cow::Owned(out)
 }
 
-/// The beginning and the end of a text that is too long.
+/// Returns the beginning and the end of a text that is too long, otherwise the whole text.
 fn shortened(text: &str) -> Cow<'_, str> {
     if text.len() <= MOST {
         return Cow::Borrowed(text);
@@ -69,35 +71,38 @@ fn shortened(text: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{} … {}", &text[..head], &text[tail..]))
 }
 
-/// A message as it is printed: escaped, at most 4 kB, later lines indented so that none of them looks like a message.
+/// Returns a message as it is printed: escaped, and shortened to about 4 kB. All lines after the first line are
+/// indented, so that none of these lines looks like a separate message.
 fn message(text: &str) -> String {
-    // Cut twice: before, so that little is escaped, and after, since escapes are longer.
+    // The text is shortened before escaping, so that only a short text is escaped. It is shortened again after
+    // escaping, because escapes are longer than the characters.
     let text = lines(&shortened(text)).replace('\n', "\n  ");
     format!("kvant: {}\n", shortened(&text))
 }
 
-/// Says something on stderr. Where stderr takes nothing, nothing is said.
+/// Prints a message on stderr. Errors of stderr are ignored.
 pub fn say(text: impl Display) {
     let _ = io::stderr().lock().write_all(message(&text.to_string()).as_bytes());
 }
 
-/// Asks for a line on stderr.
+/// Prints the prompt for a line on stderr. Errors of stderr are ignored.
 pub fn ask() {
     let mut err = io::stderr().lock();
     let _ = err.write_all(b"> ").and_then(|()| err.flush());
 }
 
-/// Prints a part of a text on stdout at once.
+/// Prints a part of a text on stdout and flushes stdout.
 ///
 /// # Errors
-/// What the system says.
+/// Errors of writing to stdout.
 pub fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(lines(text).as_bytes())?;
     out.flush()
 }
 
-/// Lets a panic be told as every other fault is, with a backtrace where `RUST_BACKTRACE` asks for one.
+/// Installs a panic hook that prints a panic like every other error. If the variable `RUST_BACKTRACE` requests a
+/// backtrace, the hook prints the backtrace too.
 pub fn tell_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let trace = std::backtrace::Backtrace::capture();

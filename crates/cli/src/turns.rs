@@ -1,7 +1,7 @@
-//! What a user types, a line at a time, waited for so that a signal ends the waiting.
+//! Reads the user's input line by line. A signal ends the waiting for a line.
 //!
-//! Reading blocks and is begun again after a signal, so a thread of its own reads. Invariant: at most one line is read
-//! ahead, and no line takes more than a fixed amount of memory.
+//! A read from stdin blocks, and the standard library restarts the read after a signal. So a separate thread reads.
+//! Invariants: at most one line is read in advance; the memory for a line is limited.
 
 use crate::failure::Failure;
 use crate::{signals, terminal};
@@ -10,25 +10,25 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-/// Bytes of a line at most.
+/// Maximum length of a line, in bytes.
 const LONGEST: u64 = 16 << 20;
-/// How soon a signal is noticed.
+/// Interval between two checks for signals.
 const LOOK: Duration = Duration::from_millis(50);
-/// Memory of the thread that reads: it calls next to nothing.
+/// Stack size of the reading thread, in bytes. A small stack is enough, because the thread calls only few functions.
 const STACK_BYTES: usize = 256 << 10;
 
 /// Lines of stdin.
 pub struct Turns {
     lines: Receiver<Result<String, Failure>>,
-    /// Whether somebody sits there, who is asked for each line.
+    /// True if stdin is a terminal. A prompt is printed before each line only for a terminal.
     terminal: bool,
 }
 
 impl Turns {
-    /// Begins to read.
+    /// Starts the reading thread.
     ///
     /// # Errors
-    /// A thread that the system does not start.
+    /// The system cannot start a thread.
     pub fn new() -> Result<Self, Failure> {
         let (send, lines) = sync_channel(0);
         let thread = thread::Builder::new().name("kvant-input".to_owned()).stack_size(STACK_BYTES);
@@ -38,10 +38,11 @@ impl Turns {
         Ok(Self { lines, terminal: io::stdin().is_terminal() })
     }
 
-    /// The next line, without its end; `None` after the last one.
+    /// Returns the next line, without its line break; `None` after the last line.
     ///
     /// # Errors
-    /// Two presses of Ctrl-C or another signal that ends the program, a line that is no text, what the system says.
+    /// Two presses of Ctrl-C, or another signal that asks the program to end; a line that is too long or not UTF-8;
+    /// errors of the system.
     pub fn next(&self) -> Result<Option<String>, Failure> {
         let (ask, mut told) = (
             || {
@@ -75,7 +76,7 @@ impl Turns {
     }
 }
 
-/// Sends lines until there is none, or nobody listens.
+/// Sends lines until the input ends, an error occurs, or the receiver is dropped.
 fn read(send: &SyncSender<Result<String, Failure>>) {
     let mut input = io::stdin().lock();
     for number in 1u64.. {

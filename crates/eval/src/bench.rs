@@ -1,9 +1,11 @@
 //! The speed of a model, in tokens per second and as a share of the machine's limits.
 //!
-//! The limits change over time, so each round of each test probes them first ([`Probe`]). Each round computes its
-//! shares from its own limits; the results are medians over the rounds. Tests have the names of llama-bench: `pp512` is
-//! the prefill of 512 tokens, `tg128` is the decode of 128 tokens, `tg128@d2048` is the same after a context of 2048
-//! tokens, and `tg128×8` decodes eight sequences in one batch.
+//! The limits of the machine change over time. So each round of a test first measures the limits ([`Probe`]) and
+//! computes its shares from these limits. The results are medians over the rounds.
+//!
+//! Tests have the names of llama-bench: `pp512` is the prefill of 512 tokens, `tg128` is the decode of 128 tokens,
+//! `tg128@d2048` is the same decode after a context of 2048 tokens, and `tg128×8` is the decode of eight sequences in
+//! one batch.
 
 use crate::energy::Meter;
 use crate::{Error, Progress};
@@ -18,14 +20,14 @@ use std::time::Instant;
 pub enum Test {
     /// Prefill of a prompt.
     Prompt {
-        /// Tokens of the prompt.
+        /// Number of tokens of the prompt.
         tokens: usize,
     },
-    /// Decode of an answer, one token at a time.
+    /// Decode: generation of tokens, one token per sequence and step.
     Answer {
-        /// Tokens to decode per sequence.
+        /// Number of tokens to decode per sequence.
         tokens: usize,
-        /// Tokens in the KV cache before the test.
+        /// Number of tokens in the KV cache before the test.
         depth: usize,
         /// Number of sequences in the batch.
         sequences: usize,
@@ -33,7 +35,7 @@ pub enum Test {
 }
 
 impl Test {
-    /// The name of the test in llama-bench.
+    /// Returns the name of the test, as in llama-bench.
     pub fn name(&self) -> String {
         match *self {
             Self::Prompt { tokens } => format!("pp{tokens}"),
@@ -45,7 +47,7 @@ impl Test {
         }
     }
 
-    /// Number of positions that a sequence needs.
+    /// Returns the number of positions that a sequence needs.
     pub fn positions(&self) -> usize {
         match *self {
             Self::Prompt { tokens } => tokens,
@@ -59,42 +61,44 @@ impl Test {
 pub struct BenchRow {
     /// Name of the test.
     pub test: String,
-    /// Tokens per second of all sequences together, median of the rounds.
+    /// Tokens per second of all sequences together; the median of the rounds.
     pub tps_median: f64,
     /// Tokens per second of the slowest round.
     pub tps_min: f64,
     /// Tokens per second of the fastest round.
     pub tps_max: f64,
-    /// Bytes of weights that are read per token, if one pass over several tokens reads the weights once.
+    /// Bytes of weights that are read per token. One pass over several tokens reads the weights one time.
     pub weight_bytes_per_token: f64,
     /// Bytes of weights and of the KV cache read per second, as a share of the probed bandwidth.
     pub bandwidth_fraction: f64,
     /// Multiply-adds per second of matrix products, as a share of the probed peak of the instructions that they use.
     pub ops_fraction: f64,
-    /// Energy of the processor per token, if the system reports it.
+    /// Energy of the processor per token, in joules, if the system reports it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub joules_per_token: Option<f64>,
 }
 
 /// The result of one round of a test.
 struct Round {
+    /// Tokens per second of all sequences together.
     tps: f64,
     bandwidth_fraction: f64,
     ops_fraction: f64,
     joules_per_token: Option<f64>,
 }
 
-/// A test, the sequences at the start of its rounds, and the results of its rounds.
+/// A test, its sequences in their state before each round, and the results of its rounds.
 struct Prepared {
     test: Test,
     sequences: Vec<Sequence>,
     rounds: Vec<Round>,
 }
 
-/// Runs each test `rounds` times; the tests take turns. Reports each finished round to `progress`.
+/// Runs each test `rounds` times. A round of the first test is followed by a round of the second test, and so on.
+/// Reports each finished round to `progress`.
 ///
 /// # Errors
-/// Errors of the model; [`Error::Interrupted`].
+/// Returns the errors of the model, and [`Error::Interrupted`] if the user stops the benchmark.
 pub fn bench(
     model: &Transformer,
     tests: &[Test],
@@ -121,6 +125,7 @@ fn tokens(model: &Transformer, count: usize) -> Vec<u32> {
     (0..count as u64).map(|i| (i * 7919 % vocabulary) as u32).collect()
 }
 
+/// Creates the sequences of a test and fills their KV caches up to the depth of the test.
 fn prepare(model: &Transformer, test: Test) -> Result<Prepared, Error> {
     let mut first = model.sequence(test.positions());
     let (sequences, depth) = match test {
@@ -130,7 +135,7 @@ fn prepare(model: &Transformer, test: Test) -> Result<Prepared, Error> {
     if depth > 0 {
         model.prefill(&mut first, &tokens(model, depth), Want::Nothing)?;
     } else {
-        // Run once before the measurement, because the first run allocates buffers that later runs reuse.
+        // Run the model one time before the measurement, because the first run allocates buffers that later runs reuse.
         model.prefill(&mut first, &tokens(model, test.positions().min(Transformer::PIECE)), Want::Nothing)?;
         first.truncate(0);
     }
@@ -138,6 +143,7 @@ fn prepare(model: &Transformer, test: Test) -> Result<Prepared, Error> {
     Ok(Prepared { test, sequences, rounds: Vec::new() })
 }
 
+/// Measures the limits of the machine, runs one round of a test, and restores the sequences.
 fn run_round(model: &Transformer, probe: &Probe, prepared: &mut Prepared) -> Result<(), Error> {
     let backend = model.backend();
     let (bandwidth, integers, floats) =
@@ -163,8 +169,9 @@ fn run_round(model: &Transformer, probe: &Probe, prepared: &mut Prepared) -> Res
     let seconds = begin.elapsed().as_secs_f64();
     let joules = meter.joules();
     let work = ops_of_round(model, prepared.test);
-    // Each decode step reads the KV cache at its length so far; the average length is used here. For a prompt, reads of
-    // the KV cache are not counted: its keys and values were just written.
+    // Each decode step reads the KV cache at its current length. The estimate uses the average length of the round for
+    // all steps. For a prompt, reads of the KV cache are not counted, because the prompt itself has just written the
+    // keys and values.
     let read = match prepared.test {
         Test::Prompt { .. } => 0,
         Test::Answer { .. } => sequences.iter().map(|s| steps * s.read_bytes((before + s.len()) / 2)).sum(),
@@ -197,11 +204,13 @@ fn ops_of_round(model: &Transformer, test: Test) -> OpCount {
     }
 }
 
+/// Returns the median; NaN if there is no value.
 fn median(mut all: Vec<f64>) -> f64 {
     all.sort_by(f64::total_cmp);
     all.get(all.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
+/// Computes the medians over the rounds of a test.
 fn result_row(model: &Transformer, prepared: &Prepared) -> BenchRow {
     let of = |value: fn(&Round) -> f64| prepared.rounds.iter().map(value).collect::<Vec<f64>>();
     let joules: Option<Vec<f64>> = prepared.rounds.iter().map(|round| round.joules_per_token).collect();

@@ -1,25 +1,27 @@
-//! The energy counters of the processor (RAPL), if the system allows reading them (Linux powercap).
+//! The energy counters of the processor (RAPL). They are available if the system allows reading them (Linux powercap).
 
 use std::path::{Path, PathBuf};
 
-/// Energy counter of one package, in microjoules.
+/// The energy counter of one processor package. All values are in microjoules.
 struct Counter {
+    /// The file that contains the counter.
     path: PathBuf,
-    /// The counter restarts at zero after this value.
+    /// The maximum value. The counter restarts at zero after this value.
     range: u64,
-    /// Value at the start of the measurement.
+    /// The value at the start of the measurement.
     before: u64,
 }
 
-/// Measures the energy of all packages since [`Meter::start`].
+/// Measures the energy that all packages have used since [`Meter::start`].
 pub(crate) struct Meter(Vec<Counter>);
 
 impl Meter {
-    /// Starts a measurement. The meter has no counters if none is readable.
+    /// Starts a measurement. If no counter is readable, the meter has no counters.
     pub fn start() -> Self {
         Self::in_folder(Path::new("/sys/class/powercap"))
     }
 
+    /// Starts a measurement with the counters in `folder`.
     fn in_folder(folder: &Path) -> Self {
         let read_number = |path: &Path| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
@@ -37,7 +39,7 @@ impl Meter {
         Self(counters.collect())
     }
 
-    /// Returns the joules since the start; `None` if there is no counter or a counter is not readable.
+    /// Returns the joules since the start. Returns `None` if there is no counter or if a counter is not readable.
     pub fn joules(&self) -> Option<f64> {
         let spent = self.0.iter().map(|counter| {
             let now: u64 = std::fs::read_to_string(&counter.path).ok()?.trim().parse().ok()?;

@@ -6,10 +6,10 @@ pub enum Error {
     /// An error of the model.
     #[error(transparent)]
     Model(#[from] kvant_model::Error),
-    /// The context is too short: no token is left to score.
+    /// The context is too short. It has no token to score.
     #[error("a context of {context} tokens leaves nothing to score; at least 4 are needed")]
     ShortContext {
-        /// Tokens per context.
+        /// Number of tokens per context.
         context: usize,
     },
     /// The text is shorter than one context.
@@ -17,9 +17,9 @@ pub enum Error {
         "the text has {found} tokens, one context needs {context}; give a longer text or a smaller --ctx"
     )]
     ShortText {
-        /// Tokens of the text.
+        /// Number of tokens of the text.
         found: usize,
-        /// Tokens per context.
+        /// Number of tokens per context.
         context: usize,
     },
     /// The two models have different vocabulary sizes.

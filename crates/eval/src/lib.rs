@@ -1,8 +1,9 @@
 //! Quality and speed of a model: perplexity, KL divergence from a reference, tokens per second and memory.
 //!
 //! Both models of a comparison run over the same contexts at the same time, so that no logits are stored. The
-//! definitions are those of llama-perplexity (see [`perplexity`]), so that results can be compared with llama.cpp. Not
-//! included so far: benchmark tasks, plots, the HTML report.
+//! definitions are those of llama-perplexity (see [`perplexity`]), so that results can be compared with llama.cpp.
+//!
+//! Not covered here: benchmark tasks, plots and the HTML report.
 
 mod bench;
 mod energy;

@@ -1,8 +1,9 @@
-//! Perplexity and KL divergence over contexts that do not overlap, as llama-perplexity defines them.
+//! Perplexity and KL divergence over contexts that do not overlap. The definitions are those of llama-perplexity.
 //!
-//! The text is split into contexts of `n` tokens; the rest at the end is dropped. If the model uses a BOS token, it
-//! replaces the first token of each context. In each context, the last n/2 − 1 predictions with a known next token are
-//! scored. All sums run over the full vocabulary, in `f64` and in a fixed order. Source: llama.cpp,
+//! The text is split into contexts of n tokens. The remaining tokens at the end of the text are not used. If the model
+//! uses a BOS token, this token replaces the first token of each context. In each context, the predictions of the
+//! second half are scored, except the prediction of the last position, whose next token is unknown. If n is even, these
+//! are n/2 − 1 predictions. All sums run over the full vocabulary, in `f64` and in a fixed order. Source: llama.cpp,
 //! `tools/perplexity/perplexity.cpp`.
 
 use crate::{Error, Progress};
@@ -12,15 +13,17 @@ use serde::Serialize;
 /// Tokens of a text, split into contexts of equal length.
 #[derive(Clone, Debug)]
 pub struct Contexts {
+    /// The tokens of each context.
     tokens: Vec<Vec<u32>>,
 }
 
 impl Contexts {
-    /// Splits `tokens` into contexts of `length` tokens, at most `limit` contexts. If `bos` is given, it replaces the
-    /// first token of each context.
+    /// Splits `tokens` into contexts of `length` tokens. Returns at most `limit` contexts. If `bos` is given, it
+    /// replaces the first token of each context.
     ///
     /// # Errors
-    /// [`Error::ShortContext`] if `length` is less than 4; [`Error::ShortText`] if the text is shorter than one context.
+    /// [`Error::ShortContext`] if `length` is less than 4. [`Error::ShortText`] if the text is shorter than one
+    /// context.
     pub fn new(tokens: &[u32], length: usize, limit: Option<usize>, bos: Option<u32>) -> Result<Self, Error> {
         if length < 4 {
             return Err(Error::ShortContext { context: length });
@@ -50,7 +53,7 @@ impl Contexts {
 /// Negative log-likelihoods of one model for the scored tokens.
 #[derive(Clone, Debug, Default)]
 pub struct Scores {
-    /// −ln p of each scored token, context after context.
+    /// −ln p of each scored token, in the order of the text. p is the probability of the token under the model.
     pub nll: Vec<f64>,
     /// Mean of `nll` over each context.
     pub nll_by_context: Vec<f64>,
@@ -59,7 +62,7 @@ pub struct Scores {
 /// Differences between the distributions of a model and its reference, for each scored token.
 #[derive(Clone, Debug, Default)]
 pub struct Divergence {
-    /// KL(reference ‖ model).
+    /// KL divergence KL(reference ‖ model), in nats.
     pub kld: Vec<f64>,
     /// Mean of `kld` over each context.
     pub kld_by_context: Vec<f64>,
@@ -74,16 +77,16 @@ pub struct Divergence {
 pub struct Quality {
     /// Number of scored tokens.
     pub tokens_scored: usize,
-    /// Perplexity: exp of the mean −ln p.
+    /// Perplexity: the exponential of the mean −ln p over all scored tokens, where p is the probability of a token.
     pub ppl: f64,
     /// Standard error of `ppl`.
     pub ppl_se: f64,
-    /// Mean −ln p over each context.
+    /// Mean −ln p over the scored tokens of each context.
     pub nll_by_context: Vec<f64>,
-    /// Mean KL divergence from the reference.
+    /// Mean KL divergence from the reference, in nats.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kld_mean: Option<f64>,
-    /// Mean KL divergence over each context.
+    /// Mean KL divergence over the scored tokens of each context.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kld_by_context: Option<Vec<f64>>,
     /// Standard error of `kld_mean`.
@@ -101,13 +104,14 @@ pub struct Quality {
     /// Share of the scored positions at which both models have the same most probable token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top1_agreement: Option<f64>,
-    /// `kld_mean` of the model with the settings of `run`: rounded activations and a KV cache in a smaller format.
+    /// `kld_mean` of the model with the settings of the command `run`: rounded activations and a KV cache in a smaller
+    /// format.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kld_mean_as_run: Option<f64>,
-    /// `top1_agreement` of the model with the settings of `run`.
+    /// `top1_agreement` of the model with the settings of the command `run`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top1_agreement_as_run: Option<f64>,
-    /// Root mean square of the change in the probability of the text's next token.
+    /// Root mean square of the change in the probability of the text's next token, relative to the reference.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delta_p_rms: Option<f64>,
     /// `ppl` divided by the perplexity of the reference.
@@ -115,24 +119,27 @@ pub struct Quality {
     pub ppl_ratio: Option<f64>,
 }
 
-/// A model to evaluate, with the models for the comparison.
+/// A model to evaluate, and the models for the comparison.
 #[derive(Clone, Copy)]
 pub struct Judged<'a> {
-    /// The model.
+    /// The model to evaluate.
     pub model: &'a Transformer,
-    /// The reference, whose distributions count as the truth.
+    /// The reference model. The comparison treats its distributions as the correct distributions.
     pub reference: Option<&'a Transformer>,
-    /// The same model with the settings of `run`, if it is to be compared too. It is ignored without a reference.
+    /// The model to evaluate with the settings of the command `run`. If it is present, it is also compared with the
+    /// reference. Without a reference it is ignored.
     pub as_run: Option<&'a Transformer>,
 }
 
-/// Number of positions whose logits are in memory at once.
+/// Number of positions whose logits are in memory at the same time.
 const ROWS: usize = 64;
 
-/// Evaluates a model, and compares it with its reference if there is one. Reports each context to `progress`.
+/// Evaluates a model. If there is a reference, compares the model with the reference. Reports each context to
+/// `progress`.
 ///
 /// # Errors
-/// Different vocabulary sizes of the models, damaged weights, an interruption by the user, errors of the model.
+/// Returns an error if the models have different vocabulary sizes, if logits are not finite (damaged weights), if the
+/// user interrupts the evaluation, or if a model returns an error.
 pub fn evaluate(judged: Judged, contexts: &Contexts, progress: &dyn Progress) -> Result<Quality, Error> {
     let Judged { model, reference, .. } = judged;
     if let Some(reference) = reference
@@ -176,7 +183,8 @@ fn evaluate_context(
     let as_run = as_run.filter(|_| reference.is_some());
     let as_run = as_run.zip(as_run.map(hidden_states).transpose()?);
     let reference = reference.zip(reference.map(hidden_states).transpose()?);
-    // Positions whose predictions are scored: the second half, without the last position, whose next token is unknown.
+    // Positions whose predictions are scored: the second half of the context, without the last position. The next token
+    // of the last position is unknown.
     let scored: Vec<usize> = (tokens.len() / 2..tokens.len() - 1).collect();
     let start = own.nll.len();
     for positions in scored.chunks(ROWS) {
@@ -226,13 +234,14 @@ fn evaluate_context(
     Ok(())
 }
 
-/// Returns KL(p ‖ q) for two rows of logits over one vocabulary; NaN if a row does not define a distribution.
+/// Returns the KL divergence KL(p ‖ q) in nats. `p` and `q` are two rows of logits over the same vocabulary. Returns
+/// NaN if a row does not define a distribution.
 pub fn kl_divergence(p: &[f32], q: &[f32]) -> f64 {
     let (p_total, q_total) = (log_sum_exp(p), log_sum_exp(q));
     if p_total.is_finite() && q_total.is_finite() { kl_from_totals(p, p_total, q, q_total) } else { f64::NAN }
 }
 
-/// Returns KL(p ‖ q), where `p_total` and `q_total` are the log-sum-exp of the two rows.
+/// Returns the KL divergence KL(p ‖ q) in nats. `p_total` and `q_total` are the log-sum-exp of the two rows of logits.
 fn kl_from_totals(p: &[f32], p_total: f64, q: &[f32], q_total: f64) -> f64 {
     let term = |(&p, &q): (&f32, &f32)| {
         let (ln_p, ln_q) = (f64::from(p) - p_total, f64::from(q) - q_total);
@@ -242,20 +251,23 @@ fn kl_from_totals(p: &[f32], p_total: f64, q: &[f32], q_total: f64) -> f64 {
     p.iter().zip(q).map(term).sum::<f64>().max(0.0)
 }
 
+/// Returns ln Σ eˣ over the logits x; NaN if a logit is NaN.
 fn log_sum_exp(logits: &[f32]) -> f64 {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     if logits.iter().any(|x| x.is_nan()) {
         return f64::NAN;
     }
-    // The largest term is 1, so `f32` exponentials are precise enough if the sum is `f64`.
+    // The largest term of the sum is 1. So `f32` exponentials are precise enough if the sum is `f64`.
     let sum: f64 = logits.iter().map(|x| f64::from((x - max).exp())).sum();
     f64::from(max) + sum.ln()
 }
 
+/// Returns the index of the largest logit; the first index if several logits are equal.
 fn most_probable(logits: &[f32]) -> usize {
     (1..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best })
 }
 
+/// Returns the mean; 0 if there is no value.
 fn mean(x: &[f64]) -> f64 {
     x.iter().sum::<f64>() / x.len().max(1) as f64
 }
@@ -267,6 +279,7 @@ fn standard_error(x: &[f64]) -> f64 {
     (variance / x.len().max(1) as f64).sqrt()
 }
 
+/// Computes the means, standard errors and percentiles of all scored tokens.
 fn quality(found: &Results, has_reference: bool) -> Quality {
     let own = &found.own;
     let ppl = mean(&own.nll).exp();

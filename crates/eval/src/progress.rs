@@ -6,7 +6,7 @@ pub trait Progress: Sync {
     fn begin(&self, _step: &str) {}
 
     /// Reports that `done` of `total` units are finished. The unit depends on the step: blocks of the network, contexts
-    /// of text or bytes of input. `what` names the unit in progress.
+    /// of text or bytes of input. `what` names the unit that is now in progress.
     fn at(&self, done: u64, total: u64, what: &str);
 
     /// Reports a message that may interest the user while the job runs.

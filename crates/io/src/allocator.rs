@@ -1,39 +1,45 @@
-//! The system's allocator, with an end that says so where no memory is left.
+//! The system's allocator. When no memory is left, the process ends with an error message.
 //!
-//! The standard library would abort then: a signal instead of an exit status. Invariant: the end allocates nothing.
-//! Left out: who freed memory could make room. Sizes that a file claims are checked before, against [`crate::Limits`].
+//! The standard library would abort the process in this case, which gives a signal and not an exit status. Invariant:
+//! the code that ends the process allocates no memory. Not covered here: freeing memory in order to continue. Sizes
+//! that a file claims are checked earlier; see [`crate::Limits`].
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 
-/// What a program declares as its `#[global_allocator]`: with no memory left it ends with status 1 and a message.
+/// The allocator for a program's `#[global_allocator]`. When no memory is left, it prints a message and ends the
+/// process with status 1.
 #[derive(Debug)]
 pub struct Allocator;
 
-// SAFETY: everything is handed to the system's allocator as it came, and what comes back is handed on; a null pointer
-// ends the process instead.
+// SAFETY: every call passes its arguments unchanged to the system's allocator and returns its result unchanged. Only a
+// null pointer is different: on Unix it ends the process, on other systems it is returned.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller keeps the contract of the same function.
+        // SAFETY: the caller of `alloc` guarantees that `layout` has a size above 0, as `System.alloc` requires.
         given(unsafe { System.alloc(layout) }, layout.size())
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller keeps the contract of the same function.
+        // SAFETY: the caller of `alloc_zeroed` guarantees that `layout` has a size above 0, as `System.alloc_zeroed`
+        // requires.
         given(unsafe { System.alloc_zeroed(layout) }, layout.size())
     }
 
     unsafe fn realloc(&self, start: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: the caller keeps the contract of the same function.
+        // SAFETY: the caller guarantees that `start` was allocated here with `layout`, so it comes from `System`. The
+        // caller also guarantees that `size` is above 0 and that `size`, rounded up to the alignment, fits into an
+        // `isize`.
         given(unsafe { System.realloc(start, layout, size) }, size)
     }
 
     unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract of the same function.
+        // SAFETY: the caller guarantees that `start` was allocated here with `layout`, so it comes from `System`.
         unsafe { System.dealloc(start, layout) }
     }
 }
 
+/// Returns `start`. If it is null, ends the process with a message that names `bytes`, the requested size.
 #[inline(always)]
 fn given(start: *mut u8, bytes: usize) -> *mut u8 {
     if start.is_null() {
@@ -42,7 +48,8 @@ fn given(start: *mut u8, bytes: usize) -> *mut u8 {
     start
 }
 
-/// Ends the process on Unix; elsewhere the standard library aborts it.
+/// Ends the process on Unix. On other systems it returns, and the standard library aborts the process. `bytes` is the
+/// size of the failed allocation.
 #[cold]
 fn none_left(bytes: usize) {
     #[cfg(unix)]
@@ -58,7 +65,8 @@ fn none_left(bytes: usize) {
     let _ = bytes;
 }
 
-/// A number in decimal digits.
+/// Writes a number in decimal digits to the end of `digits` and returns these digits. A 64-bit number has at most 20
+/// digits.
 #[cfg_attr(not(unix), allow(dead_code))]
 fn decimal(mut number: usize, digits: &mut [u8; 20]) -> &[u8] {
     let mut at = digits.len();

@@ -1,4 +1,4 @@
-//! A model on disk: names, tensors without a copy, and what it says about itself.
+//! A model on disk: tensors by name, without a copy, and the metadata of the model.
 
 use crate::container::{gguf::GgufFile, safetensors::SafetensorsFolder};
 use crate::{Error, Limits, MappedFile, Meta, NumberType, json};
@@ -6,37 +6,37 @@ use kvant_core::{Bytes, FormatRef, Shape, Tensor};
 use std::borrow::Cow;
 use std::path::Path;
 
-/// How a tensor's numbers are stored in its file.
+/// Storage type of a tensor in its file.
 #[derive(Clone, Debug)]
 pub enum Storage {
-    /// In a format that kvant computes with.
+    /// A format with which kvant computes.
     Format(FormatRef),
-    /// As numbers of another type.
+    /// Values of another number type. kvant converts them when it reads the tensor.
     Numbers {
-        /// The type in the file.
+        /// The number type in the file.
         kind: NumberType,
-        /// The format in which [`Checkpoint::tensor`] hands them out.
+        /// The format of the tensor that [`Checkpoint::tensor`] returns.
         widened: FormatRef,
     },
-    /// In a type that kvant does not read, by its name. [`Checkpoint::tensor`] is an error.
+    /// A type that kvant does not read, with the name of the type. [`Checkpoint::tensor`] returns an error.
     Unsupported(Cow<'static, str>),
 }
 
-/// A tensor without its bytes.
+/// Description of a tensor, without its bytes.
 #[derive(Clone, Debug)]
 pub struct TensorInfo {
-    /// The tensor's name in this checkpoint's own naming.
+    /// The tensor's name, as the checkpoint spells it.
     pub name: String,
-    /// Shape, outermost dimension first (GGUF's order is reversed by the reader).
+    /// Shape, outermost dimension first (the reader reverses GGUF's order).
     pub shape: Shape,
-    /// How it is stored.
+    /// Storage type in the file.
     pub storage: Storage,
-    /// Bytes in the file. For a GGUF type without a known block size: the bytes up to the next tensor.
+    /// Size in the file in bytes. For a GGUF type of unknown block size, this is the distance to the next tensor.
     pub bytes: usize,
 }
 
 impl TensorInfo {
-    /// The type in the file: a format's name, or a type's as the container spells it.
+    /// Name of the type in the file: the name of a format of kvant, or the file's own name of another type.
     pub fn type_name(&self) -> &str {
         match &self.storage {
             Storage::Format(format) => format.name(),
@@ -45,7 +45,7 @@ impl TensorInfo {
         }
     }
 
-    /// The format in which [`Checkpoint::tensor`] hands the tensor out; `None` for a type that is not read.
+    /// Format of the tensor that [`Checkpoint::tensor`] returns; `None` for a type that kvant does not read.
     pub fn format(&self) -> Option<FormatRef> {
         match &self.storage {
             Storage::Format(format) => Some(*format),
@@ -54,7 +54,7 @@ impl TensorInfo {
         }
     }
 
-    /// The tensor of these stored bytes: the same bytes, or a widened copy.
+    /// Makes the tensor from its stored bytes. The tensor shares these bytes, or it is a copy in a wider format.
     pub(crate) fn tensor(&self, path: &Path, bytes: Bytes) -> Result<Tensor, Error> {
         let missing = |_| Error::MissingTensor { path: path.into(), tensor: self.name.clone() };
         match &self.storage {
@@ -71,30 +71,32 @@ impl TensorInfo {
 
 /// A model on disk.
 pub trait Checkpoint: Send + Sync {
-    /// Where it lies.
+    /// Path of the model's file or folder.
     fn path(&self) -> &Path;
 
-    /// The model's description of itself.
+    /// The model's metadata.
     fn meta(&self) -> &Meta;
 
-    /// All tensors, in file order, those of types that are not read among them.
+    /// Descriptions of all tensors, in file order. Tensors of types that kvant does not read are included.
     fn tensors(&self) -> &[TensorInfo];
 
-    /// One tensor: zero copy over the map if it is stored in one of kvant's formats, else a widened copy.
+    /// Returns one tensor. A tensor in one of kvant's formats refers to the mapped file, without a copy. Any other
+    /// tensor is a copy in a wider format.
     ///
     /// # Errors
-    /// [`Error::MissingTensor`]; [`Error::UnsupportedType`] with the type's name; [`Error::Scales`] for FP8 weights whose
-    /// scales don't fit.
+    /// [`Error::MissingTensor`] for an unknown name; [`Error::UnsupportedType`] for a type that kvant does not read;
+    /// [`Error::Scales`] for FP8 weights whose scales do not match.
     fn tensor(&self, name: &str) -> Result<Tensor, Error>;
 
-    /// One tensor without its bytes.
+    /// The description of one tensor; `None` if there is no tensor of this name.
     fn info(&self, name: &str) -> Option<&TensorInfo>;
 
-    /// A tensor's bytes as they stand in the file, whatever their type.
+    /// A tensor's unchanged bytes in the file, for every type; `None` if there is no tensor of this name.
     fn stored_bytes(&self, name: &str) -> Option<Bytes>;
 }
 
-/// The first element of a tensor that [`Checkpoint::tensor`] has to round, if there is one: of numbers in `f64`.
+/// Index of the first element that [`Checkpoint::tensor`] rounds; `None` if it rounds no element. Only `f64` tensors
+/// can have rounded elements.
 pub fn first_rounded(checkpoint: &dyn Checkpoint, name: &str) -> Option<usize> {
     match checkpoint.info(name)?.storage {
         Storage::Numbers { kind, .. } => kind.first_rounded(&checkpoint.stored_bytes(name)?),
@@ -102,12 +104,14 @@ pub fn first_rounded(checkpoint: &dyn Checkpoint, name: &str) -> Option<usize> {
     }
 }
 
-/// Opens a `.gguf` file, a `.safetensors` file (its folder's JSON files beside it) or a Hugging Face folder.
+/// Opens a `.gguf` file, a `.safetensors` file or a Hugging Face folder. For a `.safetensors` file, the JSON files are
+/// read from its folder.
 ///
-/// Only headers are read; the kind is told by content (GGUF's magic), not by extension alone.
+/// Only headers are read. The kind of a file is determined first by its content (GGUF's magic) and then by its
+/// extension.
 ///
 /// # Errors
-/// Every fault of the file with path, tensor and offset.
+/// An error for every fault of the file, with path, tensor and offset.
 pub fn open(path: &Path, limits: &Limits) -> Result<Box<dyn Checkpoint>, Error> {
     if path.is_dir() {
         return Ok(Box::new(SafetensorsFolder::open(path, limits)?));
@@ -138,15 +142,15 @@ pub fn open(path: &Path, limits: &Limits) -> Result<Box<dyn Checkpoint>, Error> 
     }
 }
 
-/// blake3 over bytes, on all threads of the caller's pool.
+/// The blake3 hash of `bytes`, computed on all threads of the caller's thread pool.
 pub fn hash(bytes: &[u8]) -> blake3::Hash {
     blake3::Hasher::new().update_rayon(bytes).finalize()
 }
 
-/// blake3 over every tensor's name, shape, format and [`hash`], in file order.
+/// The blake3 hash of all tensors of a checkpoint in file order: of their names, shapes, types and [`hash`]es.
 ///
 /// # Errors
-/// As [`Checkpoint::tensor`].
+/// [`Error::MissingTensor`] if the bytes of a tensor are missing.
 pub fn content_hash(checkpoint: &dyn Checkpoint) -> Result<blake3::Hash, Error> {
     content_hash_with(checkpoint, |info| {
         let missing = || Error::MissingTensor { path: checkpoint.path().into(), tensor: info.name.clone() };
@@ -154,17 +158,19 @@ pub fn content_hash(checkpoint: &dyn Checkpoint) -> Result<blake3::Hash, Error> 
     })
 }
 
-/// [`content_hash`] by whoever has the tensors' hashes already.
+/// Computes [`content_hash`] for a caller that already has the hashes of the tensors' bytes. `of` returns the hash of
+/// one tensor.
 ///
 /// # Errors
-/// What `of` says.
+/// The errors of `of`.
 pub fn content_hash_with<E>(
     checkpoint: &dyn Checkpoint,
     mut of: impl FnMut(&TensorInfo) -> Result<blake3::Hash, E>,
 ) -> Result<blake3::Hash, E> {
     let mut hasher = blake3::Hasher::new();
     for info in checkpoint.tensors() {
-        // Lengths go first, so that no two different lists of tensors feed the same bytes.
+        // The length goes before each name and shape. So two different lists of tensors never give the hasher the same
+        // bytes.
         hasher.update(&(info.name.len() as u64).to_le_bytes());
         hasher.update(info.name.as_bytes());
         hasher.update(&(info.shape.dimensions().len() as u64).to_le_bytes());

@@ -1,8 +1,9 @@
-//! JSON files beside a model, as Python writes them, in bounded memory.
+//! Reads the JSON files of a model folder, as Python writes them, in bounded memory.
 //!
-//! Python's `json` writes `NaN`, `Infinity` and `-Infinity`, which JSON does not have: they are read as strings of that
-//! spelling, so that a setting that nobody needs does no harm and one that is needed is refused by name. A byte order
-//! mark is skipped. Invariant: parsing takes at most [`Limits::json_heap_bytes`], whatever the file holds.
+//! Python's `json` writes `NaN`, `Infinity` and `-Infinity`, which are not valid JSON. Here they become strings with
+//! this spelling. So such a value does no harm in an unused setting. In a setting that kvant uses, it leads to an error
+//! that names the setting. A byte order mark is skipped. Invariant: the parsed file takes at most
+//! [`Limits::json_heap_bytes`] of memory, for every content.
 
 use crate::{Error, Limits, Links, read_file};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -11,14 +12,15 @@ use std::cell::Cell;
 use std::fmt;
 use std::path::Path;
 
-/// Begins a file that Git LFS has left in place of the one it keeps.
+/// First bytes of a Git LFS pointer file, which replaces the real file until `git lfs pull`.
 const LFS: &[u8] = b"version https://git-lfs";
+/// The UTF-8 byte order mark.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The bytes of a file beside a model without a byte order mark; `None` if there is no such file.
+/// Reads the bytes of a file of a model folder, without a byte order mark; returns `None` if there is no such file.
 ///
 /// # Errors
-/// As [`read_file`]; [`Error::NotRecognised`] for a Git LFS pointer.
+/// The errors of [`read_file`]; [`Error::NotRecognised`] for a Git LFS pointer.
 pub(crate) fn beside(path: &Path, limits: &Limits) -> Result<Option<Vec<u8>>, Error> {
     let Some(mut bytes) = read_file(path, Links::InsideModel, limits.json_bytes)? else { return Ok(None) };
     refuse_pointer(path, &bytes)?;
@@ -28,10 +30,10 @@ pub(crate) fn beside(path: &Path, limits: &Limits) -> Result<Option<Vec<u8>>, Er
     Ok(Some(bytes))
 }
 
-/// Refuses a pointer of Git LFS.
+/// Returns an error if `bytes` are a Git LFS pointer and not the real file.
 ///
 /// # Errors
-/// [`Error::NotRecognised`].
+/// [`Error::NotRecognised`] for a Git LFS pointer.
 pub(crate) fn refuse_pointer(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     if bytes.starts_with(LFS) {
         return Err(Error::NotRecognised {
@@ -43,10 +45,10 @@ pub(crate) fn refuse_pointer(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     Ok(())
 }
 
-/// A JSON file beside a model; `None` if there is no such file.
+/// Reads and parses a JSON file of a model folder; returns `None` if there is no such file.
 ///
 /// # Errors
-/// As [`beside`]; [`Error::Json`] with line and column.
+/// The errors of [`beside`]; [`Error::Json`] with line and column for text that is not valid JSON.
 pub(crate) fn read_json(path: &Path, limits: &Limits) -> Result<Option<Value>, Error> {
     let Some(bytes) = beside(path, limits)? else { return Ok(None) };
     parse_json(&bytes, limits.json_heap_bytes)
@@ -54,10 +56,11 @@ pub(crate) fn read_json(path: &Path, limits: &Limits) -> Result<Option<Value>, E
         .map_err(|source| Error::Json { path: path.into(), source })
 }
 
-/// Parses JSON, Python's three numbers that are none included, into at most `heap_bytes` of memory.
+/// Parses JSON; also accepts Python's `NaN`, `Infinity` and `-Infinity`. The value takes at most `heap_bytes` bytes of
+/// memory.
 ///
 /// # Errors
-/// As `serde_json`; a file that would take more memory.
+/// The errors of `serde_json`; an error for a text whose value would take more memory.
 pub fn parse_json(bytes: &[u8], heap_bytes: usize) -> Result<Value, serde_json::Error> {
     let parse = |bytes: &[u8]| {
         let left = Cell::new(heap_bytes);
@@ -71,10 +74,11 @@ pub fn parse_json(bytes: &[u8], heap_bytes: usize) -> Result<Value, serde_json::
     })
 }
 
-/// One value of a larger text, in at most `heap_bytes` of memory: for types that read the rest themselves.
+/// Reads one value of a larger JSON text. The value takes at most `heap_bytes` bytes of memory. This is for types that
+/// deserialize the other parts of the text themselves.
 ///
 /// # Errors
-/// As the deserializer; a value that would take more memory.
+/// The errors of the deserializer; an error for a value that would take more memory.
 pub fn bounded_value<'de, D: Deserializer<'de>>(
     deserializer: D,
     heap_bytes: usize,
@@ -82,8 +86,8 @@ pub fn bounded_value<'de, D: Deserializer<'de>>(
     Bounded(&Cell::new(heap_bytes)).deserialize(deserializer)
 }
 
-/// The same text with `NaN`, `Infinity` and `-Infinity` in quotes where they stand outside of strings; `None` if there is
-/// none.
+/// Returns the text with quotes around every `NaN`, `Infinity` and `-Infinity` outside of strings; `None` if the text
+/// has none of these words.
 fn quote_numbers(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut quoted = Vec::with_capacity(bytes.len());
     let (mut at, mut in_string, mut found) = (0, false, false);
@@ -99,7 +103,7 @@ fn quote_numbers(bytes: &[u8]) -> Option<Vec<u8>> {
                 (at, found) = (at + word.len(), true);
                 continue;
             }
-            // The escaped character, which may be a quote, belongs to the string.
+            // The character after the backslash may be a quote. This quote does not end the string.
             (true, b'\\', _) if rest.len() > 1 => {
                 quoted.extend_from_slice(&rest[..2]);
                 at += 2;
@@ -114,17 +118,20 @@ fn quote_numbers(bytes: &[u8]) -> Option<Vec<u8>> {
     found.then_some(quoted)
 }
 
-/// Heap bytes that a value costs where it stands, allocator's share included.
+/// Size in bytes of a value in its array or object, without the memory that the value itself allocates.
 const VALUE_BYTES: usize = size_of::<Value>();
+/// Estimated overhead of the allocator for one allocation, in bytes.
 const ALLOCATION_BYTES: usize = 16;
-/// An entry of an object: key, value, hash and the place in the table of hashes, in tables that may be half full.
+/// Bytes of an entry of an object: key, value, hash and index in the hash table. The factor 2 is for tables that are
+/// only half full.
 const ENTRY_BYTES: usize = 2 * (VALUE_BYTES + size_of::<String>() + 2 * size_of::<usize>());
 
-/// A value whose memory is taken from a budget.
+/// Deserializes a value and subtracts the memory of the value from a budget, in bytes.
 #[derive(Clone, Copy)]
 struct Bounded<'a>(&'a Cell<usize>);
 
 impl Bounded<'_> {
+    /// Subtracts `bytes` from the budget; returns an error if the budget is too small.
     fn take<E: serde::de::Error>(self, bytes: usize) -> Result<(), E> {
         let left = self.0.get().checked_sub(bytes).ok_or_else(|| {
             E::custom("the file holds so many small values that it would take too much memory")
@@ -178,7 +185,7 @@ impl<'de> Visitor<'de> for Bounded<'_> {
         self.take(ALLOCATION_BYTES)?;
         let mut all = Vec::new();
         while let Some(item) = items.next_element_seed(self)? {
-            // Twice, because the vector grows by doubling.
+            // Factor 2, because a vector doubles its capacity when it grows.
             self.take(2 * VALUE_BYTES)?;
             all.push(item);
         }
@@ -192,7 +199,7 @@ impl<'de> Visitor<'de> for Bounded<'_> {
         while let Some(key) = entries.next_key::<String>()? {
             self.take(key.len() + ALLOCATION_BYTES + ENTRY_BYTES)?;
             let value = entries.next_value_seed(self)?;
-            // Of several entries with one key the last one counts, as in Python.
+            // If several entries have the same key, the last entry counts, as in Python.
             all.insert(key, value);
         }
         Ok(Value::Object(all))

@@ -1,11 +1,14 @@
-//! What a file is: checkpoints that are read, sinks that are written, and the limits that keep both honest.
+//! Reads and writes model files. A [`Checkpoint`] is read, a [`Sink`] is written, and [`Limits`] bound the memory that
+//! a file can claim.
 //!
-//! [`open`] turns a path into a [`Checkpoint`]: tensors by name, zero copy over a memory map, and [`Meta`], which
-//! is either GGUF's metadata or a Hugging Face folder's JSON files. A [`Sink`] writes a file whose every tensor was
-//! announced in a [`Plan`], so that tensors may come in any order; the file appears by rename, whole or not at all.
+//! [`open`] opens the file or folder at a path and returns a [`Checkpoint`]. A checkpoint gives access to tensors by
+//! name, without a copy, in a memory-mapped file. It also has [`Meta`]: the metadata of a GGUF file or the JSON files
+//! of a Hugging Face folder. A [`Sink`] writes a file. A [`Plan`] announces all tensors of this file, so the tensors
+//! may be written in any order. The file gets its final name by a rename after it is complete, so an incomplete file
+//! never has this name.
 //!
-//! Invariant: no allocation from a length that was not checked against the file and [`Limits`]; every error names
-//! the path and the place. Left out on purpose: what a tensor means to a network (`kvant-model`).
+//! Invariants: every length is checked against the file size and [`Limits`] before memory is allocated. Every error
+//! names the path and the place in the file. Not covered here: the role of a tensor in a network; see `kvant-model`.
 
 mod allocator;
 mod checkpoint;

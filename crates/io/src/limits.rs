@@ -1,23 +1,24 @@
-//! How much a file may ask for before it is refused.
+//! Upper limits of the counts and sizes that a file may claim.
 
-/// Bounds on what a file from the network may make this program read or allocate.
+/// Upper limits (inclusive) of the data that an untrusted file can make this program read or allocate. A file above a
+/// limit is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Tensors a checkpoint may name.
+    /// Number of tensors of a file.
     pub tensors: usize,
-    /// Metadata entries a file may hold.
+    /// Number of metadata entries of a file.
     pub metadata_entries: usize,
-    /// Elements of one metadata array (a vocabulary is one).
+    /// Number of elements of one metadata array, for example of a vocabulary.
     pub array_elements: usize,
-    /// Bytes of one metadata string.
+    /// Length of one metadata string in bytes.
     pub string_bytes: usize,
-    /// Bytes that all metadata together may take in memory.
+    /// Memory of all metadata of a file in bytes.
     pub metadata_bytes: usize,
-    /// Bytes of one JSON file or safetensors header.
+    /// Size of one JSON file, or of the header of a safetensors file, in bytes.
     pub json_bytes: usize,
-    /// Bytes that one parsed JSON file may take in memory.
+    /// Memory of one parsed JSON file in bytes.
     pub json_heap_bytes: usize,
-    /// Shards of one checkpoint.
+    /// Number of shards of a checkpoint.
     pub shards: usize,
 }
 

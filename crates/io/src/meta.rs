@@ -1,10 +1,10 @@
-//! What a checkpoint says about itself: GGUF's typed metadata, or a Hugging Face folder's JSON files.
+//! Metadata of a checkpoint: the typed metadata of a GGUF file, or the JSON files of a Hugging Face folder.
 
 use crate::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// One value of GGUF metadata, typed as in the file.
+/// One value of GGUF metadata, with its type in the file.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
 pub enum Value {
@@ -23,7 +23,8 @@ pub enum Value {
     F64(f64),
 }
 
-/// A metadata array: all elements of one type, kept compactly (a vocabulary has hundreds of thousands).
+/// A metadata array. All elements have the same type. They are stored compactly, because a vocabulary has hundreds of
+/// thousands of elements.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
 pub enum Array {
@@ -43,7 +44,7 @@ pub enum Array {
 }
 
 impl Value {
-    /// Any integer type, if it is not negative.
+    /// Returns the value of an integer of any type; `None` for a negative value or another type.
     pub fn as_u64(&self) -> Option<u64> {
         match *self {
             Self::U8(x) => Some(x.into()),
@@ -58,7 +59,7 @@ impl Value {
         }
     }
 
-    /// Either float type.
+    /// Returns the value of an `f32` or `f64`; `None` for another type.
     pub fn as_f64(&self) -> Option<f64> {
         match *self {
             Self::F32(x) => Some(x.into()),
@@ -67,30 +68,30 @@ impl Value {
         }
     }
 
-    /// A string.
+    /// Returns the text of a string; `None` for another type.
     pub fn as_str(&self) -> Option<&str> {
         if let Self::String(s) = self { Some(s) } else { None }
     }
 
-    /// A truth value.
+    /// Returns a truth value; `None` for another type.
     pub fn as_bool(&self) -> Option<bool> {
         if let Self::Bool(b) = self { Some(*b) } else { None }
     }
 }
 
-/// GGUF metadata: keys in file order, each once.
+/// GGUF metadata: entries in file order. Every key occurs only once.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Metadata {
     entries: Vec<(String, Value)>,
 }
 
 impl Metadata {
-    /// The value of `key`.
+    /// The value of `key`; `None` if there is no such key.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.entries.iter().find(|(k, _)| k == key).map(|(_, v)| v)
     }
 
-    /// Sets `key`, keeping its place if it is already there.
+    /// Sets the value of `key`. An existing key keeps its position in the order.
     pub fn set(&mut self, key: impl Into<String>, value: Value) {
         let key = key.into();
         match self.entries.iter_mut().find(|(k, _)| *k == key) {
@@ -99,7 +100,7 @@ impl Metadata {
         }
     }
 
-    /// Adds a key that is known to be new.
+    /// Adds an entry. The caller guarantees that there is no entry with this key.
     pub(crate) fn push(&mut self, key: String, value: Value) {
         self.entries.push((key, value));
     }
@@ -114,64 +115,65 @@ impl Metadata {
         self.entries.iter().map(|(k, v)| (k.as_str(), v))
     }
 
-    /// How many entries there are.
+    /// Number of entries.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no entries.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 }
 
-/// The JSON files of a Hugging Face folder, as far as they are there.
+/// The JSON files and tokenizer files of a Hugging Face folder.
 ///
-/// A file that is not needed for the weights may be unreadable; the others are `None` if there is no such file.
+/// A field is `None` if its file does not exist or cannot be read. The weights need only `config.json`, so errors of
+/// the other files are collected in [`HuggingFace::unreadable`].
 #[derive(Clone, Debug)]
 pub struct HuggingFace {
-    /// The folder.
+    /// Path of the folder.
     pub folder: PathBuf,
     /// `config.json`.
     pub config: serde_json::Value,
     /// `generation_config.json`.
     pub generation_config: Option<serde_json::Value>,
-    /// `tokenizer.json`, unparsed: the tokenizer library reads it.
+    /// `tokenizer.json`, not parsed.
     pub tokenizer: Option<Vec<u8>>,
-    /// `tokenizer.model`, a SentencePiece model in protocol buffers, unparsed.
+    /// `tokenizer.model`, a SentencePiece model in the protocol buffers format, not parsed.
     pub tokenizer_model: Option<Vec<u8>>,
-    /// `vocab.json`, the tokens of an older byte-level BPE tokenizer, unparsed.
+    /// `vocab.json`, the tokens of an older byte-level BPE tokenizer, not parsed.
     pub vocab: Option<Vec<u8>>,
-    /// `merges.txt`, the merges that belong to `vocab`, unparsed.
+    /// `merges.txt`, the merges that belong to `vocab`, not parsed.
     pub merges: Option<Vec<u8>>,
-    /// `added_tokens.json`, an object of texts and ids beside an older tokenizer.
+    /// `added_tokens.json` of an older tokenizer: an object with the texts of tokens as keys and their ids as values.
     pub added_tokens: Option<serde_json::Value>,
     /// `special_tokens_map.json`.
     pub special_tokens_map: Option<serde_json::Value>,
     /// `tokenizer_config.json`.
     pub tokenizer_config: Option<serde_json::Value>,
-    /// `chat_template.jinja`, where the template has a file of its own.
+    /// `chat_template.jinja`; `None` if the template has no separate file.
     pub chat_template: Option<String>,
-    /// Files beside `config.json` that are there and cannot be read, each as the error that says why.
+    /// One error for each file, other than `config.json`, that exists but cannot be read.
     pub unreadable: Vec<Arc<Error>>,
 }
 
 impl HuggingFace {
-    /// Refuses a folder in which a file beside `config.json` cannot be read: for whoever needs the tokenizer or the
-    /// settings of generation.
+    /// Returns an error if a file other than `config.json` cannot be read. This is for callers that need the tokenizer
+    /// or the generation settings.
     ///
     /// # Errors
-    /// The first of [`HuggingFace::unreadable`].
+    /// The first error in [`HuggingFace::unreadable`].
     pub fn check_readable(&self) -> Result<(), Error> {
         self.unreadable.first().map_or(Ok(()), |error| Err(Error::Earlier(error.clone())))
     }
 }
 
-/// What a checkpoint says about itself.
+/// Metadata of a checkpoint.
 #[derive(Clone, Debug)]
 pub enum Meta {
-    /// A GGUF file's metadata.
+    /// The metadata of a GGUF file.
     Gguf(Metadata),
-    /// A Hugging Face folder's JSON files.
+    /// The JSON files of a Hugging Face folder.
     HuggingFace(Box<HuggingFace>),
 }

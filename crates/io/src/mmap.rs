@@ -1,9 +1,9 @@
-//! A file mapped into memory, read only: one of the two places of this crate with `unsafe`.
+//! Maps files into memory, read only.
 //!
-//! Invariant: the mapping lives as long as any [`Bytes`] over it, and its slice never changes place or length. Another
-//! process may cut the file short while it is mapped. The operating system answers a read beyond the new end with a
-//! signal (`SIGBUS`); a program that has called [`crate::guard_mapped_files`] then ends with a message and status 1. Left
-//! out on purpose: writing through maps.
+//! Invariant: the mapping exists as long as any [`Bytes`] that refers to it, and the address and length of its slice
+//! never change. Another process may shorten the file while it is mapped. A read beyond the new end of the file raises
+//! the signal `SIGBUS`. A program that has called [`crate::guard_mapped_files`] then prints a message and ends with
+//! status 1. Not covered here: writing through a mapping.
 #![allow(unsafe_code)]
 
 use crate::{Error, Links, guard, open_regular};
@@ -11,36 +11,37 @@ use kvant_core::Bytes;
 use std::path::Path;
 use std::sync::Arc;
 
-/// A regular file, mapped read only.
+/// A regular file that is mapped into memory, read only.
 #[derive(Debug)]
 pub struct MappedFile {
-    /// `None` for an empty file, which some systems refuse to map.
+    /// The mapping; `None` for an empty file, because some systems refuse to map an empty file.
     map: Option<memmap2::Mmap>,
-    /// Names the file if a read of the map fails.
+    /// Registers the file's name for the message after a failed read (see `guard`).
     _watched: Option<guard::Watched>,
 }
 
 impl MappedFile {
-    /// Maps all of the regular file at `path`. Nothing is read yet.
+    /// Maps the whole regular file at `path`. The content is not read yet.
     ///
     /// # Errors
-    /// [`Error::Io`] as the file system says; [`Error::NotRecognised`] for a folder, pipe or device.
+    /// [`Error::Io`] for errors of the file system; [`Error::NotRecognised`] for a folder, pipe or device.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let fail = |doing| move |source| Error::Io { path: path.into(), doing, source };
         let file = open_regular(path, Links::Follow)?;
         if file.metadata().map_err(fail("reading the size of"))?.len() == 0 {
             return Ok(Self { map: None, _watched: None });
         }
-        // SAFETY: the map is read only and private to this value. The one way to break `&[u8]`'s promise is another
-        // process that writes to the file meanwhile; no memory-mapped format can exclude that, and kvant itself only
-        // ever replaces files by rename, which leaves the mapped one untouched. Every reader above treats the bytes
-        // as hostile, so changed bytes give wrong numbers or an error, and a shortened file ends the process.
+        // SAFETY: the mapping is read only and private to this value. The bytes of a `&[u8]` must not change. Only
+        // another process that writes to the file can change them, and no program that maps files can prevent this.
+        // kvant itself replaces files only by rename, which does not change the mapped file. All code that reads these
+        // bytes treats them as untrusted input. So changed bytes lead to wrong values or an error, and a shortened file
+        // ends the process.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(fail("mapping"))?;
         let watched = guard::watch(path, &map);
         Ok(Self { _watched: watched, map: Some(map) })
     }
 
-    /// The whole file, shared without a copy.
+    /// Returns the whole file as shared bytes, without a copy.
     pub fn into_bytes(self) -> Bytes {
         Bytes::from_owner(Arc::new(self))
     }

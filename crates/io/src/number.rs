@@ -1,24 +1,25 @@
-//! Number types that kvant reads but does not compute with: each is widened to a format that it does.
+//! Number types that kvant reads but with which it does not compute. Each type is converted to a wider format with
+//! which kvant computes.
 //!
-//! Eight-bit numbers become `f16`, which holds each of their values; 16-bit integers become `f32` for the same reason.
-//! `f64` becomes `f32` and is rounded there. Source: the safetensors specification for names; arXiv 2209.05433 for the two
-//! FP8 types (E4M3 has no infinity and one NaN, E5M2 is the upper half of an `f16`).
+//! Values of 8 bits become `f16`, and 16-bit integers become `f32`. Both conversions are exact. `f64` becomes `f32` and
+//! is rounded. Sources: the safetensors specification for the names; arXiv 2209.05433 for the two FP8 types. E4M3 has
+//! no infinity and one NaN. An E5M2 value is the upper byte of an `f16`.
 
 use half::f16;
 use kvant_core::{Bytes, FormatRef, Shape, Tensor, format};
 
-/// A number type outside the registry of formats.
+/// A number type that is not in the registry of formats (`kvant_core::format`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NumberType {
     /// IEEE 754 binary64.
     F64,
-    /// Four bits of exponent, three of mantissa.
+    /// FP8 with 4 exponent bits and 3 mantissa bits.
     F8E4M3,
-    /// Five bits of exponent, two of mantissa.
+    /// FP8 with 5 exponent bits and 2 mantissa bits.
     F8E5M2,
-    /// Signed bytes.
+    /// Signed 8-bit integers.
     I8,
-    /// Bytes.
+    /// Unsigned 8-bit integers.
     U8,
     /// Signed 16-bit integers.
     I16,
@@ -27,11 +28,11 @@ pub enum NumberType {
 }
 
 impl NumberType {
-    /// All of them.
+    /// All number types.
     pub const ALL: [Self; 7] =
         [Self::F64, Self::F8E4M3, Self::F8E5M2, Self::I8, Self::U8, Self::I16, Self::U16];
 
-    /// The name in a safetensors file.
+    /// The name of the type in a safetensors file.
     pub fn name(self) -> &'static str {
         match self {
             Self::F64 => "F64",
@@ -44,7 +45,7 @@ impl NumberType {
         }
     }
 
-    /// Bytes of one number.
+    /// Size of one value in bytes.
     pub fn bytes(self) -> usize {
         match self {
             Self::F64 => 8,
@@ -53,12 +54,12 @@ impl NumberType {
         }
     }
 
-    /// Whether this is one of the two FP8 types, whose weights may have scales of their own.
+    /// Whether this is one of the two FP8 types. A checkpoint may have a separate tensor of scales for FP8 weights.
     pub fn is_f8(self) -> bool {
         matches!(self, Self::F8E4M3 | Self::F8E5M2)
     }
 
-    /// The format that [`NumberType::widen`] gives.
+    /// The format of the tensor that [`NumberType::widen`] returns.
     pub fn widened(self) -> FormatRef {
         match self {
             Self::F64 | Self::I16 | Self::U16 => &format::F32,
@@ -66,10 +67,10 @@ impl NumberType {
         }
     }
 
-    /// A copy of these numbers, `bytes` of them in row order, in the format [`NumberType::widened`].
+    /// Returns a copy of the values in `bytes` (row-major) as a tensor of the format [`NumberType::widened`].
     ///
     /// # Errors
-    /// Bytes that are not what the shape takes.
+    /// An error if the number of bytes does not match the shape.
     pub fn widen(self, shape: Shape, bytes: &[u8]) -> Result<Tensor, kvant_core::Error> {
         let eight = |value: &dyn Fn(u8) -> f16| -> Vec<u8> {
             let table: Vec<[u8; 2]> = (0..=255).map(|b| value(b).to_le_bytes()).collect();
@@ -93,7 +94,7 @@ impl NumberType {
         Tensor::new(shape, self.widened(), Bytes::from(widened))
     }
 
-    /// The first number that [`NumberType::widen`] has to round.
+    /// Index of the first value that [`NumberType::widen`] rounds; `None` if it rounds no value.
     pub fn first_rounded(self, bytes: &[u8]) -> Option<usize> {
         if self != Self::F64 {
             return None;
@@ -105,7 +106,8 @@ impl NumberType {
     }
 }
 
-/// E4M3: a NaN where all bits but the sign are set, no infinity; subnormal numbers are multiples of 2⁻⁹.
+/// Decodes an E4M3 value. It is NaN if all bits except the sign are set; there is no infinity. Subnormal values are
+/// multiples of 2⁻⁹.
 fn e4m3(bits: u8) -> f16 {
     let (exponent, mantissa) = (bits >> 3 & 0xf, bits & 0x7);
     let magnitude = match (exponent, mantissa) {
@@ -116,10 +118,11 @@ fn e4m3(bits: u8) -> f16 {
     f16::from_f32(if bits & 0x80 == 0 { magnitude } else { -magnitude })
 }
 
-/// Multiplies a matrix by scales, one for each block of `block` rows and columns, in `f32`.
+/// Multiplies a matrix in `f32` by scales. `block` is the size of a block in rows and columns, and each block has one
+/// scale. A single scale applies to the whole matrix.
 ///
 /// # Errors
-/// `None` if there are not as many scales as blocks.
+/// Returns `None` if the number of scales is not the number of blocks.
 pub(crate) fn scaled(tensor: &Tensor, scales: &Tensor, block: (usize, usize)) -> Option<Tensor> {
     let shape = *tensor.shape();
     let (rows, columns) = (shape.rows(), shape.columns());
@@ -149,7 +152,7 @@ mod tests {
         kind.widen(Shape::new(&[bytes.len() / kind.bytes()]).unwrap(), bytes).unwrap().decode()
     }
 
-    /// Values at the edges of both types, from tables 1 and 2 of arXiv 2209.05433.
+    /// Largest, smallest and special values of both FP8 types, from tables 1 and 2 of arXiv 2209.05433.
     #[test]
     fn eight_bits_are_what_the_paper_says() {
         let e4m3 = widen(NumberType::F8E4M3, &[0x7e, 0xfe, 0x08, 0x07, 0x01, 0x80, 0x38, 0x7f]);

@@ -1,10 +1,11 @@
-//! Every file that the program writes: refused before the work if it cannot be written, and whole or not there at all.
+//! Writes all output files of the program. A check before the work finds outputs that cannot be written. An output file
+//! is either complete or absent.
 //!
-//! Content goes into a temporary file beside the output, under an unpredictable name; then it is synced to the disk
-//! and renamed. Invariant: only a regular file is ever replaced, and only with `force`; no link is followed at the
-//! output's own name. The temporary file is locked as long as it is written, so a later run can distinguish the remains of a
-//! killed process from the file of a running one, and removes them. Left out: protection from somebody who may rename
-//! folders on the way to the output.
+//! The content is written to a temporary file in the output's folder, under an unpredictable name. Afterwards this file
+//! is synced to the disk and renamed. Invariants: an output replaces only a regular file, and only with `force`. A
+//! symbolic link at the output's name is never followed. The writing process holds a lock on the temporary file. A
+//! later run removes a temporary file only if no process holds its lock, because such a file is left over from a killed
+//! process. Not covered here: protection against a user who can rename the parent folders of the output.
 
 use crate::Error;
 use std::ffi::{OsStr, OsString};
@@ -13,35 +14,41 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Component, Path, PathBuf};
 use tempfile::NamedTempFile;
 
-/// Random characters in the name of a temporary file.
+/// Number of random characters in the name of a temporary file.
 const RANDOM: usize = 6;
-/// The end of that name.
+/// The end of the name of a temporary file.
 const SUFFIX: &str = ".part";
-/// Bytes of an output's name that stand in it; a hash stands for longer ones, for names have at most 255 bytes.
+/// Largest length in bytes of an output's name that is copied into the name of its temporary file. A longer name is
+/// replaced by its hash, because file systems allow at most 255 bytes for a name.
 const MAX_STEM_BYTES: usize = 120;
 
-/// A file in the making. Dropped unfinished, it leaves nothing behind.
+/// An output file that is being written. If it is dropped before [`OutputFile::finish`], its temporary file is deleted.
 #[derive(Debug)]
 pub struct OutputFile {
+    /// Final path of the output.
     path: PathBuf,
+    /// The locked temporary file.
     file: NamedTempFile,
-    /// Bytes that the finished file takes.
+    /// Size of the finished file in bytes, for the message of [`Error::DiskFull`].
     bytes: u64,
+    /// Whether the output may replace an existing file.
     force: bool,
-    /// Permissions of the file that it replaces.
+    /// Permission bits of the file that this output replaces; `None` if there was no such file.
     mode: Option<u32>,
 }
 
 impl OutputFile {
-    /// Refuses an output that cannot be written, before the work that it is for.
+    /// Checks before the work that an output can be written.
     ///
     /// # Errors
-    /// [`Error::Exists`] without `force`; [`Error::NotWritable`] for a link and for what is no regular file;
-    /// [`Error::OutputName`] for a name that means a folder and for a folder that is not there; [`Error::Io`] for one in
-    /// which nothing can be written.
+    /// [`Error::Exists`] if the file exists and `force` is false. [`Error::NotWritable`] for a symbolic link, for
+    /// anything else that is not a regular file, and for a file of another user that this process may not replace.
+    /// [`Error::OutputName`] if the path names a folder, or if the parent folder does not exist. [`Error::Io`] if no
+    /// file can be created in the parent folder.
     pub fn check(path: &Path, force: bool) -> Result<(), Error> {
         let replaced = replaced(path, force)?;
-        // No single query covers access rights, read-only file systems and quotas; a trial file does.
+        // No system call checks access rights, read-only file systems and quotas together. The creation of a trial file
+        // checks all of them.
         let trial = temporary(path, Some(0o600)).map_err(|source| failed(path, CREATING, source, 0))?;
         match replaced {
             Some(existing) if belongs_to_another(path, &existing, &trial)? => Err(Error::NotWritable {
@@ -52,11 +59,13 @@ impl OutputFile {
         }
     }
 
-    /// Refuses outputs that are one file under two names, or that would replace one of `inputs` (a model's folder stands
-    /// for the files in it that make the model), and then what [`OutputFile::check`] refuses.
+    /// Checks all outputs of a command. No two outputs may be the same file, and no output may replace a file of
+    /// `inputs`. A model folder in `inputs` means the model's files in this folder. Every output must also pass
+    /// [`OutputFile::check`].
     ///
     /// # Errors
-    /// [`Error::SameFile`]; as [`OutputFile::check`].
+    /// [`Error::SameFile`] if an output is the same file as another output or an input; the errors of
+    /// [`OutputFile::check`].
     pub fn check_all(outputs: &[&Path], inputs: &[&Path], force: bool) -> Result<(), Error> {
         Self::check_apart(outputs)?;
         let files: Vec<PathBuf> = inputs.iter().flat_map(|input| files_of(input)).collect();
@@ -69,10 +78,10 @@ impl OutputFile {
         Ok(())
     }
 
-    /// Refuses two paths that lead to one place.
+    /// Checks that no two of `paths` lead to the same file.
     ///
     /// # Errors
-    /// [`Error::SameFile`].
+    /// [`Error::SameFile`] if two paths lead to the same file.
     pub fn check_apart(paths: &[&Path]) -> Result<(), Error> {
         for (i, path) in paths.iter().enumerate() {
             if let Some(other) = paths[..i].iter().find(|other| place(other) == place(path)) {
@@ -82,71 +91,75 @@ impl OutputFile {
         Ok(())
     }
 
-    /// Makes the temporary file of an output of so many bytes, and clears those that killed processes have left.
+    /// Creates the temporary file of an output. `bytes` is the size of the finished file. Also removes temporary files
+    /// of the same output that killed processes left.
     ///
     /// # Errors
-    /// As [`OutputFile::check`].
+    /// The errors of [`OutputFile::check`].
     pub fn create(path: &Path, bytes: u64, force: bool) -> Result<Self, Error> {
         let mode = replaced(path, force)?.map(|existing| mode(&existing));
         clear_remains(path);
-        // The replacement of a private file stays private while it is written.
+        // The file that is replaced may be private. So only the owner can read the temporary file until
+        // [`OutputFile::finish`].
         let file = temporary(path, mode.map(|_| 0o600));
         let file = file.map_err(|source| failed(path, CREATING, source, bytes))?;
         Ok(Self { path: path.into(), file, bytes, force, mode })
     }
 
-    /// Writes a whole file.
+    /// Writes a complete output file with this content.
     ///
     /// # Errors
-    /// As [`OutputFile::check`]; [`Error::DiskFull`].
+    /// The errors of [`OutputFile::check`]; [`Error::DiskFull`] if the disk has no room.
     pub fn write_whole(path: &Path, content: &[u8], force: bool) -> Result<(), Error> {
         let mut output = Self::create(path, content.len() as u64, force)?;
         output.write(content)?;
         output.finish()
     }
 
-    /// Writes behind what was written last.
+    /// Writes `content` directly after the bytes of the last write.
     ///
     /// # Errors
-    /// [`Error::DiskFull`], or whatever else the file system says.
+    /// [`Error::DiskFull`] if the disk has no room; [`Error::Io`] for other errors of the file system.
     pub fn write(&mut self, content: &[u8]) -> Result<(), Error> {
         self.file.write_all(content).map_err(|source| self.failed("writing", source))
     }
 
-    /// Writes at `offset`.
+    /// Writes `content` at `offset`, in bytes from the beginning of the file.
     ///
     /// # Errors
-    /// As [`OutputFile::write`].
+    /// The errors of [`OutputFile::write`].
     pub fn write_at(&mut self, offset: u64, content: &[u8]) -> Result<(), Error> {
         self.file.seek(SeekFrom::Start(offset)).map_err(|source| self.failed("writing", source))?;
         self.write(content)
     }
 
-    /// The temporary file.
+    /// The open temporary file.
     pub fn file(&self) -> &File {
         self.file.as_file()
     }
 
-    /// Where the content lies until [`OutputFile::finish`].
+    /// Path of the temporary file, which holds the content until [`OutputFile::finish`].
     pub fn temporary_path(&self) -> &Path {
         self.file.path()
     }
 
-    /// Where it will lie.
+    /// Path of the output.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// An error of this file.
+    /// Makes the error for a failed operation on this file. `doing` names the operation in the message.
     pub fn failed(&self, doing: &'static str, source: io::Error) -> Error {
         failed(&self.path, doing, source, self.bytes)
     }
 
-    /// Forces the file to the disk and renames it into place, with the permissions of the file that it replaces, else
-    /// those that new files get.
+    /// Forces the file to the disk and renames it to its final name. The file gets the permissions of the file that it
+    /// replaces, else the permissions of a new file.
     ///
     /// # Errors
-    /// An output that has come into being meanwhile, without `force`; what the file system says.
+    /// [`Error::Exists`] if another process has created the output in the meantime and `force` is false.
+    /// [`Error::NotWritable`] if a link or folder has taken the output's name. [`Error::Io`] for errors of the file
+    /// system.
     pub fn finish(self) -> Result<(), Error> {
         let mode = replaced(&self.path, self.force)?.map(|existing| mode(&existing)).or(self.mode);
         if let Some(mode) = mode {
@@ -158,7 +171,8 @@ impl OutputFile {
         let renamed = if force { file.persist(&path) } else { file.persist_noclobber(&path) };
         match renamed {
             Ok(_) => {
-                // The file is complete; without this a power cut may take its new name back, no more.
+                // The content is already safe on the disk. This syncs the new name. Without it a power cut may only
+                // undo the rename, so an error here is ignored.
                 let _ = File::open(folder(&path)).and_then(|folder| folder.sync_all());
                 Ok(())
             }
@@ -170,23 +184,26 @@ impl OutputFile {
 
 const CREATING: &str = "creating a temporary file beside it";
 
+/// Makes the error for a failed operation. `needed` is the size of the finished file in bytes.
 fn failed(path: &Path, doing: &'static str, source: io::Error, needed: u64) -> Error {
     match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             Error::DiskFull { path: path.into(), doing, needed }
         }
-        // The temporary file's name says nothing to whoever reads the error.
+        // `source` contains the random name of the temporary file, which does not help the user. So only the kind of
+        // the error is kept.
         kind if doing == CREATING => Error::Io { path: path.into(), doing, source: kind.into() },
         _ => Error::Io { path: path.into(), doing, source },
     }
 }
 
-/// The folder of an output.
+/// The parent folder of an output; `.` for a plain file name.
 fn folder(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// The regular file that an output would replace; an error for what must not be replaced.
+/// Returns the metadata of the regular file that the output would replace, or `None` if nothing exists at `path`.
+/// Returns an error if the output must not be written there.
 fn replaced(path: &Path, force: bool) -> Result<Option<Metadata>, Error> {
     let refuse = |reason| Err(Error::NotWritable { path: path.into(), reason });
     let refuse_name = |reason| Err(Error::OutputName { path: path.into(), reason });
@@ -196,7 +213,7 @@ fn replaced(path: &Path, force: bool) -> Result<Option<Metadata>, Error> {
     if bytes.is_empty() {
         return refuse_name("its name is empty");
     }
-    // `Path` passes over a slash or a dot at the end, and the file system does not.
+    // `Path` ignores a slash or a dot at the end of a path, but the file system does not.
     if matches!(&bytes[start..], b"" | b"." | b"..") {
         return refuse_name("that names a folder; give the name of a file");
     }
@@ -226,7 +243,7 @@ fn replaced(path: &Path, force: bool) -> Result<Option<Metadata>, Error> {
     }
 }
 
-/// The part that an output's name has in the names of its temporary files.
+/// The part of a temporary file's name that identifies its output: the output's name, or the hash of a long name.
 fn stem(path: &Path) -> OsString {
     let name = path.file_name().unwrap_or_default();
     if name.len() <= MAX_STEM_BYTES {
@@ -235,11 +252,13 @@ fn stem(path: &Path) -> OsString {
     blake3::hash(name.as_encoded_bytes()).to_hex().as_str().into()
 }
 
+/// The beginning of the names of an output's temporary files: `.STEM.`.
 fn prefix(path: &Path) -> OsString {
     [OsStr::new("."), &stem(path), OsStr::new(".")].into_iter().collect()
 }
 
-/// A locked temporary file beside `path`; without a mode it gets the permissions of any new file.
+/// Creates and locks a temporary file in the folder of `path`. If `mode` is `None`, the file gets the permissions of a
+/// new file.
 fn temporary(path: &Path, mode: Option<u32>) -> io::Result<NamedTempFile> {
     let prefix = prefix(path);
     loop {
@@ -248,12 +267,13 @@ fn temporary(path: &Path, mode: Option<u32>) -> io::Result<NamedTempFile> {
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            // The system takes from it what the umask forbids.
+            // The system clears the bits that the umask forbids.
             builder.permissions(fs::Permissions::from_mode(mode.unwrap_or(0o666)));
         }
         let file = builder.tempfile_in(folder(path))?;
         let locked = file.as_file().try_lock();
-        // Between making and locking another process may have taken it for remains.
+        // Between the creation and the lock, another process may have removed the file as left over. Then the loop
+        // creates another file.
         let cleared = matches!(locked, Err(fs::TryLockError::WouldBlock)) || is_unlinked(file.as_file());
         if !cleared {
             return Ok(file);
@@ -261,8 +281,8 @@ fn temporary(path: &Path, mode: Option<u32>) -> io::Result<NamedTempFile> {
     }
 }
 
-/// Removes temporary files of the same output that no running process holds. Errors are ignored: the output does not
-/// depend on it.
+/// Removes the temporary files of this output that no running process has locked. Errors are ignored, because the
+/// output does not depend on this removal.
 fn clear_remains(path: &Path) {
     let prefix = prefix(path);
     for entry in fs::read_dir(folder(path)).into_iter().flatten().flatten() {
@@ -278,26 +298,29 @@ fn clear_remains(path: &Path) {
     }
 }
 
+/// Whether `name` is the name of a temporary file with this prefix.
 fn is_temporary(name: &OsStr, prefix: &OsStr) -> bool {
     let rest = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes());
     let random = rest.and_then(|rest| rest.strip_suffix(SUFFIX.as_bytes()));
     random.is_some_and(|random| random.len() == RANDOM && random.iter().all(u8::is_ascii_alphanumeric))
 }
 
-/// The output whose temporary file has this name, if it is short enough to stand in it.
+/// Returns the name of the output to which the temporary file `name` belongs; `None` if `name` is not the name of a
+/// temporary file. For an output name of more than 120 bytes, the result is the hash of this name.
 pub fn temporary_of(name: &str) -> Option<&str> {
     let stem = name.strip_prefix('.')?.strip_suffix(SUFFIX)?;
     let (stem, random) = stem.rsplit_once('.')?;
     (random.len() == RANDOM && random.bytes().all(|b| b.is_ascii_alphanumeric())).then_some(stem)
 }
 
-/// The files that an input consists of: itself, or those of a model's folder.
+/// The files of an input: the input itself, and the model's files in its folder. A folder or a safetensors file has
+/// such model files; for any other input the result is only the input.
 fn files_of(input: &Path) -> Vec<PathBuf> {
     let safetensors = |path: &Path| path.extension().is_some_and(|e| e.eq_ignore_ascii_case("safetensors"));
     let of_a_model = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
         let kinds = [".safetensors", ".json", ".jinja", ".model", "merges.txt", "vocab.txt"];
-        // Cards are this program's own outputs.
+        // Cards (`.card.json`) are outputs of this program and not files of the model.
         kinds.iter().any(|kind| name.ends_with(kind)) && !name.ends_with(".card.json")
     };
     let within = if input.is_dir() {
@@ -311,11 +334,12 @@ fn files_of(input: &Path) -> Vec<PathBuf> {
     [input.to_owned()].into_iter().chain(entries.map(|entry| entry.path()).filter(of_a_model)).collect()
 }
 
-/// The identity of a path: equal for two paths to one file.
+/// The identity of the file at a path. Two paths to the same file have equal identities.
 #[derive(PartialEq)]
 enum Place {
-    /// Device and file number.
+    /// Device number and inode number of an existing file.
     File(u64, u64),
+    /// Canonical path of a file that does not exist, and of every file on systems other than Unix.
     Name(PathBuf),
 }
 
@@ -366,13 +390,14 @@ fn is_unlinked(_: &File) -> bool {
     false
 }
 
-/// Whether a sticky folder keeps this process from replacing a file.
+/// Whether the sticky bit of the folder forbids this process to replace the file. With this bit, only root, the
+/// folder's owner and the file's owner may replace it. `trial` is a file that this process has just created.
 #[cfg(unix)]
 fn belongs_to_another(path: &Path, existing: &Metadata, trial: &NamedTempFile) -> Result<bool, Error> {
     use std::os::unix::fs::MetadataExt;
     let fail = |source| Error::Io { path: path.into(), doing: "looking at its folder", source };
     let folder = fs::metadata(folder(path)).map_err(fail)?;
-    // A file that this process has just made tells who it is.
+    // The owner of the new trial file is the user of this process.
     let own = trial.as_file().metadata().map_err(fail)?.uid();
     let sticky = folder.mode() & 0o1000 != 0;
     Ok(sticky && own != 0 && own != folder.uid() && own != existing.uid())
@@ -399,7 +424,7 @@ mod tests {
         OutputFile::write_whole(&path, b"abc", false).unwrap();
         assert!(matches!(OutputFile::write_whole(&path, b"new", false), Err(Error::Exists { .. })));
         assert_eq!(fs::read(&path).unwrap(), b"abc");
-        // Another process was faster.
+        // Another process has created the output in the meantime.
         let late = root.path().join("late");
         let mut output = OutputFile::create(&late, 3, false).unwrap();
         output.write(b"abc").unwrap();
@@ -527,7 +552,7 @@ mod tests {
         drop(socket);
         assert_eq!(fs::read(root.path().join("victim")).unwrap(), b"precious");
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 4);
-        // A link that takes the place of the file while the content is written.
+        // A link takes the output's name while the content is written.
         let path = root.path().join("late");
         let output = OutputFile::create(&path, 0, true).unwrap();
         symlink("victim", &path).unwrap();

@@ -1,30 +1,31 @@
-//! Small files that lie beside a model or in a work folder, read whole.
+//! Reads small files of a model folder or a work folder as a whole.
 //!
-//! Invariant: only an entry that does not exist counts as absent. Everything else (a link to nothing, a closed folder, a
-//! pipe, a file larger than its bound) is an error with the path. A file is opened without blocking and checked after
-//! opening, so that no exchange between check and read is possible.
+//! Invariant: a file counts as absent only if its folder has no entry of this name. Every other obstacle (a dangling
+//! link, a folder without access, a pipe, a file above the size limit) is an error that names the path. A file is
+//! opened without blocking. Its type is checked on the opened file, so nobody can replace the file between this check
+//! and the reading.
 
 use crate::Error;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-/// Symbolic links that are followed.
+/// Which symbolic links are followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Links {
-    /// Any link: the user named the file.
+    /// Every link, for a file that the user named.
     Follow,
-    /// A link whose target lies in the same folder, or in the `blobs` folder of a Hugging Face cache.
+    /// A link whose target is inside the same folder, or in the `blobs` folder of a Hugging Face cache.
     InsideModel,
-    /// None.
+    /// No link.
     Refuse,
 }
 
-/// Reads a regular file of at most `max_bytes`; `None` if there is no entry of that name.
+/// Reads a regular file of at most `max_bytes` bytes; returns `None` if there is no entry of this name.
 ///
 /// # Errors
-/// [`Error::Io`] for what the file system refuses, a link to nothing included; [`Error::NotRecognised`] for a folder, pipe
-/// or device; [`Error::Link`] for a link that `links` excludes; [`Error::Limit`] for a larger file.
+/// [`Error::Io`] for errors of the file system and for a dangling link; [`Error::NotRecognised`] for a folder, pipe or
+/// device; [`Error::Link`] for a link that `links` excludes; [`Error::Limit`] for a file of more than `max_bytes`.
 pub fn read_file(path: &Path, links: Links, max_bytes: usize) -> Result<Option<Vec<u8>>, Error> {
     let fail = |source| Error::Io { path: path.into(), doing: "reading", source };
     let entry = match fs::symlink_metadata(path) {
@@ -47,15 +48,17 @@ pub fn read_file(path: &Path, links: Links, max_bytes: usize) -> Result<Option<V
         return Err(too_large(found));
     }
     let mut bytes = Vec::with_capacity(found as usize);
-    // One byte more than allowed shows a file that has grown since its size was read.
+    // Reads up to one byte more than allowed, to detect a file that has grown since its size was read.
     file.take(max_bytes as u64 + 1).read_to_end(&mut bytes).map_err(fail)?;
     if bytes.len() > max_bytes { Err(too_large(bytes.len() as u64)) } else { Ok(Some(bytes)) }
 }
 
-/// Opens a regular file for reading. A pipe does not block, and with [`Links::Refuse`] no link is followed.
+/// Opens a regular file for reading. The opening of a pipe does not block. With [`Links::Refuse`] a link at `path` is
+/// not followed.
 ///
 /// # Errors
-/// As [`read_file`]; a missing file is an [`Error::Io`].
+/// [`Error::Io`] for errors of the file system and for a missing file; [`Error::NotRecognised`] for a folder, pipe or
+/// device.
 pub fn open_regular(path: &Path, links: Links) -> Result<File, Error> {
     let fail = |source| Error::Io { path: path.into(), doing: "opening", source };
     let mut options = File::options();
@@ -77,11 +80,13 @@ pub fn open_regular(path: &Path, links: Links) -> Result<File, Error> {
     Ok(file)
 }
 
-/// Opens a regular file for reading and writing, or makes it. No link is followed, a pipe does not block, and a file with
-/// a second name (a hard link) is refused: what is written would appear there too.
+/// Opens a regular file for reading and writing; creates the file if it does not exist. A link is not followed, and the
+/// opening of a pipe does not block. A file with a second name (a hard link) is refused, because a change would appear
+/// under both names.
 ///
 /// # Errors
-/// As [`open_regular`].
+/// The errors of [`open_regular`], except that a missing file is created; [`Error::NotRecognised`] also for a link and
+/// for a file with a second name.
 pub fn open_for_update(path: &Path) -> Result<File, Error> {
     let fail = |source| Error::Io { path: path.into(), doing: "opening", source };
     let refuse = |found, hint| Err(Error::NotRecognised { path: path.into(), found, hint });
@@ -93,7 +98,7 @@ pub fn open_for_update(path: &Path) -> Result<File, Error> {
         options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOFOLLOW);
     }
     match fs::symlink_metadata(path) {
-        // Opening a device may already do something.
+        // The type is also checked before the opening, because the opening of a device may have an effect.
         Ok(entry) if !entry.is_file() => {
             return refuse(
                 "not a regular file",
@@ -122,6 +127,7 @@ pub fn open_for_update(path: &Path) -> Result<File, Error> {
     Ok(file)
 }
 
+/// Checks that `links` allows the link at `path`.
 fn check_link(path: &Path, links: Links) -> Result<(), Error> {
     if links == Links::Follow {
         return Ok(());
@@ -137,7 +143,8 @@ fn check_link(path: &Path, links: Links) -> Result<(), Error> {
     Err(Error::Link { path: path.into(), target })
 }
 
-/// The `blobs` folder of a Hugging Face cache, for a folder `models--*/snapshots/REVISION` or one below it.
+/// The `blobs` folder of a Hugging Face cache, if `folder` is a folder `models--*/snapshots/REVISION` (also
+/// `datasets--*` or `spaces--*`) or a folder below it; else `None`.
 fn blobs(folder: &Path) -> Option<PathBuf> {
     let snapshots = folder.ancestors().find(|a| a.file_name().is_some_and(|n| n == "snapshots"))?;
     let repository = snapshots.parent()?;

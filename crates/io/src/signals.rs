@@ -1,64 +1,68 @@
-//! What the operating system tells a process: that its user or its session wants it to end, and that it cannot go on.
+//! Signals: the user or the session asks the process to end, or the process aborts.
 //!
-//! A handler may do next to nothing, so these count, and leave where the program has not looked at the count in time.
-//! Invariant: no handler allocates, locks or prints through Rust's streams. Left out: what a count means to a command,
-//! and systems that are not Unix, where Ctrl-C ends the program as the system has it.
+//! A signal handler may call only a few functions, so these handlers only count the signals. If more signals arrive
+//! before the program has reacted, the handler ends the process. Invariant: no handler allocates memory, takes a lock
+//! or prints through Rust's streams. Not covered here: the reaction of a command to a count. On systems other than Unix
+//! these functions do nothing, and Ctrl-C has the default effect of the system.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// Number of `SIGINT` signals since the last [`forget_interrupts`].
 static INTERRUPTS: AtomicUsize = AtomicUsize::new(0);
+/// Number of `SIGTERM` and `SIGHUP` signals.
 static ENDS: AtomicUsize = AtomicUsize::new(0);
 
-/// How often Ctrl-C was pressed (`SIGINT`) since it was forgotten.
+/// Number of `SIGINT` signals (presses of Ctrl-C) since the last [`forget_interrupts`].
 pub fn interrupts() -> usize {
     INTERRUPTS.load(Ordering::SeqCst)
 }
 
-/// Forgets earlier presses of Ctrl-C.
+/// Sets the number of counted `SIGINT` signals to zero.
 pub fn forget_interrupts() {
     INTERRUPTS.store(0, Ordering::SeqCst);
 }
 
-/// Whether the session or the system wants the program to end (`SIGTERM`, `SIGHUP`).
+/// Whether the session or the system has asked the program to end (`SIGTERM`, `SIGHUP`).
 pub fn ended() -> bool {
     ENDS.load(Ordering::SeqCst) > 0
 }
 
-/// Lets `SIGINT`, `SIGTERM` and `SIGHUP` be counted where the program looks at the counts between steps. Who does not
-/// want to wait ends it at once, with status 130: by a third `SIGINT`, or a second one of the others. `SIGHUP` stays
-/// ignored where it is, as `nohup` has it.
+/// Installs handlers that count `SIGINT`, `SIGTERM` and `SIGHUP`, for a program that reads the counts between its
+/// steps. A third `SIGINT`, or a second signal of the other two types, ends the process immediately with status 130. If
+/// `SIGHUP` is already ignored (as under `nohup`), it stays ignored.
 ///
 /// # Errors
-/// What the system says; then signals do what they do by default.
+/// The error of the system call. In this case signals may still have their default effect.
 pub fn count() -> io::Result<()> {
     system::count()
 }
 
-/// Lets `SIGINT`, `SIGTERM` and `SIGHUP` end the program at once with status 130, for work that is never long.
+/// Installs handlers that end the process immediately with status 130 at `SIGINT`, `SIGTERM` or `SIGHUP`. This is for
+/// work that is always short.
 ///
 /// # Errors
-/// As [`count`].
+/// The errors of [`count`].
 pub fn end_at_once() -> io::Result<()> {
     system::end_at_once()
 }
 
-/// Lets the program end with status 1 and a message where it would abort: a thread whose stack is used up, or that has
-/// no memory to begin.
+/// Installs a handler of `SIGABRT` that prints a message and ends the process with status 1. The standard library
+/// aborts if the stack of a thread overflows, or if there is no memory to start a thread.
 ///
 /// # Errors
-/// As [`count`].
+/// The errors of [`count`].
 pub fn abort_with_status() -> io::Result<()> {
     system::abort_with_status()
 }
 
-/// Writes a message to stderr and ends the process with status 1. For handlers, and where there is no memory: it calls
-/// only what is async-signal-safe, and allocates nothing.
+/// Writes the parts of a message to stderr and ends the process with status 1. A signal handler may call it, also if no
+/// memory is left: it calls only async-signal-safe functions and allocates nothing.
 #[cfg(unix)]
 pub(crate) fn end_with(parts: &[&[u8]]) -> ! {
-    // SAFETY: the bytes are as many as is said; `write` and `_exit` may be called in a handler, and the second does not
-    // return.
+    // SAFETY: each pointer and its length come from the same slice, so `write` reads only valid bytes. `write` and
+    // `_exit` are async-signal-safe, and `_exit` does not return.
     unsafe {
         for part in parts {
             libc::write(libc::STDERR_FILENO, part.as_ptr().cast(), part.len());
@@ -76,9 +80,10 @@ mod system {
     use std::ptr::null_mut;
     use std::sync::atomic::Ordering;
 
-    /// The exit status of what a user stopped.
+    /// Exit status of a process that the user has stopped: 128 + 2 (the number of `SIGINT`), as shells report it.
     const INTERRUPTED: c_int = 130;
-    /// Presses of Ctrl-C, and other wishes, that wait for the program.
+    /// Number of signals that are only counted; the next signal ends the process. The first value is for `SIGINT`, the
+    /// second for `SIGTERM` and `SIGHUP` together.
     const PATIENCE: [usize; 2] = [2, 1];
 
     type Handler = extern "C" fn(c_int);
@@ -95,6 +100,7 @@ mod system {
         install(SIGABRT, aborted)
     }
 
+    /// Installs `handler` for `SIGINT`, `SIGTERM` and `SIGHUP`. An ignored `SIGHUP` stays ignored.
     fn ends(handler: Handler) -> io::Result<()> {
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             if signal != SIGHUP || !ignored(signal)? {
@@ -104,6 +110,7 @@ mod system {
         Ok(())
     }
 
+    /// Counts the signal. Ends the process if `PATIENCE` signals were counted before.
     extern "C" fn counted(signal: c_int) {
         let (count, patience) =
             if signal == SIGINT { (&INTERRUPTS, PATIENCE[0]) } else { (&ENDS, PATIENCE[1]) };
@@ -112,17 +119,21 @@ mod system {
         }
     }
 
+    /// Ends the process immediately with status 130.
     extern "C" fn left(_signal: c_int) {
-        // SAFETY: `_exit` may be called in a handler; it takes a number and does not return.
+        // SAFETY: `_exit` is async-signal-safe, accesses no memory of the program and does not return.
         unsafe { libc::_exit(INTERRUPTED) }
     }
 
+    /// Ends the process with a message and status 1. The standard library has already printed the reason of the abort.
     extern "C" fn aborted(_signal: c_int) {
         super::end_with(&[b"kvant: cannot go on; the line above says why\n"])
     }
 
+    /// Whether the process ignores this signal.
     fn ignored(signal: c_int) -> io::Result<bool> {
-        // SAFETY: all zeros is a valid `sigaction`; with no new action the call only fills it in.
+        // SAFETY: a `sigaction` of all zeros is valid. The new action is null, so the call only writes the current
+        // action to `now`.
         unsafe {
             let mut now: libc::sigaction = zeroed();
             match libc::sigaction(signal, std::ptr::null(), &mut now) {
@@ -133,9 +144,10 @@ mod system {
     }
 
     fn install(signal: c_int, handler: Handler) -> io::Result<()> {
-        // SAFETY: all zeros is a valid `sigaction` with an empty mask; the handler is a function of this program that
-        // only uses atomics, `write` and `_exit`; calls that it interrupts go on, and it runs on the stack that Rust
-        // keeps for a thread whose own is used up.
+        // SAFETY: a `sigaction` of all zeros is valid and has an empty mask. The handler has the right signature and
+        // uses only atomics, `write` and `_exit`, which are async-signal-safe. `SA_RESTART` restarts interrupted system
+        // calls. With `SA_ONSTACK` the handler runs on the alternate stack that Rust provides, so it also works after a
+        // stack overflow.
         unsafe {
             let mut action: libc::sigaction = zeroed();
             action.sa_sigaction = handler as libc::sighandler_t;

@@ -1,8 +1,10 @@
-//! Causal attention with grouped heads, over the keys and values of a sequence ([`KeyValues`]).
+//! Causal grouped-query attention over the KV caches of sequences ([`KeyValues`]).
 //!
-//! A task processes one head of keys and values and some queries. All query heads that share this head are processed
-//! together, so that its pages are read once.
-//! Invariant: the result of a query does not depend on the other queries, the other sequences or the number of threads.
+//! A task processes one head of keys and values, and up to 16 tokens of one sequence. It processes all query heads that
+//! share this head together, so that it reads each page of the head only one time. A page is the keys and values of 64
+//! positions.
+//!
+//! Invariant: the result of a query does not depend on other queries, on other sequences or on the number of threads.
 
 use crate::cpu::generic::attention_kernel::QueryRows;
 use crate::key_values::{self, HeadPage};
@@ -13,27 +15,28 @@ use crate::{Backend, KeyValues, scratch};
 /// Maximum number of tokens in one task.
 const TOKENS_PER_TASK: usize = 16;
 
-/// Prefetch the next page only for at most this many rows. With more rows, a page costs more time in computation than
-/// in memory reads.
+/// Maximum number of query rows (tokens × query heads) for which a task prefetches the next page. With more rows, the
+/// computation of a page takes longer than its memory reads.
 const MAX_PREFETCH_ROWS: usize = 16;
 
-/// Sizes of one attention.
+/// The sizes of an attention layer, and the factor of its scores.
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionShape {
     /// Number of query heads.
     pub heads: usize,
-    /// Number of heads of keys and values; divides `heads`.
+    /// Number of heads of keys and values. It divides `heads`.
     pub kv_heads: usize,
     /// Floats per head.
     pub head_size: usize,
-    /// Factor of the scores, the dot products of queries and keys.
+    /// Factor that multiplies the scores. A score is the dot product of a query and a key.
     pub scale: f32,
 }
 
-/// The input of attention, or the gradient with respect to it.
+/// The input of attention, or the gradient of a loss with respect to this input.
 ///
-/// The queries are tokens × heads × head size, one sequence after the other. The keys and the values are tokens × kv
-/// heads × head size.
+/// The queries have the shape tokens × query heads × head size. The keys and the values have the shape tokens × KV
+/// heads × head size. The tokens of the first sequence come first, followed by the tokens of the second sequence, and
+/// so on.
 pub struct Qkv {
     /// Queries.
     pub query: Vec<f32>,
@@ -45,19 +48,22 @@ pub struct Qkv {
 
 /// The KV cache of one sequence in one layer, and the number of new tokens of this sequence in the batch.
 pub struct Ragged<'a> {
-    /// Keys and values of the earlier positions.
+    /// The keys and values of the earlier positions. [`attention`] appends the new positions.
     pub states: &'a mut KeyValues,
     /// Number of new tokens.
     pub tokens: usize,
 }
 
-/// Appends the keys and values to their sequences and writes the result of causal attention to `out`, which has the
-/// shape of the queries. Each query attends to its sequence up to its own position.
+/// Appends the new keys and values to the KV caches of their sequences, and writes the result of causal attention to
+/// `out`. `out` has the shape of the queries. Each query attends to the positions of its sequence up to and including
+/// its own position.
 ///
-/// A format that stores the last page in more bits ([`KvFormat::Q4_0`](crate::KvFormat::Q4_0)) needs one round per
-/// page, because every query reads its own page in these bits.
+/// [`KvFormat::Q4_0`](crate::KvFormat::Q4_0) stores the last page in more bits, and every query reads its own page in
+/// these bits. So with this format, the function processes new tokens page by page: it computes all queries of a page
+/// before it appends to the next page.
 ///
-/// Panics unless the number of tokens of all sequences equals the number of queries, of keys and of values.
+/// Panics if the total number of new tokens differs from the number of queries, keys or values. Panics if the heads or
+/// the head size of a KV cache differ from `shape`.
 pub fn attention(
     backend: &Backend,
     shape: &AttentionShape,
@@ -79,7 +85,7 @@ pub fn attention(
         );
     }
     let mut next = 0;
-    // For each sequence: its first row that is not yet processed, and the end of its rows.
+    // For each sequence: the first row that is not yet processed, and the end of the rows (exclusive).
     let mut pending: Vec<(usize, usize)> = Vec::with_capacity(sequences.len());
     for sequence in &*sequences {
         pending.push((next, next + sequence.tokens));
@@ -104,19 +110,21 @@ pub fn attention(
     }
 }
 
-/// Queries of one sequence: rows `row..row + count` of the batch. They belong to the last `count` positions.
+/// The queries of one sequence: rows `row..row + count` of the batch. These queries belong to the last `count`
+/// positions of `states`.
 struct Span<'a> {
     states: &'a KeyValues,
     row: usize,
     count: usize,
 }
 
-/// Writes the attention of `query` to `out`. Query i of a span attends to all positions except the
-/// last `count − 1 − i`.
+/// Writes the results of attention for the queries of all spans to `out`. Query i of a span attends to all positions of
+/// its sequence except the last `count − 1 − i` positions.
 fn attend(backend: &Backend, shape: &AttentionShape, query: &[f32], spans: &[Span], out: &mut [f32]) {
     let AttentionShape { heads, kv_heads, head_size, scale } = *shape;
     let (columns, group) = (heads * head_size, heads / kv_heads);
-    // The last queries of a sequence attend to the most positions. Their tasks start first, to balance the load.
+    // The last queries of a sequence attend to the most positions. The tasks of these queries start first, to balance
+    // the load.
     let block = |span: &'_ Span| (0..span.count.div_ceil(TOKENS_PER_TASK)).rev();
     let blocks: Vec<(usize, usize)> =
         spans.iter().enumerate().flat_map(|(i, span)| block(span).map(move |block| (i, block))).collect();
@@ -148,7 +156,7 @@ fn attend(backend: &Backend, shape: &AttentionShape, query: &[f32], spans: &[Spa
                 let HeadPage { format, keys, values } = states.page(page, kv_head);
                 let next =
                     (rows <= MAX_PREFETCH_ROWS && page + 1 < pages).then(|| states.page(page + 1, kv_head));
-                // The next page may have a lower address: the distance wraps.
+                // The subtraction wraps, because the next page may have a lower address.
                 query_rows.ahead = match next {
                     Some(next) if next.format == format => {
                         next.keys.as_ptr().addr().wrapping_sub(keys.as_ptr().addr())
@@ -158,7 +166,7 @@ fn attend(backend: &Backend, shape: &AttentionShape, query: &[f32], spans: &[Spa
                 backend.cpu().attention(format, &mut query_rows, page, keys, values);
             }
             for i in 0..count {
-                // SAFETY: each task writes its own heads of its own queries.
+                // SAFETY: each task writes the results of its own heads and queries, so no other task accesses them.
                 let out = unsafe { out.part(row(i), group * head_size) };
                 for (head, out) in out.chunks_exact_mut(head_size).enumerate() {
                     let r = i * group + head;
@@ -192,7 +200,7 @@ mod tests {
         }
     }
 
-    /// Attention with plain sums in `f64`. The queries belong to the last positions.
+    /// Computes attention with plain sums in `f64`. The queries belong to the last positions.
     fn reference(shape: &AttentionShape, query: &[f32], keys: &[f32], values: &[f32]) -> Vec<f32> {
         let AttentionShape { heads, kv_heads, head_size, scale } = *shape;
         let (columns, kv_columns, group) = (heads * head_size, kv_heads * head_size, heads / kv_heads);
@@ -214,7 +222,7 @@ mod tests {
         out
     }
 
-    /// Queries, keys and values of the positions `range`.
+    /// Returns the queries, keys and values of the positions `range`.
     fn part(shape: &AttentionShape, all: &Qkv, range: std::ops::Range<usize>) -> Qkv {
         let [wide, kv_columns] = [shape.heads, shape.kv_heads].map(|heads| heads * shape.head_size);
         let of = |all: &[f32], width: usize| all[range.start * width..range.end * width].to_vec();
@@ -246,7 +254,7 @@ mod tests {
                 let expected = reference(&shape, &qkv.query, &all.key, &all.value);
                 assert_eq!((expected.len(), all.key.len()), (n * columns, (n + past) * kv_columns));
                 for &format in KvFormat::ALL.iter().filter(|format| format.check(head_size).is_ok()) {
-                    // Largest error that rounding may cause; all values lie in [−1, 1].
+                    // Maximum error that rounding may cause. All values are between −1 and 1.
                     let most = match format {
                         KvFormat::F32 => 1e-5,
                         KvFormat::F16 => 1e-3,
@@ -272,7 +280,8 @@ mod tests {
             for isa in Isa::available() {
                 let backend = Backend::new(isa, 2);
                 let whole = attend_one(&backend, &shape, &all, &mut held(format, &shape, &all, 0));
-                // In pieces; between them, stale positions are appended and truncated.
+                // Compute the tokens in pieces of different sizes. Before each piece, append stale positions and
+                // truncate them.
                 for pieces in [1, 7, 64, 100] {
                     let mut found = vec![0.0; whole.len()];
                     let mut held = KeyValues::new(format, 2, 64).unwrap();
@@ -287,8 +296,8 @@ mod tests {
                     }
                     assert!(found == whole, "{format:?}, {isa:?}, pieces of {pieces}");
                 }
-                // Several sequences of different lengths at once, with equal and with different numbers of new
-                // positions.
+                // Compute several sequences of different lengths in one batch. Their numbers of new positions are equal
+                // in some batches and different in one batch.
                 let lengths = [1, 20, 64, 65, 129, 150];
                 for counts in [[1; 6], [60; 6], [1, 0, 60, 17, 64, 2]] {
                     let of = |i: usize| lengths[i] - 1..lengths[i] - 1 + counts[i];

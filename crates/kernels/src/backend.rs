@@ -1,4 +1,4 @@
-//! The backend: the interface of this crate to the processor. It has an instruction set and a pool of threads.
+//! The backend, which is the interface of this crate to the processor. It has an instruction set and a pool of threads.
 
 use crate::cpu::instruction_set::Detected;
 use crate::cpu::instruction_sets::detect;
@@ -17,7 +17,7 @@ pub struct Backend {
 impl Backend {
     /// Creates a backend with its own thread pool. The calling thread counts as one of `threads`.
     ///
-    /// Panics if this processor lacks `isa` ([`Isa::by_name`] reports that as an error).
+    /// Panics if this processor does not have the instruction set `isa`. [`Isa::by_name`] returns an error instead.
     pub fn new(isa: Isa, threads: usize) -> Self {
         let cpu = detect(isa).expect("the processor has the instruction set asked for");
         Self { isa, cpu, pool: Arc::new(Pool::new(threads)), arithmetic: Arithmetic::Float }
@@ -30,7 +30,7 @@ impl Backend {
         self
     }
 
-    /// Returns the backend for matrices whose products must be almost exact: [`Precision::Int16`] replaces
+    /// Returns a backend for matrices whose products must be almost exact. It uses [`Precision::Int16`] instead of
     /// [`Precision::Int8Outliers`].
     #[must_use]
     pub fn precise(mut self) -> Self {

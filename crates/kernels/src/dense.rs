@@ -1,9 +1,11 @@
 //! Dense matrices: products, Gram matrices, Cholesky factorization and triangular solves.
 //!
-//! The crate `gemm` multiplies; this module divides the work into tasks. Invariant: every sum runs over pieces of at
-//! most [`DEPTH`] terms in a fixed order, and the shapes alone determine the tasks. So a result depends neither on the
-//! number of threads nor on the cache sizes. Not included: pivoting, and matrices that are not symmetric positive
-//! definite.
+//! The crate `gemm` multiplies matrices. This module divides the work into tasks.
+//!
+//! Invariant: every sum is computed in pieces of at most [`DEPTH`] terms, in a fixed order. Only the shapes determine
+//! the tasks. So a result does not depend on the number of threads or on the cache sizes.
+//!
+//! Not covered here: pivoting, and the factorization of matrices that are not symmetric positive definite.
 
 use crate::Backend;
 use crate::shared::Shared;
@@ -11,16 +13,17 @@ use crate::view::assert_inside;
 
 pub use crate::view::View;
 
-/// Maximum inner dimension of one call of `gemm`: so small that `gemm` does not split it.
+/// Maximum inner dimension of one call of `gemm`. `gemm` does not split an inner dimension of this size.
 const DEPTH: usize = 256;
-/// Rows per task.
+/// Maximum number of rows of a panel. In this module, a panel is consecutive rows that one task processes. [`cholesky`]
+/// and [`solve`] also process this number of columns per step.
 const PANEL: usize = 64;
 
 /// Element type of the matrices.
 pub trait Real: Copy + Send + Sync + PartialEq + 'static {
-    /// 0.
+    /// The value 0.
     const ZERO: Self;
-    /// 1.
+    /// The value 1.
     const ONE: Self;
 }
 
@@ -34,13 +37,14 @@ impl Real for f64 {
     const ONE: Self = 1.0;
 }
 
-/// Returns true if a slice of this length is exactly a `rows` × `columns` matrix; false if the product overflows.
+/// Returns true if a slice of `length` elements is exactly a `rows` × `columns` matrix. Returns false if `rows` ×
+/// `columns` overflows.
 fn is_whole_matrix(length: usize, rows: usize, columns: usize) -> bool {
     rows.checked_mul(columns) == Some(length)
 }
 
-/// Computes `out` = `keep` · `out` + `factor` · a · b on the calling thread. The rows of `out` are `stride` elements
-/// apart.
+/// Computes `out` = `keep` · `out` + `factor` · `a` · `b` on the calling thread. The rows of `out` are `stride`
+/// elements apart. If `keep` is 0, the old values of `out` are not read.
 ///
 /// Panics if the shapes don't match.
 pub fn product<T: Real>(out: &mut [T], stride: usize, keep: T, factor: T, a: View<T>, b: View<T>) {
@@ -53,9 +57,9 @@ pub fn product<T: Real>(out: &mut [T], stride: usize, keep: T, factor: T, a: Vie
     let mut keep = keep;
     for start in (0..a.columns).step_by(DEPTH) {
         let depth = DEPTH.min(a.columns - start);
-        // SAFETY: both views are inside their slices by construction. So every element with a row below
-        // `a.rows`, a column below `b.columns` and an inner index below `start + depth` is inside too. The extent of
-        // the result is checked above. `out` is borrowed mutably, so nothing else points to it.
+        // SAFETY: the constructor of a view checks that the view is inside its slice. So every element with a row below
+        // `a.rows`, a column below `b.columns` and an inner index below `start + depth` is inside its slice. The extent
+        // of the result is checked above. `out` is borrowed mutably, so no other pointer accesses its elements.
         unsafe {
             gemm::gemm(
                 a.rows,
@@ -83,10 +87,12 @@ pub fn product<T: Real>(out: &mut [T], stride: usize, keep: T, factor: T, a: Vie
     }
 }
 
-/// Computes `out` += a · b on the calling thread, for an `a` with few rows. The rows of `out` are `stride` elements
-/// apart; a row of `a` has as many elements as `b` has rows.
+/// Computes `out` += `a` · `b` on the calling thread, for a matrix `a` with few rows. `a` is row-major and has `b.rows`
+/// columns. The rows of `out` are `stride` elements apart.
 ///
-/// It does not pack `b`: with few rows of `a`, packing costs more than it saves. Panics if the shapes don't match.
+/// The function does not pack `b`, because packing takes more time than it saves if `a` has few rows.
+///
+/// Panics if the shapes don't match.
 pub fn add_few(backend: &Backend, out: &mut [f32], stride: usize, a: &[f32], b: View<f32>) {
     if a.is_empty() || b.columns == 0 {
         return;
@@ -98,13 +104,17 @@ pub fn add_few(backend: &Backend, out: &mut [f32], stride: usize, a: &[f32], b: 
     backend.cpu().add_few(out, stride, a, b);
 }
 
-/// Returns the rows of the result per task, for sums over tokens. `gemm` packs the right matrix once per task, so that
-/// more rows per task pack less often. Matrices with few columns need small tasks, so that every thread gets one.
+/// Returns the number of rows of the result per task, for sums over tokens. `columns` is the number of rows of the
+/// result, which is the number of columns of the left matrix. `gemm` packs the right matrix one time per task, so
+/// larger tasks reduce the packing. If `columns` is small, the tasks are small, so that every thread gets a task.
 fn rows_per_task(columns: usize) -> usize {
     (columns / 8 / PANEL * PANEL).clamp(PANEL, 3 * PANEL)
 }
 
-/// Computes `sum` += `x`ᵀ · `y`. The rows of `x` and `y` are activations; `sum` is columns of x × columns of y.
+/// Computes `sum` += `x`ᵀ · `y`. The rows of `x` and `y` are the activations of the same tokens. `sum` has the shape
+/// `x_columns` × `y_columns`.
+///
+/// Panics if the lengths don't match these shapes.
 pub fn add_products(
     backend: &Backend,
     x: &[f32],
@@ -133,8 +143,10 @@ pub fn add_products(
     });
 }
 
-/// Adds the Gram matrix `x`ᵀ · `x` to the lower triangle of `sum` (columns × columns). The values above the diagonal
-/// are unspecified.
+/// Adds the Gram matrix `x`ᵀ · `x` to the lower triangle of `sum`. A row of `x` has `columns` floats. `sum` has the
+/// shape `columns` × `columns`; after the call, its values above the diagonal are unspecified.
+///
+/// Panics if the lengths don't match these shapes.
 pub fn add_gram(backend: &Backend, x: &[f32], columns: usize, sum: &mut [f32]) {
     let rows = x.len() / columns;
     assert!(
@@ -144,7 +156,7 @@ pub fn add_gram(backend: &Backend, x: &[f32], columns: usize, sum: &mut [f32]) {
     let all = View::new(x, rows, columns, columns);
     let (sum, panel) = (Shared::new(sum), rows_per_task(columns));
     backend.pool().run(columns.div_ceil(panel), &|task| {
-        // The longest rows come first, to balance the load.
+        // The tasks with the longest rows of the triangle start first, to balance the load.
         let start = (columns.div_ceil(panel) - 1 - task) * panel;
         let count = panel.min(columns - start);
         // SAFETY: tasks write disjoint rows of the sum.
@@ -155,7 +167,8 @@ pub fn add_gram(backend: &Backend, x: &[f32], columns: usize, sum: &mut [f32]) {
     });
 }
 
-/// Computes `out` = `keep` · `out` + `a` · `b`, where `out` is rows of a × columns of b.
+/// Computes `out` = `keep` · `out` + `a` · `b`. The matrices are row-major. `inner` is the number of columns of `a` and
+/// the number of rows of `b`. `out` has the rows of `a` and the columns of `b`.
 pub fn multiply(backend: &Backend, a: &[f32], b: &[f32], inner: usize, keep: f32, out: &mut [f32]) {
     let columns = b.len() / inner;
     assert_eq!(out.len(), a.len() / inner * columns, "a result for every row");
@@ -166,7 +179,8 @@ pub fn multiply(backend: &Backend, a: &[f32], b: &[f32], inner: usize, keep: f32
     });
 }
 
-/// Runs `work(first row, rows)` in parallel on panels of at most [`PANEL`] rows.
+/// Divides `out` into panels of at most [`PANEL`] rows with `columns` elements per row. Calls `work` for each panel, in
+/// parallel. The arguments of `work` are the index of the first row of the panel, and the elements of the panel.
 fn by_panels<T: Real>(
     backend: &Backend,
     out: &mut [T],
@@ -179,16 +193,19 @@ fn by_panels<T: Real>(
     backend.pool().run(rows.div_ceil(PANEL), &|task| {
         let start = task * PANEL;
         let count = PANEL.min(rows - start);
-        // SAFETY: tasks write disjoint rows.
+        // SAFETY: tasks write disjoint rows of `out`.
         work(start, unsafe { out.part(start * columns, count * columns) });
     });
 }
 
-/// Replaces the lower triangle of the symmetric `a` (`n` × `n`) by L with `a` = L Lᵀ. The values above the diagonal are
-/// unspecified. Returns false if `a` is not positive definite; its contents are then unspecified.
+/// Computes the Cholesky factorization A = L Lᵀ in place, where A is symmetric and L is lower triangular. `a` is A,
+/// with `n` × `n` elements. The function uses only the lower triangle of `a` and replaces this triangle by L. After the
+/// call, the values above the diagonal are unspecified. Returns false if A is not positive definite; in this case all
+/// values of `a` are unspecified.
 ///
-/// Right-looking algorithm by panels of 64 columns: factor the diagonal block, solve the rows below it, subtract their
-/// products from the remaining matrix (Golub and Van Loan, Matrix Computations, 4.2.9).
+/// The algorithm is right-looking and processes panels of 64 columns. For each panel, it factors the diagonal block,
+/// solves for the rows below this block, and subtracts the products of these rows from the remaining matrix. Source:
+/// Golub and Van Loan, Matrix Computations, 4.2.9.
 pub fn cholesky(backend: &Backend, a: &mut [f64], n: usize) -> bool {
     assert!(is_whole_matrix(a.len(), n, n), "a square matrix");
     let mut square = vec![0.0; PANEL * PANEL];
@@ -210,7 +227,8 @@ pub fn cholesky(backend: &Backend, a: &mut [f64], n: usize) -> bool {
         }
         let lower = &square[..width * width];
         let (rows, panel) = (n - below, &mut a[below * n..]);
-        // A copy, because the update reads the panels of all rows while it writes the rows.
+        // `solved` is a copy of the columns of the panel. The update below reads these columns of all rows while it
+        // writes the rows.
         let mut solved = vec![0.0; rows * width];
         by_panels(backend, &mut solved, width, &|first, out| {
             for (i, x) in out.chunks_exact_mut(width).enumerate() {
@@ -231,7 +249,7 @@ pub fn cholesky(backend: &Backend, a: &mut [f64], n: usize) -> bool {
     true
 }
 
-/// [`cholesky`] of a small matrix, element by element.
+/// Computes the factorization of [`cholesky`] for a small `n` × `n` matrix, element by element.
 fn factor_square(a: &mut [f64], n: usize) -> bool {
     for j in 0..n {
         for i in j..n {
@@ -248,7 +266,8 @@ fn factor_square(a: &mut [f64], n: usize) -> bool {
     true
 }
 
-/// Solves x Lᵀ = b for one row. `x` is b on input and the solution on output.
+/// Solves x Lᵀ = b for one row x of `n` elements. L is the lower triangle of `lower` (`n` × `n`). On input, `x` has the
+/// values of b; on output, it has the solution.
 fn solve_lower(lower: &[f64], n: usize, x: &mut [f64]) {
     for j in 0..n {
         let sum = (0..j).fold(x[j], |sum, k| sum - x[k] * lower[j * n + k]);
@@ -256,14 +275,16 @@ fn solve_lower(lower: &[f64], n: usize, x: &mut [f64]) {
     }
 }
 
-/// Solves X (L Lᵀ) = B in place for all rows of `b`. L is the lower triangle of `lower`.
+/// Solves X (L Lᵀ) = B in place. L is the lower triangle of `lower` (`n` × `n`), as [`cholesky`] computes it. On input,
+/// `b` has the values of B, with `n` elements per row; on output, it has the solution X.
 pub fn solve(backend: &Backend, lower: &[f64], n: usize, b: &mut [f64]) {
     assert!(is_whole_matrix(lower.len(), n, n) && b.len().is_multiple_of(n), "rows of {n} numbers");
     by_panels(backend, b, n, &|_, rows| {
         let count = rows.len() / n;
         let starts: Vec<usize> = (0..n).step_by(PANEL).collect();
         let mut part = vec![0.0; count * PANEL];
-        // First Y Lᵀ = B, from the first column to the last; then X L = Y, from the last column to the first.
+        // The first loop solves Y Lᵀ = B for the intermediate result Y = X L, from the first column to the last column.
+        // The second loop solves X L = Y, from the last column to the first column.
         for &start in &starts {
             let width = PANEL.min(n - start);
             copy_columns_from(rows, n, start, width, &mut part);
@@ -275,8 +296,8 @@ pub fn solve(backend: &Backend, lower: &[f64], n: usize, b: &mut [f64]) {
                 .map(|(j, i)| if i < start + j { 0.0 } else { lower[i * n + start + j] })
                 .collect();
             for row in part[..count * width].chunks_exact_mut(width) {
-                // Subtract each solved unknown from all later ones at once. Independent updates vectorize; one sum per
-                // unknown would be a chain of dependent additions.
+                // Subtract the term of each solved unknown from all later unknowns. These updates are independent, so
+                // the compiler can vectorize them. A sum per unknown would be a chain of dependent additions.
                 for (j, column) in columns.chunks_exact(width).enumerate() {
                     let x = row[j] / column[j];
                     row[j] = x;
@@ -307,14 +328,14 @@ pub fn solve(backend: &Backend, lower: &[f64], n: usize, b: &mut [f64]) {
     });
 }
 
-/// Copies `width` columns from `start` on out of `rows` into `part`.
+/// Copies columns `start..start + width` of `rows` to `part`. A row of `rows` has `n` elements.
 fn copy_columns_from(rows: &[f64], n: usize, start: usize, width: usize, part: &mut [f64]) {
     for (row, part) in rows.chunks_exact(n).zip(part.chunks_exact_mut(width)) {
         part.copy_from_slice(&row[start..start + width]);
     }
 }
 
-/// Copies `part` into `width` columns of `rows` from `start` on.
+/// Copies `part` to columns `start..start + width` of `rows`. A row of `rows` has `n` elements.
 fn copy_columns_to(rows: &mut [f64], n: usize, start: usize, width: usize, part: &[f64]) {
     for (row, part) in rows.chunks_exact_mut(n).zip(part.chunks_exact(width)) {
         row[start..start + width].copy_from_slice(part);

@@ -13,7 +13,7 @@ pub enum Error {
         /// All known names.
         known: Vec<&'static str>,
     },
-    /// The name is known, but this processor does not have the instructions.
+    /// The name is known, but this processor does not have the instruction set.
     #[error("this processor has no {name}; it has {}", available.join(", "))]
     AbsentIsa {
         /// The requested instruction set.
@@ -27,7 +27,7 @@ pub enum Error {
         /// The tensor's shape.
         shape: Shape,
     },
-    /// The head size is not a multiple of the block size of the KV cache's format.
+    /// The head size is not a multiple of the block size of the KV cache format.
     #[error(
         "keys and values in {format} have blocks of 32 numbers, which heads of {head_size} are no multiple of; take f16"
     )]
@@ -40,9 +40,9 @@ pub enum Error {
     /// A page pool does not have enough free memory.
     #[error("keys and values need {needed} bytes more, and {free} are free")]
     PoolFull {
-        /// Requested bytes.
+        /// Number of requested bytes.
         needed: usize,
-        /// Free bytes.
+        /// Number of free bytes.
         free: usize,
     },
 }

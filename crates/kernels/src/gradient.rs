@@ -1,21 +1,26 @@
 //! Backward passes of a network's operations.
 //!
-//! Each function takes the input of the operation and the gradient of a scalar (the loss) with respect to its result.
-//! It computes the gradient with respect to the input. Invariant: the shapes alone determine the order of every sum.
-//! Not included: gradients with respect to weights; products with a stored matrix ([`crate::Matrix::add_transposed`]).
+//! Each function takes the input of an operation, and the gradient of a scalar (the loss) with respect to the result of
+//! the operation. The function computes the gradient of the loss with respect to the input.
+//!
+//! Invariant: only the shapes determine the order of every sum.
+//!
+//! Not covered here: gradients with respect to weights; products with a stored matrix, see
+//! [`crate::Matrix::add_transposed`].
 
 use crate::dense::{View, product};
 use crate::ops::{by_rows, mean_and_scale};
 use crate::shared::Shared;
 use crate::{AttentionShape, Backend, Qkv, scratch};
 
-/// Number of queries in one block.
+/// Number of queries whose scores are in memory at the same time, per task.
 const QUERY_BLOCK: usize = 32;
 
-/// Adds the gradient with respect to the input `x` of [`crate::ops::rms_norm`] to `out`; `gradient` is the gradient
-/// with respect to its result.
+/// Adds the gradient with respect to the input `x` of [`crate::ops::rms_norm`] to `out`. `gradient` is the gradient
+/// with respect to the result of the operation.
 ///
-/// Formula, with s = 1 / root mean square and h = gradient × weight: s (h − x s² mean(h x)).
+/// Formula for each row x: s (h − x s² mean(h x)). Here s = 1 / √(mean(x²) + `epsilon`), h = gradient × weight, and
+/// mean(…) is the mean over the elements of the row.
 pub fn add_rms_norm(
     backend: &Backend,
     x: &[f32],
@@ -35,10 +40,11 @@ pub fn add_rms_norm(
     });
 }
 
-/// Adds the gradient with respect to the input `x` of [`crate::ops::layer_norm`] to `out`; `gradient` is the gradient
-/// with respect to its result.
+/// Adds the gradient with respect to the input `x` of [`crate::ops::layer_norm`] to `out`. `gradient` is the gradient
+/// with respect to the result of the operation.
 ///
-/// Formula, with s = 1 / standard deviation, n = (x − mean) s and h = gradient × weight: s (h − mean(h) − n mean(h n)).
+/// Formula for each row x: s (h − mean(h) − n mean(h n)). Here s = 1 / √(variance(x) + `epsilon`), n = (x − mean(x)) s,
+/// h = gradient × weight, and mean(…) is the mean over the elements of the row.
 pub fn add_layer_norm(
     backend: &Backend,
     x: &[f32],
@@ -63,7 +69,7 @@ pub fn add_layer_norm(
     });
 }
 
-/// Runs `work` on every row of `x` and `gradient` and the same row of `out`.
+/// Calls `work(row of x, row of gradient, row of out)` for every row of `columns` floats, in parallel.
 fn for_each_row(
     backend: &Backend,
     x: &[f32],
@@ -81,7 +87,8 @@ fn for_each_row(
     });
 }
 
-/// Replaces the input `x` of [`crate::ops::gelu_tanh`] by the gradient with respect to it.
+/// Replaces the input `x` of [`crate::ops::gelu_tanh`] by the gradient with respect to `x`. `gradient` is the gradient
+/// with respect to the result of the operation.
 pub fn gelu_tanh(backend: &Backend, x: &mut [f32], gradient: &[f32]) {
     assert_eq!(x.len(), gradient.len(), "a gradient for every number");
     let cpu = backend.cpu();
@@ -90,7 +97,8 @@ pub fn gelu_tanh(backend: &Backend, x: &mut [f32], gradient: &[f32]) {
     });
 }
 
-/// Replaces the inputs `gate` and `up` of [`crate::ops::swiglu`] by the gradients with respect to them.
+/// Replaces the inputs `gate` and `up` of [`crate::ops::swiglu`] by the gradients with respect to these inputs.
+/// `gradient` is the gradient with respect to the result of the operation.
 pub fn swiglu(backend: &Backend, gate: &mut [f32], up: &mut [f32], gradient: &[f32]) {
     assert!(gate.len() == up.len() && gate.len() == gradient.len(), "a gradient for every gate");
     let (cpu, up) = (backend.cpu(), Shared::new(up));
@@ -101,11 +109,14 @@ pub fn swiglu(backend: &Backend, gate: &mut [f32], up: &mut [f32], gradient: &[f
     });
 }
 
-/// Returns the gradients with respect to the inputs of [`crate::attention`]; `gradient` is the gradient with respect to
-/// its result.
+/// Returns the gradients with respect to the inputs of [`crate::attention`], for one sequence without earlier
+/// positions. `gradient` is the gradient with respect to the result of the operation.
 ///
-/// Formulas, with P = softmax(scale Q Kᵀ): dV = Pᵀ dO; dS = P ∘ (dO Vᵀ − rowsum(P ∘ dO Vᵀ)); dQ = scale dS K;
-/// dK = scale dSᵀ Q.
+/// Formulas for one head: Q, K and V are the matrices of queries, keys and values, with one row per position. The
+/// scores are S = scale Q Kᵀ, the probabilities are P = softmax(S), and the result is O = P V. dX is the gradient with
+/// respect to X, ∘ is the element-wise product, and rowsum(…) is the sum of each row.
+///
+/// dV = Pᵀ dO; dS = P ∘ (dO Vᵀ − rowsum(P ∘ dO Vᵀ)); dQ = scale dS K; dK = scale dSᵀ Q.
 pub fn attention(backend: &Backend, shape: &AttentionShape, qkv: &Qkv, gradient: &[f32]) -> Qkv {
     let AttentionShape { heads, kv_heads, head_size, scale } = *shape;
     let (columns, kv_columns) = (heads * head_size, kv_heads * head_size);
@@ -163,7 +174,7 @@ pub fn attention(backend: &Backend, shape: &AttentionShape, qkv: &Qkv, gradient:
                     );
                     product(query_sums, head_size, 0.0, scale, score_gradients, key(seen));
                     for (i, sum) in query_sums.chunks_exact(head_size).enumerate() {
-                        // SAFETY: each task writes its own heads of the queries.
+                        // SAFETY: each task writes the queries of its own heads, so no other task accesses them.
                         let out =
                             unsafe { queries.part((start + i) * columns + head * head_size, head_size) };
                         out.copy_from_slice(sum);
@@ -175,7 +186,7 @@ pub fn attention(backend: &Backend, shape: &AttentionShape, qkv: &Qkv, gradient:
             key_sum.chunks_exact(head_size).zip(value_sum.chunks_exact(head_size)).enumerate()
         {
             let at = i * kv_columns + offset;
-            // SAFETY: each task writes its own head of the keys and values.
+            // SAFETY: each task writes its own head of the keys and values, so no other task accesses it.
             unsafe {
                 keys.part(at, head_size).copy_from_slice(key);
                 values.part(at, head_size).copy_from_slice(value);

@@ -1,14 +1,15 @@
-//! Input activations of one or several matrices, rounded once for all of them.
+//! The input activations of one or several matrices. They are rounded one time for all these matrices.
 
 use crate::cpu::rounded::Rounded;
 use crate::{Backend, Precision};
 use std::cell::OnceCell;
 
-/// Rows of activations. The first matrix with integer codes that multiplies them rounds them; later matrices with the
-/// same precision reuse the rounded rows.
+/// Rows of activations. The first matrix that needs rounded activations rounds all rows. Later matrices with the same
+/// precision reuse the rounded rows.
 pub struct Input<'a> {
     x: &'a [f32],
     columns: usize,
+    /// The rounded rows, one entry per precision. An entry is empty until the first matrix needs it.
     rounded: [OnceCell<Rounded>; Precision::ALL.len()],
 }
 
@@ -24,7 +25,7 @@ impl<'a> Input<'a> {
         self.x.len() / self.columns
     }
 
-    /// The activations, row-major.
+    /// Returns the activations, row-major.
     pub fn numbers(&self) -> &'a [f32] {
         self.x
     }

@@ -1,7 +1,7 @@
 //! Instruction sets, detected at run time.
 //!
-//! [`Isa`] is only a name. To run a kernel, the code needs the row for this name in `cpu/instruction_sets.rs`. It gets
-//! the row only after it has detected the instruction set.
+//! [`Isa`] is only a name. To run a kernel, the code needs the table entry for this name in `cpu/instruction_sets.rs`.
+//! The code gets the entry only if this processor has the instruction set.
 
 /// An instruction set that this crate has kernels for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,7 +25,7 @@ impl Isa {
     pub(crate) const ALL: &[Self] =
         &[Self::Scalar, Self::Avx2, Self::AvxVnni, Self::Avx512, Self::Amx, Self::Neon];
 
-    /// The name in lower case.
+    /// Returns the name in lower case.
     pub fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",

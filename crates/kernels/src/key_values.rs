@@ -1,25 +1,27 @@
 //! The KV cache of one layer and one sequence, laid out for attention.
 //!
-//! A page stores [`PAGE`] positions. For each head, it stores the keys and then the values:
+//! A page stores [`PAGE`] = 64 positions. For each head, the page has the keys, followed by the values:
 //!
 //! ```text
 //! keys:    four panels of 16 positions; a panel is head size × 16 positions
 //! values:  parts of 16 elements of the head; a part is 64 positions × 16 elements
 //! q8_0:    8-bit codes; a block of 32 elements of a head shares one f16 scale; a value part has 32 elements;
 //!          the scales come before the codes: 16 scales per block of a key panel, 64 scales per value part
-//! q4_0:    as q8_0, with 4-bit codes; elements i and i + 16 of a block share a byte
+//! q4_0:    like q8_0, but with 4-bit codes; elements i and i + 16 of a block share a byte
 //! ```
 //!
-//! So one vector holds 16 scores or 16 elements of a result, and every sum runs in the order of its elements or
-//! positions.
+//! With this layout, one vector holds 16 scores or 16 elements of a result. Every sum adds its terms in the order of
+//! the elements or in the order of the positions.
 //!
 //! Keys in `q4_0` are first rotated by a Hadamard matrix, which spreads outliers over the head. Queries are rotated by
-//! the same matrix, so that the dot products do not change. Attention scores are largest near the query and at the
-//! first positions. So a query reads the first page and its own page in `q8_0`. (Sources: KIVI, arXiv 2402.02750, for a
-//! window of recent positions in more bits; arXiv 2309.17453 for the first positions.) These are always two pages, even
-//! in a long sequence.
+//! the same matrix, so that the dot products do not change.
 //!
-//! A clone shares all pages. When one of the two appends to a shared page, it first copies the page.
+//! Attention scores are largest for the positions near the query and for the first positions. So with `q4_0`, a query
+//! reads the first page and its own page in `q8_0`. In a sequence of any length, these are at most two pages. Sources:
+//! KIVI, arXiv 2402.02750, keeps recent positions in more bits; arXiv 2309.17453 describes the first positions.
+//!
+//! A clone shares all pages with the original. Before the clone or the original appends to a shared page, it copies the
+//! page.
 
 mod pages;
 mod pool;
@@ -32,26 +34,28 @@ pub use pool::PagePool;
 /// The KV cache of one layer and one sequence.
 ///
 /// Invariant: the stored bytes of a position depend only on the keys and values of this position. The format in which a
-/// query reads it depends only on the two positions.
+/// query reads a position depends only on this position and on the position of the query.
 #[derive(Clone, Debug)]
 pub struct KeyValues {
+    /// Number of stored positions.
     positions: usize,
-    /// All pages in the format itself. If `precise` is present, the first page is only there, and this list begins with
-    /// page 1.
+    /// The pages in the format of the cache. If `precise` is present, page 0 is stored only in `precise`, and this list
+    /// begins with page 1.
     pages: Pages,
+    /// The pages in a format with more bits, if the format of the cache needs them ([`KvFormat::precise`]).
     precise: Option<PrecisePages>,
 }
 
-/// The first page and the page of the last position, in a format with more bits.
+/// The first page, and the page of the last position, in a format with more bits.
 #[derive(Clone, Debug)]
 struct PrecisePages {
     pages: Pages,
-    /// Index of the page that `pages[1]` stores; 0 if there is no such page yet.
+    /// Index in the sequence of the page that `pages[1]` stores; 0 if `pages[1]` is not used yet.
     last_page: usize,
 }
 
 impl PrecisePages {
-    /// Returns the index of page `page` in `pages`, if it is there.
+    /// Returns the index in `pages` of page `page` of the sequence; `None` if `pages` does not store this page.
     fn index_of(&self, page: usize) -> Option<usize> {
         match page {
             0 => Some(0),
@@ -81,7 +85,7 @@ impl KeyValues {
     /// Creates an empty cache that takes its pages from `pool`.
     ///
     /// # Errors
-    /// The same as [`KeyValues::new`].
+    /// [`Error::HeadSize`], as for [`KeyValues::new`].
     pub fn in_pool(format: KvFormat, heads: usize, head_size: usize, pool: &PagePool) -> Result<Self, Error> {
         format.check(head_size)?;
         let pages = |format| Pages::new(format, heads, head_size, pool.clone());
@@ -114,29 +118,33 @@ impl KeyValues {
         self.pages.head_size()
     }
 
-    /// For the first `pages` pages: the number stored in the format itself, and the number stored in more bits.
+    /// Returns two counts for the first `pages` pages of the sequence: the number of pages that are stored in the
+    /// format of the cache, and the number of pages that are stored in more bits.
     fn page_counts(&self, pages: usize) -> [usize; 2] {
         let first = self.first_page();
         [pages.saturating_sub(first), if first > 0 { pages.min(2) } else { 0 }]
     }
 
+    /// Returns the bytes of two counts of pages, as [`KeyValues::page_counts`] returns them.
     fn bytes_of(&self, [pages, precise]: [usize; 2]) -> usize {
         self.pages.bytes(pages) + self.precise.as_ref().map_or(0, |all| all.pages.bytes(precise))
     }
 
-    /// Bytes that `positions` positions take, in whole pages.
+    /// Returns the bytes of all pages of a sequence with `positions` positions.
     pub fn bytes(&self, positions: usize) -> usize {
         self.bytes_of(self.page_counts(positions.div_ceil(PAGE)))
     }
 
-    /// Bytes that the query of the last of `positions` positions reads, in whole pages. Its own page is stored in two
-    /// formats, but the query reads only one of them.
+    /// Returns the bytes of the pages that the query of the last position reads, in a sequence with `positions`
+    /// positions. The page of the last position may be stored in two formats, but the query reads only one of these two
+    /// pages.
     pub fn read_bytes(&self, positions: usize) -> usize {
         let [pages, precise] = self.page_counts(positions.div_ceil(PAGE));
         self.bytes_of([pages - precise.saturating_sub(1), precise])
     }
 
-    /// Returns the ranges of the pages that the next `count` positions are written to: in `pages`, and in `precise`.
+    /// Returns the index ranges of the pages to which the next `count` positions are written: first the range in
+    /// `pages`, followed by the range in `precise`.
     fn written_ranges(&self, count: usize) -> [std::ops::Range<usize>; 2] {
         if count == 0 {
             return [0..0, 0..0];
@@ -147,17 +155,18 @@ impl KeyValues {
         [begin.saturating_sub(first)..end.saturating_sub(first), precise]
     }
 
-    /// Bytes of the pages that [`KeyValues::prepare`] would allocate for `count` positions.
+    /// Returns the bytes of the pages that [`KeyValues::prepare`] would allocate for `count` positions.
     pub fn missing(&self, count: usize) -> usize {
         let [pages, precise] = self.written_ranges(count);
         let of_precise = self.precise.as_ref().map_or(0, |all| all.pages.missing(precise.start, precise.end));
         self.pages.missing(pages.start, pages.end) + of_precise
     }
 
-    /// Allocates the memory for the next `count` positions. A shared page that they are written to is copied.
+    /// Allocates the memory for the next `count` positions. If some of these positions belong to a shared page, the
+    /// page is copied.
     ///
     /// # Errors
-    /// [`Error::PoolFull`]; the stored positions are then unchanged.
+    /// [`Error::PoolFull`]; in this case the stored positions are unchanged.
     pub fn prepare(&mut self, count: usize) -> Result<(), Error> {
         let [pages, precise] = self.written_ranges(count);
         self.pages.make_unique(pages.start, pages.end)?;
@@ -170,7 +179,7 @@ impl KeyValues {
     /// Copies all shared pages, so that no page is shared.
     ///
     /// # Errors
-    /// [`Error::PoolFull`].
+    /// [`Error::PoolFull`] if the pool does not have enough free memory.
     pub fn unshare(&mut self) -> Result<(), Error> {
         let [pages, precise] = self.page_counts(self.positions.div_ceil(PAGE));
         self.pages.make_unique(0, pages)?;
@@ -180,7 +189,7 @@ impl KeyValues {
         }
     }
 
-    /// Returns the pages that no position needs to the pool.
+    /// Gives pages that contain no stored position back to the pool.
     pub fn give_back(&mut self) {
         let [pages, precise] = self.page_counts(self.positions.div_ceil(PAGE));
         self.pages.truncate(pages);
@@ -189,11 +198,11 @@ impl KeyValues {
         }
     }
 
-    /// Removes all positions from `positions` on.
+    /// Removes position `positions` and all later positions.
     ///
-    /// If the format stores the first and the last page in more bits, a sequence can end inside a page only if this
-    /// page is the first page or the last page so far. Otherwise the whole page is removed; [`KeyValues::len`] returns
-    /// the number of remaining positions.
+    /// Some formats store the first page and the last page in more bits. With such a format, the sequence can end
+    /// inside a page only if this page is the first page or the current last page. Otherwise the whole page is removed.
+    /// [`KeyValues::len`] returns the number of remaining positions.
     pub fn truncate(&mut self, positions: usize) {
         let positions = positions.min(self.positions);
         let (page, offset) = (positions / PAGE, positions % PAGE);
@@ -203,17 +212,19 @@ impl KeyValues {
         self.give_back();
     }
 
-    /// Returns the index of the first page that `pages` stores.
+    /// Returns the index in the sequence of the first page that `pages` stores: 1 if `precise` stores page 0, otherwise
+    /// 0.
     fn first_page(&self) -> usize {
         usize::from(self.precise.is_some())
     }
 
-    /// Returns the number of positions that may be appended before attention must run for their queries.
+    /// Returns the maximum number of positions that may be appended before the queries of these positions must run.
     pub(crate) fn room(&self) -> usize {
         if self.precise.is_some() { PAGE - self.positions % PAGE } else { usize::MAX }
     }
 
-    /// Returns the keys and values of a head in a page, in the format in which queries of the last page read them.
+    /// Returns the keys and values of head `head` in page `page`. Their format is the format in which a query of the
+    /// last page reads page `page`.
     pub(crate) fn page(&self, page: usize, head: usize) -> HeadPage<'_> {
         let precise =
             self.precise.as_ref().and_then(|precise| Some((&precise.pages, precise.index_of(page)?)));
@@ -222,10 +233,10 @@ impl KeyValues {
         HeadPage { format: pages.format(), keys, values }
     }
 
-    /// Appends positions; `keys` and `values` are n × heads × head size.
+    /// Appends n positions. `keys` and `values` have the shape n × heads × head size.
     ///
-    /// Panics unless both have the same length, a multiple of heads × head size. Also panics if the pool is full; to
-    /// avoid this, call [`KeyValues::prepare`] before.
+    /// Panics unless `keys` and `values` have the same length, and this length is a multiple of heads × head size. Also
+    /// panics if the pool is full. To avoid this panic, call [`KeyValues::prepare`] first.
     pub(crate) fn append(&mut self, keys: &[f32], values: &[f32]) {
         let head_size = self.head_size();
         let width = self.heads() * head_size;
@@ -257,7 +268,8 @@ impl KeyValues {
 }
 
 /// Multiplies a head by an orthonormal Hadamard matrix. The matrix is its own inverse. Its size is the largest power of
-/// two that divides the head size; larger heads are multiplied in pieces.
+/// two that divides the head size. If the head size is not a power of two, the head is divided into pieces of this
+/// size, and each piece is multiplied by the matrix.
 pub(crate) fn rotate_head(head: &mut [f32]) {
     let size = 1 << head.len().trailing_zeros();
     let scale = 1.0 / (size as f32).sqrt();
@@ -332,7 +344,7 @@ mod tests {
         }
     }
 
-    /// Shared pages are counted once. A full pool returns an error and changes nothing.
+    /// A page that several sequences share counts one time. A full pool returns an error and changes nothing.
     #[test]
     fn a_pool_counts_its_pages() {
         for &format in KvFormat::ALL {

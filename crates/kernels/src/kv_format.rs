@@ -2,13 +2,13 @@
 
 use crate::Error;
 
-/// Positions per page.
+/// Number of positions in a page.
 pub(crate) const PAGE: usize = 64;
-/// Keys per panel, and elements per vector of values.
+/// Number of keys in a panel. It is also the number of elements in a vector of values.
 pub(crate) const LANES: usize = 16;
-/// Elements that share a scale.
+/// Number of elements of a head that share a scale, in the quantized formats.
 pub(crate) const BLOCK: usize = 32;
-/// Panels of keys per page and head.
+/// Number of panels of keys per head in a page.
 pub(crate) const PANELS: usize = PAGE / LANES;
 
 /// Storage format of keys and values.
@@ -19,18 +19,18 @@ pub enum KvFormat {
     F32,
     /// 16-bit floats.
     F16,
-    /// 8-bit codes in blocks of 32 with one scale.
+    /// 8-bit codes. Each block of 32 elements of a head shares one scale.
     Q8_0,
-    /// 4-bit codes in blocks of 32 with one scale; the keys are rotated. The first page and the page of the last
-    /// position are read in 8 bits; a page is 64 positions.
+    /// 4-bit codes. Each block of 32 elements of a head shares one scale. The keys are rotated by a Hadamard matrix. A
+    /// query reads the first page and its own page in 8 bits. A page is 64 positions.
     Q4_0,
 }
 
 impl KvFormat {
-    /// All formats, the largest first.
+    /// All formats, in the order of decreasing size.
     pub const ALL: &[Self] = &[Self::F32, Self::F16, Self::Q8_0, Self::Q4_0];
 
-    /// The name, as in llama.cpp.
+    /// Returns the name that llama.cpp uses.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
@@ -57,12 +57,13 @@ impl KvFormat {
         self == Self::Q4_0
     }
 
-    /// The format in which queries read the first page and their own page, if it is not the format itself.
+    /// Returns the format in which a query reads the first page and its own page. Returns `None` if a query reads all
+    /// pages in the format itself.
     pub(crate) fn precise(self) -> Option<Self> {
         (self == Self::Q4_0).then_some(Self::Q8_0)
     }
 
-    /// Bytes per panel of keys.
+    /// Returns the bytes of a panel of keys: 16 positions of one head.
     pub(crate) fn panel_bytes(self, head_size: usize) -> usize {
         match self {
             Self::F32 => head_size * LANES * 4,
@@ -72,7 +73,8 @@ impl KvFormat {
         }
     }
 
-    /// Bytes per part of values: [`KvFormat::part_floats`] elements of a head, for all positions of a page.
+    /// Returns the bytes of a part of values: [`KvFormat::part_floats`] elements of a head, for all positions of a
+    /// page.
     pub(crate) fn part_bytes(self) -> usize {
         match self {
             Self::F32 => PAGE * LANES * 4,
@@ -82,7 +84,7 @@ impl KvFormat {
         }
     }
 
-    /// Elements of a head per part of values.
+    /// Returns the number of elements of a head in a part of values.
     pub(crate) fn part_floats(self) -> usize {
         match self {
             Self::F32 | Self::F16 => LANES,
@@ -90,12 +92,12 @@ impl KvFormat {
         }
     }
 
-    /// Bytes of the keys of one head in a page.
+    /// Returns the bytes of the keys of one head in a page.
     pub(crate) fn key_bytes(self, head_size: usize) -> usize {
         PANELS * self.panel_bytes(head_size)
     }
 
-    /// Bytes of the keys and values of one head in a page.
+    /// Returns the bytes of the keys and values of one head in a page.
     pub(crate) fn head_bytes(self, head_size: usize) -> usize {
         self.key_bytes(head_size) + head_size.div_ceil(self.part_floats()) * self.part_bytes()
     }

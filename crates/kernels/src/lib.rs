@@ -1,12 +1,14 @@
 //! The CPU kernels: matrix products with stored weights, and the other operations of a network.
 //!
-//! [`Backend::load`] takes a [`kvant_core::Tensor`] once. It chooses the kernel for this processor, may repack the
-//! bytes, and returns a [`Matrix`] that multiplies. The repacked layouts are never written to a file.
+//! [`Backend::load`] converts a [`kvant_core::Tensor`] to a [`Matrix`]. It chooses the kernel for this processor and
+//! may repack the bytes. The repacked layouts are never written to a file.
 //!
-//! Invariants: every result is the same for any number of threads, because the shapes alone determine the tasks. The
-//! scalar path ([`Isa::Scalar`]) is the reference for all others. Wrong shapes are a bug of the caller: the public
-//! functions check them and panic. Not included on purpose: files, the structure of the network, and the management of
-//! sequences.
+//! Invariants: every result is the same for any number of threads, because only the shapes determine the tasks. The
+//! scalar kernels ([`Isa::Scalar`]) are the reference for all other kernels.
+//!
+//! Wrong shapes are an error of the caller. The public functions check the shapes and panic.
+//!
+//! Not covered here: files, the structure of the network, and the management of sequences.
 #![allow(unsafe_code)]
 // Some kernels are called only on some architectures.
 #![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]

@@ -1,4 +1,4 @@
-//! Loads a tensor as the matrix that this processor multiplies fastest.
+//! Converts a tensor to the matrix type that this processor multiplies fastest.
 
 use crate::cpu::dequantized::Dequantized;
 use crate::cpu::packed_codes::{self, PackedCodes};
@@ -7,8 +7,8 @@ use crate::{Arithmetic, Backend, Error, Input, Matrix};
 use kvant_core::{Bytes, FormatRef, Shape, Tensor};
 
 impl Backend {
-    /// Prepares a matrix: chooses its kernel and keeps the tensor. With [`Arithmetic::Integer`], it also makes a
-    /// repacked copy of the weights, which takes about as many bytes as the tensor.
+    /// Prepares a matrix for multiplication: chooses its kernel and keeps the tensor. With [`Arithmetic::Integer`], a
+    /// repacked copy of the weights may be added. The copy has about the size of the tensor.
     ///
     /// # Errors
     /// [`Error::NotMatrix`] if the tensor does not have two dimensions.
@@ -28,8 +28,8 @@ impl Backend {
     }
 }
 
-/// Multiplies several matrices of one backend with the same input, like [`Matrix::apply`]. If all have integer codes,
-/// one parallel run computes all products.
+/// Multiplies several matrices with the same input, as [`Matrix::apply`] does for one matrix. All matrices belong to
+/// the same backend. If all matrices have integer codes, one parallel run computes all products.
 pub fn apply_all<const N: usize>(matrices: [&dyn Matrix; N], x: &Input, mut results: [&mut [f32]; N]) {
     let codes: Vec<&PackedCodes> =
         matrices.iter().filter_map(|matrix| matrix.as_any().downcast_ref()).collect();
@@ -40,7 +40,7 @@ pub fn apply_all<const N: usize>(matrices: [&dyn Matrix; N], x: &Input, mut resu
     packed_codes::multiply(&codes, x, &mut results);
 }
 
-/// Returns the name of the kernel that a backend chooses for matrices in `format`.
+/// Returns the name of the kernel that `backend` chooses for matrices in `format`.
 pub fn kernel(backend: &Backend, format: FormatRef) -> String {
     let block = format.block();
     let shape = Shape::new(&[1, block.elements]).expect("a block is a row");

@@ -1,16 +1,17 @@
 //! The operations of a network other than matrix products: norms, elementwise operations, activation functions and
 //! RoPE.
 //!
-//! All split their input into tasks of whole rows, about [`CHUNK`] floats each. Short inputs run only on the calling
-//! thread.
+//! Each operation divides its input into tasks of whole rows, with about [`CHUNK`] floats per task. An input that needs
+//! only one task is processed on the calling thread.
 
 use crate::Backend;
 use crate::shared::Shared;
 
-/// Floats per task.
+/// Approximate number of floats per task.
 const CHUNK: usize = 16 * 1024;
 
-/// Computes `out` = `x` / root mean square × `weight`, for every row of `weight.len()` floats.
+/// Computes `out` = `x` / √(mean(`x`²) + `epsilon`) × `weight`, for every row of `weight.len()` floats. mean(…) is the
+/// mean over the elements of the row.
 pub fn rms_norm(backend: &Backend, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
     for_each_row(backend, x, weight.len(), out, |x, out| {
         let mean = x.iter().fold(0.0, |sum, x| sum + x * x) / x.len() as f32;
@@ -21,8 +22,8 @@ pub fn rms_norm(backend: &Backend, x: &[f32], weight: &[f32], epsilon: f32, out:
     });
 }
 
-/// Computes `out` = (`x` − mean) / standard deviation × `weight` + `bias`, for every row of `weight.len()` floats.
-/// Source: Ba et al., Layer Normalization, arXiv 1607.06450.
+/// Computes `out` = (`x` − mean) / √(variance + `epsilon`) × `weight` + `bias`, for every row of `weight.len()` floats.
+/// The mean and the variance belong to the row. Source: Ba et al., Layer Normalization, arXiv 1607.06450.
 pub fn layer_norm(
     backend: &Backend,
     x: &[f32],
@@ -43,7 +44,7 @@ pub fn layer_norm(
     });
 }
 
-/// Runs `work` on every row of `x` and the same row of `out`.
+/// Calls `work(row of x, row of out)` for every row of `columns` floats, in parallel.
 fn for_each_row(
     backend: &Backend,
     x: &[f32],
@@ -58,7 +59,7 @@ fn for_each_row(
     });
 }
 
-/// Returns the mean of a row and 1 / its standard deviation.
+/// Returns the mean of a row and 1 / √(variance + `epsilon`).
 pub(crate) fn mean_and_scale(x: &[f32], epsilon: f32) -> (f32, f32) {
     let count = x.len() as f32;
     let mean = x.iter().fold(0.0, |sum, x| sum + x) / count;
@@ -89,7 +90,7 @@ fn elementwise(backend: &Backend, x: &mut [f32], y: &[f32], operation: impl Fn(f
     });
 }
 
-/// Multiplies every row of `x` by its factor and writes the result to `out`.
+/// Multiplies each row i of `x` by `factors[i]` and writes the result to `out`.
 pub fn scale_rows(backend: &Backend, x: &[f32], factors: &[f32], out: &mut [f32]) {
     let columns = x.len() / factors.len().max(1);
     assert!(x.len() == factors.len() * columns && out.len() == x.len(), "a factor for every row");
@@ -122,19 +123,19 @@ pub fn swiglu(backend: &Backend, gate: &mut [f32], up: &[f32]) {
     });
 }
 
-/// Computes `x` = GELU(`x`) with the tanh approximation: x / (1 + e^(−2u)), u = √(2/π) (x + 0.044715 x³). Source:
-/// Hendrycks and Gimpel, Gaussian Error Linear Units, arXiv 1606.08415, section 2.
+/// Computes `x` = GELU(`x`) with the tanh approximation: GELU(x) = x / (1 + e^(−2u)) with u = √(2/π) (x + 0.044715 x³).
+/// Source: Hendrycks and Gimpel, Gaussian Error Linear Units, arXiv 1606.08415, section 2.
 pub fn gelu_tanh(backend: &Backend, x: &mut [f32]) {
     let cpu = backend.cpu();
     by_rows(backend, x, 1, &|_, x| cpu.gelu_tanh(x));
 }
 
-/// Specifies which elements of a head form a pair.
+/// Specifies which two elements of a head form a pair. The two elements of a pair are rotated together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RopeLayout {
-    /// Adjacent elements: (2i, 2i + 1).
+    /// Two adjacent elements: (2i, 2i + 1).
     Interleaved,
-    /// One element of each half of the rotated part: (i, i + rotated / 2).
+    /// One element of each half of the rotated part: (i, i + [`Rotation::rotated`] / 2).
     Half,
 }
 
@@ -142,17 +143,17 @@ pub enum RopeLayout {
 pub struct Rotation<'a> {
     /// Floats per head.
     pub head_size: usize,
-    /// The first `rotated` floats of every head are rotated; even.
+    /// Number of floats at the start of every head that are rotated; an even number.
     pub rotated: usize,
-    /// Specifies which of them form a pair.
+    /// Specifies which two of the rotated floats form a pair.
     pub layout: RopeLayout,
-    /// Cosines, tokens × `rotated / 2`.
+    /// Cosines of the angles, with the shape tokens × `rotated / 2`.
     pub cosines: &'a [f32],
-    /// Sines, tokens × `rotated / 2`.
+    /// Sines of the angles, with the shape tokens × `rotated / 2`.
     pub sines: &'a [f32],
 }
 
-/// Rotates the pairs of every head in `x` (tokens × heads × head size) by the angles of the token.
+/// Rotates the pairs of every head in `x` by the angles of the token. `x` has the shape tokens × heads × head size.
 pub fn rope(backend: &Backend, x: &mut [f32], heads: usize, rotation: &Rotation<'_>) {
     let Rotation { head_size, rotated, layout, cosines, sines } = *rotation;
     let (columns, half) = (heads * head_size, rotated / 2);
@@ -192,8 +193,8 @@ pub fn rope(backend: &Backend, x: &mut [f32], heads: usize, rotation: &Rotation<
     });
 }
 
-/// Runs `work(start, part)` in parallel on parts of whole rows, about [`CHUNK`] floats each; `start` is the index of
-/// the part's first float.
+/// Divides `x` into parts of whole rows, with about [`CHUNK`] floats per part. Calls `work(start, part)` for each part,
+/// in parallel. `start` is the index in `x` of the first float of the part.
 pub(crate) fn by_rows(
     backend: &Backend,
     x: &mut [f32],
@@ -207,7 +208,7 @@ pub(crate) fn by_rows(
     let x = Shared::new(x);
     backend.pool().run(length.div_ceil(part), &|task| {
         let start = task * part;
-        // SAFETY: the ranges of the tasks are disjoint.
+        // SAFETY: the parts of different tasks are disjoint.
         work(start, unsafe { x.part(start, part.min(length - start)) });
     });
 }

@@ -1,12 +1,14 @@
 //! A small thread pool for fork-join work that starts thousands of times per second.
 //!
-//! [`Pool::run`] takes task indices from one counter; the calling thread also executes tasks. A worker without work
-//! spins for at most [`SPIN`] and then parks, so that an idle pool uses no CPU time. A worker enters a run only while
-//! the run is open, so that a late worker never delays the caller.
+//! The threads of a run ([`Pool::run`]) take task indices from one shared counter. The calling thread also executes
+//! tasks. A worker without work spins for at most [`SPIN`] and then parks, so that an idle pool uses no CPU time. A
+//! worker enters a run only while the run is open, so that a late worker never delays the caller.
 //!
 //! Invariant: `state` counts the workers inside the run. The caller writes a job only while the run is closed and no
-//! worker is inside. It returns only after it has closed the run and no worker is inside. In between, the job is not
-//! written. If `run` is called during another run, nested or from another thread, it executes all tasks on its own
+//! worker is inside the run. The caller returns only after it has closed the run and all workers have left the run.
+//! Between these two points, the job does not change.
+//!
+//! If `run` is called during another run, from a task or from another thread, this call executes all its tasks on its
 //! calling thread.
 
 use std::any::Any;
@@ -17,38 +19,49 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-/// Time that a thread spins before it sleeps.
+/// Time that a thread spins before it parks.
 const SPIN: Duration = Duration::from_micros(50);
 
-/// Low bits of `state`: the number of workers inside the run.
+/// Mask of the low bits of `state`: the number of workers inside the run.
 const INSIDE: u64 = (1 << 31) - 1;
 /// Bit of `state`: set while workers may enter the run.
 const OPEN: u64 = 1 << 31;
-/// One generation, in the high bits of `state`. Each run adds one.
+/// The increment of the generation, which is the high bits of `state`. Each run adds this value one time.
 const GENERATION: u64 = 1 << 32;
 
+/// Function that executes the task with the given index.
 type Work = dyn Fn(usize) + Sync;
 
 /// The job of a run. Only the caller and workers inside the run dereference the pointer.
 struct Job {
     work: *const Work,
+    /// Number of tasks.
     tasks: usize,
+    /// The thread that called `run`. The last worker that leaves the run wakes this thread.
     caller: Thread,
 }
 
+/// The data that the caller and the workers share.
 struct Common {
+    /// Generation, [`OPEN`] and [`INSIDE`].
     state: AtomicU64,
+    /// Index of the next task.
     next: AtomicUsize,
+    /// The job of the current run or of the last run.
     job: UnsafeCell<Option<Job>>,
+    /// Payload of the first panic of a task in this run.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
+    /// True while a call of `run` uses the workers.
     busy: AtomicBool,
+    /// True after the pool was dropped: workers must end.
     stop: AtomicBool,
+    /// For each worker: true while it is parked or will park.
     parked: Vec<AtomicBool>,
 }
 
 // SAFETY: `job` is the only field without its own synchronisation. It is written only while `busy` is held, the run is
-// closed and no worker is inside. It is read only by the caller and by threads that entered the open run through
-// `state` (acquire/release).
+// closed and no worker is inside the run. It is read only by the caller, and by threads that entered the open run
+// through `state` (acquire/release).
 unsafe impl Sync for Common {}
 // SAFETY: the raw pointer in `job` points to `Sync` work. It is dereferenced only while the caller of `run` keeps the
 // work alive.
@@ -61,8 +74,8 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Creates a pool of `threads` threads, including the calling thread; 0 means 1. If the system cannot start so
-    /// many, the pool has fewer threads ([`Pool::threads`]). Results do not depend on their number.
+    /// Creates a pool of `threads` threads, including the calling thread; 0 means 1. If the system cannot start all
+    /// these threads, the pool has fewer threads ([`Pool::threads`]). Results do not depend on the number of threads.
     pub fn new(threads: usize) -> Self {
         let others = threads.max(1) - 1;
         let common = Arc::new(Common {
@@ -88,7 +101,8 @@ impl Pool {
         self.workers.len() + 1
     }
 
-    /// Calls `work` once with each index in `0..tasks`, in any order, and returns when all calls are done.
+    /// Calls `work(index)` exactly one time for each index in `0..tasks`, in any order. Returns when all calls have
+    /// ended.
     ///
     /// After a panic in a task, no further task starts, and the panic continues in the caller.
     pub fn run(&self, tasks: usize, work: &(dyn Fn(usize) + Sync)) {
@@ -97,16 +111,16 @@ impl Pool {
             (0..tasks).for_each(work);
             return;
         }
-        // SAFETY: only the lifetime changes. This function returns or unwinds only after the `wait` below, and after it
-        // no thread holds the pointer: `run_tasks` catches the panics of tasks.
+        // SAFETY: only the lifetime of the pointer changes. `run_tasks` catches the panics of tasks, so this function
+        // returns or unwinds only after the `wait` below. After the `wait`, no worker uses the pointer.
         let work: *const Work =
             unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync), *const Work>(work) };
-        // SAFETY: this thread holds `busy`, the run is closed and no worker is inside, so no other thread accesses the
-        // job.
+        // SAFETY: this thread holds `busy`, the run is closed and no worker is inside the run. So no other thread
+        // accesses the job.
         unsafe { *common.job.get() = Some(Job { work, tasks, caller: thread::current() }) };
         common.next.store(0, Ordering::Relaxed);
-        // Sequentially consistent together with a worker's `parked` flag: either the worker sees this run, or this
-        // thread sees the flag and unparks the worker.
+        // This operation and the operations on the `parked` flags are sequentially consistent. So at least one of two
+        // things happens: the worker sees this run, or this thread sees the flag of the worker and unparks the worker.
         common.state.fetch_add(GENERATION | OPEN, Ordering::SeqCst);
         for (worker, parked) in self.workers.iter().zip(&common.parked).take(tasks - 1) {
             if parked.swap(false, Ordering::SeqCst) {
@@ -129,19 +143,19 @@ impl Drop for Pool {
         self.common.stop.store(true, Ordering::SeqCst);
         for worker in self.workers.drain(..) {
             worker.thread().unpark();
-            // Workers catch all panics of tasks, so `join` has no panic to pass on.
+            // Workers catch all panics of tasks, so `join` returns no panic.
             let _ = worker.join();
         }
     }
 }
 
 impl Common {
-    /// The main loop of a worker.
+    /// Runs the main loop of worker `index`.
     fn worker_loop(&self, index: usize) {
         let mut seen_generation = 0;
         loop {
-            // `stop` needs its own check: it does not change the generation, and the generation of a missed run counts
-            // as seen.
+            // `stop` needs a separate check. A stop does not change the generation, and a worker that misses a run also
+            // counts the generation of this run as seen.
             let has_news = || {
                 self.stop.load(Ordering::SeqCst)
                     || self.state.load(Ordering::SeqCst) / GENERATION != seen_generation
@@ -178,13 +192,13 @@ impl Common {
         }
     }
 
-    /// Executes tasks until none is left. Returns the thread of the caller, which the worker may have to wake. Call it
-    /// only inside an open run.
+    /// Executes tasks until no task remains. Returns the thread that called `run`, because the worker may have to wake
+    /// this thread. Only the caller of `run` and workers inside the run may call this function.
     fn run_tasks(&self) -> Thread {
-        // SAFETY: this thread is the caller or inside the run, so the job was written before the run opened and does
-        // not change.
+        // SAFETY: this thread is the caller or a worker inside the run. So the job was written before the run was
+        // opened, and it does not change.
         let job = unsafe { (*self.job.get()).as_ref() }.expect("an open run has a job");
-        // SAFETY: the caller of `run` keeps the work alive until no worker is inside.
+        // SAFETY: the caller of `run` keeps the work alive until all workers have left the run.
         let work = unsafe { &*job.work };
         loop {
             let task = self.next.fetch_add(1, Ordering::Relaxed);
@@ -199,7 +213,8 @@ impl Common {
     }
 }
 
-/// Waits until `ready` returns true. It spins for [`SPIN`], then calls `sleep` until `ready` returns true.
+/// Waits until `ready` returns true. The thread first spins for [`SPIN`]. After this time it calls `sleep` repeatedly
+/// until `ready` returns true.
 fn wait(ready: impl Fn() -> bool, sleep: impl Fn()) {
     let mut begin = None;
     loop {

@@ -1,26 +1,26 @@
 //! The arithmetic of matrix products.
 
-/// Arithmetic of matrix products.
+/// The arithmetic of matrix products.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Arithmetic {
-    /// Floats: weights are decoded, activations are unchanged.
+    /// Float products. Weights are decoded to floats, and activations are not rounded.
     #[default]
     Float,
-    /// Integers: the codes of the weights are unchanged, and activations are rounded to a precision. Weights without
-    /// integer codes are multiplied as floats.
+    /// Integer products. The integer codes of the weights are used directly, and activations are rounded to a
+    /// precision. Weights without integer codes are multiplied as floats.
     Integer(Precision),
 }
 
-/// Precision of the rounded activations in integer products.
+/// The precision of the rounded activations in integer products.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// 8 bits, one scale per 32 values, as in llama.cpp.
+    /// 8-bit codes with one scale per 32 values, as in llama.cpp.
     Int8,
-    /// As [`Precision::Int8`], but outliers stay unchanged floats. An outlier is larger than 2.5 times the mean
-    /// absolute value of its row.
+    /// Like [`Precision::Int8`], but outliers stay floats and are not rounded. The absolute value of an outlier is
+    /// larger than 2.5 times the mean absolute value of its row.
     #[default]
     Int8Outliers,
-    /// Two rows of 8 bits; the second row holds the rounding error of the first row.
+    /// Two rows of 8-bit codes per row of activations. The second row holds the rounding errors of the first row.
     Int16,
 }
 

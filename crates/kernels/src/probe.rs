@@ -1,23 +1,23 @@
-//! Probes of the machine's limits: memory bandwidth and peak multiply-adds per second. Benchmarks report the speed of
-//! kernels as a share of these limits.
+//! Probes measure the limits of the machine: memory bandwidth and peak multiply-adds per second. Benchmarks report the
+//! speed of kernels as a share of these limits.
 //!
-//! Probes are short and run between measurements, because other users of a shared machine change the limits within
-//! seconds. Each probe keeps all threads of a backend busy. It uses the same multiply-add instructions as the backend's
-//! kernels.
+//! Probes are short and run between measurements. The reason is that other users of a shared machine change the limits
+//! within seconds. Each probe keeps all threads of a backend busy. The peak probes use the same multiply-add
+//! instructions as the kernels of the backend.
 
 use crate::Backend;
 use crate::huge_pages::HugePages;
 use std::hint::black_box;
 use std::time::Instant;
 
-/// Size of the memory of [`Probe`]: larger than the caches of the cores.
+/// Bytes that the bandwidth probe reads. They do not fit into the caches of the cores.
 const BYTES: usize = 256 << 20;
-/// Bytes per task of the bandwidth probe.
+/// Number of bytes that a task of the bandwidth probe reads.
 const PART: usize = 4 << 20;
-/// Steps of a chain of multiply-adds; it takes some milliseconds.
+/// Number of steps of a chain of multiply-adds. The chain runs for some milliseconds.
 const STEPS: usize = 400_000;
 
-/// Limits of the machine that a backend runs on.
+/// Measures the limits of the machine, and holds the memory for the bandwidth probe.
 pub struct Probe {
     memory: HugePages,
 }
@@ -29,7 +29,7 @@ impl Default for Probe {
 }
 
 impl Probe {
-    /// Allocates and fills the memory for the bandwidth probe, 256 MiB.
+    /// Allocates and fills 256 MiB of memory for the bandwidth probe.
     pub fn new() -> Self {
         let mut memory = HugePages::new(BYTES);
         memory.bytes_mut().fill(1);
@@ -59,7 +59,8 @@ impl Probe {
     }
 }
 
-/// Measures the multiply-adds per second of a chain with `adds_per_step` multiply-adds per step.
+/// Runs a chain on all threads and returns its multiply-adds per second. A step of the chain has `adds_per_step`
+/// multiply-adds.
 fn rate(backend: &Backend, adds_per_step: usize, chain: impl Fn() + Sync) -> f64 {
     let threads = backend.threads();
     let begin = Instant::now();

@@ -9,8 +9,8 @@ pub(crate) struct Shared<'a, T> {
     owner: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: this is a `&mut [T]` whose parts go to different threads, which `T: Send` allows. The contract of `part`
-// guarantees that the parts are disjoint.
+// SAFETY: a `Shared` is like a `&mut [T]` whose parts are used by different threads. `T: Send` allows this use. The
+// contract of `part` guarantees that the parts are disjoint.
 unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
 impl<'a, T> Shared<'a, T> {
@@ -18,15 +18,15 @@ impl<'a, T> Shared<'a, T> {
         Self { start: slice.as_mut_ptr(), length: slice.len(), owner: PhantomData }
     }
 
-    /// Returns `count` elements from index `at` on. Panics if they are outside the slice.
+    /// Returns `count` elements, beginning with the element at index `at`. Panics if they are outside the slice.
     ///
     /// # Safety
     /// No overlapping part may exist during the lifetime of the result.
     #[allow(clippy::mut_from_ref, reason = "handing out disjoint parts from a shared borrow is the purpose")]
     pub unsafe fn part(&self, at: usize, count: usize) -> &mut [T] {
         assert!(at <= self.length && count <= self.length - at, "a part lies inside its slice");
-        // SAFETY: the range is inside the borrowed slice (asserted above). The caller guarantees that it is not
-        // aliased.
+        // SAFETY: the range is inside the borrowed slice (asserted above). The caller guarantees that no other
+        // reference to this range exists.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(at), count) }
     }
 }

@@ -1,6 +1,6 @@
 //! A strided view of a matrix in a slice.
 
-/// A matrix in a slice. Element (i, j) has index `i · row_stride + j · column_stride`.
+/// A matrix in a slice. Element (i, j) has the index `i · row_stride + j · column_stride` in the slice.
 #[derive(Clone, Copy)]
 pub struct View<'a, T> {
     pub(crate) data: &'a [T],
@@ -11,8 +11,9 @@ pub struct View<'a, T> {
 }
 
 impl<'a, T> View<'a, T> {
-    /// Creates a row-major view with rows `stride` elements apart. Panics if the matrix is not inside `data`, also if a
-    /// product of the sizes overflows.
+    /// Creates a row-major view whose rows are `stride` elements apart.
+    ///
+    /// Panics if the matrix is not inside `data`, or if a product of the sizes overflows.
     pub fn new(data: &'a [T], rows: usize, columns: usize, stride: usize) -> Self {
         assert_inside(data.len(), rows, columns, stride, 1);
         Self { data, rows, columns, row_stride: stride, column_stride: 1 }
@@ -46,7 +47,7 @@ impl<'a, T> View<'a, T> {
     }
 }
 
-/// Panics unless a matrix of these sizes and strides is inside a slice of this length.
+/// Panics unless a matrix with these sizes and strides is inside a slice of `length` elements.
 pub(crate) fn assert_inside(
     length: usize,
     rows: usize,
@@ -54,7 +55,7 @@ pub(crate) fn assert_inside(
     row_stride: usize,
     column_stride: usize,
 ) {
-    // A matrix whose sizes overflow is outside every slice.
+    // If the index of the last element overflows, the matrix is outside every slice.
     let last_offset = |count: usize, stride: usize| count.saturating_sub(1).checked_mul(stride);
     let last = last_offset(rows, row_stride)
         .zip(last_offset(columns, column_stride))

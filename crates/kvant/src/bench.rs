@@ -1,4 +1,4 @@
-//! The job `bench`: tokens per second, and the share of the machine's limits that this is.
+//! The job `bench`: measures tokens per second, absolute and as a share of the machine's limits.
 
 use crate::Error;
 use kvant_eval::{BenchRow, Progress, Test, bench};
@@ -18,7 +18,7 @@ pub struct Bench<'a> {
     pub depths: Vec<usize>,
     /// Sequences that are decoded as one batch; one test for each value.
     pub parallel: Vec<usize>,
-    /// Rounds. Each round runs every test once.
+    /// Number of rounds. Each round runs every test one time.
     pub rounds: usize,
 }
 
@@ -30,7 +30,7 @@ pub struct Benched {
 }
 
 impl<'a> Bench<'a> {
-    /// A prompt of 512 tokens and an answer of 128 tokens, five rounds.
+    /// Measures a prompt of 512 tokens and an answer of 128 tokens, in five rounds.
     pub fn new(network: &'a Transformer) -> Self {
         Self { network, prompt: 512, answer: 128, depths: vec![0], parallel: vec![1], rounds: 5 }
     }
@@ -75,7 +75,7 @@ impl<'a> Bench<'a> {
 }
 
 impl Benched {
-    /// The result as a table for a terminal.
+    /// Returns the result as a table for a terminal.
     pub fn table(&self) -> String {
         let mut columns: Vec<Column<BenchRow>> = vec![
             Column::text("test", |row| row.test.clone()),

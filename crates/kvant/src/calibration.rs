@@ -6,7 +6,7 @@ use kvant_model::{ChatTemplate, LocalTime, Message, Special, TemplateError, Toke
 use kvant_quant::Calibration;
 use std::path::{Path, PathBuf};
 
-/// Tokens of a context; fewer if the model's context is shorter.
+/// Number of tokens of a context. If the model's context is shorter, the model's context is used.
 pub const CALIBRATION_CONTEXT: usize = 512;
 
 /// The built-in plain texts (`assets/calibration`).
@@ -22,7 +22,7 @@ const BUILTIN: &[&str] = &[
 /// The built-in conversations: each line is a JSON array of messages.
 const CHAT: &str = include_str!("../../../assets/calibration/chat.jsonl");
 
-/// The date that chat templates print, in seconds since 1970: noon on 1 January 2025.
+/// The date that chat templates print, in seconds since 1970: 1 January 2025, noon, UTC.
 const CLOCK: i64 = 1_735_732_800;
 
 /// A calibration text.
@@ -34,7 +34,7 @@ pub enum CalibrationText {
     File(PathBuf),
     /// A text in memory.
     Text {
-        /// Its name, for the card.
+        /// The text's name, for the card.
         name: String,
         /// The text.
         text: String,
@@ -47,7 +47,7 @@ impl CalibrationText {
         if path == Path::new("builtin") { Self::BuiltIn } else { Self::File(path.to_owned()) }
     }
 
-    /// The path, if the text is a file.
+    /// Returns the path, if the text is a file.
     pub fn file(&self) -> Option<&Path> {
         match self {
             Self::File(path) => Some(path),
@@ -64,7 +64,8 @@ impl CalibrationText {
     }
 }
 
-/// The default number of tokens that are used of these texts.
+/// Returns the default maximum number of tokens to use from these texts. It is larger for the built-in text, because
+/// the built-in text consists of many kinds of text.
 pub fn calibration_tokens(texts: &[CalibrationText]) -> usize {
     let builtin = texts.iter().all(|text| matches!(text, CalibrationText::BuiltIn));
     CALIBRATION_CONTEXT * if builtin { 96 } else { 64 }
@@ -79,8 +80,9 @@ pub struct Calibrated {
     pub notes: Vec<String>,
 }
 
-/// Tokenizes the texts and cuts them into contexts with at most `most_tokens` tokens. If `noise` gives a seed, noise
-/// replaces a share of the contexts (docs/quality.md).
+/// Tokenizes the texts and cuts them into contexts. All contexts together have about `most_tokens` tokens at most; the
+/// number is rounded up to whole contexts. If `noise` gives a seed, noise replaces a share of the contexts
+/// (docs/quality.md).
 ///
 /// # Errors
 /// Errors of reading and of the tokenizer; texts shorter than a context; a token outside the network's vocabulary.
@@ -101,7 +103,8 @@ pub fn calibration(
                 for text in BUILTIN {
                     all.push(encode(text, false)?);
                 }
-                // If the template cannot be used, chat fails with an error, but calibration uses plain text.
+                // If the template cannot be used, calibration uses plain text and adds a note. The job `chat` would
+                // fail.
                 let template = ChatTemplate::of(tokenizer).unwrap_or_else(|error| {
                     notes.push(plain_text_note(&error));
                     None
@@ -129,13 +132,13 @@ pub fn calibration(
     }
 }
 
-/// The note for a template that cannot be used.
+/// Returns the note for a template that cannot be used.
 fn plain_text_note(error: &TemplateError) -> String {
     format!("{error}; the calibration's conversations are plain text")
 }
 
-/// Renders the conversations with the model's template. A conversation becomes plain text if there is no template or
-/// the template refuses it.
+/// Renders the built-in conversations with the model's template. A conversation becomes plain text if there is no
+/// template or if the template refuses the conversation.
 fn conversations(mut template: Option<&ChatTemplate>, notes: &mut Vec<String>) -> String {
     #[derive(serde::Deserialize)]
     struct Turn {

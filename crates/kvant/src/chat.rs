@@ -51,7 +51,7 @@ pub enum Event<'a> {
 /// The reason why a message was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    /// The template refuses it.
+    /// The template refuses the message.
     #[error(transparent)]
     Template(TemplateError),
     /// The template renders an empty text.
@@ -98,13 +98,13 @@ impl<'a> Chat<'a> {
         self
     }
 
-    /// All messages so far.
+    /// Returns all messages of the conversation.
     pub fn messages(&self) -> &[Message] {
         &self.messages
     }
 
-    /// Adds a user message and generates an answer of at most `tokens` tokens. If `emit` returns false, the answer
-    /// ends.
+    /// Adds a user message and generates an answer of at most `tokens` tokens. `emit` receives all events. If `emit`
+    /// returns false, the answer ends.
     ///
     /// # Errors
     /// Logits that are not finite, because of broken weights.
@@ -119,7 +119,8 @@ impl<'a> Chat<'a> {
         // The last token is always computed again, because its logits give the first token of the answer.
         let shared = self.cached.iter().zip(&ids).take_while(|(a, b)| a == b).count().min(ids.len() - 1);
         self.sequence.truncate(shared);
-        // The KV cache may be truncated further than requested. Then some shared tokens are computed again.
+        // `truncate` may remove more tokens from the KV cache than requested. The removed shared tokens are computed
+        // again.
         let new_tokens = &ids[self.sequence.len()..];
         let limit = tokens.min(self.context - ids.len() + 1);
         let mut piece = |text: &str| emit(Event::Piece(text));
@@ -133,15 +134,15 @@ impl<'a> Chat<'a> {
         Ok(())
     }
 
-    /// Renders the conversation as tokens. Drops the oldest turns if it does not fit. If the last message is refused,
-    /// removes the message and returns `None`.
+    /// Renders the conversation as tokens. Drops the oldest turns if the conversation and an answer do not fit in the
+    /// context. If the last message is refused, removes the message and returns `None`.
     fn render(&mut self, tokens: usize, emit: &mut dyn FnMut(Event) -> bool) -> Option<Vec<u32>> {
         let room = tokens.min(self.context / 2).max(1);
         let first = usize::from(self.messages[0].role == "system");
         let mut ids = self.template.encode(self.tokenizer, &self.messages);
         while ids.as_ref().is_ok_and(|ids| ids.len() + room > self.context) && self.messages.len() > first + 1
         {
-            // A turn is a question and its answer. They are dropped together.
+            // A turn is a question and its answer. Question and answer are dropped together.
             let turn = if self.messages.len() > first + 2 { 2 } else { 1 };
             self.messages.drain(first..first + turn);
             emit(Event::Dropped(self.context));

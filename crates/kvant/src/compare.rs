@@ -17,13 +17,13 @@ pub struct Compare<'a> {
     pub model: &'a Model,
     /// The text on which quality is measured.
     pub text: &'a str,
-    /// File types.
+    /// The names of the file types to compare.
     pub formats: Vec<String>,
-    /// Methods. Each pair of file type and method is a row.
+    /// The names of the methods to compare. Each pair of file type and method gives a row.
     pub methods: Vec<String>,
     /// Tokens of a context.
     pub context: usize,
-    /// Most contexts; `None` uses all.
+    /// Maximum number of contexts; `None` uses all contexts.
     pub contexts: Option<usize>,
     /// A prompt that the model of each row continues.
     pub sample: Option<String>,
@@ -37,8 +37,8 @@ pub struct Alone {
     pub text: String,
 }
 
-/// Runs a file in a separate process, so that its memory can be measured alone. The arguments are the file, a prompt
-/// and the number of tokens. Sampling is greedy.
+/// A function that runs a file in a separate process. The memory of this process is the memory that running the file
+/// needs. The arguments are the file, a prompt and the number of tokens to generate. Sampling is greedy.
 pub type RunAlone<'a> = &'a dyn Fn(&Path, &str, usize) -> Result<Alone, Error>;
 
 /// The comparison of file types and methods.
@@ -69,7 +69,7 @@ pub struct CompareRow {
     pub decode_tps: f64,
     /// Perplexity.
     pub ppl: f64,
-    /// Mean KL divergence from the model in its own precision.
+    /// Mean KL divergence from the original model, in nats per token.
     pub kld_mean: f64,
     /// Standard error of `kld_mean`.
     pub kld_se: f64,
@@ -79,7 +79,7 @@ pub struct CompareRow {
     pub kld_mean_as_run: f64,
     /// `top1_agreement` with the arithmetic of `run`.
     pub top1_agreement_as_run: f64,
-    /// A word that rates `kld_mean_as_run`.
+    /// A word that rates the size of `kld_mean_as_run`.
     pub verdict: &'static str,
     /// The sample's prompt and its continuation.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,7 +87,7 @@ pub struct CompareRow {
 }
 
 impl<'a> Compare<'a> {
-    /// Compares `f16`, `q8_0`, `q4_k_m` and `q4_0` with upstream's rounding.
+    /// Compares `f16`, `q8_0`, `q4_k_m` and `q4_0`. The method is `rtn`, upstream's rounding.
     pub fn new(model: &'a Model, text: &'a str) -> Self {
         Self {
             model,
@@ -112,7 +112,7 @@ impl<'a> Compare<'a> {
     ) -> Result<Compared, Error> {
         let (weights, tokenizer) = (self.model.weights(), self.model.tokenizer()?);
         let folder = temporary_folder()?;
-        // The reference is the model in its own precision. The 16-bit row is compared with it too.
+        // The reference is the original model. The 16-bit row is compared with the reference too.
         let reference = self.model.load(backend.clone(), RunSettings::EXACT)?;
         check_context(self.context, &reference)?;
         let contexts = contexts(&tokenizer, self.text, self.context, self.contexts)?;
@@ -133,7 +133,8 @@ impl<'a> Compare<'a> {
             progress.begin(&format!("{format} by {method}: measure"));
             let judged = Judged { model: &model, reference: Some(&reference), as_run: Some(&fast) };
             let quality = evaluate(judged, &contexts, progress)?;
-            // Quality is measured with exact arithmetic and with that of `run`. Speed and samples use the latter.
+            // Quality is measured with exact arithmetic and with the arithmetic of `run`. Speed and samples use only
+            // the arithmetic of `run`, so the network with exact arithmetic can be freed.
             drop(model);
             let tests = [
                 Test::Prompt { tokens: self.context.min(128) },
@@ -142,7 +143,8 @@ impl<'a> Compare<'a> {
             let speeds = bench(&fast, &tests, 3, &WithoutHeadings(progress))?;
             let entry = std::fs::metadata(&path);
             let file_bytes = entry.map_err(|e| Error::io(&path, "reading the size of", e))?.len();
-            // The size in 16 bits. It is computed from the number of weights unless the first row is `f16`.
+            // The size of the model in 16 bits: the size of the first file if the first row is `f16`, otherwise two
+            // bytes per weight.
             let size_in_16_bits =
                 *f16_bytes.get_or_insert(if format == "f16" { file_bytes } else { elements as u64 * 2 });
             let kld_mean_as_run = quality.kld_mean_as_run.unwrap_or_default();
@@ -172,7 +174,7 @@ impl<'a> Compare<'a> {
         Ok(Compared { rows })
     }
 
-    /// The file types and methods of the rows. A file type without quantization gets only one row.
+    /// Returns the file types and methods of the rows. A file type without quantization gets only one row.
     fn pairs(&self) -> Result<Vec<(&str, &'static str)>, Error> {
         let mut pairs: Vec<(&str, &str)> = Vec::new();
         for format in &self.formats {
@@ -189,7 +191,7 @@ impl<'a> Compare<'a> {
 }
 
 impl Compared {
-    /// The result as a table for a terminal.
+    /// Returns the result as a table for a terminal.
     pub fn table(&self) -> String {
         let columns: [Column<CompareRow>; 12] = [
             Column::text("format", |row| row.format.clone()),
@@ -208,10 +210,10 @@ impl Compared {
         kvant_report::table(&self.rows, &columns)
     }
 
-    /// The result as CSV, without samples.
+    /// Returns the result as CSV, without samples.
     ///
     /// # Errors
-    /// None for results of [`Compare::run`].
+    /// Rows that cannot be written as CSV. Results of [`Compare::run`] cause no error.
     pub fn csv(&self) -> Result<String, Error> {
         let rows: Vec<CompareRow> =
             self.rows.iter().map(|row| CompareRow { sample: None, ..row.clone() }).collect();
@@ -219,7 +221,7 @@ impl Compared {
     }
 }
 
-/// A word that rates a mean KL divergence, in nats per token.
+/// Returns a word that rates a mean KL divergence in nats per token.
 fn verdict(kld: f64) -> &'static str {
     match kld {
         x if x < 0.001 => "same",
@@ -230,7 +232,8 @@ fn verdict(kld: f64) -> &'static str {
     }
 }
 
-/// The progress of an inner job: passes on its position and the user's stop, but not its headings and notes.
+/// The progress receiver of an inner job. Forwards the position of the inner job and the user's request to stop. Drops
+/// the headings and notes of the inner job.
 struct WithoutHeadings<'a>(&'a dyn Progress);
 
 impl Progress for WithoutHeadings<'_> {

@@ -15,13 +15,13 @@ pub struct Convert<'a> {
     pub model: &'a Model,
     /// The file to write: a GGUF.
     pub output: PathBuf,
-    /// True allows any name for the output, which is a GGUF in all cases.
+    /// True allows any name for the output. The output is a GGUF in all cases.
     pub any_name: bool,
     /// True replaces an existing file.
     pub force: bool,
 }
 
-/// The result of a conversion, or the plan of one.
+/// The result of a conversion, or the plan of a conversion.
 #[derive(Serialize, schemars::JsonSchema)]
 pub struct Converted {
     /// Bytes of tensor data in the input.
@@ -35,7 +35,7 @@ pub struct Converted {
 }
 
 impl<'a> Convert<'a> {
-    /// A conversion to the file at `output`.
+    /// Creates a conversion to the file at `output`.
     pub fn new(model: &'a Model, output: &Path) -> Self {
         Self { model, output: output.to_owned(), any_name: false, force: false }
     }

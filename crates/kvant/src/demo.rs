@@ -14,24 +14,24 @@ const FILES: &[(&str, &[u8])] = &[
 /// Text that the demo model was not trained on.
 pub const DEMO_TEXT: &str = include_str!("../../../assets/demo/heldout.txt");
 
-/// Creates a temporary folder. It is deleted when the value is dropped.
+/// Creates a temporary folder. The folder is deleted when the returned value is dropped.
 pub(crate) fn temporary_folder() -> Result<tempfile::TempDir, Error> {
     let folder = tempfile::Builder::new().prefix("kvant-").tempdir();
     folder.map_err(|e| Error::io(&std::env::temp_dir(), "creating a folder for temporary files", e))
 }
 
-/// Returns true if the path is the word `demo` and nothing with that name exists.
+/// Returns true if the path is the word `demo` and the current folder has no entry with this name.
 pub fn is_demo(path: &Path) -> bool {
     path.as_os_str() == "demo" && is_absent(path)
 }
 
-/// Returns true if no entry with this name exists. A broken link is an entry. If a folder is not readable, the result
-/// is false.
+/// Returns true if no entry with this path exists. A broken link is an entry. If a parent folder is not readable, the
+/// result is false.
 pub(crate) fn is_absent(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
 }
 
-/// A temporary folder with the demo model. It is deleted when this value is dropped.
+/// A temporary folder with the demo model. The folder is deleted when this value is dropped.
 pub(crate) struct DemoFolder(tempfile::TempDir);
 
 impl DemoFolder {
@@ -47,7 +47,7 @@ impl DemoFolder {
         Ok(Self(folder))
     }
 
-    /// The folder of the model.
+    /// Returns the path of the model's folder.
     pub fn path(&self) -> PathBuf {
         self.0.path().join("demo")
     }

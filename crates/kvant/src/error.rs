@@ -34,7 +34,7 @@ pub enum Error {
     /// An error of evaluation.
     #[error(transparent)]
     Eval(#[from] kvant_eval::Error),
-    /// An option with an invalid value, or an option that conflicts with others.
+    /// An option with an invalid value, or an option that conflicts with other options.
     #[error("{option}: {reason}")]
     Option {
         /// The option as on the command line, with its value if the value is wrong.
@@ -49,7 +49,7 @@ pub enum Error {
         what: String,
         /// True if `what` is a plural.
         plural: bool,
-        /// What the user can do instead.
+        /// An alternative for the user; empty if there is no alternative.
         hint: &'static str,
     },
     /// A path that does not exist.
@@ -115,7 +115,7 @@ pub enum Error {
         /// The method.
         method: &'static str,
     },
-    /// A budget that is smaller than the metadata alone.
+    /// A budget that is smaller than the size of the metadata.
     #[error(
         "--bytes {}: tokenizer and other metadata alone take {}",
         kvant_report::size(*budget), kvant_report::size(*metadata)
@@ -158,7 +158,7 @@ impl Error {
         )
     }
 
-    /// Returns true for a wrong usage: the job cannot run with these options, for any content of the files.
+    /// Returns true for a wrong usage: the job cannot run with these options, independent of the content of the files.
     pub fn is_usage(&self) -> bool {
         matches!(
             self,

@@ -1,4 +1,4 @@
-//! The job `eval`: perplexity, and KL divergence from a reference.
+//! The job `eval`: measures perplexity, and KL divergence from a reference.
 
 use crate::opened::check_context;
 use crate::{Error, Model, RunSettings};
@@ -29,16 +29,19 @@ pub struct Evaluate<'a> {
     pub reference: Option<&'a Model>,
     /// Tokens of a context.
     pub context: usize,
-    /// Most contexts; `None` uses all.
+    /// Maximum number of contexts; `None` uses all contexts.
     pub contexts: Option<usize>,
-    /// The arithmetic of matrix products. `None` measures with exact arithmetic, and additionally with that of `run`.
+    /// The arithmetic of matrix products. `None` measures with exact arithmetic. If there is a reference, `None` also
+    /// measures with the arithmetic of the job `run`.
     pub arithmetic: Option<Arithmetic>,
-    /// The format of the KV cache; `None` as above.
+    /// The format of the KV cache. `None` measures with f32. If there is a reference, `None` also measures with f16,
+    /// the format of the job `run`.
     pub kv: Option<KvFormat>,
 }
 
 impl<'a> Evaluate<'a> {
-    /// Perplexity in contexts of 512 tokens with exact arithmetic: only the weights are rounded.
+    /// Measures perplexity in contexts of 512 tokens with exact arithmetic, which means that only the weights are
+    /// rounded.
     pub fn new(model: &'a Model, text: &'a str) -> Self {
         Self { model, text, reference: None, context: 512, contexts: None, arithmetic: None, kv: None }
     }
@@ -46,8 +49,8 @@ impl<'a> Evaluate<'a> {
     /// Runs the evaluation.
     ///
     /// # Errors
-    /// A context longer than the model's; models with different tokenizers; a text shorter than a context; broken
-    /// weights.
+    /// A context longer than the model's context; models with different tokenizers; a text shorter than a context;
+    /// broken weights.
     pub fn run(&self, backend: &Backend, progress: &dyn Progress) -> Result<Quality, Error> {
         let exact = RunSettings::EXACT;
         let measured =
@@ -57,7 +60,7 @@ impl<'a> Evaluate<'a> {
         // The reference always uses exact arithmetic.
         let reference = self.reference.map(|reference| reference.load(backend.clone(), exact)).transpose()?;
         let contexts = contexts(&self.tokenizer()?, self.text, self.context, self.contexts)?;
-        // If both settings are given, the measured settings are those of `run`.
+        // If arithmetic and KV format are both given, the results "as run" are the results with these settings.
         let is_as_run = self.arithmetic.is_some() && self.kv.is_some();
         let run = RunSettings { arithmetic: self.arithmetic, kv: self.kv.unwrap_or(KvFormat::F16) };
         let as_run =
@@ -72,7 +75,7 @@ impl<'a> Evaluate<'a> {
         Ok(quality)
     }
 
-    /// Returns the reference's tokenizer, or the model's if there is no reference.
+    /// Returns the reference's tokenizer, or the model's tokenizer if there is no reference.
     ///
     /// # Errors
     /// [`Error::DifferentTokenizers`] if the two tokenizers differ on the text.

@@ -24,15 +24,15 @@ use std::sync::Arc;
 pub struct Generate<'a> {
     /// The network.
     pub network: &'a Transformer,
-    /// Its tokenizer.
+    /// The network's tokenizer.
     pub tokenizer: &'a Arc<Tokenizer>,
     /// Sampling settings.
     pub sampling: Sampling,
-    /// Most tokens of the answer.
+    /// Maximum number of tokens of the answer.
     pub tokens: usize,
-    /// Most tokens of prompt and answer together; `None` is the smaller of the model's context and 4096.
+    /// Maximum number of tokens of prompt and answer together; `None` is the smaller of the model's context and 4096.
     pub context: Option<usize>,
-    /// Stop strings. The answer ends before the first one.
+    /// Stop strings. The answer ends before the first stop string.
     pub stop: Vec<String>,
 }
 
@@ -63,8 +63,8 @@ impl<'a> Generate<'a> {
         Self { network, tokenizer, sampling, tokens: 128, context: None, stop: Vec::new() }
     }
 
-    /// Generates the answer. `emit` receives each piece of text when it is final, and empty pieces during the prefill
-    /// of a long prompt. If it returns false, the answer ends.
+    /// Generates the answer. `emit` receives each piece of text when the piece is final, and empty pieces during the
+    /// prefill of a long prompt. If `emit` returns false, the answer ends.
     ///
     /// # Errors
     /// A prompt that is empty or longer than the context; a sampling setting outside its range; broken weights.

@@ -16,7 +16,7 @@ pub struct GatherImportance<'a> {
     pub output: PathBuf,
     /// The calibration texts.
     pub texts: Vec<CalibrationText>,
-    /// Most contexts of 512 tokens; `None` uses all.
+    /// Maximum number of contexts of 512 tokens; `None` uses all contexts.
     pub contexts: Option<usize>,
     /// True replaces an existing file.
     pub force: bool,
@@ -25,13 +25,13 @@ pub struct GatherImportance<'a> {
 /// The gathered importance.
 #[derive(Serialize, schemars::JsonSchema)]
 pub struct GatheredImportance {
-    /// The number of tokens that were run.
+    /// The number of calibration tokens.
     pub tokens: usize,
     /// All matrices.
     pub tensors: Vec<TensorImportance>,
 }
 
-/// The importance of one matrix: its mean square over all columns.
+/// The importance of one matrix: the mean square of the matrix's input over all columns.
 #[derive(Serialize, schemars::JsonSchema)]
 pub struct TensorImportance {
     name: String,

@@ -16,9 +16,9 @@ pub struct Inspected {
     pub metadata: Map<String, Json>,
     /// Tensors in file order.
     pub tensors: Vec<InspectedTensor>,
-    /// The card: how the file was made; empty if there is none.
+    /// The card, a record of how the file was made. It is empty if the file has no card.
     pub card: Json,
-    /// Errors of parts that cannot be read.
+    /// Error messages for parts of the model that cannot be read.
     #[serde(skip)]
     pub notes: Vec<String>,
 }
@@ -26,20 +26,20 @@ pub struct Inspected {
 /// One tensor.
 #[derive(Serialize, schemars::JsonSchema)]
 pub struct InspectedTensor {
-    /// Its name in the file.
+    /// The tensor's name in the file.
     pub name: String,
-    /// Its dimensions, rows first.
+    /// The tensor's dimensions: rows first, columns last.
     pub shape: Vec<usize>,
     /// The format's name, or the container's type name if kvant does not support the type.
     pub format: String,
-    /// Its size in bytes.
+    /// The tensor's size in bytes.
     pub bytes: u64,
 }
 
-/// Most elements of an array that are shown.
+/// Maximum number of elements of an array that are shown.
 const MAX_SHOWN: usize = 8;
 
-/// Most bytes of a card.
+/// Maximum size of a card, in bytes.
 const MAX_CARD_BYTES: usize = 1 << 20;
 
 /// Reads metadata, tensors and card of the file or folder at `path`.
@@ -79,7 +79,7 @@ pub fn inspect(path: &Path) -> Result<Inspected, Error> {
             }
         }
         Ok(None) => {}
-        // An unreadable card does not prevent showing the model.
+        // If the card is unreadable, the other content is shown without it.
         Err(error) => notes.push(error.to_string()),
     }
     let tensors = checkpoint.tensors().iter().map(|t| InspectedTensor {
@@ -91,7 +91,7 @@ pub fn inspect(path: &Path) -> Result<Inspected, Error> {
     Ok(Inspected { format, metadata, tensors: tensors.collect(), card, notes })
 }
 
-/// Reads the card with measurements beside the file; `None` if there is none.
+/// Reads the card with measurements, a separate file in the same folder; `None` if this file does not exist.
 fn measured(file: &Path) -> Result<Option<Json>, kvant_io::Error> {
     let Some(path) = card_path(file) else { return Ok(None) };
     let Some(bytes) = read_file(&path, Links::InsideModel, MAX_CARD_BYTES)? else { return Ok(None) };

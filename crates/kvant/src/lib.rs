@@ -1,7 +1,7 @@
 //! The library of kvant. It quantizes a neural network, measures the loss, and runs the network.
 //!
-//! Each job has one type: a struct of options. `new` returns the default options. `run` does everything that the
-//! command of the same name does, and reports to a [`Progress`]. Jobs work on a [`Model`].
+//! Each job has one type: a struct of options. `new` returns the default options. `run` does the work of the command
+//! with the same name, and reports to a [`Progress`]. Jobs work on a [`Model`].
 //!
 //! | job | purpose |
 //! |---|---|
@@ -9,7 +9,7 @@
 //! | [`Evaluate`] | perplexity, KL divergence from a reference |
 //! | [`Compare`] | compares several file types of one model |
 //! | [`Generate`], [`Chat`] | continues a prompt, holds a conversation |
-//! | [`Bench`] | speed, and its share of the machine's limits |
+//! | [`Bench`] | speed, absolute and as a share of the machine's limits |
 //! | [`Convert`] | writes the same values into another container |
 //! | [`GatherImportance`] | llama.cpp's importance matrix |
 //! | [`Logits`], [`inspect()`], [`Machine`] | diagnosis of a network, a file, a machine |

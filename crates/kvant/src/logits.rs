@@ -1,4 +1,4 @@
-//! The job `logits`: computes all logits of a prompt, to compare them with another engine.
+//! The job `logits`: computes all logits of a prompt, so that the logits can be compared with another engine's logits.
 
 use crate::Error;
 use kvant_io::OutputFile;
@@ -33,16 +33,16 @@ pub struct LogitsResult {
 /// One of the most likely tokens.
 #[derive(Serialize, schemars::JsonSchema)]
 pub struct TopToken {
-    /// Its id.
+    /// The token's id.
     pub id: u32,
-    /// Its logit.
+    /// The token's logit.
     pub logit: f32,
 }
 
 /// The number of most likely tokens in the result.
 const TOP_TOKENS: usize = 10;
 
-/// Floats that are converted to bytes at once.
+/// Number of floats that are converted to bytes in one step.
 const CHUNK: usize = 1 << 16;
 
 impl Logits<'_> {

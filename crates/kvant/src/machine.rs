@@ -4,13 +4,13 @@ use kvant_core::format;
 use kvant_kernels::{Backend, Isa, Probe, features, kernel};
 use serde::Serialize;
 
-/// Rounds of each measurement; the result is the median.
+/// Number of rounds of each measurement. The result is the median of all rounds.
 const ROUNDS: usize = 5;
 
 /// The description of a machine.
 #[derive(Serialize, schemars::JsonSchema)]
 pub struct Machine {
-    /// Its processor.
+    /// The machine's processor.
     pub cpu: Cpu,
     /// Read bandwidth of all threads, in 10⁹ bytes per second.
     pub bandwidth_gbps: f64,
@@ -25,21 +25,21 @@ pub struct Machine {
 /// A processor.
 #[derive(Serialize, schemars::JsonSchema)]
 pub struct Cpu {
-    /// Its name, as the operating system reports it.
+    /// The processor's name, as the operating system reports it.
     pub name: String,
-    /// Its architecture.
+    /// The processor's architecture.
     pub architecture: &'static str,
-    /// Physical cores.
+    /// Number of physical cores.
     pub physical_cores: usize,
-    /// Logical processors.
+    /// Number of logical processors.
     pub logical_cores: usize,
-    /// Threads that a backend uses.
+    /// Number of threads that the backend uses.
     pub threads: usize,
-    /// Features beyond the architecture's baseline.
+    /// Processor features that the architecture does not guarantee.
     pub features: Vec<&'static str>,
-    /// Instruction sets of this processor for which kvant has kernels, the slowest first.
+    /// Instruction sets of this processor for which kvant has kernels, from the slowest to the fastest.
     pub isas: Vec<&'static str>,
-    /// The instruction set that a backend uses.
+    /// The instruction set that the backend uses.
     pub isa: &'static str,
 }
 
@@ -48,7 +48,7 @@ pub struct Cpu {
 pub struct FormatKernel {
     /// The format.
     pub format: &'static str,
-    /// The kernel.
+    /// A description of the kernel.
     pub kernel: String,
 }
 
@@ -83,7 +83,7 @@ impl Machine {
     }
 }
 
-/// The processor's name in `/proc/cpuinfo`, or `unknown`.
+/// Returns the processor's name in `/proc/cpuinfo`, or `unknown`.
 fn processor() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let names = ["model name", "Model", "Hardware"];

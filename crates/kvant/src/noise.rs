@@ -1,15 +1,16 @@
 //! Noise: random tokens for a share of the calibration contexts.
 //!
-//! Text of one kind uses only few directions of a network's activations. A solver that sees only such text reduces the
-//! accuracy of all other directions. Noise prevents this. Half of the noise contexts are tokens drawn from the whole
-//! vocabulary. The other half are words of letters drawn from many scripts. The effect is measured in docs/quality.md.
+//! Text of one kind uses only few directions of a network's activations. A solver that sees only text of one kind
+//! reduces the accuracy of all other directions. Noise prevents this loss. Half of the noise contexts are tokens drawn
+//! from the whole vocabulary. The other half are words of letters drawn from many scripts. docs/quality.md gives the
+//! measured effect.
 
 use crate::Error;
 use kvant_model::{Special, TokenKind, Tokenizer};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-/// Unicode ranges of letters and a few symbols, first and last code point.
+/// Unicode ranges of letters and a few symbols: first and last code point, both inclusive.
 const SCRIPTS: [(u32, u32); 18] = [
     (0x21, 0x40),
     (0x41, 0x7a),
@@ -30,12 +31,12 @@ const SCRIPTS: [(u32, u32); 18] = [
     (0xac00, 0xd7a3),
     (0x1f300, 0x1f5ff),
 ];
-/// Consecutive words of one script.
+/// Number of consecutive words of one script.
 const WORDS_PER_SCRIPT: u32 = 24;
 
-/// Returns the tokens of `contexts` contexts of `length` tokens. Contexts of random tokens below `vocabulary` and
-/// contexts of random words alternate. The result depends only on the arguments. It is shorter if the tokenizer returns
-/// no tokens for words.
+/// Returns the tokens of `contexts` contexts of `length` tokens, context after context. Contexts of random tokens below
+/// `vocabulary` and contexts of random words alternate. The result depends only on the arguments. The result is shorter
+/// if the tokenizer returns no tokens for words.
 ///
 /// # Errors
 /// Errors of the tokenizer.
@@ -70,7 +71,7 @@ pub(crate) fn noise(
     Ok(tokens)
 }
 
-/// Returns random words of one script.
+/// Returns [`WORDS_PER_SCRIPT`] random words of one script, each with 1 to 7 letters.
 fn random_words(random: &mut ChaCha8Rng) -> String {
     let (first, last) = SCRIPTS[random_below(random, SCRIPTS.len() as u32) as usize];
     let mut text = String::new();
@@ -83,7 +84,7 @@ fn random_words(random: &mut ChaCha8Rng) -> String {
     text
 }
 
-/// A random integer below `bound`.
+/// Returns a random integer below `bound`.
 fn random_below(random: &mut ChaCha8Rng, bound: u32) -> u32 {
     ((u64::from(random.next_u32()) * u64::from(bound)) >> 32) as u32
 }

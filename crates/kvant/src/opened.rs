@@ -1,4 +1,4 @@
-//! Opens a model with its tokenizer and its sampling settings, and loads it to run.
+//! Opens a model, its tokenizer and its sampling settings. Loads the model to run.
 
 use crate::Error;
 use crate::demo::{DemoFolder, is_absent, is_demo};
@@ -49,7 +49,7 @@ impl Opened {
         Ok(Self { checkpoint, path: "demo".into(), demo: Some(demo) })
     }
 
-    /// The tensors and metadata.
+    /// Returns the tensors and metadata.
     pub fn checkpoint(&self) -> &dyn Checkpoint {
         &*self.checkpoint
     }
@@ -66,8 +66,8 @@ impl Opened {
 /// Settings to run a network.
 #[derive(Clone, Copy, Debug)]
 pub struct RunSettings {
-    /// The arithmetic of products with quantized weights. `None` is the fastest on this processor: integers, or floats
-    /// for [`Isa::Scalar`].
+    /// The arithmetic of products with quantized weights. `None` is the fastest arithmetic on this processor: integers,
+    /// or floats for [`Isa::Scalar`].
     pub arithmetic: Option<Arithmetic>,
     /// The format of the KV cache.
     pub kv: KvFormat,
@@ -90,7 +90,7 @@ pub fn fast(backend: Backend) -> Backend {
     backend.with(if scalar { Arithmetic::Float } else { Arithmetic::Integer(Precision::default()) })
 }
 
-/// An opened language model. Its weights are mapped, not loaded.
+/// An opened language model. The weights are mapped into memory, not loaded.
 ///
 /// ```
 /// use kvant::{Model, RunSettings, kernels::{Backend, Isa}};
@@ -110,7 +110,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// Opens a language model. See [`Opened::new`] for paths.
+    /// Opens a language model. [`Opened::new`] describes the allowed paths.
     ///
     /// # Errors
     /// A path that is not a model; a model of an unsupported family.
@@ -130,12 +130,12 @@ impl Model {
         Ok(Self { weights: Weights::new(checkpoint)?, path, _demo: demo })
     }
 
-    /// The weights.
+    /// Returns the weights.
     pub fn weights(&self) -> &Weights {
         &self.weights
     }
 
-    /// The path with which the model was opened.
+    /// Returns the path with which the model was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -184,7 +184,7 @@ impl Model {
         Ok((network?, Arc::new(tokenizer?)))
     }
 
-    /// The model's sampling settings. Settings that the model does not give are kvant's defaults.
+    /// Returns the model's sampling settings. kvant's defaults replace settings that the model does not give.
     pub fn sampling(&self) -> Sampling {
         let number = |hugging_face: &str, gguf: &str| match self.weights.checkpoint().meta() {
             Meta::HuggingFace(folder) => {
@@ -213,7 +213,7 @@ impl Model {
     }
 }
 
-/// Loads the tokenizer of a checkpoint from its metadata. `path` is the checkpoint's path, for errors.
+/// Loads the tokenizer of a checkpoint from its metadata. Errors name `path`, the checkpoint's path.
 fn tokenizer(meta: &Meta, path: &Path) -> Result<Tokenizer, Error> {
     let locate = |source| match source {
         TokenizerError::File { .. } => Error::Tokenizer(source),
@@ -222,10 +222,11 @@ fn tokenizer(meta: &Meta, path: &Path) -> Result<Tokenizer, Error> {
     Tokenizer::from_meta(meta).map_err(locate)?.ok_or_else(|| Error::NoTokenizer { path: path.to_owned() })
 }
 
-/// Returns the size of the context in tokens: `asked` if given, otherwise the smaller of the model's context and 4096.
+/// Returns the size of the context in tokens: `asked` if it has a value, otherwise the smaller of the model's context
+/// and 4096.
 ///
 /// # Errors
-/// A context of 0 tokens, or one that is longer than the model's.
+/// A context of 0 tokens, or a context that is longer than the model's context.
 pub fn context(asked: Option<usize>, network: &Transformer) -> Result<usize, Error> {
     let longest = network.spec().context;
     match asked {
@@ -235,7 +236,7 @@ pub fn context(asked: Option<usize>, network: &Transformer) -> Result<usize, Err
     }
 }
 
-/// Returns an error if the context is longer than the model's.
+/// Returns an error if `context` is longer than the model's context.
 pub(crate) fn check_context(context: usize, network: &Transformer) -> Result<(), Error> {
     let longest = network.spec().context;
     if context > longest {

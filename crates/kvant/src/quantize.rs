@@ -54,24 +54,24 @@ pub struct Quantize<'a> {
     pub output: PathBuf,
     /// The file type, for example `q4_k_m`.
     pub format: String,
-    /// A size limit. If it is given, the best formats within it replace the file type.
+    /// A size limit. If a limit is given, the formats are chosen for this limit, and the file type has no effect.
     pub budget: Option<Budget>,
-    /// The method; `None` takes the best one that the model and the other options allow.
+    /// The method; `None` takes the best method that the model and the other options allow.
     pub method: Option<String>,
     /// Calibration texts, for methods that need them.
     pub calibration: Vec<CalibrationText>,
-    /// Most tokens of the calibration texts.
+    /// Maximum number of tokens of the calibration texts; `None` uses [`crate::calibration_tokens`].
     pub calibration_tokens: Option<usize>,
-    /// Tokens of self-generated calibration text. `None` is half as many as of calibration text, up to a limit, and
-    /// none if the model does not fit in memory.
+    /// Number of tokens of self-generated calibration text. `None` means half the number of calibration tokens, up to a
+    /// limit; if the model does not fit in memory, `None` means 0.
     pub self_generated_tokens: Option<usize>,
     /// llama.cpp's importance matrix, for the method `imatrix`.
     pub importance: Option<PathBuf>,
     /// Damping: the share of the diagonal's mean that is added to the Gram matrix's diagonal.
     pub damping: Option<f32>,
-    /// Damping for the correction of errors of earlier maps.
+    /// Damping for the correction of errors of earlier linear layers (maps).
     pub correction_damping: Option<f32>,
-    /// Formats of single tensors, each `PATTERN=FORMAT`. If several match, the last one applies.
+    /// Formats of single tensors, each `PATTERN=FORMAT`. If several patterns match a tensor, the last pattern applies.
     pub overrides: Vec<String>,
     /// True uses the file type's main format for every tensor, without per-tensor rules.
     pub pure: bool,
@@ -120,8 +120,8 @@ impl<'a> Quantize<'a> {
     /// Runs the quantization.
     ///
     /// # Errors
-    /// Before the work: options that conflict, files that cannot be read or written, a memory limit that is too low.
-    /// Later: errors of solving and writing. On an error there is no output.
+    /// Before the quantization starts: options that conflict, files that cannot be read or written, a memory limit that
+    /// is too low. Later: errors of solving and writing. On an error no output file is created.
     pub fn run(&self, backend: &Backend, progress: &dyn Progress) -> Result<Quantized, Error> {
         let begin = Instant::now();
         self.check_files()?;
@@ -158,12 +158,12 @@ impl<'a> Quantize<'a> {
         Ok(Quantized::planned(self, &recipe, plan_tensors(self.model.weights(), &recipe)?, allocation))
     }
 
-    /// The path of the card with measurements, beside the output.
+    /// Returns the path of the card with measurements, a file in the same folder as the output.
     pub fn card(&self) -> PathBuf {
         card_path(&self.output).unwrap_or_default()
     }
 
-    /// Checks, before any work, that the outputs can be written.
+    /// Checks that the outputs can be written, before the quantization starts.
     fn check_files(&self) -> Result<(), Error> {
         check_output(&self.output)?;
         let texts = self.calibration.iter().filter_map(CalibrationText::file);
@@ -172,7 +172,7 @@ impl<'a> Quantize<'a> {
         Ok(OutputFile::check_all(&[&self.output, &self.card()], &inputs, self.force)?)
     }
 
-    /// Chooses formats for the budget, if there is one, and adds them to the recipe.
+    /// If there is a budget, chooses formats for the budget and adds these formats to the recipe.
     fn allocated(
         &self,
         recipe: Recipe,
@@ -199,7 +199,7 @@ impl<'a> Quantize<'a> {
         Ok((recipe.allocated(weights, found.formats.clone())?, Some(found)))
     }
 
-    /// Bytes of tensor data that the budget allows; `None` without a budget.
+    /// Returns the bytes of tensor data that the budget allows; `None` without a budget.
     fn tensor_bytes(&self, recipe: &Recipe) -> Result<Option<u64>, Error> {
         let weights = self.model.weights();
         match self.budget {
@@ -256,7 +256,8 @@ pub(crate) fn check_output(path: &Path) -> Result<(), Error> {
     Err(Error::option(path.display().to_string(), "only .gguf outputs are built yet"))
 }
 
-/// The path of the card with a file's measurements: the file's path with `.card.json` appended.
+/// Returns the path of the card with a file's measurements: the file's path with `.card.json` appended. `None` if the
+/// path has no file name.
 pub(crate) fn card_path(path: &Path) -> Option<PathBuf> {
     let mut name = path.file_name()?.to_owned();
     name.push(".card.json");

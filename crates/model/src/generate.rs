@@ -1,22 +1,23 @@
-//! One answer: a prompt goes in, tokens are chosen one after another, text comes out as soon as its characters are complete.
+//! Generates one answer. Tokens are chosen one after another to continue a prompt. Text is passed to the caller as soon
+//! as its characters are complete.
 
 use crate::{Error, Sampler, Sequence, TextStream, Tokenizer, Transformer, Want};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Why an answer ended.
+/// The reason why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
-    /// A token that ends answers, or a stop text.
+    /// The model chose a token that ends an answer, or the text contains a stop text.
     Stop,
-    /// The limit of tokens or the end of the context.
+    /// The token limit or the end of the context was reached.
     Length,
-    /// The caller ended it.
+    /// The caller ended the answer.
     Interrupted,
 }
 
 impl Finish {
-    /// The word for it, as the OpenAI API has it.
+    /// Name of the reason, as in the OpenAI API. `interrupted` is an addition of kvant.
     pub fn name(self) -> &'static str {
         match self {
             Self::Stop => "stop",
@@ -31,18 +32,18 @@ impl Finish {
 pub struct Answer {
     /// The chosen tokens, without the one that ended the answer.
     pub tokens: Vec<u32>,
-    /// Their text, cut before a stop text.
+    /// Text of the tokens, without the stop text.
     pub text: String,
-    /// Why it ended.
+    /// The reason why the answer ended.
     pub finish: Finish,
-    /// Time for the prompt.
+    /// Time for processing the prompt, in seconds.
     pub prefill_seconds: f64,
-    /// Time for the answer.
+    /// Time for generating the answer, in seconds.
     pub decode_seconds: f64,
 }
 
 impl Answer {
-    /// One that was stopped before its first token.
+    /// An answer that was stopped before its first token.
     fn interrupted() -> Self {
         Self {
             tokens: Vec::new(),
@@ -54,11 +55,13 @@ impl Answer {
     }
 }
 
-/// Continues what `sequence` holds with `prompt`, at most `limit` tokens. `emit` hears text as it becomes final, and an
-/// empty one after each piece of a long prompt; it ends the answer by returning false.
+/// Appends `prompt` to `sequence` and generates an answer of at most `limit` tokens. The answer also ends if its text
+/// contains one of the texts in `stop`. `emit` is called with every new part of the text as soon as this part is final.
+/// After each piece of a long prompt, `emit` is called with an empty text. The answer ends if `emit` returns false.
 ///
 /// # Errors
-/// A prompt that does not fit the context, a token outside the vocabulary, broken weights.
+/// An error if the prompt does not fit into the context, if a token is outside of the vocabulary, or if the weights are
+/// damaged.
 #[allow(clippy::too_many_arguments)]
 pub fn generate(
     transformer: &Transformer,
@@ -102,7 +105,7 @@ pub fn generate(
             finish = Finish::Stop;
             break;
         }
-        // Text that may be the beginning of a stop text is held back.
+        // Text that may be the beginning of a stop text is not passed to `emit` yet.
         let end = text.len() - held_back(&text, stop);
         if end > sent {
             let go_on = emit(&text[sent..end]);
@@ -126,7 +129,7 @@ pub fn generate(
     Ok(Answer { tokens, text, finish, prefill_seconds, decode_seconds: begin.elapsed().as_secs_f64() })
 }
 
-/// Bytes at the end of `text` that could begin a stop text.
+/// Number of bytes at the end of `text` that may be the beginning of a stop text.
 fn held_back(text: &str, stop: &[String]) -> usize {
     let longest = |s: &String| {
         (1..s.len()).rev().find(|&n| s.is_char_boundary(n) && text.ends_with(&s[..n])).unwrap_or(0)

@@ -1,54 +1,55 @@
-//! The choice of a token from logits: penalty, top-k, top-p, min-p, temperature, in llama.cpp's order.
+//! Chooses a token from logits. The steps have llama.cpp's order: repeat penalty, top-k, top-p, min-p, temperature.
 //!
-//! Invariant: the same seed and logits give the same choice on every machine. Temperature 0 takes the largest logit,
-//! the lower id on a tie.
+//! Invariant: the same seed and logits give the same choice on every machine. At temperature 0 the token with the
+//! largest logit is chosen. On a tie, this is the token with the lower id.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-/// What is wrong with logits or settings.
+/// An error in logits or settings.
 #[derive(Debug, thiserror::Error)]
 pub enum SamplerError {
-    /// A logit that is no number: the weights are broken.
+    /// A logit is NaN or positive infinity, because the weights are damaged.
     #[error("logit {token} is {value}; the model's weights are damaged")]
     NotFinite {
-        /// Which.
+        /// Id of the token.
         token: usize,
-        /// What it is.
+        /// The logit.
         value: f32,
     },
-    /// A setting outside its range.
+    /// A setting is outside of its range.
     #[error("{name} is {value}, expected {expected}")]
     Setting {
         /// The setting's name.
         name: &'static str,
-        /// What it is.
+        /// The value of the setting.
         value: f32,
-        /// What it may be.
+        /// Description of the allowed values.
         expected: &'static str,
     },
-    /// There is nothing to choose from.
+    /// There are no logits, or no logit for the token.
     #[error("no logits to choose from")]
     Empty,
-    /// A mask allows no token that has a probability.
+    /// The mask allows no token whose probability is above zero.
     #[error("no token is allowed here")]
     NoneAllowed,
 }
 
-/// How tokens are chosen.
+/// Settings for the choice of tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
-    /// Divides logits; 0 takes the best.
+    /// Divisor of the logits. At 0 the token with the largest logit is chosen.
     pub temperature: f32,
-    /// Keeps so many of the best; 0 keeps all.
+    /// Number of most probable tokens that are kept; 0 keeps all tokens.
     pub top_k: usize,
-    /// Keeps the best that together reach this probability.
+    /// The most probable tokens are kept until the sum of their probabilities reaches this value.
     pub top_p: f32,
-    /// Keeps what has at least this share of the best one's probability.
+    /// Tokens are kept if their probability is at least this fraction of the largest probability.
     pub min_p: f32,
-    /// Divides (or multiplies, below zero) logits of recent tokens; 1 is off.
+    /// Penalty for recent tokens: a positive logit is divided by this value, another logit is multiplied by it. 1 has
+    /// no effect.
     pub repeat_penalty: f32,
-    /// Seed of the choice.
+    /// Seed of the random number generator.
     pub seed: u64,
 }
 
@@ -61,17 +62,17 @@ impl Default for Sampling {
 /// The tokens that may be chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenMask {
-    /// One bit a token.
+    /// One bit for each token id, 64 in a word. 1 means allowed.
     words: Vec<u64>,
 }
 
 impl TokenMask {
-    /// A mask that allows nothing yet, for ids below `vocabulary`.
+    /// Returns a mask that allows no token. It has bits for all ids below `vocabulary`, the number of tokens.
     pub fn none(vocabulary: usize) -> Self {
         Self { words: vec![0; vocabulary.div_ceil(64)] }
     }
 
-    /// Allows a token; an id beyond the vocabulary stays forbidden.
+    /// Allows a token. An id without a bit in the mask stays forbidden.
     pub fn allow(&mut self, id: u32) {
         if let Some(word) = self.words.get_mut(id as usize / 64) {
             *word |= 1 << (id % 64);
@@ -84,20 +85,23 @@ impl TokenMask {
     }
 }
 
-/// Natural logarithms of the model's own probabilities, before any sampling setting.
+/// Natural logarithms of the model's probabilities, before any sampling setting is applied.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogProbabilities {
-    /// That of the token asked about.
+    /// Log probability of the requested token.
     pub token: f32,
-    /// The likeliest tokens, the best first; the lower id goes first on a tie.
+    /// Ids and log probabilities of the most probable tokens, in descending order of probability. On a tie, the lower
+    /// id is first.
     pub top: Vec<(u32, f32)>,
 }
 
 impl LogProbabilities {
-    /// Of `token` and of the `count` likeliest tokens, for one position's logits.
+    /// Computes the log probabilities of `token` and of the `count` most probable tokens from the logits of one
+    /// position.
     ///
     /// # Errors
-    /// [`SamplerError::NotFinite`] for NaN or positive infinity, [`SamplerError::Empty`] where there is no such token.
+    /// [`SamplerError::NotFinite`] for NaN or positive infinity; [`SamplerError::Empty`] if there is no logit for
+    /// `token`.
     pub fn new(logits: &[f32], token: u32, count: usize) -> Result<Self, SamplerError> {
         let at = |index: usize| SamplerError::NotFinite { token: index, value: logits[index] };
         if let Some(bad) = logits.iter().position(|x| x.is_nan() || *x == f32::INFINITY) {
@@ -120,23 +124,23 @@ impl LogProbabilities {
     }
 }
 
-/// How many recent tokens the penalty looks at, as llama.cpp's default.
+/// Number of recent tokens to which the repeat penalty applies (llama.cpp's default).
 const PENALTY_TOKENS: usize = 64;
 
-/// Chooses tokens.
+/// Chooses tokens with fixed settings and one sequence of random numbers.
 pub struct Sampler {
     sampling: Sampling,
     random: ChaCha8Rng,
 }
 
 impl Sampler {
-    /// A sampler at the beginning of its random sequence.
+    /// Makes a sampler at the beginning of its sequence of random numbers.
     ///
     /// # Errors
     /// [`SamplerError::Setting`] for a setting outside its range.
     pub fn new(sampling: Sampling) -> Result<Self, SamplerError> {
         let check = |name, value: f32, low: f32, high: f32, expected| {
-            // NaN is outside every range.
+            // NaN fails both comparisons, so it is outside of every range.
             if value >= low && value <= high {
                 Ok(())
             } else {
@@ -151,18 +155,19 @@ impl Sampler {
         Ok(Self { sampling, random })
     }
 
-    /// Chooses the next token. `recent` are the tokens before it, oldest first.
+    /// Chooses the next token. `recent` has the earlier tokens, the oldest first.
     ///
     /// # Errors
-    /// [`SamplerError::NotFinite`] for NaN or positive infinity, [`SamplerError::Empty`].
+    /// [`SamplerError::NotFinite`] for NaN or positive infinity; [`SamplerError::Empty`] if there are no logits.
     pub fn pick(&mut self, logits: &[f32], recent: &[u32]) -> Result<u32, SamplerError> {
         self.choose(logits, recent)
     }
 
-    /// The same among the tokens that `mask` allows, as a grammar asks for.
+    /// Chooses like [`Sampler::pick`], but only among the tokens that `mask` allows (for example the tokens that fit a
+    /// grammar).
     ///
     /// # Errors
-    /// As [`Sampler::pick`]; [`SamplerError::NoneAllowed`].
+    /// The errors of [`Sampler::pick`]; [`SamplerError::NoneAllowed`] if no allowed token has a probability above zero.
     pub fn pick_allowed(
         &mut self,
         logits: &[f32],
@@ -176,6 +181,7 @@ impl Sampler {
         if mask.allows(picked) { Ok(picked) } else { Err(SamplerError::NoneAllowed) }
     }
 
+    /// Chooses a token; shared by [`Sampler::pick`] and [`Sampler::pick_allowed`].
     fn choose(&mut self, logits: &[f32], recent: &[u32]) -> Result<u32, SamplerError> {
         if let Some(token) = logits.iter().position(|x| x.is_nan() || *x == f32::INFINITY) {
             return Err(SamplerError::NotFinite { token, value: logits[token] });
@@ -192,7 +198,7 @@ impl Sampler {
         let temperature = f64::from(self.sampling.temperature);
         let weight = |&id: &u32| (f64::from(logits[id as usize] - top) / temperature).exp();
         let weights: Vec<f64> = candidates.iter().map(weight).collect();
-        // 53 random bits make every double of [0, 1) that has them.
+        // 53 random bits give a uniform value in [0, 1) that an `f64` holds exactly.
         let unit = (self.random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
         let mut left = unit * weights.iter().sum::<f64>();
         for (id, weight) in candidates.iter().zip(&weights) {
@@ -201,11 +207,13 @@ impl Sampler {
                 return Ok(*id);
             }
         }
-        // Rounding can leave a rest; a token without probability is no choice.
+        // Because of rounding, `left` may never fall below zero. In this case the last candidate with a weight above
+        // zero is chosen.
         let possible = candidates.iter().zip(&weights).rev().find(|(_, weight)| **weight > 0.0);
         Ok(possible.map_or(best as u32, |(id, _)| *id))
     }
 
+    /// Returns the logits after the repeat penalty; `None` if the penalty changes nothing.
     fn penalize(&self, logits: &[f32], recent: &[u32]) -> Option<Vec<f32>> {
         let penalty = self.sampling.repeat_penalty;
         if penalty == 1.0 || recent.is_empty() {
@@ -223,13 +231,14 @@ impl Sampler {
         Some(logits)
     }
 
-    /// What top-k, top-p and min-p leave, best first; in order of ids where they leave all.
+    /// Returns the ids that remain after top-k, top-p and min-p, the most probable first. If all three are off, returns
+    /// all ids in ascending order.
     fn candidates(&self, logits: &[f32]) -> Vec<u32> {
         let better = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
         let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
         let Sampling { top_k: keep, top_p, min_p, .. } = self.sampling;
         if keep == 0 && top_p >= 1.0 && min_p <= 0.0 {
-            // All are left, so nobody asks for their order.
+            // All ids remain. Their order does not change the probabilities, so the sort is not needed.
             return ids;
         }
         if keep > 0 && keep < ids.len() {
@@ -265,7 +274,7 @@ mod tests {
         (0..200).map(|_| random.next_u32() as f32 / u32::MAX as f32 * 12.0 - 6.0).collect()
     }
 
-    /// A mask gives the choices of a vocabulary that has nothing but the allowed tokens.
+    /// A mask gives the same choices as a vocabulary that consists only of the allowed tokens.
     #[test]
     fn a_mask_chooses_as_if_nothing_else_were_there() {
         for seed in 0..40 {

@@ -13,7 +13,8 @@ use std::path::Path;
 /// widened to `f32`, as upstream does. Returns the report, and notes on properties that the output cannot express.
 ///
 /// # Errors
-/// See [`crate::quantize`]; also a tensor with a value that reading has rounded.
+/// The errors of [`crate::quantize`]. In addition, [`kvant_io::Error::Rounded`] for a tensor with a value that was
+/// rounded when it was read.
 pub fn convert(
     weights: &Weights,
     output: &Path,
@@ -43,7 +44,7 @@ pub fn convert(
     Ok((report, notes))
 }
 
-/// Bytes of tensor data that [`convert`] writes.
+/// Returns the number of bytes of tensor data that [`convert`] writes.
 pub fn converted_bytes(weights: &Weights) -> u64 {
     planned_bytes(&kept(weights))
 }

@@ -28,7 +28,7 @@ pub enum Error {
         tensor: String,
         /// Index of the element, row-major.
         element: usize,
-        /// Its value.
+        /// The element's value.
         value: f32,
     },
     /// A value that the format's scales cannot hold.
@@ -43,7 +43,7 @@ pub enum Error {
         tensor: String,
         /// Index of the element, row-major.
         element: usize,
-        /// Its value in the input.
+        /// The element's value in the input.
         value: f32,
         /// The requested format.
         format: &'static str,
@@ -56,9 +56,9 @@ pub enum Error {
     AlreadyQuantized {
         /// The checkpoint.
         path: PathBuf,
-        /// The first such tensor.
+        /// The first quantized tensor.
         tensor: String,
-        /// Its format.
+        /// The tensor's format.
         format: &'static str,
     },
     /// A tensor that differs after it was read back.
@@ -76,7 +76,7 @@ pub enum Error {
         path: PathBuf,
         /// Index of the logit.
         token: usize,
-        /// Its value.
+        /// The element's value.
         value: f32,
     },
     /// An error of the file system in the work folder.
@@ -93,7 +93,7 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
-    /// A work folder of another input, recipe or calibration text.
+    /// A work folder that belongs to another input, recipe or calibration text.
     #[error(
         "{path}: holds the unfinished work of another recipe or input; --fresh starts over, --work names another \
          folder"
@@ -110,7 +110,7 @@ pub enum Error {
         /// The reason.
         reason: &'static str,
     },
-    /// Saved work without a key, so that its run is unknown.
+    /// Saved work without a key file, so that the run that saved the work is unknown.
     #[error(
         "{path}: holds unfinished work without the file `key`, which says of which run; nothing was deleted; --fresh \
          starts over, --work names another folder"
@@ -124,13 +124,13 @@ pub enum Error {
     WorkDamaged {
         /// The file.
         path: PathBuf,
-        /// Says that nothing was deleted, and how the user can continue.
+        /// A text that says that nothing was deleted, and how the user can continue.
         remedy: &'static str,
     },
     /// Calibration text that is shorter than one context.
     #[error("no calibration text has a whole context of {context} tokens ({found} tokens in all)")]
     ShortCalibration {
-        /// Tokens of the text.
+        /// Number of tokens in all texts.
         found: usize,
         /// Tokens of a context.
         context: usize,
@@ -142,16 +142,16 @@ pub enum Error {
         path: PathBuf,
         /// Bytes of the budget.
         budget: u64,
-        /// Bytes that the smallest formats need.
+        /// Bytes of tensor data that the smallest formats need.
         needed: u64,
     },
-    /// Contexts that are too short: no position is left at which networks are compared.
+    /// Contexts that are too short: they have no position at which two networks can be compared.
     #[error("contexts of {found} tokens are too short to measure what formats cost; 3 are the least")]
     ShortContexts {
         /// Tokens of a context.
         found: usize,
     },
-    /// A method that needs calibration text, but none was given.
+    /// A run without calibration text, with a method that needs calibration text.
     #[error("method {method} needs calibration text: --calib FILE or --calib builtin")]
     NoCalibration {
         /// The method.
@@ -160,7 +160,7 @@ pub enum Error {
     /// Importance data that cannot be used.
     #[error(transparent)]
     Importance(#[from] ImportanceFault),
-    /// An importance file that cannot be used, or data that cannot be written to one.
+    /// An importance file that cannot be used, or data that cannot be written to an importance file.
     #[error("{path}: {source}")]
     ImportanceFile {
         /// The file.
@@ -176,7 +176,7 @@ pub enum Error {
 /// An error of importance data, from a file or from memory.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportanceFault {
-    /// No tensor.
+    /// Importance data without any tensor.
     #[error("holds no importance entry")]
     Empty,
     /// A sum of squares that is negative or not finite.
@@ -224,9 +224,9 @@ pub enum ImportanceFault {
     Columns {
         /// The tensor.
         tensor: String,
-        /// Its columns.
+        /// The tensor's number of columns.
         columns: usize,
-        /// Its experts, 1 for a plain matrix.
+        /// The tensor's number of experts, 1 for a plain matrix.
         experts: usize,
         /// The number of sums.
         found: usize,
@@ -244,7 +244,7 @@ pub enum ImportanceFault {
     Format {
         /// The tensor in the importance file.
         tensor: String,
-        /// Its format.
+        /// The tensor's format.
         found: &'static str,
     },
     /// A name that upstream cannot read.
@@ -252,9 +252,9 @@ pub enum ImportanceFault {
     LongName {
         /// The tensor.
         tensor: String,
-        /// Bytes of its name.
+        /// Length of the tensor's name, in bytes.
         bytes: usize,
-        /// Most bytes that are allowed.
+        /// The largest allowed length of a name, in bytes.
         max: usize,
     },
     /// A value that is too large for the older file format.
@@ -270,7 +270,7 @@ pub enum ImportanceFault {
     Number {
         /// Meaning of the value.
         what: &'static str,
-        /// Its offset in the file, in bytes.
+        /// Offset of the value in the file, in bytes.
         offset: u64,
         /// The value.
         found: i32,

@@ -1,10 +1,11 @@
 //! Quantization of a network: chooses the format of each tensor, chooses the quantized values, writes the file.
 //!
 //! A [`FileType`] is upstream's mix of formats with its per-tensor rules. [`assign`] gives every tensor of a network
-//! its format. [`quantize`] reads each tensor from [`kvant_model::Weights`], solves it with a [`Solver`], puts it into
-//! a [`kvant_io::Sink`], and checks the written file. [`convert`] does the same but keeps every format. [`Importance`]
-//! reads and writes llama.cpp's importance files. [`Lattice`] transfers weights without loss if they already lie on a
-//! quantization lattice.
+//! its format. [`quantize`] reads each tensor from [`kvant_model::Weights`], chooses its quantized values with a
+//! [`Solver`] ("solves" the tensor), puts the result into a [`kvant_io::Sink`], and checks the written file.
+//! [`convert`] writes a file in the same way but keeps every format. [`Importance`] reads and writes llama.cpp's
+//! importance files. [`Lattice`] transfers weights without loss if the weights are already points of a quantization
+//! lattice.
 //!
 //! Each folder is one step. A folder imports only earlier folders:
 //!
@@ -12,13 +13,13 @@
 //! gather   calibration contexts, self-generated text, sums over inputs and gradients, importance
 //! solve    the methods: a layer and its statistics → final bytes
 //! plan     recipe, file types, formats for a budget, memory use
-//! walk     the network layer by layer, for methods that need activations; a work folder makes it resumable
-//! write    the file, its validation, the card
+//! walk     runs the network block by block, for methods that need activations; a stopped run can resume
+//! write    writes the file, validates it, makes the card (a record of how the file was made)
 //! ```
 //!
 //! Invariant: the written file depends only on the input, the recipe and the calibration text. It does not depend on
-//! the number of threads or on interruptions. For methods without a Hessian it does not depend on the instruction set
-//! either.
+//! the number of threads or on interruptions. For methods without a Hessian the file does not depend on the instruction
+//! set either.
 
 mod convert;
 mod error;

@@ -1,6 +1,6 @@
 //! The job `quantize`: makes a smaller file from a checkpoint and a recipe.
 //!
-//! Not here: solving layers (`walk`), writing the file (`write`).
+//! Not covered here: solving layers; see `solve` and `walk`. Writing the file; see `write`.
 
 use crate::gather::{Calibration, gather_importance};
 use crate::plan::{Assignment, Recipe, plan_tensors, planned, planned_bytes};
@@ -16,10 +16,11 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Quantizes `weights` by the recipe, writes them to `output` (GGUF), and checks the written file.
+/// Quantizes `weights` with the settings of `recipe`, writes the result to `output` (GGUF), and checks the written
+/// file.
 ///
 /// # Errors
-/// Errors of reading, solving, writing and checking. On an error no file is left at `output`.
+/// Errors of reading, solving, writing and checking. On an error no file is created at `output`.
 pub fn quantize(
     weights: &Weights,
     recipe: &Recipe,
@@ -28,7 +29,7 @@ pub fn quantize(
     backend: &Backend,
     progress: &dyn Progress,
 ) -> Result<Report, Error> {
-    // Fails before the work, not after it.
+    // An output that cannot be written must cause an error before the long work starts.
     kvant_io::OutputFile::check(output, force)?;
     let assignments = plan_tensors(weights, recipe)?;
     let export::Exported { mut metadata, notes } = export::gguf_metadata_and_notes(weights)?;
@@ -40,7 +41,8 @@ pub fn quantize(
     card.warnings.clone_from(&warnings);
     metadata.set("general.quantization_version", Value::U32(2));
     metadata.set("general.file_type", Value::U32(recipe.file_type.number));
-    // Metadata that influence activations besides the tensors: rotary settings, epsilon, tokenizer.
+    // The key of the work folder must include all metadata that changes activations: rotary settings, epsilon,
+    // tokenizer.
     let settings = format!("{metadata:?}");
     let work = open_work(recipe, &assignments, &card.input_blake3, &settings, backend)?;
     let mut walk = work.as_ref().map(|(work, calibration)| {
@@ -61,7 +63,7 @@ pub fn quantize(
         let Some(importance) = importance else { return Ok(None) };
         importance.mean_square(&assignment.entry.name, assignment.entry.shape.columns(), 1)
     };
-    // The card is stored before the tensors in the file. So all warnings must be known before the tensors are written.
+    // In the file, the card precedes the tensors. So all warnings must be known before the tensors are written.
     for assignment in assignments.iter().filter(|a| a.changes()) {
         let mut flags = match (&solutions, recipe.method.need()) {
             (Some(solutions), _) => solutions.flags(&assignment.entry.name).to_vec(),
@@ -104,7 +106,7 @@ pub fn quantize(
     Ok(Report { file, warnings, cost, expected, card })
 }
 
-/// The card with everything that is known before the work.
+/// Returns the card with all values that are known before the tensors are solved. The other values are empty.
 fn card(recipe: &Recipe, assignments: &[Assignment], input_blake3: String) -> Card {
     let mut formats = BTreeMap::new();
     for assignment in assignments {
@@ -132,7 +134,8 @@ fn card(recipe: &Recipe, assignments: &[Assignment], input_blake3: String) -> Ca
     }
 }
 
-/// Upper bound of the bytes that are not tensor data, for a file whose formats are chosen for a budget.
+/// Returns an upper bound of the bytes that are not tensor data (metadata, card, padding), for a file whose formats are
+/// chosen for a budget.
 ///
 /// # Errors
 /// Errors of planning the tensors and of describing the network as GGUF metadata.
@@ -141,7 +144,7 @@ pub fn overhead_bytes(weights: &Weights, recipe: &Recipe) -> Result<u64, Error> 
     let mut metadata = export::gguf_metadata(weights)?;
     metadata.set("general.quantization_version", Value::U32(2));
     metadata.set("general.file_type", Value::U32(recipe.file_type.number));
-    // The largest possible card, because formats and warnings are not known yet.
+    // Assumes the largest possible card, because formats and warnings are not known yet.
     metadata.set(CARD_KEY, Value::String(" ".repeat(CARD_LIMIT_BYTES)));
     let tensors: Vec<PlannedTensor> = planned(&assignments);
     let padding = tensors.len() as u64 * 32;
@@ -149,12 +152,12 @@ pub fn overhead_bytes(weights: &Weights, recipe: &Recipe) -> Result<u64, Error> 
     Ok(file - planned_bytes(&assignments) + padding)
 }
 
-/// Version of the work folder's content. Increase it when its file layout changes or when a method computes other
-/// values.
+/// Version of the work folder's content. Increase the version when the file layout of the folder changes, or when a
+/// method computes other values.
 const WORK_FORMAT: u32 = 2;
 
-/// Opens the work folder of a method that walks through the network. Returns it with the calibration text; `None` for
-/// other methods.
+/// Opens the work folder of a method that walks through the network. Returns the folder and the calibration text;
+/// `None` for a method that does not walk through the network.
 fn open_work<'a>(
     recipe: &'a Recipe,
     assignments: &[Assignment],
@@ -197,12 +200,13 @@ fn open_work<'a>(
     Ok(Some((work, calibration)))
 }
 
-/// Warnings for the user that explain a tensor's flags.
+/// Returns warnings for the user that explain a tensor's flags.
 fn flag_warnings(name: &str, flags: &[Flag]) -> Vec<String> {
     flags.iter().filter_map(|flag| flag.warning()).map(|text| format!("{name}: {text}")).collect()
 }
 
-/// Warnings about tensors whose row length did not allow the wanted format; one warning for each group of equal cases.
+/// Returns warnings about tensors whose row length did not allow the wanted format. Tensors with the same wanted
+/// format, the same written format and the same row length share one warning.
 fn fallback_warnings(assignments: &[Assignment]) -> Vec<String> {
     let mut groups: BTreeMap<(&str, &str, usize), Vec<&str>> = BTreeMap::new();
     for a in assignments {

@@ -1,15 +1,17 @@
 //! The work folder keeps the solved parts of an unfinished run, so that the same command resumes from there.
 //!
-//! Each unit (embedding, each block, output head) has one file: a JSON header, the tensors' bytes, a digest. The file
-//! is renamed into place when the unit is done. The folder also holds self-generated tokens and sums of gradients. A
-//! block's file also stores the digests of the residual streams after the block. The key is a hash of input, recipe and
-//! calibration text. A folder with another key belongs to another run. A digest is blake3 over the key, the file's name
-//! and its content. So a file of another run, or under another name, is rejected.
+//! A unit is the embedding, one block or the output head. Each unit has one file: a JSON header, the tensors' bytes, a
+//! digest. The file is written under a temporary name and renamed when it is complete. A block's file also stores the
+//! digests of the residual streams after the block. The folder also holds self-generated tokens and sums of gradients.
 //!
-//! Invariants: Loading returns exactly the saved content that the run has planned, or an error. A file that cannot be
-//! loaded causes an error and is not deleted. Two runs never share a folder. Links are never followed, and only regular
-//! files are read, replaced or removed. Not here: the content of a unit; protection against somebody who can write to
-//! the folder and knows its key.
+//! The key is a hash of input, recipe and calibration text. A folder with another key belongs to another run. A digest
+//! is blake3 over the key, the file's name and its content. So a file of another run, or under another name, is
+//! rejected.
+//!
+//! Invariants: Loading returns exactly the saved content, or an error. A file that cannot be loaded causes an error and
+//! is not deleted. Two runs never share a folder. Links are never followed, and only regular files are read, replaced
+//! or removed. A person who can write to the folder and knows its key can compute valid digests; this module does not
+//! protect against this. Not covered here: the content of a unit; see `walk/unit.rs`.
 
 use crate::Error;
 use kvant_io::{Links, OutputFile, open_for_update, read_file, temporary_of};
@@ -17,33 +19,34 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The file that identifies the run.
+/// Name of the file with the run's key.
 pub const KEY: &str = "key";
-/// The file that is locked while a run is active.
+/// Name of the file that is locked while a run is active.
 pub const LOCK: &str = "lock";
 const DIGEST_BYTES: usize = 32;
 
-/// Name of the embedding's unit.
+/// Name of the embedding's unit. This and the following names are file names without an extension.
 pub const EMBEDDING: &str = "embedding";
 /// Name of the output head's unit.
 pub const HEAD: &str = "head";
-/// Name of the Gram matrix of the head's input: Σ x xᵀ, hidden × hidden, only the lower triangle is valid.
+/// Name of the Gram matrix of the output head's input: Σ x xᵀ over tokens, where x is the input of the output head
+/// (hidden values). The matrix has hidden × hidden floats; only its lower triangle is valid.
 pub const HEAD_INPUT: &str = "head-input";
 const BLOCK: &str = "block-";
 const SELF_GENERATED: &str = "own-text-";
 const SENSITIVITY: &str = "sensitivity-";
 
-/// Name of a block's unit.
+/// Returns the name of the unit of block `index`.
 pub fn block(index: usize) -> String {
     format!("{BLOCK}{index:04}")
 }
 
-/// Name of a batch of self-generated text.
+/// Returns the name of batch `batch` of self-generated text. The first batch is 0.
 pub fn self_generated(batch: usize) -> String {
     format!("{SELF_GENERATED}{batch:04}")
 }
 
-/// Name of the gradient sums of a block's maps.
+/// Returns the name of the gradient sums of the linear layers (maps) of block `block`.
 pub fn sensitivity(block: usize) -> String {
     format!("{SENSITIVITY}{block:04}")
 }
@@ -73,11 +76,11 @@ pub fn check_work_folder(folder: &Path) -> Result<PathBuf, Error> {
 }
 
 impl WorkFolder {
-    /// Creates or opens the folder for the run with this `key`. `fresh` deletes the saved work.
+    /// Creates or opens the folder for the run with this `key`. If `fresh` is true, deletes the saved work.
     ///
     /// # Errors
     /// A folder that another process uses or that belongs to another run; saved work without a key; a key that cannot
-    /// be read; errors of the file system. Then nothing is deleted.
+    /// be read; errors of the file system. On these errors nothing is deleted.
     pub fn open(folder: &Path, key: &str, fresh: bool) -> Result<Self, Error> {
         let folder = check_work_folder(folder)?;
         let fail = |source| Error::Work { path: folder.clone(), source };
@@ -100,7 +103,7 @@ impl WorkFolder {
         Ok(work)
     }
 
-    /// Returns true if the folder has this run's key, and an error if it has another key.
+    /// Returns true if the folder has this run's key, false if it has no key, and an error if it has another key.
     fn has_key(&self) -> Result<bool, Error> {
         let path = self.path(KEY);
         let damaged =
@@ -116,12 +119,12 @@ impl WorkFolder {
         Err(if is_key { Error::WorkOfAnother { path: self.folder.clone() } } else { damaged() })
     }
 
-    /// The path of a file in the folder.
+    /// Returns the path of the file `name` in the folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
-    /// Entries with names that this type uses; the key is the last one.
+    /// Returns the paths of all entries whose names this type uses. The key's path is the last one.
     fn own_files(&self) -> Result<Vec<PathBuf>, Error> {
         let fail = |source| Error::Work { path: self.folder.clone(), source };
         let mut found = Vec::new();
@@ -131,8 +134,8 @@ impl WorkFolder {
                 found.push(path);
             }
         }
-        // Deletion follows this order. If it is interrupted, the key and the last units remain. The resumed run then
-        // solves the first units again.
+        // Deletion follows this order. If the deletion is interrupted, the key and the last units remain, and a resumed
+        // run solves the first units again.
         found.sort_by_key(|path| (path.ends_with(KEY), path.clone()));
         Ok(found)
     }
@@ -140,7 +143,8 @@ impl WorkFolder {
     /// Removes all regular files with names that this type uses, and nothing else.
     ///
     /// # Errors
-    /// An entry with such a name that is not a regular file: then nothing is removed. Errors of the file system.
+    /// An entry that has one of these names but is not a regular file; on this error nothing is removed. Errors of the
+    /// file system.
     fn clear(&self) -> Result<(), Error> {
         let files = self.own_files()?;
         for path in &files {
@@ -159,7 +163,7 @@ impl WorkFolder {
         Ok(())
     }
 
-    /// Removes this type's files, and the folder if it is empty then. Other files stay.
+    /// Removes this type's files, but no other files. Removes the folder too if it holds no other files.
     pub fn remove(self) {
         for path in self.own_files().into_iter().flatten() {
             if is_regular(&path).unwrap_or(false) {
@@ -170,18 +174,18 @@ impl WorkFolder {
         let _ = fs::remove_dir(&self.folder);
     }
 
-    /// Writes a whole file and renames it into place.
+    /// Writes a whole file under a temporary name, and renames it when it is complete.
     fn write_file(&self, name: &str, content: &[u8]) -> Result<(), Error> {
         Ok(OutputFile::write_whole(&self.path(name), content, true)?)
     }
 
-    /// Saves the content, followed by its digest.
+    /// Saves the content and then the digest of the content.
     pub fn save_sealed(&self, name: &str, mut content: Vec<u8>) -> Result<(), Error> {
         content.extend_from_slice(self.digest(name, &content).as_bytes());
         self.write_file(name, &content)
     }
 
-    /// Loads content that [`WorkFolder::save_sealed`] has saved, at most `max_bytes`; `None` if there is no such file.
+    /// Loads content that [`WorkFolder::save_sealed`] has saved, at most `max_bytes`; `None` if no file has this name.
     pub fn load_sealed(&self, name: &str, max_bytes: usize) -> Result<Option<Vec<u8>>, Error> {
         let max_bytes = max_bytes.saturating_add(DIGEST_BYTES);
         let read = read_file(&self.path(name), Links::Refuse, max_bytes);
@@ -202,13 +206,13 @@ impl WorkFolder {
         hasher.update_rayon(content).finalize()
     }
 
-    /// The error for a file whose content is not the saved content.
+    /// Returns the error for a file whose content is not the saved content.
     pub fn damaged(&self, name: &str) -> Error {
         let remedy = "nothing was deleted; remove it to have it made again, or start over with --fresh";
         Error::WorkDamaged { path: self.path(name), remedy }
     }
 
-    /// The error for a residual stream that does not match the last solved block.
+    /// Returns the error for a residual stream that does not match the last solved block.
     pub fn streams_damaged(&self, name: &str) -> Error {
         Error::WorkDamaged {
             path: self.path(&format!("{name}.f32")),
@@ -224,7 +228,7 @@ impl WorkFolder {
         self.save_sealed(&token_file(name), words(tokens.iter().map(|token| token.to_le_bytes())))
     }
 
-    /// Loads `count` tokens, each below `vocabulary`; `None` if they were not saved.
+    /// Loads `count` tokens, each below `vocabulary`; `None` if no tokens were saved under this name.
     ///
     /// # Errors
     /// A file whose content is not the saved content.
@@ -266,7 +270,7 @@ impl WorkFolder {
     /// Loads `count` saved floats.
     ///
     /// # Errors
-    /// A missing file, or one whose content is not the saved content.
+    /// A missing file, or a file whose content is not the saved content.
     pub fn load_floats(&self, name: &str, count: usize) -> Result<Vec<f32>, Error> {
         let name = float_file(name);
         self.load_words(&name, count, f32::from_le_bytes)?.ok_or_else(|| Error::WorkDamaged {
@@ -275,7 +279,7 @@ impl WorkFolder {
         })
     }
 
-    /// Loads `count` 32-bit words of a file; `None` if it was not saved.
+    /// Loads `count` little-endian 32-bit words of a file; `None` if the file was not saved. `word` decodes one word.
     fn load_words<T>(
         &self,
         name: &str,
@@ -291,14 +295,14 @@ impl WorkFolder {
     }
 }
 
-/// The words as bytes, with room for a digest.
+/// Returns the words as bytes, with spare capacity for a digest.
 fn words(words: impl ExactSizeIterator<Item = [u8; 4]>) -> Vec<u8> {
     let mut content = Vec::with_capacity(4 * words.len() + DIGEST_BYTES);
     words.for_each(|word| content.extend_from_slice(&word));
     content
 }
 
-/// Converts an error of reading. A file that is too large cannot be the saved one, so it is reported as damaged.
+/// Converts an error of reading. A file that is too large cannot be the saved file, so it is reported as damaged.
 fn damaged_if_large(error: kvant_io::Error, damaged: impl Fn() -> Error) -> Error {
     if matches!(error, kvant_io::Error::Limit { .. }) { damaged() } else { error.into() }
 }
@@ -322,7 +326,8 @@ fn is_regular(path: &Path) -> Result<bool, Error> {
     }
 }
 
-/// Returns true if a work folder uses this file name. The user may name a folder that also holds other files.
+/// Returns true if a work folder uses this file name. The user may choose a folder that also holds other files, and
+/// those files must not be deleted.
 fn is_own_name(name: &str) -> bool {
     let name = temporary_of(name).unwrap_or(name);
     let numbered = |stem: &str, kind: &str| {

@@ -1,4 +1,4 @@
-//! `kvant schema`, `completions` and `man`: what the program says about itself.
+//! `kvant schema`, `completions` and `man`: print descriptions of the program.
 
 use super::tokenize;
 use crate::arguments::{Arguments, Completions, Schema};
@@ -8,7 +8,7 @@ use clap::CommandFactory;
 use schemars::schema_for;
 use std::process::ExitCode;
 
-/// Prints the JSON Schema of a command's output.
+/// Prints the JSON Schema of the output that a command prints with `--json`.
 pub fn schema(arguments: &Schema) -> Result<ExitCode, Failure> {
     let schema = match arguments.command.as_str() {
         "quantize" => schema_for!(kvant::Quantized),
@@ -29,7 +29,7 @@ pub fn schema(arguments: &Schema) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints completions for a shell.
+/// Prints a completion script for a shell.
 pub fn completions(arguments: &Completions) -> Result<ExitCode, Failure> {
     let mut text = Vec::new();
     clap_complete::generate(arguments.shell, &mut Arguments::command(), "kvant", &mut text);

@@ -1,4 +1,4 @@
-//! `kvant bench`: tokens a second, and how near the machine's own limit that is.
+//! `kvant bench`: measures tokens per second, absolute and as a share of the machine's limits.
 
 use crate::arguments::{Bench, Common};
 use crate::failure::Failure;

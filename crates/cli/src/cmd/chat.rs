@@ -1,11 +1,11 @@
-//! `kvant chat`: a conversation with the model's own chat template. Turns come from stdin, one a line.
+//! `kvant chat`: holds a conversation with the model's chat template. Each line of stdin is one message of the user.
 
 use crate::arguments::{Chat, Common};
 use crate::cmd::run::emit;
 use crate::failure::Failure;
 use crate::turns::Turns;
-use crate::{clock, machine, output, signals, terminal};
-use kvant::model::ChatTemplate;
+use crate::{machine, output, signals, terminal};
+use kvant::model::{ChatTemplate, LocalTime};
 use kvant::{Event, Model, Refusal};
 use std::process::ExitCode;
 
@@ -20,7 +20,7 @@ pub fn run(common: &Common, arguments: &Chat) -> Result<ExitCode, Failure> {
     let context = kvant::context(arguments.ctx, &network)?;
     arguments.sampling.seed.say(common);
     let sampling = arguments.sampling.over(model.sampling());
-    let template = template.with_clock(clock::local_time);
+    let template = template.with_clock(local_time);
     let mut chat = kvant::Chat::new(&network, &tokenizer, template, sampling, context)?;
     if let Some(system) = &arguments.system {
         chat = chat.with_system(system);
@@ -57,4 +57,11 @@ pub fn run(common: &Common, arguments: &Chat) -> Result<ExitCode, Failure> {
         signals::forget_interrupts();
     }
     Ok(if refused { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Returns the current time in the time zone of the variable `TZ` or of the machine; in UTC if both zones are unknown.
+fn local_time() -> LocalTime {
+    let now = jiff::Zoned::now();
+    let microsecond = now.subsec_nanosecond().unsigned_abs() / 1000;
+    LocalTime::at(now.timestamp().as_second(), microsecond, now.offset().seconds().into())
 }

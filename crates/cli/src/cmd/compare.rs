@@ -1,6 +1,7 @@
-//! `kvant compare` and `kvant demo`: 16, 8 and 4 bits side by side.
+//! `kvant compare` and `kvant demo`: compare files of one model with 16, 8 and 4 bits.
 //!
-//! Each row's file is run in a process of its own (this program, called again), so that its resident memory is its own.
+//! The file of each row runs in a separate process of this program. So the resident memory of this process is the
+//! memory that running the file needs.
 
 use crate::arguments::{Common, Compare, CsvFlags, Demo};
 use crate::failure::Failure;
@@ -49,7 +50,8 @@ fn finish(common: &Common, job: &kvant::Compare, csv: &CsvFlags) -> Result<ExitC
     let backend = machine::start(common)?;
     let alone = |path: &Path, prompt: &str, tokens: usize| alone(common, path, prompt, tokens);
     let compared = job.run(&backend, &alone, &Bar::new(common))?;
-    // The measurements are printed before a file can fail. A closed pipe does not keep the file from being written.
+    // The measurements are printed first, so that they are not lost if the file cannot be written. The file is written
+    // even if printing fails because the pipe is closed.
     let printed = output::show(common, &compared, print);
     if let Some(path) = &csv.csv {
         OutputFile::write_whole(path, compared.csv()?.as_bytes(), csv.force)?;
@@ -57,7 +59,7 @@ fn finish(common: &Common, job: &kvant::Compare, csv: &CsvFlags) -> Result<ExitC
     printed
 }
 
-/// Runs a file in a process of its own, on the same threads and instruction set.
+/// Runs a file in a separate process, with the same number of threads and the same instruction set.
 fn alone(common: &Common, path: &Path, prompt: &str, tokens: usize) -> Result<Alone, Error> {
     let fault = |why: &str| Error::Outside(format!("{}: a sample: {why}", path.display()));
     let program =

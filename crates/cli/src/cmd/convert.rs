@@ -1,4 +1,4 @@
-//! `kvant convert`: another container, the same values.
+//! `kvant convert`: writes the same values into another container.
 
 use crate::arguments::{Common, Convert};
 use crate::failure::Failure;
@@ -16,8 +16,8 @@ pub fn run(common: &Common, arguments: &Convert) -> Result<ExitCode, Failure> {
     let model = Model::open(&arguments.input)?;
     let job = kvant::Convert {
         any_name: arguments.to.is_some(),
-        force: arguments.force,
-        ..kvant::Convert::new(&model, &arguments.output)
+        force: arguments.file.force,
+        ..kvant::Convert::new(&model, &arguments.file.output)
     };
     let result =
         if arguments.dry_run { job.plan()? } else { job.run(&machine::start(common)?, &Bar::new(common))? };
@@ -25,7 +25,7 @@ pub fn run(common: &Common, arguments: &Convert) -> Result<ExitCode, Failure> {
         terminal::say(format_args!("note: {warning}"));
     }
     output::show(common, &result, |result| {
-        let (name, size) = (arguments.output.display(), size(result.bytes_out));
+        let (name, size) = (arguments.file.output.display(), size(result.bytes_out));
         output::line(&format!("{name}: {} tensors, {size}", result.tensors))
     })
 }

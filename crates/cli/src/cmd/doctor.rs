@@ -1,4 +1,4 @@
-//! `kvant doctor`: this processor, what it could give, and the kernel that each format uses on it.
+//! `kvant doctor`: shows this processor, its peak speeds, and the kernel that each format uses on this processor.
 
 use crate::arguments::Common;
 use crate::failure::Failure;

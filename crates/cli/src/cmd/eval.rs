@@ -1,4 +1,4 @@
-//! `kvant eval`: perplexity, and divergence from a reference.
+//! `kvant eval`: measures perplexity, and KL divergence from a reference.
 
 use crate::arguments::{Common, Eval};
 use crate::failure::Failure;

@@ -1,4 +1,4 @@
-//! `kvant imatrix`: an importance matrix, gathered on text.
+//! `kvant imatrix`: gathers an importance matrix on text.
 
 use crate::arguments::{Common, Imatrix};
 use crate::failure::Failure;
@@ -13,12 +13,12 @@ pub fn run(common: &Common, arguments: &Imatrix) -> Result<ExitCode, Failure> {
     let job = GatherImportance {
         texts: arguments.text.iter().map(|path| CalibrationText::at(path)).collect(),
         contexts: arguments.chunks,
-        force: arguments.force,
-        ..GatherImportance::new(&model, &arguments.output)
+        force: arguments.file.force,
+        ..GatherImportance::new(&model, &arguments.file.output)
     };
     let gathered = job.run(&machine::backend(common)?, &Bar::new(common))?;
     output::show(common, &gathered, |gathered| {
-        let (output, count) = (arguments.output.display(), gathered.tensors.len());
+        let (output, count) = (arguments.file.output.display(), gathered.tensors.len());
         output::line(&format!("{output}: {count} tensors on {} tokens", gathered.tokens))
     })
 }

@@ -1,4 +1,4 @@
-//! `kvant inspect`: what a file holds.
+//! `kvant inspect`: shows the content of a model file.
 
 use crate::arguments::{Common, Inspect};
 use crate::failure::Failure;

@@ -1,4 +1,4 @@
-//! `kvant logits`: all logits of a prompt, for checking against another engine.
+//! `kvant logits`: computes all logits of a prompt, so that the logits can be compared with another engine's logits.
 
 use crate::arguments::{Common, Logits};
 use crate::failure::Failure;
@@ -24,7 +24,8 @@ pub fn run(common: &Common, arguments: &Logits) -> Result<ExitCode, Failure> {
         }
     };
     let result = kvant::Logits { network: &network, tokens, stepwise: arguments.stepwise }.run()?;
-    // The measurements are printed before a file can fail. A closed pipe does not keep the file from being written.
+    // The result is printed first, so that it is not lost if the file cannot be written. The file is written even if
+    // printing fails because the pipe is closed.
     let printed = output::show(common, &result, print);
     if let Some(file) = file {
         result.write_npy(file, arguments.force)?;

@@ -1,4 +1,4 @@
-//! The subcommands, one file each.
+//! The subcommands. Each subcommand has one file, except the three small commands in `about` and `demo` in `compare`.
 
 pub mod about;
 pub mod bench;

@@ -1,4 +1,4 @@
-//! `kvant quantize`: a model made small.
+//! `kvant quantize`: quantizes a model.
 
 use crate::arguments::{Common, Quantize};
 use crate::failure::Failure;
@@ -9,7 +9,7 @@ use kvant::report::size;
 use kvant::{Budget, CalibrationText, Model, Quantized};
 use std::process::ExitCode;
 
-/// Exit status of work that is done, but not within a bound that was asked for.
+/// Exit status if the file was written but is larger than the requested size.
 const BOUND_MISSED: u8 = 3;
 
 /// Runs the command.
@@ -23,23 +23,22 @@ pub fn run(common: &Common, arguments: &Quantize) -> Result<ExitCode, Failure> {
         return output::show(common, &job.plan(&backend, &bar)?, |planned| print(common, planned));
     }
     let done = job.run(&backend, &bar)?;
-    // The result is printed before the card can fail. A closed pipe does not keep the card from being written.
+    // The result is printed first, so that it is not lost if the card cannot be written. The card is written even if
+    // printing fails because the pipe is closed.
     let printed = output::show(common, &done, |done| print(common, done));
-    done.write_card(arguments.force)?;
+    done.write_card(arguments.file.force)?;
     let printed = printed?;
-    let size = std::fs::metadata(&arguments.output);
-    let size = size.map_err(|e| Failure::io(&arguments.output, "reading the size of", e))?.len();
+    let size = done.file_bytes()?;
     if let Some(asked) = arguments.bytes.filter(|&asked| size > asked) {
-        let output = arguments.output.display();
-        terminal::say(format_args!("{output}: {size} bytes, more than the {asked} asked for"));
+        terminal::say(format_args!("{}: {size} bytes, more than the {asked} asked for", done.output));
         return Ok(ExitCode::from(BOUND_MISSED));
     }
     Ok(printed)
 }
 
-/// The job that the flags ask for.
+/// Creates the job from the flags.
 fn job<'a>(arguments: &Quantize, model: &'a Model) -> kvant::Quantize<'a> {
-    let job = kvant::Quantize::new(model, &arguments.output);
+    let job = kvant::Quantize::new(model, &arguments.file.output);
     kvant::Quantize {
         format: arguments.format.clone(),
         budget: (arguments.bytes.map(Budget::Bytes)).or(arguments.bpw.map(Budget::BitsPerWeight)),
@@ -57,7 +56,7 @@ fn job<'a>(arguments: &Quantize, model: &'a Model) -> kvant::Quantize<'a> {
         work: arguments.work.clone().unwrap_or_else(|| job.work.clone()),
         fresh: arguments.fresh,
         memory_bytes: arguments.memory,
-        force: arguments.force,
+        force: arguments.file.force,
         ..job
     }
 }
@@ -87,7 +86,7 @@ fn print(common: &Common, result: &Quantized) -> Result<(), Failure> {
     ))
 }
 
-/// Every tensor, and the cost of each kind of step.
+/// Prints one line for each tensor, and the cost of each kind of step.
 fn print_details(result: &Quantized) -> Result<(), Failure> {
     for t in &result.tensors {
         let mut flags = t.flags.iter().map(|flag| flag.name()).collect::<Vec<_>>().join(" ");

@@ -1,4 +1,4 @@
-//! `kvant run`: one answer to a raw prompt.
+//! `kvant run`: generates one answer to a raw prompt.
 
 use crate::arguments::{Common, Run};
 use crate::failure::Failure;
@@ -6,7 +6,7 @@ use crate::{machine, output, signals, terminal};
 use kvant::{Generate, Model};
 use std::process::ExitCode;
 
-/// Writes a piece of an answer at once; false once it cannot or must not go on.
+/// Prints a piece of an answer immediately. Returns false if printing fails or if the user pressed Ctrl-C.
 pub fn emit(piece: &str) -> bool {
     terminal::print(piece).is_ok() && signals::interrupts() == 0
 }

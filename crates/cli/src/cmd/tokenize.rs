@@ -1,4 +1,4 @@
-//! `kvant tokenize`: ids and pieces of a text.
+//! `kvant tokenize`: prints the token ids of a text and the text of each token.
 
 use crate::arguments::{Common, Tokenize};
 use crate::failure::Failure;
@@ -8,12 +8,12 @@ use kvant::{Opened, read_text};
 use serde::Serialize;
 use std::process::ExitCode;
 
-/// What `--json` prints.
+/// The output of `--json`.
 #[derive(Serialize, schemars::JsonSchema)]
 pub struct Tokenized {
     /// Token ids.
     ids: Vec<u32>,
-    /// Their texts, control tokens spelled out.
+    /// The text of each token. The text of a control token is its name.
     pieces: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! The containers, one module each.
+//! The file formats of models, one module for each format.
 
 pub mod gguf;
 pub mod safetensors;

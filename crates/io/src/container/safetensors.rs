@@ -1,9 +1,9 @@
-//! safetensors: one file, or a Hugging Face folder of one or several.
+//! The safetensors format: a single file, or a Hugging Face folder with one or several files.
 //!
 //! Layout (upstream: `safetensors/src/tensor.rs`): header length u64, a JSON object name → {dtype, shape,
-//! data_offsets}, then the data without holes. Several shards are joined by `model.safetensors.index.json`. The
-//! header is parsed here rather than by the `safetensors` crate, because an error has to name the tensor and a name
-//! that occurs twice must not pass.
+//! data_offsets}, then the tensor data without gaps. `model.safetensors.index.json` lists the shards of a model with
+//! several files. The header is parsed here and not by the `safetensors` crate, because errors here name the tensor,
+//! and a name that occurs twice is an error.
 
 use crate::json::{beside, read_json, refuse_pointer};
 use crate::number::scaled;
@@ -18,23 +18,25 @@ use std::{fmt, io};
 
 const INDEX: &str = "model.safetensors.index.json";
 const SINGLE: &str = "model.safetensors";
-/// Added to the name of FP8 weights: the tensor of their scales (DeepSeek-V3's spelling; a factor in spite of its name).
+/// Suffix that is appended to the name of a tensor of FP8 weights. The result is the name of the tensor of their
+/// scales, as in DeepSeek-V3. The weights are multiplied by the scales, although the suffix contains `inv`.
 pub const F8_SCALES: &str = "_scale_inv";
 
-/// A Hugging Face checkpoint: its JSON files, and tensors of one or several mapped files.
+/// A Hugging Face checkpoint: its JSON files, and the tensors of one or several memory-mapped files.
 pub struct SafetensorsFolder {
     path: PathBuf,
     meta: Meta,
     tensors: Vec<TensorInfo>,
-    /// Name → index into `tensors`, and the tensor's bytes.
+    /// Maps the name of a tensor to its index in `tensors` and its bytes.
     places: HashMap<String, (usize, Bytes)>,
 }
 
 impl SafetensorsFolder {
-    /// Opens a folder with `config.json` and `model.safetensors` or shards, or one file whose folder has them.
+    /// Opens a Hugging Face folder, or a single `.safetensors` file. A folder has either `model.safetensors` or several
+    /// shards with an index file. The folder of a single file must also have a `config.json`.
     ///
     /// # Errors
-    /// Whatever is wrong with a file, with its place.
+    /// An error for every fault of a file, with its place.
     pub fn open(path: &Path, limits: &Limits) -> Result<Self, Error> {
         let is_folder = path.is_dir();
         let folder = if is_folder { path } else { path.parent().unwrap_or(Path::new(".")) };
@@ -50,13 +52,14 @@ impl SafetensorsFolder {
         for index in 0..all.tensors.len() {
             let has_scales = all.scales_name(&all.tensors[index]).is_some();
             if let (true, Storage::Numbers { widened, .. }) = (has_scales, &mut all.tensors[index].storage) {
-                // Values times scales are no longer numbers of eight bits.
+                // The product of an FP8 value and a scale needs more precision than `f16`.
                 *widened = &format::F32;
             }
         }
         Ok(all)
     }
 
+    /// Adds the tensors of one `.safetensors` file.
     fn add(&mut self, file: &Path, limits: &Limits) -> Result<(), Error> {
         let absent = |source: &io::Error| {
             source.kind() == io::ErrorKind::NotFound && std::fs::symlink_metadata(file).is_err()
@@ -81,6 +84,8 @@ impl SafetensorsFolder {
         Ok(())
     }
 
+    /// Adds the tensors of all shards in `index`, the parsed index file. Checks that every tensor is in the shard that
+    /// the index names.
     fn add_shards(&mut self, folder: &Path, index: &serde_json::Value, limits: &Limits) -> Result<(), Error> {
         let path = folder.join(INDEX);
         let bad = |found: &str| Error::BadMetadata {
@@ -97,7 +102,7 @@ impl SafetensorsFolder {
         let mut seen = HashSet::new();
         for (tensor, shard) in map {
             let shard = shard.as_str().ok_or_else(|| bad("a shard that is no string"))?;
-            // A name with a separator could lead out of the folder.
+            // A name with a path separator could lead out of the folder.
             let plain =
                 Path::new(shard).file_name().is_some_and(|n| n == shard) && !shard.contains(['/', '\\']);
             if !plain {
@@ -160,14 +165,15 @@ impl Checkpoint for SafetensorsFolder {
 }
 
 impl SafetensorsFolder {
-    /// The tensor of scales that belongs to FP8 weights, where the checkpoint has one.
+    /// The name of the tensor of scales for a tensor of FP8 weights; `None` if the checkpoint has no such tensor.
     fn scales_name(&self, info: &TensorInfo) -> Option<String> {
         let Storage::Numbers { kind, .. } = &info.storage else { return None };
         let name = format!("{}{F8_SCALES}", info.name);
         (kind.is_f8() && self.places.contains_key(&name)).then_some(name)
     }
 
-    /// FP8 weights times their scales, one a block of `quantization_config.weight_block_size` rows and columns.
+    /// Multiplies FP8 weights by their scales. There is one scale for each block of
+    /// `quantization_config.weight_block_size` rows and columns (128 by 128 if `config.json` has no such key).
     fn scaled(&self, name: &str, tensor: &Tensor, scales: String) -> Result<Tensor, Error> {
         let fault = |reason| Error::Scales {
             path: self.path.clone(),
@@ -190,7 +196,8 @@ impl SafetensorsFolder {
     }
 }
 
-/// One tensor of a header.
+/// The entry of one tensor in a header. `data_offsets` are the start (inclusive) and the end (exclusive), in bytes from
+/// the beginning of the tensor data.
 #[derive(serde::Deserialize)]
 struct Entry {
     dtype: String,
@@ -198,7 +205,7 @@ struct Entry {
     data_offsets: (u64, u64),
 }
 
-/// The tensors of a header in file order; `__metadata__` is checked and dropped.
+/// The entries of a header in file order. `__metadata__` is checked but not stored.
 struct Header(Vec<(String, Entry)>);
 
 impl<'de> serde::Deserialize<'de> for Header {
@@ -212,7 +219,8 @@ impl<'de> serde::Deserialize<'de> for Header {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
-                // Not reserved from a hint: the input decides how long this grows.
+                // No capacity is reserved from a size hint, because the hint is not trusted. The vector grows with the
+                // entries that are really in the file.
                 let mut entries = Vec::new();
                 while let Some(name) = map.next_key::<String>()? {
                     if name == "__metadata__" {
@@ -228,6 +236,7 @@ impl<'de> serde::Deserialize<'de> for Header {
     }
 }
 
+/// Parses the header of a file. Returns the description and the bytes of every tensor.
 fn parse(path: &Path, bytes: &Bytes, limits: &Limits) -> Result<Vec<(TensorInfo, Bytes)>, Error> {
     let available = bytes.len() as u64;
     let truncated = |what, offset, needed| Error::Truncated {
@@ -239,7 +248,8 @@ fn parse(path: &Path, bytes: &Bytes, limits: &Limits) -> Result<Vec<(TensorInfo,
     };
     let Some(length) = bytes.first_chunk::<8>() else { return Err(truncated("header length", 0, 8)) };
     let length = u64::from_le_bytes(*length);
-    // Known before the limit is looked at: a file that is no safetensors at all claims absurd lengths too.
+    // This is checked before the limit: a file of another format also shows an absurd length here, and "truncated" is
+    // the better message.
     if length > available - 8 {
         return Err(truncated("JSON header", 8, length));
     }
@@ -262,7 +272,7 @@ fn parse(path: &Path, bytes: &Bytes, limits: &Limits) -> Result<Vec<(TensorInfo,
     header.0.into_iter().map(|(name, entry)| place(path, bytes, data_start, name, entry)).collect()
 }
 
-/// Every byte of the data belongs to exactly one tensor.
+/// Checks that every byte of the tensor data belongs to exactly one tensor.
 fn check_coverage(
     path: &Path,
     entries: &[(String, Entry)],
@@ -306,7 +316,7 @@ fn check_coverage(
     Ok(())
 }
 
-/// Data types that kvant does not read, and bits a number.
+/// Data types that kvant does not read, with the number of bits of one value.
 const UNSUPPORTED: &[(&str, u64)] = &[
     ("BOOL", 8),
     ("F4", 4),
@@ -336,6 +346,7 @@ fn storage(data_type: String) -> Storage {
     }
 }
 
+/// Checks the entry of one tensor. Returns the description and the bytes of the tensor.
 fn place(
     path: &Path,
     bytes: &Bytes,
@@ -354,7 +365,7 @@ fn place(
         dimensions: entry.shape.clone(),
         reason,
     };
-    // A scalar has no dimensions; here it is a row of one.
+    // A scalar has no dimensions. Here it becomes a row of one element.
     let dimensions: Option<Vec<usize>> = match entry.shape.len() {
         0 => Some(vec![1]),
         1..=Shape::MAX_DIMENSIONS => entry.shape.iter().map(|&d| usize::try_from(d).ok()).collect(),
@@ -381,6 +392,7 @@ fn place(
     Ok((TensorInfo { name, shape, storage, bytes: found as usize }, bytes))
 }
 
+/// Reads the JSON files and tokenizer files of a folder. Only a missing or unreadable `config.json` is an error.
 fn json_files(folder: &Path, limits: &Limits) -> Result<HuggingFace, Error> {
     let config = folder.join("config.json");
     let config = read_json(&config, limits)?.ok_or(Error::MissingFile {
@@ -421,7 +433,8 @@ fn json_files(folder: &Path, limits: &Limits) -> Result<HuggingFace, Error> {
     })
 }
 
-/// A file that is there and readable; an error is kept for whoever needs the file.
+/// Returns the content of a file; `None` if the file does not exist or cannot be read. The error of an unreadable file
+/// is added to `unreadable`, for callers that need the file.
 fn kept<T>(unreadable: &RefCell<Vec<Arc<Error>>>, found: Result<Option<T>, Error>) -> Option<T> {
     found.unwrap_or_else(|error| {
         unreadable.borrow_mut().push(Arc::new(error));

@@ -1,5 +1,5 @@
-//! A matrix that keeps its stored format. Each part is decoded when it is multiplied, so nothing is stored except the
-//! tensor.
+//! A matrix that keeps its stored format. Each part of the matrix is decoded when it is multiplied, so only the tensor
+//! is stored.
 
 use super::float_product::{self, PanelSource};
 use super::generic::float_tile::{FloatType, ROWS, flush_subnormal};
@@ -10,12 +10,12 @@ use kvant_core::Tensor;
 use std::any::Any;
 use std::ops::Range;
 
-/// Rows that a task of [`Matrix::add_transposed`] decodes or multiplies.
+/// Number of rows that a task of [`Matrix::add_transposed`] decodes or multiplies.
 const TASK_ROWS: usize = 64;
-/// Maximum number of floats of a decoded panel.
+/// Maximum number of floats that [`Matrix::add_transposed`] decodes at the same time.
 const PANEL_FLOATS: usize = 1 << 18;
 
-/// `rows × columns` weights in the bytes of the tensor.
+/// `rows × columns` weights in the stored format of the tensor.
 pub(crate) struct Dequantized {
     tensor: Tensor,
     backend: Backend,
@@ -26,6 +26,7 @@ impl Dequantized {
         Self { tensor: tensor.clone(), backend: backend.clone() }
     }
 
+    /// Decodes `count` rows from row `start` on. Subnormal weights become zero.
     fn decode(&self, start: usize, count: usize, out: &mut [f32]) {
         self.tensor.format().decode(self.tensor.rows(start, count), out);
         out.iter_mut().for_each(|weight| *weight = flush_subnormal(*weight));
@@ -37,7 +38,7 @@ impl PanelSource for Dequantized {
         FloatType::F32
     }
 
-    /// Decodes row by row, then transposes.
+    /// Decodes each row of the panel, and copies its floats to their places in the columns of the panel.
     fn with_columns(&self, panel: usize, columns: Range<usize>, use_columns: &mut dyn FnMut(&[u8])) {
         let (start, block) = (panel * ROWS, self.tensor.format().block());
         let row_bytes = self.tensor.row_bytes();
@@ -88,7 +89,7 @@ impl Matrix for Dequantized {
                 let decoded = Shared::new(&mut weights[..count * columns]);
                 self.backend.pool().run(count.div_ceil(TASK_ROWS), &|task| {
                     let (first, count) = (task * TASK_ROWS, TASK_ROWS.min(count - task * TASK_ROWS));
-                    // SAFETY: each task has its own rows of the panel.
+                    // SAFETY: each task writes only its own rows of the decoded weights.
                     self.decode(start + first, count, unsafe {
                         decoded.part(first * columns, count * columns)
                     });
@@ -97,7 +98,7 @@ impl Matrix for Dequantized {
                 self.backend.pool().run(n.div_ceil(TASK_ROWS), &|task| {
                     let (first, tokens) = (task * TASK_ROWS, TASK_ROWS.min(n - task * TASK_ROWS));
                     let left = View::new(&x[first * rows + start..], tokens, count, rows);
-                    // SAFETY: each task has its own rows of the result.
+                    // SAFETY: each task writes only its own rows of the result.
                     let out = unsafe { y.part(first * columns, tokens * columns) };
                     product(out, columns, 1.0, 1.0, left, right);
                 });

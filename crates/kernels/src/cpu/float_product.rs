@@ -1,4 +1,4 @@
-//! Products with panels of floats.
+//! Products with panels of floats. A panel is 32 rows of a matrix, stored column by column.
 //!
 //! ```text
 //! for each part of 256 columns, for each panel, for up to 6 or 12 rows of activations t at a time:
@@ -6,10 +6,15 @@
 //!     y[t] += sums[t]
 //! ```
 //!
-//! The sums fill the registers of the instruction set. All rows of activations share one column that was converted to
-//! `f32`. A part of a panel stays in the first-level cache while the rows of activations use it.
-//! Invariant: the order of a sum depends only on its length, not on what else is multiplied in the same call.
-//! A [`PanelSource`] provides the panels.
+//! Here x[t][c] is the activation in row t and column c. panel[c] is column c of the panel: 32 weights. sums[t] and
+//! y[t] are the 32 products of row t with the panel: sums[t] for one part, y[t] for all parts.
+//!
+//! The sums fill the registers of the instruction set. Each column is converted to `f32` one time for all rows of
+//! activations of the innermost loop. A part of a panel stays in the first-level cache while all rows of activations
+//! are multiplied with it. A [`PanelSource`] provides the panels.
+//!
+//! Invariant: the order of the additions of a sum depends only on the number of columns. It does not depend on the
+//! other rows of the call.
 
 use super::generic::float_tile::{FloatType, ROWS, ROWS_AT_ONCE};
 use crate::shared::Shared;
@@ -17,23 +22,28 @@ use crate::view::View;
 use crate::{Backend, Matrix, scratch};
 use std::ops::Range;
 
-/// Columns of a part of a panel.
+/// Number of columns of a part of a panel. The last part may have fewer columns.
 pub(crate) const PART_COLUMNS: usize = 256;
-/// Up to this many rows of activations are read in place. More rows are first copied part by part: rows whose distance
-/// is a power of two would compete for the same lines of the first-level cache.
+/// Maximum number of rows of activations that are read in place. More rows are first copied part by part, because rows
+/// whose distance is a power of two would compete for the same lines of the first-level cache.
 const IN_PLACE_ROWS: usize = 4;
-/// Approximate bytes of the panels of one task.
+/// Approximate number of bytes of the panels that one task multiplies.
 const TASK_BYTES: usize = 1 << 16;
 
 /// A matrix that provides panels of floats.
 pub(crate) trait PanelSource: Matrix {
-    /// The type in which the floats are stored.
+    /// Returns the type in which the floats are stored.
     fn float_type(&self) -> FloatType;
-    /// Calls `use_columns` with the bytes of some columns of a panel, 32 floats per column.
+    /// Calls `use_columns` with the bytes of the columns `columns` of panel `panel`, 32 floats per column. Both ends of
+    /// `columns` are multiples of the block size of the stored format.
     fn with_columns(&self, panel: usize, columns: Range<usize>, use_columns: &mut dyn FnMut(&[u8]));
 }
 
-/// Computes `y` (n × rows) = `x` (n × columns) · all panels.
+/// Computes `y` = `x` · Wᵀ, where W is the matrix `source` with shape rows × columns. Shapes: `x` is n × columns, `y`
+/// is n × rows.
+///
+/// # Panics
+/// If the lengths of `x` and `y` do not match these shapes.
 pub(crate) fn product(backend: &Backend, source: &dyn PanelSource, x: &[f32], y: &mut [f32]) {
     let (rows, columns) = (source.rows(), source.columns());
     assert!(x.len().is_multiple_of(columns), "activations are rows of {columns}");
@@ -51,7 +61,7 @@ pub(crate) fn product(backend: &Backend, source: &dyn PanelSource, x: &[f32], y:
         let all = Shared::new(parts);
         backend.pool().run(columns.div_ceil(PART_COLUMNS), &|task| {
             let part = task * PART_COLUMNS..columns.min((task + 1) * PART_COLUMNS);
-            // SAFETY: each task has its own part.
+            // SAFETY: each task writes only its own part of the columns, and the parts do not overlap.
             let target = unsafe { all.part(n * part.start, n * part.len()) };
             for (target, row) in target.chunks_exact_mut(part.len()).zip(x.chunks_exact(columns)) {
                 target.copy_from_slice(&row[part.clone()]);
@@ -65,7 +75,8 @@ pub(crate) fn product(backend: &Backend, source: &dyn PanelSource, x: &[f32], y:
     });
 }
 
-/// Computes [`product`] for `n` rows of activations; `x(rows, part)` returns the columns `part` of the rows `rows`.
+/// Computes [`product`] for `n` rows of activations. `x(rows, part)` returns the activations in the rows `rows` and
+/// the columns `part`.
 fn by_panels<'a>(
     backend: &Backend,
     source: &dyn PanelSource,
@@ -79,8 +90,8 @@ fn by_panels<'a>(
     let y = Shared::new(y);
     backend.pool().run(panels.div_ceil(panels_per_task), &|task| {
         let task_panels = task * panels_per_task..panels.min((task + 1) * panels_per_task);
-        // The results are collected here first: in `y`, results whose distance is a power of two would compete for the
-        // same cache lines.
+        // This buffer first collects the results. In `y`, results whose distance is a power of two would compete for
+        // the same cache lines.
         scratch::with(task_panels.len() * n * ROWS, |results| {
             let results = results.as_chunks_mut::<ROWS>().0;
             let mut sums = [[0.0f32; ROWS]; ROWS_AT_ONCE];
@@ -106,7 +117,7 @@ fn by_panels<'a>(
             for (panel, results) in task_panels.zip(results.chunks_exact(n)) {
                 let count = ROWS.min(rows - panel * ROWS);
                 for (t, results) in results.iter().enumerate() {
-                    // SAFETY: each task has its own rows of the weights, so it has its own results.
+                    // SAFETY: each task multiplies its own panels, so no other task writes these results.
                     let out = unsafe { y.part(t * rows + panel * ROWS, count) };
                     out.copy_from_slice(&results[..count]);
                 }

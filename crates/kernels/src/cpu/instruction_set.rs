@@ -1,7 +1,11 @@
-//! The kernels of one instruction set: one row of the table in `instruction_sets.rs`.
+//! The kernels of one instruction set. Each instruction set is one row of the table in `instruction_sets.rs`.
 //!
 //! Kernels are compiled for features that a processor may lack, so a call of a kernel is unsafe. A [`Detected`] proves
-//! that the processor has these features: only the detection creates one, and only its methods call the kernels.
+//! that the processor has these features, because only the detection creates a `Detected`. Only the methods of
+//! `Detected` call the kernels.
+//!
+//! In this file a panel is 8 or 16 rows of a matrix of integer codes, stored side by side. A chunk is 32 columns of a
+//! panel. Panels of floats have 32 rows.
 
 use super::codes::activations::{Activations, RowCodes};
 use super::codes::matrix::{CodeMatrix, Sums};
@@ -22,52 +26,56 @@ pub(crate) struct InstructionSet {
     pub loops: Loops,
     /// The products with integer codes.
     pub codes: CodeKernels,
-    /// The chain that measures the peak throughput of integer products.
+    /// The instructions that measure the peak throughput of integer products.
     pub integer_chain: Chain,
-    /// The chain that measures the peak throughput of float products.
+    /// The instructions that measure the peak throughput of float products.
     pub float_chain: Chain,
 }
 
-/// Arithmetic instructions without memory access, to measure the peak throughput.
+/// A loop of arithmetic instructions without memory access. It measures the peak throughput.
 pub(crate) struct Chain {
-    /// Multiply-adds per step.
+    /// Number of multiply-adds per step, counted over all lanes of all vectors.
     pub multiply_adds: usize,
-    /// Runs the given number of steps.
+    /// Runs the loop for the given number of steps.
     pub run: unsafe fn(usize),
 }
 
 /// Products of a [`CodeMatrix`] with activations that are rounded to integer codes.
 pub(crate) struct CodeKernels {
-    /// Rows of a panel.
+    /// Number of rows of a panel: 8 or 16.
     pub panel_rows: usize,
-    /// Kernels for many rows of activations. Each kernel takes the rows that it multiplies fast; the next kernel takes
-    /// the remaining rows.
+    /// Kernels for many rows of activations. [`ManyRows::row_count`] determines how many rows a kernel multiplies. The
+    /// next kernel multiplies the remaining rows. `few_rows` multiplies the rows that remain after the last kernel.
     pub many_rows: &'static [ManyRows],
     /// Multiplies one panel with some rows of activations. Arguments: the matrix, the index of the panel, the
-    /// activations, the first row of activations, and the sums, one entry per row.
+    /// activations, the index of the first row of activations, and the sums. The number of rows of activations is the
+    /// number of entries of the sums.
     pub few_rows: unsafe fn(&CodeMatrix, usize, &Activations, usize, &mut Sums),
-    /// Adds the products of the outliers with some panels to the results.
+    /// Adds the products of outliers (activations that are not rounded) with some panels to the results. Arguments: the
+    /// matrix, the range of panels, the outliers, and all results.
     pub add_outliers: unsafe fn(&CodeMatrix, Range<usize>, &OutliersOfRows, &Shared<f32>),
 }
 
-/// A kernel for groups of rows of activations. The groups are packed first.
+/// A kernel for groups of rows of activations. [`ManyRows::pack`] packs a group before the kernel multiplies it.
 pub(crate) struct ManyRows {
-    /// Rows per group.
+    /// Number of rows of activations per group.
     pub group_rows: usize,
-    /// Given the number of remaining rows, returns how many of them this kernel multiplies.
+    /// Returns how many rows of activations this kernel multiplies. Arguments: the matrix, and the number of remaining
+    /// rows.
     pub row_count: fn(&CodeMatrix, usize) -> usize,
-    /// The zero point that the packed correction terms compensate.
+    /// Returns the zero point of the matrix's codes. The packed correction terms subtract the contribution of this zero
+    /// point from the products.
     pub zero_point: fn(&CodeMatrix) -> i16,
-    /// Packs one group of rows. The group starts at `range.start`; rows from `range.end` on are filled with zeros. The
-    /// `i16` is the zero point of the correction terms. The `bool` requests separate correction terms for the two
-    /// halves of a chunk.
+    /// Packs one group of rows. Arguments: the activations, the range of rows, the zero point of the correction terms,
+    /// a flag, and the target. The group starts at the start of the range. Rows of the group past the end of the range
+    /// are filled with zeros. The flag requests separate correction terms for the two halves of a chunk.
     pub pack: fn(&Activations, Range<usize>, i16, bool, &mut [f32]),
-    /// Multiplies some panels with the packed rows.
+    /// Multiplies some panels with the packed rows of activations.
     pub multiply: MultiplyPacked,
 }
 
-/// Arguments: the matrix, a range of its panels, the packed activations, the range of rows that were packed, and all
-/// results.
+/// A function that multiplies panels with packed rows of activations. Arguments: the matrix, a range of its panels, the
+/// packed activations, the range of the rows of activations that were packed, and all results.
 pub(crate) type MultiplyPacked = unsafe fn(&CodeMatrix, Range<usize>, &[f32], Range<usize>, &Shared<f32>);
 
 /// An instruction set that this processor has.
@@ -80,22 +88,22 @@ impl Detected {
         (set.is_available)().then_some(Self(set))
     }
 
-    /// Rows of a panel of integer codes.
+    /// Returns the number of rows of a panel of integer codes.
     pub fn panel_rows(self) -> usize {
         self.0.codes.panel_rows
     }
 
-    /// The kernels for many rows of activations.
+    /// Returns the kernels for many rows of activations.
     pub fn many_rows(self) -> &'static [ManyRows] {
         self.0.codes.many_rows
     }
 
-    /// Multiply-adds per step of the integer chain.
+    /// Returns the number of multiply-adds per step of the integer chain.
     pub fn integer_multiply_adds(self) -> usize {
         self.0.integer_chain.multiply_adds
     }
 
-    /// Multiply-adds per step of the float chain.
+    /// Returns the number of multiply-adds per step of the float chain.
     pub fn float_multiply_adds(self) -> usize {
         self.0.float_chain.multiply_adds
     }
@@ -118,20 +126,21 @@ macro_rules! loops {
 }
 
 loops! {
-    /// Returns Σ xᵢ yᵢ. The order of the sum depends only on the length.
+    /// Returns the dot product of `x` and `y`. The order of the additions depends only on the length.
     dot(x: &[f32], y: &[f32]) -> f32;
-    /// Adds page `page` to the results of the query rows. `keys` and `values` are its bytes in this format.
+    /// Adds the keys and values of page `page` to the attention results of the query rows. `keys` and `values` are the
+    /// bytes of this page in `format`.
     attention(format: KvFormat, rows: &mut QueryRows, page: usize, keys: &[u8], values: &[u8]);
-    /// Computes `out` += a · b for few rows of `a`. The rows of `out` are `stride` floats apart. A row of `a` has as
-    /// many floats as `b` has rows.
+    /// Computes `out` += `a` · `b` for few rows of `a`. The rows of `out` are `stride` floats apart. A row of `a` has
+    /// `b.rows()` floats.
     add_few(out: &mut [f32], stride: usize, a: &[f32], b: View<f32>);
-    /// Reads whole cache lines at memory speed; returns the XOR of their words.
+    /// Reads all whole cache lines at memory speed. Returns the XOR of their 64-bit words.
     read_lines(bytes: &[u8]) -> u64;
-    /// Multiplies a part of a panel of floats with rows of activations.
+    /// Multiplies a part of a panel of floats with the rows of `x`. `out` has one entry of 32 sums per row of `x`.
     float_tile(float_type: FloatType, panel: &[u8], x: View<f32>, out: &mut Products);
     /// Rounds a row of floats to 8-bit codes.
     round_int8(x: &[f32], codes: RowCodes);
-    /// Rounds a row of floats to 8-bit codes, and the remainder to a second row of 8-bit codes.
+    /// Rounds a row of floats to 8-bit codes, and the rounding errors to a second row of 8-bit codes.
     round_int16(x: &[f32], codes: [RowCodes; 2]);
     /// Moves the outliers of a row to `outliers` and rounds the other values to 8-bit codes. Returns the number of
     /// outliers.
@@ -140,18 +149,20 @@ loops! {
     softmax(x: &mut [f32]);
     /// Computes `gate` = silu(`gate`) × `up`.
     swiglu(gate: &mut [f32], up: &[f32]);
-    /// Replaces `gate` and `up` by the gradients at these inputs of `swiglu`; `gradient` is the gradient at its output.
+    /// Computes the gradients of `swiglu` in place. `gate` and `up` are the inputs of `swiglu`; the function replaces
+    /// them by the gradients with respect to these inputs. `gradient` is the gradient with respect to the output.
     swiglu_gradient(gate: &mut [f32], up: &mut [f32], gradient: &[f32]);
     /// Computes GELU in place, with the tanh approximation.
     gelu_tanh(x: &mut [f32]);
-    /// Replaces `x` by the gradient at this input of `gelu_tanh`; `gradient` is the gradient at its output.
+    /// Computes the gradient of `gelu_tanh` in place. `x` is the input of `gelu_tanh`; the function replaces `x` by the
+    /// gradient with respect to this input. `gradient` is the gradient with respect to the output.
     gelu_tanh_gradient(x: &mut [f32], gradient: &[f32]);
 }
 
 impl Detected {
     /// Calls [`CodeKernels::few_rows`].
     pub fn few_rows(self, matrix: &CodeMatrix, panel: usize, x: &Activations, first: usize, sums: &mut Sums) {
-        // SAFETY: as for the loops above.
+        // SAFETY: only the detection creates a `Detected`, so the processor has the features of this kernel.
         unsafe { (self.0.codes.few_rows)(matrix, panel, x, first, sums) }
     }
 
@@ -163,11 +174,11 @@ impl Detected {
         x: &OutliersOfRows,
         y: &Shared<f32>,
     ) {
-        // SAFETY: as for the loops above.
+        // SAFETY: only the detection creates a `Detected`, so the processor has the features of this kernel.
         unsafe { (self.0.codes.add_outliers)(matrix, panels, x, y) }
     }
 
-    /// Calls [`ManyRows::multiply`] of kernel `index`.
+    /// Calls [`ManyRows::multiply`] of the kernel with index `index` in [`CodeKernels::many_rows`].
     pub fn multiply_many(
         self,
         index: usize,
@@ -177,19 +188,19 @@ impl Detected {
         rows: Range<usize>,
         y: &Shared<f32>,
     ) {
-        // SAFETY: as for the loops above.
+        // SAFETY: only the detection creates a `Detected`, so the processor has the features of this kernel.
         unsafe { (self.0.codes.many_rows[index].multiply)(matrix, panels, packed, rows, y) }
     }
 
     /// Runs the integer chain.
     pub fn run_integer_chain(self, steps: usize) {
-        // SAFETY: as for the loops above.
+        // SAFETY: only the detection creates a `Detected`, so the processor has the features of this kernel.
         unsafe { (self.0.integer_chain.run)(steps) }
     }
 
     /// Runs the float chain.
     pub fn run_float_chain(self, steps: usize) {
-        // SAFETY: as for the loops above.
+        // SAFETY: only the detection creates a `Detected`, so the processor has the features of this kernel.
         unsafe { (self.0.float_chain.run)(steps) }
     }
 }

@@ -1,4 +1,4 @@
-//! The table of instruction sets, and the detection of those that this processor has.
+//! The table of instruction sets, and the detection of the instruction sets that this processor has.
 
 #[cfg(target_arch = "aarch64")]
 use super::aarch64;
@@ -8,7 +8,7 @@ use super::reference;
 use super::x86;
 use crate::{Error, Isa};
 
-/// All instruction sets of this architecture, the slowest first.
+/// All instruction sets of this architecture, from the slowest to the fastest.
 static INSTRUCTION_SETS: &[&InstructionSet] = &[
     &reference::SCALAR,
     #[cfg(target_arch = "x86_64")]
@@ -35,10 +35,11 @@ impl Isa {
         *Self::available().last().expect("scalar is always there")
     }
 
-    /// Returns the instruction set with this name; `auto` means the fastest one.
+    /// Returns the instruction set with this name. The name `auto` means the fastest instruction set of this processor.
     ///
     /// # Errors
-    /// [`Error::UnknownIsa`] if no instruction set has this name. [`Error::AbsentIsa`] if this processor lacks it.
+    /// [`Error::UnknownIsa`] if no instruction set has this name. [`Error::AbsentIsa`] if this processor lacks the
+    /// instruction set.
     pub fn by_name(name: &str) -> Result<Self, Error> {
         if name == "auto" {
             return Ok(Self::best());
@@ -54,7 +55,7 @@ impl Isa {
         Ok(isa)
     }
 
-    /// Returns the instruction sets of this processor, the slowest first.
+    /// Returns the instruction sets of this processor, from the slowest to the fastest.
     pub fn available() -> Vec<Self> {
         Self::ALL.iter().copied().filter(|isa| isa.is_available()).collect()
     }
@@ -64,7 +65,7 @@ impl Isa {
     }
 }
 
-/// Returns the names of the processor features that this processor has and kernels can use.
+/// Returns the names of the features that this processor has and that kernels can use.
 pub fn features() -> Vec<&'static str> {
     let mut found = Vec::new();
     macro_rules! push_detected {

@@ -1,15 +1,22 @@
 //! Matrices on a CPU, and the kernels of each instruction set.
 //!
 //! ```text
-//! codes/          integer codes in panels: layouts, packing, rounded activations (plain data)
-//! generic/        kernels that are written once, over SIMD traits
-//! reference/      the reference kernels: plain loops in a fixed order, for any processor
+//! codes/          data types: integer codes in panels, their layouts and packing, and rounded activations
+//! generic/        kernels with one source for all instruction sets, written with SIMD traits or as plain loops
+//! reference/      the reference kernels for any processor: plain loops that add in a fixed order
 //! x86/, aarch64/  kernels of one architecture; each instruction set is one row of `instruction_sets.rs`
 //! ```
 //!
-//! Three kinds of matrices use these kernels: [`dequantized`] (keeps the stored format and decodes it during the
-//! product), [`packed_float`] (floats in panels) and [`packed_codes`] (integer codes in panels). `kvant-core` decodes
-//! the formats.
+//! A panel is 8, 16 or 32 rows of a matrix that are stored side by side, so that one vector holds values of several
+//! rows.
+//!
+//! Three kinds of matrices use these kernels:
+//!
+//! - [`dequantized`] keeps the stored format and decodes it during the product,
+//! - [`packed_float`] stores floats in panels,
+//! - [`packed_codes`] stores integer codes in panels.
+//!
+//! `kvant-core` decodes the formats.
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;

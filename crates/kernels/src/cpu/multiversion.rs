@@ -1,7 +1,7 @@
-//! The loops of `generic/`, compiled for an instruction set.
+//! Macros that compile the loops of `generic/` for an instruction set.
 
-/// Defines `LOOPS` of the surrounding module, compiled for `$features`. `$lanes` is the SIMD type for attention and
-/// float tiles.
+/// Defines `LOOPS` of the surrounding module, compiled for the processor features `$features`. `$lanes` is the SIMD
+/// type for attention and float tiles.
 macro_rules! multiversion {
     ($features:literal, $lanes:ident) => {
         $crate::cpu::multiversion::functions! { $features:
@@ -9,7 +9,7 @@ macro_rules! multiversion {
                 loops::dot::<true>(x, y)
             }
             attention(format: $crate::KvFormat, rows: &mut attention_kernel::QueryRows, page: usize, keys: &[u8], values: &[u8]) {
-                // SAFETY: this function has the instruction set's features.
+                // SAFETY: this function is compiled for the features of `$lanes`, so its caller guarantees them.
                 attention_kernel::add_page(unsafe { $lanes::new() }, format, rows, page, keys, values);
             }
             read_lines(bytes: &[u8]) -> u64 {
@@ -19,7 +19,7 @@ macro_rules! multiversion {
                 loops::add_few::<true>(out, stride, a, b);
             }
             float_tile(float_type: float_tile::FloatType, panel: &[u8], x: View<f32>, out: &mut float_tile::Products) {
-                // SAFETY: this function has the instruction set's features.
+                // SAFETY: this function is compiled for the features of `$lanes`, so its caller guarantees them.
                 float_tile::multiply(unsafe { $lanes::new() }, float_type, panel, x, out);
             }
             round_int8(x: &[f32], codes: activations::RowCodes) {
@@ -50,7 +50,8 @@ macro_rules! multiversion {
     };
 }
 
-/// Defines functions that are compiled for some features, and `LOOPS`, which contains them.
+/// Defines functions that are compiled for the features `$features`, and the constant `LOOPS` that contains these
+/// functions.
 macro_rules! functions {
     ($features:literal: $($name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)? $body:block)*) => {
         $(#[target_feature(enable = $features)]

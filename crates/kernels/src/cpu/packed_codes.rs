@@ -1,12 +1,16 @@
-//! Products of matrices of integer codes with activations in eight bits. The codes are packed at load so that one
-//! vector multiplies eight or sixteen rows (`codes/layout.rs`).
+//! Products of matrices of integer codes with activations in eight bits. The codes are packed into panels when the
+//! model is loaded (`codes/layout.rs`). A panel is 8 or 16 rows of a matrix, stored side by side, so that one vector
+//! multiplies all rows of a panel.
 //!
-//! A row of activations has one scale per 32 floats ([`Rounded`]). Inside such a chunk only integers are multiplied.
-//! The sum of a chunk is then added to the row's sum in `f32`, chunk after chunk.
-//! Invariant: a result depends only on its row of the matrix and its row of activations. It does not depend on the
-//! threads, on the other rows of the call or on the instruction set: every kernel adds the same values in the same
-//! order, with one rounding per addition.
-//! Formats without codes are multiplied as floats (`packed_float.rs`).
+//! A chunk is 32 columns of a panel, or 32 values of a row of activations. A row of activations has one scale per chunk
+//! ([`Rounded`]). Inside a chunk only integers are multiplied and added. The sum of each chunk is converted to `f32`
+//! and added to the sum of the row, chunk after chunk.
+//!
+//! Invariant: a result depends only on one row of the matrix and one row of activations. It does not depend on the
+//! threads, on the other rows of the call or on the instruction set. The reason is that every kernel adds the same
+//! values in the same order, with one rounding per addition.
+//!
+//! Not covered here: formats without codes; see `packed_float.rs` and `dequantized.rs`.
 
 use super::codes::activations::Activations;
 use super::codes::layout::{ROWS, ScaleLayout};
@@ -23,44 +27,50 @@ use kvant_core::Tensor;
 use std::any::Any;
 use std::ops::Range;
 
-/// Rows of activations that a task multiplies with one panel before it reads the next panel. They stay in the cache of
-/// the core.
+/// Number of rows of activations that a task multiplies with one panel before it reads the next panel. These rows stay
+/// in the cache of the core.
 const CACHED_ROWS: usize = 64;
-/// Up to this many rows of activations, memory bandwidth limits the product.
+/// Maximum number of rows of activations for which memory bandwidth limits the speed of the product.
 const BANDWIDTH_BOUND_ROWS: usize = 2;
-/// Up to this many rows of activations, a task multiplies the outliers directly after the codes of the same panels.
-/// With more rows, a second pass over the matrix still finds the codes in the cache.
+/// Maximum number of rows of activations for which a task multiplies the outliers directly after the codes of the same
+/// panels. With more rows, a second pass over the matrix multiplies the outliers. It finds the codes in the cache.
 const INTERLEAVED_ROWS: usize = 16;
-/// Rows of the matrix that are decoded side by side for the outliers of one row of activations.
+/// Number of rows of the matrix that are decoded at the same time for the outliers of one row of activations.
 const OUTLIER_ROWS: usize = 32;
 
 /// A packed matrix of integer codes.
 pub(crate) struct PackedCodes {
-    /// The source. An embedding reads single rows from it.
+    /// The tensor from which the codes were packed. An embedding reads single rows from this tensor.
     tensor: Tensor,
     backend: Backend,
+    /// The precision to which activations are rounded.
     precision: Precision,
     matrix: CodeMatrix,
 }
 
 impl PackedCodes {
-    /// Returns `None` if the format has no codes, or if panels do not support its layout.
+    /// Packs a tensor. Returns `None` if the format of the tensor has no codes, or if panels do not support the layout
+    /// of the format.
     pub fn new(backend: &Backend, precision: Precision, tensor: &Tensor) -> Option<Self> {
         let matrix = CodeMatrix::new(backend.pool(), backend.cpu().panel_rows(), tensor)?;
         Some(Self { tensor: tensor.clone(), backend: backend.clone(), precision, matrix })
     }
 }
 
-/// The product with one matrix: its operands and the place of its results.
+/// The product with one matrix: the operands, and the memory for the results.
 struct Product<'a> {
     matrix: &'a CodeMatrix,
     x: Activations<'a>,
     outliers: Option<&'a Outliers>,
+    /// Shape: rows of codes of `x` × rows of the matrix.
     y: Shared<'a, f32>,
 }
 
-/// Multiplies one input with several matrices of one backend: `results[i]` = x · matrix i. Panics if lengths do not
-/// match.
+/// Multiplies one input with several matrices of one backend. `results[i]` receives the product of `x` with
+/// `matrices[i]`; its shape is rows of `x` × rows of `matrices[i]`.
+///
+/// # Panics
+/// If the lengths do not match.
 pub(crate) fn multiply(matrices: &[&PackedCodes], x: &Input, results: &mut [&mut [f32]]) {
     let backend = &matrices[0].backend;
     for (m, result) in matrices.iter().zip(&*results) {
@@ -68,7 +78,8 @@ pub(crate) fn multiply(matrices: &[&PackedCodes], x: &Input, results: &mut [&mut
         assert_eq!(result.len(), x.rows() * m.rows(), "a result for every row");
     }
     let rounded: Vec<&Rounded> = matrices.iter().map(|m| x.rounded(backend, m.precision)).collect();
-    // With two rows of codes per row of activations, each result is the sum of two rows of products.
+    // If there are two rows of codes per row of activations, each result is the sum of two products. These buffers hold
+    // the products.
     let mut row_pairs: Vec<Option<Buffer>> = (matrices.iter().zip(&rounded))
         .map(|(m, x)| {
             let codes = x.activations().rows();
@@ -97,9 +108,11 @@ pub(crate) fn multiply(matrices: &[&PackedCodes], x: &Input, results: &mut [&mut
     }
 }
 
-/// Multiplies few rows; memory bandwidth limits these products. Tasks are long, because the prefetches past the end of
-/// a task help another thread. Tasks become shorter towards the end, so that all threads finish at the same time: each
-/// task takes half of an equal share of the remaining bytes.
+/// Multiplies few rows of activations. Memory bandwidth limits the speed of these products.
+///
+/// Tasks are long, because the prefetches past the end of a task load codes that another thread needs. Tasks become
+/// shorter towards the end, so that all threads finish at the same time. The size of a task is half of the remaining
+/// bytes divided by the number of threads, but at least about [`TASK_BYTES`].
 fn multiply_few(backend: &Backend, products: &[Product]) {
     let bytes_of = |m: &CodeMatrix| m.panel_bytes()[0].max(1);
     let mut remaining_bytes: usize =
@@ -121,30 +134,33 @@ fn multiply_few(backend: &Backend, products: &[Product]) {
     });
 }
 
-/// Rows of activations that one kernel multiplies, and the place where they are packed.
+/// Rows of activations that one kernel multiplies.
 struct Group<'a> {
-    /// Index of the kernel in the instruction set's `many_rows`.
+    /// Index of the kernel in `CodeKernels::many_rows` of the instruction set.
     kernel: usize,
     rows: Range<usize>,
-    /// Index of the packing.
+    /// Index of the [`Packing`] that holds these rows.
     packing: usize,
+    /// The outliers of these rows, if they are multiplied directly after the codes.
     outliers: Option<OutliersOfRows<'a>>,
 }
 
-/// Rows of activations that are packed for a kernel. Matrices with the same zero point of the correction terms share a
-/// packing.
+/// Rows of activations that are packed for a kernel. Matrices share a packing if the kernel, the activations, the rows
+/// and the correction terms are the same.
 struct Packing<'a> {
     kernel: &'a ManyRows,
     x: Activations<'a>,
     rows: Range<usize>,
+    /// The zero point of the matrix's codes, for which the correction terms compensate.
     zero_point: i16,
-    /// Requests separate correction terms for the two halves of a chunk.
+    /// True if the two halves of a chunk have separate correction terms.
     halves: bool,
+    /// The packed groups, one after another.
     packed: Buffer,
 }
 
 impl Packing<'_> {
-    /// Returns the number of floats of a packed group.
+    /// Returns the number of floats of a packed group. A row has `chunks` chunks.
     fn group_floats(&self, chunks: usize) -> usize {
         chunks * self.kernel.group_rows * ROW_FLOATS
     }
@@ -155,7 +171,8 @@ impl Packing<'_> {
     }
 }
 
-/// Multiplies many rows. One parallel run packs the activations. A second one multiplies all panels of all matrices.
+/// Multiplies many rows of activations. One parallel run packs the activations. A second parallel run multiplies all
+/// panels of all matrices.
 fn multiply_many(backend: &Backend, products: &[Product]) {
     let cpu = backend.cpu();
     let mut packings: Vec<Packing> = Vec::new();
@@ -201,7 +218,8 @@ fn multiply_many(backend: &Backend, products: &[Product]) {
     add_remaining_outliers(backend, products);
 }
 
-/// Returns the index of the packing that `rows` of this product need; adds it if it does not exist.
+/// Returns the index of the packing that the rows `rows` of this product need. If the packing does not exist, the
+/// function adds it.
 fn packing<'a>(
     packings: &mut Vec<Packing<'a>>,
     kernel: &'a ManyRows,
@@ -221,7 +239,7 @@ fn packing<'a>(
     })
 }
 
-/// Packs the activations of all packings. A row has `chunks` chunks.
+/// Packs the activations of all packings. A row of activations has `chunks` chunks.
 fn pack(backend: &Backend, packings: &mut [Packing], chunks: usize) {
     for packing in &mut *packings {
         packing.packed = Buffer::take(packing.groups() * packing.group_floats(chunks));
@@ -240,14 +258,15 @@ fn pack(backend: &Backend, packings: &mut [Packing], chunks: usize) {
     backend.pool().run(tasks.len(), &|task| {
         let (index, group) = tasks[task];
         let (kernel, x, rows, zero_point, halves, floats, packed) = &targets[index];
-        // SAFETY: each task has its own group.
+        // SAFETY: each task writes only its own group, and the groups do not overlap.
         let packed = unsafe { packed.part(group * floats, *floats) };
         let first = rows.start + group * kernel.group_rows;
         (kernel.pack)(x, first..rows.end, *zero_point, *halves, packed);
     });
 }
 
-/// Multiplies the rows from `done` on with some panels, one row or a few rows at a time.
+/// Multiplies the rows of activations from `done` on with some panels, one row or a few rows at a time. `outliers` are
+/// the outliers that are multiplied directly after the codes.
 fn multiply_remaining_rows(
     backend: &Backend,
     product: &Product,
@@ -266,7 +285,7 @@ fn multiply_remaining_rows(
             for panel in panel_group.clone() {
                 cpu.few_rows(matrix, panel, &product.x, first, sums);
                 for (i, sums) in sums.iter().enumerate() {
-                    // SAFETY: each task has its own panels.
+                    // SAFETY: each task has its own panels, so no other task writes these results.
                     unsafe { matrix.write_sums(&product.y, first + i, panel, sums) };
                 }
             }
@@ -277,7 +296,8 @@ fn multiply_remaining_rows(
     }
 }
 
-/// Adds the products of outliers in a second pass, if there are more than [`INTERLEAVED_ROWS`] rows.
+/// Adds the products of outliers in a second pass over the matrices. A product with at most [`INTERLEAVED_ROWS`] rows
+/// needs no second pass.
 fn add_remaining_outliers(backend: &Backend, products: &[Product]) {
     let in_second_pass =
         |product: &&Product| product.outliers.is_some() && product.x.rows() > INTERLEAVED_ROWS;
@@ -303,13 +323,14 @@ fn add_remaining_outliers(backend: &Backend, products: &[Product]) {
     });
 }
 
-/// Computes rows of `count` floats; each is the sum of two consecutive rows of `row_pairs`.
+/// Adds pairs of rows: row i of `out` becomes the sum of the rows 2i and 2i + 1 of `row_pairs`. A row has `count`
+/// floats.
 fn add_pairs(backend: &Backend, row_pairs: &[f32], out: &mut [f32], count: usize) {
     let rows = out.len() / count;
     let out = Shared::new(out);
     let add = |row: usize| {
         let (first, second) = row_pairs[2 * row * count..][..2 * count].split_at(count);
-        // SAFETY: each task has its own row.
+        // SAFETY: each task writes only its own row.
         let out = unsafe { out.part(row * count, count) };
         out.iter_mut().zip(first.iter().zip(second)).for_each(|(out, (first, second))| *out = first + second);
     };

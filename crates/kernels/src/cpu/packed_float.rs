@@ -1,5 +1,5 @@
-//! A matrix of floats (`f32`, `f16`, `bf16`) that is repacked at load into panels. One vector multiplies several rows
-//! of a panel.
+//! A matrix of floats (`f32`, `f16`, `bf16`) that is packed into panels when the model is loaded. A panel is 32 rows of
+//! the matrix, stored column by column. So one vector multiplies several rows of a panel.
 
 use super::dequantized::Dequantized;
 use super::float_product::{self, PART_COLUMNS, PanelSource};
@@ -11,17 +11,18 @@ use kvant_core::Tensor;
 use std::any::Any;
 use std::ops::Range;
 
-/// `rows × columns` floats in panels of 32 interleaved rows.
+/// `rows × columns` floats in panels of 32 rows.
 pub(crate) struct PackedFloat {
-    /// The source. An embedding reads single rows from it.
+    /// The tensor from which the panels were packed. An embedding reads single rows from this tensor.
     tensor: Tensor,
     backend: Backend,
     float_type: FloatType,
+    /// The panels in the order of their rows. Rows past the end of the matrix are zero.
     panels: HugePages,
 }
 
 impl PackedFloat {
-    /// Returns `None` if the format does not store plain floats.
+    /// Packs a tensor. Returns `None` if the format of the tensor is not `f32`, `f16` or `bf16`.
     pub fn new(backend: &Backend, tensor: &Tensor) -> Option<Self> {
         let float_type = match tensor.format().name() {
             "f32" => FloatType::F32,
@@ -35,11 +36,11 @@ impl PackedFloat {
         let mut panel_memory = HugePages::new(panels * panel_bytes);
         let target = Shared::new(panel_memory.bytes_mut());
         backend.pool().run(panels, &|panel| {
-            // SAFETY: each task has its own panel.
+            // SAFETY: each task writes only its own panel.
             let target = unsafe { target.part(panel * panel_bytes, panel_bytes) };
             let start = panel * ROWS;
             let source = tensor.rows(start, ROWS.min(rows - start));
-            // Part by part, so that the written bytes stay in the cache.
+            // The panel is written part by part, so that the written bytes stay in the cache.
             for first in (0..columns).step_by(PART_COLUMNS) {
                 let part = first..columns.min(first + PART_COLUMNS);
                 for (row, source) in source.chunks_exact(columns * bytes).enumerate() {

@@ -1,11 +1,12 @@
 //! Prefetching of weights.
 
-/// Distance in bytes at which products of few rows prefetch codes into the first-level cache. The second-level cache is
-/// prefetched at twice this distance, scales at half of it. Software prefetching crosses page boundaries; the hardware
-/// prefetcher stops there.
+/// Distance in bytes at which products of few rows prefetch codes into the first-level cache. Codes are prefetched into
+/// the second-level cache at twice this distance, and scales are prefetched at half of this distance. Software
+/// prefetching crosses page boundaries; the hardware prefetcher stops at a page boundary.
 pub(crate) const PREFETCH_DISTANCE: usize = 4096;
 
-/// Prefetches the codes that follow the `bytes` bytes at `at`, at [`PREFETCH_DISTANCE`] and at twice this distance.
+/// Prefetches `bytes` bytes that begin [`PREFETCH_DISTANCE`] after `at` into the first-level cache, and `bytes` bytes
+/// that begin at twice this distance into the second-level cache.
 #[inline(always)]
 pub(crate) fn prefetch_codes(at: *const u8, bytes: usize) {
     for line in (0..bytes).step_by(64) {
@@ -14,7 +15,7 @@ pub(crate) fn prefetch_codes(at: *const u8, bytes: usize) {
     }
 }
 
-/// Prefetches the scales that follow the `bytes` bytes at `at`, at half of [`PREFETCH_DISTANCE`].
+/// Prefetches `bytes` bytes that begin half of [`PREFETCH_DISTANCE`] after `at` into the first-level cache.
 #[inline(always)]
 pub(crate) fn prefetch_scales(at: *const u8, bytes: usize) {
     for line in (0..bytes).step_by(64) {
@@ -22,12 +23,12 @@ pub(crate) fn prefetch_scales(at: *const u8, bytes: usize) {
     }
 }
 
-/// Prefetches the cache line at `at` into the first-level cache (`FIRST_LEVEL`) or the second-level cache. It is only a
-/// hint, so any address is allowed.
+/// Prefetches the cache line at `at`: into the first-level cache if `FIRST_LEVEL` is true, otherwise into the
+/// second-level cache. A prefetch is only a hint, so any address is allowed.
 #[inline(always)]
 pub(crate) fn prefetch<const FIRST_LEVEL: bool>(at: *const u8) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: every x86-64 processor has the instruction, and it has no visible effect.
+    // SAFETY: every x86-64 processor has the prefetch instruction. The instruction changes no memory and never faults.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
         if FIRST_LEVEL {
@@ -37,7 +38,7 @@ pub(crate) fn prefetch<const FIRST_LEVEL: bool>(at: *const u8) {
         }
     }
     #[cfg(target_arch = "aarch64")]
-    // SAFETY: every AArch64 processor has the instruction, and it has no visible effect.
+    // SAFETY: every AArch64 processor has the prefetch instruction. The instruction changes no memory and never faults.
     unsafe {
         use std::arch::asm;
         if FIRST_LEVEL {

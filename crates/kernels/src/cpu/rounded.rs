@@ -1,4 +1,4 @@
-//! Activations that a backend's threads round to the requested precision.
+//! Activations that are rounded to the requested precision. The threads of a backend round them.
 
 use super::codes::activations::{Activations, RowCodes, max_outliers};
 use super::codes::layout::CHUNK;
@@ -7,23 +7,26 @@ use crate::scratch::Buffer;
 use crate::shared::Shared;
 use crate::{Backend, Precision};
 
-/// Activations that are rounded to a precision.
+/// Rows of activations that are rounded to a [`Precision`]. A chunk is 32 consecutive values of a row.
 pub(crate) struct Rounded {
+    /// Number of values in a row of activations.
     columns: usize,
-    /// One row of codes per row of activations. With [`Precision::Int16`], two consecutive rows of codes per row of
-    /// activations.
+    /// The 8-bit codes: one row of codes per row of activations. With [`Precision::Int16`] there are two consecutive
+    /// rows of codes per row of activations.
     codes: Buffer,
+    /// The data of [`Activations::scales`].
     scales: Buffer,
+    /// The data of [`Activations::sums`].
     sums: Buffer,
-    /// The values that [`Precision::Int8Outliers`] does not round to codes.
+    /// The values that [`Precision::Int8Outliers`] does not round to codes; `None` if no row has such a value.
     pub outliers: Option<Outliers>,
     /// Number of rows of activations.
     pub rows: usize,
 }
 
 impl Rounded {
-    /// Rounds rows of `columns` floats; `columns` is a multiple of 32. If a value of a chunk is not finite, the scale
-    /// of the chunk is not finite.
+    /// Rounds rows of `columns` floats. `columns` is a multiple of 32. If a value of a chunk is not finite, the scale
+    /// of this chunk is not finite.
     pub fn new(backend: &Backend, x: &[f32], columns: usize, precision: Precision) -> Self {
         let rows = x.len() / columns;
         let code_rows_per_row = if precision == Precision::Int16 { 2 } else { 1 };
@@ -41,7 +44,7 @@ impl Rounded {
             let (codes_out, scales, sums) = (Shared::new(codes_out), Shared::new(scales), Shared::new(sums));
             let outliers: &mut [Outlier] = bytemuck::cast_slice_mut(&mut outlier_entries);
             let (outliers, counts_out) = (Shared::new(outliers), Shared::new(&mut counts));
-            // SAFETY: each task has its own rows.
+            // SAFETY: each task rounds one row and writes only the codes and outliers of this row.
             let row_codes = |row: usize| unsafe {
                 RowCodes {
                     codes: codes_out.part(row * columns, columns),
@@ -58,7 +61,7 @@ impl Rounded {
                         cpu.round_int16(x, [row_codes(2 * row), row_codes(2 * row + 1)]);
                     }
                     Precision::Int8Outliers => {
-                        // SAFETY: each task has its own rows.
+                        // SAFETY: each task rounds one row and writes only the codes and outliers of this row.
                         let (outliers, count) = unsafe {
                             (outliers.part(row * row_capacity, row_capacity), counts_out.part(row, 1))
                         };
@@ -74,7 +77,7 @@ impl Rounded {
         Self { columns, codes, scales, sums, outliers, rows }
     }
 
-    /// Returns the codes.
+    /// Returns the codes, their scales and their sums.
     pub fn activations(&self) -> Activations<'_> {
         Activations {
             columns: self.columns,
@@ -107,7 +110,8 @@ mod tests {
         }
     }
 
-    /// Half of the values are the smallest subnormal number, so the mean rounds to zero and no value is an outlier.
+    /// Half of the values are the smallest subnormal number, and the other values are zero. So the mean magnitude
+    /// rounds to zero, and no value is an outlier.
     #[test]
     fn subnormal_rows_have_no_outliers() {
         let x: Vec<f32> = (0..18 * CHUNK).map(|i| f32::from_bits(u32::from(i % 2 == 0))).collect();
@@ -117,7 +121,8 @@ mod tests {
         }
     }
 
-    /// The codes and the outliers of a row add up to its values, for each precision up to its error.
+    /// The codes times their scales, plus the outliers, equal the values of the row except for a rounding error. The
+    /// test checks the largest rounding error of each precision.
     #[test]
     fn codes_and_outliers_add_up_to_the_row() {
         let columns = 4 * CHUNK;
@@ -146,8 +151,9 @@ mod tests {
         }
     }
 
-    /// The values have nearly a normal distribution, and some are about a thousand times as large. The error of the row
-    /// stays below 2⁻¹¹ of its norm for any number and any position of the large values.
+    /// The values have nearly a normal distribution, and some values are about a thousand times larger. The norm of the
+    /// row's rounding error stays below 2⁻¹¹ of the norm of the row, for any number and any position of the large
+    /// values.
     #[test]
     fn large_values_in_any_column_do_not_harm_the_others() {
         let mut state = 7u64;
@@ -160,7 +166,8 @@ mod tests {
             for loud in [1, 3, columns / 100, columns / 30, columns / 8] {
                 let mut x: Vec<f32> =
                     (0..columns).map(|_| (0..12).map(|_| uniform()).sum::<f32>() - 6.0).collect();
-                // In wide rows, very few large values do not contribute most of the norm, so there is a minimum number.
+                // In wide rows, very few large values do not contribute most of the norm. So at least one value in 1000
+                // is large.
                 let loud = loud.max(columns / 1000).max(1);
                 for _ in 0..loud {
                     x[(uniform() * columns as f32) as usize] =

@@ -1,7 +1,8 @@
 //! Pages of keys and values in one format. The comment in `key_values.rs` describes the layout.
 //!
-//! Invariant: the stored bytes of a position depend only on the keys and values of this position. Not included: the
-//! choice of the pages to store, and the choice of the pages that a query reads.
+//! Invariant: the stored bytes of a position depend only on the keys and values of this position.
+//!
+//! Not covered here: which pages are stored, and which pages a query reads; see `key_values.rs`.
 
 use super::pool::{Line, Page, PagePool};
 use crate::Error;
@@ -11,8 +12,8 @@ use half::slice::HalfFloatSliceExt;
 use kvant_core::{Format, format};
 use std::sync::Arc;
 
-/// Pages of all heads of a layer. Clones share the pages. A shared page must be copied before a write
-/// ([`Pages::make_unique`]).
+/// A list of pages, with all heads of one layer. Clones share the pages. A shared page must be copied before a write to
+/// it ([`Pages::make_unique`]).
 #[derive(Clone, Debug)]
 pub(super) struct Pages {
     format: KvFormat,
@@ -23,7 +24,7 @@ pub(super) struct Pages {
 }
 
 impl Pages {
-    /// Creates an empty list. The head size must match the format ([`KvFormat::check`]).
+    /// Creates an empty list. `head_size` must pass [`KvFormat::check`].
     pub fn new(format: KvFormat, heads: usize, head_size: usize, pool: PagePool) -> Self {
         Self { format, heads, head_size, pages: Vec::new(), pool }
     }
@@ -40,11 +41,12 @@ impl Pages {
         self.head_size
     }
 
+    /// Returns the number of cache lines of a page.
     fn lines_of_page(&self) -> usize {
         (self.heads * self.format.head_bytes(self.head_size)).div_ceil(Line::BYTES)
     }
 
-    /// Bytes that `pages` pages take.
+    /// Returns the bytes of `pages` pages.
     pub fn bytes(&self, pages: usize) -> usize {
         pages * self.lines_of_page() * Line::BYTES
     }
@@ -55,7 +57,7 @@ impl Pages {
         self.pages.len()
     }
 
-    /// Bytes that [`Pages::make_unique`] would allocate for pages `from..to`.
+    /// Returns the bytes that [`Pages::make_unique`] would allocate for pages `from..to`.
     pub fn missing(&self, from: usize, to: usize) -> usize {
         let shared = |page: usize| self.pages.get(page).is_none_or(|page| Arc::strong_count(page) > 1);
         self.bytes((from..to).filter(|&page| shared(page)).count())
@@ -64,7 +66,7 @@ impl Pages {
     /// Makes pages `from..to` exclusive to this sequence: allocates missing pages and copies shared pages.
     ///
     /// # Errors
-    /// [`Error::PoolFull`].
+    /// [`Error::PoolFull`] if the pool does not have enough free memory.
     pub fn make_unique(&mut self, from: usize, to: usize) -> Result<(), Error> {
         let lines = self.lines_of_page();
         for index in from..to {
@@ -86,14 +88,15 @@ impl Pages {
         self.pages.truncate(pages);
     }
 
-    /// Returns the keys and values of a head in page `page`.
+    /// Returns the bytes of the keys and the bytes of the values of head `head` in page `page`.
     pub fn head(&self, page: usize, head: usize) -> (&[u8], &[u8]) {
         let head_bytes = self.format.head_bytes(self.head_size);
         self.pages[page].bytes()[head * head_bytes..][..head_bytes]
             .split_at(self.format.key_bytes(self.head_size))
     }
 
-    /// Stores one position at offset `offset` of page `page`; `keys` and `values` are heads × head size.
+    /// Stores one position in page `page`. `offset` is the index of the position inside the page. `keys` and `values`
+    /// have the shape heads × head size.
     ///
     /// Panics if the page is shared.
     pub fn store(
@@ -125,11 +128,14 @@ impl Pages {
     }
 }
 
-/// Converts the keys or values of one head and one position to the stored format. It keeps its buffers between calls.
+/// Converts the keys or values of one head and one position to the stored format. The encoder keeps its buffers between
+/// calls.
 pub(super) struct PositionEncoder {
-    /// Values clamped to the range of f16.
+    /// The elements of the head, clamped to the range of `f16`.
     clamped: Vec<f32>,
+    /// The clamped elements as `f16`.
     halves: Vec<f16>,
+    /// The encoded blocks of the head, one after the other. A block has 32 elements.
     blocks: Vec<u8>,
 }
 
@@ -143,7 +149,8 @@ impl PositionEncoder {
         if format == KvFormat::F32 {
             x.iter().enumerate().for_each(|(i, x)| put(i, &x.to_le_bytes()));
         } else {
-            // Clamp to the largest f16: an infinity would spread to every later token.
+            // Values are clamped to the largest `f16`, because an infinity would make the results of all later tokens
+            // invalid.
             const MAX_F16: f32 = 65_504.0;
             self.clamped.iter_mut().zip(x).for_each(|(kept, x)| *kept = x.clamp(-MAX_F16, MAX_F16));
             self.halves.convert_from_f32_slice(&self.clamped);
@@ -151,12 +158,14 @@ impl PositionEncoder {
         }
     }
 
+    /// Stores a key of floats in lane `lane` of a panel.
     fn store_key(&mut self, format: KvFormat, key: &[f32], lane: usize, panel: &mut [u8]) {
         self.for_each_float(format, key, |i, bytes| {
             panel[(i * LANES + lane) * bytes.len()..][..bytes.len()].copy_from_slice(bytes);
         });
     }
 
+    /// Stores a value of floats at offset `offset` of a page.
     fn store_value(&mut self, format: KvFormat, value: &[f32], offset: usize, values: &mut [u8]) {
         self.for_each_float(format, value, |i, bytes| {
             let at = i / LANES * PAGE * LANES + offset * LANES + i % LANES;
@@ -164,7 +173,8 @@ impl PositionEncoder {
         });
     }
 
-    /// Encodes `x` in the blocks of the file format into `blocks`. Returns the bytes per block.
+    /// Encodes `x` in the block format that files use, and stores the blocks in `self.blocks`. Returns the bytes of a
+    /// block.
     fn encode(&mut self, format: KvFormat, x: &[f32]) -> usize {
         let format: &dyn Format = if format == KvFormat::Q8_0 { &format::Q8_0 } else { &format::Q4_0 };
         let block_bytes = format.block().bytes;
@@ -173,6 +183,7 @@ impl PositionEncoder {
         block_bytes
     }
 
+    /// Stores a quantized key in lane `lane` of a panel. The first two bytes of a block are the scale.
     fn store_key_blocks(&mut self, format: KvFormat, key: &[f32], lane: usize, panel: &mut [u8]) {
         let block_bytes = self.encode(format, key);
         let blocks = self.blocks.chunks_exact(block_bytes);
@@ -186,6 +197,7 @@ impl PositionEncoder {
         }
     }
 
+    /// Stores a quantized value at offset `offset` of a page. The first two bytes of a block are the scale.
     fn store_value_blocks(&mut self, format: KvFormat, value: &[f32], offset: usize, values: &mut [u8]) {
         let block_bytes = self.encode(format, value);
         let parts = values.chunks_exact_mut(format.part_bytes());

@@ -17,17 +17,18 @@ impl Line {
     pub const BYTES: usize = size_of::<Self>();
 }
 
-// SAFETY: 64 bytes without padding; every bit pattern is valid.
+// SAFETY: the type is 64 bytes without padding, and zero bytes are a valid value.
 unsafe impl bytemuck::Zeroable for Line {}
-// SAFETY: as above.
+// SAFETY: the type is 64 bytes without padding, it is `Copy`, and every bit pattern is a valid value.
 unsafe impl bytemuck::Pod for Line {}
 
-/// A pool of pages. A clone is the same pool.
+/// A pool of pages. A clone refers to the same pool.
 #[derive(Clone, Debug)]
 pub struct PagePool(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    /// Maximum bytes of all pages, used and free.
     limit: usize,
     state: Mutex<State>,
 }
@@ -36,15 +37,16 @@ struct Inner {
 struct State {
     /// Bytes of the pages in use.
     held: usize,
-    /// Free pages, by their number of cache lines.
+    /// Free pages, grouped by their number of cache lines.
     free: BTreeMap<usize, Vec<Box<[Line]>>>,
     /// Bytes of the free pages.
     free_bytes: usize,
 }
 
 impl State {
-    /// Takes a free page with this number of cache lines. If there is no such page and a new page could exceed the
-    /// limit, it returns all free pages (of other sizes) to the system.
+    /// Takes a free page with `lines` cache lines. Returns `None` if there is no such page; in this case the caller
+    /// allocates a new page. If the new page could exceed the limit, all free pages (which have other sizes) are first
+    /// returned to the system.
     fn reuse(&mut self, lines: usize, limit: usize) -> Option<Box<[Line]>> {
         let bytes = lines * Line::BYTES;
         let free_page = self.free.get_mut(&lines).and_then(Vec::pop);
@@ -69,7 +71,7 @@ impl PagePool {
         Self::new(usize::MAX)
     }
 
-    /// An identifier of the pool, the same for all its clones.
+    /// Returns an identifier of the pool. All clones of a pool have the same identifier.
     pub fn id(&self) -> usize {
         Arc::as_ptr(&self.0).addr()
     }
@@ -84,10 +86,10 @@ impl PagePool {
         self.state().held
     }
 
-    /// Checks that `needed` more bytes are within the limit.
+    /// Checks that pages with `needed` more bytes would not exceed the limit.
     ///
     /// # Errors
-    /// [`Error::PoolFull`] if they are not.
+    /// [`Error::PoolFull`] if `needed` is larger than the limit minus the bytes of the pages in use.
     pub fn check(&self, needed: usize) -> Result<(), Error> {
         let free = self.0.limit - self.held();
         if needed > free { Err(Error::PoolFull { needed, free }) } else { Ok(()) }
@@ -97,7 +99,10 @@ impl PagePool {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a page with this number of cache lines. The values of its bytes are unspecified.
+    /// Takes a free page with `lines` cache lines, or allocates a new page. The values of its bytes are unspecified.
+    ///
+    /// # Errors
+    /// [`Error::PoolFull`] if the page would exceed the limit.
     pub(super) fn take(&self, lines: usize) -> Result<Page, Error> {
         let bytes = lines * Line::BYTES;
         let mut state = self.state();

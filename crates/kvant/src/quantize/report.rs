@@ -10,7 +10,7 @@ use serde::Serialize;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The result of a quantization, or the plan of one.
+/// The result of a quantization, or the plan of a quantization.
 #[derive(Serialize, schemars::JsonSchema)]
 pub struct Quantized {
     /// The output file.
@@ -33,28 +33,31 @@ pub struct Quantized {
     pub calib_tokens: u64,
     /// Tokens of self-generated calibration text.
     pub own_tokens: u64,
-    /// The seed of noise, of self-generated text and of the labels of gradients.
+    /// The seed of noise, of self-generated text and of the random labels for gradients.
     pub seed: u64,
     /// All tensors.
     pub tensors: Vec<TensorReport>,
     /// Warnings for the user.
     pub warnings: Vec<String>,
-    /// The cost of the walk through the network, for methods that make one.
+    /// The cost of the walk through the network, for methods that walk through the network block by block.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost: Option<Cost>,
-    /// The loss of the result on calibration text, for the same methods.
+    /// The loss of the quantized network on calibration text, for methods that walk through the network block by block.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected: Option<Expected>,
     /// The formats that were chosen for a budget.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allocation: Option<Allocation>,
-    /// Path and content of the card with measurements.
+    /// The path of the file; `output` replaces what is not UTF-8 in it.
+    #[serde(skip)]
+    path: PathBuf,
+    /// Path and content of the card with measurements; `None` for a plan.
     #[serde(skip)]
     host: Option<(PathBuf, HostCard)>,
 }
 
 impl Quantized {
-    /// The result of a finished quantization.
+    /// Creates the result of a finished quantization.
     pub(super) fn new(
         job: &Quantize,
         recipe: &Recipe,
@@ -74,6 +77,7 @@ impl Quantized {
         };
         Self {
             output: job.output.to_string_lossy().into_owned(),
+            path: job.output.clone(),
             format: recipe.format_name(),
             method: recipe.method.name(),
             bytes_in: report.file.bytes_in,
@@ -96,7 +100,7 @@ impl Quantized {
         }
     }
 
-    /// The plan of a quantization.
+    /// Creates the plan of a quantization.
     pub(super) fn planned(
         job: &Quantize,
         recipe: &Recipe,
@@ -121,6 +125,7 @@ impl Quantized {
         let bytes_out: u64 = tensors.iter().map(|t| t.bytes).sum();
         Self {
             output: job.output.to_string_lossy().into_owned(),
+            path: job.output.clone(),
             format: recipe.format_name(),
             method: recipe.method.name(),
             bytes_in,
@@ -140,7 +145,7 @@ impl Quantized {
         }
     }
 
-    /// Writes the card with measurements beside the file. Does nothing for a plan.
+    /// Writes the card with measurements to a file in the same folder as the output. Does nothing for a plan.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -148,5 +153,14 @@ impl Quantized {
         let Some((path, card)) = &self.host else { return Ok(()) };
         let text = serde_json::to_string_pretty(card).map_err(|e| Error::Result(e.to_string()))? + "\n";
         Ok(OutputFile::write_whole(path, text.as_bytes(), force)?)
+    }
+
+    /// Returns the size of the written file in bytes.
+    ///
+    /// # Errors
+    /// The errors of the file system.
+    pub fn file_bytes(&self) -> Result<u64, Error> {
+        let entry = std::fs::metadata(&self.path);
+        Ok(entry.map_err(|e| Error::io(&self.path, "reading the size of", e))?.len())
     }
 }

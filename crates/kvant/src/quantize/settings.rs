@@ -1,4 +1,4 @@
-//! Makes a recipe from options: file type, method, texts. Checks that the options fit together.
+//! Makes a recipe from options: file type, method, texts. Checks that the options do not conflict.
 
 use super::Quantize;
 use crate::{Error, calibration, calibration_tokens};
@@ -15,7 +15,7 @@ use std::cell::OnceCell;
 /// A model that is larger than this share of the machine's memory does not write self-generated text by default.
 const MAX_MEMORY_SHARE: f64 = 0.75;
 
-/// Most self-generated contexts by default. More contexts do not improve the result (docs/adr/0005).
+/// Maximum number of self-generated contexts by default. More contexts do not improve the result (docs/adr/0005).
 const MAX_SELF_GENERATED_CONTEXTS: usize = 32;
 
 /// Returns the file type with this name.
@@ -49,7 +49,7 @@ impl Quantize<'_> {
         let overrides = self.overrides.iter().map(|text| self.override_of(text)).collect::<Result<_, _>>()?;
         let file_type = file_type(&self.format)?;
         let quantized = self.budget.is_some() || file_type.format().grid().is_some();
-        // The tokenizer is loaded at most once, and only if it is needed.
+        // The tokenizer is loaded only if it is needed, and at most one time.
         let tokenizer = OnceCell::new();
         let loaded = || tokenizer.get_or_init(|| self.model.tokenizer());
         let (method, mut notes) = self.chosen_method(&|| loaded().is_ok(), quantized)?;
@@ -112,8 +112,8 @@ impl Quantize<'_> {
         }
     }
 
-    /// Returns the requested method, or the best one that the model and the given files allow. The notes say why a
-    /// missing tokenizer prevents `auto`.
+    /// Returns the requested method, or the best method that the model and the given files allow. If the model has no
+    /// usable tokenizer, the method `auto` is not possible, and a note tells this to the user.
     fn chosen_method(
         &self,
         has_tokenizer: &dyn Fn() -> bool,
@@ -134,7 +134,8 @@ impl Quantize<'_> {
         Ok((method_named(name)?, note.map(str::to_owned).into_iter().collect()))
     }
 
-    /// The number of self-generated contexts.
+    /// Returns the number of self-generated contexts. Adds a note if the model does not fit in memory and the number is
+    /// 0 for this reason.
     fn self_generated(
         &self,
         method: &dyn Solver,
@@ -167,7 +168,8 @@ impl Quantize<'_> {
         Ok((calibration.contexts().len() / 2).min(MAX_SELF_GENERATED_CONTEXTS))
     }
 
-    /// The settings of the method: damping, if the method does not choose it itself.
+    /// Returns the settings of the method. A damping option is an error if the method chooses damping itself or does
+    /// not use damping.
     fn settings(&self, method: &dyn Solver) -> Result<Settings, Error> {
         for (option, given) in
             [("--damping", self.damping), ("--correction-damping", self.correction_damping)]
@@ -192,7 +194,7 @@ impl Quantize<'_> {
     }
 }
 
-/// The error for an option that the method does not use.
+/// Returns the error for an option that the method does not use.
 fn unused(option: &str, method: &dyn Solver) -> Error {
     Error::option(option, format!("the method {} has no use for it", method.name()))
 }

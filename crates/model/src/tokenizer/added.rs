@@ -1,12 +1,14 @@
-//! Added tokens: texts that become one token each wherever they stand, before anything else happens to a text.
+//! Added tokens: each of them has a text that becomes one token wherever it occurs. The search for added tokens is the
+//! first step of encoding.
 //!
-//! Two ways of finding them. `tokenizers` (and slow tokenizers of `transformers`) take the leftmost and of those the
-//! longest, and may eat white space beside it. llama.cpp goes through the tokens from the longest to the shortest and
-//! takes every place that is still free. Both run on an Aho-Corasick automaton: time grows with the text and not with
-//! the number of tokens.
+//! There are two algorithms. `tokenizers` (and the slow tokenizers of `transformers`) take the leftmost match, and the
+//! longest match of those that begin at the same place. A token may also take the white space around it. llama.cpp
+//! takes the tokens from the longest to the shortest. Each token gets all its matches that do not overlap the match of
+//! an earlier token. Both algorithms use an Aho-Corasick automaton, so the time depends on the length of the text and
+//! not on the number of tokens.
 //!
-//! Invariant: a control token is found only inside text that may hold some; text of a user next to text of a template
-//! never makes one.
+//! Invariant: a control token is found only inside the ranges of a text where control tokens are allowed. Text of a
+//! user never becomes a control token, not even together with neighbouring text of a template.
 
 use super::TokenizerError;
 use super::classes::{Classes, SPACE, WORD};
@@ -17,43 +19,48 @@ use std::ops::Range;
 #[derive(Clone, Debug)]
 pub(super) struct Added {
     pub id: u32,
-    /// What is looked for.
+    /// The text for the search.
     pub text: String,
-    /// Steers the model: not found in text that a user wrote.
+    /// Whether this is a control token. A control token is not found in text of a user.
     pub control: bool,
+    /// Whether the token is found only as a whole word.
     pub single_word: bool,
+    /// Whether the token takes the white space before it.
     pub lstrip: bool,
+    /// Whether the token takes the white space after it.
     pub rstrip: bool,
 }
 
 impl Added {
+    /// A token without `single_word`, `lstrip` and `rstrip`.
     pub fn plain(id: u32, text: String, control: bool) -> Self {
         Self { id, text, control, single_word: false, lstrip: false, rstrip: false }
     }
 }
 
-/// Many such texts.
+/// A set of added tokens, for a search in texts.
 pub(super) struct AddedTokens {
     automaton: Option<AhoCorasick>,
     tokens: Vec<Added>,
+    /// Whether the algorithm is that of llama.cpp.
     longest_first: bool,
 }
 
-/// Places of a text where control tokens may stand, in order, none touching another.
+/// Byte ranges of a text where control tokens are allowed, in ascending order. No two ranges touch each other.
 pub(super) type Open = [Range<usize>];
 
-/// A token and the bytes of the text that it takes.
+/// The byte range of a found token and its id.
 pub(super) type Found = (Range<usize>, u32);
 
 impl AddedTokens {
-    /// The way of `tokenizers`; of one text twice the first is looked for.
+    /// Uses the algorithm of `tokenizers`. If two tokens have the same text, the first token is found.
     pub fn leftmost(tokens: Vec<Added>) -> Result<Self, TokenizerError> {
         Self::new(tokens, MatchKind::LeftmostLongest)
     }
 
-    /// The way of llama.cpp.
+    /// Uses the algorithm of llama.cpp.
     pub fn longest(mut tokens: Vec<Added>) -> Result<Self, TokenizerError> {
-        // Longest first, so that a token that contains another is not torn apart.
+        // Longer tokens come first, so a short token cannot split a longer token that contains it.
         tokens.sort_by_key(|t| std::cmp::Reverse(t.text.len()));
         Self::new(tokens, MatchKind::Standard)
     }
@@ -74,7 +81,7 @@ impl AddedTokens {
         self.tokens.is_empty()
     }
 
-    /// The tokens in `text`, in order. Control tokens are taken only inside `open`.
+    /// Finds the tokens in `text`, in order. Control tokens are found only inside the ranges of `open`.
     pub fn find(&self, text: &str, open: &Open) -> Result<Vec<Found>, TokenizerError> {
         match &self.automaton {
             None => Ok(Vec::new()),
@@ -92,7 +99,7 @@ impl AddedTokens {
             let token = &self.tokens[place.pattern().as_usize()];
             let (mut start, mut end) = (place.start(), place.end());
             if token.control && !allows(open, start..end) {
-                // What begins where another writer's text begins may still be one.
+                // Another match may begin at the next border of a range, so the search continues there.
                 from = end.min(boundary(open, start)).max(start + 1);
                 while !text.is_char_boundary(from) {
                     from += 1;
@@ -114,7 +121,8 @@ impl AddedTokens {
             if token.rstrip {
                 end = text.len() - text[end..].trim_start_matches(space).len();
             }
-            // A token that follows stripped space may stand inside what was taken; the library lets it.
+            // A match may begin inside the white space that `rstrip` gave to the token before it. The library allows
+            // this.
             found.push((start.min(end)..end, token.id));
             taken = end;
             from = from.max(taken.min(place.end()));
@@ -137,7 +145,7 @@ impl AddedTokens {
             if self.tokens[index].control && !allows(open, range.clone()) {
                 continue;
             }
-            // Places come by their end: one that comes later begins no further back than the longest token reaches.
+            // The automaton returns matches in order of their ends. So no later match begins before `bound`.
             let bound = range.end.saturating_sub(longest);
             pending.push((range, index));
             if pending.len() >= limit {
@@ -155,15 +163,16 @@ impl AddedTokens {
     }
 }
 
-/// Bytes of a text and the token that could stand there.
+/// A match: its byte range and the index of its token.
 type Place = (Range<usize>, usize);
 
-/// Places that are looked at together, at least.
+/// Number of pending matches at which [`settle`] is first called.
 const SETTLED: usize = 1 << 12;
-/// Places that may hang together by overlaps.
+/// Largest number of pending matches that overlap. A larger number is an error.
 const MOST_OVERLAPS: usize = 1 << 24;
 
-/// Decides among places that overlap; those that may still meet others behind `bound` stay pending.
+/// Chooses between overlapping matches and adds the chosen matches to `found`. Matches that may overlap a later match,
+/// which begins at `bound` or after it, stay pending.
 fn settle(pending: &mut Vec<Place>, bound: usize, found: &mut Vec<Place>) {
     pending.sort_unstable_by_key(|(range, _)| range.start);
     let (mut first, mut reach) = (0, 0);
@@ -185,17 +194,19 @@ fn settle(pending: &mut Vec<Place>, bound: usize, found: &mut Vec<Place>) {
     pending.drain(..first);
 }
 
-/// Takes of overlapping places those of the longest tokens, from the left, that are free.
+/// Chooses from a group of overlapping matches: longer tokens first, and the same token from left to right. A match is
+/// chosen only if it overlaps no match that was chosen before.
 fn decide(cluster: &mut [Place], found: &mut Vec<Place>) {
     let Some(first) = cluster.iter().map(|(range, _)| range.start).min() else { return };
     let end = cluster.iter().map(|(range, _)| range.end).max().unwrap_or(first);
-    // Tokens are numbered from the longest on.
+    // The token with index 0 is the longest.
     cluster.sort_unstable_by_key(|(range, index)| (*index, range.start));
     let mut taken = vec![false; end - first];
     let before = found.len();
     for (range, index) in cluster {
         let bytes = range.start - first..range.end - first;
-        // Longer tokens were placed before: a token that is free at both ends is free between them.
+        // The matches that were chosen before are at least as long as this match. So if both ends of this match are
+        // free, all its bytes are free.
         if !taken[bytes.start] && !taken[bytes.end - 1] {
             taken[bytes].fill(true);
             found.push((range.clone(), *index));
@@ -204,13 +215,13 @@ fn decide(cluster: &mut [Place], found: &mut Vec<Place>) {
     found[before..].sort_unstable_by_key(|(range, _)| range.start);
 }
 
-/// Whether all of a range lies in one open place.
+/// Whether the whole `range` is inside one range of `open`.
 fn allows(open: &Open, range: Range<usize>) -> bool {
     let at = open.partition_point(|place| place.end < range.end);
     open.get(at).is_some_and(|place| place.start <= range.start && range.end <= place.end)
 }
 
-/// Where the next place begins or ends, seen from `at`.
+/// The next offset after `at` where a range of `open` begins or ends; `usize::MAX` if there is no such offset.
 fn boundary(open: &Open, at: usize) -> usize {
     let index = open.partition_point(|place| place.end <= at);
     open.get(index).map_or(usize::MAX, |place| if place.start > at { place.start } else { place.end })

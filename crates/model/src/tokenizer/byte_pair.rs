@@ -1,12 +1,15 @@
-//! Byte-pair encoding: a word's symbols are merged in order of rank, the leftmost pair first on a tie.
+//! Byte-pair encoding (BPE): neighbouring symbols of a word are merged in order of rank. On a tie, the leftmost pair is
+//! merged first.
 //!
-//! Two spellings: words of bytes, each a printable character (GPT-2), or words of characters, with bytes for what the
-//! vocabulary lacks (Llama 2). Source: the `tokenizers` crate's `models/bpe`, whose ids these are for every word; it is
-//! not used here because it makes a string of every token. Left out: dropout.
+//! There are two kinds of words. In words of bytes, one printable character spells each byte (GPT-2). In words of
+//! characters, byte tokens spell the characters that the vocabulary lacks (Llama 2). Source: the `tokenizers` crate's
+//! `models/bpe`; the ids here are the same for every word. That crate does not encode words here, because it allocates
+//! a string for every token. Not covered here: dropout.
 //!
 //! ```text
 //! symbols ← characters;  queue ← every neighbouring pair that has a rank
-//! while queue: take the pair of lowest rank, leftmost on a tie; merge it if both halves still stand
+//! while queue: take the pair of lowest rank, leftmost on a tie; skip it if one half was merged already,
+//!              else merge it and queue the new pairs
 //! ```
 
 use super::{TokenizerError, sentencepiece};
@@ -14,43 +17,46 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::OnceLock;
 
-/// What decides the ids of a word.
+/// Settings that determine the ids of a word.
 pub(super) struct Settings {
     /// Text and id of every token.
     pub vocabulary: Vec<(String, u32)>,
-    /// Merges, first is best.
+    /// Merges in order of rank; the first merge is done first.
     pub merges: Vec<(String, String)>,
-    /// Of one pair twice, whether the first counts (as llama.cpp has it) or the last (as `tokenizers` has it).
+    /// If a pair occurs twice in `merges`: true uses the first merge (as in llama.cpp), false uses the last merge (as
+    /// in `tokenizers`).
     pub first_counts: bool,
-    /// Words are bytes.
+    /// Whether the symbols of a word are bytes and not characters.
     pub of_bytes: bool,
-    /// A word that is a token is taken whole.
+    /// Whether a word that is itself a token becomes this token, without merging.
     pub ignore_merges: bool,
-    /// What the vocabulary lacks becomes byte tokens.
+    /// Whether a character that the vocabulary lacks becomes byte tokens.
     pub byte_fallback: bool,
-    /// What stands for the unknown.
+    /// Text of the unknown token, which replaces symbols that the vocabulary lacks.
     pub unknown: Option<String>,
-    /// Neighbours that are unknown become one.
+    /// Whether neighbouring unknown symbols become one unknown token.
     pub fuse_unknown: bool,
-    /// Written before every symbol of a word but the first.
+    /// Text before every symbol of a word except the first symbol.
     pub prefix: String,
-    /// Written after the last symbol of a word.
+    /// Text after the last symbol of a word.
     pub suffix: String,
 }
 
-/// Words that are remembered at most, and bytes of the longest one.
+/// Largest number of words in the cache of encoded words.
 const REMEMBERED: usize = 1 << 16;
+/// Largest length in bytes of a word in the cache.
 const LONGEST_REMEMBERED: usize = 64;
-/// Symbols of a word up to which the best pair is looked for by going through all.
+/// Largest number of symbols of a word for which every merge compares all pairs. Longer words use a queue.
 const SHORT: usize = 24;
 
-/// Merges by rank.
+/// Encodes words by merging in order of rank.
 pub(super) struct BytePair {
     ids: HashMap<String, u32>,
-    /// Symbols of words of bytes.
+    /// Ids of the symbols of single bytes, indexed by the byte; `None` for a byte that the vocabulary lacks.
     bytes: Vec<Option<u32>>,
-    /// Byte tokens, where what is unknown becomes some.
+    /// Ids of the byte tokens `<0x00>` to `<0xFF>`, if unknown characters become byte tokens.
     fallback: Option<Vec<Option<u32>>>,
+    /// The ids of a pair → the rank of the merge and the id of its result.
     merges: HashMap<(u32, u32), (u32, u32)>,
     of_bytes: bool,
     ignore_merges: bool,
@@ -58,13 +64,15 @@ pub(super) struct BytePair {
     fuse_unknown: bool,
     prefix: String,
     suffix: String,
-    /// No merge crosses the beginning of a word that `▁` marks.
+    /// Whether no merge result has a `▁` after another character. Then a word can be cut before every such `▁`, and the
+    /// ids are the same.
     cuts: bool,
 }
 
-/// Words that were met already, by their text.
+/// Cache of encoded words: the text of a word and its ids.
 pub(super) type Remembered = HashMap<Box<str>, Box<[u32]>>;
 
+/// A symbol of a word in a doubly linked list. `previous` and `next` are indices into the list, or [`NONE`].
 #[derive(Clone, Copy)]
 struct Symbol {
     id: u32,
@@ -72,7 +80,7 @@ struct Symbol {
     next: u32,
 }
 
-/// No symbol.
+/// Marks a missing neighbour. It is also the id of a symbol that was merged into its left neighbour.
 const NONE: u32 = u32::MAX;
 
 impl BytePair {
@@ -135,7 +143,8 @@ impl BytePair {
         })
     }
 
-    /// Ids of one word as the pre-tokenizer leaves it; words of bytes are given as text, not in printable spelling.
+    /// Appends the ids of one word of the pre-tokenizer to `ids`. A word of bytes is given as plain text, not in its
+    /// printable spelling.
     pub fn encode(&self, word: &str, remembered: &mut Remembered, ids: &mut Vec<u32>) {
         if !self.cuts {
             return self.encode_whole(word, remembered, ids);
@@ -148,6 +157,7 @@ impl BytePair {
         }
     }
 
+    /// Encodes a word, or takes its ids from the cache.
     fn encode_whole(&self, word: &str, remembered: &mut Remembered, ids: &mut Vec<u32>) {
         if let Some(known) = remembered.get(word) {
             return ids.extend_from_slice(known);
@@ -162,6 +172,7 @@ impl BytePair {
         }
     }
 
+    /// Encodes a word without the cache.
     fn merge(&self, word: &str, ids: &mut Vec<u32>) {
         if self.ignore_merges {
             let whole = if self.of_bytes { self.ids.get(&printable(word)) } else { self.ids.get(word) };
@@ -195,8 +206,8 @@ impl BytePair {
     }
 
     fn character_symbols(&self, word: &str, symbols: &mut Vec<u32>) {
-        // As the library: an unknown symbol waits until a known one or another unknown one comes, so that byte tokens
-        // may go before it.
+        // As in the library, an unknown symbol waits for the next known symbol, the next unknown symbol or the end of
+        // the word. So byte tokens of later characters may come before it.
         let mut waiting = None;
         let mut spelled = String::new();
         let mut characters = word.char_indices().peekable();
@@ -229,6 +240,7 @@ impl BytePair {
         symbols.extend(waiting);
     }
 
+    /// Merges the symbols of a short word in place.
     fn merge_short(&self, symbols: &mut Vec<u32>) {
         loop {
             let pairs = symbols.windows(2).enumerate();
@@ -241,6 +253,7 @@ impl BytePair {
         }
     }
 
+    /// Merges the symbols of a long word with a queue of pairs and appends the ids.
     fn merge_long(&self, symbols: &[u32], ids: &mut Vec<u32>) {
         let count = symbols.len() as u32;
         let mut chain: Vec<Symbol> = (0..count)
@@ -261,7 +274,7 @@ impl BytePair {
                 continue;
             }
             let right = chain[left.next as usize];
-            // One half may have been merged into something else since the pair was queued.
+            // One half may have been merged with another symbol after the pair was queued.
             if self.merges.get(&(left.id, right.id)).is_none_or(|(_, id)| *id != new) {
                 continue;
             }
@@ -280,25 +293,26 @@ impl BytePair {
     }
 }
 
-/// How a space is spelled in words of characters.
+/// The character that spells a space in words of characters.
 const MARK: char = '\u{2581}';
 
-/// Whether `▁` stands behind another character.
+/// Whether the token has a `▁` after another character.
 pub(super) fn marks_inside(token: &str) -> bool {
     token.trim_start_matches(MARK).contains(MARK)
 }
 
-/// Bytes up to the next `▁` that stands behind another character.
+/// Number of bytes before the first `▁` that follows another character; the length of `text` if there is no such `▁`.
 pub(super) fn next_mark(text: &str) -> usize {
     let marks = text.len() - text.trim_start_matches(MARK).len();
     text[marks..].find(MARK).map_or(text.len(), |at| marks + at)
 }
 
-/// GPT-2's printable characters and the bytes that they stand for.
+/// GPT-2's printable characters, each with the byte that it spells.
 fn spelling() -> &'static HashMap<char, u8> {
     static BYTES: OnceLock<HashMap<char, u8>> = OnceLock::new();
     BYTES.get_or_init(|| {
-        // Printable Latin-1 stands for itself, the others follow from U+0100.
+        // A printable Latin-1 character spells its own byte. The characters from U+0100 on spell the other bytes, in
+        // order.
         let printable = |b: u8| matches!(b, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
         let mut next = 0x100;
         let spelling = |b: u8| {
@@ -313,7 +327,7 @@ fn spelling() -> &'static HashMap<char, u8> {
     })
 }
 
-/// The printable spelling of a text's bytes.
+/// Spells every byte of a text as a printable character.
 pub(super) fn printable(text: &str) -> String {
     static CHARACTERS: OnceLock<Vec<char>> = OnceLock::new();
     let characters = CHARACTERS.get_or_init(|| {
@@ -326,7 +340,8 @@ pub(super) fn printable(text: &str) -> String {
     text.bytes().map(|b| characters[usize::from(b)]).collect()
 }
 
-/// The bytes of a token's printable spelling; characters outside it stand for themselves.
+/// The bytes that the printable characters of a token spell. A character outside of the table gives its own UTF-8
+/// bytes.
 pub(super) fn bytes(token: &str) -> Vec<u8> {
     let map = spelling();
     let mut bytes = Vec::with_capacity(token.len());

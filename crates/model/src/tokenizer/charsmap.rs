@@ -1,10 +1,12 @@
-//! SentencePiece's compiled normalization rules: a double array over bytes, and the replacements one after another.
+//! SentencePiece's compiled normalization rules: a double-array trie over bytes, and the replacement texts in sequence.
 //!
-//! Source: SentencePiece's `normalizer.cc` and Darts-clone; every index is checked here, for the rules come from a
-//! file. `tokenizers` applies them in its own way, to clusters of characters first ([`Charsmap::by_cluster`]).
+//! Source: SentencePiece's `normalizer.cc` and Darts-clone; every index is checked here, because the rules come from a
+//! file. `tokenizers` applies the rules in another way: first to grapheme clusters, then to single characters
+//! ([`Charsmap::by_cluster`]).
 
 use unicode_segmentation::UnicodeSegmentation;
 
+/// The rules. `units` is the trie. `replacements` has the replacement texts; a zero byte ends each text.
 #[derive(Clone)]
 pub(super) struct Charsmap {
     units: Vec<u32>,
@@ -12,7 +14,7 @@ pub(super) struct Charsmap {
 }
 
 impl Charsmap {
-    /// The rules of these bytes, `None` where they are none.
+    /// Parses the rules; returns `None` if `bytes` are not valid rules.
     pub fn new(bytes: &[u8]) -> Option<Self> {
         let (size, rest) = bytes.split_first_chunk::<4>()?;
         let size = u32::from_le_bytes(*size) as usize;
@@ -25,16 +27,20 @@ impl Charsmap {
         Some(Self { units, replacements: replacements.to_vec() })
     }
 
-    /// The longest rule that `text` begins with: its bytes and what takes their place.
+    /// Applies the longest rule that matches at the beginning of `text`. Returns the length in bytes of the matched
+    /// text, and its replacement.
     pub fn longest(&self, text: &[u8]) -> Option<(usize, &str)> {
         self.search(text, |_| true)
     }
 
-    /// What takes the place of exactly this text, as `tokenizers` looks it up: the shortest rule that it begins with.
+    /// The replacement of `text` as `tokenizers` finds it. That is the replacement of the shortest rule that matches at
+    /// the beginning of `text`.
     fn shortest(&self, text: &str) -> Option<&str> {
         self.search(text.as_bytes(), |_| false).map(|(_, replacement)| replacement)
     }
 
+    /// Searches for a rule that matches at the beginning of `text`. After each match, the search continues to longer
+    /// rules if `go_on` returns true for the length of the match.
     fn search(&self, text: &[u8], go_on: impl Fn(usize) -> bool) -> Option<(usize, &str)> {
         let unit = |at: usize| self.units.get(at).copied();
         let offset = |unit: u32| ((unit >> 10) << ((unit & (1 << 9)) >> 6)) as usize;
@@ -61,8 +67,9 @@ impl Charsmap {
         Some((length, std::str::from_utf8(&rest[..end]).ok()?))
     }
 
-    /// Characters of the replaced text, each with how many it adds to the original (negative where some vanish), or
-    /// `None` where nothing is replaced.
+    /// Returns the characters of the normalized text; `None` if no rule applies. The number of each character is the
+    /// change of the text length in characters at this place, negative if characters are removed.
+    /// `NormalizedString::transform` takes this list.
     pub fn by_cluster(&self, text: &str) -> Option<Vec<(char, isize)>> {
         let mut changes = Vec::with_capacity(text.len());
         let mut changed = false;
@@ -88,6 +95,7 @@ impl Charsmap {
     }
 }
 
+/// Appends the characters of `new`, which replaces `old`, with their changes of the text length.
 fn replace(changes: &mut Vec<(char, isize)>, old: &str, new: &str) {
     let difference = new.chars().count() as isize - old.chars().count() as isize;
     changes.extend(new.chars().map(|c| (c, 0)));

@@ -1,29 +1,30 @@
-//! Unicode classes of characters, as the regular expressions of pre-tokenizers name them.
+//! Unicode classes of characters that occur in the regular expressions of pre-tokenizers.
 //!
-//! One byte a code point, made once from the tables that the regular expression engine has: a split by hand and a
-//! split by expression cannot differ in what a letter is.
+//! The table has one byte for each code point, with one bit for each class. It is made from the tables of the regex
+//! engine. So hand-written rules and regular expressions always agree on the class of a character.
 
 use regex_syntax::hir::{Class, HirKind};
 use std::sync::OnceLock;
 
-/// `\p{L}`.
+/// Letters: `\p{L}`.
 pub(super) const LETTER: u8 = 1;
-/// `\p{N}`.
+/// Numbers: `\p{N}`.
 pub(super) const NUMBER: u8 = 2;
-/// `\p{M}`.
+/// Combining marks: `\p{M}`.
 pub(super) const MARK: u8 = 4;
-/// `\s`.
+/// White space: `\s`.
 pub(super) const SPACE: u8 = 8;
-/// `\w`.
+/// Characters of words: `\w`.
 pub(super) const WORD: u8 = 16;
 
+/// Number of Unicode code points.
 const CODE_POINTS: usize = 0x11_0000;
 
 /// The classes of every code point.
 pub(super) struct Classes(Vec<u8>);
 
 impl Classes {
-    /// The table, made at the first call.
+    /// Returns the table. The first call makes it.
     pub fn get() -> &'static Self {
         static TABLE: OnceLock<Classes> = OnceLock::new();
         TABLE.get_or_init(|| {
@@ -43,7 +44,7 @@ impl Classes {
         })
     }
 
-    /// The bits of a character.
+    /// The class bits of a character.
     pub fn of(&self, c: char) -> u8 {
         self.0[c as usize]
     }

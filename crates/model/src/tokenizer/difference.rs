@@ -1,8 +1,8 @@
-//! Whether two tokenizers make the same of a text.
+//! Compares two tokenizers: finds the first difference that changes ids.
 
 use super::{Engine, Kind, Special, TokenKind, Tokenizer, TokenizerError, Vocabulary};
 
-/// Texts of every kind that tokenizers are known to treat differently.
+/// Sample texts. Tokenizers often give different ids for such texts.
 const SAMPLES: &[&str] = &[
     "Hello, world! It's 2026; don't you'LL we'Re I'm ADMIN'S.",
     " leading",
@@ -29,11 +29,12 @@ const SAMPLES: &[&str] = &[
     "unbelievableness antidisestablishmentarianism camelCaseWord SHOUTING_SNAKE",
 ];
 
-/// Added tokens that are tried.
+/// Largest number of added tokens for which a sample text is made.
 const TRIED: usize = 64;
 
 impl Tokenizer {
-    /// Where another tokenizer's ids differ on texts of every kind, and on added tokens.
+    /// Describes the first place where the ids of two tokenizers differ, in the sample texts and in texts with added
+    /// tokens; `None` if all ids are equal.
     pub(super) fn sampled_difference(&self, other: &Self) -> Result<Option<String>, TokenizerError> {
         let added = (0..self.len()).filter(|&id| {
             let kind = self.vocabulary().kinds[id];
@@ -53,7 +54,7 @@ impl Tokenizer {
         Ok(None)
     }
 
-    /// Where the ids of a text differ: the first place, with both ids.
+    /// Describes the first place where the ids of a text differ, with both ids; `None` if all ids are equal.
     fn text_difference(
         &self,
         other: &Self,
@@ -78,14 +79,14 @@ impl Tokenizer {
         Ok(Some(format!("{place}: {} and {}", named(self, &ours), named(other, &theirs))))
     }
 
-    /// The first thing that decides ids in which two tokenizers differ, and where; `None` where both make the same of every
-    /// text, as far as their settings say and this text shows.
+    /// Describes the first difference of two tokenizers that changes ids. Compares their tokens and settings, and the
+    /// ids that they give for sample texts and for `text`. Returns `None` if all of these are equal.
     ///
     /// # Errors
-    /// As [`Tokenizer::encode`].
+    /// The errors of [`Tokenizer::encode`].
     pub fn difference(&self, other: &Self, text: &str) -> Result<Option<String>, TokenizerError> {
         let (a, b) = (self.vocabulary(), other.vocabulary());
-        // A file may name the network's rows that no text becomes.
+        // A file may list unused tokens at the end. They only fill the rows of the embedding.
         let used =
             |v: &Vocabulary| v.kinds.iter().rposition(|k| *k != TokenKind::Unused).map_or(0, |last| last + 1);
         let count = used(a);
@@ -109,7 +110,8 @@ impl Tokenizer {
         if self.around != other.around {
             return Ok(Some(format!("a text stands between {:?} and {:?}", self.around, other.around)));
         }
-        // What a folder says in its own words is compared by its ids alone.
+        // If only one of the tokenizers uses llama.cpp's SentencePiece algorithm, scores and merges are not comparable.
+        // Then only the ids are compared.
         let scored = |t: &Self| matches!(t.engine, Engine::Scored(_));
         let comparable = scored(self) == scored(other);
         if let Some(difference) = kind_difference(&a.kind, &b.kind).filter(|_| comparable) {
@@ -122,6 +124,8 @@ impl Tokenizer {
     }
 }
 
+/// Describes the first difference of pre-tokenizers, merges or scores; `None` if there is no difference or if they are
+/// not comparable.
 fn kind_difference(a: &Kind, b: &Kind) -> Option<String> {
     match (a, b) {
         (
@@ -143,7 +147,7 @@ fn kind_difference(a: &Kind, b: &Kind) -> Option<String> {
             if space_a != space_b {
                 return Some(format!("add_space_prefix is {space_a} and {space_b}"));
             }
-            // The order decides, not the number.
+            // Only the order of the scores determines the ids, not their values.
             let mut order: Vec<usize> = (0..a.len().min(b.len())).collect();
             order.sort_by(|&i, &j| a[j].total_cmp(&a[i]));
             let two = order.windows(2).find(|two| {

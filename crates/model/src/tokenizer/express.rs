@@ -1,4 +1,4 @@
-//! What a GGUF can say of a folder's tokenizer, and notes on what it cannot.
+//! Expresses a folder's tokenizer in the terms of GGUF, and makes notes on settings that GGUF cannot express.
 
 use super::json::{self, AddedToken};
 use super::model::type_of;
@@ -6,7 +6,7 @@ use super::{Kind, PreTokenizer, Vocabulary, sentencepiece};
 use serde_json::Value as Json;
 use std::collections::HashMap;
 
-/// Notes on what a GGUF does not say of added tokens.
+/// Notes on settings of added tokens that GGUF cannot express.
 pub(super) fn added_notes(added: &[(AddedToken, u32)]) -> Vec<String> {
     let named = |what: &str, has: &dyn Fn(&AddedToken) -> bool| {
         let mut texts: Vec<&str> =
@@ -32,6 +32,7 @@ pub(super) fn added_notes(added: &[(AddedToken, u32)]) -> Vec<String> {
     .collect()
 }
 
+/// A note if a space is added only before the whole text. A GGUF tokenizer also adds it after special tokens.
 pub(super) fn metaspace_notes(pre_tokenizer: &Json) -> Option<String> {
     let steps = json::steps(pre_tokenizer, "pretokenizers");
     let first =
@@ -43,7 +44,8 @@ pub(super) fn metaspace_notes(pre_tokenizer: &Json) -> Option<String> {
     })
 }
 
-/// Where upstream takes another word on `ignore_merges` from the pre-tokenizer's name than the file says.
+/// A note if `ignore_merges` in the file differs from the value that upstream derives from the name of the
+/// pre-tokenizer.
 pub(super) fn merges_notes(vocabulary: &Vocabulary) -> Option<String> {
     let Kind::BytePair { pre_tokenizer, ignore_merges, .. } = &vocabulary.kind else { return None };
     (*ignore_merges != pre_tokenizer.ignores_merges()).then(|| {
@@ -56,7 +58,7 @@ pub(super) fn merges_notes(vocabulary: &Vocabulary) -> Option<String> {
     })
 }
 
-/// What a GGUF says of a model and the steps before it.
+/// The GGUF kind of the vocabulary, for a model and its normalizer and pre-tokenizer.
 pub(super) fn gguf_kind(
     model: &json::Model,
     normalizer: &Json,
@@ -87,7 +89,8 @@ pub(super) fn gguf_kind(
     }
 }
 
-/// Whether a SentencePiece-like file puts a space before text; an error where it does more than that.
+/// Whether the steps of a SentencePiece-like file put a space before text. Returns an error with the reason if a step
+/// does something else.
 fn marks(normalizer: &Json, pre_tokenizer: &Json) -> Result<bool, String> {
     let mut prepends = false;
     for step in json::steps(normalizer, "normalizers") {
@@ -104,7 +107,7 @@ fn marks(normalizer: &Json, pre_tokenizer: &Json) -> Result<bool, String> {
                     || step["add_prefix_space"].as_bool() == Some(false);
                 prepends |= !never;
             }
-            // Splitting where spaces are changes nothing that merges could cross.
+            // A split at spaces does not change the ids, because no merge crosses a space.
             "Split" if step["pattern"]["String"].as_str() == Some(" ") => {}
             other => return Err(format!("its pre-tokenizer is {other}")),
         }
@@ -112,8 +115,8 @@ fn marks(normalizer: &Json, pre_tokenizer: &Json) -> Result<bool, String> {
     Ok(prepends)
 }
 
-/// Scores under which merging by score repeats merging by rank: a token's best rank, negated. Tokens that no merge
-/// makes are never joined.
+/// Scores with which merging by score does the same merges as merging by rank. The score of a token is the best rank of
+/// a merge that makes this token, negated. A token that no merge makes gets a score below all others.
 fn scores(tokens: &[String], merges: &[(String, String)]) -> Vec<f32> {
     let mut rank: HashMap<String, usize> = HashMap::new();
     for (i, (left, right)) in merges.iter().enumerate() {
@@ -122,9 +125,12 @@ fn scores(tokens: &[String], merges: &[(String, String)]) -> Vec<f32> {
     tokens.iter().map(|t| rank.get(t).map_or(-1e6, |r| -(*r as f32))).collect()
 }
 
-/// The split that a GGUF names, told by structure and expression, never guessed.
+/// The pre-tokenizer rule that has a name in GGUF and matches the steps of the folder. It is recognized by the
+/// structure of the steps and by the exact regular expression, and is never guessed. Otherwise returns an error with
+/// the reason.
 fn known_split(normalizer: &Json, pre: &Json) -> Result<PreTokenizer, String> {
-    // Qwen normalizes to NFC first, which upstream leaves to the text's author; anything else changes text.
+    // Qwen normalizes text to NFC first. Upstream omits this step and expects NFC text. Any other normalizer changes
+    // the text, so it is an error.
     for step in json::steps(normalizer, "normalizers") {
         if json::kind(&step) != "NFC" {
             return Err(format!("its normalizer is {}, GGUF has none", json::kind(&step)));

@@ -1,8 +1,10 @@
-//! The tokenizer of a Hugging Face folder: `tokenizer.json`, else `tokenizer.model`, else `vocab.json` with `merges.txt`,
-//! as `transformers` chooses; and what stands beside it.
+//! Reads the tokenizer of a Hugging Face folder, with the settings in other files of the folder. The file is chosen as
+//! in `transformers`: `tokenizer.json`, else `tokenizer.model`, else `vocab.json` with `merges.txt`.
 //!
-//! Two things come of it: how text becomes ids here, which is exactly what the libraries give, and a [`Vocabulary`], which
-//! is what a GGUF can say of that. What it cannot say is a note, or an error where nothing is left.
+//! The result has two parts. The first part is the algorithm that converts text to ids. Its ids are exactly those of
+//! the libraries. The second part is a [`Vocabulary`], which holds the settings that GGUF can express. A setting that
+//! GGUF cannot express becomes a note. If GGUF cannot express the tokenizer at all, the kind of the vocabulary is
+//! [`Kind::Folder`].
 
 use super::added::Added;
 use super::express::{added_notes, gguf_kind, merges_notes, metaspace_notes};
@@ -16,18 +18,18 @@ use kvant_io::HuggingFace;
 use serde_json::Value as Json;
 use std::collections::{HashMap, HashSet};
 
-/// Everything that a folder says of its tokenizer.
+/// The tokenizer of a folder.
 pub(super) struct Loaded {
     pub vocabulary: Vocabulary,
     pub engine: Engine,
     pub spelling: Spelling,
-    /// Ids around every text.
+    /// Ids that are added before and after every text.
     pub around: (Vec<u32>, Vec<u32>),
-    /// What a GGUF of this tokenizer does not say.
+    /// Settings of this tokenizer that GGUF cannot express, one sentence each.
     pub notes: Vec<String>,
 }
 
-/// The tokenizer of a folder; `None` where it has no file of one.
+/// Reads the tokenizer of a folder; returns `None` if the folder has no tokenizer file.
 pub(super) fn read(folder: &HuggingFace) -> Result<Option<Loaded>, TokenizerError> {
     let at = |name: &str| {
         let path = folder.folder.join(name);
@@ -49,11 +51,13 @@ pub(super) fn read(folder: &HuggingFace) -> Result<Option<Loaded>, TokenizerErro
     }
 }
 
+/// The error for a missing file that belongs to the file `other`.
 fn missing(other: &str) -> TokenizerError {
     TokenizerError::key("no such file", format!("one beside {other}"), "half of a tokenizer")
 }
 
-/// The bytes of a file that is not empty. (`kvant_io` has refused Git LFS pointers and skipped byte order marks.)
+/// Returns `bytes`, the content of a file; returns an error if the file is empty or has only white space. (`kvant_io`
+/// has already refused Git LFS pointers and skipped byte order marks.)
 pub(super) fn content(bytes: &[u8]) -> Result<&[u8], TokenizerError> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err(TokenizerError::key(
@@ -65,21 +69,23 @@ pub(super) fn content(bytes: &[u8]) -> Result<&[u8], TokenizerError> {
     Ok(bytes)
 }
 
+/// Parses a JSON file of a tokenizer.
 pub(super) fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, TokenizerError> {
     serde_json::from_slice(content(bytes)?)
         .map_err(|e| TokenizerError::key("content", "JSON of a tokenizer", e.to_string()))
 }
 
-/// Tokens by id, as far as they are known.
+/// The table of tokens. `tokens` and `kinds` are indexed by id.
 pub(super) struct Table {
     pub tokens: Vec<String>,
     pub kinds: Vec<TokenKind>,
-    /// Of several tokens with one text, the one that text becomes.
+    /// The text of a token → its id. If several tokens have the same text, this is the id that encoding gives.
     pub by_text: HashMap<String, u32>,
     pub notes: Vec<String>,
 }
 
 impl Table {
+    /// Makes the table from the text, id and kind of every token.
     pub fn new(entries: impl Iterator<Item = (String, u64, TokenKind)>) -> Result<Self, TokenizerError> {
         let mut table =
             Self { tokens: Vec::new(), kinds: Vec::new(), by_text: HashMap::new(), notes: Vec::new() };
@@ -94,7 +100,8 @@ impl Table {
         Ok(table)
     }
 
-    /// Holes are allowed, but not a handful of tokens that claim millions of ids.
+    /// Checks an id. Gaps between ids are allowed. But the table has an entry for every id, so a few tokens must not
+    /// claim millions of ids. `last` is the largest id of the file, and `count` is the number of its tokens.
     fn check(&self, id: u64, last: Option<u64>, count: usize) -> Result<(), TokenizerError> {
         let last = last.unwrap_or(id).max(id);
         if last >= u64::from(super::LARGEST_ID) || last as usize > 4 * count.max(self.tokens.len()) + 1024 {
@@ -104,6 +111,7 @@ impl Table {
         Ok(())
     }
 
+    /// Sets a token. Unused tokens fill a gap before it.
     fn set(&mut self, id: u32, text: String, kind: TokenKind) {
         let id = id as usize;
         while self.tokens.len() <= id {
@@ -114,12 +122,13 @@ impl Table {
         self.kinds[id] = kind;
     }
 
-    /// The first id that is free.
+    /// The first id after all tokens of the table.
     fn next(&self) -> u32 {
         self.tokens.len() as u32
     }
 
-    /// Adds a token beside the model's and returns the id that its text becomes.
+    /// Adds a token that is listed separately from the model's vocabulary. Returns the id that encoding gives for its
+    /// text. `named` has the texts of special tokens in the settings.
     pub fn add(&mut self, token: &AddedToken, named: &HashSet<String>) -> Result<u32, TokenizerError> {
         if let Some(id) = token.id {
             self.check(id, None, self.tokens.len())?;
@@ -135,7 +144,7 @@ impl Table {
             self.kinds[known as usize] = kind;
         }
         match (known, listed) {
-            // One text, two ids: text becomes the first, and the other keeps its name.
+            // One text has two ids. Encoding gives the first id. The second id keeps its text for decoding.
             (Some(known), Some(listed)) if known != listed => {
                 self.notes.push(format!(
                     "token {:?} has the ids {known} and {listed}; text becomes {known} in this folder",
@@ -155,7 +164,7 @@ impl Table {
     }
 }
 
-/// A `tokenizer.json`.
+/// Reads a `tokenizer.json`.
 fn fast(folder: &HuggingFace, bytes: &[u8]) -> Result<Loaded, TokenizerError> {
     let file: json::File = parse(bytes)?;
     let settings = Settings::new(folder)?;
@@ -206,7 +215,8 @@ fn fast(folder: &HuggingFace, bytes: &[u8]) -> Result<Loaded, TokenizerError> {
     Ok(loaded)
 }
 
-/// Whether a model of this file takes words of bytes: BPE with a token for every byte.
+/// Whether the model can encode words of bytes: it is a BPE model with a token for every byte, without a prefix or
+/// suffix.
 fn is_plain_bytes(model: &json::Model) -> bool {
     let plain = |text: &Option<String>| text.as_ref().is_none_or(String::is_empty);
     let Some(json::Vocab::Ids(all)) = &model.vocab else { return false };
@@ -218,7 +228,8 @@ fn is_plain_bytes(model: &json::Model) -> bool {
         && single.count() >= 256
 }
 
-/// Ids that the library gives to listed tokens: it goes by text, and numbers new ones itself.
+/// The ids that the `tokenizers` library gives to the added tokens of the file. The library finds a token by its text
+/// and ignores the id in the file. A new text gets the next free id.
 fn library_ids(listed: &[AddedToken], table: &Table) -> Result<Vec<u32>, TokenizerError> {
     let size = table.by_text.len() as u32;
     let mut given: HashMap<&str, u32> = HashMap::new();
@@ -239,7 +250,8 @@ fn library_ids(listed: &[AddedToken], table: &Table) -> Result<Vec<u32>, Tokeniz
     Ok(ids)
 }
 
-/// Adds the listed tokens and those that the settings have besides; each comes back with the id that its text becomes.
+/// Adds the tokens in `listed` and the added tokens of the settings to the table. Returns each token with the id that
+/// encoding gives for its text. `library` has the result of [`library_ids`] for `listed`.
 pub(super) fn add_all(
     table: &mut Table,
     listed: Vec<AddedToken>,
@@ -267,7 +279,7 @@ pub(super) fn add_all(
         }
         let id = table.add(token, &settings.special)?;
         match place.get(&token.content) {
-            // The settings' word on white space and such goes before the file's.
+            // The settings override the file's `single_word`, `lstrip` and `rstrip`.
             Some(&at) => {
                 let (earlier, given) = &mut added[at];
                 earlier.single_word = token.single_word;
@@ -284,7 +296,7 @@ pub(super) fn add_all(
             }
         }
     }
-    // A token that the settings name is one in text, even where no list has it.
+    // A special token of the settings is also an added token, even if no list contains it.
     for text in &settings.special {
         if !place.contains_key(text)
             && let Some(&id) = table.by_text.get(text)
@@ -306,9 +318,9 @@ pub(super) fn add_all(
     Ok(added)
 }
 
-/// What the pipeline looks for.
+/// The added tokens for the search in a text.
 pub(super) fn entries_of(added: &[(AddedToken, u32)], table: &Table) -> Vec<Entry> {
-    // The library looks for special ones first, of those that are equally long.
+    // Special tokens come first, because the library prefers them to other tokens of the same length.
     let mut order: Vec<&(AddedToken, u32)> = added.iter().collect();
     order.sort_by_key(|(token, _)| !token.special);
     let entry = |(token, id): &&(AddedToken, u32)| {
@@ -330,7 +342,7 @@ pub(super) fn entries_of(added: &[(AddedToken, u32)], table: &Table) -> Vec<Entr
     order.iter().map(entry).collect()
 }
 
-/// Puts everything together that does not depend on the kind of file.
+/// Makes the result from the parts that all kinds of tokenizer files have.
 pub(super) fn finish(
     folder: &HuggingFace,
     mut table: Table,
@@ -348,7 +360,7 @@ pub(super) fn finish(
     let mut notes = std::mem::take(&mut table.notes);
     notes.extend(named.notes(settings));
     let eos = named.eos(settings, &ends);
-    // Where nothing is named, what stands around every text begins and ends it.
+    // If the settings name no BOS or EOS, the control tokens that are added around every text are used.
     let control = |id: &u32| table.kinds.get(*id as usize) == Some(&TokenKind::Control);
     let eos = eos.or(around.1.last().copied().filter(control));
     let bos = named
@@ -384,7 +396,7 @@ pub(super) fn finish(
     if let Some(id) = unknown.filter(|_| !matches!(kind, Kind::BytePair { .. })) {
         table.kinds[id as usize] = TokenKind::Unknown;
     }
-    // A token that begins or ends a text is a control token, wherever it is listed.
+    // A token that begins or ends a text is a control token, independent of its kind in the file.
     for id in [bos, eos].into_iter().flatten().chain(ends.iter().copied()) {
         if let Some(kind) = table.kinds.get_mut(id as usize)
             && *kind == TokenKind::UserDefined
@@ -392,7 +404,7 @@ pub(super) fn finish(
             *kind = TokenKind::Control;
         }
     }
-    // A user-defined token spells its spaces as SentencePiece does; in GGUF it is plain text.
+    // In the folder a user-defined token spells a space as `▁`, as in SentencePiece. In GGUF its text has plain spaces.
     for (token, kind) in table.tokens.iter_mut().zip(&table.kinds) {
         if *kind == TokenKind::UserDefined {
             *token = token.replace(sentencepiece::SPACE, " ");
@@ -415,7 +427,7 @@ pub(super) fn finish(
     Ok(Loaded { vocabulary, engine, spelling, around: (before, after), notes })
 }
 
-/// How tokens spell text, told by the decoder.
+/// Determines from the decoder, or from the type of the model, how tokens spell text.
 fn spelling(decoder: &Json, of_bytes: bool, byte_fallback: bool, model: &json::Model) -> Spelling {
     let steps = json::steps(decoder, "decoders");
     let has = |name: &str| steps.iter().any(|s| json::kind(s) == name);
@@ -436,7 +448,7 @@ fn spelling(decoder: &Json, of_bytes: bool, byte_fallback: bool, model: &json::M
     }
 }
 
-/// Ids before and behind every single text.
+/// The ids that the post-processor adds before and after a single text. `id` returns the id of a token's text.
 fn post_processor(
     json: &Json,
     id: &dyn Fn(&str) -> Option<u32>,

@@ -1,4 +1,4 @@
-//! Vocabularies in GGUF metadata (`tokenizer.ggml.*`), read and written.
+//! Reads and writes vocabularies in GGUF metadata (`tokenizer.ggml.*`).
 
 use super::vocabulary::{ends_everywhere, looks_special};
 use super::{Kind, PreTokenizer, TokenKind, TokenizerError, Vocabulary};
@@ -14,7 +14,7 @@ const BOS: &str = "tokenizer.ggml.bos_token_id";
 const EOS: &str = "tokenizer.ggml.eos_token_id";
 const EOT: &str = "tokenizer.ggml.eot_token_id";
 const EOM: &str = "tokenizer.ggml.eom_token_id";
-/// Tokens that end what fills a hole, a file or a repository.
+/// Keys of tokens that end a filled gap (fill-in-the-middle), a file or a repository.
 const FILL_ENDS: &[&str] = &[
     "tokenizer.ggml.fim_pad_token_id",
     "tokenizer.ggml.fim_rep_token_id",
@@ -27,7 +27,7 @@ const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
 const ADD_SPACE: &str = "tokenizer.ggml.add_space_prefix";
 const TEMPLATE: &str = "tokenizer.chat_template";
 
-/// The vocabulary of a GGUF; `None` where it says `no_vocab` or says nothing.
+/// Reads the vocabulary of a GGUF file; returns `None` if the file has no vocabulary.
 pub(super) fn read(metadata: &Metadata) -> Result<Option<Vocabulary>, TokenizerError> {
     let Some(model) = metadata.get(MODEL) else { return Ok(None) };
     let model = model.as_str().ok_or_else(|| wrong(MODEL, "a string"))?;
@@ -46,7 +46,8 @@ pub(super) fn read(metadata: &Metadata) -> Result<Option<Vocabulary>, TokenizerE
     }
     let mut kinds = kinds(metadata, tokens.len())?;
     for (token, kind) in tokens.iter().zip(&mut kinds) {
-        // Some converters type them as a user's; then a user's text could end or begin a turn.
+        // Some converters give control tokens the kind user-defined or normal. Without this correction, text of a user
+        // could begin or end a turn.
         let mistyped = match kind {
             TokenKind::UserDefined => looks_special(token),
             TokenKind::Normal => byte_pair && ends_everywhere(token),
@@ -114,10 +115,12 @@ pub(super) fn read(metadata: &Metadata) -> Result<Option<Vocabulary>, TokenizerE
     }))
 }
 
+/// The error for a key that is missing or has a value of a wrong type.
 fn wrong(key: &str, expected: &str) -> TokenizerError {
     TokenizerError::key(key, expected, "nothing or another type")
 }
 
+/// Reads the kinds of `count` tokens. If the file has no kinds, all tokens are normal.
 fn kinds(metadata: &Metadata, count: usize) -> Result<Vec<TokenKind>, TokenizerError> {
     let numbers = match metadata.get(KINDS) {
         None => return Ok(vec![TokenKind::Normal; count]),
@@ -146,7 +149,8 @@ fn read_merges(metadata: &Metadata) -> Result<Vec<(String, String)>, TokenizerEr
         return Err(wrong(MERGES, "an array of strings"));
     };
     let split = |line: &String| {
-        // The first character may itself be a space, so the separator is looked for behind it.
+        // The first character of a token may be a space. So the search for the separator begins after the first
+        // character.
         let at = line.char_indices().skip(1).find(|(_, c)| *c == ' ').map(|(i, _)| i);
         at.map(|i| (line[..i].to_owned(), line[i + 1..].to_owned()))
             .ok_or_else(|| TokenizerError::key(MERGES, "two tokens and a space between", format!("{line:?}")))
@@ -154,7 +158,8 @@ fn read_merges(metadata: &Metadata) -> Result<Vec<(String, String)>, TokenizerEr
     lines.iter().map(split).collect()
 }
 
-/// The entries that upstream's converter writes.
+/// The metadata entries that upstream's converter writes for a vocabulary. The token list is padded to `rows`, the
+/// number of rows of the embedding.
 pub(super) fn write(vocabulary: &Vocabulary, rows: usize) -> Result<Vec<(String, Value)>, TokenizerError> {
     let count = vocabulary.tokens.len();
     if count > rows {
@@ -222,7 +227,7 @@ pub(super) fn write(vocabulary: &Vocabulary, rows: usize) -> Result<Vec<(String,
     Ok(entries)
 }
 
-/// What a GGUF of this vocabulary does not say.
+/// Notes on settings of the vocabulary that GGUF cannot express, one sentence each.
 pub(super) fn notes(vocabulary: &Vocabulary) -> Vec<String> {
     let said = |id: u32| {
         let text = vocabulary.tokens.get(id as usize).map_or("", String::as_str);

@@ -1,14 +1,14 @@
-//! The JSON of a `tokenizer.json`, read without a tree of the whole: vocabularies and merges into lists, the small parts
-//! into values of bounded size.
+//! Parses a `tokenizer.json` without a JSON tree of the whole file. Vocabularies and merges become lists. The small
+//! parts become JSON values of bounded size.
 //!
-//! Memory is a small multiple of the file's bytes, whatever it holds.
+//! The memory is a small multiple of the file size, for every content of the file.
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use std::fmt;
 
-/// A file's parts.
+/// The parts of a `tokenizer.json`. The fields have the names of the keys in the file.
 #[derive(Deserialize)]
 pub(super) struct File {
     #[serde(default)]
@@ -24,7 +24,7 @@ pub(super) struct File {
     pub model: Model,
 }
 
-/// A token beside the model's.
+/// A token that is listed separately from the model's vocabulary. The fields have the names of the keys in the file.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct AddedToken {
     pub id: Option<u64>,
@@ -40,7 +40,7 @@ pub(super) struct AddedToken {
     pub special: bool,
 }
 
-/// The model: fields of every type of it.
+/// The model. It has the fields of all types of models; a field that a type does not have is `None`.
 #[derive(Deserialize)]
 pub(super) struct Model {
     #[serde(rename = "type")]
@@ -67,7 +67,7 @@ pub(super) struct Model {
     pub ignore_merges: Option<bool>,
 }
 
-/// Tokens with their ids, or in order with their scores.
+/// The vocabulary: tokens with their ids, or (Unigram) tokens in order of ids with their scores.
 pub(super) enum Vocab {
     Ids(Vec<(String, u64)>),
     Scores(Vec<(String, f64)>),
@@ -103,7 +103,8 @@ impl<'de> Deserialize<'de> for Vocab {
     }
 }
 
-/// Two tokens that become one: a pair, or in older files a line.
+/// Two tokens that are merged into one. In the file they are a list of two texts, or (in older files) one text with a
+/// space between the tokens.
 pub(super) struct Merge(pub String, pub String);
 
 impl<'de> Deserialize<'de> for Merge {
@@ -135,11 +136,12 @@ impl<'de> Deserialize<'de> for Merge {
     }
 }
 
-/// A value of bounded size.
+/// A JSON value that takes at most `PART_BYTES` of memory.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Part(pub Value);
 
-/// Bytes of memory that a part may take: a map of characters has half a megabyte.
+/// Largest memory of a part in bytes. For comparison: normalization rules (`precompiled_charsmap`) take half a
+/// megabyte.
 const PART_BYTES: usize = 16 << 20;
 
 impl<'de> Deserialize<'de> for Part {
@@ -148,7 +150,8 @@ impl<'de> Deserialize<'de> for Part {
     }
 }
 
-/// The steps of a part: of a sequence (or several in one another), or the part itself; none where it is null.
+/// The steps of a part. A sequence has its steps in the array with the key `list`; nested sequences are flattened. Any
+/// other part is a single step. `null` has no steps.
 pub(super) fn steps(part: &Value, list: &str) -> Vec<Value> {
     match part {
         Value::Null => Vec::new(),
@@ -159,7 +162,7 @@ pub(super) fn steps(part: &Value, list: &str) -> Vec<Value> {
     }
 }
 
-/// The type of a step.
+/// The type of a step; empty if the step has no type.
 pub(super) fn kind(step: &Value) -> &str {
     step["type"].as_str().unwrap_or_default()
 }

@@ -1,12 +1,14 @@
-//! Text to token ids and back: in a Hugging Face folder exactly as the folder's own library does it, in a GGUF exactly as
-//! llama.cpp does it.
+//! Converts text to token ids and back. For a Hugging Face folder the ids are exactly those of the folder's own
+//! library. For a GGUF file they are exactly those of llama.cpp.
 //!
-//! A [`Vocabulary`] is what a GGUF says, and what a folder's files come to in a GGUF's words; what they say beyond that is
-//! kept in the tokenizer and told when a GGUF is written ([`Tokenizer::gguf_notes`]). Added tokens are split from the text
-//! first (`added`); what is left goes through a folder's steps (`pipeline`, `processor`) or a GGUF's.
+//! A [`Vocabulary`] holds the tokenizer settings of a GGUF file. For a folder it holds only the settings that GGUF can
+//! express. The tokenizer also keeps the folder's other settings; [`Tokenizer::gguf_notes`] lists them when a GGUF file
+//! is written. Added tokens (texts that always become one token) are separated from the text first (`added`). The text
+//! between added tokens goes through the steps of a folder's tokenizer (`pipeline`, `processor`) or of a GGUF
+//! tokenizer.
 //!
 //! Sources: the `tokenizers` crate, SentencePiece, `transformers`' tokenizer classes, llama.cpp's
-//! `src/llama-vocab.cpp`. Left out: WordPiece, Unigram and RWKV vocabularies in a GGUF, which are refused.
+//! `src/llama-vocab.cpp`. Not covered here: WordPiece, Unigram and RWKV vocabularies in a GGUF file; they are refused.
 
 mod added;
 mod byte_pair;
@@ -43,28 +45,29 @@ pub use pre_tokenizer::PreTokenizer;
 pub use stream::TextStream;
 pub use vocabulary::{Kind, TokenKind, Vocabulary};
 
-/// Ids that a file may name are below this: far above real vocabularies.
+/// Exclusive upper limit of the ids in a file. Real vocabularies are far below this limit.
 const LARGEST_ID: u32 = 1 << 22;
 
-/// What is wrong with a vocabulary.
+/// An error in a vocabulary, or a text that a tokenizer cannot encode.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
-    /// A key that is missing, or not what it must be.
+    /// A key that is missing or has a wrong value.
     #[error("tokenizer: {key}: expected {expected}, found {found}")]
     Key {
         /// The key in GGUF metadata or `tokenizer.json`.
         key: String,
-        /// What it must be.
+        /// Description of the allowed values.
         expected: String,
-        /// What it is.
+        /// The value in the file.
         found: String,
     },
-    /// A pre-tokenizer that kvant does not know: guessing would split text wrongly.
+    /// A pre-tokenizer (the rule that splits text into words) that kvant does not know. A guess could split text
+    /// wrongly.
     #[error("tokenizer: pre-tokenizer {found:?} is not known; known are: {known}")]
     PreTokenizer {
-        /// Its name, or a description.
+        /// Name or description of the pre-tokenizer.
         found: String,
-        /// The names that are known.
+        /// The names that kvant knows.
         known: String,
     },
     /// The `tokenizers` library refuses the vocabulary or a text.
@@ -73,17 +76,17 @@ pub enum TokenizerError {
     /// A file of the folder that cannot be read.
     #[error(transparent)]
     Unreadable(#[from] kvant_io::Error),
-    /// A file of a folder.
+    /// An error in one file of a folder.
     #[error("{path}: {source}")]
     File {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error in this file.
         source: Box<TokenizerError>,
     },
 }
 
-/// Bytes of a file's own words that an error repeats.
+/// Largest number of characters that an error quotes from a file.
 const LONGEST_FOUND: usize = 300;
 
 impl TokenizerError {
@@ -96,64 +99,68 @@ impl TokenizerError {
     }
 }
 
-/// What happens to special tokens.
+/// How encoding treats special tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Special {
-    /// Whether BOS and EOS are added as the model adds them.
+    /// Whether BOS and EOS are added if the model's settings add them.
     pub add: bool,
-    /// Whether control tokens spelled out in the text become those tokens.
+    /// Whether the text of a control token, such as `<s>`, becomes this control token.
     pub parse: bool,
 }
 
-/// How text between special tokens becomes ids.
+/// The algorithm that converts text between added tokens to ids.
 enum Engine {
-    /// llama.cpp's words of bytes.
+    /// llama.cpp's byte-level BPE: the symbols of a word are bytes.
     BytePair { model: Box<byte_pair::BytePair>, pre_tokenizer: PreTokenizer, added: AddedTokens },
-    /// llama.cpp's SentencePiece.
+    /// llama.cpp's SentencePiece BPE, which merges by scores.
     Scored(Box<Scored>),
-    /// A `tokenizer.json`, or what older files come to.
+    /// The steps of a `tokenizer.json`, or the equivalent steps for `vocab.json` with `merges.txt`.
     Pipeline(Box<pipeline::Pipeline>),
-    /// A `tokenizer.model`.
+    /// SentencePiece's own algorithm, for a `tokenizer.model`.
     Processor(Box<processor::Processor>),
 }
 
+/// llama.cpp's SentencePiece tokenizer.
 struct Scored {
     model: sentencepiece::Scored,
+    /// Ids of the byte tokens `<0x00>` to `<0xFF>`; `None` for a byte token that the vocabulary lacks.
     bytes: Vec<Option<u32>>,
     unknown: Option<u32>,
+    /// Whether a space is added before the text, and before the text after each added token.
     add_space_prefix: bool,
     added: AddedTokens,
 }
 
-/// How tokens spell text.
+/// How the text of a token spells the text that the token encodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Spelling {
-    /// A printable character a byte.
+    /// One printable character for each byte (GPT-2).
     Bytes,
-    /// `▁` for a space.
+    /// `▁` spells a space (SentencePiece).
     Marks,
-    /// A space before every token that does not begin with the prefix.
+    /// A space goes before every token that does not begin with the prefix (WordPiece).
     Words { prefix: String },
-    /// As it is.
+    /// The text of the token, unchanged.
     Plain,
 }
 
-/// A tokenizer.
+/// Converts text to token ids and back.
 pub struct Tokenizer {
     vocabulary: Vocabulary,
     engine: Engine,
     spelling: Spelling,
-    /// Ids before and behind a whole text.
+    /// Ids that are added before and after a whole text.
     around: (Vec<u32>, Vec<u32>),
     end_of_generation: Vec<u32>,
+    /// Settings of a folder's tokenizer that GGUF cannot express, one sentence each.
     notes: Vec<String>,
 }
 
 impl Tokenizer {
-    /// The tokenizer that a checkpoint carries; `None` where it says that it has none.
+    /// Makes the tokenizer of a checkpoint; returns `None` if the checkpoint has no tokenizer.
     ///
     /// # Errors
-    /// A malformed vocabulary, or a kind that kvant does not know.
+    /// An error for a malformed vocabulary, or for a kind of tokenizer that kvant does not know.
     pub fn from_meta(meta: &Meta) -> Result<Option<Self>, TokenizerError> {
         match meta {
             Meta::Gguf(metadata) => gguf::read(metadata)?.map(Self::new).transpose(),
@@ -171,10 +178,10 @@ impl Tokenizer {
         }
     }
 
-    /// Builds the tokenizer of a vocabulary, as llama.cpp runs it.
+    /// Makes the tokenizer of a vocabulary. Its ids are those of llama.cpp.
     ///
     /// # Errors
-    /// Merges that name tokens which the vocabulary lacks; a vocabulary that has no words in GGUF.
+    /// An error if merges name tokens that the vocabulary lacks, or if GGUF cannot express the vocabulary.
     pub fn new(vocabulary: Vocabulary) -> Result<Self, TokenizerError> {
         let special =
             (0..).zip(&vocabulary.tokens).filter_map(|(id, text)| match vocabulary.kinds[id as usize] {
@@ -202,7 +209,7 @@ impl Tokenizer {
                 (Engine::BytePair { model: Box::new(model), pre_tokenizer, added }, Spelling::Bytes)
             }
             Kind::SentencePiece { scores, add_space_prefix } => {
-                // Of several tokens with one text the last counts, as upstream.
+                // If several tokens have the same text, the last one counts, as in upstream.
                 let ids: HashMap<String, u32> = all().collect();
                 let bytes = (0..256).map(|b| ids.get(&format!("<0x{b:02X}>")).copied()).collect();
                 let scored = Scored {
@@ -235,7 +242,7 @@ impl Tokenizer {
         &self.vocabulary
     }
 
-    /// How many tokens there are.
+    /// Number of tokens.
     pub fn len(&self) -> usize {
         self.vocabulary.tokens.len()
     }
@@ -250,7 +257,7 @@ impl Tokenizer {
         self.vocabulary.bos
     }
 
-    /// Whether the model wants texts to begin with BOS.
+    /// Whether BOS is added before a text.
     pub fn adds_bos(&self) -> bool {
         self.vocabulary.add_bos && self.vocabulary.bos.is_some()
     }
@@ -265,32 +272,34 @@ impl Tokenizer {
         self.vocabulary.chat_template.as_deref()
     }
 
-    /// Whether a token stands for no text of its own: control and unknown tokens.
+    /// Whether a token is a control token or the unknown token. Such a token encodes no text.
     pub fn is_control(&self, id: u32) -> bool {
         matches!(self.vocabulary.kinds.get(id as usize), Some(TokenKind::Control | TokenKind::Unknown))
     }
 
-    /// The id of a token's text.
+    /// The id of the token with the text `token`; `None` if there is no such token.
     pub fn id(&self, token: &str) -> Option<u32> {
         self.vocabulary.tokens.iter().position(|t| t == token).map(|i| i as u32)
     }
 
-    /// Text to ids.
+    /// Converts text to ids.
     ///
     /// # Errors
-    /// Where an expression of the tokenizer gives up on the text, or the tokenizer has no word for a character.
+    /// An error if a regular expression of the tokenizer fails on the text (too much backtracking), or if the tokenizer
+    /// has no token for a character.
     pub fn encode(&self, text: &str, special: Special) -> Result<Vec<u32>, TokenizerError> {
         self.encode_spans(&[(text, special.parse)], special.add)
     }
 
-    /// Spans of one text to ids, each with its own word on whether control tokens in it are parsed. Apart from
-    /// that the result is the whole text's: a word that crosses spans is one word. A control token stands in spans of
-    /// one kind alone.
+    /// Converts one text, which is given as spans, to ids. The flag of a span says whether control tokens are
+    /// recognized in this span. In all other respects the spans are encoded as one text, so a word may cross the border
+    /// of two spans. A control token is recognized only if all spans that contain its bytes have the flag true. `add`
+    /// says whether BOS and EOS are added if the model's settings add them.
     ///
     /// # Errors
-    /// As [`Tokenizer::encode`].
+    /// The errors of [`Tokenizer::encode`].
     pub fn encode_spans(&self, spans: &[(&str, bool)], add: bool) -> Result<Vec<u32>, TokenizerError> {
-        // An empty text stays empty, whatever the model would add around one.
+        // An empty text gives no ids, even if the model adds BOS or EOS.
         if spans.iter().all(|(text, _)| text.is_empty()) {
             return Ok(Vec::new());
         }
@@ -337,7 +346,8 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// The bytes that a token stands for; control tokens stand for none unless `special`.
+    /// The bytes of text that a token encodes. A control token gives no bytes; if `special` is true, it gives the bytes
+    /// of its own text.
     pub fn bytes(&self, id: u32, special: bool) -> Vec<u8> {
         let Some(token) = self.vocabulary.tokens.get(id as usize) else { return Vec::new() };
         match self.vocabulary.kinds[id as usize] {
@@ -357,7 +367,7 @@ impl Tokenizer {
         }
     }
 
-    /// Whether the first space of a text is the tokenizer's own.
+    /// Whether the tokenizer adds a space before a text. Decoding then removes the first space.
     fn adds_space(&self) -> bool {
         match (&self.spelling, &self.vocabulary.kind) {
             (Spelling::Words { .. }, _) => true,
@@ -367,7 +377,7 @@ impl Tokenizer {
         }
     }
 
-    /// Ids to text, control tokens left out; bytes that are no UTF-8 become U+FFFD.
+    /// Converts ids to text. Control tokens give no text. Bytes that are not valid UTF-8 become U+FFFD.
     pub fn decode(&self, ids: &[u32]) -> String {
         let mut bytes: Vec<u8> = ids.iter().flat_map(|&id| self.bytes(id, false)).collect();
         if self.adds_space() && bytes.first() == Some(&b' ') {
@@ -376,24 +386,25 @@ impl Tokenizer {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// A token as people read it: its text with control tokens spelled out.
+    /// The text of a token for display. A control token gives its own text, such as `<s>`.
     pub fn piece(&self, id: u32) -> String {
         String::from_utf8_lossy(&self.bytes(id, true)).into_owned()
     }
 
-    /// GGUF metadata entries that upstream writes for this tokenizer, padded to the embedding's `rows`.
+    /// Returns the GGUF metadata entries that upstream writes for this tokenizer. The token list is padded to `rows`,
+    /// the number of rows of the embedding.
     ///
     /// # Errors
-    /// More tokens than the embedding has rows; a tokenizer that GGUF has no words for.
+    /// An error if there are more than `rows` tokens, or if GGUF cannot express the tokenizer.
     pub fn to_gguf(&self, rows: usize) -> Result<Vec<(String, Value)>, TokenizerError> {
         gguf::write(&self.vocabulary, rows)
     }
 
-    /// What a GGUF with these entries does not say of this tokenizer, each in a sentence; the ids of both on texts of every
-    /// kind are compared, too.
+    /// Lists the settings of this tokenizer that a GGUF file with the entries of [`Tokenizer::to_gguf`] does not
+    /// contain, one sentence each. Also compares the ids of this tokenizer and of the GGUF tokenizer on sample texts.
     ///
     /// # Errors
-    /// As [`Tokenizer::to_gguf`].
+    /// The errors of [`Tokenizer::to_gguf`] and [`Tokenizer::encode`].
     pub fn gguf_notes(&self, rows: usize) -> Result<Vec<String>, TokenizerError> {
         let mut notes = self.notes.clone();
         notes.extend(gguf::notes(&self.vocabulary));
@@ -410,13 +421,13 @@ impl Tokenizer {
     }
 }
 
-/// A part of a text.
+/// A part of a text: an added token, or the text between two added tokens.
 enum Fragment<'a> {
     Token(u32),
     Text(&'a str),
 }
 
-/// Hands over tokens and the text between them, in order.
+/// Calls `take` with every added token in `found` and every text between them, in order.
 fn fragments<'a>(text: &'a str, found: Vec<added::Found>, take: &mut dyn FnMut(Fragment<'a>)) {
     let mut end = 0;
     for (place, id) in found {

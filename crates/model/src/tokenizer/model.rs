@@ -1,4 +1,4 @@
-//! The model of a `tokenizer.json`: ids of one word as the steps before it leave it.
+//! The model of a `tokenizer.json`, which converts one word to ids. Normalizer and pre-tokenizer have run before.
 
 use super::byte_pair::{self, BytePair, Remembered};
 use super::unigram::{Piece, Unigram};
@@ -6,14 +6,21 @@ use super::word_piece::WordPiece;
 use super::{TokenizerError, json};
 use std::collections::HashMap;
 
-/// One of the types that `tokenizers` has.
+/// A model of one of the types of the `tokenizers` crate.
 pub(super) enum Model {
     BytePair(Box<BytePair>),
-    Unigram { model: Unigram, unknown: Option<u32>, bytes: Option<Vec<Option<u32>>> },
+    /// `bytes` has the ids of the byte tokens `<0x00>` to `<0xFF>`, if unknown text becomes byte tokens.
+    Unigram {
+        model: Unigram,
+        unknown: Option<u32>,
+        bytes: Option<Vec<Option<u32>>>,
+    },
+    /// WordPiece or WordLevel.
     WordPiece(WordPiece),
 }
 
 impl Model {
+    /// Appends the ids of one word to `ids`.
     pub fn encode(
         &self,
         word: &str,
@@ -43,7 +50,7 @@ impl Model {
                 model.encode(word, &mut |part, id| {
                     let end = at + part.len();
                     match id.filter(|id| Some(*id) != *unknown) {
-                        // Neighbours that are unknown are one.
+                        // Neighbouring unknown parts become one.
                         None => unfinished = Some((unfinished.map_or(at, |(start, _)| start), end)),
                         Some(id) => {
                             if let Some((start, end)) = unfinished.take()
@@ -65,7 +72,7 @@ impl Model {
         Ok(())
     }
 
-    /// The model of a file, of the types that `tokenizers` has.
+    /// Makes the model from the `model` of a file. `of_bytes` says whether its words are words of bytes.
     pub fn new(model: &json::Model, of_bytes: bool) -> Result<Self, TokenizerError> {
         let ids = || match &model.vocab {
             Some(json::Vocab::Ids(all)) => {
@@ -150,7 +157,7 @@ impl Model {
     }
 }
 
-/// The type of a model; files written before the key existed have it by their fields.
+/// The type of a model. Older files have no key `type`; then the type follows from their other keys.
 pub(super) fn type_of(model: &json::Model) -> &str {
     match (model.kind.as_deref(), &model.vocab) {
         (Some(kind), _) => kind,

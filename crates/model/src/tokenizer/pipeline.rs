@@ -1,10 +1,11 @@
-//! A `tokenizer.json` as it stands: added tokens, normalizer, pre-tokenizer, model – any of those that `tokenizers` has.
+//! Runs the steps of a `tokenizer.json`: added tokens, normalizer, pre-tokenizer and model. All types of the
+//! `tokenizers` crate are supported.
 //!
-//! The ids are the library's. Normalizers and pre-tokenizers are the library's own, two things apart: expressions run
-//! here, because the library takes a text for finished where its engine gives up; and splits that kvant knows are made
-//! by hand ([`PreTokenizer`]). Models are written here (`model`): the library makes a string of
-//! every token. What most models have (words of bytes, or `▁` for spaces) takes a way without the library's strings,
-//! which carry two numbers a byte.
+//! The ids are the same as those of the `tokenizers` crate ("the library"). Normalizers and pre-tokenizers are the
+//! library's code, with two exceptions. Regular expressions run here, because the library ignores the rest of a text if
+//! its regex engine fails. The rules in [`PreTokenizer`] have hand-written code. Models are written here (`model`),
+//! because the library allocates a string for every token. Most tokenizers use only words of bytes, or `▁` for spaces.
+//! For these there is a fast variant without the library's strings, which store two numbers for every byte.
 
 use super::added::{Added, AddedTokens, Open};
 use super::byte_pair::Remembered;
@@ -17,45 +18,49 @@ use std::borrow::Cow;
 use tokenizers::normalizer::Range as Part;
 use tokenizers::{NormalizedString, NormalizerWrapper, OffsetReferential, OffsetType, PreTokenizedString};
 
-/// From text to ids.
+/// Converts text to ids.
 pub(super) struct Pipeline {
-    /// Looked for in the text as it is.
+    /// Added tokens that are searched in the original text.
     first: AddedTokens,
-    /// Looked for in the normalized text.
+    /// Added tokens that are searched in the normalized text.
     second: AddedTokens,
     normalizers: Vec<Normalizer>,
     splits: Vec<Split>,
+    /// The fast variant, if there is one for these steps.
     fast: Option<Fast>,
     model: Model,
 }
 
-/// The ways without the library.
+/// The fast variants, without the library's strings.
 enum Fast {
-    /// Cut by each of these in turn, perhaps after a space.
+    /// Words of bytes. The rules in `cuts` split the text one after another. If `space` is true, a space is first added
+    /// before a text that does not begin with one.
     Words { cuts: Vec<Cut>, space: bool },
-    /// `▁` for spaces and before the text, which is perhaps cut at each.
+    /// `▁` replaces every space and is added before the text, see [`Prefix`]. If `split` is true, the text is split
+    /// before every `▁`.
     Marks { prefix: Prefix, split: bool },
 }
 
+/// Where `▁` is added before text. A stretch of text is the text between two added tokens.
 #[derive(Clone, Copy, PartialEq)]
 enum Prefix {
     Never,
-    /// Before the text's beginning, where there is none.
+    /// Before the beginning of the whole text, if the text does not begin with `▁`.
     First,
-    /// Before every stretch of text that lacks one.
+    /// Before every stretch of text that does not begin with `▁`.
     Always,
-    /// Before every stretch of text.
+    /// Before every stretch of text, even if it begins with `▁`.
     Twice,
 }
 
-/// What an added token is looked for in, and what it is.
+/// An added token. If `normalized` is true, it is searched in the normalized text, else in the original text.
 pub(super) struct Entry {
     pub token: Added,
     pub normalized: bool,
 }
 
 impl Fast {
-    /// The way that the steps come to, if there is one.
+    /// The fast variant for these steps; `None` if there is no fast variant.
     fn new(normalizers: &[Json], steps: &[Json], of_bytes: bool) -> Result<Option<Self>, TokenizerError> {
         if of_bytes {
             return Self::words(steps);
@@ -88,6 +93,7 @@ impl Fast {
         })
     }
 
+    /// The fast variant for words of bytes; `None` if a step has no fast variant.
     fn words(steps: &[Json]) -> Result<Option<Self>, TokenizerError> {
         let (mut cuts, mut space) = (Vec::new(), false);
         for (index, json) in steps.iter().enumerate() {
@@ -109,7 +115,7 @@ impl Fast {
                 _ => return Ok(None),
             }
         }
-        // Digits one by one and then GPT-2's words are one known split.
+        // Single digits and then the rule of GPT-2 are together the rule of SmolLM.
         if let [Cut::Expression(digits), Cut::Known(PreTokenizer::Gpt2)] = &cuts[..]
             && digits.as_str() == r"\p{N}"
         {
@@ -120,14 +126,15 @@ impl Fast {
 }
 
 impl Pipeline {
-    /// Whether the words of these steps are bytes, whose spelling the model can do without.
+    /// Whether the words of these steps are words of bytes. The model does not need the printable spelling of such
+    /// words.
     pub fn of_bytes(file: &json::File) -> bool {
         let steps = json::steps(&file.pre_tokenizer.0, "pretokenizers");
         steps.last().is_some_and(|s| kind(s) == "ByteLevel")
             && json::steps(&file.normalizer.0, "normalizers").iter().all(|n| kind(n) != "ByteLevel")
     }
 
-    /// The steps of a file before `model`.
+    /// Makes the pipeline from the steps of a file, its added tokens (`entries`) and its model.
     pub fn new(
         normalizer: &Json,
         pre_tokenizer: &Json,
@@ -154,7 +161,8 @@ impl Pipeline {
             if normalized { second.push(token) } else { first.push(token) }
         }
         let fast = Fast::new(&normalizer, &steps, of_bytes)?;
-        // Marks that a normalizer writes are there before tokens are looked for; by hand they come after.
+        // A normalizer writes `▁` before the search for the tokens of `second`, but the fast variant writes `▁` after
+        // this search. So the fast variant is not used if both exist.
         let fast = fast
             .filter(|way| second.is_empty() || matches!(way, Fast::Words { .. }) || normalizer.is_empty());
         Ok(Self {
@@ -167,7 +175,7 @@ impl Pipeline {
         })
     }
 
-    /// Ids of a text; control tokens are found in its open places alone.
+    /// Appends the ids of a text to `ids`. Control tokens are found only inside the ranges of `open`.
     pub fn encode(&self, text: &str, open: &Open, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
         let remembered = &mut Remembered::new();
         let mut end = 0;
@@ -184,7 +192,8 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Text between tokens of the first kind: normalized, and parted at tokens of the second kind.
+    /// Encodes the stretch `range` of the text `whole`, which is between two tokens of `first`. Normalizes the stretch
+    /// and separates the tokens of `second` from it.
     fn stretch(
         &self,
         whole: &str,
@@ -241,7 +250,7 @@ impl Pipeline {
         Ok(())
     }
 
-    /// The normalized text, where nothing asks for the places that its parts came from.
+    /// Returns the normalized text, without the original positions of its parts.
     fn normalized<'a>(&self, text: &'a str) -> Result<Cow<'a, str>, TokenizerError> {
         let composes = |n: &Normalizer| matches!(n, Normalizer::Library(NormalizerWrapper::NFC(_)));
         let by_hand = matches!(self.fast, Some(Fast::Marks { .. }));
@@ -255,7 +264,7 @@ impl Pipeline {
         Ok(text.get().to_owned().into())
     }
 
-    /// Normalized text without added tokens.
+    /// Encodes normalized text without added tokens. `at_start` says whether it is at the beginning of the whole text.
     fn plain(
         &self,
         text: &str,
@@ -297,7 +306,7 @@ impl Pipeline {
         }
     }
 
-    /// The library's way.
+    /// Encodes text with the steps of the library.
     fn words(
         &self,
         mut text: PreTokenizedString,
@@ -314,7 +323,7 @@ impl Pipeline {
         Ok(())
     }
 
-    /// The same without the ways by hand, for tests.
+    /// Removes the fast variant, so that tests can compare both variants.
     #[cfg(test)]
     pub fn without_short_ways(mut self) -> Self {
         self.fast = None;
@@ -322,7 +331,7 @@ impl Pipeline {
     }
 }
 
-/// Cuts a text by each of these in turn.
+/// Splits a text with the rules in `cuts`, one after another. Calls `take` with every part.
 fn cut<'a>(
     cuts: &[Cut],
     text: &'a str,
@@ -334,7 +343,8 @@ fn cut<'a>(
     }
 }
 
-/// Whether a character is composed already, whatever stands around it.
+/// Whether NFC does not change this character, independent of its neighbours. `false` only means that this is not
+/// certain.
 fn is_composed(c: char) -> bool {
     matches!(
         u32::from(c),

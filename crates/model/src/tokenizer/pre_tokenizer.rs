@@ -1,22 +1,24 @@
-//! How byte-level BPE vocabularies split text before merging: the splits that kvant knows, by upstream's names.
+//! Pre-tokenizers of byte-level BPE: the rules that split text into words before merging. kvant knows the rules below
+//! by upstream's names.
 //!
-//! Source: llama.cpp's `src/llama-vocab.cpp` for names, the models' own `tokenizer.json` for the expressions.
+//! Sources: llama.cpp's `src/llama-vocab.cpp` for the names; the `tokenizer.json` of the models for the regular
+//! expressions.
 
 use super::TokenizerError;
 use super::classes::{Classes, LETTER, MARK, NUMBER, SPACE};
 
-/// A split that kvant knows.
+/// A rule that splits text into words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PreTokenizer {
-    /// GPT-2's.
+    /// The rule of GPT-2.
     Gpt2,
-    /// Llama 3's.
+    /// The rule of Llama 3.
     LlamaBpe,
-    /// GPT-2's after every digit stands alone.
+    /// The rule of SmolLM: every digit is one word, and the rule of GPT-2 splits the text between digits.
     Smollm,
-    /// Qwen 2's: Llama 3's with single digits.
+    /// The rule of Qwen 2: as Llama 3, but every digit is one word.
     Qwen2,
-    /// Qwen 3.5's: Qwen 2's with combining marks in words.
+    /// The rule of Qwen 3.5: as Qwen 2, but words may also contain combining marks.
     Qwen35,
 }
 
@@ -25,7 +27,7 @@ const LLAMA_BPE: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|
 const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const QWEN35: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-/// Names that upstream gives to each split; the first is what kvant writes.
+/// Upstream's names of each rule. kvant writes the first name to GGUF files.
 const NAMES: &[(PreTokenizer, &[&str])] = &[
     (
         PreTokenizer::Gpt2,
@@ -64,7 +66,7 @@ const NAMES: &[(PreTokenizer, &[&str])] = &[
 ];
 
 impl PreTokenizer {
-    /// The split of upstream's name.
+    /// The rule with this upstream name.
     ///
     /// # Errors
     /// [`TokenizerError::PreTokenizer`] for a name that is not known.
@@ -73,7 +75,7 @@ impl PreTokenizer {
         found.ok_or_else(|| Self::unknown(name))
     }
 
-    /// The split of a regular expression in a `tokenizer.json`.
+    /// The rule with this regular expression in a `tokenizer.json`; `None` for an unknown expression.
     pub(super) fn by_expression(expression: &str) -> Option<Self> {
         [(Self::Gpt2, GPT2), (Self::LlamaBpe, LLAMA_BPE), (Self::Qwen2, QWEN2), (Self::Qwen35, QWEN35)]
             .into_iter()
@@ -81,6 +83,7 @@ impl PreTokenizer {
             .map(|(split, _)| split)
     }
 
+    /// The error for an unknown pre-tokenizer with this name or description.
     pub(super) fn unknown(found: impl Into<String>) -> TokenizerError {
         let known: Vec<&str> = NAMES.iter().flat_map(|(_, names)| names.iter().copied()).collect();
         let mut found = found.into();
@@ -90,12 +93,13 @@ impl PreTokenizer {
         TokenizerError::PreTokenizer { found, known: known.join(", ") }
     }
 
-    /// Upstream's first name.
+    /// The upstream name that kvant writes to GGUF files.
     pub fn name(self) -> &'static str {
         NAMES.iter().find(|(split, _)| *split == self).map_or("gpt-2", |(_, names)| names[0])
     }
 
-    /// The expressions, applied one after another; each piece of text that matches or lies between is a word.
+    /// The regular expressions of the rule. Each expression splits every part that the expression before it gave. The
+    /// parts are the matches and the texts between them. The last parts are the words.
     pub(super) fn expressions(self) -> &'static [&'static str] {
         match self {
             Self::Gpt2 => &[GPT2],
@@ -106,21 +110,22 @@ impl PreTokenizer {
         }
     }
 
-    /// Whether upstream takes words whole that are tokens, where the file does not say.
+    /// Whether upstream's default is to encode a word that is a token as this token, without merging. GGUF has no key
+    /// for this setting.
     pub(super) fn ignores_merges(self) -> bool {
         self == Self::LlamaBpe
     }
 
-    /// Whether upstream adds BOS where the file does not say.
+    /// Whether upstream adds BOS if the file does not have a setting for it.
     pub(super) fn adds_bos(self) -> bool {
         self == Self::LlamaBpe
     }
 }
 
-/// Where a text is cut by hand: the same cuts as the expressions', in time that grows with the text alone. An engine
-/// that backtracks gives up on long runs of spaces.
+/// Hand-written code for the rules. The words are the same as those of the regular expressions, and the time is linear
+/// in the length of the text. A backtracking regex engine fails on long runs of spaces.
 impl PreTokenizer {
-    /// Hands every word of `text` to `take`, in order.
+    /// Calls `take` with every word of `text`, in order.
     pub(super) fn words<'a>(self, text: &'a str, take: &mut dyn FnMut(&'a str)) {
         let rule = match self {
             Self::Gpt2 => Rule::GPT2,
@@ -128,7 +133,7 @@ impl PreTokenizer {
             Self::Qwen2 => Rule::NEW,
             Self::Qwen35 => Rule { letters: LETTER | MARK, ..Rule::NEW },
             Self::Smollm => {
-                // Every digit stands alone; what lies between is a text of its own.
+                // Every digit is one word. The text between two digits is split separately.
                 let classes = Classes::get();
                 let mut start = 0;
                 for (at, c) in text.char_indices() {
@@ -145,14 +150,15 @@ impl PreTokenizer {
     }
 }
 
-/// What tells the splits apart.
+/// The parameters in which the rules differ.
 #[derive(Clone, Copy)]
 struct Rule {
-    /// The oldest one: a space goes before words of every kind, contractions are in lower case, digits run on.
+    /// Whether this is the rule of GPT-2: a space may begin words of every kind, contractions must be in lower case,
+    /// and a run of digits is one word.
     gpt2: bool,
-    /// What words consist of.
+    /// Character classes of a word of letters (bits of `classes`).
     letters: u8,
-    /// Digits of one word at most.
+    /// Largest number of digits of one word.
     digits: usize,
 }
 
@@ -169,7 +175,7 @@ impl Rule {
         }
     }
 
-    /// Bytes of the first word of a text that is not empty.
+    /// Length in bytes of the first word of `text`; 0 for an empty text.
     fn first(self, text: &str) -> usize {
         let classes = Classes::get();
         let mut characters = text.chars();
@@ -208,7 +214,8 @@ impl Rule {
             let end = run(after, &other);
             return if self.gpt2 { end } else { run(end, &|c| matches!(c, '\r' | '\n')) };
         }
-        // White space: up to its last line break, else all but the last character, which begins the next word.
+        // White space: the word ends after the last line break (not in the rule of GPT-2). Without a line break, the
+        // word ends before the last character of the white space, because this character begins the next word.
         let end = run(0, &|c| classes.of(c) & SPACE != 0);
         if !self.gpt2
             && let Some(at) = text[..end].rfind(['\r', '\n'])
@@ -225,7 +232,8 @@ impl Rule {
     }
 }
 
-/// Bytes of a contraction's letters at the beginning of `text`; in any case, the long s included, where `folded`.
+/// Length in bytes of the letters of a contraction at the beginning of `text`, which is the text after the apostrophe;
+/// `None` if there is no contraction. If `folded` is true, upper-case letters and the long s (ſ) also count.
 fn contraction(text: &str, folded: bool) -> Option<usize> {
     let fold = |c: char| match c {
         '\u{17f}' if folded => 's',

@@ -1,8 +1,9 @@
-//! A SentencePiece model run as SentencePiece runs it: the text's white space put in order, user's own symbols kept
-//! whole, the rest merged (BPE) or cut (Unigram), bytes or one unknown token for what no piece covers.
+//! Runs a SentencePiece model in the same way as SentencePiece. The text is normalized. User-defined symbols stay
+//! whole. The rest of the text is merged (BPE) or split (Unigram) into pieces (SentencePiece's word for tokens). Text
+//! that no piece covers becomes byte pieces or one unknown piece.
 //!
-//! Source: SentencePiece's `normalizer.cc`, `bpe_model.cc`, `unigram_model.cc` and `sentencepiece_processor.cc`. Left
-//! out: models of words and of characters, and sampling.
+//! Source: SentencePiece's `normalizer.cc`, `bpe_model.cc`, `unigram_model.cc` and `sentencepiece_processor.cc`. Not
+//! covered here: word models, character models and sampling.
 
 use super::charsmap::Charsmap;
 use super::protobuf::{ModelFile, PieceType};
@@ -12,23 +13,31 @@ use super::{TokenizerError, added};
 use aho_corasick::{AhoCorasick, MatchKind};
 use std::collections::HashMap;
 
+/// A SentencePiece model with its settings.
 pub(super) struct Processor {
     model: Model,
     unknown: u32,
+    /// Ids of the byte pieces `<0x00>` to `<0xFF>`, if unknown text becomes byte pieces.
     bytes: Option<Vec<u32>>,
     charsmap: Option<Charsmap>,
-    /// The user's own symbols.
+    /// Finds user-defined symbols in a text.
     symbols: Option<AhoCorasick>,
+    /// Whether a space is added before the text (or after it, see `suffix`).
     add_dummy_prefix: bool,
+    /// Whether spaces at both ends are removed, and repeated spaces become one space.
     remove_extra_whitespaces: bool,
+    /// Whether a space is spelled `▁`.
     escape_whitespaces: bool,
+    /// Whether the space of `add_dummy_prefix` is added after the text and not before it.
     suffix: bool,
-    /// Added tokens, which SentencePiece knows nothing of.
+    /// Added tokens of the folder. The SentencePiece model does not contain them.
     pub added: added::AddedTokens,
-    /// Whether every stretch of text between added tokens begins like a text of its own.
+    /// Whether the space of `add_dummy_prefix` is added to every stretch of text between added tokens, and not only to
+    /// the beginning of the whole text.
     pub prefix_everywhere: bool,
 }
 
+/// The algorithm: BPE with scores or Unigram. `symbols` has the ids of user-defined symbols.
 enum Model {
     Scored { model: Scored, symbols: HashMap<String, u32> },
     Unigram(Unigram),
@@ -140,7 +149,7 @@ impl Processor {
         })
     }
 
-    /// Ids of a text; control tokens are found in its open places alone.
+    /// Appends the ids of a text to `ids`. Control tokens are found only inside the ranges of `open`.
     pub fn encode(&self, text: &str, open: &added::Open, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
         let mut remembered = Remembered::new();
         let mut end = 0;
@@ -157,6 +166,7 @@ impl Processor {
         Ok(())
     }
 
+    /// Encodes a stretch of text between two added tokens.
     fn stretch(&self, text: &str, at_start: bool, remembered: &mut Remembered, ids: &mut Vec<u32>) {
         let text = self.normalize(text, self.add_dummy_prefix && (at_start || self.prefix_everywhere));
         let mut after_unknown = false;
@@ -164,7 +174,7 @@ impl Processor {
             match (id, &self.bytes) {
                 (Some(id), _) => ids.push(id),
                 (None, Some(bytes)) => ids.extend(part.bytes().map(|b| bytes[usize::from(b)])),
-                // Neighbours that are unknown are one.
+                // Neighbouring unknown parts become one.
                 (None, None) if after_unknown => {}
                 (None, None) => ids.push(self.unknown),
             }
@@ -185,7 +195,9 @@ impl Processor {
         }
     }
 
-    /// One step of normalizing: bytes that are read and text that is written.
+    /// One step of the normalization. Returns the length in bytes of the text that is read at the beginning of `text`,
+    /// and the text that replaces it. `symbol` is the range of a user-defined symbol at this place, which is not
+    /// replaced.
     fn first<'a>(&'a self, text: &'a str, symbol: Option<std::ops::Range<usize>>) -> (usize, &'a str) {
         if let Some(symbol) = symbol {
             return (symbol.len(), &text[..symbol.len()]);
@@ -199,6 +211,7 @@ impl Processor {
         (length, &text[..length])
     }
 
+    /// Normalizes a text. `dummy` says whether a space is added.
     fn normalize(&self, text: &str, dummy: bool) -> String {
         let space = if self.escape_whitespaces { SPACE } else { " " };
         let mut symbols = self.symbols.iter().flat_map(|automaton| automaton.find_iter(text)).peekable();

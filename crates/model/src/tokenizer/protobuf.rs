@@ -1,11 +1,11 @@
-//! A SentencePiece model in protocol buffers: the fields that decide ids.
+//! Reads a SentencePiece model in the protocol buffers format. Only the fields that determine ids are read.
 //!
-//! Source: SentencePiece's `sentencepiece_model.proto`. Every length is checked against the bytes that are left, and
-//! nothing is reserved from a number in the file.
+//! Source: SentencePiece's `sentencepiece_model.proto`. Every length is checked against the remaining bytes, and no
+//! memory is reserved from a number in the file.
 
 use super::TokenizerError;
 
-/// Types of pieces, in the file's numbering.
+/// Types of pieces (SentencePiece's word for tokens), in the order of the numbers 1 to 6 in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PieceType {
     Normal,
@@ -16,30 +16,36 @@ pub(super) enum PieceType {
     Byte,
 }
 
-/// One piece.
+/// One piece with its score.
 pub(super) struct Piece {
     pub text: String,
     pub score: f32,
     pub kind: PieceType,
 }
 
-/// A model.
+/// The fields of a SentencePiece model.
 pub(super) struct ModelFile {
     pub pieces: Vec<Piece>,
-    /// 1 Unigram, 2 BPE, 3 words, 4 characters.
+    /// 1 is Unigram, 2 is BPE, 3 is words, 4 is characters.
     pub model_type: u64,
     pub byte_fallback: bool,
+    /// Whether the space of `add_dummy_prefix` is added after the text and not before it
+    /// (`treat_whitespace_as_suffix`).
     pub suffix: bool,
     pub bos: String,
     pub eos: String,
     pub pad: String,
+    /// Compiled normalization rules (`precompiled_charsmap`); empty if there are no rules.
     pub charsmap: Vec<u8>,
+    /// Whether a space is added before the text (or after it, see `suffix`).
     pub add_dummy_prefix: bool,
+    /// Whether spaces at both ends are removed, and repeated spaces become one space.
     pub remove_extra_whitespaces: bool,
+    /// Whether a space is spelled `▁`.
     pub escape_whitespaces: bool,
 }
 
-/// One field: its number and its value.
+/// The value of a field. `Other` is a 64-bit value; no field here has such a value.
 enum Value<'a> {
     Number(u64),
     Fixed32(u32),
@@ -47,6 +53,7 @@ enum Value<'a> {
     Other,
 }
 
+/// Reads fields in sequence. `bytes` are the remaining bytes, and `offset` is their offset in the file.
 struct Reader<'a> {
     bytes: &'a [u8],
     offset: usize,
@@ -82,6 +89,7 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
+    /// Reads the number and the value of the next field; returns `None` at the end of the message.
     fn next(&mut self) -> Result<Option<(u64, Value<'a>)>, TokenizerError> {
         if self.bytes.is_empty() {
             return Ok(None);
@@ -103,7 +111,8 @@ impl<'a> Reader<'a> {
         Ok(Some((tag >> 3, value)))
     }
 
-    /// The fields of a message that begins at `offset`.
+    /// Calls `take` with every field of a message: its number, its value, and its offset in the file for errors.
+    /// `offset` is the offset of the message in the file.
     fn fields(
         bytes: &'a [u8],
         offset: usize,
@@ -157,6 +166,7 @@ impl ModelFile {
         Ok(model)
     }
 
+    /// Reads the fields of the message `TrainerSpec`.
     fn trainer(&mut self, bytes: &[u8], offset: usize) -> Result<(), TokenizerError> {
         Reader::fields(bytes, offset, &mut |number, value, offset| {
             match (number, value) {
@@ -172,6 +182,7 @@ impl ModelFile {
         })
     }
 
+    /// Reads the fields of the message `NormalizerSpec`.
     fn normalizer(&mut self, bytes: &[u8], offset: usize) -> Result<(), TokenizerError> {
         Reader::fields(bytes, offset, &mut |number, value, _| {
             match (number, value) {
@@ -186,6 +197,7 @@ impl ModelFile {
     }
 }
 
+/// Reads the fields of the message `SentencePiece`, one piece.
 fn piece(bytes: &[u8], offset: usize) -> Result<Piece, TokenizerError> {
     let mut piece = Piece { text: String::new(), score: 0.0, kind: PieceType::Normal };
     Reader::fields(bytes, offset, &mut |number, value, offset| {

@@ -1,39 +1,43 @@
-//! SentencePiece's BPE with scores: neighbouring pieces whose join has the highest score are merged first.
+//! SentencePiece's BPE with scores. The two neighbouring pieces whose merged text is the token with the highest score
+//! are merged first.
 //!
-//! Source: llama.cpp's `llm_tokenizer_spm` (`src/llama-vocab.cpp`), after SentencePiece's `bpe_model.cc`. What the
-//! vocabulary lacks is left to the caller.
+//! Source: llama.cpp's `llm_tokenizer_spm` (`src/llama-vocab.cpp`), which follows SentencePiece's `bpe_model.cc`. The
+//! caller handles text that the vocabulary lacks.
 //!
 //! ```text
 //! pieces ← characters;  queue ← every neighbouring pair that is a token
-//! while queue: take the pair of highest score, leftmost on a tie; merge it if both halves still stand
-//!              queue ← its new neighbours
+//! while queue: take the pair of highest score, leftmost on a tie; skip it if one half was merged already,
+//!              else merge it and queue the new pairs
 //! ```
 
 use super::byte_pair::{marks_inside, next_mark};
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap};
 
-/// How a space is spelled in tokens.
+/// The spelling of a space in tokens: `▁`.
 pub(super) const SPACE: &str = "\u{2581}";
 
-/// The byte that a token such as `<0x41>` stands for.
+/// The byte of a byte token such as `<0x41>`; `None` for another token.
 pub(super) fn byte(token: &str) -> Option<u8> {
     let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
     (digits.len() == 2).then(|| u8::from_str_radix(digits, 16).ok()).flatten()
 }
 
-/// Tokens that characters merge to.
+/// A BPE model with scores.
 pub(super) struct Scored {
     ids: HashMap<String, u32>,
     scores: Vec<f32>,
-    /// Tokens that exist for merging alone and are taken apart again, by id.
+    /// Whether a token exists only for merging, indexed by id. After the merging, such a token is split into its two
+    /// halves.
     unused: Vec<bool>,
     any_unused: bool,
-    /// No token crosses the beginning of a word that `▁` marks.
+    /// Whether no token has a `▁` after another character. Then a text can be cut before every such `▁`, and the parts
+    /// are the same.
     cuts: bool,
 }
 
-/// A stretch of text, linked to its neighbours; empty once merged into its left one.
+/// A stretch of text in a doubly linked list, with start and length in bytes. The length is 0 after the piece was
+/// merged into its left neighbour.
 #[derive(Clone, Copy)]
 struct Piece {
     start: usize,
@@ -42,6 +46,8 @@ struct Piece {
     next: Option<usize>,
 }
 
+/// Two neighbouring pieces that can be merged. `score` is the score of the merged token, and `length` is its length in
+/// bytes.
 struct Pair {
     left: usize,
     right: usize,
@@ -69,21 +75,23 @@ impl PartialEq for Pair {
 
 impl Eq for Pair {}
 
-/// One part of a text: a token, or text that is none.
+/// One part of a text: its byte range, and the id of its token (`None` if the part is not a token).
 pub(super) type Part = (std::ops::Range<usize>, Option<u32>);
 
-/// Words that were met already, and the parts that they came to.
+/// Cache of encoded words: the text of a word and its parts.
 pub(super) type Remembered = HashMap<Box<str>, Box<[Part]>>;
 
+/// Largest number of words in the cache of encoded words.
 const REMEMBERED: usize = 1 << 16;
+/// Largest length in bytes of a word in the cache.
 const LONGEST_REMEMBERED: usize = 64;
 
 impl Scored {
-    /// `scores` and `unused` are by id.
+    /// Makes a model. `scores` and `unused` are indexed by id. An empty `unused` means that no token is unused.
     pub fn new(ids: HashMap<String, u32>, scores: Vec<f32>, unused: Vec<bool>) -> Self {
         let cuts = !ids.keys().any(|token| marks_inside(token));
         let any_unused = unused.contains(&true);
-        // Scores that are no numbers merge last.
+        // A token with a NaN score is merged last.
         let scores = scores.into_iter().map(|s| if s.is_nan() { f32::NEG_INFINITY } else { s }).collect();
         Self { ids, scores, unused, any_unused, cuts }
     }
@@ -92,7 +100,8 @@ impl Scored {
         self.ids.get(text).copied()
     }
 
-    /// The parts of a text whose spaces are spelled `▁`.
+    /// Calls `take` with every part of `text`, in order, and the id of its token. `▁` already spells the spaces of
+    /// `text`.
     pub fn encode(&self, text: &str, remembered: &mut Remembered, take: &mut dyn FnMut(&str, Option<u32>)) {
         let mut rest = text;
         while !rest.is_empty() {
@@ -118,6 +127,7 @@ impl Scored {
         }
     }
 
+    /// Splits a text into parts, without the cache.
     fn merge(&self, text: &str) -> Vec<Part> {
         let mut pieces: Vec<Piece> = text
             .char_indices()
@@ -132,7 +142,7 @@ impl Scored {
         if let Some(last) = pieces.last_mut() {
             last.next = None;
         }
-        // Text of a token that is taken apart again → bytes of its left half.
+        // The text of an unused token → the length of its left half in bytes.
         let mut halves: HashMap<&str, usize> = HashMap::new();
         let mut queue = BinaryHeap::new();
         for left in 0..pieces.len().saturating_sub(1) {
@@ -140,7 +150,7 @@ impl Scored {
         }
         while let Some(pair) = queue.pop() {
             let (left, right) = (pieces[pair.left], pieces[pair.right]);
-            // One half may have been merged into something else since the pair was queued.
+            // One half may have been merged with another piece after the pair was queued.
             if left.length == 0 || right.length == 0 || left.length + right.length != pair.length {
                 continue;
             }
@@ -175,6 +185,7 @@ impl Scored {
         parts
     }
 
+    /// Queues the pair `left` and `right` if their merged text is a token.
     fn consider<'a>(
         &self,
         text: &'a str,

@@ -1,5 +1,5 @@
-//! What stands beside a tokenizer's own file: `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`,
-//! and the ids in `config.json` and `generation_config.json`.
+//! Settings of a tokenizer that are not in its own file: `tokenizer_config.json`, `special_tokens_map.json`,
+//! `added_tokens.json`, and the ids in `config.json` and `generation_config.json`.
 
 use super::TokenizerError;
 use super::json::AddedToken;
@@ -7,16 +7,19 @@ use kvant_io::HuggingFace;
 use serde_json::Value as Json;
 use std::collections::{HashMap, HashSet};
 
-/// Names under which special tokens are listed.
+/// Keys of special tokens in the settings. Such a key is the role of its token.
 const ROLES: &[&str] =
     &["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
+/// The settings of a folder.
 pub(super) struct Settings {
+    /// `tokenizer_config.json`.
     config: Json,
+    /// `special_tokens_map.json`.
     map: Json,
-    /// Tokens beside the tokenizer's own, by id.
+    /// Added tokens of the settings, in order of ids.
     pub added: Vec<AddedToken>,
-    /// Texts that have a role.
+    /// Texts of special tokens: tokens with a role, and tokens in the lists of additional special tokens.
     pub special: HashSet<String>,
 }
 
@@ -42,7 +45,8 @@ impl Settings {
         Ok(settings)
     }
 
-    /// `added_tokens_decoder`, or where there is none the older `added_tokens.json`.
+    /// Reads the added tokens from `added_tokens_decoder`. If there is no such key, reads the older
+    /// `added_tokens.json`.
     fn beside(&self, folder: &HuggingFace) -> Result<Vec<AddedToken>, TokenizerError> {
         let bad = |file: &str, key: &str, found: &Json| TokenizerError::File {
             path: folder.folder.join(file),
@@ -90,22 +94,23 @@ impl Settings {
         Ok(all)
     }
 
-    /// The text of a role.
+    /// The text of the token with this role; `None` if no token has it.
     pub fn text(&self, role: &str) -> Option<&str> {
         [&self.config, &self.map].into_iter().find_map(|source| source.get(role).and_then(content))
     }
 
+    /// A truth value in `tokenizer_config.json`.
     pub fn flag(&self, key: &str) -> Option<bool> {
         self.config.get(key)?.as_bool()
     }
 
-    /// The class that reads the tokenizer, without the word for its faster twin.
+    /// The value of `tokenizer_class`, without the ending `Fast`.
     pub fn class(&self) -> Option<&str> {
         let class = self.config.get("tokenizer_class")?.as_str()?;
         Some(class.strip_suffix("Fast").unwrap_or(class))
     }
 
-    /// The chat template; of several the default one.
+    /// The chat template. Of several templates this is the one with the name `default`.
     pub fn chat_template(&self, folder: &HuggingFace, notes: &mut Vec<String>) -> Option<String> {
         if let Some(template) = &folder.chat_template {
             return Some(template.clone());
@@ -138,12 +143,12 @@ impl Settings {
     }
 }
 
-/// A token given as a text or as an object with one.
+/// The text of a token. In the file the token is a text, or an object with the key `content`.
 fn content(token: &Json) -> Option<&str> {
     token.as_str().or_else(|| token["content"].as_str())
 }
 
-/// Look-ups of tokens that the settings name.
+/// Finds the ids of tokens that the settings name.
 pub(super) struct Named<'a> {
     pub folder: &'a HuggingFace,
     pub by_text: &'a HashMap<String, u32>,
@@ -151,26 +156,27 @@ pub(super) struct Named<'a> {
 }
 
 impl Named<'_> {
+    /// The id of the token with this role.
     pub fn id(&self, settings: &Settings, role: &str) -> Option<u32> {
         settings.text(role).and_then(|t| self.by_text.get(t).copied())
     }
 
-    /// The token that ends a text: the named one – of several with its text the one that is listed by id –, else the
-    /// first that is listed.
+    /// The token that ends a text. It has the text of the role `eos_token`. If several tokens have this text, it is the
+    /// one whose id is in `ends`. If no token has the role, it is the first id of `ends`.
     pub fn eos(&self, settings: &Settings, ends: &[u32]) -> Option<u32> {
         let Some(text) = settings.text("eos_token") else { return ends.first().copied() };
         let same = |id: &&u32| self.tokens.get(**id as usize).is_some_and(|t| t == text);
         ends.iter().find(same).copied().or(self.by_text.get(text).copied()).or(ends.first().copied())
     }
 
-    /// Ids that the network has rows for.
+    /// Number of rows of the embedding. All ids of the network are below this number.
     fn rows(&self) -> u64 {
         let text = self.folder.config.get("text_config");
         let size = |json: Option<&Json>| json.and_then(|c| c.get("vocab_size")).and_then(Json::as_u64);
         size(Some(&self.folder.config)).or(size(text)).unwrap_or(0).max(self.tokens.len() as u64)
     }
 
-    /// One id or a list of them.
+    /// The ids of a key, whose value is one id or a list of ids. Ids without a row in the embedding are dropped.
     pub fn ids(&self, json: Option<&Json>, key: &str) -> Vec<u32> {
         let rows = self.rows();
         listed(json, key)
@@ -180,7 +186,7 @@ impl Named<'_> {
             .collect()
     }
 
-    /// What the settings name and the tokenizer lacks.
+    /// Notes on tokens that the settings name but the tokenizer does not have.
     pub fn notes(&self, settings: &Settings) -> Vec<String> {
         let mut notes = Vec::new();
         for role in ["bos_token", "eos_token"] {
@@ -204,6 +210,7 @@ impl Named<'_> {
     }
 }
 
+/// The numbers of a key, whose value is one number or a list of numbers.
 fn listed(json: Option<&Json>, key: &str) -> Vec<u64> {
     let Some(value) = json.and_then(|j| j.get(key)) else { return Vec::new() };
     let list = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);

@@ -1,6 +1,6 @@
-//! Older tokenizers of a folder: a SentencePiece model, or `vocab.json` with `merges.txt`.
+//! Reads the older tokenizer files of a folder: a SentencePiece model, or `vocab.json` with `merges.txt`.
 //!
-//! Source: `transformers`' slow tokenizer classes, which name what these files do not hold.
+//! Source: the slow tokenizer classes of `transformers`, which define the settings that these files do not contain.
 
 use super::added::AddedTokens;
 use super::byte_pair::{self, BytePair};
@@ -16,7 +16,7 @@ use super::{Engine, Kind, PreTokenizer, Spelling, TokenKind, TokenizerError};
 use kvant_io::HuggingFace;
 use serde_json::json;
 
-/// A `tokenizer.model`.
+/// Reads a `tokenizer.model`, which is a SentencePiece model.
 pub(super) fn sentencepiece(folder: &HuggingFace, bytes: &[u8]) -> Result<Loaded, TokenizerError> {
     let file = ModelFile::read(content(bytes)?)?;
     let settings = Settings::new(folder)?;
@@ -31,7 +31,7 @@ pub(super) fn sentencepiece(folder: &HuggingFace, bytes: &[u8]) -> Result<Loaded
         };
         (piece.text.clone(), id, kind)
     }))?;
-    // Control pieces are tokens in a template's text.
+    // Control pieces are added tokens, because the text of a chat template may contain them.
     let control = file.pieces.iter().filter(|p| matches!(p.kind, PieceType::Control | PieceType::Unknown));
     let listed = control.map(|p| token(&p.text)).collect();
     let added = add_all(&mut table, listed, None, &settings)?;
@@ -61,7 +61,7 @@ pub(super) fn sentencepiece(folder: &HuggingFace, bytes: &[u8]) -> Result<Loaded
         }
     };
     let unknown = file.pieces.iter().find(|p| p.kind == PieceType::Unknown).map(|p| p.text.clone());
-    // These classes put EOS behind a text where nothing is said, the others BOS before it.
+    // Without a setting, these classes add EOS after a text, and all other classes add BOS before a text.
     let ends = matches!(settings.class(), Some("T5Tokenizer" | "PegasusTokenizer" | "MT5Tokenizer"));
     let role = |name: &str, piece: &str| {
         settings.text(name).or(Some(piece)).and_then(|t| table.by_text.get(t).copied())
@@ -100,6 +100,7 @@ pub(super) fn sentencepiece(folder: &HuggingFace, bytes: &[u8]) -> Result<Loaded
     Ok(loaded)
 }
 
+/// A special added token with this text.
 fn token(text: &str) -> AddedToken {
     AddedToken {
         id: None,
@@ -112,16 +113,19 @@ fn token(text: &str) -> AddedToken {
     }
 }
 
-/// What a class of slow tokenizers adds to its files.
+/// Settings of a class of slow tokenizers that its files do not contain.
 struct Class {
+    /// Names of the class in `tokenizer_class`, without the ending `Fast`.
     names: &'static [&'static str],
-    /// Models whose tokenizers are of this class where none is named.
+    /// Values of `model_type` for which this class is used if the settings name no class.
     models: &'static [&'static str],
+    /// Rule that splits text into words.
     split: PreTokenizer,
+    /// Whether text is normalized to NFC.
     composes: bool,
-    /// Texts of its special tokens, where they are not named: BOS, EOS, unknown.
+    /// Texts of BOS, EOS and the unknown token, if the settings do not name them. An empty text means no token.
     roles: [&'static str; 3],
-    /// Whether texts stand between `<s>` and `</s>`.
+    /// Whether BOS is added before and EOS after every text.
     around: bool,
 }
 
@@ -152,7 +156,7 @@ const CLASSES: &[Class] = &[
     },
 ];
 
-/// A `vocab.json` and its `merges.txt`.
+/// Reads a `vocab.json` with its `merges.txt`.
 pub(super) fn vocabulary_and_merges(
     folder: &HuggingFace,
     vocabulary: &[u8],
@@ -230,9 +234,9 @@ pub(super) fn vocabulary_and_merges(
     Ok(loaded)
 }
 
-/// The class of the two files, and whether it is assumed.
+/// The class of the two files. The flag is true if no file names the class and it is only assumed.
 fn class(folder: &HuggingFace, settings: &Settings) -> Result<(&'static Class, bool), TokenizerError> {
-    // Names that say nothing of the split.
+    // These general names do not determine the rule that splits text.
     let general = ["PreTrainedTokenizer", "TokenizersBackend", "AutoTokenizer"];
     let class = settings.class().filter(|class| !general.contains(class));
     if let Some(name) = class {
@@ -249,7 +253,7 @@ fn class(folder: &HuggingFace, settings: &Settings) -> Result<(&'static Class, b
     Ok(found.map_or((&CLASSES[0], true), |class| (class, false)))
 }
 
-/// The lines of a `merges.txt`, without its version.
+/// Reads the merges of a `merges.txt`, one merge for each line. The version line is skipped.
 fn read_merges(bytes: &[u8]) -> Result<Vec<(String, String)>, TokenizerError> {
     let text = std::str::from_utf8(content(bytes)?).map_err(|e| {
         TokenizerError::key("the file", "UTF-8", format!("other bytes at offset {}", e.valid_up_to()))

@@ -1,5 +1,5 @@
-//! The steps of a `tokenizer.json` before its model: normalizers and pre-tokenizers, each the library's own but for
-//! expressions, which are run here.
+//! Normalizers and pre-tokenizers of a `tokenizer.json`. They are the code of the `tokenizers` crate ("the library"),
+//! except that regular expressions run here.
 
 use super::charsmap::Charsmap;
 use super::json::kind;
@@ -12,15 +12,18 @@ use tokenizers::{
     PreTokenizerWrapper, SplitDelimiterBehavior,
 };
 
-/// Bytes of the longest expression.
+/// Largest length of a regular expression in bytes.
 const LONGEST_EXPRESSION: usize = 1 << 16;
 
+/// One step of the normalizer.
 pub(super) enum Normalizer {
     Library(NormalizerWrapper),
+    /// Replaces every match by a text.
     Replace(Cut, String),
     Charsmap(Charsmap),
 }
 
+/// One step of the pre-tokenizer.
 pub(super) enum Split {
     Library(PreTokenizerWrapper),
     Cut {
@@ -28,22 +31,24 @@ pub(super) enum Split {
         behavior: SplitDelimiterBehavior,
         invert: bool,
     },
-    /// A space before words of bytes that lack one.
+    /// Adds a space before text that does not begin with one, for words of bytes.
     Space,
-    /// For the text's beginning alone: this one; elsewhere without a mark before it.
+    /// `first` runs at the beginning of the whole text, `others` runs elsewhere. If the file adds `▁` only before the
+    /// whole text, `others` adds no `▁`.
     Metaspace {
         first: PreTokenizerWrapper,
         others: PreTokenizerWrapper,
     },
 }
 
-/// Where a text is cut.
+/// A rule that splits text: a known rule or a regular expression.
 pub(super) enum Cut {
     Known(PreTokenizer),
     Expression(Regex),
 }
 
 impl Cut {
+    /// Makes the rule from a regular expression.
     pub fn expression(source: &str) -> Result<Self, TokenizerError> {
         if source.len() > LONGEST_EXPRESSION {
             let found = format!("{} bytes", source.len());
@@ -54,7 +59,7 @@ impl Cut {
             .map_err(|e| TokenizerError::key("pattern", "a regular expression", e.to_string()))
     }
 
-    /// The `pattern` of a step.
+    /// Makes the rule from the `pattern` of a step.
     pub fn pattern(step: &Json) -> Result<Self, TokenizerError> {
         let pattern = &step["pattern"];
         if let Some(expression) = pattern["Regex"].as_str() {
@@ -69,7 +74,7 @@ impl Cut {
         Self::expression(&fancy_regex::escape(text))
     }
 
-    /// Hands over the parts, in order, and whether each is a match.
+    /// Calls `take` with every part of `text`, in order. The flag says whether the part is a match.
     pub fn parts<'a>(
         &self,
         text: &'a str,
@@ -104,6 +109,7 @@ impl Cut {
     }
 }
 
+/// The error for a regular expression that fails on a text, for example because of too much backtracking.
 fn gave_up(error: &fancy_regex::Error) -> TokenizerError {
     TokenizerError::Library(format!(
         "the expression of the pre-tokenizer or normalizer gives up on this text ({error}); split the text"
@@ -126,6 +132,7 @@ impl Pattern for &Cut {
     }
 }
 
+/// Converts an error of the library. A [`TokenizerError`] inside it is returned unchanged.
 fn library(error: tokenizers::Error) -> TokenizerError {
     match error.downcast::<TokenizerError>() {
         Ok(own) => *own,
@@ -133,6 +140,7 @@ fn library(error: tokenizers::Error) -> TokenizerError {
     }
 }
 
+/// Makes a type of the library from the JSON of a step. `key` names the step in errors.
 fn step<T: serde::de::DeserializeOwned>(step: &Json, key: &str) -> Result<T, TokenizerError> {
     serde_json::from_value(step.clone()).map_err(|e| {
         TokenizerError::key(format!("{key} {}", kind(step)), "one that `tokenizers` has", e.to_string())
@@ -177,7 +185,8 @@ impl Normalizer {
 }
 
 impl Split {
-    /// Steps of the library's; the last one of words of bytes leaves their spelling to the model.
+    /// Appends the steps for a pre-tokenizer of the file to `all`. If `of_bytes` is true, the step `ByteLevel` does not
+    /// change the spelling of bytes, because the model takes words of bytes as plain text.
     pub fn add(json: &Json, of_bytes: bool, all: &mut Vec<Self>) -> Result<(), TokenizerError> {
         let isolated = |cut| Self::Cut { cut, behavior: SplitDelimiterBehavior::Isolated, invert: false };
         match kind(json) {
@@ -244,7 +253,7 @@ impl Split {
     }
 }
 
-/// Bytes of a text in base64.
+/// Decodes a base64 text; returns `None` if it has a character that is not base64.
 fn base64(text: &str) -> Option<Vec<u8>> {
     let digit = |c: u8| match c {
         b'A'..=b'Z' => Some(c - b'A'),

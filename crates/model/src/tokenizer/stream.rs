@@ -1,22 +1,26 @@
-//! Text from a stream of tokens. Only whole characters are given out: Hangul and emoji that span several tokens stay unbroken.
+//! Converts a stream of tokens to text. Only complete characters are returned, because a character such as a Hangul
+//! syllable or an emoji may span several tokens.
 
 use super::Tokenizer;
 use std::sync::Arc;
 
-/// Joins the bytes of tokens and gives out whole characters. It owns its tokenizer, so that it can live as long as an answer.
+/// Joins the bytes of tokens and returns complete characters. It shares the ownership of its tokenizer, so it has no
+/// lifetime parameter.
 pub struct TextStream {
     tokenizer: Arc<Tokenizer>,
+    /// Bytes of a character that is not complete yet.
     held: Vec<u8>,
+    /// Whether a space at the beginning of the text is removed.
     strip_space: bool,
 }
 
 impl TextStream {
-    /// A stream at the beginning of an answer that follows other text.
+    /// Makes a stream for an answer that follows other text.
     pub fn new(tokenizer: Arc<Tokenizer>) -> Self {
         Self { tokenizer, held: Vec::new(), strip_space: false }
     }
 
-    /// A stream at the beginning of a text: SentencePiece's own first space is dropped.
+    /// Makes a stream for a text from its beginning. The space that the tokenizer adds before a text is removed.
     pub fn at_start(tokenizer: Arc<Tokenizer>) -> Self {
         let strip_space = tokenizer.adds_space();
         Self { tokenizer, held: Vec::new(), strip_space }
@@ -42,7 +46,8 @@ impl TextStream {
                 Err(e) => {
                     let whole = e.valid_up_to();
                     text.push_str(&String::from_utf8_lossy(&self.held[..whole]));
-                    // An incomplete character waits; bytes that can never become one are replaced.
+                    // The bytes of an incomplete character are kept for later. Bytes that can never become a character
+                    // are replaced by U+FFFD.
                     let bad = e.error_len();
                     self.held.drain(..whole + bad.unwrap_or(0));
                     if bad.is_none() {
@@ -54,7 +59,7 @@ impl TextStream {
         }
     }
 
-    /// The bytes that are still held back, with broken characters replaced.
+    /// Returns the remaining bytes as text. Incomplete characters become U+FFFD.
     pub fn finish(&mut self) -> String {
         String::from_utf8_lossy(&std::mem::take(&mut self.held)).into_owned()
     }

@@ -1,5 +1,5 @@
-//! Judges of single parts: expressions for splits by hand, the library's own way for the short ones, llama.cpp's loop
-//! for added tokens.
+//! Tests of single parts against references: regular expressions for the hand-written rules, the library's steps for
+//! the fast variants, and llama.cpp's loop for added tokens.
 
 use super::added::{Added, AddedTokens};
 use super::byte_pair::Remembered;
@@ -18,7 +18,7 @@ const SPLITS: [PreTokenizer; 5] = [
     PreTokenizer::Qwen35,
 ];
 
-/// Characters that splits tell apart.
+/// Characters that the rules treat differently.
 const CHARACTERS: &[char] = &[
     ' ', ' ', ' ', '\n', '\r', '\t', '\u{a0}', '\u{3000}', '\u{85}', 'a', 's', 'S', 't', 'e', 'r', 'l', 'v',
     'd', 'm', 'ſ', 'É', '한', '字', '1', '2', '½', '٣', '\'', '.', '!', '_', '-', '\u{301}', '\u{308}', '🦊',
@@ -161,7 +161,7 @@ fn added_tokens_are_found_as_llama_cpp_finds_them() {
         let mut tokens: Vec<Added> =
             (0..).zip(&texts).map(|(id, t)| Added::plain(id, t.clone(), false)).collect();
         let found = AddedTokens::longest(tokens.clone()).unwrap().find(&text, &[]).unwrap();
-        // llama.cpp: every token in turn, in every stretch that is still text.
+        // llama.cpp's algorithm: search for each token in turn, in every part that is not a token yet.
         tokens.sort_by_key(|t| std::cmp::Reverse(t.text.len()));
         let mut parts: Vec<(std::ops::Range<usize>, Option<u32>)> = vec![(0..text.len(), None)];
         for token in &tokens {

@@ -1,34 +1,39 @@
-//! Unigram: the cut of a text into pieces whose scores have the highest sum (Viterbi).
+//! Unigram: splits a text into pieces (tokens) so that the sum of their scores is as high as possible (Viterbi
+//! algorithm).
 //!
-//! Source: SentencePiece's `unigram_model.cc` (`EncodeOptimized`), whose sums are in double precision since 0.2, and the
-//! `tokenizers` crate's `models/unigram`, which follows it. Pieces are found in a sorted list: its memory is a small multiple of the texts',
-//! where a tree of maps takes hundreds of bytes a byte.
+//! Sources: SentencePiece's `unigram_model.cc` (`EncodeOptimized`), which computes the sums in double precision since
+//! version 0.2; the `tokenizers` crate's `models/unigram`, which follows SentencePiece. Pieces are found in a sorted
+//! list. Its memory is a small multiple of the size of the texts. A tree of hash maps takes hundreds of bytes for each
+//! byte of text.
 
 use std::collections::HashMap;
 
-/// A score below the lowest one, for a character that no piece covers.
+/// A character that no piece covers gets the lowest score of all pieces minus this value.
 const UNKNOWN_PENALTY: f64 = 10.0;
 
-/// One piece.
+/// One piece of the vocabulary.
 pub(super) struct Piece {
     pub text: String,
     pub id: u32,
     pub score: f64,
-    /// A user's own symbol, which goes before all others.
+    /// Whether this is a user-defined symbol, which is preferred to all other pieces.
     pub user_defined: bool,
 }
 
+/// A Unigram model.
 pub(super) struct Unigram {
-    /// Sorted by text, each text once.
+    /// Sorted by text. No two pieces have the same text.
     pieces: Vec<Piece>,
-    /// Where pieces of a first and a second byte begin.
+    /// The first two bytes as a number (see [`two_bytes`]) → index of the first piece with these or higher bytes.
     starts: Vec<u32>,
+    /// Lowest score of all pieces that are not user-defined.
     lowest: f64,
+    /// Highest score of all pieces that are not user-defined.
     highest: f64,
 }
 
 impl Unigram {
-    /// Of several pieces with one text the last counts.
+    /// Makes a model. If several pieces have the same text, the last piece counts.
     pub fn new(pieces: Vec<Piece>) -> Self {
         let mut lowest = f64::INFINITY;
         let mut highest = f64::NEG_INFINITY;
@@ -51,7 +56,8 @@ impl Unigram {
         Self { pieces, starts, lowest, highest }
     }
 
-    /// Hands over the best cut: each part with its id, `None` where no piece covers it (one character each).
+    /// Calls `take` with every part of the best split, in order, and its id. The id is `None` if no piece covers the
+    /// part; such a part is one character.
     pub fn encode<'a>(&self, text: &'a str, take: &mut dyn FnMut(&'a str, Option<u32>)) {
         #[derive(Clone, Copy)]
         struct Best {
@@ -102,10 +108,10 @@ impl Unigram {
         }
     }
 
-    /// Every piece that `text` begins with, the shortest first.
+    /// Calls `found` with the index of every piece that is a prefix of `text`, the shortest piece first.
     fn prefixes(&self, text: &[u8], found: &mut dyn FnMut(usize)) {
         let Some(&first) = text.first() else { return };
-        // Pieces of a single byte stand before all that go on.
+        // In the sorted list, a piece of a single byte comes before all longer pieces with the same first byte.
         let key = usize::from(first) << 8;
         let one = self.starts[key] as usize;
         if self.pieces.get(one).is_some_and(|p| p.text.len() == 1 && p.text.as_bytes()[0] == first) {
@@ -139,7 +145,8 @@ impl Unigram {
     }
 }
 
-/// The first two bytes as a number; a text of one byte stands before those that go on.
+/// The first two bytes as a number. A missing second byte counts as 0, so the order of the numbers is the order of the
+/// texts.
 fn two_bytes(text: &[u8]) -> usize {
     usize::from(text[0]) << 8 | usize::from(text.get(1).copied().unwrap_or(0))
 }

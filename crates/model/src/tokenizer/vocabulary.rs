@@ -1,46 +1,47 @@
-//! A vocabulary as plain data, whatever file it came from.
+//! A vocabulary as plain data, independent of its file format.
 
 use super::PreTokenizer;
 
-/// What a token is, in GGUF's numbering (1 to 6).
+/// The kind of a token, with GGUF's numbers 1 to 6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenKind {
     /// Ordinary text.
     Normal = 1,
-    /// Stands for what the vocabulary cannot say.
+    /// Replaces text that the vocabulary cannot encode.
     Unknown = 2,
-    /// Steers the model; no text.
+    /// Controls the model and encodes no text, for example BOS.
     Control = 3,
     /// Text that is always one token.
     UserDefined = 4,
-    /// A hole in the numbering.
+    /// An id without a token.
     Unused = 5,
-    /// One byte, `<0x41>`.
+    /// One byte, for example `<0x41>`.
     Byte = 6,
 }
 
-/// How a vocabulary is used, as far as a GGUF can say it.
+/// The algorithm of a vocabulary, as far as GGUF can express it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
-    /// Byte-level BPE (GGUF `gpt2`): merges in order of rank, each "left right".
+    /// Byte-level BPE (GGUF `gpt2`).
     BytePair {
-        /// Merges, first is best.
+        /// Merges (left and right token) in order of rank; the first merge is done first.
         merges: Vec<(String, String)>,
-        /// How text is split before merging.
+        /// Rule that splits text into words before merging.
         pre_tokenizer: PreTokenizer,
-        /// Whether a word that is a token is taken whole without merging.
+        /// Whether a word that is itself a token becomes this token, without merging.
         ignore_merges: bool,
     },
-    /// SentencePiece BPE (GGUF `llama`): a score for each token, the highest merges first.
+    /// SentencePiece BPE (GGUF `llama`). Every token has a score, and the merge that gives the highest score is done
+    /// first.
     SentencePiece {
-        /// One score a token.
+        /// One score for each token, indexed by id.
         scores: Vec<f32>,
-        /// Whether a space goes before a text.
+        /// Whether a space is added before a text.
         add_space_prefix: bool,
     },
-    /// As the files of a Hugging Face folder say, in a way that has no words in GGUF.
+    /// The algorithm of a Hugging Face folder that GGUF cannot express.
     Folder {
-        /// The first thing that has none.
+        /// The first setting that GGUF cannot express.
         reason: String,
     },
 }
@@ -48,33 +49,33 @@ pub enum Kind {
 /// A vocabulary.
 #[derive(Clone, Debug)]
 pub struct Vocabulary {
-    /// Every token's text as the file spells it.
+    /// Text of every token as the file spells it, indexed by id.
     pub tokens: Vec<String>,
-    /// What each is; as many as tokens.
+    /// Kind of every token, indexed by id; as long as `tokens`.
     pub kinds: Vec<TokenKind>,
-    /// How text becomes tokens.
+    /// The algorithm that converts text to tokens.
     pub kind: Kind,
-    /// Begins a text.
+    /// Id of the token that begins a text.
     pub bos: Option<u32>,
-    /// Ends a text.
+    /// Id of the token that ends a text.
     pub eos: Option<u32>,
-    /// Ends a turn.
+    /// Id of the token that ends a turn.
     pub eot: Option<u32>,
-    /// Stands for the unknown.
+    /// Id of the unknown token.
     pub unknown: Option<u32>,
-    /// Fills batches.
+    /// Id of the token that pads the texts of a batch.
     pub padding: Option<u32>,
-    /// Whether texts get BOS.
+    /// Whether BOS is added before a text.
     pub add_bos: bool,
-    /// Whether texts get EOS.
+    /// Whether EOS is added after a text.
     pub add_eos: bool,
-    /// More tokens that end an answer (`generation_config`'s list).
+    /// Ids of further tokens that end an answer (the list in `generation_config.json`).
     pub more_ends: Vec<u32>,
     /// The model's own chat template.
     pub chat_template: Option<String>,
 }
 
-/// Texts of tokens that end an answer wherever they occur, and are control tokens, as in llama.cpp's `llama-vocab.cpp`.
+/// Texts of control tokens that end an answer in every model. Source: llama.cpp's `llama-vocab.cpp`.
 const ENDS: &[&str] = &[
     "<|eot_id|>",
     "<|im_end|>",
@@ -98,7 +99,7 @@ const ENDS: &[&str] = &[
     "<|tool_response>",
     "<｜end▁of▁sentence｜>",
     "[e~[",
-    // Those that end a file or a hole that is filled in.
+    // The following tokens end a file or a filled gap (fill-in-the-middle).
     "<|fim_pad|>",
     "<fim-pad>",
     "<fim_pad>",
@@ -109,7 +110,7 @@ const ENDS: &[&str] = &[
     "<|file_sep|>",
 ];
 
-/// Texts that steer every model that has them, though some files don't mark them so.
+/// Texts of control tokens that some files do not mark as control tokens.
 const SPECIAL: &[&str] = &[
     "<pad>",
     "<mask>",
@@ -131,9 +132,9 @@ const SPECIAL: &[&str] = &[
     "<end_of_turn>",
 ];
 
-/// Whether a token steers the model by its looks, whatever its file calls it.
+/// Whether the text of a token shows that it is a control token, independent of its kind in the file.
 ///
-/// Source: `does_token_look_special` of llama.cpp's converter, whose names are all here.
+/// Source: `does_token_look_special` of llama.cpp's converter, all of whose names are included here.
 pub(super) fn looks_special(text: &str) -> bool {
     let between = |start: &str, end: &str| {
         text.len() >= start.len() + end.len() && text.starts_with(start) && text.ends_with(end)
@@ -145,13 +146,13 @@ pub(super) fn looks_special(text: &str) -> bool {
         || between("<unused", ">")
 }
 
-/// Whether every reader of a GGUF ends an answer at a token of this text.
+/// Whether every reader of a GGUF file ends an answer at a token with this text.
 pub(super) fn ends_everywhere(text: &str) -> bool {
     ENDS.contains(&text)
 }
 
 impl Vocabulary {
-    /// Every token that ends an answer, each once.
+    /// The ids of all tokens that end an answer, in ascending order and without duplicates.
     pub(super) fn end_of_generation(&self) -> Vec<u32> {
         let mut ends: Vec<u32> =
             self.eos.into_iter().chain(self.eot).chain(self.more_ends.iter().copied()).collect();
@@ -164,7 +165,8 @@ impl Vocabulary {
             .map(|(id, token)| (id, token.as_str()))
             .collect();
         let has = |text: &str| texts.iter().any(|(_, t)| *t == text);
-        // Where a call or a return ends an answer, the end of a message goes on to the next one.
+        // In models whose answers end with a call or a return, `<|end|>` ends only a message. The answer continues with
+        // the next message.
         let goes_on = has("<|call|>") && has("<|return|>") || has("<|calls|>") && has("<|flush|>");
         let named = ends.clone();
         ends.extend(texts.iter().filter(|(_, t)| !(goes_on && *t == "<|end|>")).map(|(id, _)| *id));

@@ -1,23 +1,27 @@
-//! WordPiece: the longest token that a word begins with, then the longest that goes on, and so forth; and WordLevel,
-//! which takes whole words alone. Source: the `tokenizers` crate's `models/wordpiece` and `models/wordlevel`.
+//! WordPiece and WordLevel. WordPiece takes the longest token at the beginning of a word and repeats this for the rest
+//! of the word. WordLevel takes only whole words. Source: the `tokenizers` crate's `models/wordpiece` and
+//! `models/wordlevel`.
 
 use super::TokenizerError;
 use std::collections::HashMap;
 
+/// A WordPiece or WordLevel model.
 pub(super) struct WordPiece {
     ids: HashMap<String, u32>,
     unknown: u32,
-    /// Written before every token of a word but the first; `None` where words are taken whole.
+    /// Text before every token of a word except the first token; `None` for WordLevel.
     prefix: Option<String>,
+    /// Largest number of characters of a word. A longer word becomes the unknown token.
     longest: usize,
-    /// Bytes of the longest token.
+    /// Length of the longest token in bytes.
     reach: usize,
 }
 
-/// Characters of a word that is cut at most: the time is their square.
+/// Largest allowed value of `longest`. The time for a word is quadratic in its number of characters.
 const LONGEST_WORD: u64 = 10_000;
 
 impl WordPiece {
+    /// Makes a WordPiece model. `unknown` is the text of the unknown token.
     pub fn new(
         vocabulary: Vec<(String, u32)>,
         unknown: &str,
@@ -32,6 +36,7 @@ impl WordPiece {
         Ok(Self { prefix: Some(prefix), longest: longest as usize, ..whole })
     }
 
+    /// Makes a WordLevel model. `unknown` is the text of the unknown token.
     pub fn whole(vocabulary: Vec<(String, u32)>, unknown: &str) -> Result<Self, TokenizerError> {
         let mut ids = HashMap::with_capacity(vocabulary.len());
         ids.extend(vocabulary);
@@ -42,6 +47,7 @@ impl WordPiece {
         Ok(Self { ids, unknown, prefix: None, longest: usize::MAX, reach })
     }
 
+    /// Appends the ids of one word to `ids`.
     pub fn encode(&self, word: &str, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
         let Some(prefix) = &self.prefix else {
             ids.push(self.ids.get(word).copied().unwrap_or(self.unknown));

@@ -6,11 +6,12 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-/// Activations of contexts of equal length, tokens × columns f32 values each, context after context.
+/// Activations of contexts of equal length, context after context. The activation of a context is tokens × columns f32
+/// values.
 pub struct ActivationFile {
     path: PathBuf,
     file: File,
-    /// Most values of one context.
+    /// Maximum number of values of one context.
     context_values: usize,
 }
 
@@ -24,7 +25,7 @@ impl ActivationFile {
         Ok(Self { path: path.to_owned(), file, context_values })
     }
 
-    /// Creates a file without a name in the folder of `beside`. It disappears when it is closed.
+    /// Creates a file without a name in the parent folder of `beside`. The system deletes the file when it is closed.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -54,28 +55,28 @@ impl ActivationFile {
         Ok(values)
     }
 
-    /// Replaces one context.
+    /// Replaces the values of one context.
     ///
     /// # Errors
     /// Errors of the file system, for example a full disk.
     ///
     /// # Panics
-    /// More values than a context can have.
+    /// Panics if `values` has more values than a context can have.
     pub fn write(&mut self, context: usize, values: &[f32]) -> Result<(), Error> {
         assert!(values.len() <= self.context_values, "a context has at most {} numbers", self.context_values);
         let bytes = bytemuck::cast_slice(values);
         self.seek(context).and_then(|_| self.file.write_all(bytes)).map_err(|e| self.fail(e))
     }
 
-    /// blake3 over the first `contexts` contexts. The file is not flushed to the disk, because that takes longer than
-    /// solving a small block. After a power failure the digest detects lost data.
+    /// Returns blake3 over the first `contexts` contexts. The file is not flushed to the disk, because flushing takes
+    /// longer than solving a small block. After a power failure the digest detects lost data.
     ///
     /// # Errors
     /// Errors of the file system.
     pub fn digest(&mut self, contexts: usize) -> Result<blake3::Hash, Error> {
         let mut hasher = blake3::Hasher::new();
         self.seek(0).map_err(|e| self.fail(e))?;
-        // Another program may have appended data, even without end, so the read is limited.
+        // Another program may append data without end, so the read has a limit.
         let stored = (&self.file).take((contexts * self.context_values * size_of::<f32>()) as u64);
         hasher.update_reader(stored).map_err(|e| self.fail(e))?;
         Ok(hasher.finalize())

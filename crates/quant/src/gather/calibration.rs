@@ -1,19 +1,20 @@
 //! The calibration text on which statistics are gathered, cut into contexts of tokens.
 //!
 //! All contexts have the same length. The first token is BOS if the model adds one. Every eighth context is selection
-//! text: methods that choose settings exclude it from their statistics while they choose, and include it in the final
-//! run. Another eighth may be noise, which keeps solvers from overfitting to the topic of the text. Some noise is
-//! selection text too. Self-generated text comes after all other contexts (`self_generated`). Not here: the source of
-//! text and noise.
+//! text: the part of the calibration text that is held out to choose settings. Methods that choose settings exclude
+//! selection text from their statistics while they choose, and include it for the final solution. Another eighth may be
+//! noise. With noise, solvers do not overfit to the topic of the text. Some noise is selection text too. Self-generated
+//! text follows all other contexts (`self_generated`). Not covered here: reading text and generating noise; see
+//! `calibration` and `noise` of the crate `kvant`.
 
 use crate::Error;
 use kvant_model::Spec;
 
-/// The distance between contexts of selection text.
+/// Every eighth context is selection text.
 pub const SELECTION_EVERY: usize = 8;
-/// The context with this index, modulo [`SELECTION_EVERY`], may be noise.
+/// Noise may replace a context if the context's index modulo [`SELECTION_EVERY`] has this value.
 const NOISE_AT: usize = 3;
-/// The distance between contexts of noise that are selection text, counted in contexts of noise.
+/// Every third context of noise is selection text.
 const SELECTED_NOISE_EVERY: usize = 3;
 
 /// Contexts of tokens.
@@ -62,7 +63,7 @@ impl Calibration {
         Ok(Self { contexts, source, bos: bos.is_some(), noise: Vec::new() })
     }
 
-    /// The number of contexts that noise may replace; 0 if there are few contexts.
+    /// Returns the number of contexts that noise may replace; 0 if the calibration has fewer than 16 contexts.
     pub fn noisy(&self) -> usize {
         (0..self.contexts.len()).filter(|&i| self.is_noise_place(i)).count()
     }
@@ -72,7 +73,7 @@ impl Calibration {
         self.contexts.len() >= 2 * SELECTION_EVERY && index % SELECTION_EVERY == NOISE_AT
     }
 
-    /// Replaces contexts by `noise` (tokens, context after context). BOS stays.
+    /// Replaces contexts by `noise` (tokens, context after context). BOS at the start of a context is not replaced.
     #[must_use]
     pub fn with_noise(mut self, noise: &[u32]) -> Self {
         let length = self.length();
@@ -106,28 +107,29 @@ impl Calibration {
         }
     }
 
-    /// All contexts.
+    /// Returns all contexts.
     pub fn contexts(&self) -> &[Vec<u32>] {
         &self.contexts
     }
 
-    /// At most `most` contexts at equal distances, so that every kind of text and self-generated text are included.
+    /// Returns at most `most` contexts at equal distances, so that every kind of text and self-generated text are
+    /// included.
     pub fn evenly(&self, most: usize) -> impl Iterator<Item = &[u32]> {
         let (all, count) = (&self.contexts, most.min(self.contexts.len()));
         (0..count).map(move |i| &*all[i * all.len() / count])
     }
 
-    /// The source of the text, as the card names it.
+    /// Returns the names of the texts, as the card shows them.
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// Tokens of a context.
+    /// Returns the number of tokens of a context.
     pub fn length(&self) -> usize {
         self.contexts[0].len()
     }
 
-    /// Tokens of all contexts together.
+    /// Returns the number of tokens of all contexts together.
     pub fn tokens(&self) -> usize {
         self.contexts.len() * self.length()
     }
@@ -145,7 +147,8 @@ impl Calibration {
         self.contexts.len() >= 2 * SELECTION_EVERY && (text || noise())
     }
 
-    /// At most `most` contexts of selection text without noise. If there are none, the first contexts.
+    /// Returns at most `most` contexts of selection text without noise. If the calibration has no such contexts,
+    /// returns the first `most` contexts.
     pub fn selection(&self, most: usize) -> Self {
         let text = |i: &usize| self.selects(*i) && !self.is_noise(*i);
         let selected = (0..self.contexts.len()).filter(text).take(most);
@@ -153,7 +156,7 @@ impl Calibration {
         if contexts.is_empty() { self.first(most) } else { self.of(contexts) }
     }
 
-    /// The first `most` contexts.
+    /// Returns the first `most` contexts, at least one.
     pub fn first(&self, most: usize) -> Self {
         self.of(self.contexts.iter().take(most.max(1)).cloned().collect())
     }
@@ -162,7 +165,7 @@ impl Calibration {
         Self { contexts, source: self.source.clone(), bos: self.bos, noise: Vec::new() }
     }
 
-    /// blake3 over all tokens.
+    /// Returns blake3 over all tokens, in hexadecimal.
     pub fn digest(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         for token in self.contexts.iter().flatten() {

@@ -1,5 +1,5 @@
 //! Data that methods use to solve a network: calibration contexts, self-generated text, sums over the inputs of linear
-//! maps, gradients at their outputs, importance of columns.
+//! layers (maps), gradients at the outputs of maps, importance of columns.
 
 mod activation_file;
 mod calibration;

@@ -5,14 +5,16 @@ use kvant_kernels::{Backend, Matrix};
 use kvant_model::{LoadedNorm, Weights};
 use rayon::prelude::*;
 
-/// Rows of logits in memory at once.
+/// Maximum number of rows of logits that are in memory at the same time. A row holds the logits of one position.
 pub const LOGIT_ROWS: usize = 32;
 
-/// Logits in memory at once while gradients are computed; one position's logits may exceed it. The head is decoded once
-/// for each such chunk, so it is large.
+/// Maximum number of logits that are in memory at the same time while gradients are computed. The logits of a single
+/// position may exceed this limit. The limit is large, because the head's matrix is decoded for each group of
+/// positions.
 pub const GRADIENT_LOGITS: usize = 1 << 23;
 
-/// Positions of a context at which networks are compared: every `stride`-th of its second half, without the last one.
+/// Returns the positions of a context of `length` tokens at which networks are compared: every `stride`-th position of
+/// the second half, without the last position of the context.
 pub fn compared_positions(length: usize, stride: usize) -> Vec<usize> {
     (length / 2..length.saturating_sub(1)).step_by(stride).collect()
 }
@@ -33,22 +35,23 @@ impl<'a> Head<'a> {
         Ok(Self { weights, backend, norm: LoadedNorm::load(weights, &weights.spec().output.norm)? })
     }
 
-    /// The head's input for rows of the residual stream: the normed rows.
+    /// Returns the head's input for rows of the residual stream: the normed rows, rows × hidden.
     pub fn states(&self, residual: &[f32]) -> Vec<f32> {
         let mut x = vec![0.0; residual.len()];
         self.norm.apply_into(self.backend, residual, &mut x);
         x
     }
 
-    /// The head's input at some positions.
+    /// Returns the head's input at some positions of one context, positions × hidden.
     pub fn states_at(&self, residual: &[f32], positions: &[usize]) -> Vec<f32> {
         let hidden = self.weights.spec().hidden;
         let rows = positions.iter().flat_map(|&p| residual[p * hidden..][..hidden].iter().copied());
         self.states(&rows.collect::<Vec<f32>>())
     }
 
-    /// The gradient of Σ −log p(y) at one context's last residual stream. The sum runs over all positions. Each label y
-    /// is drawn from the network's own output distribution p at that position, with `seed`.
+    /// Returns the gradient of Σ −log p(y) with respect to one context's last residual stream, positions × hidden. The
+    /// sum runs over all positions. At each position, p is the network's own output distribution, and the label y is a
+    /// token that is drawn from p with `seed`. `matrix` is the head's matrix.
     pub fn gradient(&self, matrix: &dyn Matrix, residual: &[f32], seed: u64) -> Vec<f32> {
         let (hidden, vocabulary) = (self.weights.spec().hidden, self.weights.spec().vocabulary);
         let positions = (GRADIENT_LOGITS / vocabulary).clamp(1, residual.len() / hidden);
@@ -66,7 +69,7 @@ impl<'a> Head<'a> {
         gradient
     }
 
-    /// Returns the sum of KL(p ‖ q) over rows of logits.
+    /// Returns the sum of KL(p ‖ q) over all positions. `p` and `q` are rows of logits.
     pub fn divergence(&self, p: &[f32], q: &[f32]) -> f64 {
         let vocabulary = self.weights.spec().vocabulary;
         let rows = p.chunks_exact(vocabulary).zip(q.chunks_exact(vocabulary));
@@ -74,14 +77,15 @@ impl<'a> Head<'a> {
     }
 }
 
-/// A deterministic pseudo-random value in [0, 1) for a position of a context.
+/// Returns a deterministic pseudo-random value in [0, 1) for a position of a context.
 fn uniform(seed: u64, position: usize) -> f32 {
     let bytes: Vec<u8> = [seed, position as u64].iter().flat_map(|x| x.to_le_bytes()).collect();
     let bits = u32::from_le_bytes(*blake3::hash(&bytes).as_bytes().first_chunk().expect("32 bytes"));
     (bits >> 8) as f32 / (1 << 24) as f32
 }
 
-/// Replaces logits by p − e_y, the gradient of −log p(y). The label y is drawn from p with `uniform` in [0, 1).
+/// Replaces logits by p − e_y, the gradient of −log p(y). p is the softmax of the logits. e_y is 1 at the label y and 0
+/// elsewhere. The label y is drawn from p with `uniform` in [0, 1).
 fn replace_by_gradient(logits: &mut [f32], uniform: f32) {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     logits.iter_mut().for_each(|x| *x = (*x - max).exp());
@@ -97,7 +101,7 @@ fn replace_by_gradient(logits: &mut [f32], uniform: f32) {
     }
 }
 
-/// Multiplies the head's matrix with normed states: rows of logits.
+/// Multiplies the head's matrix with normed states (rows × hidden). Returns one row of logits for each state.
 pub fn logits(matrix: &dyn Matrix, states: &[f32]) -> Vec<f32> {
     let mut out = vec![0.0; states.len() / matrix.columns() * matrix.rows()];
     matrix.multiply(states, &mut out);

@@ -1,16 +1,18 @@
 //! Self-generated text: contexts that the float network writes, for the calibration of the quantized network.
 //!
 //! ```text
-//! for each context: the first tokens come from a calibration context, every fourth time from noise
+//! for each context: the first 8 tokens are copied from a calibration context (in every fourth context from noise)
 //!                   each further token is drawn from the float network's output distribution
 //! ```
 //!
 //! Text of one kind uses only few directions of a network's activations. Self-generated text uses the directions that
-//! the network has learnt, and its amount is not limited. Its effect is measured in docs/quality.md. Source: Liu et
-//! al., LLM-QAT, arXiv 2305.17888, section 2.1, draws training text in this way. The work folder stores contexts batch
-//! by batch, so that a stopped run continues with the next batch. Invariant: the tokens depend only on the model, the
-//! calibration text, the seed and the kind of processor. Not here: networks that do not fit in memory. For them every
-//! token would read all weights from the disk, so the caller requests no contexts.
+//! the network has learnt, and the network can generate any amount of text. docs/quality.md gives the measured effect.
+//! Source: Liu et al., LLM-QAT, arXiv 2305.17888, section 2.1; the authors draw training text in this way.
+//!
+//! The work folder stores contexts batch by batch, so that a stopped run continues with the next batch. Invariant: the
+//! tokens depend only on the model, the calibration text, the seed and the kind of processor. Not covered here:
+//! networks that do not fit in memory. A network of this size would read all weights from the disk for every token, so
+//! the caller requests 0 contexts.
 
 use super::{Calibration, Seed};
 use crate::work_folder::{self, WorkFolder};
@@ -18,29 +20,29 @@ use crate::{Error, Progress};
 use kvant_kernels::Backend;
 use kvant_model::{Sequence, Spec, Transformer, Weights, continue_together};
 
-/// Given tokens at the start of a context. A context must be longer than this.
+/// Number of given tokens at the start of a self-generated context. A context must be longer than this number.
 pub const SELF_GENERATED_START: usize = 8;
-/// The distance between contexts that begin with noise, if the calibration has noise.
+/// If the calibration has noise, every fourth self-generated context begins with noise.
 const NOISE_EVERY: usize = 4;
-/// Most bytes of KV cache in memory at once; one sequence may exceed it.
+/// Maximum size of all KV caches of a batch, in bytes. The KV cache of a single sequence may exceed this limit.
 const CACHE_BYTES: usize = 3 << 29;
-/// Most sequences of a batch.
+/// Maximum number of sequences in a batch.
 const MAX_BATCH: usize = 63;
 
-/// The batch size for `count` sequences of `length` tokens. It is bounded by memory. All batches have about the same
-/// size, because a small batch takes as many steps as a large one.
+/// Returns the number of sequences in a batch, for `count` sequences of `length` tokens. [`CACHE_BYTES`] limits this
+/// number. All batches have about the same size, because a small batch takes the same number of steps as a large batch.
 fn batch_size(spec: &Spec, count: usize, length: usize) -> usize {
     let most = (CACHE_BYTES / Sequence::new(spec, length).bytes(length).max(1)).clamp(1, MAX_BATCH);
     count.div_ceil(count.div_ceil(most).max(1)).max(1)
 }
 
-/// Upper bound of the private bytes that writing `count` contexts takes.
+/// Returns an upper bound of the private bytes that writing `count` contexts of `length` tokens takes.
 pub fn self_generated_bytes(spec: &Spec, count: usize, length: usize, threads: usize) -> usize {
     if count == 0 {
         return 0;
     }
     let sequences = batch_size(spec, count, length);
-    // Each sequence also has a row of logits, and each thread has the sampler's buffers.
+    // In addition, each sequence has a row of logits, and each thread has the sampler's buffers.
     sequences * (Sequence::new(spec, length).bytes(length) + 2 * size_of::<f32>() * spec.vocabulary)
         + threads * 16 * spec.vocabulary
 }
@@ -93,7 +95,7 @@ pub fn with_self_generated(
     Ok(calibration.clone().with_self_generated(written))
 }
 
-/// The first tokens of each context.
+/// Returns the given first tokens of each self-generated context.
 fn starts(calibration: &Calibration, count: usize) -> Vec<Vec<u32>> {
     let (noise, text): (Vec<usize>, Vec<usize>) =
         (0..calibration.contexts().len()).partition(|&i| calibration.is_noise(i));
@@ -101,7 +103,7 @@ fn starts(calibration: &Calibration, count: usize) -> Vec<Vec<u32>> {
     let start = |i: usize| {
         let (context, at) = if i % NOISE_EVERY == NOISE_EVERY - 1 && !noise.is_empty() {
             noisy += 1;
-            // After every context of noise was used, takes later tokens of each.
+            // After all noise contexts were used, the next round uses the next tokens of each noise context.
             let round = (noisy - 1) / noise.len() % (calibration.length() / SELF_GENERATED_START);
             (noise[(noisy - 1) % noise.len()], round * SELF_GENERATED_START)
         } else {

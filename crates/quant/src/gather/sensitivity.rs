@@ -1,21 +1,28 @@
-//! The sensitivity of the network's output to errors at each map's result: sums S = Σ g gᵀ of gradients g.
+//! The sensitivity of the network's output to errors in the result of each linear layer (map).
+//!
+//! For each map the module computes S = Σ g gᵀ over tokens, where g is the gradient of −log p(y) at the map's result
+//! for one token. p is the float network's output distribution, and y is a label that is drawn from p.
 //!
 //! ```text
 //! forward: residual streams of some contexts before every block                 (stored in a file)
-//! gradient ← gradient of −log p(y) at the last residual stream; y is drawn from the float network's distribution p
+//! gradient ← gradient of −log p(y) at the last residual stream
 //! for each block, from the last to the first:
 //!     g ← gradients at the results of the block's maps
 //!     S ← S + g gᵀ over tokens, where each token's g is divided by √(|g|² + median |g|²)
 //!     gradient ← gradient at the residual stream before the block
 //! ```
 //!
-//! The mean of g gᵀ is the Fisher information of a map's result. The second-order KL divergence of an error E of the
-//! map's weights is proportional to vec(E)ᵀ (S ⊗ G) vec(E), if activations (Gram matrix G) and gradients (S) are
-//! independent. Source: Tseng et al., Model-Preserving Adaptive Rounding (YAQA), arXiv 2505.22988, section 3. The first
-//! tokens, to which all others attend, have gradients that are a hundred times longer than the rest. Without the
-//! division they would dominate the sums. The rows of a map with many rows are split into pieces; S has one diagonal
-//! block for each piece. The work folder stores the sums, one file for each block. Invariant: the sums depend only on
-//! the model, the calibration text, the seed and the kind of processor. Not here: embedding and output head.
+//! The mean of g gᵀ is the Fisher information of a map's result. Let E be the error of the map's weights, and G the
+//! Gram matrix of the map's input. The KL divergence that E causes is, to second order, proportional to
+//! vec(E)ᵀ (S ⊗ G) vec(E), if activations and gradients are independent. Source: Tseng et al., Model-Preserving
+//! Adaptive Rounding (YAQA), arXiv 2505.22988, section 3.
+//!
+//! All other tokens attend to the first tokens of a context. The gradients of the first tokens are a hundred times
+//! longer than the gradients of all other tokens. Without the division they would dominate the sums.
+//!
+//! A map with many rows is split into pieces of rows; S has one diagonal block for each piece. The work folder stores
+//! the sums, one file for each block. Invariant: the sums depend only on the model, the calibration text, the seed and
+//! the kind of processor. Not covered here: the sensitivities of embedding and output head.
 
 use super::{ActivationFile, Calibration, Head, Inputs, Missing, Seed, Statistics};
 use crate::work_folder::{self, WorkFolder};
@@ -24,43 +31,43 @@ use kvant_kernels::{Backend, dense, ops};
 use kvant_model::{Block, BlockSpec, Embedding, Positions, Slot, Spec, Weights, load_matrix};
 use std::collections::BTreeMap;
 
-/// Most contexts whose gradients are used.
+/// Maximum number of contexts whose gradients are used.
 pub const CONTEXTS: usize = 16;
 
-/// Rows of a piece. S has no entries for two rows of different pieces.
+/// Maximum number of rows of a piece. S has no entries for two rows of different pieces.
 pub const PIECE: usize = 2048;
 
 /// Σ g gᵀ over the rows of one map, piece by piece.
 #[derive(Clone, Debug)]
 pub struct Sensitivity {
-    /// Lower triangles, row after row; one for each piece of 2048 rows.
+    /// The lower triangle of S, row after row, for each piece of up to 2048 rows.
     pub pieces: Vec<Vec<f32>>,
 }
 
 /// The sensitivities of one block's maps, by the weight's name.
 pub type BlockSensitivities = BTreeMap<String, Sensitivity>;
 
-/// The number of rows of each piece of a map.
+/// Returns the number of rows of each piece of a map with `rows` rows.
 fn piece_rows(rows: usize) -> impl Iterator<Item = usize> {
     (0..rows).step_by(PIECE).map(move |start| PIECE.min(rows - start))
 }
 
-/// The number of values of a lower triangle with diagonal.
+/// Returns the number of values of a lower triangle with diagonal, in a square matrix with `rows` rows.
 fn triangle_values(rows: usize) -> usize {
     rows * (rows + 1) / 2
 }
 
-/// The maps of a block, in the order in which the file stores their sums.
+/// Returns the maps of a block, in the order in which the file stores their sums.
 fn slots(block: &BlockSpec) -> Vec<&Slot> {
     block.slots().collect()
 }
 
-/// The number of values of a block's sums while they are accumulated, as square matrices.
+/// Returns the number of values of a block's sums while they are accumulated. The accumulators are square matrices.
 pub fn square_values(block: &BlockSpec) -> usize {
     slots(block).iter().flat_map(|slot| piece_rows(slot.rows)).map(|rows| rows * rows).sum()
 }
 
-/// Bytes that the sums of all blocks and the temporary residual streams take in the work folder.
+/// Returns the bytes that the sums of all blocks and the temporary residual streams take in the work folder.
 pub fn work_bytes(spec: &Spec, contexts: usize, length: usize) -> u64 {
     let sums = |block: &BlockSpec| -> usize {
         slots(block).iter().flat_map(|slot| piece_rows(slot.rows)).map(triangle_values).sum()
@@ -70,7 +77,7 @@ pub fn work_bytes(spec: &Spec, contexts: usize, length: usize) -> u64 {
     (size_of::<f32>() * (stored + streams + spec.hidden * spec.hidden)) as u64
 }
 
-/// Computes the sums of every block and saves them in the work folder. Does nothing if they are already there.
+/// Computes the sums of every block and saves the sums in the work folder. Does nothing if the sums were saved before.
 ///
 /// # Errors
 /// Errors of the network and of the work folder; [`Error::Interrupted`].
@@ -83,7 +90,7 @@ pub fn gather(
     progress: &dyn Progress,
 ) -> Result<(), Error> {
     let (spec, length) = (weights.spec(), calibration.length());
-    // The sums of block 0 are saved last.
+    // The sums of block 0 are saved after all other sums. If they exist, all sums exist.
     if spec.blocks.is_empty() || work.has_floats(&work_folder::sensitivity(0))? {
         return Ok(());
     }
@@ -95,8 +102,8 @@ pub fn gather(
         if progress.stop() { Err(Error::Interrupted) } else { Ok(()) }
     };
     let context_values = length * spec.hidden;
-    // The residual stream of context c before block b has index b · count + c. The gradient later replaces the stream
-    // after the last block.
+    // The residual stream of context c before block b has index b · count + c, where count is the number of contexts.
+    // The gradient later replaces the stream after the last block.
     let mut streams = ActivationFile::unnamed(&work.path("key"), context_values)?;
     let embedding = Embedding::load(weights, backend)?;
     for (c, tokens) in calibration.evenly(count).enumerate() {
@@ -143,7 +150,8 @@ pub fn gather(
     Ok(())
 }
 
-/// The accumulators of one block: square matrices, of which only the lower triangles are valid.
+/// The accumulators of one block, by the weight's name: one square matrix for each piece of a map. Only the lower
+/// triangles are valid.
 struct Sums(BTreeMap<String, Vec<Vec<f32>>>);
 
 impl Sums {
@@ -172,7 +180,7 @@ impl Sums {
         }
     }
 
-    /// The lower triangles, row after row, in the order of [`slots`].
+    /// Returns the lower triangles, row after row, in the order of [`slots`].
     fn packed(&self, block: &BlockSpec) -> Vec<f32> {
         let squares = slots(block).into_iter().flat_map(|slot| &self.0[&slot.weight()]);
         let mut packed = Vec::with_capacity(squares.clone().map(|s| triangle_values(s.len().isqrt())).sum());
@@ -184,7 +192,8 @@ impl Sums {
     }
 }
 
-/// The factor of each token's gradient g: 1 / √(|g|² + median |g|²).
+/// Returns the factor of each token's gradient g: 1 / √(|g|² + median |g|²). The median is taken over the tokens of the
+/// context.
 fn token_factors(gradient: &[f32], rows: usize) -> Vec<f32> {
     let squares: Vec<f32> = gradient.chunks_exact(rows).map(|g| g.iter().map(|g| g * g).sum()).collect();
     let mut sorted = squares.clone();
@@ -200,7 +209,7 @@ fn token_factors(gradient: &[f32], rows: usize) -> Vec<f32> {
 /// Loads the sums of block `index` that [`gather`] has saved in the work folder.
 ///
 /// # Errors
-/// A missing file, or one whose content is not the saved content.
+/// A missing file, or a file whose content is not the saved content.
 pub fn of_block(work: &WorkFolder, spec: &Spec, index: usize) -> Result<BlockSensitivities, Error> {
     let slots = slots(&spec.blocks[index]);
     let count = slots.iter().flat_map(|slot| piece_rows(slot.rows)).map(triangle_values).sum();

@@ -1,27 +1,30 @@
-//! Statistics of the input of some linear maps on calibration text: sums of products over tokens.
+//! Statistics of the input of some linear layers (maps) on calibration text: sums of products over tokens.
 //!
-//! `gram` = Σ xq xqᵀ, where xq is the input in the partly quantized network. `missed` = Σ m xqᵀ, where m is the
-//! difference of the float network from the quantized one for the same token ([`Missing`]). Maps that read the same
-//! activation share these statistics. The sums are f32 and have a fixed order. Not here: means.
+//! `gram` = Σ xq xqᵀ is the Gram matrix, where xq is the maps' input for one token in the partly quantized network.
+//! `missed` = Σ m xqᵀ, where m is the value in the float network minus the value in the quantized network for the same
+//! token. [`Missing`] defines the place of this value. Maps that read the same input share these statistics. The sums
+//! are f32 and have a fixed order. The means of the inputs are not subtracted.
 
 use kvant_kernels::{Backend, dense, ops};
 use std::borrow::Cow;
 
-/// The place at which the difference m of the float network from the quantized one is taken.
+/// The place at which m, the difference between float network and quantized network, is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
     /// No place: m is not used.
     Nothing,
-    /// The input of the maps: m = xf − xq.
+    /// The input of the maps: m = xf − xq, where xf is the input in the float network.
     Input,
-    /// The residual stream after the result of the map was added: m = (rf + W xf) − (rq + W xq). Only for a map that is
-    /// alone in its stage; the value is its number of rows. If the map has more columns than rows, this sum is smaller
-    /// than that at the input. It also contains the earlier error of the residual stream.
+    /// The residual stream after the map's result was added: m = (rf + W xf) − (rq + W xq). W is the map's float
+    /// weight; rf and rq are the residual streams before the addition in the float network and in the quantized
+    /// network. The value is the number of rows of the map. No other map may read the same input. If the map has more
+    /// columns than rows, `missed` has fewer values than with [`Missing::Input`]. m also contains the earlier error of
+    /// the residual stream.
     Result(usize),
 }
 
 impl Missing {
-    /// The number of elements of m.
+    /// Returns the number of elements of m for maps with `columns` input columns.
     fn rows(self, columns: usize) -> usize {
         match self {
             Self::Nothing => 0,
@@ -40,7 +43,7 @@ pub struct Statistics {
     pub tokens: usize,
     /// Σ xq xqᵀ, columns × columns. The part above the diagonal is valid only after [`Statistics::finish`].
     pub gram: Vec<f32>,
-    /// The definition of m in `missed`.
+    /// The definition of m in the sum `missed`.
     pub missing: Missing,
     /// Σ m xqᵀ, one row of `columns` values for each element of m.
     pub missed: Vec<f32>,
@@ -57,7 +60,7 @@ pub struct Inputs<'a> {
 }
 
 impl Inputs<'_> {
-    /// `x` with every token's row multiplied by the square root of its weight.
+    /// Returns `x` with every token's row multiplied by the square root of the token's weight.
     fn weighted<'b>(&self, backend: &Backend, x: &'b [f32]) -> Cow<'b, [f32]> {
         let Some(weights) = self.weights else { return Cow::Borrowed(x) };
         let roots: Vec<f32> = weights.iter().map(|weight| weight.sqrt()).collect();
@@ -68,18 +71,18 @@ impl Inputs<'_> {
 }
 
 impl Statistics {
-    /// Empty sums.
+    /// Creates empty sums.
     pub fn new(columns: usize, missing: Missing) -> Self {
         let missed = vec![0.0; missing.rows(columns) * columns];
         Self { columns, tokens: 0, gram: vec![0.0; columns * columns], missing, missed }
     }
 
-    /// The number of values of such sums.
+    /// Returns the number of values in the sums `gram` and `missed`.
     pub fn numbers(columns: usize, missing: Missing) -> usize {
         (columns + missing.rows(columns)) * columns
     }
 
-    /// Multiply-adds that are needed to add `tokens` tokens.
+    /// Returns the number of multiply-adds that adding `tokens` tokens takes.
     pub fn multiply_adds(&self, tokens: usize) -> f64 {
         let triangle = self.columns * (self.columns + 1) / 2;
         tokens as f64 * (triangle + self.missed.len()) as f64
@@ -98,8 +101,9 @@ impl Statistics {
         }
     }
 
-    /// Returns Σ m xqᵀ for some rows of a map, where m is the difference of the rows' results. `weights` holds the
-    /// rows' weights, `rows` their indices.
+    /// Returns Σ m xqᵀ for some rows of a map, rows × columns. Here m is the difference between the results of these
+    /// rows in the float network and in the quantized network. `weights` holds the weights of the rows, rows × columns.
+    /// `rows` gives the indices of the rows.
     pub fn missed_by(
         &self,
         backend: &Backend,
@@ -122,7 +126,8 @@ impl Statistics {
         }
     }
 
-    /// Copies the lower triangle of the Gram matrix to the upper one. [`Statistics::add`] sums only the lower triangle.
+    /// Copies the lower triangle of the Gram matrix to the upper triangle. [`Statistics::add`] sums only the
+    /// lower triangle.
     pub fn finish(&mut self) {
         let n = self.columns;
         for i in 0..n {
@@ -140,18 +145,19 @@ impl Statistics {
         add(&mut self.missed, &other.missed);
     }
 
-    /// The mean square of each column of xq.
+    /// Returns the mean square of each column of xq.
     pub fn mean_squares(&self) -> Vec<f32> {
         let tokens = self.tokens.max(1) as f32;
         self.diagonal().map(|sum| sum / tokens).collect()
     }
 
-    /// The mean of the Gram matrix's diagonal.
+    /// Returns the mean of the Gram matrix's diagonal.
     pub fn mean_diagonal(&self) -> f64 {
         self.diagonal().map(f64::from).sum::<f64>() / self.columns.max(1) as f64
     }
 
-    /// The value that damping adds to the diagonal: the share `damping` of the diagonal's mean.
+    /// Returns the value that damping adds to each diagonal element of the Gram matrix: `damping` times the mean of the
+    /// diagonal.
     pub fn ridge(&self, damping: f32) -> f32 {
         (f64::from(damping) * self.mean_diagonal()) as f32
     }

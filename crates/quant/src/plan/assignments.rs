@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 /// Returns the format of each tensor, without quantizing anything.
 ///
 /// # Errors
-/// [`Error::AlreadyQuantized`] if a quantized tensor changes its format and the recipe does not allow it.
+/// [`Error::AlreadyQuantized`] if a quantized tensor changes its format and the recipe does not allow
+/// requantization.
 pub fn plan_tensors(weights: &Weights, recipe: &Recipe) -> Result<Vec<Assignment>, Error> {
     let mut assignments = assign(
         weights.spec(),
@@ -43,8 +44,8 @@ pub fn plan_tensors(weights: &Weights, recipe: &Recipe) -> Result<Vec<Assignment
 }
 
 impl Recipe {
-    /// Returns the recipe with formats that were chosen for a budget. Its file type is that of the format with the most
-    /// weights.
+    /// Returns the recipe with formats that were chosen for a budget. The file type of the new recipe is the file type
+    /// of the format that holds the most weights.
     ///
     /// # Errors
     /// See [`plan_tensors`].
@@ -56,22 +57,23 @@ impl Recipe {
     }
 }
 
-/// Assigns every tensor its own format; vectors of a Hugging Face checkpoint get `f32`.
+/// Assigns to every tensor the format that it has in the input. Vectors of a Hugging Face checkpoint get `f32`.
 pub fn kept(weights: &Weights) -> Vec<Assignment> {
     let entries = weights.entries().iter().cloned();
     let format = |entry: &Entry| kept_format(weights, entry);
     entries.map(|entry| Assignment { format: format(&entry), entry, fallback_from: None }).collect()
 }
 
-/// The format of a tensor that is not quantized. Upstream's converter widens vectors, because they are small and
-/// sensitive.
+/// Returns the format of a tensor that is not quantized. As in upstream's converter, vectors are widened to `f32`,
+/// because vectors are small and their errors have a large effect.
 fn kept_format(weights: &Weights, entry: &Entry) -> FormatRef {
     let vector = entry.shape.dimensions().len() == 1;
     let hugging_face = matches!(weights.checkpoint().meta(), Meta::HuggingFace(_));
     if vector && hugging_face { &format::F32 } else { entry.format }
 }
 
-/// The number of the file type of the format with the most weights.
+/// Returns upstream's number of the file type for the format that holds the most weights; 0 (`f32`) if no file type has
+/// the name of this format.
 pub fn prevailing_file_type(assignments: &[Assignment]) -> u32 {
     let mut elements: BTreeMap<&str, usize> = BTreeMap::new();
     for a in assignments {
@@ -81,26 +83,26 @@ pub fn prevailing_file_type(assignments: &[Assignment]) -> u32 {
     FileType::by_name(most).map_or(0, |t| t.number)
 }
 
-/// Bytes of tensor data of a plan.
+/// Returns the number of bytes of tensor data with these formats.
 pub fn planned_bytes(assignments: &[Assignment]) -> u64 {
     let bytes = |a: &Assignment| a.format.tensor_bytes(&a.entry.shape).map_or(0, |n| n as u64);
     assignments.iter().map(bytes).sum()
 }
 
-/// The planned tensors of a file with these formats, in the same order.
+/// Returns the planned tensors of a file with these formats, in the same order.
 pub fn planned<'a>(assignments: impl IntoIterator<Item = &'a Assignment>) -> Vec<PlannedTensor> {
     let tensor =
         |a: &Assignment| PlannedTensor { name: a.entry.name.clone(), shape: a.entry.shape, format: a.format };
     assignments.into_iter().map(tensor).collect()
 }
 
-/// A map's name without the block prefix.
+/// Returns the name of a linear layer (map) without the block prefix: `attn_q.weight` for `blk.3.attn_q.weight`.
 pub fn map_kind(name: &str) -> &str {
     block_and_kind(name).map_or(name, |(_, kind)| kind)
 }
 
-/// Splits a map's name into block and kind: `blk.3.attn_q.weight` gives 3 and `attn_q.weight`. `None` outside the
-/// blocks.
+/// Splits a map's name into block and kind: `blk.3.attn_q.weight` gives 3 and `attn_q.weight`. Returns `None` for the
+/// name of a tensor outside the blocks.
 pub fn block_and_kind(name: &str) -> Option<(usize, &str)> {
     let (block, kind) = name.strip_prefix("blk.")?.split_once('.')?;
     Some((block.parse().ok()?, kind))

@@ -1,8 +1,8 @@
 //! Upstream's file types: rules that give each tensor of a network its format.
 //!
 //! Source: llama.cpp's `src/llama-quant.cpp` (`llama_tensor_get_type_impl`, `tensor_type_fallback`) for dense networks
-//! of the Llama family, with importance data (methods that use activations) and without. Not implemented: the rules for
-//! experts and for other families.
+//! of the Llama family. Upstream has different rules with and without importance data. Methods that use activations
+//! follow the rules with importance data. The rules for experts and for other families are not implemented.
 
 use crate::solve::Need;
 use kvant_core::{FormatRef, format};
@@ -19,7 +19,7 @@ pub struct FileType {
     pub number: u32,
 }
 
-/// All file types that can be written. The file type of a single format has the format's name.
+/// All file types that can be written. Every format has a file type with the format's name.
 pub static FILE_TYPES: &[FileType] = &[
     FileType { name: "f32", format: "f32", number: 0 },
     FileType { name: "f16", format: "f16", number: 1 },
@@ -47,7 +47,8 @@ impl FileType {
         FILE_TYPES.iter().find(|t| t.name == name)
     }
 
-    /// The name of the file type whose rules apply. As in upstream's quantizer, `q4_k` and `q5_k` mean the `_m` mixes.
+    /// Returns the name of the file type whose rules apply. As in upstream's quantizer, `q4_k` and `q5_k` mean the `_m`
+    /// mixes.
     fn rules(&self) -> &'static str {
         match self.name {
             "q4_k" => "q4_k_m",
@@ -63,28 +64,29 @@ impl FileType {
     }
 }
 
-/// A format that the user sets for some tensors: those whose names match the pattern.
+/// A format that the user sets for all tensors whose names match a pattern.
 #[derive(Clone, Debug)]
 pub struct Override {
-    /// Regular expression on GGUF names; it matches anywhere in the name.
+    /// Regular expression for GGUF names. The match can be at any position in the name.
     pub pattern: regex::Regex,
     /// The requested format.
     pub format: FormatRef,
 }
 
-/// The tensors that an [`Override`] matches.
+/// The kind of tensors that an [`Override`] matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reach {
     /// At least one tensor that a file type or an override can change.
     Changes,
-    /// Only tensors that always keep their format (norms, biases, vectors); the name of the first one.
+    /// Only tensors that always keep their format (norms, biases, vectors). The value is the name of the first of these
+    /// tensors.
     Kept(String),
     /// No tensor.
     Nothing,
 }
 
 impl Override {
-    /// Returns which tensors of a network the pattern matches.
+    /// Returns the kind of tensors in `entries` that the pattern matches.
     pub fn reach(&self, entries: &[Entry]) -> Reach {
         let mut named = entries.iter().filter(|entry| self.pattern.is_match(&entry.name)).peekable();
         let Some(first) = named.peek().map(|entry| entry.name.clone()) else { return Reach::Nothing };
@@ -99,19 +101,20 @@ pub struct Assignment {
     pub entry: Entry,
     /// The new format.
     pub format: FormatRef,
-    /// The wanted format, if the row length does not allow it.
+    /// The wanted format, if the tensor's row length does not allow the wanted format; otherwise `None`.
     pub fallback_from: Option<FormatRef>,
 }
 
 impl Assignment {
-    /// Returns true if the tensor is solved. Either its format changes, or the wanted format does not fit its rows. In
-    /// the second case the tensor can still compensate for errors of other tensors.
+    /// Returns true if the tensor is solved. A tensor is solved if its format changes, or if the wanted format does not
+    /// fit its rows. In the second case the tensor can compensate for errors of other tensors.
     pub fn changes(&self) -> bool {
         self.format != self.entry.format || self.fallback_from.is_some()
     }
 }
 
-/// Returns true if upstream quantizes this tensor: a matrix with the name `weight`, not a norm, not learned positions.
+/// Returns true if upstream quantizes this tensor: a matrix whose name ends in `weight`, except norms and learned
+/// positions.
 fn is_quantizable(entry: &Entry) -> bool {
     entry.shape.dimensions().len() >= 2
         && entry.name.ends_with("weight")
@@ -119,8 +122,9 @@ fn is_quantizable(entry: &Entry) -> bool {
         && !entry.name.contains("_norm.weight")
 }
 
-/// Assigns every tensor its format. `pure` disables the per-tensor rules, but not the fall-backs. Some rules depend on
-/// the data that the method needs. If several overrides match, the last one applies.
+/// Assigns every tensor its format. If `pure` is true, the per-tensor rules are disabled, but the fall-back formats
+/// apply. Some rules depend on `need`, the data that the method needs. If several overrides match a tensor, the last
+/// matching override applies.
 pub fn assign(
     spec: &Spec,
     entries: &[Entry],
@@ -146,14 +150,15 @@ pub fn assign(
     assigned.collect()
 }
 
-/// Returns true for layers that get more bits in the `_m` mixes: the first and the last eighth, and every third layer
-/// between them.
+/// Returns true if the layer with index `layer` gets more bits in the `_m` mixes. These are the first eighth and the
+/// last eighth of all layers, and every third layer between these two parts.
 fn use_more_bits(layer: usize, layers: usize) -> bool {
     let eighth = layers / 8;
     layer < eighth || layer >= 7 * layers / 8 || (layer - eighth) % 3 == 2
 }
 
-/// The format of one tensor by upstream's rules, before the check of the row length.
+/// Returns the format of one tensor by upstream's rules, before the check of the row length. `calibrated` is true for
+/// methods that use activations.
 fn by_rule(spec: &Spec, entry: &Entry, file_type: &FileType, calibrated: bool) -> FormatRef {
     let base = file_type.format();
     let named = |name: &str| format::by_name(name).unwrap_or(base);

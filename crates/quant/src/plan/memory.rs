@@ -1,9 +1,9 @@
-//! Computes, before any work, how much memory and work space a recipe takes.
+//! Computes upper bounds of the memory and of the disk space that a recipe takes, before the recipe runs.
 //!
 //! Only private memory counts. The system can release the mapped input and the cached pages of the work folder's files
-//! when other programs need memory. The result is an upper bound, not an estimate: it contains every buffer that grows
-//! with the model, at its largest size. Not included: the tokenizer, which is freed before the walk begins, and the
-//! caller's own memory.
+//! when other programs need memory. The bound includes the largest size of every buffer that grows with the model. The
+//! tokenizer is not included, because it is freed before the walk through the network begins. The caller's own memory
+//! is not included.
 
 use super::allocation::RIVALS;
 use super::file_type::Assignment;
@@ -20,7 +20,7 @@ const BASE_BYTES: usize = 64 << 20;
 /// Bytes of one thread's working buffers: decoded values, codes, gradients of a few rows.
 const THREAD_BYTES: usize = 8 << 20;
 
-/// Upper bound of the private bytes that quantizing takes with `threads` threads.
+/// Returns an upper bound of the private bytes that quantizing takes with `threads` threads.
 pub fn memory_bytes(weights: &Weights, recipe: &Recipe, assignments: &[Assignment], threads: usize) -> u64 {
     let base = BASE_BYTES + threads * THREAD_BYTES;
     let bytes = |a: &Assignment| a.format.tensor_bytes(&a.entry.shape).unwrap_or(0);
@@ -49,7 +49,7 @@ pub fn memory_bytes(weights: &Weights, recipe: &Recipe, assignments: &[Assignmen
     (base + 2 * one_block + (2 * largest_written).max(walk)) as u64
 }
 
-/// Upper bound of the private bytes that choosing formats for a budget takes with `threads` threads.
+/// Returns an upper bound of the private bytes that choosing formats for a budget takes with `threads` threads.
 pub fn allocation_bytes(weights: &Weights, recipe: &Recipe, threads: usize) -> u64 {
     let spec = weights.spec();
     let length = recipe.calibration.as_ref().map_or(0, |c| c.length());
@@ -57,10 +57,10 @@ pub fn allocation_bytes(weights: &Weights, recipe: &Recipe, threads: usize) -> u
     let block = |b: &BlockSpec| b.slots().map(weight_count).sum::<usize>();
     let largest_block = spec.blocks.iter().map(block).max().unwrap_or(0);
     let ends = weight_count(&spec.embedding.tokens) + spec.output.head.as_ref().map_or(0, weight_count);
-    // No candidate format takes more than two bytes a weight. If embedding and head are two matrices, they are never in
-    // memory together, except when they keep their format; then they are mapped.
+    // No candidate format takes more than two bytes per weight. If embedding and head are two matrices, they are not in
+    // memory at the same time, unless they keep their format. Matrices that keep their format are mapped.
     let encoded = 2 * (RIVALS + 1) * (largest_block + ends);
-    // One row of logits more than the number of rows that are compared at once.
+    // Logits of both networks in f32: one row more than the number of rows that are compared at the same time.
     let logits = 8 * (LOGIT_ROWS + 1) * spec.vocabulary;
     let copied = |b: &BlockSpec| {
         4 * b.slots().filter(|slot| is_copied(weights, slot)).map(weight_count).sum::<usize>()
@@ -71,13 +71,15 @@ pub fn allocation_bytes(weights: &Weights, recipe: &Recipe, threads: usize) -> u
         as u64
 }
 
-/// Returns true if reading the map's weight copies it instead of using the mapped file.
+/// Returns true if the weight of this linear layer (map) is copied when it is read. Other weights are used in place in
+/// the mapped file.
 fn is_copied(weights: &Weights, slot: &Slot) -> bool {
     let name = slot.weight();
     weights.entries().iter().any(|entry| entry.name == name && entry.is_copied())
 }
 
-/// For each block, the bytes of the weights that are copied because the checkpoint stores them in another order.
+/// Returns, for each block, the bytes of the weights that are copied because the checkpoint stores these weights in
+/// another order.
 fn copied_bytes(weights: &Weights, assignments: &[Assignment]) -> Vec<usize> {
     let bytes = |slot: &Slot| {
         let found = assignments.iter().find(|a| a.entry.name == slot.weight());
@@ -87,7 +89,7 @@ fn copied_bytes(weights: &Weights, assignments: &[Assignment]) -> Vec<usize> {
     weights.spec().blocks.iter().map(block).collect()
 }
 
-/// Bytes of one context's activations in one network.
+/// Returns the bytes of the activations of one context of `length` tokens in one network.
 fn activation_bytes(weights: &Weights, length: usize) -> usize {
     let spec = weights.spec();
     let widest = spec.blocks.iter().flat_map(BlockSpec::stages).map(|s| width(&s)).max().unwrap_or(0);
@@ -95,8 +97,9 @@ fn activation_bytes(weights: &Weights, length: usize) -> usize {
     4 * length * (4 * spec.hidden + 4 * widest) + 4 * heads.min(64) * length * length
 }
 
-/// Bytes for gradients: the sums of the largest block as squares, packed and as file content; one context's backward
-/// pass; the logits of some positions; the Gram matrix of the head's input.
+/// Returns the bytes that computing gradients takes: the sums of the largest block three times (square matrices, packed
+/// lower triangles, file content); the backward pass of one context; the logits of some positions; the Gram matrix of
+/// the head's input.
 fn gradient_bytes(weights: &Weights, length: usize) -> usize {
     let spec = weights.spec();
     let sums = spec.blocks.iter().map(square_values).max().unwrap_or(0);
@@ -105,12 +108,13 @@ fn gradient_bytes(weights: &Weights, length: usize) -> usize {
     8 * sums + 2 * activation_bytes(weights, length) + 4 * logits + head
 }
 
-/// The size of a stage's widest activation, input or output.
+/// Returns the largest number of values per token in the inputs and outputs of a stage. A stage is the set of maps of a
+/// block that read the same input.
 fn width(stage: &Stage) -> usize {
     stage.slots.iter().map(|s| s.columns.max(s.rows)).max().unwrap_or(0)
 }
 
-/// Bytes that the walk takes in its largest stage.
+/// Returns the bytes that the walk through the network takes in its largest stage.
 fn walk_bytes(weights: &Weights, recipe: &Recipe, assignments: &[Assignment]) -> usize {
     let (spec, method) = (weights.spec(), recipe.method);
     let length = recipe.calibration.as_ref().map_or(0, |c| c.length());
@@ -122,12 +126,13 @@ fn walk_bytes(weights: &Weights, recipe: &Recipe, assignments: &[Assignment]) ->
         let missing = if method.corrects() { missing } else { Missing::Nothing };
         let sums = 4 * Statistics::numbers(columns, missing);
         let square = columns * columns;
-        // Each factor is computed in f64. The rounding order keeps an f32 copy at the same time.
+        // A factor of the Gram matrix is computed in f64 (8 bytes per value). The rounding order keeps an f32 copy
+        // (4 bytes per value) at the same time.
         let factor = 12 * square;
         let slab = 4 * columns * rows.min(SLAB);
         let solved = 4 * 3 * columns * rows.min(CORRECTED_ROWS);
         let chosen = if method.chooses() { sums + factor } else { 0 };
-        // Row factors in f64 and their f32 copies, and one error for each target.
+        // Row feedback needs row factors in f64, their f32 copies, and one f32 error for each target value of a slab.
         let coupled = if couples { 12 * rows * rows.min(PIECE) + slab } else { 0 };
         let both = if rows > SLAB { 8 * square } else { 0 };
         sums + chosen.max(factor + both + slab + solved.max(coupled))
@@ -136,12 +141,12 @@ fn walk_bytes(weights: &Weights, recipe: &Recipe, assignments: &[Assignment]) ->
     for block in &spec.blocks {
         let stages = block.stages();
         let unit: usize = stages.iter().flat_map(|s| &s.slots).map(|slot| stored(&slot.weight())).sum();
-        // Triangles; two copies exist while they are read.
+        // The sensitivities are lower triangles, half of a square. Two copies exist while they are read from the file.
         let sensitivities = if method.couples() { 4 * square_values(block) } else { 0 };
         for s in &stages {
             let rows = s.slots.iter().map(|slot| slot.rows).max().unwrap_or(0);
             let missing = if s.residual { Missing::Result(spec.hidden) } else { Missing::Input };
-            // Saving the unit makes one copy.
+            // The unit (all solved tensors of the block) counts two times, because saving the unit makes one copy.
             largest = largest
                 .max(stage(s.slots[0].columns, rows, missing, method.couples()) + 2 * unit + sensitivities);
         }
@@ -154,7 +159,8 @@ fn walk_bytes(weights: &Weights, recipe: &Recipe, assignments: &[Assignment]) ->
         + SENSITIVITY_CONTEXTS * 4 * length * spec.hidden
 }
 
-/// Upper bound of the bytes of a recipe's work folder; 0 for methods without a work folder.
+/// Returns an upper bound of the bytes of a recipe's work folder; 0 for methods without a work folder. `bytes_out` is
+/// the number of bytes of tensor data in the output.
 pub fn work_bytes(weights: &Weights, recipe: &Recipe, bytes_out: u64) -> u64 {
     let (Need::Hessian, Some(calibration)) = (recipe.method.need(), &recipe.calibration) else { return 0 };
     let spec = weights.spec();
@@ -166,7 +172,7 @@ pub fn work_bytes(weights: &Weights, recipe: &Recipe, bytes_out: u64) -> u64 {
         true => sensitivity_bytes(spec, contexts, calibration.length()),
         false => 0,
     };
-    // For both networks: the residual streams before, inside and after a block, and the widest input.
+    // The folder holds, for both networks, the residual streams before, inside and after a block, and the widest input.
     let streams = (tokens * 2 * (3 * spec.hidden + widest) * size_of::<f32>()) as u64;
     bytes_out + sensitivities + streams
 }

@@ -19,13 +19,14 @@ pub struct Recipe {
     pub method: &'static dyn Solver,
     /// True disables the mix's per-tensor rules.
     pub pure: bool,
-    /// Formats of some tensors that were chosen for a budget. They take precedence over the mix's rules.
+    /// Formats of some tensors that were chosen for a budget. These formats take precedence over the mix's rules.
     pub formats: Option<Formats>,
     /// Formats that the user sets for some tensors.
     pub overrides: Vec<Override>,
     /// True allows an input that is already quantized.
     pub allow_requantize: bool,
-    /// The seed of self-generated text and of the labels of gradients. It is recorded for every method.
+    /// The seed of self-generated text and of the random labels for gradients. The card records the seed for every
+    /// method.
     pub seed: u64,
     /// Settings of the method.
     pub settings: Settings,
@@ -33,13 +34,14 @@ pub struct Recipe {
     pub calibration: Option<Calibration>,
     /// The number of self-generated contexts in addition to the text, for methods that walk through the network.
     pub self_generated: usize,
-    /// Importance, for methods that weight by it. If `None`, it is gathered on the calibration text.
+    /// Importance of input columns, for methods that weight rounding errors by importance. If `None`, these methods
+    /// gather importance on the calibration text.
     pub importance: Option<Importance>,
     /// The work folder for unfinished work.
     pub work: PathBuf,
     /// True deletes unfinished work and starts over.
     pub fresh: bool,
-    /// Notes for the user on how the recipe was chosen. They become warnings.
+    /// Notes for the user on how the recipe was chosen. The report shows these notes as warnings.
     pub notes: Vec<String>,
 }
 
@@ -66,7 +68,7 @@ impl Recipe {
 }
 
 impl Recipe {
-    /// The name of the mix of formats: the file type's name, or `mixed` if formats were chosen for a budget.
+    /// Returns the name of the mix of formats: the file type's name, or `mixed` if formats were chosen for a budget.
     pub fn format_name(&self) -> &'static str {
         if self.formats.is_some() { "mixed" } else { self.file_type.name }
     }

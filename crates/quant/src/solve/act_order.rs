@@ -1,9 +1,9 @@
-//! The order in which columns are rounded, and the feedback of an error on one column to the later columns.
+//! The order in which columns are rounded, and the feedback of an error in one column to the later columns.
 //!
-//! The format fixes the storage order, but the rounding order is free. Blocks are sorted by the mean of their part of
-//! the Gram matrix's diagonal, the largest first. Groups inside a block and columns inside a group are sorted in the
-//! same way. So the most important columns are rounded first, while all other columns can still compensate for their
-//! errors.
+//! The format fixes the storage order of columns, but the rounding order is free. Blocks are sorted by the mean of
+//! their part of the Gram matrix's diagonal, the largest first. Groups inside a block are sorted in the same way, and
+//! also the columns inside a group. So the most important columns are rounded first, and many later columns can
+//! compensate for the errors of these columns.
 
 use super::factor::UnitUpper;
 use super::solver::Settings;
@@ -11,28 +11,31 @@ use crate::gather::Statistics;
 use kvant_core::Block;
 use kvant_kernels::Backend;
 
-/// The columns in rounding order, and the factored damped Gram matrix H = (A + I) diag(w) (A + I)ᵀ in that order.
+/// The columns in rounding order, and the factors A and w of the damped Gram matrix in that order.
+///
+/// (A + I) diag(w) (A + I)ᵀ = Gram matrix + ridge on its diagonal.
 pub struct ActOrder {
-    /// `columns[p]` is the column that is rounded at position `p`. The columns of a block are contiguous, and also
-    /// those of a group.
+    /// `columns[p]` is the column that is rounded at position `p`. The columns of a block have adjacent positions, and
+    /// also the columns of a group.
     pub columns: Vec<usize>,
-    /// The strictly upper part of A, positions × positions: an error e at position p changes position q
-    /// by e · A[p][q].
+    /// A, which is strictly upper triangular, positions × positions. An error e at position p changes the target at
+    /// position q by e · A[p][q].
     pub feedback: Vec<f32>,
     /// The damping with which the factorization succeeded.
     pub damping: f32,
-    /// w: the weight of the squared rounding error at each position. The rounded value contains the feedback of earlier
-    /// errors.
+    /// w: the weight of the squared rounding error at each position. This error is the difference of the rounded value
+    /// from the value that already contains the feedback of earlier errors.
     pub weights: Vec<f32>,
 }
 
-/// Returns the indices below `count` in descending order of their keys. Equal keys keep their order.
+/// Returns the indices below `count` in descending order of their keys. Indices with equal keys keep their order.
 fn descending(count: usize, key: impl Fn(usize) -> f64) -> Vec<usize> {
     let mut all: Vec<usize> = (0..count).collect();
     all.sort_by(|&a, &b| key(b).total_cmp(&key(a)));
     all
 }
 
+/// Returns the columns in rounding order.
 fn rounding_order(statistics: &Statistics, block: Block) -> Vec<usize> {
     let n = statistics.columns;
     let diagonal = |i: usize| f64::from(statistics.gram[i * n + i]);
@@ -49,8 +52,9 @@ fn rounding_order(statistics: &Statistics, block: Block) -> Vec<usize> {
 }
 
 impl ActOrder {
-    /// Computes the rounding order for the blocks of a format, and factors the Gram matrix. If that fails, the damping
-    /// grows tenfold and the factorization is repeated. Returns `None` if it never succeeds.
+    /// Computes the rounding order for the blocks of a format, and factors the Gram matrix. If the factorization fails,
+    /// the damping grows tenfold and the factorization is repeated, at most eight times in total. Returns `None` if it
+    /// never succeeds.
     pub fn new(
         backend: &Backend,
         statistics: &Statistics,

@@ -1,33 +1,37 @@
-//! The corrected target of a map: it compensates for the errors of earlier maps.
+//! The corrected target of a linear layer (map). It compensates for the errors of earlier maps.
 //!
-//! The float network computes `W xf`. The quantized network would compute `W xq`, and its residual stream may already
-//! differ by `rf − rq`. Let m be the total difference of the results, float minus quantized. The target W* minimizes
-//! Σ ‖W xq + m − W* xq‖² + λ‖W* − W‖²:
+//! W is the map's original weight, xf its input in the float network, and xq its input in the partly quantized network.
+//! The float network computes `W xf`; the quantized network would compute `W xq`. The residual streams rf (float) and
+//! rq (quantized) may already differ, too. Let m be the total difference of the results, float minus quantized. The
+//! target W* minimizes Σ ‖W xq + m − W* xq‖² + λ‖W* − W‖², where Σ runs over the calibration tokens and λ is the
+//! damping:
 //!
 //! ```text
-//! W* = W + M (G + λI)⁻¹      M = Σ m xqᵀ, G = Σ xq xqᵀ
+//! W* = W + M (G + λI)⁻¹      M = Σ m xqᵀ, G = Σ xq xqᵀ (the Gram matrix)
 //! ```
 //!
-//! m contains `rf − rq` only for maps that write to the residual stream. Source: the first-order condition. Qronos
-//! (Zhang et al., arXiv 2505.11695) does the same for the input; QEP (Arai and Ichikawa, arXiv 2504.09629) calls it
-//! error propagation. λ is a share of the mean of G's diagonal: a smaller λ trusts the calibration text more.
+//! m contains `rf − rq` only for maps that write to the residual stream. Source: the first-order condition of this
+//! minimum. Qronos (Zhang et al., arXiv 2505.11695) makes the same correction for the difference of the inputs. QEP
+//! (Arai and Ichikawa, arXiv 2504.09629) calls it error propagation. λ is a share of the mean of G's diagonal. A
+//! smaller λ follows the calibration text more closely.
 
 use super::solver::Settings;
 use crate::gather::{Missing, Statistics};
 use kvant_kernels::{Backend, dense};
 
-/// Rows that are corrected at once. It limits the memory of their `f64` copies.
+/// Number of rows that are corrected together. It limits the memory of their `f64` copies.
 pub const ROWS: usize = 1024;
 
-/// The factored linear system of a map. It corrects any of its rows.
+/// The factored linear system of a map. Any rows of the map can be corrected with it.
 pub struct Correction<'a> {
     statistics: &'a Statistics,
-    /// Cholesky factor of G + λI.
+    /// Cholesky factor of G + λI, a lower triangular matrix, columns × columns.
     lower: Vec<f64>,
 }
 
 impl<'a> Correction<'a> {
-    /// Factors G + λI. Returns `None` if there is nothing to correct, or if the matrix cannot be factored.
+    /// Factors G + λI. Returns `None` if the statistics contain no m, if the settings have no correction damping, or if
+    /// the matrix cannot be factored.
     pub fn new(backend: &Backend, statistics: &'a Statistics, settings: &Settings) -> Option<Self> {
         let damping = settings.correction_damping?;
         let mean = statistics.mean_diagonal();
@@ -41,7 +45,8 @@ impl<'a> Correction<'a> {
         dense::cholesky(backend, &mut lower, n).then_some(Self { statistics, lower })
     }
 
-    /// Replaces `weights`, the values of the rows with indices `rows`, by their target.
+    /// Replaces `weights` by their corrected target. `weights` has the values of the map's rows with the indices
+    /// `rows`.
     pub fn apply(&self, backend: &Backend, weights: &mut [f32], rows: &[usize]) {
         let n = self.statistics.columns;
         for (weights, rows) in weights.chunks_mut(ROWS * n).zip(rows.chunks(ROWS)) {
@@ -53,8 +58,8 @@ impl<'a> Correction<'a> {
     }
 }
 
-/// Returns Σ ‖W xq + m − V xq‖² over the contexts of `statistics`, without the terms that do not depend on V.
-/// `original` holds the rows of W with indices `rows`, `values` the same rows of V.
+/// Returns Σ ‖W xq + m − V xq‖² over the tokens of `statistics`, without the terms that do not depend on V. V is the
+/// quantized weight. `original` has the rows of W with the indices `rows`; `values` has the same rows of V.
 pub fn loss(
     backend: &Backend,
     statistics: &Statistics,

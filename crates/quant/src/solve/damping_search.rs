@@ -1,14 +1,17 @@
-//! Chooses the dampings of a map. It tries them on some rows, and compares the losses on selection text, which the sums
-//! do not contain.
+//! Chooses the dampings of a linear layer (map). It tries several dampings on some rows and compares their losses on
+//! the selection text: the part of the calibration text that is held out to choose settings.
 //!
 //! ```text
+//! W: original rows;  V: rounded rows;  xq: input in the quantized network
+//! m: difference of the results, float network minus quantized network  (`correction`)
 //! for each pair of dampings, the largest first:
-//!     values ← GPTQ of the corrected target of some rows, with the sums without selection text
-//!     loss ← Σ ‖W xq + m − V xq‖² on selection text
-//! take the first pair whose gain over no correction is nearly as large as the best pair's
+//!     V ← GPTQ of the corrected target of some rows, with sums that do not contain the selection text
+//!     loss ← Σ ‖W xq + m − V xq‖² over the selection text
+//! gain of a pair ← loss without correction − loss of the pair
+//! take the first pair whose gain is nearly as large as the largest gain
 //! ```
 //!
-//! Of two pairs with about the same loss, the larger dampings depend less on the topics of the calibration text.
+//! If two pairs have about the same loss, the larger dampings depend less on the topics of the calibration text.
 
 use super::act_order::ActOrder;
 use super::correction::{self, Correction};
@@ -18,19 +21,20 @@ use crate::gather::Statistics;
 use kvant_core::FormatRef;
 use rayon::prelude::*;
 
-/// Rows on which dampings are tried, evenly spread over the map.
+/// Maximum number of rows on which dampings are tried. These rows are evenly spread over the map.
 const ROWS: usize = 96;
-/// Rows that a thread rounds at a time.
+/// Number of rows that one thread rounds together.
 const ROWS_PER_TASK: usize = 16;
 
-/// Pairs of dampings of the correction and of the rounding, the largest first.
+/// Pairs (damping of the correction, damping of the rounding), the largest first.
 const DAMPINGS: [(f32, f32); 6] =
     [(3.0, 1.0), (1.0, 0.3), (0.3, 0.1), (0.1, 0.1), (0.03, 0.03), (0.01, 0.01)];
 
-/// Minimum gain of the chosen pair, as a share of the best pair's gain.
+/// Minimum gain of the chosen pair, as a share of the largest gain.
 const MIN_GAIN_SHARE: f64 = 0.97;
 
-/// Returns the settings to solve `layer` with. `selection` holds the sums over the selection text.
+/// Returns the settings for `layer`. `statistics` has the sums without the selection text, `selection` the sums over
+/// the selection text.
 pub fn choose(layer: &Layer, statistics: &Statistics, selection: &Statistics, format: FormatRef) -> Settings {
     let (n, settings) = (statistics.columns, layer.settings);
     let rows = layer.weight.shape().elements() / n;
@@ -54,7 +58,8 @@ pub fn choose(layer: &Layer, statistics: &Statistics, selection: &Statistics, fo
                 });
                 rounded.collect()
             }
-            // The error of a format without codes is negligible.
+            // In a format without codes, the rounding error is negligible. The stored values count as equal to the
+            // target.
             None => target,
         };
         Some(correction::loss(layer.backend, selection, &original, &sample, &values))
@@ -69,6 +74,6 @@ pub fn choose(layer: &Layer, statistics: &Statistics, selection: &Statistics, fo
         }
     }
     let best = gains.iter().map(|g| g.0).fold(0.0, f64::max);
-    // If no correction gains anything, the map is not corrected.
+    // If no pair has a positive gain, the map is not corrected.
     gains.iter().find(|g| g.0 > 0.0 && g.0 >= MIN_GAIN_SHARE * best).map_or(uncorrected, |g| g.1)
 }

@@ -1,18 +1,22 @@
-//! Coordinate descent on the stored values: codes, group scales and minima, and block scales, group by group.
+//! Coordinate descent on the stored values, one group after the other: codes, group scales and minima, and block
+//! scales.
 //!
 //! ```text
+//! q: stored values of a row;  t: its target;  H: Gram matrix + ridge on the diagonal
+//! d: scale of a block;  dmin: scale of its minima
 //! minimize f(q) = (q − t)ᵀ H (q − t) for each row;   g = H (q − t)
-//! sweep: for each block, for each group:
-//!            for the current scale (and min), the closed-form best one for these codes, and neighbours:
-//!                each code ← the one nearest to q_j − g_j / H_jj, until no code changes
-//!            keep the scale, min and codes with the smallest f; g ← g + H Δq
-//!        d and dmin ← their closed-form best for these codes and integers, if f gets smaller
+//! sweep: for each block:
+//!            for each group:
+//!                for the current scale (and min), the closed-form best one for these codes, and neighbours:
+//!                    each code j ← the one nearest to q_j − g_j / H_jj; repeat until no code changes
+//!                keep the scale, min and codes with the smallest f; g ← g + H Δq
+//!            d and dmin ← their closed-form best for the current codes and integers, if f gets smaller
 //! until a sweep changes few groups, at most `sweeps` times
 //! ```
 //!
-//! Source: coordinate descent over codes as in Behdin et al., QuantEase, arXiv 2309.01885; the steps in the scales are
-//! exact line searches on the same quadratic form. f never rises. Not here: joint steps of several groups; groups of
-//! other sizes than 16, 32, 64 and 128, whose codes stay unchanged.
+//! f never rises. Source: coordinate descent over codes as in Behdin et al., QuantEase, arXiv 2309.01885. The steps in
+//! the scales are exact line searches on the same quadratic form. Not covered here: joint steps of several groups;
+//! group sizes other than 16, 32, 64 and 128, whose codes stay unchanged.
 
 use super::scales::{Best, Choices, Scales};
 use super::sorted::SortedLevels;
@@ -21,17 +25,17 @@ use kvant_kernels::Backend;
 use kvant_kernels::dense::{self, View};
 use std::array::from_fn;
 
-/// Rows that are processed in parallel, one for each lane of a vector register.
+/// Number of rows that are processed in parallel, one row in each lane of a vector register.
 const LANES: usize = 8;
-/// Maximum number of passes over a group's codes under one scale.
+/// Maximum number of passes over the codes of a group under one scale.
 const MAX_PASSES: usize = 3;
-/// The descent ends after a sweep that changes a smaller share of the groups.
+/// The descent ends after a sweep that changes less than this share of the groups.
 const MIN_CHANGED_SHARE: f64 = 0.01;
 
-/// The quadratic form to minimize. H is the Gram matrix plus the ridge on its diagonal.
+/// The quadratic form f to minimize. Its matrix H is the Gram matrix plus the ridge on the diagonal.
 #[derive(Clone, Copy)]
 pub struct Quadratic<'a> {
-    /// Values of a row.
+    /// Number of values of a row.
     pub columns: usize,
     /// The Gram matrix, columns × columns.
     pub gram: &'a [f32],
@@ -39,7 +43,8 @@ pub struct Quadratic<'a> {
     pub ridge: f32,
 }
 
-/// Improves the codes of some rows. `target` is rows × columns; `codes` has one [`Codes`] for each block, row by row.
+/// Improves the codes of some rows. `target` is rows × columns. `codes` has one [`Codes`] for each block, row by row.
+/// `sweeps` is the maximum number of sweeps.
 pub fn descend(
     backend: &Backend,
     grid: &dyn Grid,
@@ -53,7 +58,8 @@ pub fn descend(
     pulp::Arch::new().dispatch(Sweeps { rows, sweeps });
 }
 
-/// The work as a type: `pulp` compiles its method `call` for each instruction set.
+/// The arguments of the work. This is a type because `pulp` compiles the method `call` of a type for each instruction
+/// set.
 struct Sweeps<'a> {
     rows: Rows<'a>,
     sweeps: usize,
@@ -80,25 +86,27 @@ impl pulp::NullaryFnOnce for Sweeps<'_> {
     }
 }
 
-/// The rows that are optimized, and their gradient.
+/// The rows that are optimized, and the gradient of f.
 struct Rows<'a> {
     backend: &'a Backend,
     grid: &'a dyn Grid,
     levels: Levels,
     sorted: SortedLevels,
-    /// The level of each code.
+    /// The level of each code; 0 for numbers that are not a code.
     table: [f32; 256],
     scaling: Scaling,
     block: Block,
     quadratic: Quadratic<'a>,
     codes: &'a mut [Codes],
+    /// Number of rows.
     count: usize,
-    /// H (q − t), rows × columns.
+    /// Half the gradient of f, H (q − t), rows × columns.
     gradient: Vec<f32>,
 }
 
-/// Evaluates `work` for every `j` below `N` (an even number) and every lane. It takes two `j` per step. With one `j`
-/// per step, the compiler vectorizes the loop over `j` instead of the loop over lanes, and needs shuffles.
+/// Evaluates `work` for every `j` below `N` (an even number) and for every lane. Each step handles two values of `j`.
+/// With one value per step, the compiler vectorizes the loop over `j` instead of the loop over lanes, and needs
+/// shuffles.
 macro_rules! by_lanes {
     ($j:ident in $n:ident, $lane:ident => $work:expr) => {
         let mut first = 0;
@@ -116,28 +124,30 @@ macro_rules! by_lanes {
 /// One value for each of [`LANES`] rows.
 type Lanes = [f32; LANES];
 
-/// One group of each of [`LANES`] rows, one row in each lane.
+/// One group of each of [`LANES`] rows, one row in each lane. It has `N` codes.
 struct Group<const N: usize> {
-    /// H (q − t).
+    /// H (q − t), half the gradient of f.
     gradient: [Lanes; N],
+    /// The levels of the current codes.
     level: [Lanes; N],
+    /// The current stored values q.
     value: [Lanes; N],
-    /// The group's diagonal block of H times the levels.
+    /// The diagonal block of H that belongs to the group, multiplied by the levels.
     product: [Lanes; N],
 }
 
-/// The diagonal block of H that belongs to a group.
+/// The diagonal block of H that belongs to a group of `N` columns.
 struct HessianBlock<const N: usize> {
     rows: [[f32; N]; N],
-    /// The inverse of each diagonal element.
+    /// The inverse of each diagonal element of the block.
     inverse: [f32; N],
-    /// The sum of each row.
+    /// The sum of each row of the block.
     sums: [f32; N],
 }
 
-/// The result of one choice of scales, in each lane.
+/// The best codes for one choice of scales, in each lane.
 struct Outcome<const N: usize> {
-    /// The change of f.
+    /// The change of f relative to the current codes and scales.
     change: Lanes,
     level: [Lanes; N],
     value: [Lanes; N],
@@ -183,7 +193,7 @@ impl<'a> Rows<'a> {
         self.gradient.len() / self.block.group
     }
 
-    /// Optimizes every group once. Returns how many changed.
+    /// Optimizes every group one time. Returns the number of groups that changed.
     #[inline(always)]
     fn sweep<const N: usize>(&mut self) -> usize {
         let (n, elements) = (self.quadratic.columns, self.block.elements);
@@ -199,7 +209,8 @@ impl<'a> Rows<'a> {
         changed
     }
 
-    /// Returns the diagonal block of H for the `N` columns from `at` on, or `None` if its diagonal is not positive.
+    /// Returns the diagonal block of H for the `N` columns from column `at` on. Returns `None` if an element of its
+    /// diagonal is not positive.
     #[inline(always)]
     fn hessian_block<const N: usize>(&self, at: usize) -> Option<HessianBlock<N>> {
         let n = self.quadratic.columns;
@@ -214,7 +225,7 @@ impl<'a> Rows<'a> {
         (0..N).all(|i| hessian.rows[i][i] > 0.0).then_some(hessian)
     }
 
-    /// Optimizes group `g` of block `b` in every row. Returns in how many rows it changed.
+    /// Optimizes group `g` of block `b` in every row. Returns the number of rows in which the group changed.
     #[inline(always)]
     fn group<const N: usize>(&mut self, b: usize, g: usize) -> usize {
         let (n, at) = (self.quadratic.columns, b * self.block.elements + g * N);
@@ -256,7 +267,9 @@ impl<'a> Rows<'a> {
         changed
     }
 
-    /// Collects the group's gradient, levels and values of some rows into lanes.
+    /// Collects the gradient, the levels and the values of a group into lanes, for the rows `rows`. `indices` are the
+    /// indices of the blocks in `codes`, `at` is the first column of the group, and `g` is the group's index in its
+    /// block.
     #[inline(always)]
     fn gather<const N: usize>(
         &self,
@@ -290,7 +303,7 @@ impl<'a> Rows<'a> {
         group
     }
 
-    /// Updates the gradient after the `width` columns from `at` on have changed by `deltas`.
+    /// Updates the gradient after the `width` columns from column `at` on changed by `deltas`, rows × `width`.
     fn update_gradient(&mut self, at: usize, width: usize, deltas: &[f32]) {
         let n = self.quadratic.columns;
         let right = View::new(&self.quadratic.gram[at * n..], width, n, n);
@@ -301,8 +314,8 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Searches the best codes under the scales `to` by coordinate descent. It starts from the current codes, whose
-    /// scales are `from`.
+    /// Searches the best codes under the scales `to` by coordinate descent. The search starts from the current codes,
+    /// whose scales are `from`.
     #[inline(always)]
     fn try_scales<const N: usize>(
         &self,
@@ -337,7 +350,7 @@ impl<'a> Rows<'a> {
                 let level = self.sorted.nearest(&ideal);
                 let (mut delta, mut any) = ([0.0f32; LANES], 0);
                 for lane in 0..LANES {
-                    // With a factor of 0 every level gives the same value.
+                    // With a factor of 0, every level gives the same value.
                     let value = factor[lane] * level[lane] - subtracted[lane];
                     delta[lane] = value - out.value[j][lane];
                     any |= delta[lane].to_bits() << 1;
@@ -365,7 +378,7 @@ impl<'a> Rows<'a> {
         out
     }
 
-    /// Returns the other scales to try, in each lane.
+    /// Returns the alternatives to the scales `current`, in each lane.
     #[inline(always)]
     fn candidates<const N: usize>(
         &self,
@@ -373,7 +386,8 @@ impl<'a> Rows<'a> {
         group: &Group<N>,
         current: &[Scales; LANES],
     ) -> [Choices; LANES] {
-        // The products lᵀg, 1ᵀg, lᵀHl and lᵀH1 of the levels l, the vector of ones 1, the gradient g and the block H.
+        // gl = lᵀg, g1 = 1ᵀg, lhl = lᵀHl and lh1 = lᵀH1. l are the levels, 1 is the vector of ones, g is the gradient,
+        // and H is the diagonal block of the group.
         let (mut gl, mut g1, mut lhl, mut lh1) =
             ([0.0f32; LANES], [0.0f32; LANES], [0.0f32; LANES], [0.0f32; LANES]);
         by_lanes!(j in N, lane => {
@@ -383,7 +397,7 @@ impl<'a> Rows<'a> {
             lhl[lane] += level * group.product[j][lane];
             lh1[lane] += level * hessian.sums[j];
         });
-        // 1ᵀH1.
+        // oh1 = 1ᵀH1.
         let oh1 = hessian.sums.iter().sum::<f32>();
         from_fn(|i| {
             let (gl, g1, lhl, lh1) = (gl[i], g1[i], lhl[i], lh1[i]);
@@ -403,13 +417,14 @@ impl<'a> Rows<'a> {
         })
     }
 
-    /// Fits `d` and `dmin` of block `b`, in every row where this decreases f.
+    /// Fits `d` and `dmin` of block `b` in every row. A row keeps its old `d` and `dmin` if the new ones do not
+    /// decrease f.
     #[inline(always)]
     fn refit_block(&mut self, b: usize) {
         let (n, elements) = (self.quadratic.columns, self.block.elements);
         let at = b * elements;
         let count = self.count;
-        // The derivatives of each value with respect to d and dmin.
+        // The derivative of each value with respect to d and with respect to dmin.
         let (mut by_d, mut by_min) = (vec![0.0f32; count * elements], vec![0.0f32; count * elements]);
         for row in 0..count {
             let codes = &self.codes[row * (n / elements) + b];
@@ -471,13 +486,13 @@ fn add_scaled<const N: usize>(y: &mut [f32; N], a: f32, x: &[f32; N]) {
     }
 }
 
-/// Adds `x` · `h[j]` to row j of `y`, lane by lane.
+/// Adds `x` · `h[j]` to `y[j]` for each `j`, in each lane.
 #[inline(always)]
 fn add_outer<const N: usize>(y: &mut [Lanes; N], x: &Lanes, h: &[f32; N]) {
     by_lanes!(j in N, lane => y[j][lane] += x[lane] * h[j]);
 }
 
-/// Replaces `best` and its scales in each lane where `other` is better.
+/// Replaces `best` and `best_scales` by `other` and `scales` in each lane in which `other` decreases f more.
 #[inline(always)]
 fn take_better<const N: usize>(
     best: &mut Outcome<N>,

@@ -1,22 +1,25 @@
-//! Alternating least squares on the stored scales, minima and codes of each block. It ignores products of the errors of
-//! different columns (a diagonal Hessian).
+//! Alternating least squares on the stored scales, minima and codes of each block. The objective ignores products of
+//! the errors of different columns: its Hessian is diagonal.
 //!
 //! ```text
-//! minimize Σ w_j (v_j − x_j)² for each block, from the values v of the encoder's search:
+//! x_j: original weight of column j;  v_j: its stored value;  w_j: weight of column j
+//! minimize Σ w_j (v_j − x_j)² for each block; start from the values v that the encoder's search found
 //! repeat:
 //!     for each group:
-//!         for the closed-form best scale (and min) for these codes, rounded to a stored value, and for its neighbours:
+//!         compute the closed-form best scale (and min) for the current codes
+//!         for the stored value of this scale (and min), and for its neighbours:
 //!             every code ← the nearest one under this scale (and min)
 //!         keep the scale, min and codes with the smallest sum
-//!     d and dmin ← their closed-form best for these codes and integers, if the sum gets smaller
+//!     d and dmin ← their closed-form best for the current codes and integers, if the sum gets smaller
 //! until nothing changes, at most MAX_ROUNDS times
 //! ```
 //!
-//! The encoder's search rounds the group scales first and the block's scale afterwards. Here each one is chosen for the
-//! stored value of the other. The sum never rises. Sums run in a fixed order without fused multiply-add, so the bytes
-//! are equal on every instruction set. Source: alternating least squares, as in Lloyd's method; the steps are those of
-//! [`super::descent`] with a diagonal matrix. Not here: correlations between columns; groups of other sizes than 16,
-//! 32, 64 and 128.
+//! Here d is the block's scale and dmin the block's scale of minima. The encoder's search rounds the group scales first
+//! and d afterwards. This file chooses the group scales for the stored d, and d for the stored group scales. The sum
+//! never rises. Sums have a fixed order and use no fused multiply-add, so the bytes are equal on every instruction set.
+//! Source: alternating least squares, as in Lloyd's method. The steps are those of [`super::descent`] with a diagonal
+//! matrix. Not covered here: correlations between columns (see [`super::descent`]); group sizes other than 16, 32, 64
+//! and 128.
 
 use super::scales::{Best, Choices, Scales};
 use super::sorted::SortedLevels;
@@ -24,15 +27,16 @@ use kvant_core::{Block, Codes, FormatRef, Grid, Levels, Scaling};
 
 /// Maximum number of rounds over a block.
 const MAX_ROUNDS: usize = 2;
-/// Partial sums of [`sum`].
+/// Number of partial sums in [`sum`].
 const LANES: usize = 8;
 
-/// Improves `bytes`, which encode the whole rows `x` in `format`. `weights` has one weight for each column.
+/// Improves `bytes`, which encode the whole rows `x` in `format`. `weights` has one weight w_j for each column.
 pub fn refine(format: FormatRef, grid: &dyn Grid, x: &[f32], weights: &[f32], bytes: &mut [u8]) {
     pulp::Arch::new().dispatch(Rows { search: Search::new(grid, format.block()), x, weights, bytes });
 }
 
-/// The work as a type: `pulp` compiles its method `call` for each instruction set.
+/// The arguments of the work. This is a type because `pulp` compiles the method `call` of a type for each instruction
+/// set.
 struct Rows<'a> {
     search: Search<'a>,
     x: &'a [f32],
@@ -56,7 +60,7 @@ impl pulp::NullaryFnOnce for Rows<'_> {
                 32 => self.search.block::<32>(x, w, &mut codes),
                 64 => self.search.block::<64>(x, w, &mut codes),
                 128 => self.search.block::<128>(x, w, &mut codes),
-                // Other group sizes keep their bytes.
+                // Blocks with other group sizes keep their bytes.
                 _ => false,
             };
             if changed {
@@ -66,18 +70,19 @@ impl pulp::NullaryFnOnce for Rows<'_> {
     }
 }
 
+/// The search for better scales and codes of the blocks of one format.
 struct Search<'a> {
     grid: &'a dyn Grid,
     block: Block,
     levels: Levels,
     sorted: SortedLevels,
-    /// The level of each code.
+    /// The level of each code; 0 for numbers that are not a code.
     table: [f32; 256],
     scaling: Scaling,
 }
 
-/// Weighted sums over a group with levels l and values x. They give the closed-form best scale and min for these
-/// levels.
+/// Weighted sums over a group with levels l, original values x and column weights w. The closed-form best scale and min
+/// for these levels follow from these sums.
 struct Moments {
     /// Σ w l².
     ll: f32,
@@ -103,7 +108,8 @@ impl<'a> Search<'a> {
     #[inline(always)]
     fn block<const N: usize>(&self, x: &[f32], w: &[f32], codes: &mut Codes) -> bool {
         let (xs, ws) = (x.as_chunks::<N>().0, w.as_chunks::<N>().0);
-        // A finite sum of squares contains only finite values. No early exit, so that the compiler vectorizes the sum.
+        // If a sum of squares is finite, all of its values are finite. The sum has no early exit, so that the compiler
+        // vectorizes it.
         let squares: f32 = xs.iter().zip(ws).map(|(x, w)| sum::<N>(|i| w[i] * x[i] * x[i])).sum();
         if !squares.is_finite() || !codes.d.is_finite() || !codes.dmin.is_finite() {
             return false;
@@ -125,7 +131,7 @@ impl<'a> Search<'a> {
         changed
     }
 
-    /// Returns the levels of a group's codes.
+    /// Returns the level of each code of group `group`.
     #[inline(always)]
     fn levels_of<const N: usize>(&self, group: usize, codes: &Codes) -> [f32; N] {
         let mut level = [0.0; N];
@@ -135,7 +141,8 @@ impl<'a> Search<'a> {
         level
     }
 
-    /// Replaces the scales and codes of one group if others have a smaller error. Returns whether it did.
+    /// Replaces the scales and codes of group `g` if other scales and codes have a smaller error. Returns true if they
+    /// were replaced.
     #[inline(always)]
     fn group<const N: usize>(&self, g: usize, x: &[f32; N], w: &[f32; N], codes: &mut Codes) -> bool {
         let current = Scales::of(codes, g);
@@ -160,7 +167,7 @@ impl<'a> Search<'a> {
         true
     }
 
-    /// Returns the levels nearest to `x` under `scales`.
+    /// Returns the level nearest to each value of `x` under `scales`.
     #[inline(always)]
     fn nearest<const N: usize>(&self, x: &[f32; N], scales: Scales) -> [f32; N] {
         let (factor, subtracted) = (scales.factor(), scales.subtracted());
@@ -172,7 +179,7 @@ impl<'a> Search<'a> {
         self.sorted.nearest(&scaled)
     }
 
-    /// Returns the other scales to try.
+    /// Returns the alternatives to the scales `current`, from the sums of the group.
     #[inline(always)]
     fn candidates(&self, sums: &Moments, current: Scales) -> Choices {
         let Moments { ll, l, one, xl, x } = *sums;
@@ -186,11 +193,13 @@ impl<'a> Search<'a> {
         Choices::near(self.grid, self.scaling, current, &Best { symmetric, factor, subtracted })
     }
 
-    /// Fits `d` and `dmin` to the present codes and integers. Returns whether the sum got smaller.
+    /// Fits `d` and `dmin` to the current codes, integer scales and integer minima. Returns true if the sum got
+    /// smaller.
     #[inline(always)]
     fn refit<const N: usize>(&self, xs: &[[f32; N]], ws: &[[f32; N]], codes: &mut Codes) -> bool {
-        // The derivatives of a value are scale · level for d and min for −dmin. These are their weighted products with
-        // each other (dd, dm, mm) and with x (xd, xm), summed over the block.
+        // A value is d · scale · level − dmin · min. Its derivative is scale · level with respect to d, and min with
+        // respect to −dmin. dd, dm and mm are the weighted products of these derivatives with each other. xd and xm are
+        // their weighted products with x. All five are summed over the block.
         let (mut dd, mut dm, mut mm, mut xd, mut xm) = (0.0f32, 0.0f32, 0.0f32, 0.0f32, 0.0f32);
         let mut levels = Vec::with_capacity(xs.len());
         for (g, (x, w)) in xs.iter().zip(ws).enumerate() {
@@ -232,7 +241,7 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Returns Σ w (v − x)² for the values v with these levels and scales.
+/// Returns Σ w (v − x)², where v are the values with the levels `level` under `scales`.
 #[inline(always)]
 fn error<const N: usize>(x: &[f32; N], w: &[f32; N], level: &[f32; N], scales: Scales) -> f32 {
     let (factor, subtracted) = (scales.factor(), scales.subtracted());
@@ -254,7 +263,7 @@ fn moments<const N: usize>(x: &[f32; N], w: &[f32; N], level: &[f32; N]) -> Mome
     }
 }
 
-/// Sums `N` terms in [`LANES`] partial sums, always in the same order.
+/// Sums the `N` results of `term` in [`LANES`] partial sums, always in the same order. `N` is a multiple of [`LANES`].
 #[inline(always)]
 fn sum<const N: usize>(term: impl Fn(usize) -> f32) -> f32 {
     let mut lanes = [0.0f32; LANES];

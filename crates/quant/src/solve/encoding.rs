@@ -1,27 +1,35 @@
-//! Encodes a tensor piece by piece, in parallel, and compares it with the original.
+//! Encodes a tensor piece by piece, in parallel, and compares the result with the original. A piece consists of whole
+//! rows.
 
 use super::solver::{Layer, Solved};
 use crate::Error;
 use kvant_core::{Bytes, FormatRef, Tensor};
 use rayon::prelude::*;
 
-/// Elements of a piece. A piece is so small that it stays in the private cache of one core until it is compared.
+/// Maximum number of elements of a piece; a longer row is one piece. The original values of a piece stay in the private
+/// cache of one core until they are compared with the encoded ones.
 const PIECE_ELEMENTS: usize = 1 << 14;
 
+/// The result of the comparison of one piece.
 struct Piece {
+    /// The sum of (before − after)².
     squared_error: f64,
+    /// The sum of before².
     squared_sum: f64,
+    /// The first element before encoding that is NaN or infinite: its index in the tensor and its value.
     not_finite: Option<(usize, f32)>,
+    /// An element that the format cannot hold: its index in the tensor and its value before encoding.
     overflow: Option<(usize, f32)>,
 }
 
-/// Encodes whole rows. The arguments are the index of the first row, the rows' values, and their bytes to fill.
+/// A function that encodes whole rows. Its arguments are the index of the first row, the values of the rows, and the
+/// bytes to fill.
 pub type Encode<'a> = &'a (dyn Fn(usize, &[f32], &mut [u8]) + Sync);
 
-/// Encodes a tensor piece by piece, in parallel, and compares it with the original.
+/// Encodes a tensor piece by piece, in parallel, and compares the result with the original.
 ///
 /// # Errors
-/// A shape that the format cannot hold.
+/// [`Error::Shape`] if the format cannot hold the tensor's shape.
 pub fn by_pieces(layer: &Layer, format: FormatRef, encode: Encode) -> Result<Solved, Error> {
     let tensor = layer.weight;
     let shape_error = |source| Error::Shape { tensor: layer.name.to_owned(), source };
@@ -61,10 +69,11 @@ pub fn by_pieces(layer: &Layer, format: FormatRef, encode: Encode) -> Result<Sol
     })
 }
 
-/// Computes the errors of whole rows. `first` is the index of their first element in the tensor.
+/// Compares whole rows before and after encoding. `first` is the index of their first element in the tensor.
 fn compare(format: FormatRef, columns: usize, before: &[f32], after: &[f32], first: usize) -> Piece {
     let (squared_error, squared_sum) = pulp::Arch::new().dispatch(Errors { before, after });
-    // A finite sum contains only finite values, because squares of f32 don't overflow f64.
+    // If the sum of squares is not finite, a value is not finite, because the square of a finite f32 does not overflow
+    // f64.
     let find_not_finite = |sum: f64, x: &[f32]| if sum.is_finite() { None } else { first_not_finite(x) };
     let with_value = |i: usize| (first + i, before[i]);
     let not_finite = find_not_finite(squared_sum, before).map(with_value);
@@ -85,9 +94,9 @@ fn compare(format: FormatRef, columns: usize, before: &[f32], after: &[f32], fir
     Piece { squared_error, squared_sum, not_finite, overflow }
 }
 
-/// Returns the index of the largest magnitude in those blocks of a row that could not be stored. Methods that
-/// compensate for errors carry the infinity of one block into other blocks, so the first such block may not be the
-/// cause.
+/// Returns the index of the element with the largest magnitude among those blocks of a row that overflowed. The first
+/// such block may not be the cause, because methods that compensate for errors carry the infinity of one block into
+/// other blocks.
 fn largest_overflow(elements: usize, reach: f32, before: &[f32], after: &[f32]) -> usize {
     let overflows = |at: usize| {
         let (before, after) = (&before[at..][..elements], &after[at..][..elements]);
@@ -104,14 +113,14 @@ fn largest_overflow(elements: usize, reach: f32, before: &[f32], after: &[f32]) 
     largest
 }
 
-/// Computes the sum of squared errors and the sum of squares. `pulp` compiles it for each instruction set; the order of
-/// the additions is always the same.
+/// Computes the sum of squared errors and the sum of squares. `pulp` compiles this code for each instruction set. The
+/// order of the additions is always the same.
 struct Errors<'a> {
     before: &'a [f32],
     after: &'a [f32],
 }
 
-/// Errors that are computed at once.
+/// Number of errors that are computed before they are summed.
 const CHUNK: usize = 256;
 
 impl pulp::NullaryFnOnce for Errors<'_> {
@@ -121,7 +130,7 @@ impl pulp::NullaryFnOnce for Errors<'_> {
     fn call(self) -> (f64, f64) {
         let (mut errors, mut squares) = (0.0, 0.0);
         for (before, after) in self.before.chunks(CHUNK).zip(self.after.chunks(CHUNK)) {
-            // The errors go to an array first, because the compiler does not vectorize them inside the sum.
+            // The errors are stored in an array first, because the compiler does not vectorize them inside the sum.
             let mut error = [0.0f32; CHUNK];
             for ((error, x), y) in error.iter_mut().zip(before).zip(after) {
                 *error = x - y;
@@ -133,7 +142,8 @@ impl pulp::NullaryFnOnce for Errors<'_> {
     }
 }
 
-/// Sums the squares in eight partial sums, always in the same order. No addition waits for the one before.
+/// Sums the squares in eight partial sums, always in the same order. Eight sums are independent, so that an addition
+/// does not wait for the previous addition.
 #[inline(always)]
 fn sum_of_squares(x: &[f32]) -> f64 {
     const SUMS: usize = 8;
@@ -151,10 +161,10 @@ fn sum_of_squares(x: &[f32]) -> f64 {
     sums.iter().sum()
 }
 
-/// Returns the index of the first NaN or infinite value.
+/// Returns the index of the first NaN or infinite value, or `None` if all values are finite.
 pub fn first_not_finite(x: &[f32]) -> Option<usize> {
     const EXPONENT: u32 = 0x7f80_0000;
-    // This pass over all values has no early exit, so that the compiler vectorizes it.
+    // This loop over all values has no early exit, so that the compiler vectorizes it.
     let any = x.iter().fold(false, |any, x| any | (x.to_bits() & EXPONENT == EXPONENT));
     if any { x.iter().position(|x| !x.is_finite()) } else { None }
 }

@@ -1,21 +1,21 @@
-//! Factors M = U diag(d) Uᵀ with a unit upper triangular U. U gives the feedback of an error at one position of an
-//! order to the later positions.
+//! Factors a symmetric matrix M = U diag(d) Uᵀ, where U is unit upper triangular. U gives the feedback of the error at
+//! one position to the later positions.
 
 use kvant_kernels::{Backend, dense};
 
-/// The factors U and d.
+/// The factors U and d of an n × n matrix.
 pub struct UnitUpper {
-    /// U without its unit diagonal, n × n: zero on and below the diagonal.
+    /// U without its unit diagonal, n × n. It is zero on and below the diagonal.
     pub feedback: Vec<f32>,
-    /// d, n values.
+    /// The diagonal d, n values.
     pub weights: Vec<f32>,
 }
 
 impl UnitUpper {
-    /// Factors the symmetric matrix with the entries `entry(i, j)` and with `ridge` added to its diagonal. Returns
-    /// `None` if the matrix is not positive definite.
+    /// Factors the symmetric n × n matrix that has the entries `entry(i, j)` plus `ridge` on its diagonal. Only entries
+    /// with i ≤ j are read. Returns `None` if the matrix is not positive definite.
     pub fn new(backend: &Backend, n: usize, ridge: f64, entry: impl Fn(usize, usize) -> f64) -> Option<Self> {
-        // The order of rows and columns is reversed, so that the lower Cholesky factor becomes an upper one.
+        // Rows and columns are in reversed order, so that the lower Cholesky factor becomes an upper triangular factor.
         let mut lower = vec![0.0f64; n * n];
         for (i, row) in lower.chunks_exact_mut(n).enumerate() {
             for (j, x) in row[..=i].iter_mut().enumerate() {

@@ -1,38 +1,39 @@
-//! What is special about a tensor of a quantized file.
+//! Special properties of a tensor in a quantized file.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// A property of a tensor that a user may want to know. In JSON it is its name in lower case, words joined by hyphens.
+/// A property of a tensor that a user may want to know. In JSON, a flag is its name in lower case, with words joined by
+/// hyphens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Flag {
-    /// Its rows are no whole blocks of the wanted format.
+    /// The tensor's rows do not consist of whole blocks of the wanted format, so the tensor has another format.
     Fallback,
-    /// It keeps its format.
+    /// The tensor keeps its format and its bytes.
     Kept,
-    /// Nothing was written yet: a dry run.
+    /// The report describes a dry run: no tensor was written.
     Planned,
-    /// All of its weights are zero.
+    /// All weights of the tensor are zero.
     Zero,
-    /// It was encoded without calibration data.
+    /// The tensor was encoded without calibration data.
     Uncalibrated,
-    /// Errors of earlier maps were not compensated, because the sums could not be factored.
+    /// The errors of earlier linear layers (maps) were not compensated, because the Gram matrix could not be factored.
     Uncorrected,
-    /// Its rows were solved one by one, because the sums of gradients could not be factored.
+    /// The tensor's rows were solved without row feedback, because the sums of gradients could not be factored.
     Uncoupled,
     /// Some input columns were zero in all of the calibration text.
     DeadColumns,
-    /// Its weights lay on the format's lattice already.
+    /// The tensor's weights were already on the format's lattice.
     Lattice,
-    /// The error is at least half as large as the weights.
+    /// The norm of the error is at least half the norm of the weights.
     LargeError,
     /// All weights became zero.
     AllZero,
 }
 
 impl Flag {
-    /// Its name in JSON.
+    /// Returns the flag's name in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Fallback => "fallback",
@@ -49,7 +50,7 @@ impl Flag {
         }
     }
 
-    /// A sentence for a user, where the flag is a warning.
+    /// Returns a sentence for the user if the flag is a warning, and `None` otherwise.
     pub fn warning(self) -> Option<&'static str> {
         match self {
             Self::Zero => Some("all weights are zero"),

@@ -1,7 +1,9 @@
 //! GPTQ with the blocks and stored scales of a format.
 //!
 //! ```text
-//! H = Σ x xᵀ + λI = (A + I) diag(w) (A + I)ᵀ       columns in rounding order (`act_order`)
+//! x: input of the layer;  λ: damping;  d, dmin: scale of a block and scale of its minima
+//! A: strictly upper triangular;  all columns are in rounding order (`act_order`)
+//! H = Σ x xᵀ + λI = (A + I) diag(w) (A + I)ᵀ
 //! for each row t (the target), updated ← t:
 //!     for each block, in order:
 //!         fit the block's d (and dmin) to its updated columns, weighted by w
@@ -13,15 +15,17 @@
 //! ```
 //!
 //! Source: Frantar et al., GPTQ, arXiv 2210.17323, in the equivalent form of Chee et al., QuIP, arXiv 2307.13304,
-//! section 3.1 (LDLQ), which needs no inverse of H. The scales of a block or group are fitted when the loop reaches it.
-//! At that time its columns already contain the feedback of earlier errors.
+//! section 3.1 (LDLQ). This form needs no inverse of H. The scales of a block or group are fitted immediately before
+//! its first column is rounded. At that time, its columns already contain the feedback of the errors of all earlier
+//! blocks and groups.
 
 use super::act_order::ActOrder;
 use kvant_core::{Codes, FormatRef, Grid, Part};
 use kvant_kernels::Backend;
 use kvant_kernels::dense::{self, View};
 
-/// Rounds the rows of `target` (rows × columns). Returns one [`Codes`] for each block, row by row.
+/// Rounds the rows of `target` (rows × columns). Returns one [`Codes`] for each block, row by row; the blocks and their
+/// codes have the storage order.
 pub fn round_rows(
     backend: &Backend,
     grid: &dyn Grid,
@@ -81,7 +85,7 @@ pub fn round_rows(
     codes
 }
 
-/// Returns whether each group has its own scale, in addition to the block's scale.
+/// Returns true if each group has its own scale, in addition to the block's scale.
 fn blocks_have_groups(block: kvant_core::Block) -> bool {
     block.group < block.elements
 }

@@ -1,17 +1,18 @@
 //! The methods that use the Gram matrix of the input: `gptq`, `descent`, `corrected`, `coupled` and `auto`. They run
-//! the same steps in the same order; the simpler methods skip some of them.
+//! the same steps in the same order. The simpler methods skip some of the steps.
 //!
 //! ```text
-//! target ← W, or the corrected W                 (`correction`)
+//! target ← the weights W, or the corrected weights          (`correction`)
 //! for some rows at a time, in parallel:
-//!     codes ← GPTQ with the format's scales      (`gptq`)
-//!     codes ← coordinate descent                 (`descent`)
+//!     codes ← GPTQ with the format's scales                 (`gptq`)
+//!     codes ← coordinate descent                            (`descent`)
 //!     bytes ← pack(codes)
-//!     add the feedback of these errors to the targets of later rows  (`row_feedback`)
+//!     add the feedback of these rows' errors to the targets of later rows  (`row_feedback`)
 //! ```
 //!
-//! A map whose weights already lie on the format's lattice is carried over unchanged. A map without calibration data,
-//! or whose Gram matrix cannot be factored, falls back to importance-weighted encoding and is flagged.
+//! If the weights of a linear layer (map) are already on the format's lattice, they are carried over unchanged. If a
+//! map has no calibration data, or if its Gram matrix cannot be factored, the map is encoded with importance weights
+//! and gets a flag.
 
 use super::act_order::ActOrder;
 use super::correction::Correction;
@@ -27,20 +28,21 @@ use crate::gather::{Missing, Statistics};
 use kvant_core::{Bytes, Codes, FormatRef, Grid, Tensor};
 use rayon::prelude::*;
 
-/// Rows that one thread takes through the steps together.
+/// Number of rows that one thread solves together.
 const ROWS: usize = 64;
 
-/// A method as a choice of steps.
+/// A method, described by the steps that it runs.
 pub struct Hessian {
-    /// The name that `--method` takes.
+    /// The name of the method, as `--method` takes it.
     pub name: &'static str,
-    /// Whether coordinate descent follows GPTQ.
+    /// If true, coordinate descent follows GPTQ.
     pub descent: bool,
-    /// Whether the target compensates for the errors of earlier maps.
+    /// If true, the target compensates for the errors of earlier maps.
     pub correction: bool,
-    /// Whether later rows compensate for the errors of earlier rows (row feedback).
+    /// If true, later rows compensate for the errors of earlier rows (row feedback).
     pub coupling: bool,
-    /// Whether the dampings are chosen on selection text.
+    /// If true, the dampings are chosen on the selection text: the part of the calibration text that is held out to
+    /// choose settings.
     pub choose: bool,
 }
 
@@ -127,14 +129,16 @@ fn shape_error(layer: &Layer, source: kvant_core::Error) -> Error {
     Error::Shape { tensor: layer.name.to_owned(), source }
 }
 
-/// Minimum share of blocks on the format's lattice. A tensor with this share counts as made for the format.
+/// Minimum share of blocks on the format's lattice, from 0 to 1. A tensor with at least this share counts as made for
+/// the format.
 const LATTICE_SHARE: f64 = 0.99;
-/// Blocks that are checked first. Most tensors are rejected here.
+/// Number of blocks that are checked first, rounded up to whole rows. Most tensors that are not on the lattice are
+/// rejected after these blocks.
 const LATTICE_PROBE: usize = 64;
 
-/// Returns the bytes of a tensor whose weights already lie on the format's lattice, for example from a checkpoint that
+/// Returns the bytes of a tensor whose weights are already on the format's lattice, for example from a checkpoint that
 /// was trained for the format. Blocks on the lattice are carried over unchanged; the few other blocks are encoded.
-/// Returns `None` for all other tensors. `size` is the number of bytes.
+/// Returns `None` if too few blocks are on the lattice. `size` is the number of bytes in `format`.
 fn on_lattice(layer: &Layer, format: FormatRef, size: usize) -> Option<Vec<u8>> {
     let lattice = Lattice::new(layer.weight.format(), format)?;
     let block = format.block();
@@ -159,7 +163,7 @@ fn on_lattice(layer: &Layer, format: FormatRef, size: usize) -> Option<Vec<u8>> 
         .enumerate()
         .map(|(index, bytes)| {
             let x = decode(index * ROWS, bytes.len() / row_bytes);
-            // Blocks off the lattice keep the encoder's bytes.
+            // Blocks that are not on the lattice keep the encoder's bytes.
             format.encode(&x, layer.importance.filter(|w| w.iter().all(|&w| w > 0.0)), bytes);
             lattice.transplant(&x, bytes).iter().filter(|accepted| !**accepted).count()
         })
@@ -170,18 +174,19 @@ fn on_lattice(layer: &Layer, format: FormatRef, size: usize) -> Option<Vec<u8>> 
 
 /// The result of [`Hessian::solve_with_codes`].
 struct SolvedBytes {
+    /// The bytes of all rows.
     bytes: Vec<u8>,
-    /// Whether the target was corrected.
+    /// True if the target was corrected.
     corrected: bool,
-    /// Whether row feedback was requested, but the sensitivity could not be factored.
+    /// True if row feedback was requested but the sensitivity could not be factored.
     uncoupled: bool,
 }
 
-/// Rows whose targets are in memory at once.
+/// Number of rows of a slab. The targets of one slab are in memory at the same time.
 pub const SLAB: usize = 16_384;
 
 impl Hessian {
-    /// Solves the layer in a format without codes. The error of such a map itself is negligible, but the map can
+    /// Solves the layer in a format without codes. The rounding error of such a map is negligible, but the map can
     /// compensate for the errors of earlier maps.
     fn solve_without_codes(&self, layer: &Layer, format: FormatRef) -> Result<Solved, Error> {
         let shape = *layer.weight.shape();
@@ -206,8 +211,8 @@ impl Hessian {
         })
     }
 
-    /// Solves the layer in a format with codes. Returns `None` if a weight is not finite or the Gram matrix cannot be
-    /// factored. `size` is the number of bytes.
+    /// Solves the layer in a format with codes. Returns `None` if a weight is not finite or if the Gram matrix cannot
+    /// be factored. `size` is the number of bytes in `format`.
     fn solve_with_codes(
         &self,
         layer: &Layer,
@@ -236,8 +241,8 @@ impl Hessian {
                 correction.apply(layer.backend, &mut target, &rows);
             }
             if start + count == rows {
-                // This frees the correction's factor before the rounding's factor is built. A map with many columns has
-                // one slab, and both factors together would be the peak of the memory use.
+                // The correction's factor is freed before the rounding's factor is built. A map with many columns has
+                // only one slab. Both factors together would be the peak of its memory use.
                 correction = None;
             }
             if order.is_none() {

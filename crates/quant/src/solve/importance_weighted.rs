@@ -1,8 +1,9 @@
-//! Encodes each block independently, with weighted errors: llama.cpp's search with an importance matrix, then the
-//! refinement of [`super::diagonal_als`].
+//! Encodes each block independently, with weighted errors. llama.cpp's search with an importance matrix runs first. The
+//! refinement of [`super::diagonal_als`] follows.
 //!
 //! ```text
-//! w_j ← mean square of input column j      (1 if the map has no data)
+//! x_j: original weight of column j;  v_j: its stored value
+//! w_j ← mean square of input column j      (1 if the linear layer (map) has no data)
 //! for each piece of whole rows:
 //!     bytes ← encode(x, w)
 //!     if groups have their own scales:
@@ -10,8 +11,8 @@
 //! ```
 //!
 //! Source: llama.cpp's `src/llama-quant.cpp` and `quantize_row_*_impl`. A map without data is encoded with equal
-//! weights. Input columns that were always zero have weight 0, as in upstream: a block of such columns alone may become
-//! all zero. Both cases are flagged.
+//! weights. Input columns that were always zero (dead columns) have weight 0, as in upstream. If a block has only dead
+//! columns, all its stored values may become zero. Maps without data and maps with dead columns get a flag.
 
 use super::diagonal_als;
 use super::encoding::by_pieces;
@@ -20,7 +21,8 @@ use super::solver::{Layer, Need, Solved, Solver};
 use crate::Error;
 use kvant_core::FormatRef;
 
-/// Returns the flags of a map whose input columns have these mean squares: no usable data, or dead columns.
+/// Returns the flags of a map from the mean squares of its input columns: [`Flag::Uncalibrated`] if there is no usable
+/// data, [`Flag::DeadColumns`] if some columns were always zero.
 pub fn flags(importance: Option<&[f32]>) -> Vec<Flag> {
     let usable = |x: &&[f32]| x.iter().all(|x| x.is_finite()) && x.iter().any(|&x| x > 0.0);
     match importance.filter(usable) {
@@ -51,8 +53,8 @@ impl Solver for ImportanceWeighted {
             let solved = by_pieces(layer, format, &|_, x, out| format.encode(x, None, out))?;
             return Ok(Solved { flags, ..solved });
         };
-        // The encoder's search finds the least-squares scale of a block with one scale. It does not if a scale is the
-        // product of two stored values.
+        // The encoder's search finds the least-squares scale of a block that has only one scale, so no refinement is
+        // needed. If a scale is the product of two stored values, the search does not find the least-squares scale.
         let has_group_scales = format.block().group < format.block().elements;
         let solved = by_pieces(layer, format, &|_, x, out| {
             format.encode(x, Some(importance), out);

@@ -1,6 +1,7 @@
-//! The quantization methods and their registry. A method chooses the stored values of a tensor.
+//! The quantization methods and their registry. A method chooses the stored values of a tensor in a given format.
 //!
-//! Invariant: the bytes depend only on the layer, the format and the settings, not on the number of threads.
+//! Invariant: the bytes depend only on the layer, the format and the settings. They do not depend on the number of
+//! threads.
 
 mod act_order;
 mod correction;

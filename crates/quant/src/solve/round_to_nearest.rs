@@ -1,5 +1,5 @@
-//! Encodes each block independently with the format's own encoder: upstream's rounding, or its search for k and iq
-//! types.
+//! Encodes each block independently with the format's own encoder. For k and iq formats, this is upstream's search for
+//! scales. For other formats, it is upstream's rounding.
 //!
 //! ```text
 //! for each piece of whole rows:            (pieces of fixed size, in parallel)

@@ -1,51 +1,56 @@
 //! The stored scales of a group of codes, and the alternative scales that a search tries.
 //!
-//! Two searches share this file: [`super::descent`] minimizes the full quadratic form, [`super::diagonal_als`] a sum in
-//! which every column is independent.
+//! Two searches use this file. [`super::descent`] minimizes the full quadratic form. [`super::diagonal_als`] minimizes
+//! a sum in which every column is independent.
 
 use kvant_core::{Codes, Grid, Scaling};
 
-/// Multiples of a block's closed-form scale that are tried.
+/// A search tries the closed-form best scale of a block, multiplied by each of these factors.
 const MULTIPLES: [f32; 5] = [1.0, 0.975, 1.025, 0.94, 1.06];
-/// Maximum number of alternatives to the current scales.
+/// Maximum number of alternatives to the current scales: at least as large as each list in [`Choices::near`].
 const MAX_CHOICES: usize = 10;
 
-/// The scales of one group: the block's scale and scale of minima, the group's integer scale and minimum.
+/// The scales of one group: value = (`d` · `scale`) · level − `dmin` · `min`.
 #[derive(Clone, Copy, PartialEq)]
 pub struct Scales {
+    /// The block's scale.
     pub d: f32,
+    /// The block's scale of minima.
     pub dmin: f32,
+    /// The group's integer scale.
     pub scale: i16,
+    /// The group's integer minimum.
     pub min: i16,
 }
 
 impl Scales {
+    /// Returns the scales of group `group` of a block.
     pub fn of(codes: &Codes, group: usize) -> Self {
         Self { d: codes.d, dmin: codes.dmin, scale: codes.scales[group], min: codes.mins[group] }
     }
 
-    /// The factor of the levels: value = factor · level − subtracted.
+    /// Returns the factor of the levels: value = factor · level − subtracted.
     pub fn factor(self) -> f32 {
         self.d * f32::from(self.scale)
     }
 
-    /// The minimum that is subtracted from every value.
+    /// Returns the minimum, which is subtracted from every value of the group.
     pub fn subtracted(self) -> f32 {
         self.dmin * f32::from(self.min)
     }
 }
 
-/// The closed-form best scales for given codes.
+/// The best scales for given codes, from a closed-form solution. They are not rounded to stored values.
 pub struct Best {
-    /// The best factor for a format without minima.
+    /// The best factor of the levels for a format without minima.
     pub symmetric: f32,
-    /// The best factor for a format with minima.
+    /// The best factor of the levels for a format with minima.
     pub factor: f32,
-    /// The best minimum, together with `factor`.
+    /// The best minimum for a format with minima. It belongs to `factor`: both were computed together.
     pub subtracted: f32,
 }
 
-/// Alternatives to the current scales, without duplicates.
+/// Alternatives to the current scales, without duplicates and without the current scales.
 pub struct Choices {
     items: [Scales; MAX_CHOICES],
     count: usize,
@@ -53,7 +58,7 @@ pub struct Choices {
 }
 
 impl Choices {
-    /// Collects the storable scales near `best` and the neighbours of `current`.
+    /// Collects the storable scales near `best` and the neighbours of `current`. The best scales are the first ones.
     #[inline(always)]
     pub fn near(grid: &dyn Grid, scaling: Scaling, current: Scales, best: &Best) -> Self {
         let mut list = Self { items: [current; MAX_CHOICES], count: 0, current };
@@ -117,7 +122,7 @@ impl Choices {
     }
 }
 
-/// Rounds to the nearest integer; 0 for NaN. The limits lie far outside the stored integers.
+/// Rounds to the nearest integer; returns 0 for NaN. The limits of ±1000 are far outside the range of stored integers.
 fn nearest_integer(x: f32) -> i16 {
     x.clamp(-1000.0, 1000.0).round_ties_even() as i16
 }

@@ -1,8 +1,8 @@
 //! The interface of a quantization method: its input, the data that it needs, and its result.
 //!
-//! A solver takes a [`Layer`] and declares the data that it needs ([`Solver::need`]). It returns the final bytes, never
-//! rounded floats that the caller would have to round again. Invariant: the bytes depend only on the layer, the format
-//! and the settings, not on the number of threads.
+//! A solver takes a [`Layer`] and declares the data that it needs ([`Solver::need`]). It returns the final bytes. It
+//! never returns rounded floats, which the caller would have to round again. Invariant: the bytes depend only on the
+//! layer, the format and the settings. They do not depend on the number of threads.
 
 use super::flag::Flag;
 use crate::Error;
@@ -12,19 +12,20 @@ use kvant_kernels::Backend;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// A tensor in its new format, and its error.
+/// A tensor in its new format, and its error against the original tensor.
 #[derive(Clone, Debug)]
 pub struct Solved {
-    /// The final bytes.
+    /// The tensor with its final bytes.
     pub tensor: Tensor,
-    /// Sum of squared errors, in f64 and in a fixed order.
+    /// The sum of squared errors, in f64 and in a fixed order.
     pub squared_error: f64,
-    /// Sum of squares of the original.
+    /// The sum of squares of the original values.
     pub squared_sum: f64,
-    /// First element that was not finite before, and its value.
+    /// The first element of the original that is NaN or infinite: its index and its value.
     pub not_finite: Option<(usize, f32)>,
-    /// The element that the format cannot hold, and its value before. It has the largest magnitude of the blocks that
-    /// decode to values that are not finite, or that contain a value beyond [`kvant_core::Grid::reach`].
+    /// An element that the format cannot hold: its index and its original value. It comes from the first row that
+    /// overflowed. It has the largest magnitude in those blocks of that row that decode to a value that is not finite,
+    /// or that contain an original value beyond [`kvant_core::Grid::reach`].
     pub overflow: Option<(usize, f32)>,
     /// Special cases, for the report.
     pub flags: Vec<Flag>,
@@ -32,13 +33,13 @@ pub struct Solved {
     pub chosen: Option<Settings>,
 }
 
-/// Squared relative error that counts as large: the norm of the error is half the norm of the tensor. Formats have
-/// smaller errors for all weights that they can hold.
+/// Squared relative error that counts as large. It means that the norm of the error is half the norm of the tensor. If
+/// a format can hold the weights, its error is smaller.
 const LARGE_ERROR: f64 = 0.25;
 
 impl Solved {
-    /// Returns the flag of a tensor whose error is at least half as large as the tensor: `all-zero` if all its stored
-    /// values are zero, `large-error` otherwise.
+    /// Returns a flag if the norm of the error is at least half the norm of the tensor, and `None` otherwise. The flag
+    /// is `all-zero` if all stored values are zero, `large-error` otherwise.
     pub fn loss_flag(&self) -> Option<Flag> {
         match self.squared_error {
             _ if self.squared_sum == 0.0 => None,
@@ -48,11 +49,11 @@ impl Solved {
         }
     }
 
-    /// Checks that all values are finite, before and after. `path` is the path of the checkpoint, `tensor` the name of
-    /// the tensor.
+    /// Checks that all values are finite, before and after encoding. `path` is the path of the checkpoint, `tensor` the
+    /// name of the tensor.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] or [`Error::Overflow`], with the first such element.
+    /// [`Error::NotFinite`] with the element `not_finite`, or [`Error::Overflow`] with the element `overflow`.
     pub fn check_finite(&self, path: &Path, tensor: &str) -> Result<(), Error> {
         let (path, tensor) = (path.to_owned(), tensor.to_owned());
         match (self.not_finite, self.overflow) {
@@ -66,7 +67,7 @@ impl Solved {
     }
 }
 
-/// Returns whether all values of a tensor are zero. The search ends at the first row with another value.
+/// Returns true if all values of a tensor are zero. The search ends at the first row with another value.
 pub fn is_zero(tensor: &Tensor) -> bool {
     let mut row = vec![0.0; tensor.shape().columns()];
     let rows = tensor.shape().elements() / row.len().max(1);
@@ -76,26 +77,27 @@ pub fn is_zero(tensor: &Tensor) -> bool {
     })
 }
 
-/// The data that a method needs besides the weights.
+/// The data that a method needs in addition to the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Need {
-    /// No data.
+    /// The method needs no data.
     Nothing,
-    /// The mean squares of the input's columns.
+    /// The mean square of each column of the input.
     Importance,
-    /// The sums of products of the input's columns, from the float network and the quantized one.
+    /// The [`Statistics`] of the input: its Gram matrix, and sums over the difference of the float network from the
+    /// quantized one.
     Hessian,
 }
 
 /// The settings that a user can change.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Settings {
-    /// Damping of the rounding: it is added to the Gram matrix's diagonal, as a share of the diagonal's mean.
+    /// Damping of the rounding. It is added to the diagonal of the Gram matrix, as a share of the diagonal's mean.
     pub damping: f32,
-    /// Damping of the correction of the target: a larger damping corrects less of the mismatch. Without a value,
-    /// nothing is corrected.
+    /// Damping of the correction of the target, as a share of the mean of the Gram matrix's diagonal. A larger damping
+    /// corrects a smaller part of the errors of earlier layers. Without a value, nothing is corrected.
     pub correction_damping: Option<f32>,
-    /// Maximum number of sweeps of coordinate descent.
+    /// Maximum number of sweeps of coordinate descent. One sweep visits every group of codes one time.
     pub sweeps: usize,
 }
 
@@ -105,11 +107,11 @@ impl Default for Settings {
     }
 }
 
-/// One linear map and its calibration data.
+/// One linear layer (map) and its calibration data.
 pub struct Layer<'a> {
     /// GGUF name of the weight.
     pub name: &'a str,
-    /// The weight, `rows × columns`.
+    /// The weight, rows × columns.
     pub weight: &'a Tensor,
     /// The mean square of each column of the input.
     pub importance: Option<&'a [f32]>,
@@ -117,14 +119,14 @@ pub struct Layer<'a> {
     pub statistics: Option<&'a Statistics>,
     /// The sensitivity of the network's output to errors at the map's result.
     pub sensitivity: Option<&'a Sensitivity>,
-    /// The settings.
+    /// The settings of the method.
     pub settings: Settings,
     /// The backend that computes the matrix products.
     pub backend: &'a Backend,
 }
 
 impl<'a> Layer<'a> {
-    /// Makes a layer without calibration data, with default settings.
+    /// Creates a layer without calibration data, with default settings.
     pub fn uncalibrated(name: &'a str, weight: &'a Tensor, backend: &'a Backend) -> Self {
         let settings = Settings::default();
         Self { name, weight, importance: None, statistics: None, sensitivity: None, settings, backend }
@@ -133,38 +135,40 @@ impl<'a> Layer<'a> {
 
 /// A quantization method.
 pub trait Solver: Sync {
-    /// Returns the name that `--method` takes.
+    /// Returns the name of the method, as `--method` takes it.
     fn name(&self) -> &'static str;
 
     /// Returns the data that the method needs.
     fn need(&self) -> Need;
 
-    /// Returns whether the method compensates for the errors of earlier maps.
+    /// Returns true if the method compensates for the errors of earlier maps.
     fn corrects(&self) -> bool {
         false
     }
 
-    /// Returns whether the method uses [`Layer::sensitivity`] (row feedback).
+    /// Returns true if the method uses [`Layer::sensitivity`] (row feedback).
     fn couples(&self) -> bool {
         false
     }
 
-    /// Returns whether the method chooses its settings on selection text, which the first sums do not contain.
+    /// Returns true if the method chooses its settings on the selection text: the part of the calibration text that is
+    /// held out to choose settings.
     fn chooses(&self) -> bool {
         false
     }
 
-    /// Returns the settings to solve `layer` with. `selection` holds sums over contexts that are not in the layer's
-    /// sums; the method compares settings with them.
+    /// Returns the settings for `layer`. `selection` has the sums over the selection text, which the sums in `layer` do
+    /// not contain. The method compares settings by their loss on `selection`. The default returns the settings in
+    /// `layer`.
     fn choose(&self, layer: &Layer, _format: FormatRef, _selection: &Statistics) -> Settings {
         layer.settings
     }
 
-    /// Returns the layer in `format` if this needs no calibration data, because its weights already lie on the format's
-    /// lattice.
+    /// Returns the layer in `format` if its weights are already on the format's lattice. This needs no calibration
+    /// data. Returns `None` for all other layers, and in the default implementation.
     ///
     /// # Errors
-    /// As [`Solver::solve`].
+    /// The errors of [`Solver::solve`].
     fn carry(&self, _layer: &Layer, _format: FormatRef) -> Result<Option<Solved>, Error> {
         Ok(None)
     }
@@ -172,6 +176,6 @@ pub trait Solver: Sync {
     /// Chooses the stored values of `layer` in `format`.
     ///
     /// # Errors
-    /// A shape that the format cannot hold.
+    /// [`Error::Shape`] if the format cannot hold the weight's shape.
     fn solve(&self, layer: &Layer, format: FormatRef) -> Result<Solved, Error>;
 }

@@ -1,15 +1,17 @@
-//! The levels of a format in ascending order. They give the nearest level of many values without a branch.
+//! The levels of a format in ascending order. They give the nearest level of many values without a branch for each
+//! value.
 
 use kvant_core::Levels;
 
-/// Adding and then subtracting this value rounds to an integer: 1.5 · 2²³.
+/// If this value is added and then subtracted, the result is rounded to an integer: 1.5 · 2²³.
 const ROUNDER: f32 = 12_582_912.0;
 
-/// The distinct levels.
+/// The distinct levels of a format.
 pub enum SortedLevels {
-    /// All integers of a range.
+    /// All integers from `low` to `high`, inclusive.
     Integers { low: f32, high: f32 },
-    /// The lowest level. Then for each next level: the midpoint to the level before, and the difference from it.
+    /// The lowest level, and one step for each higher level. A step has the midpoint to the level before, and the
+    /// difference from the level before.
     Steps { lowest: f32, steps: Vec<(f32, f32)> },
 }
 

@@ -1,7 +1,7 @@
-//! Runs one network through a block, stage by stage and context by context. Files hold the input of the next stage and
-//! the residual stream.
+//! Runs one network through a block, stage by stage and context by context. A stage is the set of linear layers (maps)
+//! of a block that read the same input. Files hold the input of the next stage and the residual stream.
 //!
-//! Invariant: the residual stream before the block is never changed, so that a run can restart a block after a crash.
+//! Invariant: the residual stream before the block is never changed, so that a run can restart the block after a crash.
 
 use crate::Error;
 use crate::gather::ActivationFile;
@@ -17,7 +17,7 @@ pub struct State {
     pub input: Vec<f32>,
 }
 
-/// Data that the runners of both networks share.
+/// The stages of a block and the shape of a context. The runners of both networks share this data.
 pub struct Path<'a> {
     pub stages: &'a [Stage<'a>],
     pub positions: &'a Positions,
@@ -27,7 +27,8 @@ pub struct Path<'a> {
     pub hidden: usize,
 }
 
-/// One of the two networks in one block.
+/// Runs one of the two networks (float or quantized) in one block. The files `before` and `after` hold the residual
+/// stream before and after the block. The file `input` holds the input of the next stage.
 pub struct BlockRunner<'a> {
     pub block: Block,
     path: &'a Path<'a>,
@@ -39,7 +40,8 @@ pub struct BlockRunner<'a> {
 }
 
 impl<'a> BlockRunner<'a> {
-    /// Creates the runner of the network `name`, with files for the residual stream `before` and `after` the block.
+    /// Creates the runner of the network `name`. `before` and `after` are the files for the residual stream before and
+    /// after the block.
     ///
     /// # Errors
     /// Errors of the work folder.
@@ -65,7 +67,7 @@ impl<'a> BlockRunner<'a> {
         })
     }
 
-    /// Reads a context before `stage`.
+    /// Reads the activations of context `context` before stage number `stage`.
     pub fn before(&mut self, stage: usize, context: usize) -> Result<State, Error> {
         let Path { stages, length, hidden, .. } = *self.path;
         let written = stages[..stage].iter().any(|s| s.residual);
@@ -78,14 +80,14 @@ impl<'a> BlockRunner<'a> {
         Ok(State { residual, input })
     }
 
-    /// Runs `stage` on a context.
+    /// Runs stage number `stage` on the activations of one context. Returns the activations after the stage.
     pub fn advance(&self, stage: usize, mut state: State) -> State {
         let positions = self.path.positions;
         state.input = self.block.advance_alone(stage, &state.input, &mut state.residual, positions);
         state
     }
 
-    /// Writes a context after `stage` to the files.
+    /// Writes the activations of context `context` after stage number `stage` to the files.
     pub fn store(&mut self, stage: usize, context: usize, state: &State) -> Result<(), Error> {
         let stages = self.path.stages;
         if stage + 1 == stages.len() {

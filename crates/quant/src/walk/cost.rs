@@ -1,4 +1,4 @@
-//! The cost of the steps of a walk through a network: seconds, and multiply-adds if they are counted.
+//! The cost of the steps of a walk through a network: seconds, and multiply-adds for steps that count them.
 
 use serde::Serialize;
 use std::time::Instant;
@@ -8,11 +8,11 @@ use std::time::Instant;
 pub struct Step {
     /// Wall time.
     pub seconds: f64,
-    /// Multiply-adds of matrix products; 0 if they are not counted.
+    /// Multiply-adds of matrix products; 0 if the step does not count them.
     pub multiply_adds: f64,
 }
 
-/// The cost of all steps, without reading, writing and validating the file.
+/// The cost of all steps of the walk. Reading, writing and validating the file are not included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Cost {
     /// Writing self-generated text.
@@ -23,9 +23,9 @@ pub struct Cost {
     pub passes: Step,
     /// Computing sums of products over tokens.
     pub sums: Step,
-    /// Choosing settings on selection text.
+    /// Choosing settings on selection text (the part of the calibration text that is held out to choose settings).
     pub choosing: Step,
-    /// Solving linear maps.
+    /// Solving linear layers (maps).
     pub solving: Step,
 }
 

@@ -12,22 +12,23 @@ use crate::work_folder::HEAD_INPUT;
 use kvant_core::Tensor;
 use kvant_model::{Block, Embedding, Positions, Slot, load_matrix};
 
-/// Most contexts on which the loss is measured.
+/// Maximum number of contexts on which the loss is measured.
 const EXPECTED_CONTEXTS: usize = 8;
 
 /// The loss of the quantized network on calibration text.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, schemars::JsonSchema)]
 pub struct Expected {
-    /// Mean KL divergence from the float network.
+    /// Mean KL divergence from the float network, in nats per token.
     pub kld: f64,
-    /// Mean KL divergence if only the head is quantized.
+    /// Mean KL divergence from the float network if only the head is quantized, in nats per token.
     pub head_kld: f64,
-    /// The number of contexts on which it was measured.
+    /// The number of contexts on which the loss was measured.
     pub contexts: usize,
 }
 
 impl Walk<'_> {
-    /// Solves the embedding. A tied embedding is solved on the float network's head input.
+    /// Solves the embedding. If the embedding is also the output head (tied), it is solved with statistics of the
+    /// head's input in the float network.
     pub(super) fn embedding(&self) -> Result<Unit, Error> {
         let spec = self.weights.spec();
         self.report("embedding", 0, 0, 0)?;
@@ -52,7 +53,7 @@ impl Walk<'_> {
         Ok(Unit { tensors, residuals: None })
     }
 
-    /// Adds the float network's head input of some contexts to the sums.
+    /// Adds the input of the float network's head to the sums, for [`SENSITIVITY_CONTEXTS`] contexts.
     fn add_head_inputs(&self, sums: &mut Statistics) -> Result<(), Error> {
         let spec = self.weights.spec();
         let head = Head::new(self.weights, self.backend)?;
@@ -89,8 +90,10 @@ impl Walk<'_> {
         Ok(Unit { tensors, residuals: None })
     }
 
-    /// Measures the KL divergence of the solved network on selection text, over every second position of the second
-    /// halves of the contexts. The final solutions were calibrated on this text too. `None` if contexts are too short.
+    /// Measures the KL divergence of the solved network from the float network on selection text (the part of the
+    /// calibration text that is held out to choose settings). Measures at every second position of the second half of
+    /// each context. The final solutions used this text for calibration too. `solved` is the solved output head.
+    /// Returns `None` if the contexts are too short.
     pub(super) fn expected(
         &self,
         residuals: &mut ResidualPair,

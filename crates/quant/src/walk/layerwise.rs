@@ -2,20 +2,20 @@
 //!
 //! ```text
 //! write self-generated text with the float network                  (`self_generated`)
-//! compute the sensitivity of the output to errors of each map        (`sensitivity`)
-//! solve the embedding; if it is tied, on the float network's head input
+//! compute the sensitivity of the output to errors of each linear layer (map)   (`sensitivity`)
+//! solve the embedding; if it is tied to the head, with statistics of the float network's head input
 //! both residual streams ← embedding of every context                 (float network, quantized network)
 //! for each block:
-//!     for each stage (maps that read the same activation):
+//!     for each stage (the maps of the block that read the same input):
 //!         sum over all contexts of the stage's inputs in both networks   (`statistics`)
 //!         solve the stage's maps; the quantized network uses the solved weights from here on
 //!     save the block and both residual streams
-//! solve the head, if it is not tied
+//! solve the head, if it is not tied to the embedding
 //! ```
 //!
 //! Memory holds one block and one context's activations. The work folder holds the activations of all contexts and the
 //! solved tensors. A stopped run resumes after the last saved block, and the result is the same byte for byte. Not
-//! here: writing the output (`quantize`), embedding and head (`embedding_and_head`).
+//! covered here: writing the output; see `quantize`. Solving embedding and head; see `embedding_and_head`.
 
 use super::block_runner::{BlockRunner, Path, State};
 use super::cost::Part;
@@ -34,12 +34,13 @@ use crate::work_folder;
 use kvant_core::Tensor;
 use kvant_model::{Block, BlockSpec, Embedding, Positions, Spec, Stage, load_matrix};
 
-/// The distance between blocks in which a method chooses settings. The blocks between reuse the last choice for the
-/// same kind of map. Adjacent blocks need similar settings, and choosing takes as long as solving.
+/// The distance between two blocks in which a method chooses settings: it chooses in blocks 0, 4, 8 and so on. The
+/// other blocks reuse the last choice for the same kind of map. This saves time, because choosing takes as long as
+/// solving. Adjacent blocks need similar settings.
 const CHOICE_EVERY: usize = 4;
 
 impl<'a> Walk<'a> {
-    /// Solves every linear map that changes its format. Ignores all other tensors.
+    /// Solves every map that changes its format. Ignores all other tensors.
     ///
     /// # Errors
     /// Errors of reading, solving and the work folder; [`Error::Interrupted`].
@@ -85,7 +86,7 @@ impl<'a> Walk<'a> {
         Ok(solutions)
     }
 
-    /// Adds self-generated text to the calibration, and gathers sums of gradients for methods that use them.
+    /// Adds self-generated text to the calibration. Gathers sums of gradients for methods that use gradients.
     fn gather(&mut self) -> Result<(), Error> {
         let Self { weights, recipe, work, backend, progress, .. } = *self;
         let seed = Seed(recipe.seed);
@@ -101,7 +102,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Loads a unit, or solves and saves it.
+    /// Loads a unit (the tensors that are saved in one file). Solves and saves the unit if it was not saved before.
     fn unit(
         &self,
         solutions: &Solutions,
@@ -116,8 +117,9 @@ impl<'a> Walk<'a> {
         Ok(unit)
     }
 
-    /// Returns the first block without a saved solution, the settings that the block before it chose, and both pairs of
-    /// residual streams. The pair with index `block % 2` is the input of a block.
+    /// Returns the index of the first block without a saved solution, the settings of the previous block, and both
+    /// pairs of residual streams. For block number `block`, the pair with index `block % 2` is the input, and the other
+    /// pair is the output.
     fn resume(
         &self,
         solutions: &mut Solutions,
@@ -137,7 +139,7 @@ impl<'a> Walk<'a> {
             expected = unit.residuals;
             next += 1;
         }
-        // If all blocks are carried over, no residual streams exist and none are needed.
+        // If all blocks are carried over, the walk neither writes nor needs residual streams.
         if next > 0
             && !carried
             && expected != Some(residuals[next % 2].digests(self.calibration.contexts().len())?)
@@ -147,8 +149,8 @@ impl<'a> Walk<'a> {
         Ok((next, choices, residuals))
     }
 
-    /// Writes both residual streams before the first block: every context's embedding, by the float table and by the
-    /// quantized `table`.
+    /// Writes both residual streams before the first block. The float network's stream holds embeddings from the float
+    /// table. The quantized network's stream holds embeddings from `table`, the quantized table.
     fn begin(&self, table: &Tensor, residuals: &mut ResidualPair) -> Result<(), Error> {
         let (weights, backend) = (self.weights, self.backend);
         let float = Embedding::load(weights, backend)?;
@@ -161,8 +163,9 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Returns true if every map of every block is carried over: its weights already lie on the format's lattice and
-    /// are not solved. Then no activations are needed.
+    /// Returns true if the walk needs no activations: the head is tied to the embedding, and every map of every block
+    /// keeps its format or is carried over. A map is carried over, not solved, if its weights are already points of the
+    /// format's lattice.
     fn all_carried(&self) -> Result<bool, Error> {
         let Spec { blocks, output, .. } = self.weights.spec();
         if blocks.is_empty() || output.head.is_some() {
@@ -192,14 +195,15 @@ impl<'a> Walk<'a> {
         Ok(Unit { tensors, residuals: None })
     }
 
-    /// Carries a map over; `None` if its weights do not lie on the format's lattice.
+    /// Returns the map in its assigned format, without loss; `None` if its weights are not points of the format's
+    /// lattice.
     fn carry(&self, name: &str) -> Result<Option<Solved>, Error> {
         let Some(assignment) = self.assignment(name) else { return Ok(None) };
         let weight = self.weights.tensor(name)?;
         self.recipe.method.carry(&Layer::uncalibrated(name, &weight, self.backend), assignment.format)
     }
 
-    /// Runs a stage of one network on one context.
+    /// Runs a stage of one network on one context. `number` is the index of the stage in its block.
     fn advance(&self, runner: &BlockRunner, stage: &Stage, number: usize, state: State) -> State {
         let maps: usize = stage.slots.iter().map(|s| s.rows * s.columns).sum();
         let adds = (self.calibration.length() * maps) as f64;
@@ -236,8 +240,8 @@ impl<'a> Walk<'a> {
             let mut sums = self.sums(stage.slots[0].columns, missing, index.is_multiple_of(CHOICE_EVERY));
             for context in contexts.clone() {
                 self.report(&what, index, number, context)?;
-                // The float network is one stage ahead: the quantized network could not run the earlier stage before
-                // its maps were solved.
+                // The float network is one stage ahead of the quantized network, because the quantized network cannot
+                // run a stage before the stage's maps are solved.
                 let earlier = number.checked_sub(1);
                 let (quantized_state, float_state) = rayon::join(
                     || quantized.before(earlier.unwrap_or(0), context),
@@ -261,7 +265,7 @@ impl<'a> Walk<'a> {
                     Missing::Nothing => Vec::new(),
                     Missing::Input => self.difference(float_input, &quantized_state.input),
                     Missing::Result(_) => {
-                        // The float weights on the quantized network's input.
+                        // Applies the float weights to the quantized network's input.
                         let quantized_next = self.advance(&float, stage, number, quantized_state.clone());
                         self.difference(float_next.residual, &quantized_next.residual)
                     }
@@ -291,9 +295,9 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// The weight of each token's error in the residual stream, proportional to 1 / Σ x² of the token's row, with mean 1
-/// over the context. The next norm divides the stream by its root mean square, so an error in a large row has less
-/// effect.
+/// Returns the weight of each token's error in the residual stream. The weight is proportional to 1 / Σ x², where x are
+/// the values of the token's row. The mean weight of the context is 1. The next norm divides each row by its root mean
+/// square, so an error in a row with large values has less effect.
 fn token_weights(residual: &[f32], hidden: usize) -> Vec<f32> {
     let squares = residual.chunks_exact(hidden).map(|row| row.iter().map(|x| x * x).sum::<f32>().max(1e-20));
     let mut weights: Vec<f32> = squares.map(|square| 1.0 / square).collect();
@@ -302,7 +306,7 @@ fn token_weights(residual: &[f32], hidden: usize) -> Vec<f32> {
     weights
 }
 
-/// The settings that were chosen in a unit, by kind of map.
+/// Returns the settings that were chosen in a unit, by kind of map.
 fn chosen_settings(unit: &Unit) -> Choices {
     let of = |(name, solved): &(String, Solved)| Some((map_kind(name).to_owned(), solved.chosen?));
     unit.tensors.iter().filter_map(of).collect()

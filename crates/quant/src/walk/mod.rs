@@ -1,4 +1,4 @@
-//! The walk through a network layer by layer, for methods that need activations.
+//! The walk: runs and solves a network block by block, for methods that need activations.
 
 mod block_runner;
 mod cost;

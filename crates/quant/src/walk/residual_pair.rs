@@ -1,10 +1,11 @@
-//! Files with one activation of both networks for every context, in the work folder.
+//! A pair of files in the work folder. One file holds an activation of the float network for every context. The other
+//! file holds the same activation of the quantized network.
 
 use crate::Error;
 use crate::gather::ActivationFile;
 use crate::work_folder::WorkFolder;
 
-/// The activations of the float network and of the quantized network at the same place.
+/// The activations of the float network and of the quantized network at the same place in the network.
 pub struct ResidualPair {
     pub float: ActivationFile,
     pub quantized: ActivationFile,
@@ -27,7 +28,7 @@ impl ResidualPair {
         self.quantized.write(context, quantized)
     }
 
-    /// Digests of the first `contexts` contexts: float, quantized.
+    /// Returns the digests of the first `contexts` contexts: first of the float network, then of the quantized network.
     pub fn digests(&mut self, contexts: usize) -> Result<(String, String), Error> {
         let text = |hash: blake3::Hash| hash.to_hex().to_string();
         Ok((text(self.float.digest(contexts)?), text(self.quantized.digest(contexts)?)))

@@ -1,4 +1,5 @@
-//! The solved tensors of a walk. They are loaded from the work folder on demand; one unit is in memory at a time.
+//! The solved tensors of a walk. The tensors are loaded from the work folder on demand. Only one unit (the tensors that
+//! are saved in one file) is in memory at a time.
 
 use super::embedding_and_head::Expected;
 use super::unit::{Unit, file_name};
@@ -12,15 +13,15 @@ use std::collections::HashMap;
 /// Solved tensors by name.
 pub struct Solutions<'a> {
     work: &'a WorkFolder,
-    /// The unit of every linear map, by the weight's name.
+    /// The name of the unit of every linear layer (map), by the name of the map's weight.
     units: HashMap<String, String>,
-    /// The planned tensors of each unit.
+    /// The planned tensors of each unit, by the unit's name.
     plans: HashMap<String, Vec<PlannedTensor>>,
-    /// Flags of solved tensors, by name.
+    /// Flags of solved tensors, by the tensor's name.
     flags: HashMap<String, Vec<Flag>>,
-    /// The unit that is in memory.
+    /// The unit that is in memory, with its name.
     loaded: Option<(String, Unit)>,
-    /// The loss of the network; `None` if no activations were needed.
+    /// The loss of the quantized network; `None` if the walk computed no activations.
     pub expected: Option<Expected>,
 }
 
@@ -48,7 +49,7 @@ impl<'a> Solutions<'a> {
         Self { work, units, plans, flags: HashMap::new(), loaded: None, expected: None }
     }
 
-    /// Loads a unit; `None` if it was not saved.
+    /// Loads a unit; `None` if the unit was not saved.
     ///
     /// # Errors
     /// A unit that does not hold the planned tensors; errors of the work folder.
@@ -66,7 +67,7 @@ impl<'a> Solutions<'a> {
         }
     }
 
-    /// The flags of a solved tensor.
+    /// Returns the flags of a solved tensor.
     pub fn flags(&self, name: &str) -> &[Flag] {
         self.flags.get(name).map_or(&[], Vec::as_slice)
     }
@@ -78,9 +79,9 @@ impl<'a> Solutions<'a> {
     pub fn get(&mut self, name: &str) -> Result<Option<Solved>, Error> {
         let Some(unit) = self.units.get(name) else { return Ok(None) };
         if self.loaded.as_ref().is_none_or(|(name, _)| name != unit) {
-            // Frees the old unit before the next one is loaded.
+            // Frees the memory of the old unit before the next unit is loaded.
             self.loaded = None;
-            // The walk has saved every unit.
+            // A missing unit is an error, because the walk has saved every unit.
             let loaded = self.load(unit)?.ok_or_else(|| self.work.damaged(&file_name(unit)))?;
             self.loaded = Some((unit.clone(), loaded));
         }

@@ -1,4 +1,5 @@
-//! The state of the walk, and the parts that all stages share: sums over a stage's input, solving its maps.
+//! The state of the walk through a network, and the steps that are the same for every stage: summing over the stage's
+//! input, and solving the stage's linear layers (maps). A stage is the set of maps of a block that read the same input.
 
 use super::cost::{Cost, Part};
 use crate::gather::{BlockSensitivities, Calibration, Inputs, Missing, Statistics};
@@ -11,7 +12,7 @@ use kvant_model::{BlockSpec, Slot, Weights};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-/// Chosen settings, by the map's name without the block prefix.
+/// Chosen settings, by the name of the map without the block prefix.
 pub type Choices = BTreeMap<String, Settings>;
 
 /// The inputs and the state of the walk.
@@ -34,15 +35,17 @@ pub struct Walk<'a> {
     pub cost: RefCell<Cost>,
 }
 
-/// Statistics of one stage: `all` to solve with, `selection` to choose settings with.
+/// Statistics of one stage. `all` is used to solve the maps. `selection` is used to choose settings: it sums over
+/// selection text (the part of the calibration text that is held out to choose settings). If `selection` is `None`, no
+/// settings are chosen.
 pub struct Sums {
     pub all: Statistics,
     pub selection: Option<Statistics>,
 }
 
 impl Walk<'_> {
-    /// Reports the progress of the walk. `pass` is the number of the pass over all contexts in block `block`; a block
-    /// has one pass for each stage and a final one.
+    /// Reports the progress of the walk. `pass` is the index of the pass over all contexts in block `block`. A block
+    /// has one pass for each stage and one final pass. `context` is the index of the context in the pass.
     ///
     /// # Errors
     /// [`Error::Interrupted`] if the user stopped the run.
@@ -58,12 +61,13 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// The number of values of a context's residual stream.
+    /// Returns the number of values in the residual stream of one context.
     pub fn residual_values(&self) -> usize {
         self.calibration.length() * self.weights.spec().hidden
     }
 
-    /// The assignments of maps that must be solved: their format changes, or the wanted format does not fit their rows.
+    /// Returns the assignments of the maps that must be solved. A map must be solved if its format changes, or if the
+    /// wanted format does not fit its rows.
     pub fn changing(&self, slots: &[&Slot]) -> impl Iterator<Item = &Assignment> {
         let assignments = slots.iter().filter_map(|slot| self.assignment(&slot.weight()));
         assignments.filter(|a| a.changes())
@@ -73,10 +77,10 @@ impl Walk<'_> {
         self.assignments.iter().find(|a| a.entry.name == name)
     }
 
-    /// Solves the maps that read the same activation, except those that keep their format.
+    /// Solves maps that read the same input. Does not solve maps that keep their format.
     ///
-    /// If `sums` has selection statistics, the method chooses settings. Otherwise the settings are those of `choices`,
-    /// or those of the recipe.
+    /// If `sums` has selection statistics, the method chooses settings. Otherwise the settings of a map come from
+    /// `choices`, or from the recipe if `choices` has no settings for this kind of map.
     ///
     /// # Errors
     /// Errors of reading and solving; results that are not finite.
@@ -105,7 +109,7 @@ impl Walk<'_> {
                 let choose = || method.choose(&layer, assignment.format, &selection);
                 *chosen = Some(self.cost.borrow_mut().time(Part::Choosing, 0.0, choose));
             }
-            // The final run also uses the selection text.
+            // After the choice, the maps are solved with the selection text too.
             sums.all.merge(&selection);
         }
         let statistics = sums.as_ref().map(|s| &s.all);
@@ -123,7 +127,7 @@ impl Walk<'_> {
             };
             let solve = || method.solve(&layer, assignment.format);
             let mut solved = self.cost.borrow_mut().time(Part::Solving, 0.0, solve)?;
-            // Chosen settings have no effect on tensors that were carried over or encoded without statistics.
+            // The chosen settings had no effect if the tensor was carried over or encoded without statistics.
             let used = !solved.flags.iter().any(|flag| [Flag::Lattice, Flag::Uncalibrated].contains(flag));
             solved.chosen = chosen.filter(|_| used);
             solved.check_finite(self.weights.path(), &name)?;
@@ -132,7 +136,8 @@ impl Walk<'_> {
         Ok(tensors)
     }
 
-    /// Creates empty sums; with selection statistics if the method `chooses` settings at this place.
+    /// Creates empty sums. They include selection statistics if `chooses` is true, the method chooses settings, and the
+    /// calibration has selection text. `missing` is ignored if the method does not correct earlier errors.
     pub fn sums(&self, columns: usize, missing: Missing, chooses: bool) -> Sums {
         let method = self.recipe.method;
         let missing = if method.corrects() { missing } else { Missing::Nothing };
@@ -143,7 +148,8 @@ impl Walk<'_> {
         Sums { all: empty(), selection: selects.then(empty) }
     }
 
-    /// Adds a context to the statistics that it belongs to.
+    /// Adds the inputs of a context to the selection statistics if the context is selection text and these statistics
+    /// exist. Otherwise adds the inputs to `all`.
     pub fn add(&self, sums: &mut Sums, context: usize, inputs: &Inputs) {
         let to = match &mut sums.selection {
             Some(selection) if self.calibration.selects(context) => selection,
@@ -153,7 +159,7 @@ impl Walk<'_> {
         self.cost.borrow_mut().time(Part::Sums, adds, || to.add(self.backend, inputs));
     }
 
-    /// Returns `x` − `y`.
+    /// Returns `x` − `y`, element by element.
     pub fn difference(&self, mut x: Vec<f32>, y: &[f32]) -> Vec<f32> {
         ops::subtract(self.backend, &mut x, y);
         x
@@ -161,7 +167,7 @@ impl Walk<'_> {
 }
 
 impl Sums {
-    /// Completes the Gram matrices.
+    /// Copies the lower triangle of each Gram matrix to the upper triangle.
     pub fn finish(&mut self) {
         self.all.finish();
         if let Some(selection) = &mut self.selection {

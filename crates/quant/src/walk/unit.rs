@@ -1,6 +1,8 @@
-//! A unit and its file: u64 length of a JSON header, the header, the bytes of all tensors.
+//! A unit (the tensors that are solved and saved together) and its file.
 //!
-//! Invariant: a parsed unit holds exactly the planned tensors, for any file content. Not here: digests.
+//! The file holds the length of a JSON header (u64, little-endian), the header, and the bytes of all tensors.
+//! Invariant: for any file content, a parsed unit holds exactly the planned tensors. Not covered here: digests; see
+//! `work_folder`.
 
 #[cfg(test)]
 mod tests;
@@ -13,17 +15,18 @@ use kvant_io::PlannedTensor;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// Most bytes of a unit's header.
+/// Maximum length of a unit's header, in bytes.
 const MAX_HEADER_BYTES: usize = 1 << 20;
-/// Most sweeps in saved settings.
+/// Maximum number of sweeps that saved settings may contain.
 const MAX_SWEEPS: usize = 64;
 
 /// Tensors that are solved and saved together.
 #[derive(Clone)]
 pub struct Unit {
-    /// Tensors by name, in order.
+    /// The tensors with their names, in the order of the plan.
     pub tensors: Vec<(String, Solved)>,
-    /// Digests of the residual streams after a block: float, quantized.
+    /// Digests of the residual streams after a block: first of the float network, then of the quantized network. `None`
+    /// for a unit without residual streams.
     pub residuals: Option<(String, String)>,
 }
 
@@ -44,7 +47,7 @@ struct TensorHeader {
     chosen: Option<Settings>,
 }
 
-/// Whether a saved tensor may have a flag: only those of solving.
+/// Returns true if a saved tensor may have this flag. Only the flags that solving sets are saved.
 fn is_saved(flag: Flag) -> bool {
     use Flag::{DeadColumns, Lattice, Uncalibrated, Uncorrected, Uncoupled};
     matches!(flag, Uncalibrated | DeadColumns | Lattice | Uncorrected | Uncoupled)
@@ -59,7 +62,7 @@ impl Unit {
         work.save_sealed(&file_name(name), self.to_bytes())
     }
 
-    /// Loads the unit `name` with the tensors of `plan`, in the same order; `None` if it was not saved.
+    /// Loads the unit `name` with the tensors of `plan`, in the same order; `None` if the unit was not saved.
     ///
     /// # Errors
     /// A file whose content is not the saved content, or that holds other tensors.
@@ -71,7 +74,7 @@ impl Unit {
         Self::parse(&content, plan).map(Some).ok_or_else(|| work.damaged(&name))
     }
 
-    /// The content of the unit's file.
+    /// Returns the content of the unit's file, without the digest.
     fn to_bytes(&self) -> Vec<u8> {
         let header = Header {
             tensors: self
@@ -96,7 +99,7 @@ impl Unit {
         content
     }
 
-    /// Parses a file's content; `None` if it does not hold the planned tensors in the same order.
+    /// Parses a file's content; `None` if the content does not hold the planned tensors in the same order.
     fn parse(content: &[u8], plan: &[PlannedTensor]) -> Option<Self> {
         let length = usize::try_from(u64::from_le_bytes(*content.first_chunk::<8>()?)).ok()?;
         let (json, mut data) = content[8..].split_at_checked(length)?;
@@ -140,7 +143,8 @@ impl Unit {
     }
 }
 
-/// Returns true if a method can have chosen these settings. The next blocks reuse them, so they must be valid.
+/// Returns true if a method can have chosen these settings. The next blocks reuse the settings, so invalid settings
+/// must be rejected.
 fn are_valid(settings: &Settings) -> bool {
     let damping = |x: f32| x.is_finite() && x >= 0.0;
     damping(settings.damping)
@@ -148,13 +152,13 @@ fn are_valid(settings: &Settings) -> bool {
         && settings.sweeps <= MAX_SWEEPS
 }
 
-/// The file name of the unit `name`.
+/// Returns the file name of the unit `name`.
 pub fn file_name(name: &str) -> String {
     format!("{name}.unit")
 }
 
 /// Opens the work folder of the run with this `key` and loads `unit` (the tensors of `plan`), `tokens` and `sums`
-/// (`count` words each) as a resumed run does. For tests with hostile folders.
+/// (`count` words each) as a resumed run does. Tests call this function with hostile folders.
 ///
 /// # Errors
 /// The errors of a resumed run.

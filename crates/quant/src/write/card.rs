@@ -1,7 +1,8 @@
 //! The card: a record of how a file was made.
 //!
 //! [`Card`] depends only on input, recipe and seed. It is stored in the file (`kvant.card`, JSON, at most 16 KiB).
-//! [`HostCard`] contains measurements of this machine. It is stored beside the file in `OUT.card.json`.
+//! [`HostCard`] contains measurements of this machine. It is stored in the separate file `OUT.card.json`, where OUT is
+//! the path of the output.
 
 use crate::solve::Settings;
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,7 @@ use std::collections::BTreeMap;
 /// The metadata key of the card in a GGUF.
 pub const CARD_KEY: &str = "kvant.card";
 
-/// Most bytes of a card in the file.
+/// Maximum size of a card in the file, in bytes.
 pub const CARD_LIMIT_BYTES: usize = 16 << 10;
 
 /// Everything that determines a file's values.
@@ -51,7 +52,7 @@ pub struct CalibrationCard {
     pub source: String,
     /// blake3 over the token ids.
     pub tokens_blake3: String,
-    /// The number of contexts, without self-generated ones.
+    /// The number of contexts, without self-generated contexts.
     pub contexts: usize,
     /// Tokens of a context.
     pub context_tokens: usize,
@@ -61,7 +62,7 @@ pub struct CalibrationCard {
 }
 
 impl Card {
-    /// Returns JSON of at most 16 KiB. If warnings do not fit, the last one says how many were dropped.
+    /// Returns JSON of at most 16 KiB. If not all warnings fit, the last warning gives the number of dropped warnings.
     pub fn to_json(&self) -> String {
         let mut card = self.clone();
         let mut dropped = 0;

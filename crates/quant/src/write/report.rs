@@ -16,7 +16,7 @@ pub struct TensorReport {
     pub format: &'static str,
     /// Bytes in the output.
     pub bytes: u64,
-    /// Root mean square of the error divided by that of the weights; 0 if the tensor did not change.
+    /// Root mean square of the error divided by the root mean square of the weights; 0 if the tensor did not change.
     pub rel_rmse: f64,
     /// Special properties: `fallback`, `kept`, `planned`, `zero`, `uncalibrated`, `uncorrected`, `uncoupled`,
     /// `dead-columns`, `lattice`, `large-error`, `all-zero`.
@@ -48,9 +48,10 @@ pub struct Report {
     pub file: FileReport,
     /// Warnings for the user.
     pub warnings: Vec<String>,
-    /// The cost of the walk through the network, if the method makes one. A resumed run counts only its own part.
+    /// The cost of the walk through the network; `None` for methods without a walk. A resumed run counts only its own
+    /// steps.
     pub cost: Option<Cost>,
-    /// The loss of the result on calibration text, if the method walks through the network.
+    /// The loss of the quantized network on calibration text, if the method walks through the network.
     pub expected: Option<Expected>,
     /// The card in the file, with the hash of the output.
     pub card: Card,

@@ -1,6 +1,7 @@
-//! Writes a file: solves or copies each tensor, writes it, and reads the whole file back. All jobs write through here.
+//! Writes a file: solves or copies each tensor, writes the tensors, and reads the whole file back. All jobs write model
+//! files with this module.
 //!
-//! Invariant: the output gets its name only after it was checked. Not here: solving.
+//! Invariant: the output gets its name only after it was checked. Not covered here: solving tensors; see `solve`.
 
 use super::report::{FileReport, TensorReport};
 use super::validation::{Written, validate};
@@ -15,13 +16,13 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::thread::{self, Scope, ScopedJoinHandle};
 
-/// Returns the solution of a tensor that must be solved.
+/// A function that returns the solved tensor for an assignment. It is called only for tensors that must be solved.
 pub type Source<'a> = &'a mut dyn FnMut(&Assignment) -> Result<Solved, Error>;
 
 /// Solves or copies each tensor, writes the file, reopens it and checks it.
 ///
 /// # Errors
-/// Errors of reading, solving, writing and checking; [`Error::Interrupted`]. Then there is no output.
+/// Errors of reading, solving, writing and checking; [`Error::Interrupted`]. On an error no output file is created.
 #[allow(clippy::too_many_arguments)]
 pub fn write(
     weights: &Weights,
@@ -72,14 +73,14 @@ type HashedSink = (Box<dyn Sink>, Vec<blake3::Hash>);
 enum Writer<'scope> {
     /// On a separate thread.
     Thread(mpsc::SyncSender<(String, Tensor)>, ScopedJoinHandle<'scope, Result<HashedSink, Error>>),
-    /// On the calling thread, if the system cannot start another one.
+    /// On the calling thread, if the system cannot start another thread.
     Caller(HashedSink),
 }
 
 impl<'scope> Writer<'scope> {
     fn new<'env>(scope: &'scope Scope<'scope, 'env>, sink: Box<dyn Sink>) -> Self {
         let (send, receive) = mpsc::sync_channel::<(String, Tensor)>(0);
-        // The thread receives the sink through a channel. If it does not start, the sink is still available here.
+        // The thread receives the sink through a channel. So the sink is available here if the thread does not start.
         let (send_sink, receive_sink) = mpsc::channel();
         let work = move || {
             let mut sink: HashedSink =

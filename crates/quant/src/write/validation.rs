@@ -12,19 +12,19 @@ use rayon::prelude::*;
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Values that one thread decodes at once.
+/// Number of values that one thread decodes in one step.
 const PIECE_ELEMENTS: usize = 1 << 16;
 
 /// The expected content of a tensor in a written file.
 pub struct Written<'a> {
-    /// Its name, format and length.
+    /// The tensor's name, format and length in bytes.
     pub report: &'a TensorReport,
     /// blake3 over the written bytes.
     pub digest: blake3::Hash,
 }
 
-/// Reopens the file at `temporary`, compares it with `expected`, and returns blake3 over its tensors. `path` is the
-/// final path, for errors.
+/// Reopens the file at `temporary`, compares it with `expected`, and returns blake3 over its tensors. Errors name
+/// `path`, the final path of the file.
 ///
 /// # Errors
 /// [`Error::ReadBack`], [`Error::NotFinite`], [`Error::ForwardPass`]; errors of reading.
@@ -43,7 +43,8 @@ pub fn validate(
             return Err(read_back());
         }
         if !report.flags.contains(&Flag::Kept) {
-            // A solved tensor was checked when it was solved, and the digest proves that the bytes are the same.
+            // The values of a solved tensor were checked when it was solved. The digest proves that the bytes are the
+            // same.
             continue;
         }
         let tensor = weights.checkpoint().tensor(&report.name)?;
@@ -70,7 +71,7 @@ pub fn validate(
     }
 }
 
-/// The first value of `tensor` that is NaN or infinite, with its index.
+/// Returns the first value of `tensor` that is NaN or infinite, with its index.
 fn first_not_finite_in(tensor: &Tensor) -> Option<(usize, f32)> {
     let block = tensor.format().block();
     let piece = PIECE_ELEMENTS / block.elements;

@@ -1,15 +1,17 @@
-//! A place in a file's bytes that only moves inside them.
+//! Reads the bytes of a file in sequence and never beyond their end.
 
 use crate::{Error, Limits};
 use std::path::Path;
 
-/// Reads little-endian values one after another; every read is checked against the end of the file.
+/// Reads little-endian values in sequence. Every read is checked against the end of the file. The argument `what` of
+/// its functions names the value in errors.
 pub(super) struct Cursor<'a> {
     pub path: &'a Path,
     pub limits: &'a Limits,
     bytes: &'a [u8],
+    /// Offset of the next read in bytes.
     at: usize,
-    /// Heap bytes that metadata has taken so far.
+    /// Memory of the metadata that was read so far, in bytes.
     taken: usize,
 }
 
@@ -55,7 +57,8 @@ impl<'a> Cursor<'a> {
         Ok(u64::from_le_bytes(self.array(what)?))
     }
 
-    /// A count of things that take at least `each` bytes: refused if the file cannot hold them.
+    /// Reads a number of items. Every item takes at least `each` bytes in the file. Returns an error if the number is
+    /// above `max`, or if the rest of the file is too short for the items.
     pub fn count(&mut self, what: &'static str, each: u64, max: usize) -> Result<usize, Error> {
         let offset = self.offset();
         let count = self.u64(what)?;
@@ -87,7 +90,8 @@ impl<'a> Cursor<'a> {
         Ok(text.to_owned())
     }
 
-    /// Counts heap bytes that are about to be taken for metadata.
+    /// Adds `bytes` to the memory of the metadata, before this memory is allocated. Returns an error if the sum is
+    /// above `Limits::metadata_bytes`.
     pub fn charge(&mut self, bytes: usize) -> Result<(), Error> {
         self.taken = self.taken.saturating_add(bytes);
         if self.taken > self.limits.metadata_bytes {

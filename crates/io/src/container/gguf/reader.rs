@@ -1,4 +1,4 @@
-//! Reading a GGUF file: the header parsed once and checked, then tensors without a copy.
+//! Reads a GGUF file. The header is parsed and checked when the file is opened. Tensors are returned without a copy.
 
 use super::cursor::Cursor;
 use super::{ALIGNMENT_KEY, ARRAY_DEPTH, DEFAULT_ALIGNMENT, MAGIC, MAX_DIMENSIONS, types};
@@ -7,29 +7,29 @@ use kvant_core::{Bytes, Shape, Tensor, format};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-/// A GGUF file, mapped.
+/// A memory-mapped GGUF file.
 pub struct GgufFile {
     path: PathBuf,
     bytes: Bytes,
     meta: Meta,
     tensors: Vec<TensorInfo>,
-    /// Name → index into `tensors`, and the tensor's place in the file.
+    /// Maps the name of a tensor to its index in `tensors` and its offset in the file in bytes.
     places: HashMap<String, (usize, usize)>,
 }
 
 impl GgufFile {
-    /// Maps and parses `path`.
+    /// Maps the file `path` into memory and parses its header.
     ///
     /// # Errors
-    /// Whatever is wrong with the file, with its place.
+    /// An error for every fault of the file, with its place.
     pub fn open(path: &Path, limits: &Limits) -> Result<Self, Error> {
         Self::parse(path, MappedFile::open(path)?.into_bytes(), limits)
     }
 
-    /// Parses bytes that are already at hand; `path` is for errors.
+    /// Parses the header of a GGUF file with the content `bytes`. `path` is used only in errors.
     ///
     /// # Errors
-    /// As [`GgufFile::open`].
+    /// An error for every fault of the file, with its place.
     pub fn parse(path: &Path, bytes: Bytes, limits: &Limits) -> Result<Self, Error> {
         let mut cursor = Cursor::new(path, limits, &bytes);
         let magic: [u8; 4] = cursor.array("magic")?;
@@ -40,7 +40,8 @@ impl GgufFile {
             });
         }
         version(&mut cursor)?;
-        // A tensor info takes at least 24 bytes (empty name, one dimension), a metadata entry 13.
+        // A tensor info takes 24 bytes, plus the bytes of its name and dimensions. A metadata entry takes at least 13
+        // bytes (empty key, value of one byte).
         let tensor_count = cursor.count("tensor count", 24, limits.tensors)?;
         let entry_count = cursor.count("metadata count", 13, limits.metadata_entries)?;
         let metadata = metadata(&mut cursor, entry_count)?;
@@ -51,7 +52,7 @@ impl GgufFile {
         let raw = (0..tensor_count).map(|_| RawInfo::read(&mut cursor)).collect::<Result<Vec<_>, _>>()?;
         let data_start = cursor.offset().next_multiple_of(alignment);
         let file = Extent { path, bytes: bytes.len() as u64, data_start, alignment };
-        // Tensors of unknown types end where the next one begins.
+        // A tensor of an unknown type ends at the beginning of the next tensor.
         let mut starts: Vec<u64> = raw.iter().map(|info| info.offset).collect();
         starts.sort_unstable();
         let placed = raw.into_iter().map(|info| info.place(&file, &starts)).collect::<Result<Vec<_>, _>>()?;
@@ -153,6 +154,7 @@ fn value(cursor: &mut Cursor, key: &str, kind: u32) -> Result<Value, Error> {
     })
 }
 
+/// The error for the type id `found`, which was just read.
 fn bad_type(cursor: &Cursor, key: &str, found: u32) -> Error {
     Error::BadValueType { path: cursor.path.into(), key: key.into(), offset: cursor.offset() - 4, found }
 }
@@ -170,6 +172,7 @@ fn boolean(cursor: &mut Cursor, key: &str) -> Result<bool, Error> {
     }
 }
 
+/// Reads an array. `depth` is the number of nesting levels that are still allowed.
 fn array(cursor: &mut Cursor, key: &str, depth: usize) -> Result<Array, Error> {
     let kind = cursor.u32("array type")?;
     let each = match kind {
@@ -232,7 +235,7 @@ fn array(cursor: &mut Cursor, key: &str, depth: usize) -> Result<Array, Error> {
     })
 }
 
-/// Where a file's data lie.
+/// Size, beginning of the tensor data and alignment of a file, in bytes.
 struct Extent<'a> {
     path: &'a Path,
     bytes: u64,
@@ -240,7 +243,8 @@ struct Extent<'a> {
     alignment: u64,
 }
 
-/// A tensor info as it stands in the file.
+/// An unchecked tensor info. `dimensions` has the outermost dimension first. `offset` is counted in bytes from the
+/// beginning of the tensor data.
 struct RawInfo {
     name: String,
     dimensions: Vec<u64>,
@@ -267,7 +271,8 @@ impl RawInfo {
         Ok(Self { name, dimensions, type_id, offset })
     }
 
-    /// The checked tensor and the byte at which it starts. `starts` has the offsets of all tensors, sorted.
+    /// Checks a tensor info. Returns the description of the tensor and its offset in the file in bytes. `starts` has
+    /// the offsets of all tensors in ascending order.
     fn place(self, file: &Extent, starts: &[u64]) -> Result<(TensorInfo, usize), Error> {
         let path = file.path;
         let (storage, shape) = (self.storage(), self.shape(path)?);
@@ -289,7 +294,8 @@ impl RawInfo {
                     format: types::tensor_type(self.type_id).map_or("", |t| t.name),
                 });
             }
-            // A shape's elements times eight bytes fit, and no block takes more than that.
+            // No overflow: a `Shape` guarantees that its number of elements times eight bytes fits, and no block takes
+            // more than eight bytes for each element.
             Some((elements, bytes)) => shape.elements() as u64 / elements * bytes,
             None => {
                 let next = starts.get(starts.partition_point(|&start| start <= self.offset)).copied();

@@ -1,12 +1,12 @@
-//! Upstream's numbers for tensor types and metadata value types (`ggml.h`, `gguf.h`).
+//! Upstream's ids of tensor types (`ggml.h`) and of metadata value types (`gguf.h`).
 
 use crate::NumberType;
 
-/// A tensor type of upstream's.
+/// One of upstream's tensor types.
 pub(super) struct TensorType {
     pub id: u32,
     pub name: &'static str,
-    /// Numbers and bytes of a block, for types that kvant does not compute with.
+    /// Number of values and number of bytes of a block. It is set only for types with which kvant does not compute.
     pub block: Option<(u64, u64)>,
 }
 
@@ -18,7 +18,8 @@ macro_rules! types {
     (@ $elements:literal, $bytes:literal) => { Some(($elements, $bytes)) };
 }
 
-/// Every tensor type. Those that kvant does not read are here too, so that they are listed and named in errors.
+/// All tensor types of upstream. Types that kvant does not read are included, so that kvant can list them and name them
+/// in errors.
 const TENSOR_TYPES: &[TensorType] = types![
     0 "f32", 1 "f16", 2 "q4_0", 3 "q4_1", 6 "q5_0", 7 "q5_1", 8 "q8_0", 9 "q8_1" (32, 36), 10 "q2_k" (256, 84),
     11 "q3_k" (256, 110), 12 "q4_k", 13 "q5_k", 14 "q6_k", 15 "q8_k" (256, 292), 16 "iq2_xxs" (256, 66),
@@ -28,17 +29,17 @@ const TENSOR_TYPES: &[TensorType] = types![
     40 "nvfp4" (64, 36), 41 "q1_0" (128, 18),
 ];
 
-/// The tensor type of this id.
+/// The tensor type with this id; `None` for an unknown id.
 pub(super) fn tensor_type(id: u32) -> Option<&'static TensorType> {
     TENSOR_TYPES.iter().find(|t| t.id == id)
 }
 
-/// Upstream's id of a format's name.
+/// Upstream's id of the type with this name; `None` for an unknown name.
 pub(super) fn type_id(name: &str) -> Option<u32> {
     TENSOR_TYPES.iter().find(|t| t.name == name).map(|t| t.id)
 }
 
-/// The number type of a tensor type that is one.
+/// The [`NumberType`] of the tensor type with this name; `None` for all other tensor types.
 pub(super) fn number_type(name: &str) -> Option<NumberType> {
     match name {
         "f64" => Some(NumberType::F64),
@@ -48,6 +49,7 @@ pub(super) fn number_type(name: &str) -> Option<NumberType> {
     }
 }
 
+// Ids of the types of metadata values.
 pub(super) const U8: u32 = 0;
 pub(super) const I8: u32 = 1;
 pub(super) const U16: u32 = 2;

@@ -1,6 +1,8 @@
-//! Writing a GGUF file, version 3: header and infos at once, tensors at planned offsets in any order, then a rename.
+//! Writes a GGUF file of version 3. The header and all tensor infos are written first. The tensors follow in any order
+//! at their planned offsets. At the end the file is renamed to its final name.
 //!
-//! A thread forces what is written to the disk while more is made, so that little is left to wait for at the end.
+//! A background thread ("sync thread") forces written data to the disk while the caller computes the next tensors. So
+//! the wait at the end is short.
 
 use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAGIC, types};
 use crate::{Array, Error, OutputFile, Plan, PlannedTensor, Sink, Value};
@@ -10,43 +12,48 @@ use std::io;
 use std::path::Path;
 use std::thread::JoinHandle;
 
-/// A GGUF file in the making.
+/// A GGUF file that is being written.
 pub struct GgufWriter {
     output: OutputFile,
     planned: HashMap<String, Planned>,
     sealed: bool,
-    /// Bytes written since a thread was last told to force them to the disk.
+    /// Number of bytes that were written since the last start of a sync thread.
     unsynced: usize,
-    /// The last thread that was.
+    /// The sync thread that was started last.
     syncing: Option<JoinHandle<io::Result<()>>>,
 }
 
-/// Bytes that are worth a thread that forces them to the disk.
+/// Number of unsynced bytes after which a sync thread is started.
 const SYNC_BYTES: usize = 64 << 20;
 
+/// A planned tensor.
 struct Planned {
     tensor: PlannedTensor,
+    /// Offset in the file in bytes.
     offset: u64,
+    /// Whether the tensor was written.
     put: bool,
 }
 
 impl GgufWriter {
-    /// Bytes of the file that a plan comes to.
+    /// Size in bytes of the file for a plan.
     ///
     /// # Errors
-    /// A name twice, a shape that its format cannot hold; `path` is named in the error.
+    /// An error for a name that occurs twice, and for a shape that its format cannot hold. `path` is used only in the
+    /// error.
     pub fn file_bytes(path: &Path, plan: &Plan) -> Result<u64, Error> {
         Ok(layout(path, plan)?.file_bytes)
     }
 
-    /// Writes the header of all that is planned to a temporary file beside `path`.
+    /// Creates a temporary file in the folder of `path` and writes the header for the whole plan.
     ///
     /// # Errors
-    /// An output that exists without `force`, a name twice, a shape that its format cannot hold, a full disk.
+    /// An error if the output exists and `force` is false, if a name occurs twice, if a format cannot hold its shape,
+    /// or if the disk is full.
     pub fn create(path: &Path, plan: &Plan, force: bool) -> Result<Self, Error> {
         let Layout { header, planned, file_bytes } = layout(path, plan)?;
         let mut output = OutputFile::create(path, file_bytes, force)?;
-        // The holes between tensors stay zero.
+        // `set_len` fills the file with zeros, so the padding between tensors is zero.
         output.file().set_len(file_bytes).map_err(|source| output.failed("writing", source))?;
         output.write(&header)?;
         Ok(Self { output, planned, sealed: false, unsynced: 0, syncing: None })
@@ -54,14 +61,16 @@ impl GgufWriter {
 }
 
 impl GgufWriter {
-    /// Forces what is written so far to the disk, after what is being forced there already, on a thread of its own.
+    /// Starts a sync thread that forces all data written so far to the disk. The new thread first waits for the earlier
+    /// sync thread.
     fn begin_sync(&mut self) -> Result<(), Error> {
         let file = self.output.file().try_clone();
         let file = file.map_err(|source| self.output.failed("writing", source))?;
         let earlier = self.syncing.take();
         self.unsynced = 0;
-        // The earlier thread follows through a channel: a thread that does not start must not take it away. Its error
-        // is told but once.
+        // The handle of the earlier thread is sent through a channel after the new thread has started. If the new
+        // thread cannot start, its closure is dropped. The handle must not be lost with the closure, because it returns
+        // the error of the earlier thread only one time.
         let (hand_over, take) = std::sync::mpsc::channel();
         let work = move || {
             synced(take.recv().ok().flatten())?;
@@ -69,12 +78,12 @@ impl GgufWriter {
         };
         match std::thread::Builder::new().name("kvant-sync".to_owned()).spawn(work) {
             Ok(syncing) => {
-                // The thread waits for this; it cannot have gone.
+                // The new thread waits for this message, so it cannot have ended.
                 let _ = hand_over.send(earlier);
                 self.syncing = Some(syncing);
                 Ok(())
             }
-            // Without a thread the writer waits for the disk itself.
+            // No thread could be started, so this call waits for the disk.
             Err(_) => synced(earlier)
                 .and_then(|()| self.output.file().sync_all())
                 .map_err(|source| self.output.failed("writing", source)),
@@ -82,19 +91,20 @@ impl GgufWriter {
     }
 }
 
-/// Waits for the disk.
+/// Waits until a sync thread has ended, and returns its result. `None` means that there is no sync thread.
 fn synced(syncing: Option<JoinHandle<io::Result<()>>>) -> io::Result<()> {
     let died = |_| Err(io::Error::other("the thread that forces the file to the disk has died"));
     syncing.map_or(Ok(()), |syncing| syncing.join().unwrap_or_else(died))
 }
 
-/// A file before its data.
+/// The file before the tensor data, and the offsets of the planned tensors.
 struct Layout {
     header: Vec<u8>,
     planned: HashMap<String, Planned>,
     file_bytes: u64,
 }
 
+/// Makes the header of a plan and computes the offsets of its tensors.
 fn layout(path: &Path, plan: &Plan) -> Result<Layout, Error> {
     let mut header = Vec::new();
     header.extend_from_slice(MAGIC);
@@ -253,7 +263,7 @@ impl Sink for GgufWriter {
             });
         }
         if !self.sealed {
-            // What the caller checks meanwhile is read from memory.
+            // The caller can check the file during this sync, because it reads the file from the page cache.
             self.begin_sync()?;
             self.sealed = true;
         }

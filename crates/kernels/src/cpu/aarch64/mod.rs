@@ -1,4 +1,4 @@
-//! The instruction sets of AArch64.
+//! The instruction sets of AArch64 and their kernels.
 
 mod codes;
 mod neon;
@@ -8,7 +8,7 @@ use super::instruction_set::InstructionSet;
 use super::reference::{FLOAT_CHAIN, INTEGER_CHAIN};
 use crate::Isa;
 
-/// NEON with 8-bit dot products.
+/// The kernels for NEON with 8-bit dot products.
 pub(super) static NEON: InstructionSet = InstructionSet {
     isa: Isa::Neon,
     is_available: || {

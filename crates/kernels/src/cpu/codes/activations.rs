@@ -1,36 +1,38 @@
-//! Activations that are rounded to integers: 8-bit codes with one scale per 32 values. A [`crate::Precision`] may keep
-//! a part of the rounding error in addition.
+//! Activations that are rounded to integers: 8-bit codes with one scale per chunk. A chunk is 32 consecutive values of
+//! a row. There are three precisions ([`crate::Precision`]). `int8` stores only the codes; the other two precisions
+//! have a smaller rounding error.
 //!
-//! `int8-outliers` removes the outliers of a row from the codes: the values whose magnitude is larger than
-//! [`OUTLIER_RATIO`] times the mean magnitude of the row. Outliers are multiplied exactly (`generic/outliers.rs`), and
-//! the scale of the other values of the chunk becomes finer. At most one value in [`OUTLIER_RATIO`] can be that large
-//! (Markov's inequality). LLM.int8() (Dettmers et al., 2022, arXiv:2208.07339, section 3.2) introduced the idea that a
-//! few columns stay exact, but it selects columns of the whole batch. Here each row selects its own outliers, so that
-//! its result does not depend on other rows.
+//! `int8-outliers` removes the outliers of a row from the codes. An outlier is a value whose magnitude is larger than
+//! [`OUTLIER_RATIO`] times the mean magnitude of the row. Outliers are multiplied without rounding
+//! (`generic/outliers.rs`), and the scale of the other values of the chunk becomes smaller. By Markov's inequality, the
+//! share of outliers in a row is at most 1 / [`OUTLIER_RATIO`]. LLM.int8() (Dettmers et al., 2022, arXiv:2208.07339,
+//! section 3.2) introduced the idea that a few columns are not rounded, but it selects the columns for the whole batch.
+//! Here each row selects its own outliers, so that the result of a row does not depend on other rows.
 //!
-//! `int16` rounds the error of the first row of codes to a second row of codes. The product with a row is the sum of
-//! both.
+//! `int16` rounds the rounding errors of the first row of codes to a second row of codes. The product of a row of
+//! activations is the sum of the products of its two rows of codes.
 
 use super::layout::CHUNK;
 use super::outliers::Outlier;
 use std::hint::black_box;
 
-/// An outlier is larger than this many times the mean magnitude of its row.
+/// The smallest ratio of an outlier's magnitude to the mean magnitude of its row (exclusive).
 pub(crate) const OUTLIER_RATIO: f32 = 2.5;
 
 /// Rows of 8-bit codes.
 #[derive(Clone, Copy)]
 pub(crate) struct Activations<'a> {
+    /// Number of codes in a row.
     pub columns: usize,
-    /// Codes in −127..=127.
+    /// Codes in −127..=127. Shape: rows × columns.
     pub codes: &'a [i8],
-    /// For each chunk: the scale, and the scale times the sum of the codes.
+    /// For each chunk of each row: the scale, and the scale times the sum of the chunk's codes.
     pub scales: &'a [[f32; 2]],
-    /// For each chunk: the sums of the codes of its two halves.
+    /// For each chunk of each row: the sum of the codes of the first half, and of the second half.
     pub sums: &'a [[i16; 2]],
 }
 
-/// One row of codes.
+/// One row of codes. The fields have the same meaning as in [`Activations`].
 #[derive(Clone, Copy)]
 pub(crate) struct Row<'a> {
     pub codes: &'a [i8],
@@ -38,7 +40,7 @@ pub(crate) struct Row<'a> {
     pub sums: &'a [[i16; 2]],
 }
 
-/// One row of codes, to be written.
+/// The memory for one row of codes. The fields have the same meaning as in [`Activations`].
 pub(crate) struct RowCodes<'a> {
     pub codes: &'a mut [i8],
     pub scales: &'a mut [[f32; 2]],
@@ -46,9 +48,10 @@ pub(crate) struct RowCodes<'a> {
 }
 
 impl Row<'_> {
-    /// Returns the negative of the amount that the zero point of a chunk's codes adds to the products. With `halves`
-    /// there is one correction for each half of the chunk. Otherwise the first element is for the whole chunk and the
-    /// second is zero.
+    /// Returns the correction for the zero point of the matrix's codes in chunk `chunk`: −`zero_point` times the sum of
+    /// the activations' codes. If this integer is added to the products, the zero point has no effect. If `halves` is
+    /// true, there is one correction for each half of the chunk. Otherwise the first element is the correction for the
+    /// whole chunk, and the second element is zero.
     #[inline(always)]
     pub fn zero_point_correction(&self, chunk: usize, zero_point: i16, halves: bool) -> [i32; 2] {
         let [first, second] = self.sums[chunk].map(|sum| -i32::from(zero_point) * i32::from(sum));
@@ -57,7 +60,7 @@ impl Row<'_> {
 }
 
 impl<'a> Activations<'a> {
-    /// Returns the number of rows.
+    /// Returns the number of rows of codes.
     pub fn rows(&self) -> usize {
         self.codes.len() / self.columns
     }
@@ -72,8 +75,9 @@ impl<'a> Activations<'a> {
     }
 }
 
-/// Returns the room that the outliers of a row need: the bound of Markov's inequality, a margin for the rounding of
-/// `f32` sums, and one entry that is written before it is known whether it holds an outlier.
+/// Returns the number of entries that the memory for the outliers of a row needs. It is the bound of Markov's
+/// inequality, plus a margin because `f32` sums are rounded, plus one entry because [`round_with_outliers`] writes an
+/// entry before it knows if the value is an outlier.
 pub(crate) fn max_outliers(columns: usize) -> usize {
     (columns as f32 / OUTLIER_RATIO) as usize + columns / 1024 + 2
 }
@@ -87,7 +91,7 @@ pub(crate) fn round_int8(x: &[f32], row: RowCodes) {
     }
 }
 
-/// Rounds a row to 8-bit codes, and the remainder to a second row of 8-bit codes.
+/// Rounds a row to 8-bit codes, and the rounding errors to a second row of 8-bit codes.
 #[inline(always)]
 pub(crate) fn round_int16(x: &[f32], [first, second]: [RowCodes; 2]) {
     let first_chunks =
@@ -107,8 +111,8 @@ pub(crate) fn round_int16(x: &[f32], [first, second]: [RowCodes; 2]) {
 }
 
 /// Moves the outliers of a row to `outliers`, in the order of their columns, and rounds the other values to codes.
-/// Returns the number of outliers. It is 0 if a value or the sum of the magnitudes is not finite, or if the mean
-/// magnitude is nearly zero.
+/// Returns the number of outliers. This number is 0 if a value or the sum of the magnitudes is not finite, or if the
+/// mean magnitude is nearly zero.
 #[inline(always)]
 pub(crate) fn round_with_outliers(x: &[f32], row: RowCodes, outliers: &mut [Outlier]) -> usize {
     let mut magnitudes = [0.0f32; CHUNK];
@@ -122,9 +126,9 @@ pub(crate) fn round_with_outliers(x: &[f32], row: RowCodes, outliers: &mut [Outl
         sum += magnitude;
     }
     let bound = sum / x.len() as f32 * OUTLIER_RATIO;
-    // Magnitudes are compared as bits: the order is the same, and NaN is larger than every number.
-    // A subnormal bound may have a rounding error of half its value. Then more values could exceed it than there is
-    // room for, so no value is an outlier.
+    // Magnitudes are compared as bits. The order is the same as for floats, and NaN is larger than every number.
+    // A subnormal bound may have a rounding error of half its value. More values than `outliers` can hold could exceed
+    // such a bound, so in this case no value is an outlier.
     let bound = if bound.is_normal() { bound.to_bits().cast_signed() } else { i32::MAX };
     let is_outlier = |x: f32| (x.to_bits() & 0x7fff_ffff).cast_signed() > bound;
     let mut count = 0;
@@ -136,7 +140,8 @@ pub(crate) fn round_with_outliers(x: &[f32], row: RowCodes, outliers: &mut [Outl
             *remainder = if is_outlier(*x) { 0.0 } else { *x };
             mask |= u32::from(is_outlier(*x)) << column;
         }
-        // Few chunks have more than four outliers. The first four need no branch on their number.
+        // Few chunks have more than four outliers. The first four outliers are written without a branch: the entry is
+        // always written, but `count` only increases if the value is an outlier.
         for _ in 0..4 {
             let column = mask.trailing_zeros() as usize % CHUNK;
             outliers[count] = Outlier { index: (chunk * CHUNK + column) as u32, value: x[column] };
@@ -154,11 +159,13 @@ pub(crate) fn round_with_outliers(x: &[f32], row: RowCodes, outliers: &mut [Outl
     count
 }
 
+/// Rounds one chunk to codes, and computes its entries of [`Activations::scales`] and [`Activations::sums`].
 #[inline(always)]
 fn round_chunk(x: &[f32; CHUNK], codes: &mut [i8; CHUNK], scale: &mut [f32; 2], sums: &mut [i16; 2]) {
-    // `black_box` keeps vectors inside a chunk: the compiler would otherwise gather one value each from many chunks.
+    // Without `black_box` the compiler fills a vector with one value from each of many chunks. With `black_box` all
+    // values of a vector belong to the same chunk.
     let x = black_box(x);
-    // Magnitudes are compared as bits: the order is the same, and NaN is larger than every number.
+    // Magnitudes are compared as bits. The order is the same as for floats, and NaN is larger than every number.
     let mut max_magnitude = 0;
     for x in x {
         max_magnitude = max_magnitude.max(x.to_bits() & 0x7fff_ffff);
@@ -166,10 +173,11 @@ fn round_chunk(x: &[f32; CHUNK], codes: &mut [i8; CHUNK], scale: &mut [f32; 2], 
     let max_magnitude = f32::from_bits(max_magnitude);
     let inverse = 127.0 / max_magnitude;
     let inverse = if inverse.is_finite() { inverse } else { 0.0 };
-    // The sums have their own loop over integers, in which vectors add pairs.
+    // The sums are computed in a separate loop over integers, in which vector instructions add pairs of integers.
     let mut rounded = [0i32; CHUNK];
     for (code, x) in rounded.iter_mut().zip(x) {
-        // 1.5 · 2²³: a sum with this constant has the nearest integer (ties to even) in its last bits.
+        // 1.5 · 2²³. After this constant is added to a value, the last bits of the sum are the nearest integer (ties to
+        // even).
         const ROUNDING: f32 = 12_582_912.0;
         *code = (x * inverse + ROUNDING).to_bits().cast_signed() - ROUNDING.to_bits().cast_signed();
     }

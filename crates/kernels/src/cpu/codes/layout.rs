@@ -1,47 +1,52 @@
 //! The layout of integer codes and their scales in a panel.
 //!
-//! A panel has 8 or 16 rows of the matrix. A chunk has 32 columns of a panel. The codes of a chunk are stored as quads:
-//! a quad has four consecutive columns of all rows of the panel, row after row. So each 32-bit lane of a vector holds
-//! four codes of one row, and dot-product instructions multiply them by four activations. A vector is as long as a quad
-//! of bytes:
+//! A panel is 8 or 16 rows of the matrix, stored side by side. A chunk is 32 columns of a panel. The codes of a chunk
+//! are stored as eight quads. A quad is four consecutive columns of all rows of the panel, row after row. So each
+//! 32-bit lane of a vector holds four codes of one row, and a dot-product instruction multiplies these four codes by
+//! four activations. A vector has four bytes per row of the panel, which is the size of a quad of 8-bit codes:
 //!
 //! ```text
-//! quad q:   row 0: columns 4q..4q+4 | row 1: the same | … | the last row
+//! quad q:   row 0: columns 4q..4q+4 | row 1: the same columns | … | the last row: the same columns
 //! nibbles:  four vectors; vector v has quad v in its low nibbles and quad v + 4 in its high nibbles
 //! high bits of 5-bit codes:  one vector; bit q of each byte belongs to quad q
 //! high bits of 6-bit codes:  two vectors, for quads 0–3 and 4–7; two bits per quad
 //! bytes:    eight vectors of signed levels
 //! ```
 //!
-//! Two other arrays hold the scales of each chunk, and the scales that the eight chunks of a superblock share
-//! ([`ScaleLayout`]).
+//! A superblock is eight consecutive chunks (256 columns). Two other arrays hold the scales: one array holds the scales
+//! of each chunk, the other array holds the scales that the chunks of a superblock share ([`ScaleLayout`]).
 
 /// Maximum number of rows of a panel.
 pub(crate) const ROWS: usize = 16;
-/// Columns per chunk.
+/// Number of columns per chunk.
 pub(crate) const CHUNK: usize = 32;
-/// Chunks per superblock of 256 columns; they share scales.
+/// Number of chunks per superblock. The chunks of a superblock share scales.
 pub(crate) const SUPERBLOCK_CHUNKS: usize = 8;
 
-/// The scales that a chunk has for each row. A level is a code minus the zero point, or a table entry.
+/// The scales that a chunk has for each row.
+///
+/// A value is a decoded weight. A code is the stored integer. A level is the code minus the zero point, or a table
+/// entry. The symbols in the formulas are the scales of one row: d is a float scale, s is an integer scale, m is a
+/// minimum, and e is the float scale of an integer minimum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ScaleLayout {
-    /// d as `f16`: value = d · level.
+    /// One `f16` scale d: value = d · level.
     Block,
-    /// d as `bf16`, for powers of two outside the range of `f16`: value = d · level.
+    /// One `bf16` scale d, because the scale may be a power of two outside the range of `f16`: value = d · level.
     Power,
-    /// d and m as `f16`: value = d · code + m.
+    /// An `f16` scale d and an `f16` minimum m: value = d · code + m.
     Affine,
-    /// An integer scale s and an integer minimum m; d and e as `f16` once per superblock: value = d · s · code − e · m.
+    /// An integer scale s and an integer minimum m per chunk; d and e as `f16` per superblock:
+    /// value = d · s · code − e · m.
     GroupsAffine,
-    /// An integer scale s; d as `f16` once per superblock: value = d · s · level.
+    /// An integer scale s per chunk; d as `f16` per superblock: value = d · s · level.
     Groups,
-    /// The same with one integer scale for each half of the chunk.
+    /// An integer scale s per half of a chunk; d as `f16` per superblock: value = d · s · level.
     HalfGroups,
 }
 
 impl ScaleLayout {
-    /// Returns the bytes per row and chunk.
+    /// Returns the number of bytes of scales per row and chunk.
     pub(crate) const fn bytes(self) -> usize {
         match self {
             Self::Groups => 1,
@@ -50,7 +55,7 @@ impl ScaleLayout {
         }
     }
 
-    /// Returns the bytes per row and superblock.
+    /// Returns the number of bytes of scales per row and superblock.
     pub(crate) const fn shared_bytes(self) -> usize {
         match self {
             Self::Block | Self::Power | Self::Affine => 0,
@@ -60,7 +65,8 @@ impl ScaleLayout {
     }
 }
 
-/// The storage of codes, and the levels that they represent.
+/// The storage of codes, and the levels that the codes represent. The parameter of the first three variants is the zero
+/// point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CodeLayout {
     /// Four bits; level = code − zero point.
@@ -69,14 +75,14 @@ pub(crate) enum CodeLayout {
     Five(i16),
     /// Six bits; level = code − zero point.
     Six(i16),
-    /// Four bits; level = entry of a table of signed levels.
+    /// Four bits; level = entry of this table of signed levels.
     Table([i8; 16]),
-    /// Eight bits: the signed level itself.
+    /// Eight bits; level = code. The code is signed.
     Bytes,
 }
 
 impl CodeLayout {
-    /// Returns the bytes of the codes of one row of a chunk.
+    /// Returns the number of bytes of the codes of one row of a chunk.
     pub(crate) fn bytes(self) -> usize {
         let bits = match self {
             Self::Four(_) | Self::Table(_) => 4,
@@ -87,7 +93,7 @@ impl CodeLayout {
         CHUNK * bits / 8
     }
 
-    /// Returns the integer that is subtracted from every code.
+    /// Returns the zero point: the integer that is subtracted from every code.
     pub(crate) fn zero_point(self) -> i16 {
         match self {
             Self::Four(zero_point) | Self::Five(zero_point) | Self::Six(zero_point) => zero_point,
@@ -96,7 +102,8 @@ impl CodeLayout {
     }
 }
 
-// The layouts as integer constants for const generics: inner loops are compiled for each pair that a format uses.
+// The layouts as integer constants. They are const generic arguments of the inner loops, so that these loops are
+// compiled for each pair of layouts that a format uses.
 
 pub(crate) const FOUR: u8 = 4;
 pub(crate) const FIVE: u8 = 5;
@@ -111,7 +118,7 @@ pub(crate) const GROUPS_AFFINE: u8 = 3;
 pub(crate) const GROUPS: u8 = 4;
 pub(crate) const HALF_GROUPS: u8 = 5;
 
-/// Returns the scale layout of a constant.
+/// Returns the scale layout that a constant stands for. Panics if there is no such layout.
 pub(crate) const fn scale_layout(kind: u8) -> ScaleLayout {
     match kind {
         BLOCK => ScaleLayout::Block,
@@ -124,7 +131,7 @@ pub(crate) const fn scale_layout(kind: u8) -> ScaleLayout {
     }
 }
 
-/// Returns the bits per code.
+/// Returns the number of bits per code of a code layout.
 pub(crate) const fn code_bits(layout: u8) -> usize {
     match layout {
         FOUR | TABLE => 4,
@@ -134,12 +141,13 @@ pub(crate) const fn code_bits(layout: u8) -> usize {
     }
 }
 
-/// Returns true if the chunks of a superblock share a scale: their sum is multiplied by it once.
+/// Returns true if the chunks of a superblock share a scale in this scale layout. The sum of the superblock is
+/// multiplied by the shared scale one time.
 pub(crate) const fn has_shared_scale(layout: u8) -> bool {
     matches!(layout, GROUPS_AFFINE | GROUPS | HALF_GROUPS)
 }
 
-/// The pairs of layouts that have kernels. Other formats are decoded to floats.
+/// The pairs of a code layout and a scale layout that have kernels. Formats with other pairs are decoded to floats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LayoutPair {
     FourBlock,
@@ -156,7 +164,7 @@ pub(crate) enum LayoutPair {
 }
 
 impl LayoutPair {
-    /// Returns the pair, or `None` if it has no kernels.
+    /// Returns the pair of these two layouts, or `None` if the pair has no kernels.
     pub fn new(codes: CodeLayout, scales: ScaleLayout) -> Option<Self> {
         Some(match (codes, scales) {
             (CodeLayout::Four(_), ScaleLayout::Block) => Self::FourBlock,
@@ -175,7 +183,7 @@ impl LayoutPair {
     }
 }
 
-/// Expands to `$run!(codes, scales)` with the layout constants of a matrix.
+/// Expands to `$run!(codes, scales)`. `codes` and `scales` are the layout constants of `$matrix`.
 macro_rules! for_each_layout {
     ($matrix:expr, $run:ident) => {
         match $matrix.layouts {

@@ -1,35 +1,41 @@
-//! A matrix of integer codes that is packed into panels.
+//! A matrix of integer codes that is packed into panels. `layout.rs` defines panels, chunks and superblocks.
 
 use super::layout::{CHUNK, CodeLayout, LayoutPair, ROWS, SUPERBLOCK_CHUNKS, ScaleLayout};
 use crate::huge_pages::HugePages;
 use crate::shared::Shared;
 
-/// Minimum bytes of codes that a task multiplies.
+/// Approximate minimum number of bytes of codes that a task multiplies. A task multiplies at least one panel.
 pub(crate) const TASK_BYTES: usize = 1 << 16;
 
-/// The bytes of one panel: the codes, the scales of its chunks and the scales of its superblocks.
+/// The bytes of one panel.
 #[derive(Clone, Copy)]
 pub(crate) struct Panel<'a> {
     pub codes: &'a [u8],
+    /// The scales of each chunk.
     pub scales: &'a [u8],
+    /// The scales of each superblock; empty if the layout has none.
     pub shared: &'a [u8],
 }
 
-/// Sums of the rows of a panel, one entry per row of activations.
+/// Sums of products, one entry per row of activations. An entry has one sum per row of a panel. If a panel has eight
+/// rows, only the first eight sums of an entry are used.
 pub(crate) type Sums = [[f32; ROWS]];
 
-/// `rows × columns` codes and their scales.
+/// A matrix of `rows × columns` codes and their scales.
 pub(crate) struct CodeMatrix {
     pub rows: usize,
     pub columns: usize,
-    /// Rows per panel: 8 or 16.
+    /// Number of rows per panel: 8 or 16.
     pub panel_rows: usize,
     pub code_layout: CodeLayout,
     pub scale_layout: ScaleLayout,
-    /// The pair of both layouts.
+    /// The pair of `code_layout` and `scale_layout`.
     pub layouts: LayoutPair,
+    /// The codes of all panels, panel after panel.
     pub(super) codes: HugePages,
+    /// The scales of the chunks of all panels, panel after panel.
     pub(super) scales: HugePages,
+    /// The scales of the superblocks of all panels, panel after panel.
     pub(super) shared: HugePages,
 }
 
@@ -44,7 +50,7 @@ impl CodeMatrix {
         self.rows.div_ceil(self.panel_rows)
     }
 
-    /// Returns the bytes of a panel's codes, scales and superblock scales.
+    /// Returns the number of bytes of a panel's codes, of its chunk scales and of its superblock scales.
     pub fn panel_bytes(&self) -> [usize; 3] {
         let (rows, chunks) = (self.panel_rows, self.chunks());
         [
@@ -69,14 +75,15 @@ impl CodeMatrix {
         }
     }
 
-    /// Writes the sums of a panel with row `row` of the activations to the results.
+    /// Writes the sums of panel `panel` and row `row` of the activations to the results `y`. Shape of `y`: rows of
+    /// activations × rows of the matrix.
     ///
     /// # Safety
     /// No other thread accesses these results during the call.
     pub unsafe fn write_sums(&self, y: &Shared<f32>, row: usize, panel: usize, sums: &[f32; ROWS]) {
         let start = panel * self.panel_rows;
         let count = self.panel_rows.min(self.rows - start);
-        // SAFETY: the caller guarantees exclusive access.
+        // SAFETY: the caller guarantees that no other thread accesses these results.
         let out = unsafe { y.part(row * self.rows + start, count) };
         out.copy_from_slice(&sums[..count]);
     }

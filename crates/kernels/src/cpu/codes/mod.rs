@@ -1,4 +1,4 @@
-//! Matrices of integer codes, and activations in eight bits, as plain data.
+//! Data types for matrices of integer codes and for activations in eight bits.
 
 pub(crate) mod activations;
 pub(crate) mod layout;

@@ -1,43 +1,46 @@
-//! Outliers of rows of activations: a few values that are not rounded. Each is multiplied with its column of the
-//! matrix.
+//! Outliers of rows of activations: a few values that are not rounded. Each outlier is multiplied with the column of
+//! the matrix that has the same index. `layout.rs` defines panels, chunks, superblocks and quads.
 
 use super::layout::*;
 use super::matrix::CodeMatrix;
 use crate::scratch::Buffer;
 use std::ops::Range;
 
-/// From this number of rows on, all columns count as columns with outliers, because most of them have one.
+/// Minimum number of rows of activations for which all columns count as columns with outliers. With this number of
+/// rows, most columns have an outlier.
 const ALL_COLUMNS_ROWS: usize = 128;
 
-/// A value that is not rounded.
+/// An activation that is not rounded.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(C)]
 pub(crate) struct Outlier {
-    /// First the column of the value; after [`Outliers::new`] the index of this column in [`Outliers::columns`].
+    /// Before [`Outliers::new`]: the column of the value. After [`Outliers::new`]: the index of this column in
+    /// [`Outliers::columns`].
     pub index: u32,
     pub value: f32,
 }
 
-// SAFETY: a `u32` and an `f32`, four bytes each, without padding.
+// SAFETY: an outlier is a `u32` and an `f32`, and zero bytes are valid for both types.
 unsafe impl bytemuck::Zeroable for Outlier {}
-// SAFETY: as above; the type is `Copy`, and all bit patterns are valid.
+// SAFETY: the fields have four bytes each, so there is no padding. The type is `Copy`, and all bit patterns are valid.
 unsafe impl bytemuck::Pod for Outlier {}
 
 /// The outliers of rows of activations.
-/// Invariant: the indices of a row ascend, and each is an index into `columns`.
+/// Invariant: the indices of a row ascend, and each index is below the length of `columns`.
 pub(crate) struct Outliers {
     entries: Buffer,
     /// Number of outliers of each row.
     counts: Vec<u32>,
     /// Number of entries that are reserved for each row.
     row_capacity: usize,
-    /// Columns in which at least one row has an outlier, ascending; all columns if there are many rows.
+    /// The columns in which at least one row has an outlier, in ascending order. If there are at least
+    /// [`ALL_COLUMNS_ROWS`] rows, the list contains all columns.
     pub columns: Vec<u32>,
 }
 
 impl Outliers {
-    /// Takes `counts[row]` entries for each row. The entries of consecutive rows begin `row_capacity` apart. A row of
-    /// activations has `columns` values.
+    /// Creates the outliers from `entries`. The entries of a row begin at index `row · row_capacity`; the first
+    /// `counts[row]` entries are outliers. A row of activations has `columns` values.
     pub fn new(mut entries: Buffer, counts: Vec<u32>, row_capacity: usize, columns: usize) -> Self {
         let columns = if let [count] = counts[..] {
             let all: &mut [Outlier] = bytemuck::cast_slice_mut(&mut entries);
@@ -77,22 +80,28 @@ impl Outliers {
         &entries[row * self.row_capacity..][..self.counts[row] as usize]
     }
 
-    /// Returns the columns that have outliers.
+    /// Returns the columns that have outliers; see the field `columns`.
     pub fn columns(&self) -> &[u32] {
         &self.columns
     }
 }
 
-/// The position of a column's weights in a panel: byte offsets from the start of the panel's codes, scales and
-/// superblock scales, and the right shifts that move the column's bits to bit 0.
+/// The position of a column's weights in a panel. Offsets are in bytes. A shift is the number of bits by which 32-bit
+/// lanes are shifted to the right, so that the bits of the column begin at bit 0.
 #[derive(Clone, Copy)]
 pub(crate) struct ColumnPosition {
+    /// Offset of the vector that holds the codes (or their lower four bits), from the start of the panel's codes.
     pub codes: u32,
+    /// Shift of the vector at `codes`.
     pub shift: u32,
-    /// The upper bits of the codes, if they are stored separately.
+    /// Offset of the vector that holds the upper bits of 5-bit and 6-bit codes, from the start of the panel's codes; 0
+    /// for other codes.
     pub upper: u32,
+    /// Shift of the vector at `upper`.
     pub upper_shift: u32,
+    /// Offset from the start of the panel's chunk scales.
     pub scales: u32,
+    /// Offset from the start of the panel's superblock scales.
     pub shared: u32,
 }
 
@@ -100,11 +109,11 @@ impl ColumnPosition {
     /// Returns the position of column `column` in panels of `rows` rows.
     ///
     /// # Panics
-    /// If a panel has more than 4 GiB.
+    /// If an offset in the panel is 4 GiB or more.
     #[inline(always)]
     pub fn new<const CODES: u8, const SCALES: u8>(column: usize, rows: usize) -> Self {
         let (chunk, within) = (column / CHUNK, column % CHUNK);
-        // A vector has four bytes per row: one byte for each column of a quad.
+        // In a vector, each row has four bytes: one byte for each column of a quad.
         let (quad, byte) = (within / 4, 8 * (within as u32 % 4));
         let half = quad / 4;
         let vector = |index: usize| (chunk * CHUNK * code_bits(CODES) / 8 + index * 4) * rows;
@@ -128,18 +137,20 @@ impl ColumnPosition {
     }
 }
 
-/// The value of an outlier, and the position of its column's weights in a panel.
+/// The value of an outlier, and the position of the weights of its column in a panel.
 #[derive(Clone, Copy)]
 pub(crate) struct PlacedOutlier {
     pub position: ColumnPosition,
     pub value: f32,
 }
 
-/// The outliers of some rows, for the panels of one matrix.
+/// The outliers of some rows of activations, prepared for the panels of one matrix.
 pub(crate) struct OutliersOfRows<'a> {
+    /// The outliers of all rows.
     pub all: &'a Outliers,
+    /// The rows of activations.
     pub rows: Range<usize>,
-    /// The positions for a single row, which all panels share; empty for several rows.
+    /// If `rows` is a single row: its outliers with their positions, which are the same in all panels. Otherwise empty.
     pub single_row: Vec<PlacedOutlier>,
 }
 

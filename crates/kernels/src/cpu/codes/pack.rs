@@ -1,5 +1,5 @@
-//! Packs a tensor into a [`CodeMatrix`]. It unpacks the blocks of any format to codes, so every format with codes is
-//! supported.
+//! Packs a tensor into a [`CodeMatrix`]. The format of the tensor first unpacks its blocks to codes, so this file does
+//! not depend on the bytes of a format. `layout.rs` defines panels, chunks, superblocks and quads.
 
 use super::layout::{CHUNK, CodeLayout, LayoutPair, ScaleLayout};
 use super::matrix::CodeMatrix;
@@ -10,8 +10,8 @@ use half::{bf16, f16};
 use kvant_core::{Codes, Levels, Scaling, Tensor};
 
 impl CodeMatrix {
-    /// Packs a tensor into panels of `panel_rows` rows. Returns `None` if the format has no codes, or if panels do not
-    /// support its layout.
+    /// Packs a tensor into panels of `panel_rows` rows. Returns `None` if the format of the tensor has no codes, or if
+    /// panels do not support the layout of the format.
     pub fn new(pool: &Pool, panel_rows: usize, tensor: &Tensor) -> Option<Self> {
         let format = tensor.format();
         let grid = format.grid()?;
@@ -50,7 +50,7 @@ impl CodeMatrix {
         let codes = Shared::new(new.codes.bytes_mut());
         let (scales, shared) = (Shared::new(new.scales.bytes_mut()), Shared::new(new.shared.bytes_mut()));
         pool.run(panels, &|panel| {
-            // SAFETY: each task has its own panel.
+            // SAFETY: each task writes only its own panel.
             let (codes, scales, shared) = unsafe {
                 (
                     codes.part(panel * panel_bytes[0], panel_bytes[0]),
@@ -85,11 +85,13 @@ impl CodeMatrix {
     }
 }
 
+/// Stores `x` as the `f16` with index `at` in `target`.
 fn store_f16(target: &mut [u8], at: usize, x: f32) {
     target[2 * at..][..2].copy_from_slice(&f16::from_f32(x).to_le_bytes());
 }
 
-/// Stores the codes of one row of a chunk, four at a time: each byte of a word belongs to one column.
+/// Stores the codes of row `row` of a chunk. It handles four codes at the same time as a 32-bit word; each byte of the
+/// word belongs to one column.
 fn store_codes(layout: CodeLayout, codes: &[u8; CHUNK], panel_rows: usize, row: usize, target: &mut [u8]) {
     let quads: [u32; 8] = std::array::from_fn(|q| {
         u32::from_le_bytes([codes[4 * q], codes[4 * q + 1], codes[4 * q + 2], codes[4 * q + 3]])
@@ -98,7 +100,7 @@ fn store_codes(layout: CodeLayout, codes: &[u8; CHUNK], panel_rows: usize, row: 
         target[vector * 4 * panel_rows + row * 4..][..4].copy_from_slice(&word.to_le_bytes());
     };
     if layout == CodeLayout::Bytes {
-        // These codes are level + 128.
+        // The unpacked code is level + 128; the panel stores the level. The XOR subtracts 128 from each byte.
         quads.iter().enumerate().for_each(|(q, quad)| store(q, quad ^ 0x8080_8080));
         return;
     }
@@ -117,7 +119,7 @@ fn store_codes(layout: CodeLayout, codes: &[u8; CHUNK], panel_rows: usize, row: 
     }
 }
 
-/// Stores the scales of one row, for chunk `chunk` of an unpacked block.
+/// Stores the scales of row `row` for one chunk. `chunk` is the index of the chunk in the unpacked block.
 fn store_scales(
     layout: ScaleLayout,
     unpacked: &Codes,

@@ -1,11 +1,15 @@
-//! The inner loops of attention over pages of keys and values. They are inlined into functions of each instruction set.
+//! The inner loops of attention over pages of keys and values. A page has 64 positions. The loops are inlined into
+//! functions of each instruction set.
 //!
 //! ```text
-//! for each page, for up to four or eight rows (queries of heads that share keys and values) at once:
+//! for each page, for up to four or eight rows (queries of heads that share keys and values) at the same time:
 //!     s ← scores of the page's 64 keys, −∞ where the causal mask hides a key from a row
 //!     m' ← max(m, max s);  l ← l · e^(m − m') + Σ e^(s − m');  o ← o · e^(m − m') + Σ e^(s − m') v;  m ← m'
 //! o ← o / l
 //! ```
+//!
+//! For each row, m is the maximum of its scores so far, l is the sum of its exponentials so far, and o is the weighted
+//! sum of the values v so far. A prime marks the new value. At the start, m is −∞, and l and o are 0.
 //!
 //! Source: Dao et al., FlashAttention, arXiv 2205.14135. Pages begin at fixed positions, and every sum has a fixed
 //! order. So the result of a row does not depend on the other rows of the call.
@@ -23,25 +27,29 @@ fn multiply_add_as<L: Lanes>(a: f32, b: f32, c: f32) -> f32 {
     if L::FUSED { multiply_add::<true>(a, b, c) } else { multiply_add::<false>(a, b, c) }
 }
 
-/// Query rows and their results after the pages so far.
+/// Query rows, and their results after the pages that were added so far. A row is the query of one head at one
+/// position.
 pub(crate) struct QueryRows<'a> {
-    /// Floats per head.
+    /// Number of floats per head.
     pub head_size: usize,
-    /// Factor of the scores.
+    /// The factor by which products of queries and keys are multiplied.
     pub scale: f32,
     /// Shape: rows × head size.
     pub queries: &'a [f32],
-    /// Number of positions that each row may read.
+    /// For each row: the number of positions that the row may read, counted from the first position.
     pub visible: &'a [usize],
-    /// For each row: the maximum of its scores, and the sum of its exponentials (m and l above).
+    /// For each row: the maximum of its scores and the sum of its exponentials (m and l in the module's formulas).
     pub state: &'a mut [[f32; 2]],
-    /// The sums o, not yet divided by l. Shape: rows × head size, rounded up to whole parts.
+    /// The weighted sums of values (o in the module's formulas), not yet divided by l. Shape: rows × head size, where
+    /// the head size is rounded up to whole parts of values.
     pub sums: &'a mut [f32],
-    /// Distance in bytes from a page to the next one, which is prefetched during the computation; 0 if there is none.
+    /// Distance in bytes from a page to the next page, which is prefetched during the computation; 0 if there is no
+    /// next page.
     pub ahead: usize,
 }
 
-/// Adds page `at` to the results of all rows. `keys` and `values` are its bytes in `format`.
+/// Adds the keys and values of page `at` to the results of all rows. `keys` and `values` are the bytes of this page in
+/// `format`.
 #[inline(always)]
 pub(crate) fn add_page<L: Lanes>(
     simd: L,
@@ -59,6 +67,7 @@ pub(crate) fn add_page<L: Lanes>(
     }
 }
 
+/// Computes [`add_page`] for one format.
 #[inline(always)]
 fn add_page_in<L: Lanes, P: PageFormat>(
     simd: L,
@@ -71,8 +80,8 @@ fn add_page_in<L: Lanes, P: PageFormat>(
     let mut first = 0;
     while first < rows.visible.len() {
         let visible_here = visible_keys(first);
-        // Only rows that see the same part of the page are processed together. A key that a row may not see must not
-        // influence it, even if it is not finite.
+        // Only rows that may read the same positions of the page are processed together. A key that a row may not read
+        // must not influence the result of the row, even if the key is not finite.
         let same_visible = (first..rows.visible.len().min(first + L::MAX_ROWS))
             .take_while(|&row| visible_keys(row) == visible_here);
         let count = match same_visible.count() {
@@ -95,6 +104,8 @@ fn add_page_in<L: Lanes, P: PageFormat>(
     const { assert!(L::MAX_ROWS == 8 || L::MAX_ROWS == 4) };
 }
 
+/// Computes [`add_page`] for the `T` rows from `first` on. All of these rows read the first `visible_keys` keys of the
+/// page; `visible_keys` is at least 1.
 #[inline(always)]
 fn add_page_to_rows<L: Lanes, P: PageFormat, const T: usize>(
     simd: L,
@@ -122,7 +133,8 @@ fn add_page_to_rows<L: Lanes, P: PageFormat, const T: usize>(
                 }
             }};
         }
-        // The last panels of the step may be past the visible keys. Their bytes exist.
+        // The last panels of a step may contain only keys that are not visible. The page has these panels, so reading
+        // them is allowed; their scores are replaced below.
         match L::ACCUMULATORS / T {
             0 | 1 => scores!(1),
             2 | 3 => scores!(2),
@@ -139,7 +151,7 @@ fn add_page_to_rows<L: Lanes, P: PageFormat, const T: usize>(
         }
         let [old_maximum, _] = rows.state[first + t];
         let maximum = larger(old_maximum, reduce_pairwise(simd.to_array(maximum), larger));
-        // If all scores so far are −∞, nothing is subtracted, because −∞ − −∞ is NaN.
+        // If all scores so far are −∞, the code subtracts 0 instead of the maximum, because −∞ − −∞ is NaN.
         (old_maxima[t], new_maxima[t]) =
             (old_maximum, if maximum == f32::NEG_INFINITY { 0.0 } else { maximum });
         rows.state[first + t][0] = maximum;

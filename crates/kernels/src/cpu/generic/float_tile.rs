@@ -1,13 +1,17 @@
 //! Products of one panel of floats with rows of activations. A panel stores 32 rows of a matrix column by column, so
-//! that a vector holds one column of several rows.
-//! Invariant: the order of a sum depends only on its length, not on what else is multiplied in the same call.
+//! that a vector holds one column of several rows. A tile is the product of a part of a panel (some of its columns)
+//! with a few rows of activations.
+//!
+//! Invariant: the order of the additions of a sum depends only on the number of columns. It does not depend on the
+//! other rows of the call.
 
 use crate::view::View;
 use half::{bf16, f16};
 
-/// Rows per panel.
+/// Number of rows per panel.
 pub(crate) const ROWS: usize = 32;
-/// Rows of activations whose sums are held at once: a multiple of [`Tile::MAX_ROWS`].
+/// Number of rows of activations that `float_product.rs` multiplies per call of [`multiply`]; the last call may have
+/// fewer rows. This number is a multiple of [`Tile::MAX_ROWS`], so that only the last call has a smaller tile.
 pub(crate) const ROWS_AT_ONCE: usize = 48;
 
 /// The type in which the floats of a panel are stored.
@@ -19,7 +23,7 @@ pub(crate) enum FloatType {
 }
 
 impl FloatType {
-    /// Returns the bytes per float.
+    /// Returns the number of bytes per float.
     pub fn bytes(self) -> usize {
         match self {
             Self::F32 => 4,
@@ -28,14 +32,15 @@ impl FloatType {
     }
 }
 
-/// Returns the weight, or zero if it is subnormal (below 2⁻¹²⁶), because processors multiply subnormal numbers very
-/// slowly. This changes a result by its last bits at most.
+/// Returns the weight, or zero if the magnitude of the weight is subnormal (below 2⁻¹²⁶). The reason is that processors
+/// multiply subnormal numbers very slowly. At most the last bits of a result change.
 #[inline(always)]
 pub(crate) fn flush_subnormal(weight: f32) -> f32 {
     if weight.abs() < f32::MIN_POSITIVE { 0.0 } else { weight }
 }
 
-/// Applies [`flush_subnormal`] to stored floats. Every `f16` is a normal `f32`.
+/// Applies [`flush_subnormal`] to stored floats. It does not change `f16`, because every `f16` becomes a normal `f32`
+/// or zero.
 pub(crate) fn flush_subnormals(float_type: FloatType, bytes: &mut [u8]) {
     match float_type {
         FloatType::F32 => {
@@ -53,30 +58,33 @@ pub(crate) fn flush_subnormals(float_type: FloatType, bytes: &mut [u8]) {
     }
 }
 
-/// The types as integer constants for const generics, so that inner loops are compiled for each type.
+/// The constant for [`FloatType::F32`]. These constants are const generic arguments of the inner loops, so that the
+/// loops are compiled for each type.
 pub(crate) const F32: u8 = 0;
 pub(crate) const F16: u8 = 1;
 pub(crate) const BF16: u8 = 2;
 
-/// Returns the bytes of one column of a panel.
+/// Returns the number of bytes of one column of a panel. `float_type` is one of the constants above.
 pub(crate) const fn column_bytes(float_type: u8) -> usize {
     if float_type == F32 { 4 * ROWS } else { 2 * ROWS }
 }
 
-/// Products with the 32 rows of a panel, one entry per row of activations.
+/// Sums of products with the 32 rows of a panel, one entry per row of activations.
 pub(crate) type Products = [[f32; ROWS]];
 
-/// Multiplies a part of a panel with a fixed number of rows of activations, on one instruction set.
+/// The products of a part of a panel with a fixed number of rows of activations, on one instruction set.
 pub(crate) trait Tile: Copy {
-    /// Maximum number of rows of activations that share a converted column: 12 or 6.
+    /// Maximum number of rows of activations per call of `tile`: 12 or 6. These rows share each converted column.
     const MAX_ROWS: usize;
 
-    /// Returns the sums of each row, added column after column. Panics unless every row has as many floats as the part
-    /// has columns.
+    /// Returns the sums for each row of activations. The products are added column after column.
+    ///
+    /// # Panics
+    /// If the number of floats of a row is not the number of columns of the part.
     fn tile<const T: usize>(self, float_type: FloatType, panel: &[u8], x: [&[f32]; T]) -> [[f32; ROWS]; T];
 }
 
-/// Computes the sums of a part of a panel with rows of activations; `out` has one entry per row.
+/// Multiplies a part of a panel with the rows of `x`. Entry i of `out` receives the sums for row i.
 #[inline(always)]
 pub(crate) fn multiply<K: Tile>(
     simd: K,
@@ -107,7 +115,7 @@ pub(crate) fn multiply<K: Tile>(
     const { assert!((K::MAX_ROWS == 6 || K::MAX_ROWS == 12) && ROWS_AT_ONCE.is_multiple_of(K::MAX_ROWS)) };
 }
 
-/// Returns the number of columns of a part of a panel. Panics unless every row has this number of floats.
+/// Returns the number of columns of a part of a panel. Panics unless every row of `x` has this number of floats.
 pub(crate) fn columns<const T: usize>(float_type: FloatType, panel: &[u8], x: [&[f32]; T]) -> usize {
     let columns = panel.len() / (ROWS * float_type.bytes());
     assert!(x.iter().all(|x| x.len() == columns), "a number for every column");

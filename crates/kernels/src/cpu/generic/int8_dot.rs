@@ -1,6 +1,9 @@
-//! Products of integer codes on instruction sets with 4-byte dot products per lane (VNNI, NEON). One generic function
-//! serves panels of eight and of sixteen rows. If the instruction needs unsigned codes, [`SimdInt8::BIAS`] is added to
-//! signed levels, and the sum of the activations corrects for it.
+//! Products of integer codes on instruction sets whose dot-product instruction multiplies four bytes per lane (VNNI,
+//! NEON). One generic function multiplies panels of eight and of sixteen rows. If the instruction needs unsigned codes,
+//! [`SimdInt8::BIAS`] is added to signed levels. The correction term of the activations subtracts the effect of this
+//! bias.
+//!
+//! `codes/layout.rs` defines panels, chunks, superblocks and quads.
 //!
 //! Measurements and commands: docs/performance.md, "Kernels of integer codes".
 
@@ -13,7 +16,8 @@ use crate::cpu::codes::matrix::{CodeMatrix, Panel};
 use crate::cpu::codes::packed_activations::PackedChunk;
 use crate::cpu::prefetch::prefetch_codes;
 
-/// Returns the zero point of the codes in the dot products; 0 if the dot products need no correction.
+/// Returns the zero point for which the correction term of the dot products compensates; 0 if the dot products need no
+/// correction.
 pub(crate) fn zero_point<V: SimdInt8>(matrix: &CodeMatrix) -> i16 {
     match (matrix.code_layout, matrix.scale_layout) {
         (CodeLayout::Table(_) | CodeLayout::Bytes, _) => V::BIAS,
@@ -24,8 +28,8 @@ pub(crate) fn zero_point<V: SimdInt8>(matrix: &CodeMatrix) -> i16 {
     }
 }
 
-/// Defines `CODES`, the code kernels of an instruction set. `$simd` is its vector type. `$group` is the number of rows
-/// of activations that are packed together.
+/// Defines `CODES`, the code kernels of an instruction set. `$simd` is the vector type of the instruction set, and
+/// `$features` are its processor features. `$group` is the number of rows of activations that are packed together.
 macro_rules! code_kernels {
     ($simd:ty, $features:literal, $group:literal) => {
         #[target_feature(enable = $features)]
@@ -36,7 +40,7 @@ macro_rules! code_kernels {
                 panel: usize,
                 rows: [Row; T],
             ) -> [[f32; ROWS]; T] {
-                // SAFETY: this function has the instruction set's features.
+                // SAFETY: this function is compiled for `$features`, so its caller guarantees these features.
                 int8_dot::separate_rows(unsafe { <$simd>::new() }, matrix, panel, rows)
             }
             assert_eq!(matrix.panel_rows, <$simd>::ROWS, "rows of a panel");
@@ -71,7 +75,7 @@ macro_rules! code_kernels {
                 panel: usize,
                 rows: &[PackedChunk<$group>],
             ) -> [[f32; ROWS]; $group] {
-                // SAFETY: this function has the instruction set's features.
+                // SAFETY: this function is compiled for `$features`, so its caller guarantees these features.
                 int8_dot::packed_rows(unsafe { <$simd>::new() }, matrix, panel, rows)
             }
             assert_eq!(matrix.panel_rows, <$simd>::ROWS, "rows of a panel");
@@ -83,7 +87,7 @@ macro_rules! code_kernels {
         #[target_feature(enable = $features)]
         fn add_outliers(matrix: &CodeMatrix, panels: Range<usize>, x: &OutliersOfRows, y: &Shared<f32>) {
             assert_eq!(matrix.panel_rows, <$simd>::ROWS, "rows of a panel");
-            // SAFETY: this function has the instruction set's features.
+            // SAFETY: this function is compiled for `$features`, so its caller guarantees these features.
             generic::outliers::add(unsafe { <$simd>::new() }, matrix, panels, x, y);
         }
 
@@ -96,7 +100,7 @@ macro_rules! code_kernels {
             multiply: multiply_packed,
         };
 
-        /// The products with integer codes of this instruction set.
+        /// The code kernels of this instruction set.
         pub(super) const CODES: CodeKernels =
             CodeKernels { panel_rows: <$simd>::ROWS, many_rows: &[PACKED], few_rows, add_outliers };
     };
@@ -116,7 +120,7 @@ pub(crate) fn separate_rows<V: SimdInt8, const T: usize>(
         (matrix.chunks(), matrix.panel(panel), matrix.code_layout, zero_point::<V>(matrix));
     macro_rules! run {
         ($codes:ident, $scales:ident) => {
-            // SAFETY: the codes and scales of a panel and a row of activations have `chunks` chunks.
+            // SAFETY: the panel and the rows of activations have `chunks` chunks.
             unsafe {
                 sums::<V, $codes, $scales, T>(
                     simd,
@@ -143,17 +147,17 @@ pub(crate) fn packed_rows<V: SimdInt8, const T: usize>(
     let rows = &rows[..chunks];
     macro_rules! run {
         ($codes:ident, $scales:ident) => {
-            // SAFETY: the codes and scales of a panel have `chunks` chunks.
+            // SAFETY: the panel has `chunks` chunks. `rows` has `chunks` chunks because of the slice above.
             unsafe { sums::<V, $codes, $scales, T>(simd, panel, chunks, rows, layout) }
         };
     }
     for_each_layout!(matrix, run)
 }
 
-/// Computes the sums of one panel with `T` rows of activations.
+/// Multiplies one panel with `T` rows of activations.
 ///
 /// # Safety
-/// The panel and the rows have `chunks` chunks, a multiple of eight if the layout has superblock scales.
+/// The panel and the rows have `chunks` chunks. If the layout has superblock scales, `chunks` is a multiple of eight.
 #[inline(always)]
 unsafe fn sums<V: SimdInt8, const CODES: u8, const SCALES: u8, const T: usize>(
     simd: V,
@@ -164,11 +168,11 @@ unsafe fn sums<V: SimdInt8, const CODES: u8, const SCALES: u8, const T: usize>(
 ) -> [[f32; ROWS]; T] {
     let code_bytes = code_bytes::<V, CODES>();
     let table = level_table(simd, layout);
-    // Few rows use separate accumulators for the two halves of a chunk, so that two dependency chains run in parallel.
-    // With many rows there are not enough registers.
+    // If there are few rows, the two halves of a chunk have separate accumulators, so that two dependency chains run in
+    // parallel. If there are many rows, the processor does not have enough registers for this.
     let separate_halves = const { T <= 2 || SCALES == HALF_GROUPS };
-    // With separate accumulators, unsigned 4-bit codes can stay unshifted in the upper nibbles, sixteen times as large.
-    // Their sum is divided afterwards.
+    // With separate accumulators, the unsigned 4-bit codes of the second half can stay in the upper nibbles. There they
+    // are sixteen times larger, so the sum of the second half is divided by sixteen afterwards.
     let unshifted = const { CODES == FOUR && V::BIAS != 0 && T <= 2 };
     let mut totals = [simd.splat_float(0.0); T];
     let scales = Scales::<SCALES>(panel);
@@ -176,16 +180,16 @@ unsafe fn sums<V: SimdInt8, const CODES: u8, const SCALES: u8, const T: usize>(
     for block_start in (0..chunks).step_by(sum_chunks) {
         let mut block_sums = [simd.splat_float(0.0); T];
         for chunk in block_start..block_start + sum_chunks {
-            // SAFETY: the caller guarantees `chunks` chunks, and whole superblocks if the layout has superblock scales.
+            // SAFETY: the caller guarantees that the panel has `chunks` chunks, and `chunk` is below `chunks`.
             let codes = unsafe { panel.codes.as_ptr().add(chunk * code_bytes) };
             prefetch_codes(codes, code_bytes);
             scales.prefetch::<V>(chunk);
-            // The two halves of the chunk: quads 0–3 and 4–7.
+            // The sums of the two halves of the chunk (quads 0–3 and quads 4–7), for each row of activations.
             let mut halves: [[V::Ints; 2]; T] = std::array::from_fn(|t| {
                 rows.zero_point_correction(chunk, t).map(|correction| simd.splat(correction))
             });
             for v in 0..4 {
-                // SAFETY: all codes of the chunk are readable there.
+                // SAFETY: all codes of the chunk are readable at `codes`.
                 let (low, upper) = unsafe {
                     if unshifted {
                         quads::<V, FOUR, true>(simd, codes, v, table)
@@ -199,7 +203,7 @@ unsafe fn sums<V: SimdInt8, const CODES: u8, const SCALES: u8, const T: usize>(
                     halves[second] = simd.dot(halves[second], upper, rows.quad(chunk, t, v + 4));
                 }
             }
-            // SAFETY: as above.
+            // SAFETY: the caller guarantees that the panel has `chunks` chunks, and `chunk` is below `chunks`.
             let factors = unsafe { scales.load(simd, chunk) };
             for t in 0..T {
                 let [first, second] = halves[t];
@@ -216,7 +220,8 @@ unsafe fn sums<V: SimdInt8, const CODES: u8, const SCALES: u8, const T: usize>(
         }
         if const { has_shared_scale(SCALES) } {
             let scaled_sum = |chunk: usize, t: usize| rows.scales(chunk, t)[1];
-            // SAFETY: as above.
+            // SAFETY: the caller guarantees that the panel has `chunks` chunks, and that `chunks` is a multiple of
+            // eight because the layout has superblock scales. So the panel has all chunks of this superblock.
             unsafe {
                 scales.finish_superblock::<V, T>(
                     simd,
@@ -244,7 +249,7 @@ mod tests {
     use bytemuck::Zeroable;
     use kvant_core::{Bytes, Shape, Tensor, format};
 
-    // Functions of their own, because one function with all of them takes minutes to compile.
+    // These are separate functions, because one function that contains all kernels takes minutes to compile.
     #[inline(never)]
     fn separate<const N: usize, const T: usize>(matrix: &CodeMatrix, rows: [Row; T]) -> [[f32; ROWS]; T] {
         separate_rows(Portable::<N>, matrix, 0, rows)
@@ -269,11 +274,11 @@ mod tests {
             let shape = Shape::new(&[16, columns]).unwrap();
             let mut stored = vec![0; format.tensor_bytes(&shape).unwrap()];
             let mut weights = numbers(16 * columns, 1);
-            // The first row of the matrix has the smallest code everywhere.
+            // All weights of the first row of the matrix have the smallest code.
             weights[..columns].fill(-1.0);
             format.encode(&weights, None, &mut stored);
             let tensor = Tensor::new(shape, *format, Bytes::from(stored)).unwrap();
-            // The last row of activations has the largest code everywhere, with one sign.
+            // All values of the last row of activations have the largest code, with the same sign.
             let mut x = numbers(7 * columns, 2);
             x.resize(8 * columns, 1.0);
             let rounded = Rounded::new(&backend, &x, columns, Precision::Int8);

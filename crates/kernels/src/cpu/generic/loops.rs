@@ -1,18 +1,22 @@
-//! The inner loops as plain Rust over fixed arrays of lanes. They are inlined into functions of each instruction set.
+//! The inner loops in plain Rust with arrays of lanes, which the compiler vectorizes. The loops are inlined into
+//! functions of each instruction set.
 //!
-//! `FUSED` is true if the instruction set has fused multiply-add; without it `mul_add` would be a function call.
+//! `FUSED` is true if the instruction set has fused multiply-add. Without this instruction, `mul_add` would be a slow
+//! function call.
 
 use crate::view::View;
 
-/// Number of lanes of a sum: enough for four vectors of eight floats.
+/// Number of lanes of a sum: the number of floats in four vectors of eight floats.
 const LANES: usize = 32;
 
+/// Returns a · b + c, with one rounding if `FUSED` is true, otherwise with two.
 #[inline(always)]
 pub(crate) fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FUSED { a.mul_add(b, c) } else { a * b + c }
 }
 
-/// Returns Σ xᵢ yᵢ. The sum has 32 lanes, which are added pairwise at the end.
+/// Returns the dot product of `x` and `y`. The sum has 32 lanes, which are added pairwise at the end. Panics if the
+/// lengths differ.
 #[inline(always)]
 pub(crate) fn dot<const FUSED: bool>(x: &[f32], y: &[f32]) -> f32 {
     assert_eq!(x.len(), y.len(), "a dot product of equal lengths");
@@ -34,13 +38,14 @@ pub(crate) fn plus(a: f32, b: f32) -> f32 {
     a + b
 }
 
-/// Returns b if it is larger than a, otherwise a.
+/// Returns b if b is larger than a, otherwise a.
 #[inline(always)]
 pub(crate) fn larger(a: f32, b: f32) -> f32 {
     if b > a { b } else { a }
 }
 
-/// Reduces the lanes, a power of two of them: combines the upper half with the lower half until one lane remains.
+/// Reduces the lanes to one value: combines the upper half with the lower half until one lane remains. `N` is a power
+/// of two.
 #[inline(always)]
 pub(crate) fn reduce_pairwise<const N: usize>(mut lanes: [f32; N], combine: impl Fn(f32, f32) -> f32) -> f32 {
     let mut width = N / 2;
@@ -53,7 +58,7 @@ pub(crate) fn reduce_pairwise<const N: usize>(mut lanes: [f32; N], combine: impl
     lanes[0]
 }
 
-/// Returns the XOR of the words of all 64-byte lines. Calls `prefetch` for each line.
+/// Returns the XOR of the 64-bit words of all whole lines of 64 bytes. Calls `prefetch` with the address of each line.
 #[inline(always)]
 pub(crate) fn read_lines(bytes: &[u8], prefetch: impl Fn(*const u8)) -> u64 {
     let mut sums = [0u64; 8];
@@ -66,13 +71,13 @@ pub(crate) fn read_lines(bytes: &[u8], prefetch: impl Fn(*const u8)) -> u64 {
     sums.into_iter().fold(0, |all, sum| all ^ sum)
 }
 
-/// Rows of the right-hand side that [`add_few`] reads at once: one cache line of each stays in the first-level cache.
+/// Number of rows of `b` that [`add_few`] multiplies before it continues with the next rows of `b`. One cache line of
+/// each of these rows stays in the first-level cache.
 const DEPTH: usize = 32;
-/// Floats of a row that are summed at once: one cache line.
+/// Number of floats of a row that are summed at the same time: one cache line.
 const LINE: usize = 16;
 
-/// Computes `out` += a · b. The rows of `out` are `stride` floats apart. A row of `a` has as many floats as `b` has
-/// rows.
+/// Computes `out` += `a` · `b`. The rows of `out` are `stride` floats apart. A row of `a` has `b.rows()` floats.
 #[inline(always)]
 pub(crate) fn add_few<const FUSED: bool>(out: &mut [f32], stride: usize, a: &[f32], b: View<f32>) {
     let rows = a.len() / b.rows();
@@ -108,7 +113,8 @@ pub(crate) fn add_few<const FUSED: bool>(out: &mut [f32], stride: usize, a: &[f3
     }
 }
 
-/// Computes one cache line of `ROWS` rows of the result; four rows of a line fill eight vectors.
+/// Computes [`add_few`] for one cache line (16 columns from column `at` on) of `ROWS` rows of the result, and for the
+/// rows `depth` of `b`. Four rows of a line fill eight vectors of eight floats.
 #[inline(always)]
 fn add_rows<const FUSED: bool, const ROWS: usize>(
     out: &mut [f32],
@@ -134,14 +140,16 @@ fn add_rows<const FUSED: bool, const ROWS: usize>(
     }
 }
 
-/// Returns eˣ, within two units in the last place; 0 below −87, infinity above 88, NaN for NaN.
+/// Returns eˣ with an error of at most two units in the last place. Returns 0 if x is below −87, infinity if x is above
+/// 88, and NaN if x is NaN.
 ///
-/// x = n ln 2 + r with |r| ≤ ln 2 / 2. 2ⁿ is assembled from bits; eʳ is its Taylor series up to r⁷.
+/// The function computes an integer n and a remainder r with x = n ln 2 + r and |r| ≤ ln 2 / 2. The result is 2ⁿ · eʳ.
+/// The bits of 2ⁿ are computed directly. eʳ is computed with its Taylor series up to r⁷.
 #[inline(always)]
 pub(crate) fn exp<const FUSED: bool>(x: f32) -> f32 {
-    // 1.5 · 2²³: a sum with this constant has the nearest integer in its last bits.
+    // 1.5 · 2²³. After this constant is added to a value, the last bits of the sum are the nearest integer.
     const ROUNDING: f32 = 12_582_912.0;
-    // ln 2 as a sum of two parts; products of the first part with n are exact.
+    // ln 2 as a sum of two parts. The first part has few bits, so its products with n are exact.
     const LN_2: (f32, f32) = (0.693_359_4, -2.121_944_4e-4);
     const COEFFICIENTS: [f32; 6] = [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0];
     let clamped = if x < -87.0 { -87.0 } else { x };
@@ -159,7 +167,7 @@ pub(crate) fn exp<const FUSED: bool>(x: f32) -> f32 {
     if x > 88.0 { f32::INFINITY } else { result }
 }
 
-/// Computes softmax in place.
+/// Computes softmax of `x` in place.
 #[inline(always)]
 pub(crate) fn softmax<const FUSED: bool>(x: &mut [f32]) {
     let mut maxima = [f32::NEG_INFINITY; LANES];
@@ -186,7 +194,8 @@ pub(crate) fn swiglu<const FUSED: bool>(gate: &mut [f32], up: &[f32]) {
     }
 }
 
-/// Replaces `gate` and `up` by the gradients at these inputs of [`swiglu`]; `gradient` is the gradient at its output.
+/// Computes the gradients of [`swiglu`] in place. `gate` and `up` are the inputs of [`swiglu`]; the function replaces
+/// them by the gradients with respect to these inputs. `gradient` is the gradient with respect to the output.
 #[inline(always)]
 pub(crate) fn swiglu_gradient<const FUSED: bool>(gate: &mut [f32], up: &mut [f32], gradient: &[f32]) {
     for ((gate, up), gradient) in gate.iter_mut().zip(up).zip(gradient) {
@@ -197,12 +206,12 @@ pub(crate) fn swiglu_gradient<const FUSED: bool>(gate: &mut [f32], up: &mut [f32
     }
 }
 
-/// √(2/π).
+/// √(2/π), the outer factor inside the tanh of GELU.
 pub(crate) const GELU_SLOPE: f32 = 0.797_884_6;
-/// The factor of x³.
+/// The factor of x³ inside the tanh of GELU.
 pub(crate) const GELU_CUBE: f32 = 0.044_715;
 
-/// Computes `x` = GELU(`x`), as defined by [`crate::ops::gelu_tanh`].
+/// Computes GELU of `x` in place; [`crate::ops::gelu_tanh`] has the formula.
 #[inline(always)]
 pub(crate) fn gelu_tanh<const FUSED: bool>(x: &mut [f32]) {
     for x in x {
@@ -211,7 +220,8 @@ pub(crate) fn gelu_tanh<const FUSED: bool>(x: &mut [f32]) {
     }
 }
 
-/// Replaces `x` by the gradient at this input of [`gelu_tanh`]; `gradient` is the gradient at its output.
+/// Computes the gradient of [`gelu_tanh`] in place. `x` is the input of [`gelu_tanh`]; the function replaces `x` by the
+/// gradient with respect to this input. `gradient` is the gradient with respect to the output.
 #[inline(always)]
 pub(crate) fn gelu_tanh_gradient<const FUSED: bool>(x: &mut [f32], gradient: &[f32]) {
     for (x, gradient) in x.iter_mut().zip(gradient) {

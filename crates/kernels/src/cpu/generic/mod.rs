@@ -1,4 +1,5 @@
-//! Kernels that are written once, over SIMD traits or as plain loops. They are compiled for each instruction set.
+//! Kernels with one source for all instruction sets, written with SIMD traits or as plain loops. Each instruction set
+//! compiles them for its own processor features.
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", test))]
 pub(crate) mod activation_rows;

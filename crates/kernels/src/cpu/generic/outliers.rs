@@ -1,5 +1,5 @@
-//! Products of outliers: a few activations per row that are not rounded. Each is multiplied by its column of the
-//! matrix.
+//! Products of outliers: a few activations per row that are not rounded. Each outlier is multiplied by the column of
+//! the matrix that has the same index. `codes/layout.rs` defines panels, chunks and superblocks.
 //!
 //! ```text
 //! for each group of adjacent panels (32 or 64 rows), for each segment of the columns that have outliers:
@@ -8,9 +8,12 @@
 //! results += sums
 //! ```
 //!
-//! A weight has the same bits as on the scalar path: the product of the row's scales is rounded first, then multiplied
-//! by the level. A sum contains only the outliers of its own row, so the result does not depend on the outliers of
-//! other rows.
+//! A segment is at most [`SEGMENT_COLUMNS`] of these columns. `sums` are the sums of one row of activations for the
+//! rows of the panels.
+//!
+//! A decoded weight has the same bits as in the scalar kernels. First the product of the scales of the row is rounded
+//! to `f32`; after that, this product is multiplied by the level. A sum contains only the outliers of its own row of
+//! activations, so the result does not depend on the outliers of other rows.
 
 use super::simd::SimdInt8;
 use super::unpack::{SharedScale, WeightScale, columns_of_scale};
@@ -22,23 +25,23 @@ use crate::scratch::Buffer;
 use crate::shared::Shared;
 use std::ops::Range;
 
-/// Rows of the matrix that are decoded side by side for one row of activations; with several rows of activations, twice
-/// as many.
+/// Number of rows of the matrix that are decoded at the same time for one row of activations. For several rows of
+/// activations, twice this number of rows is decoded at the same time.
 pub(crate) const DECODED_ROWS: usize = 32;
-/// Columns whose decoded weights fit in the second-level cache. If more columns have outliers, all rows of activations
-/// are read again for each segment; shorter segments mean more repetitions.
+/// Maximum number of columns of a segment. The decoded weights of a segment fit in the second-level cache. All rows of
+/// activations are read again for each segment, so shorter segments would be slower.
 const SEGMENT_COLUMNS: usize = 768;
-/// Distance, in rows of activations, at which results are prefetched.
+/// Distance, in number of rows of activations, at which results are prefetched.
 const PREFETCH_ROWS: usize = 6;
-/// Calls `$function::<V, CODES, SCALES, P>(simd, matrix, first panel, …)` for all panels, at most `$max_panels`
-/// adjacent panels per call.
+/// Calls `$function::<V, CODES, SCALES, P>(simd, matrix, first panel, …)` for groups of `P` adjacent panels, until all
+/// panels are done. `P` is at most `$max_panels`.
 macro_rules! for_panel_groups {
     ($matrix:ident, $panels:ident, $max_panels:expr, $function:ident, $arguments:tt) => {{
         macro_rules! run {
             ($codes:ident, $scales:ident) => {{
                 let mut first = $panels.start;
                 while first < $panels.end {
-                    // SAFETY: the matrix has these panels, and the columns of the outliers lie inside the matrix.
+                    // SAFETY: the matrix has these panels, and it has the columns of the outliers.
                     first += unsafe {
                         match $max_panels.min($panels.end - first) {
                             8.. => call!($function, $codes, $scales, 8, first, $matrix, $arguments),
@@ -54,6 +57,7 @@ macro_rules! for_panel_groups {
     }};
 }
 
+/// Calls the function for `$p` panels and returns `$p`.
 macro_rules! call {
     ($function:ident, $codes:ident, $scales:ident, $p:literal, $first:ident, $matrix:ident, ($simd:expr, $($argument:expr),*)) => {{
         $function::<V, $codes, $scales, $p>($simd, $matrix, $first, $($argument),*);
@@ -61,7 +65,7 @@ macro_rules! call {
     }};
 }
 
-/// Adds the products of outliers with some panels to the results.
+/// Adds the products of outliers with some panels to the results `y`.
 #[inline(always)]
 pub(crate) fn add<V: SimdInt8>(
     simd: V,
@@ -91,11 +95,11 @@ pub(crate) fn add<V: SimdInt8>(
     }
 }
 
-/// Computes [`add`] for one row of activations and `P` panels from `first` on. Decoded weights are used once, so they
-/// are not stored.
+/// Computes [`add`] for one row of activations and the `P` panels from `first` on. Each decoded weight is used one
+/// time, so the function does not store the decoded weights.
 ///
 /// # Safety
-/// The matrix has the panels, and the positions of the outliers lie inside them.
+/// The matrix has these panels. The positions of `outliers` are positions of columns of the matrix.
 #[inline(always)]
 unsafe fn add_single_row<V: SimdInt8, const CODES: u8, const SCALES: u8, const P: usize>(
     simd: V,
@@ -107,15 +111,16 @@ unsafe fn add_single_row<V: SimdInt8, const CODES: u8, const SCALES: u8, const P
 ) {
     let columns = Columns::<V, CODES, SCALES, P>::new(simd, matrix, first);
     let mut sums = [simd.splat_float(0.0); P];
-    // Prefetches the codes that the next products read, so that the memory is not idle.
+    // While this function multiplies, it prefetches the codes that the next products read.
     let mut next = columns.codes_end().wrapping_add(2 * PREFETCH_DISTANCE);
+    // The superblock scales that were loaded last, and their offset.
     let mut shared = ([SharedScale::zero(simd); P], u32::MAX);
     for PlacedOutlier { position, value } in outliers {
         prefetch::<false>(next);
         prefetch::<false>(next.wrapping_add(64));
         next = next.wrapping_add(128);
         let value = simd.splat_float(*value);
-        // SAFETY: the caller guarantees the panels and positions.
+        // SAFETY: the caller guarantees that the panels have the column at `position`.
         unsafe {
             if shared.1 != position.shared {
                 shared = (columns.shared(position), position.shared);
@@ -129,11 +134,11 @@ unsafe fn add_single_row<V: SimdInt8, const CODES: u8, const SCALES: u8, const P
     add_to::<V, P>(simd, matrix, first, row, &sums, y);
 }
 
-/// Computes [`add`] for several rows of activations and `P` panels from `first` on.
+/// Computes [`add`] for several rows of activations and the `P` panels from `first` on.
 ///
 /// # Safety
-/// The matrix has the panels, the indices of outliers are below the number of columns of `x`, and these columns lie
-/// inside the matrix.
+/// The matrix has these panels. The indices of the outliers are below `x.columns.len()`, and the matrix has the columns
+/// `x.columns`.
 #[inline(always)]
 unsafe fn add_rows<V: SimdInt8, const CODES: u8, const SCALES: u8, const P: usize>(
     simd: V,
@@ -148,14 +153,16 @@ unsafe fn add_rows<V: SimdInt8, const CODES: u8, const SCALES: u8, const P: usiz
     let columns_per_scale = columns_of_scale(SCALES) as u32;
     let mut weights = Buffer::take(SEGMENT_COLUMNS.min(x.columns.len()) * width);
     let segments = x.columns.len().div_ceil(SEGMENT_COLUMNS);
-    // With several segments: for each row, the sums so far and the number of outliers that are done.
+    // If there are several segments: for each row of activations, the sums so far and the number of outliers that were
+    // multiplied so far.
     let mut stored_sums = Buffer::take(if segments > 1 { rows.len() * width } else { 0 });
     let mut stored_counts = vec![0usize; if segments > 1 { rows.len() } else { 0 }];
     for (segment, segment_columns) in x.columns.chunks(SEGMENT_COLUMNS).enumerate() {
         let mut target = &mut weights[..];
         for group in segment_columns.chunk_by(|a, b| a / columns_per_scale == b / columns_per_scale) {
             let (group_weights, remaining_weights) = target.split_at_mut(group.len() * width);
-            // SAFETY: the caller guarantees the panels and positions.
+            // SAFETY: the caller guarantees that the panels have these columns. All columns of a group have the same
+            // scale.
             unsafe { columns.decode(group, group_weights) };
             target = remaining_weights;
         }
@@ -167,8 +174,8 @@ unsafe fn add_rows<V: SimdInt8, const CODES: u8, const SCALES: u8, const P: usiz
                 prefetch_results::<V, P>(matrix, first, row + PREFETCH_ROWS, y);
             }
             let mut done = if segment > 0 { stored_counts[i] } else { 0 };
-            // SAFETY: the sums have one float per row of the panels, and so have the weights of each column of the
-            // segment.
+            // SAFETY: `stored_sums` has `width` floats per row of activations. `weights` has `width` floats per column
+            // of the segment, and the column of the outlier is in the segment.
             unsafe {
                 let mut sums = match segment {
                     0 => [simd.splat_float(0.0); P],
@@ -198,22 +205,22 @@ unsafe fn add_rows<V: SimdInt8, const CODES: u8, const SCALES: u8, const P: usiz
     }
 }
 
-/// Loads the floats of `P` vectors.
+/// Loads `P` vectors of floats.
 ///
 /// # Safety
-/// `floats` has `P` · `V::ROWS` floats.
+/// `floats` has at least `P * V::ROWS` floats.
 #[inline(always)]
 unsafe fn load_vectors<V: SimdInt8, const P: usize>(simd: V, floats: &[f32]) -> [V::Floats; P] {
     let mut loaded = [simd.splat_float(0.0); P];
     for (p, loaded) in loaded.iter_mut().enumerate() {
-        // SAFETY: the caller guarantees the panels and positions.
+        // SAFETY: the caller guarantees that `floats` has the floats of vector `p`.
         *loaded = unsafe { simd.load_floats(floats.as_ptr().add(p * V::ROWS)) };
     }
     loaded
 }
 
-/// Prefetches the results of `P` panels from `first` on with row `row`. The results of different rows are far apart in
-/// memory.
+/// Prefetches the results of the `P` panels from `first` on for row `row` of the activations. The hardware does not
+/// prefetch them, because the results of different rows are far apart in memory.
 #[inline(always)]
 fn prefetch_results<V: SimdInt8, const P: usize>(
     matrix: &CodeMatrix,
@@ -222,7 +229,7 @@ fn prefetch_results<V: SimdInt8, const P: usize>(
     y: &Shared<f32>,
 ) {
     let all = matrix.rows;
-    // SAFETY: a task has its own panels, and nothing is read.
+    // SAFETY: each task has its own panels, so no other task has this part. The code only takes its address.
     let results = unsafe { y.part(row * all + first * V::ROWS, 1) }.as_ptr();
     for line in (0..P * V::ROWS).step_by(16) {
         prefetch::<true>(results.wrapping_add(line).cast());
@@ -230,7 +237,7 @@ fn prefetch_results<V: SimdInt8, const P: usize>(
     prefetch::<true>(results.wrapping_add(P * V::ROWS - 1).cast());
 }
 
-/// Adds sums to the results of `P` panels from `first` on with row `row`.
+/// Adds `sums` to the results of the `P` panels from `first` on for row `row` of the activations.
 #[inline(always)]
 fn add_to<V: SimdInt8, const P: usize>(
     simd: V,
@@ -243,11 +250,11 @@ fn add_to<V: SimdInt8, const P: usize>(
     let all = matrix.rows;
     let start = first * V::ROWS;
     let count = (P * V::ROWS).min(all - start);
-    // SAFETY: a task has its own panels.
+    // SAFETY: each task has its own panels, so no other task accesses these results.
     let out = unsafe { y.part(row * all + start, count) };
     for (sums, out) in sums.iter().zip(out.chunks_mut(V::ROWS)) {
         if out.len() == V::ROWS {
-            // SAFETY: `out` has one float per lane. The product with 1 is exact.
+            // SAFETY: `out` has one float per lane. (The product with 1 is exact, so this is an addition.)
             unsafe {
                 simd.store_floats(
                     simd.multiply_add(*sums, simd.splat_float(1.0), simd.load_floats(out.as_ptr())),
@@ -260,31 +267,32 @@ fn add_to<V: SimdInt8, const P: usize>(
     }
 }
 
-/// The columns of `P` adjacent panels.
+/// Access to the columns of `P` adjacent panels.
 struct Columns<'a, V: SimdInt8, const CODES: u8, const SCALES: u8, const P: usize> {
     simd: V,
-    /// The first panel; the others follow it in memory.
+    /// The first panel. The other panels follow this panel in memory.
     panel: Panel<'a>,
-    /// The table of levels; zeros if the layout has no table.
+    /// The table of signed levels, without [`SimdInt8::BIAS`]; zeros if the layout has no table.
     table: V::Ints,
     /// The negated zero point of the codes.
     minus_zero_point: V::Ints,
 }
 
 impl<'a, V: SimdInt8, const CODES: u8, const SCALES: u8, const P: usize> Columns<'a, V, CODES, SCALES, P> {
+    /// Panics if the matrix does not have the `P` panels from `first` on.
     #[inline(always)]
     fn new(simd: V, matrix: &'a CodeMatrix, first: usize) -> Self {
         let levels = match matrix.code_layout {
             CodeLayout::Table(levels) => levels.map(i8::cast_unsigned),
             _ => [0; 16],
         };
-        // Panics if the matrix lacks the last panel.
+        // This call panics if the matrix does not have the last panel.
         let _ = matrix.panel(first + P - 1);
         let minus_zero_point = simd.splat(-i32::from(matrix.code_layout.zero_point()));
         Self { simd, panel: matrix.panel(first), table: simd.level_table(&levels), minus_zero_point }
     }
 
-    /// Returns the address of the end of the panels' codes.
+    /// Returns the address after the last byte of the codes of all `P` panels.
     fn codes_end(&self) -> *const u8 {
         self.panel.codes.as_ptr().wrapping_add(P * self.panel.codes.len())
     }
@@ -292,15 +300,16 @@ impl<'a, V: SimdInt8, const CODES: u8, const SCALES: u8, const P: usize> Columns
     /// Loads the superblock scales of a column, for each panel.
     ///
     /// # Safety
-    /// The position lies inside the panels.
+    /// `position` is the position of a column that the panels have.
     #[inline(always)]
     unsafe fn shared(&self, position: &ColumnPosition) -> [SharedScale<V>; P] {
         let simd = self.simd;
         let mut per_panel = [SharedScale::zero(simd); P];
         let shared = self.panel.shared;
-        // A loop, because a closure would not be compiled for the instruction set.
+        // This is a loop, because a closure would not be compiled for the instruction set.
         for (p, panel_scales) in per_panel.iter_mut().enumerate() {
-            // SAFETY: the caller guarantees the position; panels are adjacent in memory.
+            // SAFETY: the caller guarantees that the panels have this column. The panels are adjacent in memory, so the
+            // address is inside panel `p`.
             *panel_scales = unsafe {
                 SharedScale::load::<SCALES>(
                     simd,
@@ -311,17 +320,18 @@ impl<'a, V: SimdInt8, const CODES: u8, const SCALES: u8, const P: usize> Columns
         per_panel
     }
 
-    /// Loads the scales of a column; `shared` has its superblock scales.
+    /// Loads the scales of a column, for each panel. `shared` are the superblock scales of this column.
     ///
     /// # Safety
-    /// As for `shared`.
+    /// `position` is the position of a column that the panels have.
     #[inline(always)]
     unsafe fn scales(&self, position: &ColumnPosition, shared: &[SharedScale<V>; P]) -> [WeightScale<V>; P] {
         let simd = self.simd;
         let mut per_panel = [WeightScale::zero(simd); P];
         let scales = self.panel.scales;
         for (p, (panel_scales, shared)) in per_panel.iter_mut().zip(shared).enumerate() {
-            // SAFETY: the caller guarantees the position; panels are adjacent in memory.
+            // SAFETY: the caller guarantees that the panels have this column. The panels are adjacent in memory, so the
+            // address is inside panel `p`.
             *panel_scales = unsafe {
                 WeightScale::load::<SCALES>(
                     simd,
@@ -333,17 +343,18 @@ impl<'a, V: SimdInt8, const CODES: u8, const SCALES: u8, const P: usize> Columns
         per_panel
     }
 
-    /// Decodes the weights of a column.
+    /// Decodes the weights of a column, for each panel. `scales` are the scales of this column.
     ///
     /// # Safety
-    /// As for `shared`; `scales` are the scales of this column.
+    /// `position` is the position of a column that the panels have.
     #[inline(always)]
     unsafe fn weights(&self, position: &ColumnPosition, scales: &[WeightScale<V>; P]) -> [V::Floats; P] {
         let simd = self.simd;
         let mut weights = [simd.splat_float(0.0); P];
         let codes = self.panel.codes;
         for (p, (weight, scale)) in weights.iter_mut().zip(scales).enumerate() {
-            // SAFETY: the caller guarantees the position; panels are adjacent in memory.
+            // SAFETY: the caller guarantees that the panels have this column. The panels are adjacent in memory, so the
+            // address is the start of the codes of panel `p`.
             unsafe {
                 let codes = codes.as_ptr().add(p * codes.len());
                 *weight = scale.weight::<SCALES>(simd, simd.to_floats(self.level(codes, position)));
@@ -352,14 +363,15 @@ impl<'a, V: SimdInt8, const CODES: u8, const SCALES: u8, const P: usize> Columns
         weights
     }
 
-    /// Writes the decoded weights of columns that have the same scale: for each column, one float per row of the
-    /// panels.
+    /// Decodes the weights of columns that have the same scale, and writes them to `weights`: for each column, one
+    /// float per row of the panels.
     ///
     /// # Safety
-    /// As for `shared`.
+    /// The panels have these columns.
     #[inline(always)]
     unsafe fn decode(&self, columns: &[u32], weights: &mut [f32]) {
-        // SAFETY: the caller guarantees the columns; a vector has one float per row of a panel.
+        // SAFETY: the caller guarantees that the panels have these columns. `target` has `P * V::ROWS` floats, which is
+        // the size of `P` vectors.
         unsafe {
             let position = ColumnPosition::new::<CODES, SCALES>(columns[0] as usize, V::ROWS);
             let scales = self.scales(&position, &self.shared(&position));
@@ -372,18 +384,21 @@ impl<'a, V: SimdInt8, const CODES: u8, const SCALES: u8, const P: usize> Columns
         }
     }
 
-    /// Unpacks the levels of a column from the panel's codes.
+    /// Unpacks the levels of a column from the codes of one panel. If the layout has minima, returns the codes instead
+    /// of the levels.
     ///
     /// # Safety
-    /// As for `shared`.
+    /// `codes` is the start of the codes of one of the panels. `position` is the position of a column that this panel
+    /// has.
     #[inline(always)]
     unsafe fn level(&self, codes: *const u8, position: &ColumnPosition) -> V::Ints {
         let simd = self.simd;
-        // Returns the masked bits of the vector at `offset`, shifted to the right by `shift`.
-        // SAFETY: the load stays inside the panel's codes.
+        // Loads the vector at `offset`, shifts its lanes to the right by `shift`, and returns the bits in `mask`.
+        // SAFETY: the caller guarantees that the panel has the column, so the vector is inside the codes of the panel.
         let bits = |offset: u32, shift: u32, mask: i32| unsafe {
             simd.and(simd.shift_right_32(simd.load(codes.add(offset as usize)), shift), simd.splat(mask))
         };
+        // Converts the low byte of each lane from an unsigned to a signed byte.
         let signed = |byte: V::Ints| simd.add(simd.xor(byte, simd.splat(128)), simd.splat(-128));
         if CODES == BYTES {
             return signed(bits(position.codes, position.shift, 255));
@@ -418,8 +433,7 @@ mod tests {
         add(Portable::<N>, matrix, panels, x, y);
     }
 
-    /// Tests panels of eight and of sixteen rows, one row and several rows of activations, and more columns than a
-    /// segment has.
+    /// Tests panels of eight and of sixteen rows, with one row of activations and with several rows.
     #[test]
     fn results_equal_the_scalar_path_bit_for_bit() {
         let floats = |count: usize, seed: usize| -> Vec<f32> {
@@ -433,7 +447,7 @@ mod tests {
             format.encode(&floats(rows * columns, 1), None, &mut stored);
             let tensor = Tensor::new(shape, *format, Bytes::from(stored)).unwrap();
             let mut x = floats(n * columns, 2);
-            // Every row has outliers, except the second one.
+            // Every row has outliers, except the second row.
             x.iter_mut().step_by(101).for_each(|x| *x *= 50.0);
             x[columns..2 * columns].fill(0.5);
             for (lanes, n) in [8, 16].into_iter().flat_map(|lanes| [1, 3, n].map(|n| (lanes, n))) {
@@ -455,7 +469,7 @@ mod tests {
                     _ => add_portable::<16>(&matrix, panels, &of_rows, &Shared::new(&mut given)),
                 }
                 assert!(given == expected, "{}, panels of {lanes}, {n} rows", format.name());
-                // The results are also close to the products of the decoded weights with the outliers.
+                // The results are also close to the exact products of the decoded weights with the outliers.
                 let decoded = tensor.decode();
                 let row = n - 1;
                 for (at, y) in given[row * rows..].iter().enumerate() {

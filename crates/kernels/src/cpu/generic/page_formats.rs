@@ -1,27 +1,31 @@
 //! The operations of attention on pages of each format: products of queries with keys, and weighted sums of values.
 //!
-//! Invariant: each sum belongs to one row and one lane and has a fixed order. It does not depend on what else is summed
-//! in the same call.
+//! A page has 64 positions. A panel is the keys of 16 positions, stored side by side, so that a lane belongs to one
+//! key. A vector of values is 16 elements of a head; a part is one or two vectors of values for all positions of a
+//! page. A block is 32 elements that share a scale.
+//!
+//! Invariant: each sum belongs to one row and one lane, and the order of its additions is fixed. The sum does not
+//! depend on the other sums of the same call.
 
 use super::lanes::Lanes;
 use crate::cpu::prefetch::prefetch;
 use crate::kv_format::{BLOCK, LANES, PAGE};
 
-/// Bytes of a cache line.
+/// Number of bytes of a cache line.
 const LINE: usize = 64;
 
-/// The page layout of a format. `N` panels or vectors are processed at once, so that enough independent accumulators
-/// hide the latency of the additions.
+/// The page layout of a format. The functions process `T` rows and `N` panels or vectors at the same time, so that
+/// there are enough independent accumulators to hide the latency of the additions.
 pub(crate) trait PageFormat {
-    /// Vectors of values of a head that are stored together as a part.
+    /// Number of vectors of values of a head that are stored together as a part.
     const PART_VECTORS: usize;
-    /// Bytes of such a part for the positions of a page.
+    /// Number of bytes of a part, for all positions of a page.
     const PART_BYTES: usize;
-    /// Maximum number of vectors of values that are summed at once.
+    /// Maximum number of vectors of values that are summed at the same time.
     const MAX_VECTORS: usize;
 
-    /// Returns the products of some rows (each has all floats of one head) with some panels of keys. The bytes at
-    /// distance `prefetch_distance` are prefetched, cache line by cache line; 0 means no prefetch.
+    /// Returns the products of query rows with panels of keys. Each row has all floats of one head. The function
+    /// prefetches the bytes at distance `prefetch_distance` from the bytes that it reads; 0 means no prefetch.
     fn scores<L: Lanes, const T: usize, const N: usize>(
         simd: L,
         rows: [&[f32]; T],
@@ -29,8 +33,9 @@ pub(crate) trait PageFormat {
         prefetch_distance: usize,
     ) -> [[L::Vector; T]; N];
 
-    /// Computes `sums` += Σ weights × values for the `N` vectors from `first` on. The sum runs over the positions that
-    /// `weights` has. A weight is a softmax weight that is not yet divided by the sum.
+    /// Adds weighted values to `sums`, for the `N` vectors of values from `first` on: for each position i of `weights`,
+    /// `weights[t][i]` times the values of this position. A weight is an exponential of softmax, not yet divided by the
+    /// sum of the exponentials. `prefetch_distance` has the same meaning as in `scores`.
     fn add_weighted_values<L: Lanes, const T: usize, const N: usize>(
         simd: L,
         weights: [&[f32]; T],
@@ -41,16 +46,16 @@ pub(crate) trait PageFormat {
     );
 }
 
-/// `f32`.
+/// The page layout of `f32`.
 pub(crate) struct Floats;
-/// `f16`.
+/// The page layout of `f16`.
 pub(crate) struct Halves;
-/// `q8_0`.
+/// The page layout of `q8_0`.
 pub(crate) struct Bytes;
-/// `q4_0`.
+/// The page layout of `q4_0`.
 pub(crate) struct Nibbles;
 
-/// Rows of floats that are multiplied together. Invariant: each has at least `count` floats.
+/// Rows of floats that are multiplied together. Invariant: each row has at least `count` floats.
 #[derive(Clone, Copy)]
 struct RowGroup<'a, const T: usize> {
     rows: [&'a [f32]; T],
@@ -58,17 +63,18 @@ struct RowGroup<'a, const T: usize> {
 }
 
 impl<'a, const T: usize> RowGroup<'a, T> {
-    /// Panics unless each row has at least `count` floats.
+    /// Creates a group. Panics unless each row has at least `count` floats.
     #[inline(always)]
     fn new(rows: [&'a [f32]; T], count: usize) -> Self {
         assert!(rows.iter().all(|row| row.len() >= count), "a number for every lane");
         Self { rows, count }
     }
 
-    /// Computes, for each row, `sums` += element `i` of the row · `lanes`.
+    /// Adds, for each row t and each n, element `i` of row t times `lanes[n]` to `sums[n][t]`.
     ///
     /// # Safety
-    /// `i < count`. It is not checked, because a check per element would take as long as the sums.
+    /// `i` is below `count`. The function does not check this, because a check for each element would take as long as
+    /// the additions.
     #[inline(always)]
     unsafe fn add<L: Lanes, const N: usize>(
         &self,
@@ -88,8 +94,8 @@ impl<'a, const T: usize> RowGroup<'a, T> {
     }
 }
 
-/// Computes `sums` += Σ element i of each row × vector i of each part. A part stores consecutive vectors of sixteen
-/// floats, `BYTES` bytes each.
+/// Adds, for each row t, each part n and each index i, element i of row t times vector i of part n to `sums[n][t]`.
+/// Here a part is any sequence of consecutive vectors of sixteen floats. A vector has `BYTES` bytes.
 #[inline(always)]
 fn add_all<L: Lanes, const T: usize, const N: usize, const BYTES: usize>(
     simd: L,
@@ -108,8 +114,11 @@ fn add_all<L: Lanes, const T: usize, const N: usize, const BYTES: usize>(
     }
 }
 
-/// Does the work of [`add_all`]. Panics unless each part has one vector per element of a row. With `PREFETCH` the bytes
-/// at distance `prefetch_distance` are prefetched vector by vector: all prefetches at once would fill the memory queue.
+/// Computes [`add_all`]. If `PREFETCH` is true, the function prefetches the bytes at distance `prefetch_distance`,
+/// vector by vector, because all prefetches at the same time would fill the memory queue.
+///
+/// # Panics
+/// If a part does not have one vector per element of a row.
 #[inline(always)]
 fn add_parts<L: Lanes, const T: usize, const N: usize, const BYTES: usize, const PREFETCH: bool>(
     simd: L,
@@ -123,21 +132,25 @@ fn add_parts<L: Lanes, const T: usize, const N: usize, const BYTES: usize, const
     for i in 0..rows.count {
         let mut lanes = [simd.zero(); N];
         for (lane, part) in lanes.iter_mut().zip(&parts) {
-            // SAFETY: every part has `count` vectors (asserted).
+            // SAFETY: every part has `count` vectors (asserted above), and `i` is below `count`.
             let bytes = unsafe { part.get_unchecked(i) };
             if PREFETCH {
                 prefetch::<true>(bytes.as_ptr().wrapping_add(prefetch_distance));
             }
             *lane = float_vector::<L, BYTES>(simd, bytes);
         }
-        // SAFETY: `i` is below the number of elements of each row.
+        // SAFETY: `i` is below `rows.count`.
         unsafe { rows.add::<L, N>(simd, i, lanes, &mut all) };
     }
     *sums = all;
 }
 
-/// Computes the same for codes of values, for the `N` vectors from `vector` on. Panics unless there is one code row per
-/// element of a row.
+/// Adds, for each row t and each position i, element i of row t times the codes of position i to `sums[n][t]`. `codes`
+/// has one block of codes per position. Element n of `sums` belongs to vector `vector` + n of the block. If `PREFETCH`
+/// is true, the function prefetches the bytes at distance `prefetch_distance` from each block.
+///
+/// # Panics
+/// If there is not one block per element of a row, or if a block does not have the `N` vectors from `vector` on.
 #[inline(always)]
 fn add_codes<L: Lanes, const T: usize, const N: usize, const BYTES: usize, const PREFETCH: bool>(
     simd: L,
@@ -161,13 +174,14 @@ fn add_codes<L: Lanes, const T: usize, const N: usize, const BYTES: usize, const
             let (line, half) = if BYTES == BLOCK { (vector + n, 0) } else { (0, vector + n) };
             *lane = code_vector::<L, BYTES>(simd, &codes.as_chunks().0[line], half);
         }
-        // SAFETY: `i` is below the number of elements of each row.
+        // SAFETY: `i` is below `codes.len()`, which equals `rows.count` (asserted above).
         unsafe { rows.add::<L, N>(simd, i, lanes, &mut all) };
     }
     *sums = all;
 }
 
-/// Prefetches the bytes at `prefetch_distance` from `bytes`; 0 means no prefetch.
+/// Prefetches `bytes.len()` bytes at distance `prefetch_distance` from `bytes`, cache line by cache line; 0 means no
+/// prefetch.
 #[inline(always)]
 fn prefetch_all(bytes: &[u8], prefetch_distance: usize) {
     if prefetch_distance > 0 {
@@ -177,7 +191,7 @@ fn prefetch_all(bytes: &[u8], prefetch_distance: usize) {
     }
 }
 
-/// Converts sixteen floats of four or two bytes each.
+/// Loads sixteen floats: `f32` if they have four bytes each, `f16` if they have two bytes each.
 #[inline(always)]
 fn float_vector<L: Lanes, const BYTES: usize>(simd: L, bytes: &[u8; BYTES]) -> L::Vector {
     match bytes.first_chunk() {
@@ -230,7 +244,7 @@ macro_rules! page_formats_of_codes {
         impl PageFormat for $format {
             const PART_VECTORS: usize = BLOCK / LANES;
             const PART_BYTES: usize = PAGE * (2 + $bytes);
-            // The vectors of one part, because each part has its own scales.
+            // At most the vectors of one part, because each part has its own scales.
             const MAX_VECTORS: usize = Self::PART_VECTORS;
 
             #[inline(always)]
@@ -258,7 +272,7 @@ macro_rules! page_formats_of_codes {
                                 // The sixteen scales fill the first two groups of sixteen bytes; the codes follow.
                                 lanes[n] = code_vector::<L, { $bytes }>(simd, &blocks[n][2 + i], half);
                             }
-                            // SAFETY: the index is below the number of elements of a block, which each row has.
+                            // SAFETY: the index is below 32, and each row has 32 elements of this block.
                             unsafe { rows.add::<L, N>(simd, i + half * $bytes, lanes, &mut products) };
                         }
                     }
@@ -318,14 +332,15 @@ macro_rules! page_formats_of_codes {
 page_formats_of_codes!(Bytes, BLOCK);
 page_formats_of_codes!(Nibbles, BLOCK / 2);
 
-/// Converts sixteen codes: one code per byte if a block has as many bytes as values, otherwise the lower or the upper
-/// half of each byte.
+/// Converts sixteen codes. If a block has one byte per value, each byte is a code. Otherwise each byte holds two codes,
+/// and `half` selects the lower (0) or the upper (1) four bits.
 #[inline(always)]
 fn code_vector<L: Lanes, const BYTES: usize>(simd: L, codes: &[u8; LANES], half: usize) -> L::Vector {
     if BYTES == BLOCK { simd.load_i8(codes) } else { simd.load_i4(codes, half == 1) }
 }
 
-/// Returns the weights times the scale of each position. Elements past the end of the weights are unspecified.
+/// Returns the weight of each position times the scale of this position. Elements past the end of the weights are
+/// unspecified.
 #[inline(always)]
 fn scale_weights<L: Lanes, const T: usize>(simd: L, weights: [&[f32]; T], scales: &[u8]) -> [[f32; PAGE]; T] {
     let mut scaled = [[0.0; PAGE]; T];

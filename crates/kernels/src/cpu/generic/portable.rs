@@ -1,10 +1,11 @@
-//! A [`SimdInt8`] for any processor: it tests the vector code where the instructions are missing.
+//! An implementation of [`SimdInt8`] for any processor. Tests use it to check the vector code on processors that lack
+//! the vector instructions.
 
 use super::simd::SimdInt8;
 use crate::cpu::codes::layout::ROWS;
 use std::array::from_fn;
 
-/// Vectors of `N` lanes. Each method computes lane by lane the same result as the instruction.
+/// Vectors of `N` lanes as arrays. Each method returns the same result as the vector instruction.
 #[derive(Clone, Copy)]
 pub(crate) struct Portable<const N: usize>;
 
@@ -12,6 +13,7 @@ fn lane_bytes<const N: usize>(a: [i32; N]) -> [[u8; 4]; N] {
     a.map(i32::to_le_bytes)
 }
 
+/// Applies `f` to the two 16-bit halves of each lane.
 fn map_16_bit<const N: usize>(a: [i32; N], f: impl Fn(u16) -> u16) -> [i32; N] {
     a.map(|a| {
         let a = a.cast_unsigned();
@@ -26,7 +28,7 @@ impl<const N: usize> SimdInt8 for Portable<N> {
     const BIAS: i16 = 128;
 
     unsafe fn load(self, at: *const u8) -> [i32; N] {
-        // SAFETY: the caller guarantees that the pointer is valid.
+        // SAFETY: the caller guarantees that `4 * N` bytes are readable at `at`.
         from_fn(|i| unsafe { at.add(4 * i).cast::<i32>().read_unaligned() })
     }
     fn splat(self, x: i32) -> [i32; N] {
@@ -52,7 +54,7 @@ impl<const N: usize> SimdInt8 for Portable<N> {
     }
     fn lookup(self, table: [i32; N], index: [i32; N]) -> [i32; N] {
         let (table, index) = (lane_bytes(table), lane_bytes(index));
-        // The look-up stays within each group of sixteen bytes, as the instruction does.
+        // Like the instruction, each look-up reads only the sixteen table bytes of its own group of four lanes.
         from_fn(|i| {
             i32::from_le_bytes(from_fn(|b| {
                 let at = index[i][b];
@@ -78,11 +80,11 @@ impl<const N: usize> SimdInt8 for Portable<N> {
         from_fn(|i| a[i] + b[i])
     }
     unsafe fn load_i8(self, at: *const u8) -> [i32; N] {
-        // SAFETY: the caller guarantees that the pointer is valid.
+        // SAFETY: the caller guarantees that `N` bytes are readable at `at`.
         from_fn(|i| i32::from(unsafe { at.add(i).read() }.cast_signed()))
     }
     unsafe fn load_u8(self, at: *const u8) -> [i32; N] {
-        // SAFETY: the caller guarantees that the pointer is valid.
+        // SAFETY: the caller guarantees that `N` bytes are readable at `at`.
         from_fn(|i| i32::from(unsafe { at.add(i).read() }))
     }
     fn to_floats(self, a: [i32; N]) -> [f32; N] {
@@ -92,11 +94,11 @@ impl<const N: usize> SimdInt8 for Portable<N> {
         [x; N]
     }
     unsafe fn load_f16(self, at: *const u8) -> [f32; N] {
-        // SAFETY: the caller guarantees that the pointer is valid.
+        // SAFETY: the caller guarantees that `2 * N` bytes are readable at `at`.
         from_fn(|i| half::f16::from_bits(unsafe { at.cast::<u16>().add(i).read_unaligned() }).to_f32())
     }
     unsafe fn load_bf16(self, at: *const u8) -> [f32; N] {
-        // SAFETY: the caller guarantees that the pointer is valid.
+        // SAFETY: the caller guarantees that `2 * N` bytes are readable at `at`.
         from_fn(|i| half::bf16::from_bits(unsafe { at.cast::<u16>().add(i).read_unaligned() }).to_f32())
     }
     fn multiply(self, a: [f32; N], b: [f32; N]) -> [f32; N] {
@@ -112,11 +114,11 @@ impl<const N: usize> SimdInt8 for Portable<N> {
         from_fn(|i| a.get(i).copied().unwrap_or(0.0))
     }
     unsafe fn load_floats(self, at: *const f32) -> [f32; N] {
-        // SAFETY: the caller guarantees that the pointer is valid.
+        // SAFETY: the caller guarantees that `N` floats are readable at `at`.
         from_fn(|i| unsafe { at.add(i).read() })
     }
     unsafe fn store_floats(self, a: [f32; N], at: *mut f32) {
-        // SAFETY: the caller guarantees that the pointer is valid.
+        // SAFETY: the caller guarantees that `N` floats are writable at `at`, and that no other thread accesses them.
         a.into_iter().enumerate().for_each(|(i, a)| unsafe { at.add(i).write(a) });
     }
 }

@@ -1,16 +1,17 @@
-//! Unpacks a chunk before vectors multiply it: codes become bytes, scales become floats.
+//! Unpacks the codes of a chunk to bytes and the scales of a chunk to floats, before vectors multiply them.
+//! `codes/layout.rs` defines panels, chunks, superblocks, quads, and the symbols d, e, m and s of the scales.
 
 use super::simd::SimdInt8;
 use crate::cpu::codes::layout::*;
 use crate::cpu::codes::matrix::Panel;
 use crate::cpu::prefetch::{prefetch, prefetch_scales};
 
-/// Returns the bytes of a chunk's codes, in panels with as many rows as a vector has lanes.
+/// Returns the number of bytes of a chunk's codes, in panels with `V::ROWS` rows.
 pub(crate) const fn code_bytes<V: SimdInt8, const CODES: u8>() -> usize {
     CHUNK * code_bits(CODES) / 8 * V::ROWS
 }
 
-/// Returns the levels of a table, plus [`SimdInt8::BIAS`]; zeros if the layout has no table.
+/// Returns the levels of the table of `layout`, plus [`SimdInt8::BIAS`]; zeros if the layout has no table.
 #[inline(always)]
 pub(crate) fn level_table<V: SimdInt8>(simd: V, layout: CodeLayout) -> V::Ints {
     let levels = match layout {
@@ -20,8 +21,9 @@ pub(crate) fn level_table<V: SimdInt8>(simd: V, layout: CodeLayout) -> V::Ints {
     simd.level_table(&levels)
 }
 
-/// Returns quads `v` and `v + 4` of a chunk, one byte per column: codes, or levels plus [`SimdInt8::BIAS`]. With
-/// `UNSHIFTED` the 4-bit codes of the second quad stay in the upper nibbles, so they are sixteen times as large.
+/// Returns the quads `v` and `v + 4` of a chunk, one byte per column. `v` is below 4. A byte is a code; if the layout
+/// stores levels or has a table, a byte is a level plus [`SimdInt8::BIAS`]. If `UNSHIFTED` is true, the 4-bit codes of
+/// quad `v + 4` stay in the upper nibbles, so they are sixteen times larger.
 ///
 /// # Safety
 /// All bytes of the chunk's codes are readable at `codes`.
@@ -32,10 +34,10 @@ pub(crate) unsafe fn quads<V: SimdInt8, const CODES: u8, const UNSHIFTED: bool>(
     v: usize,
     table: V::Ints,
 ) -> (V::Ints, V::Ints) {
-    // SAFETY: the load stays inside the chunk's codes.
+    // SAFETY: vector `at` is inside the chunk's codes, and the caller guarantees that these bytes are readable.
     let load = |at: usize| unsafe { simd.load(codes.add(at * 4 * V::ROWS)) };
     if CODES == BYTES {
-        // Adding 128 flips the sign bit.
+        // The bias is 0 or 128. The XOR with 128 adds 128 to a signed byte, because it only changes the sign bit.
         let bias = simd.splat(i32::from_ne_bytes([V::BIAS as u8; 4]));
         return (simd.xor(load(v), bias), simd.xor(load(v + 4), bias));
     }
@@ -71,25 +73,26 @@ pub(crate) unsafe fn quads<V: SimdInt8, const CODES: u8, const UNSHIFTED: bool>(
     }
 }
 
-/// Distance, in superblocks, at which superblock scales are prefetched.
+/// Distance, in number of superblocks, at which superblock scales are prefetched.
 const PREFETCH_SUPERBLOCKS: usize = 8;
 
-/// The factors of a chunk's sums, one float for each row.
+/// The factors by which the sums of a chunk are multiplied, one float for each row of a panel.
 pub(crate) struct Factors<V: SimdInt8> {
-    /// The scale of the chunk; 1 if the chunk has only integer scales.
+    /// The float scale of the chunk; 1 if the chunk has only integer scales.
     pub d: V::Floats,
-    /// Integer scales of the two halves, or of the whole chunk in the first element. Products with a chunk's sums stay
-    /// below 2²⁴: floats hold them exactly, and float multiplication is faster than 32-bit integer multiplication.
+    /// The integer scales of the two halves of the chunk. If there is only one integer scale, it is the first element.
+    /// The products of integer scales and sums are below 2²⁴, so floats hold them exactly. Float multiplication is
+    /// faster than 32-bit integer multiplication.
     integer_scales: [V::Floats; 2],
-    /// The minimum m of [`ScaleLayout::Affine`], the factor of the activations' sum.
+    /// The minimum m of [`ScaleLayout::Affine`]. It is multiplied by the sum of the activations.
     pub minimum: V::Floats,
 }
 
 impl<V: SimdInt8> Factors<V> {
-    /// Returns `total` plus the contribution of a chunk for one row of activations. With superblock scales, `total` is
-    /// the sum over the superblock. `sums` has the sums of the two halves for [`ScaleLayout::HalfGroups`]; otherwise
-    /// its first element is the sum of the chunk. The last argument has the scale of the activations, and this scale
-    /// times the sum of their codes.
+    /// Returns `total` plus the contribution of a chunk, for one row of activations. If the layout has superblock
+    /// scales, `total` is the sum of the current superblock. For [`ScaleLayout::HalfGroups`], `sums` are the sums of
+    /// the two halves of the chunk. For the other layouts, the first element of `sums` is the sum of the chunk. `scale`
+    /// is the scale of the activations; `scaled_sum` is this scale times the sum of the codes of the activations.
     #[inline(always)]
     pub fn add<const SCALES: u8>(
         &self,
@@ -123,13 +126,13 @@ impl<V: SimdInt8> Factors<V> {
     }
 }
 
-/// The scales of a panel.
+/// The scales of a panel. `SCALES` is their layout.
 pub(crate) struct Scales<'a, const SCALES: u8>(pub Panel<'a>);
 
 impl<const SCALES: u8> Scales<'_, SCALES> {
-    /// Bytes per row and chunk.
+    /// Number of bytes of scales per row and chunk.
     const BYTES: usize = scale_layout(SCALES).bytes();
-    /// Bytes per row and superblock.
+    /// Number of bytes of scales per row and superblock.
     pub const SHARED_BYTES: usize = scale_layout(SCALES).shared_bytes();
 
     /// Returns the address of the scales of chunk `chunk`.
@@ -138,7 +141,7 @@ impl<const SCALES: u8> Scales<'_, SCALES> {
         self.0.scales.as_ptr().wrapping_add(chunk * V::ROWS * Self::BYTES)
     }
 
-    /// Prefetches the scales that follow those of chunk `chunk`.
+    /// Prefetches scales of later chunks: they begin at a fixed distance after the scales of chunk `chunk`.
     #[inline(always)]
     pub fn prefetch<V: SimdInt8>(&self, chunk: usize) {
         prefetch_scales(self.at::<V>(chunk), V::ROWS * Self::BYTES);
@@ -151,7 +154,7 @@ impl<const SCALES: u8> Scales<'_, SCALES> {
     #[inline(always)]
     pub unsafe fn load<V: SimdInt8>(&self, simd: V, chunk: usize) -> Factors<V> {
         let scales = self.at::<V>(chunk);
-        // SAFETY: the caller guarantees the readable bytes.
+        // SAFETY: the caller guarantees that the panel has this chunk, so all loads are inside the panel's scales.
         unsafe {
             let one = simd.splat_float(1.0);
             let d = match SCALES {
@@ -170,9 +173,10 @@ impl<const SCALES: u8> Scales<'_, SCALES> {
         }
     }
 
-    /// Finishes superblock `block`: adds its sums, times its scales, to the totals of the rows, and resets `sums` to
-    /// zero. `scaled_sum(chunk, t)` returns the scale of a chunk times the sum of its codes, for row `t` of the
-    /// activations.
+    /// Finishes superblock `block`. Multiplies `sums` by the scales of the superblock, adds the products to `totals`,
+    /// and sets `sums` to zero. For [`ScaleLayout::GroupsAffine`], also adds the contribution of the minima. `sums` and
+    /// `totals` have one entry per row of activations. `scaled_sum(chunk, t)` returns the scale of a chunk times the
+    /// sum of the chunk's codes, for row `t` of the activations.
     ///
     /// # Safety
     /// The panel has all chunks of this superblock.
@@ -186,7 +190,8 @@ impl<const SCALES: u8> Scales<'_, SCALES> {
         scaled_sum: impl Fn(usize, usize) -> f32,
     ) {
         let superblock_bytes = V::ROWS * Self::SHARED_BYTES;
-        // SAFETY: the caller guarantees the readable bytes.
+        // SAFETY: the caller guarantees that the panel has all chunks of this superblock. So the panel has the scales
+        // of these chunks and of the superblock.
         unsafe {
             let shared = self.0.shared.as_ptr().add(block * superblock_bytes);
             prefetch::<true>(shared.wrapping_add(PREFETCH_SUPERBLOCKS * superblock_bytes));
@@ -212,16 +217,16 @@ impl<const SCALES: u8> Scales<'_, SCALES> {
     }
 }
 
-/// Returns the number of columns per scale.
+/// Returns the number of columns that share a scale, for a scale layout.
 pub(crate) const fn columns_of_scale(layout: u8) -> usize {
     if layout == HALF_GROUPS { CHUNK / 2 } else { CHUNK }
 }
 
-/// The scales of a superblock for every row of a panel: `d` of the integer scales, and the negated `e` of the integer
-/// minima.
+/// The scales of a superblock for every row of a panel.
 pub(crate) struct SharedScale<V: SimdInt8> {
+    /// The scale d, the factor of the integer scales. Zero if the layout has no superblock scales.
     d: V::Floats,
-    /// Zero if the layout has no minima.
+    /// The negated scale e, the factor of the integer minima. Zero if the layout has no minima.
     negative_e: V::Floats,
 }
 
@@ -239,14 +244,15 @@ impl<V: SimdInt8> SharedScale<V> {
         Self { d: simd.splat_float(0.0), negative_e: simd.splat_float(0.0) }
     }
 
-    /// Loads the superblock scales; zeros if the layout has none.
+    /// Loads the superblock scales. Returns zeros if the layout has no superblock scales.
     ///
     /// # Safety
-    /// The superblock scales are readable at `shared` if the layout has them.
+    /// If the layout has superblock scales, the scales of all rows of the panel are readable at `shared`.
     #[inline(always)]
     pub unsafe fn load<const SCALES: u8>(simd: V, shared: *const u8) -> Self {
         let mut loaded = Self::zero(simd);
-        // SAFETY: the caller guarantees the readable bytes.
+        // SAFETY: the caller guarantees that the superblock scales of all rows are readable at `shared`, if the layout
+        // has superblock scales. Only in this case the code loads them.
         unsafe {
             if const { has_shared_scale(SCALES) } {
                 loaded.d = simd.load_f16(shared);
@@ -259,8 +265,8 @@ impl<V: SimdInt8> SharedScale<V> {
     }
 }
 
-/// The scale and the minimum of a column for every row of a panel: weight = scale · level + minimum.
-/// Both are rounded to `f32` before the product with a level.
+/// The scale and the minimum of a column for every row of a panel: weight = scale · level + minimum. The scale and the
+/// minimum are rounded to `f32` before the scale is multiplied by a level.
 pub(crate) struct WeightScale<V: SimdInt8> {
     scale: V::Floats,
     /// Zero if the layout has no minima.
@@ -281,14 +287,15 @@ impl<V: SimdInt8> WeightScale<V> {
         Self { scale: simd.splat_float(0.0), minimum: simd.splat_float(0.0) }
     }
 
-    /// Loads the scale and the minimum from a column's scales in a panel and from its superblock scales.
+    /// Loads the scale and the minimum of a column. `scales` is the address of the column's chunk scales, and `shared`
+    /// are the scales of its superblock.
     ///
     /// # Safety
-    /// The scales of all rows of the panel are readable at `scales`.
+    /// The chunk scales of all rows of the panel are readable at `scales`.
     #[inline(always)]
     pub unsafe fn load<const SCALES: u8>(simd: V, scales: *const u8, shared: &SharedScale<V>) -> Self {
         let zero = simd.splat_float(0.0);
-        // SAFETY: the caller guarantees the readable bytes.
+        // SAFETY: the caller guarantees that the chunk scales of all rows are readable at `scales`.
         unsafe {
             let (scale, minimum) = match SCALES {
                 BLOCK => (simd.load_f16(scales), zero),
@@ -305,6 +312,7 @@ impl<V: SimdInt8> WeightScale<V> {
         }
     }
 
+    /// Returns the weights of a column. `level` are the levels of the column, or the codes if the layout has minima.
     #[inline(always)]
     pub fn weight<const SCALES: u8>(self, simd: V, level: V::Floats) -> V::Floats {
         match SCALES {

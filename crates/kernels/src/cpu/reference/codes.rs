@@ -1,4 +1,4 @@
-//! Products of integer codes, one code at a time.
+//! Products of integer codes, one code at a time. `codes/layout.rs` defines panels, chunks, superblocks and quads.
 
 use crate::cpu::codes::activations::Activations;
 use crate::cpu::codes::layout::{CHUNK, CodeLayout, SUPERBLOCK_CHUNKS, ScaleLayout};
@@ -8,7 +8,8 @@ use crate::shared::Shared;
 use half::{bf16, f16};
 use std::ops::Range;
 
-/// Computes the sums of one panel with rows of activations from `first` on, one entry of `sums` per row.
+/// Multiplies one panel with rows of activations. Entry i of `sums` receives the sums for row `first` + i of the
+/// activations.
 pub(crate) fn few_rows(matrix: &CodeMatrix, panel: usize, x: &Activations, first: usize, sums: &mut Sums) {
     for (i, sums) in sums.iter_mut().enumerate() {
         for (row, sum) in sums[..matrix.panel_rows].iter_mut().enumerate() {
@@ -17,7 +18,7 @@ pub(crate) fn few_rows(matrix: &CodeMatrix, panel: usize, x: &Activations, first
     }
 }
 
-/// Adds the products of outliers with some panels to the results.
+/// Adds the products of outliers with some panels to the results `y`.
 pub(crate) fn add_outliers(
     matrix: &CodeMatrix,
     panels: Range<usize>,
@@ -32,13 +33,14 @@ pub(crate) fn add_outliers(
                 let column = x.columns()[outlier.index as usize] as usize;
                 sum = outlier.value.mul_add(weight(matrix, matrix_row, column), sum);
             }
-            // SAFETY: a task has its own panels.
+            // SAFETY: each task has its own panels, so no other task accesses this result.
             unsafe { y.part(row * matrix.rows + matrix_row, 1)[0] += sum };
         }
     }
 }
 
-/// Decodes one weight: the product of the scales is rounded first, then multiplied by the level.
+/// Decodes one weight. First the product of the scales is rounded to `f32`. After that, this product is multiplied by
+/// the level.
 fn weight(matrix: &CodeMatrix, row: usize, column: usize) -> f32 {
     let (code_layout, scale_layout, panel_rows) =
         (matrix.code_layout, matrix.scale_layout, matrix.panel_rows);
@@ -73,23 +75,25 @@ fn weight(matrix: &CodeMatrix, row: usize, column: usize) -> f32 {
     }
 }
 
+/// Returns the two bytes of the 16-bit value with index `at`.
 fn u16_bytes(bytes: &[u8], at: usize) -> [u8; 2] {
     [bytes[2 * at], bytes[2 * at + 1]]
 }
 
+/// Returns the product of row `row` of panel `panel` with row `token` of the activations.
 fn dot(matrix: &CodeMatrix, panel: usize, row: usize, x: &Activations, token: usize) -> f32 {
     let (code_layout, scale_layout, panel_rows) =
         (matrix.code_layout, matrix.scale_layout, matrix.panel_rows);
     let (panel, x) = (matrix.panel(panel), x.row(token));
     let f16_at = |bytes: &[u8], at: usize| f16::from_le_bytes(u16_bytes(bytes, at)).to_f32();
     let mut sum = 0.0f32;
-    // The sums of a superblock before its scale is applied, and those of its minima.
+    // The sum of a superblock before the superblock's scale is applied, and the sum of the minima of the superblock.
     let (mut shared_sum, mut shared_minima) = (0.0f32, 0.0f32);
     for chunk in 0..matrix.chunks() {
         let codes = &panel.codes[chunk * panel_rows * code_layout.bytes()..];
         let scales = &panel.scales[chunk * panel_rows * scale_layout.bytes()..];
         let shared = || &panel.shared[chunk / SUPERBLOCK_CHUNKS * panel_rows * scale_layout.shared_bytes()..];
-        // Sums of products of the two halves of the chunk; codes still include the zero point.
+        // For each half of the chunk: the sum of the products. The zero point is not yet subtracted from the codes.
         let mut halves = [0i32; 2];
         for column in 0..CHUNK {
             let product = i32::from(code(code_layout, codes, panel_rows, row, column))
@@ -142,7 +146,7 @@ fn dot(matrix: &CodeMatrix, panel: usize, row: usize, x: &Activations, token: us
     sum
 }
 
-/// Returns one stored code; the signed level if the layout stores levels or has a table.
+/// Returns one stored code. If the layout stores levels or has a table, returns the signed level.
 fn code(layout: CodeLayout, codes: &[u8], panel_rows: usize, row: usize, column: usize) -> i16 {
     let (vector, quad, byte) = (4 * panel_rows, column / 4, row * 4 + column % 4);
     let low_nibble = |codes: &[u8]| codes[quad % 4 * vector + byte] >> (quad / 4 * 4) & 15;

@@ -1,4 +1,4 @@
-//! The loops over floats as plain code in a fixed order.
+//! The loops over floats in plain Rust. The order of the additions is fixed.
 
 use crate::KvFormat;
 use crate::cpu::codes::activations;
@@ -90,7 +90,7 @@ fn gelu_tanh_gradient(x: &mut [f32], gradient: &[f32]) {
     }
 }
 
-/// A [`Lanes`] type with arrays instead of SIMD vectors.
+/// An implementation of [`Lanes`] with arrays instead of SIMD vectors.
 #[derive(Clone, Copy)]
 struct ArrayLanes;
 

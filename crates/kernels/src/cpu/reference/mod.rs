@@ -1,4 +1,5 @@
-//! The reference for all other kernels: plain loops in a fixed order, for any processor.
+//! The reference kernels for any processor: plain loops that add in a fixed order. Tests compare all other kernels with
+//! these kernels.
 
 pub(super) mod codes;
 mod loops;
@@ -7,7 +8,7 @@ use super::instruction_set::{Chain, CodeKernels, InstructionSet};
 use crate::Isa;
 use std::hint::black_box;
 
-/// The scalar instruction set. It runs on any processor.
+/// The scalar instruction set, which every processor has.
 pub(super) static SCALAR: InstructionSet = InstructionSet {
     isa: Isa::Scalar,
     is_available: || true,
@@ -22,9 +23,9 @@ pub(super) static SCALAR: InstructionSet = InstructionSet {
     float_chain: FLOAT_CHAIN,
 };
 
-/// Integer products that the compiler vectorizes.
+/// Integer products that the compiler vectorizes. They measure the peak throughput.
 pub(super) const INTEGER_CHAIN: Chain = Chain { multiply_adds: 16 * 16, run: run_integers };
-/// Float products that the compiler vectorizes.
+/// Float products that the compiler vectorizes. They measure the peak throughput.
 pub(super) const FLOAT_CHAIN: Chain = Chain { multiply_adds: 16 * 4, run: run_floats };
 
 fn run_integers(steps: usize) {

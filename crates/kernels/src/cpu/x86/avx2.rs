@@ -1,4 +1,4 @@
-//! x86-64 with AVX2, FMA and F16C: the loops over floats.
+//! The loops over floats for x86-64 with AVX2, FMA and F16C.
 
 use crate::cpu::codes::{activations, outliers};
 use crate::cpu::generic::float_tile::{self, BF16, F16, F32, FloatType, ROWS, Tile, column_bytes};
@@ -11,11 +11,13 @@ use std::arch::x86_64::*;
 
 multiversion!("avx2,fma,f16c", Vectors);
 
-/// Two vectors of eight floats.
+/// Two vectors of eight floats. A value proves that the processor has AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
 struct Vectors(());
 
 impl Vectors {
+    /// Returns a value that proves that the processor has the instruction set.
+    ///
     /// # Safety
     /// The processor has AVX2, FMA and F16C.
     #[inline(always)]
@@ -32,19 +34,19 @@ impl Lanes for Vectors {
 
     #[inline(always)]
     fn zero(self) -> [__m256; 2] {
-        // SAFETY: `self` proves the instruction set; arrays are as long as what is read.
+        // SAFETY: `self` proves that the processor has the instruction set. Loads read only bytes of the array.
         [unsafe { _mm256_setzero_ps() }; 2]
     }
 
     #[inline(always)]
     fn splat(self, x: f32) -> [__m256; 2] {
-        // SAFETY: `self` proves the instruction set; arrays are as long as what is read.
+        // SAFETY: `self` proves that the processor has the instruction set. Loads read only bytes of the array.
         [unsafe { _mm256_set1_ps(x) }; 2]
     }
 
     #[inline(always)]
     fn load_array(self, floats: &[f32; 16]) -> [__m256; 2] {
-        // SAFETY: `self` proves the instruction set; arrays are as long as what is read.
+        // SAFETY: `self` proves that the processor has the instruction set. Loads read only bytes of the array.
         unsafe { [_mm256_loadu_ps(floats.as_ptr()), _mm256_loadu_ps(floats.as_ptr().add(8))] }
     }
 
@@ -55,13 +57,13 @@ impl Lanes for Vectors {
 
     #[inline(always)]
     fn load_f32(self, bytes: &[u8; 64]) -> [__m256; 2] {
-        // SAFETY: `self` proves the instruction set; arrays are as long as what is read.
+        // SAFETY: `self` proves that the processor has the instruction set. Loads read only bytes of the array.
         unsafe { [_mm256_loadu_ps(bytes.as_ptr().cast()), _mm256_loadu_ps(bytes.as_ptr().add(32).cast())] }
     }
 
     #[inline(always)]
     fn load_f16(self, bytes: &[u8; 32]) -> [__m256; 2] {
-        // SAFETY: `self` proves the instruction set; arrays are as long as what is read.
+        // SAFETY: `self` proves that the processor has the instruction set. Loads read only bytes of the array.
         unsafe {
             let halves =
                 [_mm_loadu_si128(bytes.as_ptr().cast()), _mm_loadu_si128(bytes.as_ptr().add(16).cast())];
@@ -71,17 +73,17 @@ impl Lanes for Vectors {
 
     #[inline(always)]
     fn load_i8(self, codes: &[u8; 16]) -> [__m256; 2] {
-        // SAFETY: `self` proves the instruction set; arrays are as long as what is read.
+        // SAFETY: `self` proves that the processor has the instruction set. Loads read only bytes of the array.
         to_floats(unsafe { _mm_loadu_si128(codes.as_ptr().cast()) })
     }
 
     #[inline(always)]
     fn load_i4(self, codes: &[u8; 16], upper: bool) -> [__m256; 2] {
-        // SAFETY: `self` proves the instruction set; arrays are as long as what is read.
+        // SAFETY: `self` proves that the processor has the instruction set. Loads read only bytes of the array.
         unsafe {
             let levels = _mm_setr_epi8(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
             let codes = _mm_loadu_si128(codes.as_ptr().cast());
-            // The shift amount depends on `upper`, so there is no branch even if `upper` is known only at run time.
+            // The shift amount depends on `upper`, so that there is no branch. `upper` may be known only at run time.
             let codes = _mm_srl_epi16(codes, _mm_cvtsi32_si128(if upper { 4 } else { 0 }));
             to_floats(_mm_shuffle_epi8(levels, _mm_and_si128(codes, _mm_set1_epi8(15))))
         }
@@ -89,19 +91,20 @@ impl Lanes for Vectors {
 
     #[inline(always)]
     fn multiply(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
-        // SAFETY: `self` proves the instruction set; arrays are as long as what is read.
+        // SAFETY: `self` proves that the processor has the instruction set. Loads read only bytes of the array.
         unsafe { [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])] }
     }
 
     #[inline(always)]
     fn max(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
-        // SAFETY: `self` proves the instruction set. For NaN the instruction returns its second operand.
+        // SAFETY: `self` proves that the processor has the instruction set. If an operand is NaN, the instruction
+        // returns its second operand, which is `a` here.
         unsafe { [_mm256_max_ps(b[0], a[0]), _mm256_max_ps(b[1], a[1])] }
     }
 
     #[inline(always)]
     fn multiply_add(self, a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
-        // SAFETY: `self` proves the instruction set; arrays are as long as what is read.
+        // SAFETY: `self` proves that the processor has the instruction set. Loads read only bytes of the array.
         unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
     }
 }
@@ -109,7 +112,8 @@ impl Lanes for Vectors {
 /// Converts sixteen signed bytes to floats.
 #[inline(always)]
 fn to_floats(codes: __m128i) -> [__m256; 2] {
-    // SAFETY: only called by methods of [`Vectors`], which proves the instruction set.
+    // SAFETY: only methods of [`Vectors`] call this function. A value of this type proves that the processor has the
+    // instruction set.
     unsafe {
         let upper = _mm_unpackhi_epi64(codes, codes);
         [_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes)), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(upper))]
@@ -123,8 +127,8 @@ impl Tile for Vectors {
     fn tile<const T: usize>(self, float_type: FloatType, panel: &[u8], x: [&[f32]; T]) -> [[f32; ROWS]; T] {
         let columns = float_tile::columns(float_type, panel, x);
         let x = x.map(<[f32]>::as_ptr);
-        // SAFETY: `self` proves the instruction set; the panel has `columns` columns of 32 floats, and each row has as
-        // many floats (asserted).
+        // SAFETY: `self` proves that the processor has the instruction set. `float_tile::columns` has asserted that the
+        // panel has `columns` columns of 32 floats and that each row has `columns` floats.
         unsafe {
             match float_type {
                 FloatType::F32 => halves_of_tile::<F32, T>(panel.as_ptr(), columns, x),
@@ -135,8 +139,12 @@ impl Tile for Vectors {
     }
 }
 
-/// Multiplies a tile. One row of activations uses a whole column at once. For more rows there are only enough registers
-/// for half a column, so the halves are multiplied one after the other.
+/// Multiplies a panel with `T` rows of activations. A panel is 32 rows of a matrix, stored column by column. For one
+/// row of activations, the code processes all 32 floats of a column at the same time. For more rows, the registers have
+/// room for the sums of only half a column. So the two halves are multiplied one after the other.
+///
+/// # Safety
+/// The panel has `columns` columns, and each row of `x` has `columns` floats.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 unsafe fn halves_of_tile<const FLOAT_TYPE: u8, const T: usize>(
@@ -145,7 +153,7 @@ unsafe fn halves_of_tile<const FLOAT_TYPE: u8, const T: usize>(
     x: [*const f32; T],
 ) -> [[f32; ROWS]; T] {
     let mut sums = [[0.0; ROWS]; T];
-    // SAFETY: the caller guarantees `columns` columns in the panel and in every row.
+    // SAFETY: the caller guarantees that the panel has `columns` columns and that every row has `columns` floats.
     unsafe {
         if T == 1 {
             sums = tile::<FLOAT_TYPE, 4, T>(panel, columns, x).map(bytemuck::cast);
@@ -160,8 +168,11 @@ unsafe fn halves_of_tile<const FLOAT_TYPE: u8, const T: usize>(
     sums
 }
 
-/// Multiplies `VECTORS` vectors of each column. It needs at most twelve accumulators, two vectors of weights and one
-/// activation: 15 registers of 16.
+/// Multiplies the first `VECTORS` vectors of each column with `T` rows of activations. The code needs at most twelve
+/// accumulators, two vectors of weights and one activation. These are 15 of the 16 registers.
+///
+/// # Safety
+/// The panel has `columns` columns, and each row of `x` has `columns` floats.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 unsafe fn tile<const FLOAT_TYPE: u8, const VECTORS: usize, const T: usize>(
@@ -172,7 +183,8 @@ unsafe fn tile<const FLOAT_TYPE: u8, const VECTORS: usize, const T: usize>(
     let column_bytes = const { column_bytes(FLOAT_TYPE) };
     let mut sums = [[_mm256_setzero_ps(); VECTORS]; T];
     for column in 0..columns {
-        // SAFETY: the caller guarantees `columns` columns in the panel and in every row; a prefetch reads nothing.
+        // SAFETY: the caller guarantees that the panel has `columns` columns and that every row has `columns` floats. A
+        // prefetch may have any address.
         unsafe {
             let at = panel.add(column * column_bytes);
             if T == 1 {

@@ -1,7 +1,14 @@
-//! Products of integer codes with AVX2. `vpmaddubsw` multiplies 32 codes and adds pairs to 16-bit sums. These are
-//! accumulated until they could overflow. So the widening step (`vpmaddwd`, which also multiplies by an integer scale
-//! if there is one) is needed only once per eight quads of 4-bit codes, four quads of 5-bit codes or two quads of 6-bit
-//! codes. For signed levels, the first operand is the absolute value, and the sign is moved to the activations.
+//! Multiplies integer codes with AVX2. `vpmaddubsw` multiplies 32 codes by 32 activations and adds pairs of products to
+//! 16-bit sums. The kernel accumulates these 16-bit sums as long as they cannot overflow. `vpmaddwd` then widens the
+//! sums to 32 bits. If the layout has integer scales, `vpmaddwd` also multiplies by the scale. `vpmaddwd` is needed
+//! only one time per eight quads of 4-bit codes, four quads of 5-bit codes or two quads of 6-bit codes.
+//!
+//! The first operand of `vpmaddubsw` is unsigned. So for signed levels, the first operand is the absolute value of the
+//! level, and the sign is moved to the activation.
+//!
+//! A panel is eight rows of the matrix, stored side by side. A chunk is 32 columns of a panel. A quad is four
+//! consecutive columns of all rows of a panel. A superblock is eight chunks that share scales. The file
+//! `codes/layout.rs` describes the layout.
 
 use super::avx2_integers::{interleave, load_pairs, zero_point, zero_point_factors};
 use super::avx2_transposed;
@@ -20,12 +27,12 @@ use crate::shared::Shared;
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-/// Rows per panel.
+/// Number of rows of a panel.
 const LANES: usize = 8;
-/// Rows of activations per group.
+/// Number of rows of activations in a packed group.
 const GROUP: usize = 4;
 
-/// The kernels of integer codes of AVX2.
+/// The AVX2 kernels for integer codes.
 pub(super) const CODES: CodeKernels = CodeKernels {
     panel_rows: LANES,
     many_rows: &[
@@ -42,6 +49,7 @@ pub(super) const CODES: CodeKernels = CodeKernels {
     add_outliers,
 };
 
+/// Multiplies panel `panel` with one or two rows of activations at a time; see [`CodeKernels::few_rows`].
 #[target_feature(enable = "avx2,fma,f16c")]
 fn few_rows(matrix: &CodeMatrix, panel: usize, x: &Activations, first: usize, sums: &mut Sums) {
     assert_eq!(matrix.panel_rows, LANES, "rows of a panel");
@@ -58,6 +66,7 @@ fn few_rows(matrix: &CodeMatrix, panel: usize, x: &Activations, first: usize, su
     }
 }
 
+/// Multiplies the panels `panels` with the packed rows of activations; see [`ManyRows::multiply`].
 #[target_feature(enable = "avx2,fma,f16c")]
 fn multiply_packed(
     matrix: &CodeMatrix,
@@ -70,19 +79,21 @@ fn multiply_packed(
     multiply_groups(matrix, panels, packed, rows, y, |panel, rows| packed_rows(matrix, panel, rows));
 }
 
+/// Adds the products of the outliers; see [`CodeKernels::add_outliers`].
 #[target_feature(enable = "avx2,fma,f16c")]
 fn add_outliers(matrix: &CodeMatrix, panels: Range<usize>, x: &OutliersOfRows, y: &Shared<f32>) {
     assert_eq!(matrix.panel_rows, LANES, "rows of a panel");
-    // SAFETY: this function has AVX2's features.
+    // SAFETY: this function has the target features AVX2, FMA and F16C.
     outliers::add(unsafe { Eight::new() }, matrix, panels, x, y);
 }
 
+/// Multiplies panel `panel` with `T` separate rows of activations.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn separate_rows<const T: usize>(matrix: &CodeMatrix, panel: usize, rows: [Row; T]) -> [[f32; ROWS]; T] {
     let (chunks, zero_point) = (matrix.chunks(), zero_point(matrix));
     macro_rules! run {
         ($codes:ident, $scales:ident) => {
-            // SAFETY: the codes and scales of a panel and a row of activations have `chunks` chunks.
+            // SAFETY: the panel and each row of activations have `chunks` chunks.
             unsafe {
                 let rows = SeparateRows::<T, $scales> { rows, zero_point };
                 sums::<$codes, $scales, T>(matrix.panel(panel), chunks, rows, matrix.code_layout)
@@ -92,23 +103,26 @@ fn separate_rows<const T: usize>(matrix: &CodeMatrix, panel: usize, rows: [Row; 
     for_each_layout!(matrix, run)
 }
 
+/// Multiplies panel `panel` with one packed group of rows of activations.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn packed_rows(matrix: &CodeMatrix, panel: usize, rows: &[PackedChunk<GROUP>]) -> [[f32; ROWS]; GROUP] {
     let chunks = matrix.chunks();
     let rows = &rows[..chunks];
     macro_rules! run {
         ($codes:ident, $scales:ident) => {
-            // SAFETY: the codes and scales of a panel have `chunks` chunks.
+            // SAFETY: the panel and the packed rows have `chunks` chunks.
             unsafe { sums::<$codes, $scales, GROUP>(matrix.panel(panel), chunks, rows, matrix.code_layout) }
         };
     }
     for_each_layout!(matrix, run)
 }
 
-/// Computes the sums of one panel with `T` rows of activations.
+/// Returns the products of one panel with `T` rows of activations: for each row of activations, one sum per row of the
+/// panel.
 ///
 /// # Safety
-/// The panel and the rows have `chunks` chunks, a multiple of eight if the layout has superblock scales.
+/// The panel and the rows of activations have `chunks` chunks. If the layout has superblock scales, `chunks` is a
+/// multiple of eight.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 unsafe fn sums<const CODES: u8, const SCALES: u8, const T: usize>(
@@ -117,7 +131,8 @@ unsafe fn sums<const CODES: u8, const SCALES: u8, const T: usize>(
     rows: impl Rows<T>,
     layout: CodeLayout,
 ) -> [[f32; ROWS]; T] {
-    // SAFETY: this function has AVX2's features; `dot`, which needs more, is not called.
+    // SAFETY: this function has the target features AVX2, FMA and F16C. `Eight::dot` also needs AVX-VNNI, but this
+    // function does not call it.
     let simd = unsafe { Eight::new() };
     let (zero_point, table) = match layout {
         CodeLayout::Table(table) => (0, table),
@@ -126,16 +141,17 @@ unsafe fn sums<const CODES: u8, const SCALES: u8, const T: usize>(
     let code_bytes = code_bytes::<Eight, CODES>();
     let all_scales = Scales::<SCALES>(panel);
     let ones = _mm256_set1_epi16(1);
-    // SAFETY: the table has sixteen bytes.
+    // SAFETY: the table has the sixteen bytes that are read.
     let table = _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(table.as_ptr().cast()) });
     let mut totals = [_mm256_setzero_ps(); T];
     let mut block_sums = [_mm256_setzero_ps(); T];
     for chunk in 0..chunks {
-        // SAFETY: the caller guarantees `chunks` chunks.
+        // SAFETY: the caller guarantees that the panel has `chunks` chunks.
         let codes = unsafe { panel.codes.as_ptr().add(chunk * code_bytes) };
         let scales = all_scales.at::<Eight>(chunk);
-        // The factors that multiply the 16-bit sums when these are widened to 32 bits.
-        // SAFETY: all scales of the chunk are readable there.
+        // The integer factors of the 16-bit sums. `vpmaddwd` multiplies the sums by these factors when it widens the
+        // sums to 32 bits.
+        // SAFETY: the panel has this chunk, so all scales of the chunk are readable at `scales`.
         let factors = unsafe {
             match SCALES {
                 GROUPS_AFFINE => [load_pairs(scales, false); 2],
@@ -153,7 +169,7 @@ unsafe fn sums<const CODES: u8, const SCALES: u8, const T: usize>(
             prefetch_codes(codes, code_bytes);
             all_scales.prefetch::<Eight>(chunk);
         }
-        // Stored codes include the zero point, so the sum starts with the correction.
+        // A stored code is the level plus the zero point. So the sum starts with a correction for the zero point.
         let mut integers: [__m256i; T] = std::array::from_fn(|t| match SCALES {
             BLOCK | POWER if !matches!(CODES, TABLE | BYTES) => {
                 _mm256_set1_epi32(rows.zero_point_correction(chunk, t)[0])
@@ -164,7 +180,7 @@ unsafe fn sums<const CODES: u8, const SCALES: u8, const T: usize>(
         for v in 0..4 {
             let (low, upper) = match CODES {
                 BYTES => (load(32 * v), load(32 * (v + 4))),
-                // SAFETY: all codes of the chunk are readable there.
+                // SAFETY: the panel has this chunk, so all its codes are readable at `codes`.
                 _ => unsafe { quads::<Eight, CODES, false>(simd, codes, v, table) },
             };
             match CODES {
@@ -209,7 +225,7 @@ unsafe fn sums<const CODES: u8, const SCALES: u8, const T: usize>(
                 }
             }
         }
-        // SAFETY: all scales of the chunk are readable there.
+        // SAFETY: the panel has this chunk, so all scales of the chunk are readable at `scales`.
         let Factors { d, minimum, .. } = unsafe { all_scales.load(simd, chunk) };
         let zero_point_factors = zero_point_factors(factors, zero_point);
         for t in 0..T {
@@ -231,7 +247,8 @@ unsafe fn sums<const CODES: u8, const SCALES: u8, const T: usize>(
         }
         if const { has_shared_scale(SCALES) } && chunk % SUPERBLOCK_CHUNKS == SUPERBLOCK_CHUNKS - 1 {
             let scaled_sum = |chunk: usize, t: usize| rows.scales(chunk, t)[1];
-            // SAFETY: the caller guarantees `chunks` chunks, and whole superblocks.
+            // SAFETY: the caller guarantees that the panel has `chunks` chunks, and that these chunks are whole
+            // superblocks.
             unsafe {
                 all_scales.finish_superblock::<Eight, T>(
                     simd,

@@ -1,10 +1,15 @@
-//! Products of integer codes with AVX2 for many rows of activations. The lanes of a vector are eight rows of
-//! activations. The codes of a panel are unpacked once for all of these rows, so little more than the multiplications
-//! remains.
+//! Multiplies integer codes with AVX2 for many rows of activations. A vector has eight lanes, one for each of eight
+//! rows of activations. The kernel unpacks the codes of a panel one time for all these rows. So almost all of its
+//! instructions belong to the multiplications.
+//!
+//! A panel is eight rows of the matrix, stored side by side. A chunk is 32 columns of a panel. A quad is four
+//! consecutive columns of all rows of a panel. A superblock is eight chunks that share scales. The file
+//! `codes/layout.rs` describes the layout.
 //!
 //! Measurements and commands: docs/performance.md, "Kernels of integer codes".
 //!
-//! Signed levels are not supported: `vpmaddubsw` needs an unsigned operand, so every product would have to move a sign.
+//! Not covered here: signed levels; see `avx2_codes.rs`. The first operand of `vpmaddubsw` is unsigned. So every
+//! product with a signed level would need more instructions, which move the sign of the level to the activation.
 
 use super::avx2_integers::{interleave, load_pairs, zero_point, zero_point_factors};
 use super::simd::Eight;
@@ -20,41 +25,46 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-/// Rows per panel, and lanes per vector.
+/// Number of rows of a panel. It is also the number of lanes of a vector.
 const LANES: usize = 8;
-/// Vectors of activations that share each load of matrix data.
+/// Number of vectors of activations that the inner loop multiplies with each loaded quad.
 const VECTORS: usize = 2;
-/// Vectors of activations whose chunks of one superblock stay in the first-level cache during the loop over panels.
+/// Number of vectors of activations in a block. Their chunks of one superblock stay in the first-level cache during the
+/// loop over the panels.
 const CACHED_VECTORS: usize = 4;
-/// Panels of one loop.
+/// Maximum number of panels whose totals are in memory at the same time.
 const PANELS_AT_ONCE: usize = 8;
 
-/// An unpacked chunk of a panel. The fields have one entry per row of the panel:
+/// An unpacked chunk of a panel. The innermost array of each field has one entry per row of the panel.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct UnpackedChunk {
-    /// The codes, quad by quad.
+    /// The codes. The first index is the quad. An entry is the four codes of a row, one per byte.
     quads: [[i32; LANES]; 8],
-    /// The factors of the 16-bit sums, for each half of the chunk; each lane holds the factor twice.
+    /// The integer scales, which multiply the 16-bit sums, for each half of the chunk. An entry has the scale two
+    /// times, as two 16-bit integers. If the chunk has one integer scale, only the first array is used.
     factors: [[i32; LANES]; 2],
-    /// The factors of the halves' sums of activations, if the halves have their own scales.
+    /// The integer scales of the two halves times the zero point, as two 16-bit integers. Used only if the halves have
+    /// their own scales.
     zero_point_factors: [i32; LANES],
-    /// The scale of the chunk.
+    /// The float scale of the chunk. Used only if the layout has no superblock scales.
     scale: [f32; LANES],
-    /// The minimum, the factor of the activations' sum.
+    /// The minimum. It multiplies the sum of the activations in the chunk.
     minimum: [f32; LANES],
 }
 
-/// The superblock scales of a panel for each row: the scale, and the negated scale of the minima.
+/// The superblock scales of a panel, one entry per row: first the scale of the integer scales, then the negated scale
+/// of the integer minima.
 type SharedScales = [[f32; LANES]; 2];
 
-/// Results of eight rows of activations (lanes) with each row of a panel.
+/// Results of one panel with eight rows of activations. The first index is the row of the panel. The second index is
+/// the lane, which is the row of activations.
 type Totals = [[f32; LANES]; LANES];
 
-/// Rows of activations that the kernel multiplies at once.
+/// Number of rows of activations that the kernel multiplies at the same time.
 const ROWS_AT_ONCE: usize = VECTORS * LANES;
 
-/// The kernel, for unsigned codes and whole groups of [`ROWS_AT_ONCE`] rows.
+/// The kernel. It multiplies only unsigned codes, and only whole groups of [`ROWS_AT_ONCE`] rows of activations.
 pub(super) const KERNEL: ManyRows = ManyRows {
     group_rows: LANES,
     row_count: |matrix, rows| match matrix.code_layout {
@@ -66,6 +76,7 @@ pub(super) const KERNEL: ManyRows = ManyRows {
     multiply,
 };
 
+/// Multiplies the panels `panels` with the packed rows of activations; see [`ManyRows::multiply`].
 #[target_feature(enable = "avx2,fma,f16c")]
 fn multiply(matrix: &CodeMatrix, panels: Range<usize>, packed: &[f32], rows: Range<usize>, y: &Shared<f32>) {
     assert_eq!(matrix.panel_rows, LANES, "rows of a panel");
@@ -78,14 +89,15 @@ fn multiply(matrix: &CodeMatrix, panels: Range<usize>, packed: &[f32], rows: Ran
             product(matrix, first_panel, packed, totals);
             for vector in 0..packed.len() / chunks {
                 let x = rows.start + (block * CACHED_VECTORS + vector) * LANES;
-                // SAFETY: each task has its own panels.
+                // SAFETY: each task has its own panels, so no other thread accesses the results of these panels.
                 unsafe { write_results(matrix, y, x, first_panel, vector, totals) };
             }
         }
     }
 }
 
-/// Writes the results of panels from `first_panel` on with rows `x` to `x + 8` of the activations.
+/// Writes the results of `totals.len()` panels, beginning with panel `first_panel`, for rows `x..x + 8` of the
+/// activations. `vector` is the index of these rows in each entry of `totals`.
 ///
 /// # Safety
 /// No other thread accesses the results of these panels during the call.
@@ -98,9 +110,10 @@ unsafe fn write_results(
     vector: usize,
     totals: &[[Totals; CACHED_VECTORS]],
 ) {
-    // The results of different rows are far apart in memory, so they are prefetched before the totals are transposed.
+    // The results of different rows of activations are far apart in memory. So their prefetch starts before the totals
+    // are transposed.
     for lane in 0..LANES {
-        // SAFETY: the caller guarantees exclusive access; nothing is read.
+        // SAFETY: the caller guarantees that no other thread accesses these results. Only the address is used.
         let results = unsafe { y.part((x + lane) * matrix.rows + first_panel * LANES, 1) }.as_ptr();
         for line in (0..totals.len() * LANES).step_by(16) {
             prefetch::<true>(results.wrapping_add(line).cast());
@@ -111,15 +124,15 @@ unsafe fn write_results(
     for (transposed_totals, totals) in transposed_totals.iter_mut().zip(totals) {
         *transposed_totals = transpose(&totals[vector]);
     }
-    // One row of activations after the other, because their results are far apart in memory.
+    // The outer loop runs over the rows of activations, because the results of different rows are far apart in memory.
     for lane in 0..LANES {
         for (panel_index, transposed_totals) in transposed_totals.iter().enumerate() {
             let start = (first_panel + panel_index) * LANES;
             let count = LANES.min(matrix.rows - start);
-            // SAFETY: the caller guarantees exclusive access.
+            // SAFETY: the caller guarantees that no other thread accesses these results.
             let out = unsafe { y.part((x + lane) * matrix.rows + start, count) };
             match out.first_chunk_mut() {
-                // A vector store: a `memcpy` call is slow for so few bytes.
+                // A vector store is faster here than a call of `memcpy`, because a row has only 32 bytes.
                 Some(out) => store_floats(out, load_floats(&transposed_totals[lane])),
                 None => out.copy_from_slice(&transposed_totals[lane][..count]),
             }
@@ -127,7 +140,8 @@ unsafe fn write_results(
     }
 }
 
-/// Returns the transposed matrix: exchanges pairs, then pairs of pairs, then halves.
+/// Returns the transposed 8 × 8 matrix. The three steps interleave single elements, pairs of elements, and halves of
+/// rows.
 #[target_feature(enable = "avx2")]
 #[inline]
 fn transpose(rows: &Totals) -> Totals {
@@ -156,8 +170,9 @@ fn transpose(rows: &Totals) -> Totals {
     transposed_totals
 }
 
-/// Adds to `totals` the products of panels from `first_panel` on with each vector of activations. `packed` has all
-/// chunks of one vector after the other.
+/// Multiplies `totals.len()` panels, beginning with panel `first_panel`, with each vector of activations, and adds the
+/// products to `totals`. `packed` has all chunks of the first vector, followed by all chunks of the second vector, and
+/// so on.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn product(
     matrix: &CodeMatrix,
@@ -168,7 +183,7 @@ fn product(
     macro_rules! run {
         ($codes:ident, $scales:ident) => {
             match $codes {
-                // `KERNEL` takes no rows for these layouts.
+                // `KERNEL.row_count` returns 0 for these layouts, so this arm never runs.
                 TABLE | BYTES => {}
                 SIX => blocks::<$codes, $scales, 2>(matrix, first_panel, packed, totals),
                 _ => blocks::<$codes, $scales, 4>(matrix, first_panel, packed, totals),
@@ -178,8 +193,8 @@ fn product(
     for_each_layout!(matrix, run)
 }
 
-/// Unpacks up to eight chunks at a time for all activations, and multiplies them. `R` rows of the panel are processed
-/// together.
+/// Unpacks the chunks of one superblock of a panel (at most eight chunks) and multiplies them with all activations. The
+/// inner loop multiplies `R` rows of the panel at the same time.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 fn blocks<const CODES: u8, const SCALES: u8, const R: usize>(
@@ -202,7 +217,8 @@ fn blocks<const CODES: u8, const SCALES: u8, const R: usize>(
         let unpacked_chunks = &mut memory[..count];
         for (panel_index, totals) in totals.iter_mut().enumerate() {
             let panel = matrix.panel(first_panel + panel_index);
-            // SAFETY: the codes and scales of a panel have `chunks` chunks.
+            // SAFETY: the panel has `chunks` chunks, and `begin + i` is less than `chunks`. If the layout has
+            // superblock scales, `chunks` is a multiple of eight, so the panel also has this superblock.
             let shared = unsafe {
                 for (i, unpacked) in unpacked_chunks.iter_mut().enumerate() {
                     unpack_chunk::<CODES, SCALES>(panel, begin + i, zero_point, unpacked);
@@ -220,7 +236,7 @@ fn blocks<const CODES: u8, const SCALES: u8, const R: usize>(
     }
 }
 
-/// Unpacks chunk `chunk` of a panel.
+/// Unpacks the codes and scales of chunk `chunk` of a panel to `unpacked`. `zero_point` is the zero point of the codes.
 ///
 /// # Safety
 /// The panel has this chunk.
@@ -232,8 +248,8 @@ unsafe fn unpack_chunk<const CODES: u8, const SCALES: u8>(
     zero_point: i16,
     unpacked: &mut UnpackedChunk,
 ) {
-    // SAFETY: the caller guarantees the chunk; this function has AVX2's features, and `dot`, which needs more, is not
-    // called.
+    // SAFETY: the caller guarantees that the panel has this chunk. This function has the target features AVX2, FMA and
+    // F16C. `Eight::dot` also needs AVX-VNNI, but this function does not call it.
     unsafe {
         let simd = Eight::new();
         let codes = panel.codes.as_ptr().add(chunk * code_bytes::<Eight, CODES>());
@@ -265,7 +281,7 @@ unsafe fn unpack_chunk<const CODES: u8, const SCALES: u8>(
     }
 }
 
-/// Loads the scales of superblock `block`; zeros if the layout has no superblock scales.
+/// Returns the scales of superblock `block`. Returns zeros if the layout has no superblock scales.
 ///
 /// # Safety
 /// The panel has this superblock if the layout has superblock scales.
@@ -275,7 +291,8 @@ unsafe fn shared_scales<const SCALES: u8>(panel: Panel, block: usize) -> SharedS
     let mut found = [[0.0; LANES]; 2];
     if const { has_shared_scale(SCALES) } {
         let bytes = Scales::<SCALES>::SHARED_BYTES * LANES;
-        // SAFETY: the caller guarantees the superblock; this function has AVX2's features.
+        // SAFETY: the caller guarantees that the panel has this superblock. This function has the target features AVX2,
+        // FMA and F16C.
         unsafe {
             let simd = Eight::new();
             let at = panel.shared.as_ptr().add(block * bytes);
@@ -288,7 +305,8 @@ unsafe fn shared_scales<const SCALES: u8>(panel: Panel, block: usize) -> SharedS
     found
 }
 
-/// Adds to `totals` the products of some chunks of rows `row` to `row + R` of the panel.
+/// Multiplies rows `row..row + R` of the panel with the activations `x`, for the chunks in `unpacked_chunks`. Adds the
+/// products to `totals`. `shared` has the superblock scales of these chunks.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 fn tile<const CODES: u8, const SCALES: u8, const R: usize>(
@@ -298,7 +316,7 @@ fn tile<const CODES: u8, const SCALES: u8, const R: usize>(
     x: [&[PackedChunk<LANES>]; VECTORS],
     totals: &mut [Totals; VECTORS],
 ) {
-    // Number of quads whose products fit into a 16-bit sum.
+    // Number of quads whose products can be added in 16 bits without overflow.
     let full = match CODES {
         FOUR => 8,
         FIVE => 4,
@@ -316,8 +334,8 @@ fn tile<const CODES: u8, const SCALES: u8, const R: usize>(
     for (unpacked, x) in unpacked_chunks.iter().zip(x[0].iter().zip(x[1])) {
         let x = [x.0, x.1];
         let (mut integers, mut partial_sums) = (zero, zero);
-        // Unrolled by a macro: because of `keep_in_register` the compiler would not unroll a loop, and the loop
-        // instructions would take issue slots.
+        // A macro unrolls the loop over the quads, because the compiler does not unroll a loop that contains
+        // `keep_in_register`. The instructions of a loop would compete with the multiplications.
         macro_rules! quads {
             ($($q:literal)*) => {
                 $({
@@ -401,46 +419,46 @@ fn tile<const CODES: u8, const SCALES: u8, const R: usize>(
     }
 }
 
-/// Forces the compiler to compute `x` at this point. Without it the compiler processes the quads row by row and spills
-/// most of them to memory.
+/// Forces the compiler to compute `x` at this point. Without this function, the compiler processes the quads row by row
+/// and spills most quads to memory.
 #[target_feature(enable = "avx2")]
 #[inline]
 fn keep_in_register(x: &mut __m256i) {
-    // SAFETY: the assembly contains no instruction.
+    // SAFETY: the assembly contains only a comment and no instruction.
     unsafe { asm!("/* {0} */", inout(ymm_reg) * x, options(nomem, nostack, preserves_flags)) };
 }
 
 #[target_feature(enable = "avx2")]
 #[inline]
 fn load_codes(codes: &[i8; 4 * LANES]) -> __m256i {
-    // SAFETY: the array has 32 bytes.
+    // SAFETY: the array has 32 bytes, the size of a vector.
     unsafe { _mm256_loadu_si256(codes.as_ptr().cast()) }
 }
 
 #[target_feature(enable = "avx2")]
 #[inline]
 fn load_integers(x: &[i32; LANES]) -> __m256i {
-    // SAFETY: the array has 32 bytes.
+    // SAFETY: the array has 32 bytes, the size of a vector.
     unsafe { _mm256_loadu_si256(x.as_ptr().cast()) }
 }
 
 #[target_feature(enable = "avx2")]
 #[inline]
 fn load_floats(x: &[f32; LANES]) -> __m256 {
-    // SAFETY: the array has eight floats.
+    // SAFETY: the array has eight floats, the size of a vector.
     unsafe { _mm256_loadu_ps(x.as_ptr()) }
 }
 
 #[target_feature(enable = "avx2")]
 #[inline]
 fn store_integers(out: &mut [i32; LANES], x: __m256i) {
-    // SAFETY: the array has 32 bytes.
+    // SAFETY: the array has 32 bytes, the size of a vector.
     unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), x) }
 }
 
 #[target_feature(enable = "avx2")]
 #[inline]
 fn store_floats(out: &mut [f32; LANES], x: __m256) {
-    // SAFETY: the array has eight floats.
+    // SAFETY: the array has eight floats, the size of a vector.
     unsafe { _mm256_storeu_ps(out.as_mut_ptr(), x) }
 }

@@ -1,4 +1,4 @@
-//! x86-64 with AVX-512: the loops over floats. Every sum adds the same values in the same order as the AVX2 code.
+//! The loops over floats for x86-64 with AVX-512. Every sum adds the same values in the same order as the AVX2 code.
 
 use crate::cpu::codes::{activations, outliers};
 use crate::cpu::generic::float_tile::{self, BF16, F16, F32, FloatType, ROWS, Tile, column_bytes};
@@ -11,11 +11,13 @@ use std::arch::x86_64::*;
 
 multiversion!("avx2,fma,f16c,avx512f,avx512bw,avx512vl", Vectors);
 
-/// A vector of sixteen floats.
+/// A vector of sixteen floats. A value proves that the processor has AVX-512 F, BW and VL.
 #[derive(Clone, Copy)]
 struct Vectors(());
 
 impl Vectors {
+    /// Returns a value that proves that the processor has the instruction set.
+    ///
     /// # Safety
     /// The processor has AVX-512 F, BW and VL.
     #[inline(always)]
@@ -32,19 +34,19 @@ impl Lanes for Vectors {
 
     #[inline(always)]
     fn zero(self) -> __m512 {
-        // SAFETY: `self` proves the instruction set; arrays are as long as what is read.
+        // SAFETY: `self` proves that the processor has the instruction set. Loads read only bytes of the array.
         unsafe { _mm512_setzero_ps() }
     }
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
-        // SAFETY: `self` proves the instruction set; arrays are as long as what is read.
+        // SAFETY: `self` proves that the processor has the instruction set. Loads read only bytes of the array.
         unsafe { _mm512_set1_ps(x) }
     }
 
     #[inline(always)]
     fn load_array(self, floats: &[f32; 16]) -> __m512 {
-        // SAFETY: `self` proves the instruction set; arrays are as long as what is read.
+        // SAFETY: `self` proves that the processor has the instruction set. Loads read only bytes of the array.
         unsafe { _mm512_loadu_ps(floats.as_ptr()) }
     }
 
@@ -55,25 +57,26 @@ impl Lanes for Vectors {
 
     #[inline(always)]
     fn load_f32(self, bytes: &[u8; 64]) -> __m512 {
-        // SAFETY: `self` proves the instruction set; arrays are as long as what is read.
+        // SAFETY: `self` proves that the processor has the instruction set. Loads read only bytes of the array.
         unsafe { _mm512_loadu_ps(bytes.as_ptr().cast()) }
     }
 
     #[inline(always)]
     fn load_f16(self, bytes: &[u8; 32]) -> __m512 {
-        // SAFETY: `self` proves the instruction set; arrays are as long as what is read.
+        // SAFETY: `self` proves that the processor has the instruction set. Loads read only bytes of the array.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(bytes.as_ptr().cast())) }
     }
 
     #[inline(always)]
     fn load_i8(self, codes: &[u8; 16]) -> __m512 {
-        // SAFETY: `self` proves the instruction set; arrays are as long as what is read.
+        // SAFETY: `self` proves that the processor has the instruction set. Loads read only bytes of the array.
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(codes.as_ptr().cast()))) }
     }
 
     #[inline(always)]
     fn load_i4(self, codes: &[u8; 16], upper: bool) -> __m512 {
-        // SAFETY: `self` proves the instruction set. The instruction uses the lower four bits of each index.
+        // SAFETY: `self` proves that the processor has the instruction set. The load reads only bytes of the array.
+        // The permutation uses only the lower four bits of each index, so the upper four bits need no mask.
         unsafe {
             let levels = _mm512_setr_ps(
                 -8.0, -7.0, -6.0, -5.0, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0,
@@ -86,19 +89,20 @@ impl Lanes for Vectors {
 
     #[inline(always)]
     fn multiply(self, a: __m512, b: __m512) -> __m512 {
-        // SAFETY: `self` proves the instruction set; arrays are as long as what is read.
+        // SAFETY: `self` proves that the processor has the instruction set. Loads read only bytes of the array.
         unsafe { _mm512_mul_ps(a, b) }
     }
 
     #[inline(always)]
     fn max(self, a: __m512, b: __m512) -> __m512 {
-        // SAFETY: `self` proves the instruction set. For NaN the instruction returns its second operand.
+        // SAFETY: `self` proves that the processor has the instruction set. If an operand is NaN, the instruction
+        // returns its second operand, which is `a` here.
         unsafe { _mm512_max_ps(b, a) }
     }
 
     #[inline(always)]
     fn multiply_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
-        // SAFETY: `self` proves the instruction set; arrays are as long as what is read.
+        // SAFETY: `self` proves that the processor has the instruction set. Loads read only bytes of the array.
         unsafe { _mm512_fmadd_ps(a, b, c) }
     }
 }
@@ -110,8 +114,8 @@ impl Tile for Vectors {
     fn tile<const T: usize>(self, float_type: FloatType, panel: &[u8], x: [&[f32]; T]) -> [[f32; ROWS]; T] {
         let columns = float_tile::columns(float_type, panel, x);
         let x = x.map(<[f32]>::as_ptr);
-        // SAFETY: `self` proves the instruction set; the panel has `columns` columns of 32 floats, and each row has as
-        // many floats (asserted).
+        // SAFETY: `self` proves that the processor has the instruction set. `float_tile::columns` has asserted that the
+        // panel has `columns` columns of 32 floats and that each row has `columns` floats.
         unsafe {
             match float_type {
                 FloatType::F32 => tile::<F32, T>(panel.as_ptr(), columns, x),
@@ -122,7 +126,11 @@ impl Tile for Vectors {
     }
 }
 
-/// Multiplies a tile. It needs at most 24 accumulators, two vectors of weights and one activation: 27 registers of 32.
+/// Multiplies a panel with `T` rows of activations. A panel is 32 rows of a matrix, stored column by column. The code
+/// needs at most 24 accumulators, two vectors of weights and one activation. These are 27 of the 32 registers.
+///
+/// # Safety
+/// The panel has `columns` columns, and each row of `x` has `columns` floats.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 #[inline]
 unsafe fn tile<const FLOAT_TYPE: u8, const T: usize>(
@@ -133,7 +141,8 @@ unsafe fn tile<const FLOAT_TYPE: u8, const T: usize>(
     let column_bytes = const { column_bytes(FLOAT_TYPE) };
     let mut sums = [[_mm512_setzero_ps(); 2]; T];
     for column in 0..columns {
-        // SAFETY: the caller guarantees `columns` columns in the panel and in every row; a prefetch reads nothing.
+        // SAFETY: the caller guarantees that the panel has `columns` columns and that every row has `columns` floats. A
+        // prefetch may have any address.
         unsafe {
             let at = panel.add(column * column_bytes);
             if T == 1 {

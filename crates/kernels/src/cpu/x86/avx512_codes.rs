@@ -1,4 +1,4 @@
-//! Products of integer codes with AVX-512 VNNI.
+//! Multiplies integer codes with AVX-512 VNNI. The generic kernels are in `generic/int8_dot.rs`.
 
 use super::simd::Sixteen;
 use crate::cpu::codes::activations::{Activations, Row};
@@ -14,4 +14,5 @@ use crate::cpu::instruction_set::{CodeKernels, ManyRows};
 use crate::shared::Shared;
 use std::ops::Range;
 
+// Eight rows of activations form a packed group.
 code_kernels!(Sixteen, "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni", 8);

@@ -1,4 +1,4 @@
-//! Products of integer codes with AVX-VNNI.
+//! Multiplies integer codes with AVX-VNNI. The generic kernels are in `generic/int8_dot.rs`.
 
 use super::simd::Eight;
 use crate::cpu::codes::activations::{Activations, Row};
@@ -14,4 +14,5 @@ use crate::cpu::instruction_set::{CodeKernels, ManyRows};
 use crate::shared::Shared;
 use std::ops::Range;
 
+// Four rows of activations form a packed group.
 code_kernels!(Eight, "avx2,fma,f16c,avxvnni", 4);

@@ -1,5 +1,6 @@
-//! Detection of the instruction sets of this processor.
+//! Detects the instruction sets of this processor.
 
+/// Expands to true if the processor has all named features.
 macro_rules! has {
     ($($name:tt),*) => {
         true $(&& std::is_x86_feature_detected!($name))*
@@ -11,24 +12,25 @@ pub(super) fn avx2() -> bool {
     has!("avx2", "fma", "f16c")
 }
 
-/// Returns true if the processor has AVX-VNNI (4-byte dot products) and all of [`avx2`].
+/// Returns true if the processor has AVX-VNNI (4-byte dot products) and everything that [`avx2`] checks.
 pub(super) fn avx_vnni() -> bool {
     avx2() && has!("avxvnni")
 }
 
-/// Returns true if the processor has AVX-512 F, BW, VL and VNNI and all of [`avx2`].
+/// Returns true if the processor has AVX-512 F, BW, VL and VNNI and everything that [`avx2`] checks.
 pub(super) fn avx512() -> bool {
     avx2() && has!("avx512f", "avx512bw", "avx512vl", "avx512vnni")
 }
 
-/// Returns true if the processor has AMX with 8-bit tiles and all of [`avx512`], and if the system permits this process
-/// to use AMX.
+/// Returns true if the processor has AMX with 8-bit tiles and everything that [`avx512`] checks, and if the system
+/// permits this process to use AMX.
 pub(super) fn amx() -> bool {
     avx512() && request_tiles()
 }
 
-/// Requests the permission to use AMX tiles. Tiles are kilobytes of thread state. Linux (since 5.16) saves them only
-/// for processes that requested them.
+/// Requests the permission to use AMX tiles. Returns true if the processor has 8-bit tiles and the system grants the
+/// permission. The tiles add kilobytes to the state of a thread. So Linux (since 5.16) saves them only for processes
+/// that requested the permission.
 #[cfg(target_os = "linux")]
 fn request_tiles() -> bool {
     use std::sync::OnceLock;
@@ -41,7 +43,7 @@ fn request_tiles() -> bool {
     const FEATURES: u32 = 1 << 24 | 1 << 25;
     *PERMITTED.get_or_init(|| {
         let leaf = std::arch::x86_64::__cpuid_count(7, 0);
-        // SAFETY: the call takes only integers; its only effect is the permission.
+        // SAFETY: the arguments of the system call are only integers. Its only effect is the permission.
         leaf.edx & FEATURES == FEATURES
             && unsafe { libc::syscall(libc::SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) } == 0
     })

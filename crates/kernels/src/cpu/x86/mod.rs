@@ -1,4 +1,4 @@
-//! The instruction sets of x86-64.
+//! The instruction sets of x86-64 and their kernels.
 
 mod amx_codes;
 mod amx_tiles;
@@ -16,7 +16,7 @@ mod simd;
 use super::instruction_set::InstructionSet;
 use crate::Isa;
 
-/// AVX2, FMA and F16C.
+/// The kernels for AVX2, FMA and F16C.
 pub(super) static AVX2: InstructionSet = InstructionSet {
     isa: Isa::Avx2,
     is_available: detect::avx2,
@@ -26,7 +26,7 @@ pub(super) static AVX2: InstructionSet = InstructionSet {
     float_chain: chains::AVX2_FLOATS,
 };
 
-/// AVX2, FMA and F16C, with AVX-VNNI.
+/// The kernels for AVX2, FMA, F16C and AVX-VNNI.
 pub(super) static AVX_VNNI: InstructionSet = InstructionSet {
     isa: Isa::AvxVnni,
     is_available: detect::avx_vnni,
@@ -36,7 +36,7 @@ pub(super) static AVX_VNNI: InstructionSet = InstructionSet {
     float_chain: chains::AVX2_FLOATS,
 };
 
-/// AVX-512 F, BW, VL and VNNI.
+/// The kernels for AVX-512 F, BW, VL and VNNI.
 pub(super) static AVX512: InstructionSet = InstructionSet {
     isa: Isa::Avx512,
     is_available: detect::avx512,
@@ -46,7 +46,7 @@ pub(super) static AVX512: InstructionSet = InstructionSet {
     float_chain: chains::AVX512_FLOATS,
 };
 
-/// AVX-512 F, BW, VL and VNNI, with 8-bit AMX tiles for many rows of activations.
+/// The kernels for AVX-512 F, BW, VL and VNNI, and for 8-bit AMX tiles. The tiles multiply many rows of activations.
 pub(super) static AMX: InstructionSet = InstructionSet {
     isa: Isa::Amx,
     is_available: detect::amx,

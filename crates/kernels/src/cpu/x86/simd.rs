@@ -1,5 +1,6 @@
 //! Vectors of AVX2 and AVX-512 for integer codes. In every lane, `vpdpbusd` (VNNI) multiplies four unsigned codes by
-//! four signed activations and adds the products to a 32-bit sum, so nothing overflows.
+//! four signed activations and adds the four products to a 32-bit sum. No intermediate result overflows, because the
+//! instruction has no 16-bit sums.
 
 use crate::cpu::codes::layout::ROWS;
 use crate::cpu::generic::simd::SimdInt8;
@@ -16,6 +17,8 @@ macro_rules! vector {
         pub(crate) struct $name(());
 
         impl $name {
+            /// Returns a value that proves that the processor has the instruction set.
+            ///
             /// # Safety
             /// The processor has the instruction set.
             #[inline(always)]
@@ -28,134 +31,143 @@ macro_rules! vector {
             type Ints = $integers;
             type Floats = $floats;
             const ROWS: usize = $rows;
-            // `vpdpbusd` multiplies unsigned bytes by signed bytes.
+            // `vpdpbusd` needs unsigned codes, so 128 is added to signed levels.
             const BIAS: i16 = 128;
 
             #[inline(always)]
             unsafe fn load(self, at: *const u8) -> $integers {
-                // SAFETY: `self` proves the instruction set; the caller guarantees that the pointer is valid.
+                // SAFETY: `self` proves that the processor has the instruction set. The caller guarantees that the
+                // memory at `at` is accessible.
                 unsafe { $load(at.cast()) }
             }
             #[inline(always)]
             fn splat(self, x: i32) -> $integers {
-                // SAFETY: `self` proves the instruction set.
+                // SAFETY: `self` proves that the processor has the instruction set.
                 unsafe { $splat(x) }
             }
             #[inline(always)]
             fn level_table(self, bytes: &[u8; 16]) -> $integers {
-                // SAFETY: `self` proves the instruction set; sixteen bytes are read.
+                // SAFETY: `self` proves that the processor has the instruction set. The table has the sixteen bytes
+                // that are read.
                 unsafe { $broadcast_table(_mm_loadu_si128(bytes.as_ptr().cast())) }
             }
             #[inline(always)]
             fn and(self, a: $integers, b: $integers) -> $integers {
-                // SAFETY: `self` proves the instruction set.
+                // SAFETY: `self` proves that the processor has the instruction set.
                 unsafe { $and(a, b) }
             }
             #[inline(always)]
             fn or(self, a: $integers, b: $integers) -> $integers {
-                // SAFETY: `self` proves the instruction set.
+                // SAFETY: `self` proves that the processor has the instruction set.
                 unsafe { $or(a, b) }
             }
             #[inline(always)]
             fn xor(self, a: $integers, b: $integers) -> $integers {
-                // SAFETY: `self` proves the instruction set.
+                // SAFETY: `self` proves that the processor has the instruction set.
                 unsafe { $xor(a, b) }
             }
             #[inline(always)]
             fn shift_right_16<const N: u32>(self, a: $integers) -> $integers {
-                // SAFETY: `self` proves the instruction set.
+                // SAFETY: `self` proves that the processor has the instruction set.
                 unsafe { $shift_right_16(a, _mm_cvtsi32_si128(N.cast_signed())) }
             }
             #[inline(always)]
             fn shift_left_16<const N: u32>(self, a: $integers) -> $integers {
-                // SAFETY: `self` proves the instruction set.
+                // SAFETY: `self` proves that the processor has the instruction set.
                 unsafe { $shift_left_16(a, _mm_cvtsi32_si128(N.cast_signed())) }
             }
             #[inline(always)]
             fn lookup(self, table: $integers, index: $integers) -> $integers {
-                // SAFETY: `self` proves the instruction set.
+                // SAFETY: `self` proves that the processor has the instruction set.
                 unsafe { $lookup(table, index) }
             }
             #[inline(always)]
             fn dot(self, sum: $integers, codes: $integers, activations: i32) -> $integers {
-                // SAFETY: `self` proves the instruction set.
+                // SAFETY: `self` proves that the processor has the instruction set.
                 unsafe { $dot(sum, codes, $splat(activations)) }
             }
             #[inline(always)]
             fn divide_by_16(self, a: $integers) -> $integers {
-                // SAFETY: `self` proves the instruction set.
+                // SAFETY: `self` proves that the processor has the instruction set.
                 unsafe { $arithmetic_right_32(a, _mm_cvtsi32_si128(4)) }
             }
             #[inline(always)]
             fn shift_right_32(self, a: $integers, bits: u32) -> $integers {
-                // SAFETY: `self` proves the instruction set.
+                // SAFETY: `self` proves that the processor has the instruction set.
                 unsafe { $logical_right_32(a, _mm_cvtsi32_si128(bits.cast_signed())) }
             }
             #[inline(always)]
             fn add(self, a: $integers, b: $integers) -> $integers {
-                // SAFETY: `self` proves the instruction set.
+                // SAFETY: `self` proves that the processor has the instruction set.
                 unsafe { $add(a, b) }
             }
             #[inline(always)]
             unsafe fn load_i8(self, at: *const u8) -> $integers {
-                // SAFETY: `self` proves the instruction set; the caller guarantees that the pointer is valid.
+                // SAFETY: `self` proves that the processor has the instruction set. The caller guarantees that the
+                // memory at `at` is accessible.
                 unsafe { $widen_i8($load_bytes(at.cast())) }
             }
             #[inline(always)]
             unsafe fn load_u8(self, at: *const u8) -> $integers {
-                // SAFETY: `self` proves the instruction set; the caller guarantees that the pointer is valid.
+                // SAFETY: `self` proves that the processor has the instruction set. The caller guarantees that the
+                // memory at `at` is accessible.
                 unsafe { $widen_u8($load_bytes(at.cast())) }
             }
             #[inline(always)]
             fn to_floats(self, a: $integers) -> $floats {
-                // SAFETY: `self` proves the instruction set.
+                // SAFETY: `self` proves that the processor has the instruction set.
                 unsafe { $to_floats(a) }
             }
             #[inline(always)]
             fn splat_float(self, x: f32) -> $floats {
-                // SAFETY: `self` proves the instruction set.
+                // SAFETY: `self` proves that the processor has the instruction set.
                 unsafe { $splat_float(x) }
             }
             #[inline(always)]
             unsafe fn load_f16(self, at: *const u8) -> $floats {
-                // SAFETY: `self` proves the instruction set; the caller guarantees that the pointer is valid.
+                // SAFETY: `self` proves that the processor has the instruction set. The caller guarantees that the
+                // memory at `at` is accessible.
                 unsafe { $from_f16($load_16_bit(at.cast())) }
             }
             #[inline(always)]
             unsafe fn load_bf16(self, at: *const u8) -> $floats {
-                // SAFETY: `self` proves the instruction set; the caller guarantees that the pointer is valid.
+                // SAFETY: `self` proves that the processor has the instruction set. The caller guarantees that the
+                // memory at `at` is accessible.
                 unsafe { $as_floats($shift_left_32($widen_u16($load_16_bit(at.cast())), _mm_cvtsi32_si128(16))) }
             }
             #[inline(always)]
             fn multiply(self, a: $floats, b: $floats) -> $floats {
-                // SAFETY: `self` proves the instruction set.
+                // SAFETY: `self` proves that the processor has the instruction set.
                 unsafe { $multiply(a, b) }
             }
             #[inline(always)]
             fn negate(self, a: $floats) -> $floats {
-                // SAFETY: `self` proves the instruction set.
+                // SAFETY: `self` proves that the processor has the instruction set.
                 unsafe { $as_floats($xor($as_integers(a), $splat(i32::MIN))) }
             }
             #[inline(always)]
             fn multiply_add(self, a: $floats, b: $floats, c: $floats) -> $floats {
-                // SAFETY: `self` proves the instruction set.
+                // SAFETY: `self` proves that the processor has the instruction set.
                 unsafe { $multiply_add(a, b, c) }
             }
             #[inline(always)]
             fn to_array(self, a: $floats) -> [f32; ROWS] {
                 let mut out = [0.0; ROWS];
-                // SAFETY: `self` proves the instruction set; the array is as long as the longest vector.
+                // SAFETY: `self` proves that the processor has the instruction set. The array has sixteen floats, and a
+                // vector has at most sixteen floats.
                 unsafe { $store_floats(out.as_mut_ptr(), a) };
                 out
             }
             #[inline(always)]
             unsafe fn load_floats(self, at: *const f32) -> $floats {
-                // SAFETY: `self` proves the instruction set; the caller guarantees that the pointer is valid.
+                // SAFETY: `self` proves that the processor has the instruction set. The caller guarantees that the
+                // memory at `at` is accessible.
                 unsafe { $load_floats(at) }
             }
             #[inline(always)]
             unsafe fn store_floats(self, a: $floats, at: *mut f32) {
-                // SAFETY: `self` proves the instruction set; the caller guarantees that the pointer is valid.
+                // SAFETY: `self` proves that the processor has the instruction set. The caller guarantees that the
+                // memory at `at` is accessible.
                 unsafe { $store_floats(at, a) }
             }
         }
@@ -163,7 +175,8 @@ macro_rules! vector {
 }
 
 vector!(
-    /// Vectors for panels of eight rows; needs AVX2, FMA and F16C. [`SimdInt8::dot`] also needs AVX-VNNI.
+    /// Vectors of eight lanes, for panels of eight rows. A panel is 8 or 16 rows of a matrix, stored side by side. The
+    /// methods need AVX2, FMA and F16C. [`SimdInt8::dot`] also needs AVX-VNNI.
     Eight,
     8,
     __m256i,
@@ -198,7 +211,7 @@ vector!(
     _mm256_loadu_ps
 );
 vector!(
-    /// Vectors for panels of sixteen rows; needs AVX-512 F, BW, VL and VNNI.
+    /// Vectors of sixteen lanes, for panels of sixteen rows. The methods need AVX-512 F, BW, VL and VNNI.
     Sixteen,
     16,
     __m512i,

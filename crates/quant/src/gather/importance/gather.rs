@@ -1,4 +1,4 @@
-//! Gathers an importance matrix: sums of squares of every map's input on calibration text.
+//! Gathers an importance matrix: sums of squares of the input of every linear layer (map) on calibration text.
 
 use super::{Entry, Importance};
 use crate::gather::Calibration;

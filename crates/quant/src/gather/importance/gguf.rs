@@ -2,7 +2,7 @@
 //!
 //! Metadata: `general.type` = `imatrix`, `imatrix.datasets` (strings), `imatrix.chunk_count` and
 //! `imatrix.chunk_size` (u32). The file has two f32 tensors for a tensor NAME of the network: `NAME.in_sum2`, (experts,
-//! columns), and `NAME.counts`, (experts, 1). Tensors with other names are ignored, as upstream does.
+//! columns), and `NAME.counts`, (experts, 1). Tensors with other names are ignored, as in upstream.
 
 use super::{Entry, Importance};
 use crate::{Error, ImportanceFault};
@@ -20,7 +20,7 @@ const CHUNK_SIZE_KEY: &str = "imatrix.chunk_size";
 const SUMS: &str = ".in_sum2";
 const COUNTS: &str = ".counts";
 
-/// Most bytes of a tensor's name that upstream reads (`GGML_MAX_NAME` without the terminating zero).
+/// Maximum length of a tensor's name that upstream reads, in bytes (`GGML_MAX_NAME` without the terminating zero).
 const MAX_NAME_BYTES: usize = 63;
 
 pub(super) fn parse(path: &Path, bytes: Bytes, limits: &Limits) -> Result<Importance, Error> {
@@ -30,7 +30,7 @@ pub(super) fn parse(path: &Path, bytes: Bytes, limits: &Limits) -> Result<Import
     if metadata.get(TYPE_KEY).and_then(Value::as_str) != Some(TYPE) {
         return Err(bad_metadata(path, metadata, TYPE_KEY, "\"imatrix\", as in files of llama-imatrix"));
     }
-    // Upstream's quantizer refuses a file without these three.
+    // Upstream's quantizer refuses a file without these three metadata keys: datasets, chunk count, chunk size.
     let Some(Value::Array(Array::String(datasets))) = metadata.get(DATASETS_KEY) else {
         return Err(bad_metadata(path, metadata, DATASETS_KEY, "an array of strings"));
     };
@@ -39,7 +39,7 @@ pub(super) fn parse(path: &Path, bytes: Bytes, limits: &Limits) -> Result<Import
         value.ok_or_else(|| bad_metadata(path, metadata, key, "a whole number below 2^32"))
     };
     let (chunk_count, chunk_size) = (number(CHUNK_COUNT_KEY)?, number(CHUNK_SIZE_KEY)?);
-    // By name: there is a tensor of sums, there is a tensor of counts.
+    // For each name: (true if the file has a tensor of sums, true if the file has a tensor of counts).
     let mut halves: BTreeMap<&str, (bool, bool)> = BTreeMap::new();
     for info in file.tensors() {
         if let Some(name) = info.name.strip_suffix(SUMS) {

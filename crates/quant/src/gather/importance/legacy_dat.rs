@@ -1,10 +1,12 @@
 //! The older importance file format (`imatrix.dat`): a sequence of little-endian values.
 //!
-//! i32 count of entries. For each entry: i32 length of the name, the name, i32 calls, i32 count of values, the values
-//! in f32. Then, in all but the oldest files: i32 count of chunks, i32 length of the text's name, the name. The values
-//! are mean squares times calls. This reader is stricter than upstream, which accepts a truncated trailer and data
-//! after it. The format cannot hold everything. Writing loses all texts but the last, the chunk size and the number of
-//! tokens.
+//! The file begins with an i32 count of entries. Each entry has: i32 length of the name, the name, i32 calls (the
+//! number of chunks), i32 count of values, the values in f32. A trailer follows, except in the oldest files: i32 count
+//! of chunks, i32 length of the text's name, the name. The values are mean squares times calls. Upstream accepts a
+//! truncated trailer and data after the trailer; this reader rejects both.
+//!
+//! The format cannot hold all importance data. Writing loses the names of all texts except the last, the chunk size and
+//! the number of tokens.
 
 use super::{Entry, Importance};
 use crate::{Error, ImportanceFault};
@@ -12,7 +14,7 @@ use kvant_io::Limits;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Bytes of the smallest entry: an empty name and one value.
+/// Bytes of the smallest entry, which has an empty name and one value.
 const MIN_ENTRY_BYTES: u64 = 16;
 
 pub(super) fn parse(path: &Path, bytes: &[u8], limits: &Limits) -> Result<Importance, Error> {
@@ -27,7 +29,8 @@ pub(super) fn parse(path: &Path, bytes: &[u8], limits: &Limits) -> Result<Import
         let values = reader.number("count of values", 1)?;
         let bytes = reader.take("values", u64::from(values) * 4)?;
         let sums = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-        // With zero calls upstream uses the values unchanged. A count of zero would replace them by 1, so it becomes 1.
+        // With zero calls upstream uses the values unchanged. A count of 0 would replace the values by 1, so the count
+        // becomes 1.
         let entry = Entry { sums, counts: vec![calls.max(1) as f32] };
         if entries.contains_key(&name) {
             let (path, what) = (path.into(), "importance entry");
@@ -69,7 +72,7 @@ pub(super) fn bytes(importance: &Importance) -> Result<Vec<u8>, Error> {
         number(&mut bytes, "count of calls", calls as usize)?;
         number(&mut bytes, "count of values", entry.sums.len())?;
         let (experts, columns) = (entry.counts.len(), entry.sums.len() / entry.counts.len());
-        // The means that upstream's quantizer would use, also for experts that were never used.
+        // These are the means that upstream's quantizer would use, also for experts that were never used.
         let means = importance.mean_square(name, columns, experts)?.unwrap_or_default();
         means.iter().for_each(|mean| bytes.extend_from_slice(&(mean * calls as f32).to_le_bytes()));
     }
@@ -78,7 +81,7 @@ pub(super) fn bytes(importance: &Importance) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// A bounds-checked reader of the file's bytes. `at` never exceeds the length.
+/// A bounds-checked reader of the file's bytes. `at` is the offset of the next byte; it never exceeds the length.
 struct Reader<'a> {
     path: &'a Path,
     limits: &'a Limits,

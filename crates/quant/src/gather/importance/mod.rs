@@ -1,13 +1,13 @@
 //! Importance of the input columns of a matrix, as llama.cpp's `llama-imatrix` measures it.
 //!
-//! For every matrix and column the squares of the inputs are summed over many tokens. Their mean is the weight of the
-//! column's rounding errors. There are two file formats, which are distinguished by content: GGUF (`gguf.rs`) and the
-//! older binary format (`legacy_dat.rs`). Both are read and written.
+//! For every matrix and column the squares of the inputs are summed over many tokens. The mean square is the weight of
+//! the column's rounding errors. Two file formats are read and written: GGUF (`gguf.rs`) and the older binary format
+//! (`legacy_dat.rs`). The reader recognizes the format by the content.
 //!
 //! Invariant: the result of [`Importance::read`] is complete and finite, and [`Importance::mean_square`] returns
 //! exactly the values that upstream's quantizer passes to its encoders. Source: llama.cpp's
-//! `common/imatrix-loader.cpp`, `tools/imatrix/imatrix.cpp` and `tools/quantize/quantize.cpp`. Not here: merging files,
-//! renaming for networks whose layers were pruned.
+//! `common/imatrix-loader.cpp`, `tools/imatrix/imatrix.cpp` and `tools/quantize/quantize.cpp`. Not implemented: merging
+//! files; renaming entries for networks whose layers were pruned.
 
 mod gather;
 mod gguf;
@@ -25,8 +25,9 @@ use std::path::Path;
 pub struct Entry {
     /// Sums of squared inputs, experts × columns.
     pub sums: Vec<f32>,
-    /// The number of inputs in the sums: one count for each expert, or one for all. The unit is tokens; in a file of
-    /// the older format it is chunks. So means of both formats are comparable, but their sums must not be added.
+    /// The number of inputs in the sums: one count for each expert, or one count for all experts. The counts of a GGUF
+    /// are tokens; the counts of a file in the older format are chunks of text. So the means of both formats are
+    /// comparable, but sums of different formats must not be added.
     pub counts: Vec<f32>,
 }
 
@@ -39,18 +40,19 @@ pub struct Importance {
     pub datasets: Vec<String>,
     /// The number of chunks of text.
     pub chunk_count: u32,
-    /// Tokens of a chunk; 0 if the file does not contain it.
+    /// Tokens of a chunk; 0 if the file does not contain this number.
     pub chunk_size: u32,
 }
 
 impl Importance {
-    /// Reads a file of either format.
+    /// Reads a file of one of the two formats.
     ///
     /// # Errors
     /// Errors of the file and of its content, with their location.
     pub fn read(path: &Path, limits: &Limits) -> Result<Self, Error> {
         let bytes = MappedFile::open(path)?.into_bytes();
-        // In the older format these four letters would be a count of more than 10⁹ entries, so there is no ambiguity.
+        // In the older format the first four bytes are the count of entries. These letters would be a count of more
+        // than 10⁹, so no valid file of the older format begins with them.
         let importance = if bytes.starts_with(b"GGUF") {
             gguf::parse(path, bytes, limits)?
         } else {
@@ -61,7 +63,7 @@ impl Importance {
     }
 
     /// Writes a file: the older format if the name ends in `.dat`, otherwise a GGUF. The same content gives the same
-    /// bytes. The content is checked by reading it before the file gets its name.
+    /// bytes. Before the file gets its name, the content is read back and checked.
     ///
     /// # Errors
     /// Content that a reader would reject; an existing output without `force`; errors of the file system.
@@ -93,7 +95,7 @@ impl Importance {
             return Err(ImportanceFault::Columns { tensor, columns, experts, found }.into());
         }
         entry.check(tensor, columns)?;
-        // One count may apply to several experts: a tensor of more than two dimensions without a router.
+        // One count may apply to several experts, for a tensor that has more than two dimensions but no router.
         let sums_per_count = entry.sums.len() / entry.counts.len();
         let groups = entry.sums.chunks_exact(sums_per_count).zip(&entry.counts);
         let means = groups.flat_map(|(sums, count)| {

@@ -8,7 +8,7 @@ use kvant_core::{Bytes, FormatRef, Shape, Tensor, format::FORMATS};
 use kvant_kernels::Backend;
 use kvant_model::Weights;
 
-/// Rows of the sample, at equal distances.
+/// Maximum number of rows in the sample. The rows have equal distances in the tensor.
 const SAMPLE_ROWS: usize = 64;
 
 /// A format with its size and error for one tensor.
@@ -18,21 +18,22 @@ pub struct Point {
     pub format: FormatRef,
     /// Bytes of the whole tensor.
     pub bytes: u64,
-    /// Squared error of the whole tensor, with columns weighted by the mean squares of their inputs.
+    /// Squared error of the whole tensor, extrapolated from the sample. Each column is weighted by the mean square of
+    /// its input.
     pub error: f64,
 }
 
-/// The formats of one tensor on the lower convex hull of (bytes, error). More bytes give less error, and each further
-/// byte lowers the error less than the one before.
+/// The formats of one tensor on the lower convex hull of (bytes, error). Each step along the hull takes more bytes and
+/// lowers the error. Each step lowers the error per byte less than the previous step.
 pub struct Curve {
-    /// The hull, in the order of bytes.
+    /// The points of the hull, sorted by bytes.
     pub points: Vec<Point>,
-    /// All formats that were measured.
+    /// The points of all measured formats.
     measured: Vec<Point>,
 }
 
 impl Curve {
-    /// Measures every format that the tensor's rows allow. If the format is `fixed`, measures only the assigned one.
+    /// Measures every format that the tensor's rows allow. If `fixed` is true, measures only the assigned format.
     ///
     /// # Errors
     /// Values that are not finite, or that overflow all measured formats; errors of reading and of the shape.
@@ -54,7 +55,7 @@ impl Curve {
         let sample = Tensor::new(shape, entry.format, Bytes::from(bytes)).map_err(shape_error)?;
         let importance = importance.mean_square(&entry.name, columns, 1)?;
         let original = sample.decode();
-        // The index in the tensor of an element of the sample.
+        // Converts the index of an element in the sample to its index in the tensor.
         let tensor_index = |at: usize| at / columns * rows / sampled * columns + at % columns;
         if let Some(at) = first_not_finite(&original) {
             return Err(Error::NotFinite {
@@ -102,12 +103,12 @@ impl Curve {
         Ok(Self { points: hull(&points), measured: points })
     }
 
-    /// The error in a format; `None` if it was not measured.
+    /// Returns the error in a format; `None` if this format was not measured.
     pub fn error(&self, format: FormatRef) -> Option<f64> {
         self.measured.iter().find(|p| p.format == format).map(|p| p.error)
     }
 
-    /// The format on the hull whose size is nearest to `bits` bits per weight.
+    /// Returns the format on the hull whose size is nearest to `bits` bits per weight.
     pub fn nearest(&self, bits: f64) -> FormatRef {
         let distance = |p: &&Point| (p.format.bits_per_weight() - bits).abs();
         let best = self.points.iter().min_by(|a, b| distance(a).total_cmp(&distance(b)));
@@ -120,15 +121,15 @@ fn is_candidate(format: FormatRef, from: FormatRef) -> bool {
     format.grid().is_some() || format == from
 }
 
-/// The lower convex hull of points that are sorted by bytes.
+/// Returns the lower convex hull of points that are sorted by bytes.
 fn hull(points: &[Point]) -> Vec<Point> {
     let mut hull: Vec<Point> = Vec::new();
     for &point in points {
         if hull.last().is_some_and(|last| point.error >= last.error || point.bytes == last.bytes) {
             continue;
         }
-        // Removes the middle of three points if the step to the last point lowers the error more per byte than the step
-        // to the middle one.
+        // Removes the middle point b of the three points a, b and `point` if the step from b to `point` lowers the
+        // error per byte at least as much as the step from a to b.
         while let [.., a, b] = hull[..]
             && (a.error - b.error) * (point.bytes - b.bytes) as f64
                 <= (b.error - point.error) * (b.bytes - a.bytes) as f64

@@ -2,17 +2,19 @@
 //!
 //! ```text
 //! for each tensor and format: e ← squared error, columns weighted by importance                     (`curve`)
-//! for each block, each kind of map, embedding and head: D ← KL divergence of the network in which only these
-//!     tensors are quantized                                                                         (`variants`)
+//! for each block, each kind of linear layer (map), embedding and head:
+//!     D ← KL divergence between the float network and the network in which only these tensors are quantized
+//!                                                                                                   (`variants`)
 //! cost of a map's error ← (factor of its block) · (factor of its kind), fitted to all D
 //! spend bytes on the tensor where each byte lowers Σ cost · e the most, until the budget is spent   (`spend`)
 //! measure the KL divergence of this allocation and of the best named mixes within the budget; take the best named
 //!     mix, unless the allocation is clearly better
 //! ```
 //!
-//! A sum of separate errors is only a proxy of the loss. Hand-made mixes have beaten such proxies, so the last step
-//! compares with them. Invariant: the result never exceeds the budget. Not here: the influence of solvers on the
-//! errors. All measurements use quick encoders, which do not change the order of the results.
+//! The sum of the separate errors only approximates the loss. Some named mixes have a smaller loss than the mix with
+//! the smallest sum, so the last step compares the allocation with named mixes. Invariant: the result never exceeds the
+//! budget. All measurements use quick encoders, which do not change the order of the results. The influence of solvers
+//! on the errors is not measured.
 
 mod curve;
 mod spend;
@@ -29,15 +31,15 @@ use kvant_model::Weights;
 use std::collections::BTreeMap;
 use variants::Variants;
 
-/// Contexts on which the cost of errors is measured.
+/// Maximum number of contexts on which the cost of errors is measured.
 const COST_CONTEXTS: usize = 4;
-/// Contexts on which the final candidates are compared.
+/// Maximum number of contexts on which the final candidates are compared.
 const CHOICE_CONTEXTS: usize = 8;
 /// The allocation is taken only if its loss is at most this share of the best named mix's loss. The allocation is
-/// fitted to calibration text and measured on a few contexts of it. On other text it can be worse than a named mix with
-/// almost the same measured loss (docs/quality.md).
+/// fitted to calibration text, and its loss is measured on a few contexts of the same text. On other text the
+/// allocation can be worse than a named mix with almost the same measured loss (docs/quality.md).
 const CLEARLY_BETTER: f64 = 0.95;
-/// Named mixes that are measured and compared with the allocation.
+/// Maximum number of named mixes that are measured and compared with the allocation.
 pub const RIVALS: usize = 2;
 
 /// A measured mix of formats.
@@ -47,7 +49,8 @@ pub struct Candidate {
     pub name: String,
     /// Bytes of tensor data.
     pub bytes: u64,
-    /// Mean KL divergence on selection text, with quick encoders.
+    /// Mean KL divergence on selection text (the part of the calibration text that is held out to choose settings),
+    /// with quick encoders, in nats per token.
     pub kld: f64,
 }
 
@@ -57,11 +60,11 @@ pub struct Allocation {
     /// The chosen formats.
     #[serde(skip)]
     pub formats: Formats,
-    /// The budget: most bytes of tensor data.
+    /// The budget: the maximum number of bytes of tensor data.
     pub budget_bytes: u64,
     /// The measured mixes; the first one was chosen.
     pub candidates: Vec<Candidate>,
-    /// The relative reduction of the expected KL divergence with 5 % more bytes.
+    /// The share, from 0 to 1, by which 5 % more bytes would reduce the expected KL divergence.
     pub next_5_percent: f64,
 }
 
@@ -69,12 +72,12 @@ pub struct Allocation {
 struct Choice {
     assignment: Assignment,
     curve: Curve,
-    /// KL divergence per unit of error.
+    /// KL divergence per unit of the squared error in `curve`.
     cost: f64,
 }
 
-/// Chooses the best formats within `budget` bytes of tensor data, including tensors that keep their format. The
-/// recipe's file type has no effect; its overrides apply.
+/// Chooses the best formats within `budget` bytes of tensor data. The budget includes the tensors that keep their
+/// format. The recipe's file type has no effect. The recipe's overrides apply.
 ///
 /// # Errors
 /// [`Error::NoCalibration`], [`Error::ShortContexts`]; [`Error::Budget`] if even the smallest formats do not fit;
@@ -136,7 +139,7 @@ pub fn allocate(
             (Candidate { name, bytes, kld }, formats)
         })
         .collect();
-    // The allocation stays at index 0.
+    // Sorts only the named mixes. The allocation stays at index 0.
     measured[1..].sort_by(|a, b| a.0.kld.total_cmp(&b.0.kld));
     if measured.get(1).is_some_and(|(mix, _)| measured[0].0.kld > CLEARLY_BETTER * mix.kld) {
         measured[..2].swap(0, 1);
@@ -146,7 +149,7 @@ pub fn allocate(
     Ok(Allocation { formats, budget_bytes: budget, candidates, next_5_percent })
 }
 
-/// Bytes of the quantized tensors.
+/// Returns the bytes of the quantized tensors with these formats.
 fn total_bytes(choices: &[Choice], formats: &Formats) -> u64 {
     let bytes = |c: &Choice| {
         let format = formats.get(&c.assignment.entry.name)?;
@@ -155,7 +158,7 @@ fn total_bytes(choices: &[Choice], formats: &Formats) -> u64 {
     choices.iter().filter_map(bytes).sum()
 }
 
-/// All named mixes that fit the budget, each with its rules and without them (pure).
+/// Returns all named mixes that fit the budget: each mix with its per-tensor rules, and each mix without rules (pure).
 fn named_mixes(
     weights: &Weights,
     recipe: &Recipe,
@@ -182,8 +185,8 @@ fn named_mixes(
     Ok(all)
 }
 
-/// Measures the cost of errors of every block, every kind of map and every tensor outside the blocks, one at a time.
-/// Fits `cost` of all choices to the measurements.
+/// Measures the cost of errors of every block, every kind of map and every tensor outside the blocks, one group at a
+/// time. Fits `cost` of all choices to the measurements.
 fn fit_costs(
     variants: &Variants,
     contexts: &Calibration,
@@ -214,9 +217,9 @@ fn fit_costs(
     let errors: Vec<f64> =
         choices.iter().map(|c| c.curve.error(near[&c.assignment.entry.name]).unwrap_or(0.0)).collect();
     let names: Vec<String> = choices.iter().map(|c| c.assignment.entry.name.clone()).collect();
-    // The cost of a tensor is the product of the factors of its groups. For each group the expected divergence is
-    // computed with the group's own factor 1. The factor becomes measured over expected divergence. Kinds and blocks
-    // alternate; the factors converge after a few rounds.
+    // The cost of a tensor is the product of the factors of its groups. For each group, `unit` is the expected
+    // divergence if the group's own factor is 1. The new factor is the measured divergence divided by `unit`. Kinds and
+    // blocks alternate; the factors converge after a few rounds.
     let mut factors = vec![1.0f64; groups.len()];
     let cost = |factors: &[f64], name: &str, excluded: usize| -> f64 {
         let of = groups.iter().zip(factors).enumerate().filter(|(i, (g, _))| *i != excluded && g.has(name));
@@ -240,7 +243,7 @@ fn fit_costs(
     Ok(())
 }
 
-/// Tensors that are quantized together, without all others, to measure their cost.
+/// Tensors that are quantized together to measure the cost of their errors. All other tensors keep their format.
 #[derive(Clone, PartialEq)]
 enum Group {
     /// All maps of a block.

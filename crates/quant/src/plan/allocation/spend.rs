@@ -8,7 +8,8 @@ use crate::plan::Formats;
 pub fn spend(choices: &[Choice], budget: u64) -> Formats {
     let mut at = vec![0usize; choices.len()];
     let mut left = budget - choices.iter().map(|c| c.curve.points[0].bytes).sum::<u64>().min(budget);
-    // The best affordable step. If a large step is not affordable, smaller ones may still be.
+    // Returns the best step that the remaining bytes allow. If the bytes do not allow a large step, they can allow a
+    // smaller step of another tensor.
     let best_step = |at: &[usize], left: u64| {
         let next = choices.iter().enumerate().filter_map(|(i, choice)| {
             let (now, next) = (choice.curve.points[at[i]], choice.curve.points.get(at[i] + 1)?);

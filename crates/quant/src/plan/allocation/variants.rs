@@ -1,8 +1,9 @@
 //! Runs several quantized variants of a network together, block by block, and measures their KL divergence from the
 //! float network.
 //!
-//! One block is in memory. An unnamed temporary file holds the residual streams of all variants. A variant uses the
-//! float network's stream until its first quantized tensor.
+//! A variant is the float network with some tensors in quantized formats. Memory holds one block at a time. An unnamed
+//! temporary file holds the residual streams of all variants. A variant uses the float network's stream until the
+//! variant's first quantized tensor.
 
 use crate::gather::{ActivationFile, Calibration, Head, Importance, LOGIT_ROWS, compared_positions, logits};
 use crate::plan::Formats;
@@ -16,7 +17,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
-/// One matrix in the float network's format (`None`) and in each format that a variant needs.
+/// One matrix in several formats. The key is the name of a format that a variant needs. The key `None` is the float
+/// network's format.
 type Matrices = BTreeMap<Option<&'static str>, Arc<dyn Matrix>>;
 
 /// The inputs of a run of variants.
@@ -25,7 +27,7 @@ pub struct Variants<'a> {
     pub importance: &'a Importance,
     pub backend: &'a Backend,
     pub progress: &'a dyn Progress,
-    /// The temporary file is created in the folder of this path.
+    /// A path. The temporary file is created in the parent folder of this path.
     pub scratch: &'a Path,
 }
 
@@ -44,8 +46,8 @@ impl Variants<'_> {
         let spec = self.weights.spec();
         let (count, length) = (contexts.contexts().len(), contexts.length());
         let mut streams = ActivationFile::unnamed(self.scratch, length * spec.hidden)?;
-        // Stream 0 belongs to the float network. Stream i + 1 belongs to variant i; it is valid once the variant has
-        // diverged from the float network.
+        // Stream 0 belongs to the float network. Stream i + 1 belongs to variant i; this stream is valid after the
+        // variant has diverged from the float network.
         let index_of = |stream: usize, context: usize| stream * count + context;
         let embedding = spec.embedding.tokens.weight();
         let mut diverged: Vec<bool> = variants.iter().map(|v| v.contains_key(&embedding)).collect();
@@ -78,7 +80,8 @@ impl Variants<'_> {
                     if replaced.is_empty() {
                         continue;
                     }
-                    // The float network's stream is updated last, so it is still the one before this block.
+                    // The float network's stream is updated after all variants, so here it is the stream before this
+                    // block.
                     (diverged[stream - 1], from) = (true, 0);
                 }
                 let mut block = float.clone();
@@ -150,7 +153,7 @@ impl Variants<'_> {
         Ok(sums.into_iter().map(|sum| sum / (count * scored.len()) as f64).collect())
     }
 
-    /// Loads one matrix in the float network's format and in the formats of all variants.
+    /// Loads one matrix in the float network's format and in every format that a variant needs.
     fn matrices(&self, name: &str, variants: &[&Formats]) -> Result<Matrices, Error> {
         let mut matrices = Matrices::new();
         for format in std::iter::once(None).chain(variants.iter().map(|v| v.get(name).copied())) {

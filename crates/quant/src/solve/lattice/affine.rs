@@ -1,7 +1,8 @@
-//! Lattices with a minimum: `x = d · code + m`, codes from 0 to 15 or 31, evaluated in `f32`.
+//! Lattices with a minimum: `x = d · code + m`, computed in `f32`. `x` is a value, `d` is the block's scale, `m` is the
+//! value of code 0, and the codes are from 0 to 15 or 31.
 //!
-//! The differences of values determine the step, and with it the codes up to a constant. Then each value limits d and m
-//! to a span, and the `f16` values in the intersection of all spans are tried.
+//! The differences of values determine the step. The step determines the codes, up to a constant that is added to all
+//! of them. Each value then limits `d` and `m` to a span. The `f16` values in the intersection of all spans are tried.
 
 use super::exactness::{Judge, MIN_NEAR_LEVELS, NEAR_TOLERANCE, ROUNDING_ERROR, nearest};
 use super::scaled::distinct_count;
@@ -15,7 +16,8 @@ pub(super) fn range(x: &[f32]) -> (f32, f32) {
     })
 }
 
-/// Returns the numbers of steps from `low` to `high` for which every value may lie on a step, the largest number first.
+/// Returns the possible numbers of steps from `low` to `high`, the largest number first. With such a number, every
+/// value of `x` is within the tolerance of a step.
 pub(super) fn fits(x: &[f32], (low, high): (f32, f32), last: u8, judge: Judge) -> impl Iterator<Item = u8> {
     let width = high - low;
     (1..=last).rev().filter(move |&steps| {
@@ -40,16 +42,17 @@ fn tolerance((low, high): (f32, f32), steps: u8, last: u8, judge: Judge) -> f32 
     }
 }
 
-/// Returns whether the steps of the checkpoint's type may be as long as the lattice's. Then differences do not
-/// determine the codes.
+/// Returns true if the steps of the checkpoint's type may be as long as the steps of the lattice. In that case, the
+/// differences of values do not determine the codes.
 fn is_blurred(ends: (f32, f32), last: u8, judge: Judge) -> bool {
     tolerance(ends, last, last, judge) >= 0.5
 }
 
-/// Returns whether an `f32` block may lie on a lattice.
+/// Returns false if an `f32` block cannot be on a lattice. A passed check does not prove that the block is on a
+/// lattice.
 pub(super) fn may_fit(x: &[f32], last: u8) -> bool {
     let ends = range(x);
-    // A block with a single value may always lie on a lattice, and `solve` is fast for it.
+    // A block whose values are all equal may always be on a lattice, and `solve` is fast for such a block.
     ends.0 == ends.1 || fits(x, ends, last, Judge::F32).next().is_some() || is_blurred(ends, last, Judge::F32)
 }
 
@@ -59,20 +62,20 @@ pub(super) fn count_steps(x: &[f32], (low, high): (f32, f32), steps: u8, codes: 
     codes.iter_mut().zip(x).for_each(|(code, x)| *code = nearest((x - low) * factor) as u8);
 }
 
-/// Returns the step lengths that explain the distance of every value from the lowest one.
+/// Returns the span of the step lengths that explain the distance of every value from the lowest value `low`.
 pub(super) fn step(x: &[f32], codes: &[u8], low: f32, judge: Judge) -> Span {
     let span = |x: f32, code: u8| judge.span(x).minus(judge.span(low)).divided_by(f64::from(code));
     let spans = x.iter().zip(codes).filter(|(_, code)| **code > 0).map(|(&x, &code)| span(x, code));
     spans.fold(Span::ALL, Span::intersect)
 }
 
-/// Returns the values that code 0 may have if the step length is `d`.
+/// Returns the span of the values that code 0 may have if the step length is `d`.
 pub(super) fn base(x: &[f32], codes: &[u8], d: f32, judge: Judge) -> Span {
     let span = |x: f32, code: u8| judge.span(x).minus(Span::point(f64::from(d) * f64::from(code)));
     x.iter().zip(codes).map(|(&x, &code)| span(x, code)).fold(Span::ALL, Span::intersect)
 }
 
-/// Returns `d` and `m` of `x`, and writes its codes.
+/// Returns `d` and `m` of the block `x`, and writes its codes. Returns `None` if the block is not on a lattice.
 pub(super) fn solve(x: &[f32], last: u8, judge: Judge, codes: &mut [u8]) -> Option<(f32, f32)> {
     let ends = range(x);
     if ends.0 == ends.1 {
@@ -85,7 +88,8 @@ pub(super) fn solve(x: &[f32], last: u8, judge: Judge, codes: &mut [u8]) -> Opti
         if judge == Judge::Near && distinct_count(codes) < MIN_NEAR_LEVELS {
             return None;
         }
-        // For `Near`, the scale is rounded to the nearest `f16` value. Otherwise any exact scale is accepted.
+        // For `Near`, the scale is rounded to the nearest `f16` value. For the other judges, every exact scale is
+        // accepted.
         let scales = match judge {
             Judge::Near => Span::point(f16::from_f32((ends.1 - ends.0) / f32::from(steps)).to_f64()),
             _ => step(x, codes, ends.0, judge),
@@ -97,8 +101,8 @@ pub(super) fn solve(x: &[f32], last: u8, judge: Judge, codes: &mut [u8]) -> Opti
     found.or_else(|| if is_blurred(ends, last, judge) { try_all(x, ends, last, judge, codes) } else { None })
 }
 
-/// Tries each `d` and `m` that may give the lowest and the highest value, at most [`MAX_TRIES`] pairs. This is slow,
-/// but such blocks are rare: all their values are close to each other and far from zero.
+/// Tries each pair of `d` and `m` that may give the lowest and the highest value, at most [`MAX_TRIES`] pairs. This is
+/// slow, but such blocks are rare: all values of such a block are close to each other and far from zero.
 fn try_all(
     x: &[f32],
     (low, high): (f32, f32),
@@ -125,11 +129,11 @@ fn try_all(
     pairs.take(MAX_TRIES).find(|&(d, m)| encode(d, m))
 }
 
-/// Limits the time for a block that lies on no lattice.
+/// Maximum number of pairs. It limits the time for a block that is not on a lattice.
 const MAX_TRIES: usize = 4096;
 
-/// Returns the smallest amount, at most `max_shift`, to add to all codes so that some `m` explains all values; and `d`
-/// and `m`.
+/// Returns the smallest number, at most `max_shift`, that can be added to all codes so that some `m` explains all
+/// values. Also returns `d` and `m`.
 fn shift(x: &[f32], codes: &[u8], d: f32, max_shift: u8, judge: Judge) -> Option<(u8, f32, f32)> {
     let base = base(x, codes, d, judge);
     if base.is_empty() || d <= 0.0 {
@@ -147,8 +151,8 @@ fn shift(x: &[f32], codes: &[u8], d: f32, max_shift: u8, judge: Judge) -> Option
     })
 }
 
-/// Represents a single value: by `m` alone if it is an `f16` value, otherwise by `m` and a remainder `d · code` of
-/// either sign. Returns the code, `d` and `m`.
+/// Represents a block of equal values `x` by only `m`, if an `f16` value represents `x`. Otherwise, it represents `x`
+/// by `m` and a remainder `d · code`, which may be positive or negative. Returns the code, `d` and `m`.
 fn single_value(x: f32, last: u8, judge: Judge) -> Option<(u8, f32, f32)> {
     if judge == Judge::Near {
         return None;
@@ -160,7 +164,7 @@ fn single_value(x: f32, last: u8, judge: Judge) -> Option<(u8, f32, f32)> {
             scales.find(|&d| judge.accepts(f32::from(code) * d + m, x)).map(|d| (code, d, m))
         })
     };
-    // The neighbours of the nearest `f16` value are tried, too.
+    // The neighbours of the `f16` value nearest to `x` are tried, too.
     let (x64, wide) = (f64::from(x), f64::from(x.abs()) / 256.0);
     let near = Span { low: x64 - wide, high: x64 + wide };
     near.f16_values().find_map(|m| if judge.accepts(m, x) { Some((0, 0.0, m)) } else { split(m) })

@@ -1,8 +1,10 @@
-//! Carries weights over unchanged that already lie on a quantization lattice.
+//! Carries weights over unchanged if they are already on a quantization lattice.
 //!
-//! A float checkpoint may contain only integers times scales: it was trained with quantization (QAT), or it was
-//! quantized by GPTQ, AWQ or llama.cpp and then dequantized. A search for scales would change such weights again.
-//! [`Lattice`] checks one block of the target format at a time. The extreme is the value of largest magnitude:
+//! A lattice is the set of values that a block of a format can store under given scales. The weights of a float
+//! checkpoint may be on a lattice, because the model was trained with quantization (QAT), or because GPTQ, AWQ or
+//! llama.cpp quantized the model and a tool dequantized it. A search for scales would change such weights again.
+//! [`Lattice`] checks one block of the target format at a time. x are the values of the block, and the extreme is the
+//! value of largest magnitude:
 //!
 //! ```text
 //! for each level that the extreme may have:               (affine formats: each number of steps in the value range)
@@ -12,18 +14,20 @@
 //!         accept if every decoded value, rounded to the checkpoint's type, is x
 //! ```
 //!
-//! Invariant: a block is accepted only if each of its values, decoded and rounded to the checkpoint's type, equals the
-//! original (+0 equals −0). One exception: an `f32` block with at least three levels may lie on a lattice whose scale
-//! is not an `f16` value. It is accepted if no value changes by more than half an `f16` step at that value. An `f32`
-//! block that contains only `f16` values may come from an `f16` checkpoint, so it is also checked as an `f16` block.
+//! Affine formats are formats with minima. Invariant: a block is accepted only if each decoded value, rounded to the
+//! checkpoint's type, equals the original value (+0 equals −0). There is one exception: an `f32` block with at least
+//! three levels may be on a lattice whose scale is not an `f16` value. This block is accepted if no value changes by
+//! more than half an `f16` step at that value. If an `f32` block contains only `f16` values, it may come from an `f16`
+//! checkpoint. Therefore it is also checked as an `f16` block.
 //!
-//! If a block has several exact representations (it has no extreme code, its codes have a common divisor, or both signs
-//! are possible), the largest codes are chosen, and then the positive scale.
+//! A block may have several exact representations: its codes do not reach the extreme level, its codes have a common
+//! divisor, or both signs of the scale are possible. Then the largest codes are chosen. If two signs remain, the
+//! positive scale is chosen.
 //!
-//! Not here: negative scales of `q4_1` and `q5_1`, which no encoder writes; `bf16` values that are stored as `f32`
-//! (they should be read as `bf16`); some affine blocks so far from zero that the steps of the checkpoint's type are as
-//! long as the lattice's; superblocks whose scales are not multiples of one `f16` value, which includes most
-//! superblocks from other formats.
+//! Not covered here: negative scales of `q4_1` and `q5_1`, which no encoder writes; `bf16` values that are stored as
+//! `f32` (they should be read as `bf16`); some affine blocks whose values are very far from zero, where the steps of
+//! the checkpoint's type are as long as the steps of the lattice; superblocks whose scales are not multiples of one
+//! `f16` value, which includes most superblocks from other formats.
 
 mod affine;
 mod exactness;
@@ -40,24 +44,28 @@ use scaled::LevelTable;
 pub struct Lattice {
     format: FormatRef,
     grid: &'static dyn Grid,
+    /// The rule that decides if a stored value represents an original value.
     judge: Judge,
     kind: Kind,
 }
 
+/// The form of the format's lattices.
 enum Kind {
-    /// One scale for each block.
+    /// One scale for each block; no minimum.
     Scaled(LevelTable),
-    /// One scale and one minimum for each block; codes from 0 to `last`.
+    /// One scale and one minimum for each block. The codes are from 0 to `last`, inclusive.
     Affine { last: u8 },
-    /// Integer scales of groups, times the block's scale. `scales` holds the lowest and the highest integer.
+    /// One scale for each block (`d`), multiplied by the integer scale of each group. `scales` has the lowest and the
+    /// highest integer scale, inclusive.
     SuperScaled { table: LevelTable, scales: (i16, i16) },
-    /// Integer scales and minima of groups, from 0 to 63, times the block's scale and its scale of minima.
+    /// One scale and one scale of minima for each block. They are multiplied by the integer scale and the integer
+    /// minimum of each group, which are from 0 to 63. The codes are from 0 to `last`, inclusive.
     SuperAffine { last: u8 },
 }
 
 impl Lattice {
-    /// Makes a lattice for tensors of format `from` that are to be stored in `format`. Returns `None` if `from` is not
-    /// `f32`, `f16` or `bf16`, or if `format` has no codes.
+    /// Creates the lattice for tensors that have the format `from` and are to be stored in `format`. Returns `None` if
+    /// `from` is not `f32`, `f16` or `bf16`, or if `format` has no codes.
     pub fn new(from: FormatRef, format: FormatRef) -> Option<Self> {
         let (judge, grid) = (Judge::of(from)?, format.grid()?);
         let (levels, block) = (grid.levels(), format.block());
@@ -75,8 +83,9 @@ impl Lattice {
         Some(Self { format, grid, judge, kind })
     }
 
-    /// Writes every block of `rows` that can be carried over, and returns for each block whether it was. `rows` holds
-    /// whole rows. The bytes of other blocks stay unchanged. Panics if `dst` does not have exactly the rows' bytes.
+    /// Writes every block of `rows` that can be carried over. Returns one value for each block: true if it was written.
+    /// `rows` has whole rows. The bytes of all other blocks stay unchanged. Panics if `dst` does not have exactly the
+    /// bytes of the rows.
     pub fn transplant(&self, rows: &[f32], dst: &mut [u8]) -> Vec<bool> {
         let block = self.format.block();
         assert_eq!(
@@ -88,8 +97,8 @@ impl Lattice {
         blocks.map(|(x, block)| self.transplant_block(x, block)).collect()
     }
 
-    /// Writes the block with the values `x` and returns true, or leaves it unchanged and returns false. Panics unless
-    /// `x` and `block` are one block of the format.
+    /// Writes the block with the values `x` and returns true, or leaves `block` unchanged and returns false. Panics if
+    /// `x` and `block` do not have the size of one block of the format.
     pub fn transplant_block(&self, x: &[f32], block: &mut [u8]) -> bool {
         let size = self.format.block();
         assert!(x.len() == size.elements && block.len() == size.bytes, "one block");
@@ -113,7 +122,8 @@ impl Lattice {
         solved.is_some()
     }
 
-    /// Returns whether an `f32` block may lie on a lattice. This quick check rejects most blocks.
+    /// Returns false if an `f32` block cannot be on a lattice. This quick check rejects most blocks. A passed check
+    /// does not prove that the block is on a lattice.
     fn may_fit(&self, x: &[f32]) -> bool {
         match &self.kind {
             Kind::Scaled(table) => table.fits(x, scaled::ends(x), Judge::F32).next().is_some(),
@@ -122,6 +132,7 @@ impl Lattice {
         }
     }
 
+    /// Returns the codes and scales of a block with the values `x`, or `None` if the block is not on a lattice.
     fn solve(&self, x: &[f32], judge: Judge) -> Option<Codes> {
         let block = self.format.block();
         match &self.kind {
@@ -146,12 +157,14 @@ impl Lattice {
 
 const SIGN: u32 = 1 << 31;
 
-/// The smallest magnitude of an extreme, 2⁻¹²⁰. Below it, a step would lose precision.
+/// The smallest magnitude of an extreme, 2⁻¹²⁰, as `f32` bits. A step is an extreme divided by a level. Below this
+/// magnitude, the step would be a subnormal `f32` with a loss of precision.
 const SMALLEST: u32 = 7 << 23;
 
+/// Returns true if all values are `f16` values.
 fn all_f16(x: &[f32]) -> bool {
-    // A normal `f16` value leaves thirteen bits of the `f32` significand zero. This check rejects almost all other
-    // blocks.
+    // If an `f16` value is normal, the lowest thirteen bits of its `f32` significand are zero. This check rejects
+    // almost all other blocks.
     let bits = x.iter().fold(0, |bits, x| bits | x.to_bits());
     bits & 0x1fff == 0 && x.iter().all(|&x| f16::from_f32(x).to_f32() == x)
 }

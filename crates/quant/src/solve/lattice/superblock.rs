@@ -1,16 +1,17 @@
-//! Superblocks: the scales of the groups are small integer multiples of one `f16` value `d`. If the format has minima,
-//! they are small integer multiples of one `f16` value `dmin`.
+//! Superblocks: blocks in which each group has an integer scale. The scale of a group is the product of this integer
+//! and the block's `d`, an `f16` value. If the format has minima, the minimum of a group is the product of an integer
+//! and the block's `dmin`, an `f16` value.
 //!
 //! ```text
-//! step of each group          the longest that explains its values: d · scale, perhaps times a divisor of its codes
+//! step of each group          the longest step that explains its values: d · scale · common divisor of its codes
 //! d                           the largest f16 value of which every step is a multiple
-//! minima of each group        one for each amount that can be added to its codes
+//! minima of each group        one minimum for each number that can be added to its codes
 //! dmin                        the largest f16 value of which every group has a minimum that is a multiple
 //! ```
 //!
-//! Every block is compared with its decoded values, so a wrong guess is rejected and never written. Not here: `f32`
-//! lattices whose scale is not an `f16` value; groups of a single positive value in `q4_k` and `q5_k`; negative `dmin`,
-//! which no encoder writes.
+//! Every block is compared with its decoded values. If a guess is wrong, it is rejected and never written. Not covered
+//! here: `f32` lattices whose scale is not an `f16` value; groups of equal positive values in `q4_k` and `q5_k`;
+//! negative `dmin`, which no encoder writes.
 
 use super::affine;
 use super::exactness::Judge;
@@ -18,10 +19,10 @@ use super::scaled::{LevelTable, ends};
 use super::span::Span;
 use kvant_core::{Block, Codes};
 
-/// The largest scale and minimum of `q4_k` and `q5_k`, which have six bits.
+/// The largest integer scale and integer minimum of `q4_k` and `q5_k`, because they have six bits.
 const MAX_SCALE: i16 = 63;
 
-/// Solves a block of `q6_k` or `iq4_xs`. The scales of its groups lie from `scales.0` to `scales.1`.
+/// Solves a block of `q6_k` or `iq4_xs`. The integer scales of its groups are from `scales.0` to `scales.1`, inclusive.
 pub(super) fn scaled(
     x: &[f32],
     table: &LevelTable,
@@ -58,8 +59,8 @@ pub(super) fn scaled(
         })
 }
 
-/// Returns the longest step that explains a group, with the sign of the group's scale. Returns `None` if no step does,
-/// and `Some(None)` if every value is zero.
+/// Returns the longest step that explains a group, with the sign of the group's scale. Returns `None` if no step
+/// explains the group, and `Some(None)` if every value is zero.
 fn signed_step(x: &[f32], table: &LevelTable, judge: Judge) -> Option<Option<Span>> {
     let ends = ends(x);
     if ends.1 == 0.0 {
@@ -74,7 +75,7 @@ fn signed_step(x: &[f32], table: &LevelTable, judge: Judge) -> Option<Option<Spa
 }
 
 /// Returns the units of which all `steps` are multiples, the largest first. The shortest step is at most `max_multiple`
-/// units long. Without steps, the unit is 0.
+/// units long. If `steps` is empty, the only unit is 0.
 fn common_units(steps: &[Span], max_multiple: i16) -> impl Iterator<Item = Span> {
     let shortest = steps.iter().copied().min_by(|a, b| a.middle().total_cmp(&b.middle()));
     let if_empty = shortest.is_none().then_some(Span { low: 0.0, high: 0.0 });
@@ -103,26 +104,29 @@ fn factorizations(whole: i16) -> impl Iterator<Item = (i16, i16)> {
         .map(move |divisor| (whole / divisor, divisor))
 }
 
-/// One way to represent a group for a given `d`.
+/// One possible representation of a group for a given `d`.
 struct Choice {
+    /// The group's integer scale.
     scale: i16,
-    /// The counted codes are multiplied by `divisor`.
+    /// The factor of the counted codes ([`Group::codes`]).
     divisor: u8,
-    /// Then `shift` is added to the codes.
+    /// The number that is added to the codes after the multiplication.
     shift: u8,
-    /// The possible values of `dmin · min`.
+    /// The span of the possible values of `dmin · min`.
     min: Span,
 }
 
+/// One group of a superblock with minima.
 struct Group<'a> {
+    /// The group's values.
     x: &'a [f32],
-    /// The longest step that explains the values; `None` if all values are equal.
+    /// The span of the longest step that explains the values; `None` if all values are equal.
     step: Option<Span>,
     /// The number of steps from the lowest value to each value.
     codes: Vec<u8>,
 }
 
-/// Solves a block of `q4_k` or `q5_k`.
+/// Solves a block of `q4_k` or `q5_k`. `last` is the highest code.
 pub(super) fn affine(x: &[f32], last: u8, judge: Judge, block: Block) -> Option<Codes> {
     if judge == Judge::Near {
         return None;
@@ -165,7 +169,7 @@ impl<'a> Group<'a> {
         (!step.is_empty()).then_some(Self { x, step: Some(step), codes })
     }
 
-    /// Returns all ways to represent the group under `d`.
+    /// Returns all possible representations of the group under `d`.
     fn choices(&self, d: f32, last: u8, judge: Judge) -> Vec<Choice> {
         let whole = self.step.map_or(0, |step| rounded_ratio(step, f64::from(d)));
         let highest = i16::from(self.codes.iter().copied().max().unwrap_or(0));
@@ -186,14 +190,14 @@ impl<'a> Group<'a> {
     }
 }
 
-/// Returns the integer that, multiplied by `dmin`, is nearest to the middle of `min`; 0 if 0 lies in `min`. Returns
-/// `None` if it is too large to store.
+/// Returns the integer whose product with `dmin` is nearest to the middle of `min`. Returns 0 if `min` contains 0.
+/// Returns `None` if the integer is too large to store.
 fn stored_minimum(min: Span, dmin: f64) -> Option<i16> {
     let whole = if min.contains(0.0) { 0 } else { rounded_ratio(min, dmin) };
     (whole <= MAX_SCALE).then_some(whole)
 }
 
-/// Returns the spans of `dmin` for which each group may have a choice whose minimum is a multiple of `dmin`.
+/// Returns the spans of `dmin` in which every group may have a choice whose minimum is a multiple of `dmin`.
 fn dmin_spans(choices: &[Vec<Choice>]) -> impl Iterator<Item = Span> {
     let possible = choices.iter().all(|choices| !choices.is_empty());
     let constrained: Vec<&Vec<Choice>> =

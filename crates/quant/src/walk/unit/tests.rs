@@ -1,4 +1,4 @@
-//! Tests of saving and loading units, and of work folders that are damaged or belong to others.
+//! Tests of saving and loading units, and of work folders that are damaged or belong to other runs.
 
 use super::*;
 use crate::gather::ActivationFile;
@@ -98,7 +98,7 @@ fn a_file_of_another_run_or_under_another_name_is_refused() {
     assert!(matches!(Unit::load(&two, "block-0000", &plan()), Err(Error::WorkDamaged { .. })));
 }
 
-/// Anybody who reads the key can compute a valid digest, so the content must be checked too.
+/// Every person who can read the key can compute a valid digest, so the content must be checked too.
 #[test]
 fn a_unit_with_a_digest_holds_the_planned_tensors() {
     let folder = tempfile::tempdir().unwrap();
