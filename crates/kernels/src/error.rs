@@ -29,7 +29,7 @@ pub enum Error {
     },
     /// The head size is not a multiple of the block size of the KV cache format.
     #[error(
-        "keys and values in {format} have blocks of 32 numbers, which heads of {head_size} are no multiple of; take f16"
+        "keys and values in {format} need a head size that is a multiple of 32, this model has {head_size}; use f16"
     )]
     HeadSize {
         /// The format of the KV cache.
@@ -38,7 +38,7 @@ pub enum Error {
         head_size: usize,
     },
     /// A page pool does not have enough free memory.
-    #[error("keys and values need {needed} bytes more, and {free} are free")]
+    #[error("keys and values need {needed} more bytes, but only {free} are free")]
     PoolFull {
         /// Number of requested bytes.
         needed: usize,

@@ -157,7 +157,10 @@ pub struct Rotation<'a> {
 pub fn rope(backend: &Backend, x: &mut [f32], heads: usize, rotation: &Rotation<'_>) {
     let Rotation { head_size, rotated, layout, cosines, sines } = *rotation;
     let (columns, half) = (heads * head_size, rotated / 2);
-    assert!(rotated.is_multiple_of(2) && rotated <= head_size, "{rotated} numbers of {head_size} in pairs");
+    assert!(
+        rotated.is_multiple_of(2) && rotated <= head_size,
+        "the rotated part is an even number of floats, at most {head_size}, not {rotated}"
+    );
     assert!(x.len().is_multiple_of(columns.max(1)), "rows of {columns} numbers");
     let tokens = x.len() / columns.max(1);
     assert!(cosines.len() == tokens * half && sines.len() == tokens * half, "angles of {tokens} tokens");

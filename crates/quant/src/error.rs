@@ -62,7 +62,7 @@ pub enum Error {
         format: &'static str,
     },
     /// A tensor that differs after it was read back.
-    #[error("{path}: tensor {tensor} reads back differently from what was written; is the disk sound?")]
+    #[error("{path}: tensor {tensor} reads back differently from what was written; check the disk")]
     ReadBack {
         /// The output.
         path: PathBuf,
@@ -112,7 +112,7 @@ pub enum Error {
     },
     /// Saved work without a key file, so that the run that saved the work is unknown.
     #[error(
-        "{path}: holds unfinished work without the file `key`, which says of which run; nothing was deleted; --fresh \
+        "{path}: holds unfinished work, but the file `key` that names its run is missing; nothing was deleted; --fresh \
          starts over, --work names another folder"
     )]
     WorkWithoutKey {
@@ -128,7 +128,7 @@ pub enum Error {
         remedy: &'static str,
     },
     /// Calibration text that is shorter than one context.
-    #[error("no calibration text has a whole context of {context} tokens ({found} tokens in all)")]
+    #[error("no calibration text is as long as one context of {context} tokens ({found} tokens in all)")]
     ShortCalibration {
         /// Number of tokens in all texts.
         found: usize,
@@ -136,7 +136,7 @@ pub enum Error {
         context: usize,
     },
     /// A budget that is too small even for the smallest formats.
-    #[error("{path}: {budget} bytes of tensors are too few; the smallest formats take {needed}")]
+    #[error("{path}: the budget of {budget} bytes of tensors is too small; the smallest formats take {needed}")]
     Budget {
         /// The checkpoint.
         path: PathBuf,
@@ -146,7 +146,7 @@ pub enum Error {
         needed: u64,
     },
     /// Contexts that are too short: they have no position at which two networks can be compared.
-    #[error("contexts of {found} tokens are too short to measure what formats cost; 3 are the least")]
+    #[error("contexts of {found} tokens are too short to measure the loss of formats; at least 3 are needed")]
     ShortContexts {
         /// Tokens of a context.
         found: usize,
@@ -207,7 +207,7 @@ pub enum ImportanceFault {
         value: f32,
     },
     /// Sums whose number is not a multiple of the number of counts.
-    #[error("importance of tensor {tensor:?}: {sums} sums cannot be shared out evenly to {counts} counts")]
+    #[error("importance of tensor {tensor:?}: {sums} sums are not a multiple of {counts} counts")]
     Lengths {
         /// The tensor.
         tensor: String,
@@ -232,7 +232,7 @@ pub enum ImportanceFault {
         found: usize,
     },
     /// Sums without counts, or counts without sums.
-    #[error("importance of tensor {tensor:?}: there is no tensor of that name and {missing:?}")]
+    #[error("importance of tensor {tensor:?}: the file lacks the tensor {tensor}{missing}")]
     Half {
         /// The tensor of the network.
         tensor: String,
@@ -258,7 +258,7 @@ pub enum ImportanceFault {
         max: usize,
     },
     /// A value that is too large for the older file format.
-    #[error("{what} is {found}, more than the older kind of file can say; write a .gguf")]
+    #[error("{what} is {found}, more than the legacy .dat format can store; write a .gguf")]
     Large {
         /// Meaning of the value.
         what: &'static str,
