@@ -136,7 +136,9 @@ pub enum Error {
         context: usize,
     },
     /// A budget that is too small even for the smallest formats.
-    #[error("{path}: the budget of {budget} bytes of tensors is too small; the smallest formats take {needed}")]
+    #[error(
+        "{path}: the budget of {budget} bytes of tensors is too small; the smallest formats take {needed}"
+    )]
     Budget {
         /// The checkpoint.
         path: PathBuf,
