@@ -480,7 +480,9 @@ fn a_damaged_work_folder_loses_nothing_silently() {
         work.fails("key", |copy| fs::write(copy.join("key"), bytes).unwrap());
     }
     work.fails("another recipe", |copy| fs::write(copy.join("key"), [b'0'; 64]).unwrap());
-    work.fails("the file `key` that names its run is missing", |copy| fs::remove_file(copy.join("key")).unwrap());
+    work.fails("the file `key` that names its run is missing", |copy| {
+        fs::remove_file(copy.join("key")).unwrap()
+    });
     work.fails("key", |copy| {
         fs::remove_file(copy.join("key")).unwrap();
         fs::create_dir(copy.join("key")).unwrap();
