@@ -232,8 +232,7 @@ fn verdict(kld: f64) -> &'static str {
     }
 }
 
-/// The progress receiver of an inner job. Forwards the position of the inner job and the user's request to stop. Drops
-/// the headings and notes of the inner job.
+/// The progress receiver of an inner job. Forwards everything except the headings of its steps: the row has its own.
 struct WithoutHeadings<'a>(&'a dyn Progress);
 
 impl Progress for WithoutHeadings<'_> {
@@ -243,5 +242,13 @@ impl Progress for WithoutHeadings<'_> {
 
     fn stop(&self) -> bool {
         self.0.stop()
+    }
+
+    fn inform(&self, text: &str) {
+        self.0.inform(text);
+    }
+
+    fn note(&self, text: &str) {
+        self.0.note(text);
     }
 }

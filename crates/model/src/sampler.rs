@@ -103,25 +103,35 @@ impl LogProbabilities {
     /// [`SamplerError::NotFinite`] for NaN or positive infinity; [`SamplerError::Empty`] if there is no logit for
     /// `token`.
     pub fn new(logits: &[f32], token: u32, count: usize) -> Result<Self, SamplerError> {
-        let at = |index: usize| SamplerError::NotFinite { token: index, value: logits[index] };
-        if let Some(bad) = logits.iter().position(|x| x.is_nan() || *x == f32::INFINITY) {
-            return Err(at(bad));
-        }
+        check_finite(logits)?;
         let chosen = *logits.get(token as usize).ok_or(SamplerError::Empty)?;
         let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let sum: f64 = logits.iter().map(|x| f64::from(x - top).exp()).sum();
         let log = |x: f32| (f64::from(x - top) - sum.ln()) as f32;
-        let better = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
-        let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
-        let count = count.min(ids.len());
-        if count > 0 && count < ids.len() {
-            ids.select_nth_unstable_by(count - 1, better);
-        }
-        ids.truncate(count);
-        ids.sort_unstable_by(better);
-        let top = ids.into_iter().map(|id| (id, log(logits[id as usize]))).collect();
+        let top = best_first(logits, count).into_iter().map(|id| (id, log(logits[id as usize]))).collect();
         Ok(Self { token: log(chosen), top })
     }
+}
+
+/// Checks that no logit is NaN or positive infinity.
+fn check_finite(logits: &[f32]) -> Result<(), SamplerError> {
+    match logits.iter().position(|x| x.is_nan() || *x == f32::INFINITY) {
+        Some(token) => Err(SamplerError::NotFinite { token, value: logits[token] }),
+        None => Ok(()),
+    }
+}
+
+/// Returns the ids of the `count` largest logits, or of all logits if there are fewer. The largest is first. On a tie,
+/// the lower id is first.
+fn best_first(logits: &[f32], count: usize) -> Vec<u32> {
+    let better = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
+    let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
+    if count > 0 && count < ids.len() {
+        ids.select_nth_unstable_by(count - 1, better);
+    }
+    ids.truncate(count);
+    ids.sort_unstable_by(better);
+    ids
 }
 
 /// Number of recent tokens to which the repeat penalty applies (llama.cpp's default).
@@ -160,32 +170,7 @@ impl Sampler {
     /// # Errors
     /// [`SamplerError::NotFinite`] for NaN or positive infinity; [`SamplerError::Empty`] if there are no logits.
     pub fn pick(&mut self, logits: &[f32], recent: &[u32]) -> Result<u32, SamplerError> {
-        self.choose(logits, recent)
-    }
-
-    /// Chooses like [`Sampler::pick`], but only among the tokens that `mask` allows (for example the tokens that fit a
-    /// grammar).
-    ///
-    /// # Errors
-    /// The errors of [`Sampler::pick`]; [`SamplerError::NoneAllowed`] if no allowed token has a probability above zero.
-    pub fn pick_allowed(
-        &mut self,
-        logits: &[f32],
-        recent: &[u32],
-        mask: &TokenMask,
-    ) -> Result<u32, SamplerError> {
-        let masked: Vec<f32> = (logits.iter().zip(0..))
-            .map(|(x, id)| if mask.allows(id) { *x } else { f32::NEG_INFINITY })
-            .collect();
-        let picked = self.choose(&masked, recent)?;
-        if mask.allows(picked) { Ok(picked) } else { Err(SamplerError::NoneAllowed) }
-    }
-
-    /// Chooses a token; shared by [`Sampler::pick`] and [`Sampler::pick_allowed`].
-    fn choose(&mut self, logits: &[f32], recent: &[u32]) -> Result<u32, SamplerError> {
-        if let Some(token) = logits.iter().position(|x| x.is_nan() || *x == f32::INFINITY) {
-            return Err(SamplerError::NotFinite { token, value: logits[token] });
-        }
+        check_finite(logits)?;
         let penalized = self.penalize(logits, recent);
         let logits = penalized.as_deref().unwrap_or(logits);
         let best = (0..logits.len()).reduce(|a, b| if logits[b] > logits[a] { b } else { a });
@@ -213,6 +198,24 @@ impl Sampler {
         Ok(possible.map_or(best as u32, |(id, _)| *id))
     }
 
+    /// Chooses like [`Sampler::pick`], but only among the tokens that `mask` allows (for example the tokens that fit a
+    /// grammar).
+    ///
+    /// # Errors
+    /// The errors of [`Sampler::pick`]; [`SamplerError::NoneAllowed`] if no allowed token has a probability above zero.
+    pub fn pick_allowed(
+        &mut self,
+        logits: &[f32],
+        recent: &[u32],
+        mask: &TokenMask,
+    ) -> Result<u32, SamplerError> {
+        let masked: Vec<f32> = (logits.iter().zip(0..))
+            .map(|(x, id)| if mask.allows(id) { *x } else { f32::NEG_INFINITY })
+            .collect();
+        let picked = self.pick(&masked, recent)?;
+        if mask.allows(picked) { Ok(picked) } else { Err(SamplerError::NoneAllowed) }
+    }
+
     /// Returns the logits after the repeat penalty; `None` if the penalty changes nothing.
     fn penalize(&self, logits: &[f32], recent: &[u32]) -> Option<Vec<f32>> {
         let penalty = self.sampling.repeat_penalty;
@@ -234,18 +237,12 @@ impl Sampler {
     /// Returns the ids that remain after top-k, top-p and min-p, the most probable first. If all three are off, returns
     /// all ids in ascending order.
     fn candidates(&self, logits: &[f32]) -> Vec<u32> {
-        let better = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
-        let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
         let Sampling { top_k: keep, top_p, min_p, .. } = self.sampling;
         if keep == 0 && top_p >= 1.0 && min_p <= 0.0 {
             // All ids remain. Their order does not change the probabilities, so the sort is not needed.
-            return ids;
+            return (0..logits.len() as u32).collect();
         }
-        if keep > 0 && keep < ids.len() {
-            ids.select_nth_unstable_by(keep - 1, better);
-            ids.truncate(keep);
-        }
-        ids.sort_unstable_by(better);
+        let mut ids = best_first(logits, if keep == 0 { logits.len() } else { keep });
         let top = f64::from(logits[ids[0] as usize]);
         let weights: Vec<f64> = ids.iter().map(|&id| (f64::from(logits[id as usize]) - top).exp()).collect();
         let total: f64 = weights.iter().sum();
