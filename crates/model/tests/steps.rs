@@ -174,7 +174,7 @@ fn a_full_pool_is_an_error_that_changes_nothing() {
         let part = |sequence, tokens| Part { sequence, tokens, want: Want::Last };
         let refused = model.step(&mut [part(&mut second, &tokens[..1]), part(&mut third, &tokens)]);
         let error = refused.expect_err("the pool is full").to_string();
-        assert!(error.contains("bytes more"), "{error}");
+        assert!(error.contains("bytes are free"), "{error}");
         assert_eq!((pool.held(), second.len(), third.len()), (held, 0, 0), "{format:?}");
         // The sequence that is there goes on as if nothing had been tried.
         let next = model.next_logits(&mut first, &tokens[..1]).unwrap();
