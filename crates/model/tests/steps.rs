@@ -1,18 +1,18 @@
-//! Random schedules of sequences in one pool against each sequence run alone.
+//! Compares sequences that run together in one pool, in random schedules, with sequences that run alone.
 
 use kvant_io::Limits;
 use kvant_kernels::{Arithmetic, Backend, Isa, KvFormat, Precision};
 use kvant_model::{Part, Sequence, Snapshot, Transformer, Want, Weights};
 use std::path::PathBuf;
 
-/// Positions of a sequence at most.
+/// Maximum number of positions of a sequence.
 const CONTEXT: usize = 190;
-/// Sequences at once.
+/// Number of sequences in the pool.
 const SEQUENCES: usize = 12;
-/// Steps of a schedule.
+/// Number of steps of a schedule.
 const STEPS: usize = 24;
 
-/// SplitMix64.
+/// The random generator SplitMix64.
 struct Random(u64);
 
 impl Random {
@@ -32,14 +32,14 @@ fn load(name: &str, isa: Isa, arithmetic: Arithmetic, format: KvFormat) -> Optio
     Transformer::load(&weights, backend).unwrap().with_kv_format(format).ok()
 }
 
-/// A sequence, the tokens that it holds, and the states that its tokens should have.
+/// A sequence and the tokens that it holds. `saved` is a snapshot of the sequence with its tokens.
 struct Conversation {
     sequence: Sequence,
     tokens: Vec<u32>,
     saved: Option<(Snapshot, Vec<u32>)>,
 }
 
-/// The states of every token, from a sequence that is run alone, token by token.
+/// Returns the hidden states of every token. The sequence runs alone and gets one token per step.
 fn alone(model: &Transformer, tokens: &[u32]) -> Vec<f32> {
     let mut sequence = model.sequence(CONTEXT);
     let mut states = Vec::new();
@@ -56,7 +56,8 @@ fn schedule(model: &Transformer, seed: u64, place: &str) {
     let new = || Conversation { sequence: pool.sequence(CONTEXT), tokens: Vec::new(), saved: None };
     let mut all: Vec<Conversation> = (0..SEQUENCES).map(|_| new()).collect();
     for step in 0..STEPS {
-        // What happens between steps.
+        // Between two steps, replace one sequence by a fork or a new sequence, take or restore a snapshot, or truncate
+        // it.
         let at = random.below(SEQUENCES);
         match random.below(6) {
             0 => {
@@ -80,7 +81,7 @@ fn schedule(model: &Transformer, seed: u64, place: &str) {
             }
             _ => {}
         }
-        // Pieces of any size of some sequences, beside single tokens of others.
+        // Some sequences get a piece of random length, the others get one token or no token.
         let pieces: Vec<Vec<u32>> = (all.iter())
             .map(|conversation| {
                 let count = match random.below(4) {
@@ -137,7 +138,8 @@ fn schedule(model: &Transformer, seed: u64, place: &str) {
 
 #[test]
 fn every_sequence_gets_the_bits_that_it_gets_alone() {
-    // An emulator takes minutes for what takes seconds: it runs every fifth case, of every model, format and arithmetic some.
+    // An emulator is much slower, so it runs only every fifth case. These cases include each model, format and
+    // arithmetic.
     let every = if std::env::var_os("KVANT_EMULATED").is_some() { 5 } else { 1 };
     let (mut tried, mut case) = (0, 0);
     for name in ["llama3-f16", "qwen3-tied-bf16", "gpt2-f16"] {
@@ -169,19 +171,19 @@ fn a_full_pool_is_an_error_that_changes_nothing() {
         model.prefill(&mut first, &tokens, Want::Nothing).unwrap();
         let held = pool.held();
         assert_eq!(held, bytes, "{format:?}");
-        // Two parts of which one would fit.
+        // The pool has room for one of these two parts, but not for both.
         let (mut second, mut third) = (pool.sequence(CONTEXT), pool.sequence(CONTEXT));
         let part = |sequence, tokens| Part { sequence, tokens, want: Want::Last };
         let refused = model.step(&mut [part(&mut second, &tokens[..1]), part(&mut third, &tokens)]);
         let error = refused.expect_err("the pool is full").to_string();
-        assert!(error.contains("bytes are free"), "{error}");
+        assert!(error.contains("more bytes") && error.contains("are free"), "{error}");
         assert_eq!((pool.held(), second.len(), third.len()), (held, 0, 0), "{format:?}");
-        // The sequence that is there goes on as if nothing had been tried.
+        // The failed step did not change the sequence that is in the pool.
         let next = model.next_logits(&mut first, &tokens[..1]).unwrap();
         let mut other = model.sequence(CONTEXT);
         model.prefill(&mut other, &tokens, Want::Nothing).unwrap();
         assert!(next == model.next_logits(&mut other, &tokens[..1]).unwrap(), "{format:?}");
-        // A fork takes nothing until it goes on.
+        // A fork needs no memory before it gets its own tokens.
         let held = pool.held();
         let mut fork = first.fork();
         assert_eq!(pool.held(), held);

@@ -29,7 +29,7 @@ fn refused(folder: &Path, bytes: &[u8], what: &str) -> String {
     error
 }
 
-/// Builds a file in the older format. An entry has a name, a count of calls and values; `trailer` holds the count of
+/// Builds a file in the older format. An entry has a name, a number of calls, and values. `trailer` holds the number of
 /// chunks and the name of the text.
 fn older(entries: &[(&[u8], i32, &[f32])], trailer: Option<(i32, &[u8])>) -> Vec<u8> {
     fn text(out: &mut Vec<u8>, text: &[u8]) {
@@ -50,7 +50,7 @@ fn older(entries: &[(&[u8], i32, &[f32])], trailer: Option<(i32, &[u8])>) -> Vec
     out
 }
 
-/// Writes a GGUF file with these tensors: name, shape, format and bytes of each one.
+/// Writes a GGUF file with these tensors. Each tensor has a name, a shape, a format and bytes.
 fn gguf(path: &Path, metadata: &Metadata, tensors: &[(&str, &[usize], &str, Vec<u8>)]) {
     let planned = tensors.iter().map(|(name, dimensions, format, _)| PlannedTensor {
         name: (*name).into(),
@@ -356,8 +356,8 @@ fn broken_gguf_files_are_errors() {
     let good = metadata();
     check("nothing", &good, &[], "no importance entry");
     check("other tensors only", &good, &[("a.weight", &[1], "f32", floats(&[1.0]))], "no importance entry");
-    check("no counts", &good, &[sums()], "\".counts\"");
-    check("no sums", &good, &[counts()], "\".in_sum2\"");
+    check("no counts", &good, &[sums()], "lacks the tensor a.counts");
+    check("no sums", &good, &[counts()], "lacks the tensor a.in_sum2");
     check("sums in f16", &good, &[("a.in_sum2", &[2, 4], "f16", vec![0; 16]), counts()], "format f16");
     check("counts in f16", &good, &[sums(), ("a.counts", &[2, 1], "f16", vec![0; 4])], "format f16");
     check(
