@@ -1,4 +1,4 @@
-//! `cargo +nightly fuzz run templates`: the target of that name in `xtask/src/fuzz/targets.rs`.
+//! `cargo +nightly fuzz run templates`: runs the target `templates` of `xtask/src/fuzz/targets.rs`.
 #![no_main]
 
 #[path = "../../xtask/src/fuzz/targets.rs"]

@@ -1,4 +1,4 @@
-//! `cargo +nightly fuzz run tokenizer`: the target of that name in `xtask/src/fuzz/targets.rs`.
+//! `cargo +nightly fuzz run tokenizer`: runs the target `tokenizer` of `xtask/src/fuzz/targets.rs`.
 #![no_main]
 
 #[path = "../../xtask/src/fuzz/targets.rs"]

@@ -1,17 +1,17 @@
-//! `cargo xtask answers`: greedy answers with rounded activations beside those with activations as they are.
+//! `cargo xtask answers`: compares greedy answers with rounded activations with those with exact activations.
 //!
-//! Questions are `tests/golden/questions.txt`, one a line, in the model's own chat template, as `kvant chat --temp 0` asks
-//! them. Where an answer differs, the exact logits say by how much the exact token led there, in standard deviations of
-//! the logits: below [`NEAR_TIE`] it is a near tie.
+//! The questions are the lines of `tests/golden/questions.txt`. They are asked in the model's own chat template, as
+//! `kvant chat --temp 0` does. If an answer differs, the exact logits before the first different token give the lead of
+//! the exact token, in standard deviations of the logits. A lead below [`NEAR_TIE`] is a near tie.
 
 use kvant::kernels::{Arithmetic, Backend, Isa, KvFormat, Precision};
 use kvant::model::{ChatTemplate, Message, Tokenizer, Transformer, Weights};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-/// Lead, in standard deviations of the logits, below which two tokens are as good as equal.
+/// Maximum lead of a near tie: the difference of the two largest logits, in standard deviations of the logits.
 const NEAR_TIE: f64 = 0.02;
-/// Tokens of an answer that are compared.
+/// Number of tokens of an answer that are compared.
 const TOKENS: usize = 24;
 
 /// The command's arguments.
@@ -21,7 +21,7 @@ pub struct Answers {
     models: Vec<PathBuf>,
 }
 
-/// Runs the command; the faults, in words.
+/// Runs the command. Returns the faults as texts.
 pub fn run(root: &Path, arguments: &Answers) -> Vec<String> {
     let questions = match std::fs::read_to_string(root.join("tests/golden/questions.txt")) {
         Ok(questions) => questions,
@@ -91,7 +91,7 @@ fn question_of_france(
     Ok(tokenizer.decode(&answer(model, tokenizer, &prompt)?).contains("Paris"))
 }
 
-/// The likeliest tokens, one after the other.
+/// Returns the greedy answer: the most probable token at each step.
 fn answer(
     model: &Transformer,
     tokenizer: &Tokenizer,
@@ -111,7 +111,7 @@ fn answer(
     Ok(tokens)
 }
 
-/// By how many deviations of the logits the likeliest token leads after `tokens`.
+/// Returns the difference of the two largest logits after `tokens`, in standard deviations of the logits.
 fn lead(model: &Transformer, prompt: &[u32], tokens: &[u32]) -> Result<f64, kvant::model::Error> {
     let all = [prompt, tokens].concat();
     let logits = model.next_logits(&mut model.sequence(all.len()), &all)?;
@@ -121,7 +121,7 @@ fn lead(model: &Transformer, prompt: &[u32], tokens: &[u32]) -> Result<f64, kvan
     Ok(f64::from(logits[best[0] as usize] - logits[best[1] as usize]) / variance.sqrt())
 }
 
-/// Tokens by their logits, the likeliest first.
+/// Returns all tokens, sorted by their logits in descending order.
 fn order(logits: &[f32]) -> Vec<u32> {
     let mut order: Vec<u32> = (0..logits.len() as u32).collect();
     order.sort_by(|a, b| logits[*b as usize].total_cmp(&logits[*a as usize]));

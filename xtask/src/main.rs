@@ -1,4 +1,4 @@
-//! Developer commands, not shipped: `cargo xtask tidy`, `sbom`, `real`, `answers`, `fuzz`, `render` and `synth`.
+//! Commands for developers, not shipped: `cargo xtask tidy`, `sbom`, `real`, `answers`, `fuzz`, `render` and `synth`.
 
 mod answers;
 mod fuzz;

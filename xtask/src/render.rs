@@ -1,18 +1,18 @@
-//! `cargo xtask render`: chat templates rendered as `kvant chat` renders them, for comparisons (`tools/templates.py`).
+//! `cargo xtask render`: renders chat templates like `kvant chat`, for comparisons (`tools/templates.py`).
 //!
-//! Reads one JSON object a line: `template`, `tokens` (the special tokens by variable), `variables` (`messages`,
+//! Reads one JSON object per line: `template`, `tokens` (the special tokens by variable), `variables` (`messages`,
 //! `tools`, `documents`, `add_generation_prompt` and any others), `continue_final`, `unix` (the time of the clock).
-//! Writes one a line: `text` and `spans`, or `error`.
+//! Writes one JSON object per line: `text` and `spans`, or `error`.
 
 use kvant::model::{ChatTemplate, Conversation, Ending, LocalTime, Message, TemplateError};
 use serde_json::{Value as Json, json};
 use std::io::{BufRead, Write};
 use std::sync::atomic::{AtomicI64, Ordering};
 
-/// Seconds since 1970 that the clock shows.
+/// The time of the clock, in seconds since 1970-01-01 00:00 UTC.
 static UNIX: AtomicI64 = AtomicI64::new(0);
 
-/// Runs the command; the faults, in words.
+/// Runs the command. Returns the faults as texts.
 pub fn run() -> Vec<String> {
     let mut out = std::io::stdout().lock();
     for (number, line) in std::io::stdin().lock().lines().enumerate() {

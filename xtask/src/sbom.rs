@@ -1,7 +1,8 @@
-//! The parts list of the program (SBOM): every crate that is built into `kvant`, as CycloneDX 1.5.
+//! Writes the parts list of the program (SBOM) as CycloneDX 1.5: every crate that is built into `kvant`.
 //!
-//! From `cargo metadata` and `Cargo.lock`, so it needs no other tool. The same tree gives the same bytes: no time, no
-//! random number. Crates for tests alone are left out; those for other systems are in it, since one list serves all.
+//! The data comes from `cargo metadata` and `Cargo.lock`, so that no other tool is needed. The same source tree gives
+//! the same bytes, because the list contains no time and no random number. Crates that only tests use are not listed.
+//! Crates for other operating systems are listed, because there is one list for all systems.
 
 use clap::Args;
 use serde_json::{Map, Value as Json, json};
@@ -20,7 +21,7 @@ pub struct Sbom {
     output: PathBuf,
 }
 
-/// Every fault, in words.
+/// Runs the command. Returns the faults as texts.
 pub fn run(root: &Path, arguments: &Sbom) -> Vec<String> {
     let text = metadata(root).and_then(|metadata| {
         let path = root.join("Cargo.lock");
@@ -44,7 +45,7 @@ fn metadata(root: &Path) -> Result<Json, String> {
     serde_json::from_slice(&output.stdout).map_err(|e| format!("cargo metadata: {e}"))
 }
 
-/// The list of what `cargo metadata` and `Cargo.lock` say.
+/// Creates the list from the output of `cargo metadata` and from `Cargo.lock`.
 fn list(metadata: &Json, lock: &str) -> Result<Json, String> {
     let missing = |what: &str| format!("cargo metadata: {what} is missing");
     let array = |value: &Json, what: &str| value.as_array().cloned().ok_or_else(|| missing(what));
@@ -93,7 +94,7 @@ fn list(metadata: &Json, lock: &str) -> Result<Json, String> {
     }))
 }
 
-/// The packages that a node of the graph builds with, but for those of its tests.
+/// Returns the packages that a node of the graph is built with, without the packages of its tests.
 fn used(node: &Json) -> Vec<String> {
     let kinds = |dependency: &Json| {
         let kinds = dependency["dep_kinds"].as_array().cloned().unwrap_or_default();
@@ -104,7 +105,7 @@ fn used(node: &Json) -> Vec<String> {
     ids.into_iter().map(str::to_owned).collect()
 }
 
-/// The name of a package in every ecosystem's spelling.
+/// Returns the package URL (purl), a name that is valid in every ecosystem.
 fn purl(package: &Json) -> String {
     let text = |key: &str| package[key].as_str().unwrap_or_default().to_owned();
     format!("pkg:cargo/{}@{}", text("name"), text("version").replace('+', "%2B"))
@@ -119,7 +120,7 @@ fn component(package: &Json, kind: &str, checksums: &BTreeMap<(String, String), 
     part.insert("version".into(), text("version").into());
     part.insert("purl".into(), purl(package).into());
     if let Some(license) = package["license"].as_str() {
-        // An older spelling of SPDX's OR.
+        // `/` is an older spelling of OR in SPDX.
         let expression = license.replace('/', " OR ").replace("  ", " ");
         part.insert("licenses".into(), json!([{ "expression": expression }]));
     }
@@ -132,7 +133,8 @@ fn component(package: &Json, kind: &str, checksums: &BTreeMap<(String, String), 
     Json::Object(part)
 }
 
-/// SHA-256 of every package of a registry, by name and version: `Cargo.lock` has one key a line.
+/// Returns the SHA-256 of every package from a registry, by name and version. In `Cargo.lock`, each key has its own
+/// line.
 fn checksums(lock: &str) -> BTreeMap<(String, String), String> {
     let value = |package: &str, key: &str| {
         let line = package.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(" = "));

@@ -1,5 +1,6 @@
-//! What the compiler does not hold: arrows between crates point down only, files of a crate import each other one way
-//! only, files stay short, unsafe stays where it may be, and no family of networks is named outside `arch/`.
+//! Checks rules that the compiler does not check: a crate depends only on the crates below it, files of a crate do not
+//! import each other in a circle, files are short, unsafe code is only in certain files, and families of networks are
+//! named only in `arch/`.
 
 mod imports;
 
@@ -19,13 +20,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cli", &[]),
 ];
 
-/// Crates whose files import each other one way only.
+/// Crates whose files must not import each other in a circle.
 const WITHOUT_CIRCLES: &[&str] = &["kernels", "eval", "quant", "report", "kvant", "cli"];
 
-/// Lines that a source file may have.
+/// Maximum number of lines of a source file.
 const LONGEST_FILE: usize = 800;
 
-/// Every breach, in words.
+/// Returns every violation as text.
 pub fn run(root: &Path) -> Vec<String> {
     let mut faults = Vec::new();
     for (name, allowed) in ARROWS {
@@ -60,7 +61,7 @@ pub fn run(root: &Path) -> Vec<String> {
         if !may_be_unsafe && text.contains(&word) {
             faults.push(format!("{}: unsafe code outside kernels and four files of io", file.display()));
         }
-        // Vocabularies of GGUF files have such names, too.
+        // The tokenizer may use these names, because some vocabularies of GGUF files have the same names.
         let may_name = ["model/src/arch/", "model/src/tokenizer/", "/tests/", "xtask/"];
         if !may_name.iter().any(|place| path.contains(place)) {
             for name in ARCHITECTURES.iter().map(|family| family.name()) {

@@ -1,4 +1,5 @@
-//! Model folders and files with one peculiarity each: read as they are meant, or told by name, never passed over.
+//! Model folders and files with one peculiarity each. The program reads it correctly or names it in an error, but never
+//! ignores it.
 
 mod tiny;
 
@@ -9,7 +10,7 @@ use tiny::{Tiny, WIDTH, bf16, fault, json_of, kvant, safetensors};
 const DOWN: &str = "model.layers.0.mlp.down_proj.weight";
 const BIAS: &str = "model.layers.0.self_attn.q_proj.bias";
 
-/// The logits of three tokens.
+/// Returns the largest logits after three tokens.
 fn logits(folder: &Path, model: &str) -> Json {
     json_of(folder, &["logits", model, "--tokens", "1,2,3"])["top"].clone()
 }
@@ -18,14 +19,14 @@ fn values(bytes: &[u8]) -> Vec<f32> {
     bytes.as_chunks().0.iter().map(|b| f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16)).collect()
 }
 
-/// A number that E4M3 holds, and its byte.
+/// Rounds `x` to E4M3. Returns the rounded value and its byte.
 fn e4m3(x: f32) -> (f32, u8) {
     let exponent = x.abs().log2().floor().clamp(-6.0, 8.0);
     let step = 2f32.powf(exponent - 3.0);
     let level = (x.abs() / step).round();
     let (value, sign) = (level * step, if x < 0.0 { 0x80 } else { 0 });
     let bits = if level < 8.0 { level as u8 } else { ((exponent as i32 + 7) as u8) << 3 | (level as u8 & 7) };
-    // Rounding up may reach the next power of two, whose mantissa is zero.
+    // Rounding up can reach the next power of two, whose mantissa is zero.
     let bits = if level == 16.0 { ((exponent as i32 + 8) as u8) << 3 } else { bits };
     (if x < 0.0 { -value } else { value }, bits | sign)
 }
@@ -52,7 +53,7 @@ fn a_bias_counts_whatever_its_type() {
     let expected = write("whole", "BF16", whole.iter().flat_map(|&x| bf16(x)).collect());
     assert_eq!(write("i8", "I8", whole.iter().map(|&x| x as i8 as u8).collect()), expected);
 
-    // Types that are not read are named where they are needed, and listed.
+    // An unsupported type is named in an error if the tensor is needed. `inspect` lists it.
     let mut tiny = Tiny::new();
     tiny.tensors.push((BIAS.into(), "I64", vec![WIDTH], vec![0; 8 * WIDTH]));
     tiny.write(&folder.path().join("i64"));
@@ -157,7 +158,7 @@ fn dimensions_of_one_change_nothing() {
     assert_eq!(logits(folder.path(), "plain"), logits(folder.path(), "ones.gguf"));
 }
 
-/// The place of a tensor's info in a GGUF file: behind its name.
+/// Returns the offset of a tensor's info in a GGUF file, after the name of the tensor.
 fn info(file: &[u8], name: &str) -> usize {
     let name = [&(name.len() as u64).to_le_bytes()[..], name.as_bytes()].concat();
     file.windows(name.len()).rposition(|w| w == name).expect("a tensor of that name") + name.len()
@@ -169,12 +170,13 @@ fn one_strange_tensor_leaves_the_rest_of_a_gguf_readable() {
     Tiny::new().write(&folder.path().join("model"));
     json_of(folder.path(), &["convert", "model", "-o", "good.gguf"]);
     let good = std::fs::read(folder.path().join("good.gguf")).unwrap();
-    // iq2_xxs takes 66 bytes for 256 numbers; type 99 is nobody's.
+    // iq2_xxs stores 256 values in 66 bytes. No format has the type number 99.
     for (type_id, named) in [(16u32, "iq2_xxs"), (26, "i32"), (99, "number 99")] {
         let mut bad = good.clone();
         let at = info(&bad, "blk.0.ffn_down.weight") + 4 + 2 * 8;
         bad[at..at + 4].copy_from_slice(&type_id.to_le_bytes());
-        // Four bytes a number don't fit the place of bf16's two: as many rows fewer.
+        // A value has four bytes instead of the two bytes of bf16, so the tensor gets half the rows to fit into its
+        // space.
         if type_id == 26 {
             bad[at - 8..at].copy_from_slice(&128u64.to_le_bytes());
         }
@@ -186,7 +188,8 @@ fn one_strange_tensor_leaves_the_rest_of_a_gguf_readable() {
         let words: &[&str] = if type_id == 26 { &["ffn_down"] } else { &["ffn_down", named] };
         fault(folder.path(), &["logits", "bad.gguf", "--tokens", "1"], words);
     }
-    // GGUF counts dimensions that are not there as one. Four more of them make the header one alignment longer.
+    // In GGUF, a dimension that is not stored counts as one. Four more dimensions make the header longer by one
+    // alignment.
     Tiny::with(2, &["<|endoftext|>", "<|im_start|>", "<|im_end|>"]).write(&folder.path().join("two"));
     json_of(folder.path(), &["convert", "two", "-o", "two.gguf"]);
     let mut ones = std::fs::read(folder.path().join("two.gguf")).unwrap();
@@ -279,7 +282,7 @@ fn files_beside_a_model_are_absent_or_readable() {
         fault(folder.path(), &convert, &[name]);
     }
     assert!(!folder.path().join("out.gguf").exists());
-    // A model without any tokenizer stays allowed.
+    // A model without any tokenizer is allowed.
     let _ = std::fs::remove_dir_all(&model);
     Tiny::new().write(&model);
     std::fs::remove_file(model.join("tokenizer.json")).unwrap();
@@ -304,7 +307,7 @@ fn a_file_that_is_cut_short_while_it_is_mapped_ends_with_a_message() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // The map is there once the kernel lists it.
+    // The file is mapped when the kernel lists the mapping.
     let maps = format!("/proc/{}/maps", chat.id());
     let mapped = || std::fs::read_to_string(&maps).is_ok_and(|m| m.contains("model.safetensors"));
     let begin = std::time::Instant::now();
@@ -334,7 +337,7 @@ fn a_header_of_a_million_dimensions_is_a_short_error() {
     std::fs::write(folder.path().join("model/model.safetensors"), bytes).unwrap();
     let error = fault(folder.path(), &["inspect", "model"], &["dimensions"]);
     assert!(error.len() < 1024, "{} bytes", error.len());
-    // The fixture's own writer is one that the reader takes.
+    // The reader accepts files of the fixture's own writer.
     std::fs::write(folder.path().join("model/model.safetensors"), safetensors(&Tiny::new().tensors)).unwrap();
     assert!(kvant(folder.path(), &["inspect", "model"], "").status.success());
 }

@@ -1,5 +1,5 @@
-//! The program at the edge: numbers that formats cannot hold, flags with unusual values, text that acts on terminals,
-//! signals, closed streams, and machines without memory.
+//! Tests the program in unusual conditions: values that formats cannot store, flags with unusual values, text that
+//! controls terminals, signals, closed streams, and machines with too little memory.
 
 mod tiny;
 
@@ -13,7 +13,7 @@ use tiny::{Tiny, bf16, fault, json_of, kvant};
 const DOWN: &str = "model.layers.0.mlp.down_proj.weight";
 const ESCAPE: &str = "\u{1b}]0;owned\u{7}";
 
-/// Exit status and stderr.
+/// Returns the exit status and the text of stderr.
 fn run(folder: &Path, arguments: &[&str]) -> (i32, String) {
     let output = kvant(folder, arguments, "");
     (output.status.code().expect("an exit status"), String::from_utf8_lossy(&output.stderr).into_owned())
@@ -68,7 +68,7 @@ fn a_tensor_that_is_lost_is_named() {
         );
         let warnings: Vec<&str> =
             made["warnings"].as_array().unwrap().iter().map(|w| w.as_str().unwrap()).collect();
-        // Methods that make up for errors leave something in the place of the weights.
+        // Methods that compensate for errors do not store zero for the weights.
         let (flag, word) =
             if method == "rtn" { ("all-zero", "became zero") } else { ("large-error", "as large") };
         let named = |w: &&&str| w.contains("blk.0.ffn_down.weight") && w.contains(word);
@@ -99,7 +99,8 @@ fn a_pattern_has_to_name_what_can_change() {
             assert!(error.contains("--set") && error.contains(word), "{pattern}: {error}");
         }
     }
-    // A pattern that names both is fine; so is one that a later one takes back.
+    // A pattern that names both kinds of tensors is accepted. A pattern that a later pattern overrides is accepted,
+    // too.
     let both = ["--set", "norm|down=q4_0", "--set", "down=q5_1"];
     let made = json_of(folder.path(), &[&base[..7], &both].concat());
     let format = |name: &str| {
@@ -197,7 +198,8 @@ fn nothing_from_a_file_acts_on_a_terminal() {
     model.tensors.push((extra.clone(), "F32", vec![4], vec![0; 16]));
     model.config.insert(format!("k{ESCAPE}"), json!(format!("v{ESCAPE}\u{9b}\u{202e}")));
     model.write(&at.join("m"));
-    // A GGUF whose metadata has such a key and value: names of the same length, so that nothing else moves.
+    // A GGUF file whose metadata contains such a key and value. The new names have the same length as the old names, so
+    // that no offset changes.
     model.tensors.pop();
     model.write(&at.join("plain"));
     json_of(at, &["convert", "plain", "-o", "plain.gguf"]);
@@ -243,7 +245,7 @@ fn nothing_from_a_file_acts_on_a_terminal() {
         }
         assert!(output.stdout.len() + output.stderr.len() > 0, "{arguments:?} says nothing");
     }
-    // The values stay; a name takes one line.
+    // JSON keeps the values unchanged. In a list, a name fits on one line.
     let inspected = json_of(at, &["inspect", "m"]);
     assert!(inspected["tensors"].as_array().unwrap().iter().any(|t| t["name"] == extra.as_str()));
     let listed = kvant(at, &["inspect", "m"], "");
@@ -251,7 +253,7 @@ fn nothing_from_a_file_acts_on_a_terminal() {
     assert!(listed.contains("x\\u{1b}]0;owned\\u{7}\\u{a}\\u{9b}31m\\u{202e}\\u{7f}"), "{listed}");
 }
 
-/// A model of random weights answers with random bytes, among them those that act on terminals.
+/// A model with random weights generates random bytes. Some of them control terminals.
 #[test]
 fn answers_are_shown_and_json_is_exact() {
     let folder = tempfile::tempdir().unwrap();
@@ -282,7 +284,7 @@ fn an_error_has_a_bounded_length() {
     std::fs::write(at.join("dims/model.safetensors"), file).unwrap();
     let error = fault(at, &["inspect", "dims"], &["dimensions", "more"]);
     assert!(error.len() < 400, "{error}");
-    // Long names, and long words of a template.
+    // A long tensor name, and a long error message of a template.
     let long = "\u{1b}".repeat(20_000);
     model.tensors.push((long.clone(), "F32", vec![4], vec![0; 16]));
     model.tokenizer_config.insert(
@@ -297,7 +299,7 @@ fn an_error_has_a_bounded_length() {
     }
 }
 
-/// A chat that waits for its first line, all its streams piped.
+/// Starts a chat with piped stdin and stdout. Returns after the first answer, when the chat waits for the next line.
 #[cfg(unix)]
 fn waiting(folder: &Path, arguments: &[&str]) -> (Child, BufReader<std::process::ChildStdout>) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_kvant"))
@@ -309,7 +311,7 @@ fn waiting(folder: &Path, arguments: &[&str]) -> (Child, BufReader<std::process:
         .spawn()
         .unwrap();
     let mut out = BufReader::new(child.stdout.take().unwrap());
-    // An answered turn says that handlers are there, and that it waits again.
+    // After an answer, the signal handlers are installed, and the chat waits for the next line.
     child.stdin.as_mut().unwrap().write_all(b"hello\n").unwrap();
     out.read_until(b'\n', &mut Vec::new()).unwrap();
     (child, out)
@@ -320,7 +322,7 @@ fn signal(child: &Child, name: &str) {
     assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
 }
 
-/// The status, or a panic where there is none within a time that only a hang takes.
+/// Returns the exit status. Panics if the program does not end within a time that only a hang exceeds.
 #[cfg(unix)]
 fn ended(child: &mut Child) -> ExitStatus {
     let begin = Instant::now();
@@ -347,7 +349,7 @@ fn a_chat_that_waits_leaves() {
         }
         assert_eq!(ended(&mut child).code(), Some(130), "{signals:?}");
     }
-    // One press is forgotten with the next line.
+    // After the next line, the chat does not count the earlier Ctrl-C.
     let (mut child, mut out) = waiting(folder.path(), &["chat", "m", "-n", "1"]);
     signal(&child, "-INT");
     std::thread::sleep(Duration::from_millis(200));
@@ -360,14 +362,14 @@ fn a_chat_that_waits_leaves() {
     assert_eq!(ended(&mut child).code(), Some(0));
 }
 
-/// The first press stops an answer, and the conversation goes on; the wish of the system ends it.
+/// The first Ctrl-C stops an answer, and the conversation continues. SIGTERM ends the program.
 #[cfg(unix)]
 #[test]
 fn an_answer_stops() {
     let folder = tempfile::tempdir().unwrap();
     let mut model = Tiny::new();
     model.config["max_position_embeddings"] = json!(1 << 20);
-    // Nothing ends an answer: the token that would cannot be chosen before all others.
+    // Without an EOS token, no token ends the answer.
     model.tokenizer_config.remove("eos_token");
     model.write(&folder.path().join("m"));
     let flags = ["chat", "m", "-n", "-1", "-c", "1000000", "--temp", "0"];
@@ -400,7 +402,7 @@ fn an_answer_stops() {
     reader.join().unwrap().unwrap();
 }
 
-/// Work ends as with Ctrl-C, and goes on with the same command.
+/// Each signal ends a run like Ctrl-C. The work is kept, so that the same command can continue it.
 #[cfg(unix)]
 #[test]
 fn work_ends_by_every_signal_and_is_kept() {
@@ -414,7 +416,7 @@ fn work_ends_by_every_signal_and_is_kept() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // It says where it works before it begins.
+        // The program prints its work folder before it starts the work.
         BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
         std::thread::sleep(Duration::from_millis(100));
         signal(&child, name);
@@ -454,7 +456,7 @@ fn full_and_closed_streams_are_no_panic() {
     }
 }
 
-/// With less and less memory: a message and an exit status, never a signal.
+/// With less and less memory, the program prints a message and returns an exit status. No signal ends it.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_machine_without_memory_is_told() {
@@ -474,7 +476,7 @@ fn a_machine_without_memory_is_told() {
             );
             let output = Command::new("sh").args(["-c", &line]).current_dir(folder.path()).output().unwrap();
             let error = String::from_utf8_lossy(&output.stderr);
-            // The loader itself fails with 127 where there is not even room for the program.
+            // The loader fails with status 127 if there is too little memory for the program file.
             assert!(
                 matches!(output.status.code(), Some(0 | 1 | 127)),
                 "{command}, {kilobytes}: {:?} {error}",
@@ -486,7 +488,7 @@ fn a_machine_without_memory_is_told() {
     }
 }
 
-/// With one thread no command waits for itself: the demo model's largest tensors are hashed in pieces.
+/// With one thread, no command waits for itself. The largest tensors of the demo model are hashed in pieces.
 #[test]
 fn one_thread_suffices() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! Every family goes the whole way: folder, GGUF, every method, answers. Logits are held against `transformers` elsewhere
-//! (`crates/model/tests/golden.rs`).
+//! Runs every family through the whole program: folder, GGUF file, every method, answers.
+//! `crates/model/tests/golden.rs` compares the logits with `transformers`.
 
 mod tiny;
 
@@ -53,7 +53,8 @@ fn every_method_solves_it_and_auto_loses_less_than_rounding() {
     }
 }
 
-/// A head of its own counts, whatever the settings say; a copy of the embedding is none.
+/// An output head that differs from the embedding is used, whatever the settings say. A copy of the embedding changes
+/// nothing.
 #[test]
 fn a_head_that_differs_from_the_embedding_counts() {
     let folder = tempfile::tempdir().unwrap();
@@ -71,7 +72,7 @@ fn a_head_that_differs_from_the_embedding_counts() {
     assert_ne!(logits(&tiny), without);
 }
 
-/// A position that was not trained has no row.
+/// A position after the trained context has no row in the table of learned positions, so the program returns an error.
 #[test]
 fn learned_positions_end_with_the_context() {
     let folder = tempfile::tempdir().unwrap();
@@ -81,7 +82,7 @@ fn learned_positions_end_with_the_context() {
     json_of(folder.path(), &["logits", "gpt2", "--tokens", &tokens[2..]]);
 }
 
-/// An error names the setting that a family does not compute.
+/// If a family does not support a setting, the error names this setting.
 #[test]
 fn settings_that_are_not_computed_are_refused() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! Files that the program writes, and its work folder: refused before the work, whole or not there, never through a
-//! link, never lost silently.
+//! Tests the files that the program writes, and its work folder. A wrong output path is refused before the work. A file
+//! is complete or does not exist. The program never writes through a link, and never loses a file without an error.
 #![cfg(unix)]
 
 mod tiny;
@@ -14,7 +14,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use tiny::Tiny;
 
-/// A folder with a model `m`, the same as `m.gguf`, and a text.
+/// Creates a folder with a model `m`, the same model as `m.gguf`, and a text.
 fn scene() -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     Tiny::new().write(&root.path().join("m"));
@@ -23,7 +23,7 @@ fn scene() -> tempfile::TempDir {
     root
 }
 
-/// Runs the program in `folder`; one that hangs is ended, and fails the test.
+/// Runs the program in `folder`. Kills a program that hangs and fails the test.
 fn run<S: AsRef<OsStr>>(folder: &Path, arguments: &[S]) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_kvant"))
         .args(arguments)
@@ -54,7 +54,7 @@ fn done<S: AsRef<OsStr>>(folder: &Path, arguments: &[S]) -> String {
     text(&output.stdout)
 }
 
-/// A command that is refused with status 1, no result, and an error that holds each of `words`.
+/// Runs a command that must end with status 1, without a result, and with an error that contains each of `words`.
 fn refused<S: AsRef<OsStr>>(folder: &Path, arguments: &[S], words: &[&str]) {
     let output = run(folder, arguments);
     let error = text(&output.stderr);
@@ -66,7 +66,7 @@ fn refused<S: AsRef<OsStr>>(folder: &Path, arguments: &[S], words: &[&str]) {
     }
 }
 
-/// A command line with an output that cannot be one: status 2.
+/// Runs a command whose output path cannot be an output. The command must end with status 2.
 fn impossible(folder: &Path, arguments: &[&str], word: &str) {
     let output = run(folder, arguments);
     let error = text(&output.stderr);
@@ -85,8 +85,8 @@ fn names(folder: &Path) -> Vec<OsString> {
     names
 }
 
-/// Each command with an output, its name left out: a GGUF, a card, a NumPy file, a CSV file, importance of both kinds.
-/// With the output that is written.
+/// Returns each command that writes a file. An entry holds the command without the output path, the output path, and
+/// the file that is checked: a GGUF file, a card, a NumPy file, a CSV file, and importance files of both formats.
 fn commands() -> Vec<(Vec<&'static str>, &'static str, &'static str)> {
     let quantize = vec!["quantize", "m.gguf", "--method", "rtn", "-o"];
     vec![
@@ -123,7 +123,7 @@ fn an_existing_file_is_replaced_with_force_only_and_keeps_its_permissions() {
             let _ = fs::remove_file(folder.join(left));
         }
         assert_eq!(names(folder).len(), before, "{command:?} leaves something: {:?}", names(folder));
-        // A new file has the permissions that any new file gets.
+        // A new output has the same permissions as any other new file.
         done(folder, &arguments);
         fs::write(folder.join("plain"), "").unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
@@ -212,7 +212,7 @@ fn an_output_is_neither_an_input_nor_another_output() {
         assert!(!folder.join("out.gguf").exists() && !folder.join("out.gguf.card.json").exists());
     }
     assert!(fs::read(folder.join("m.gguf")).unwrap() == model);
-    // An earlier output inside the model's folder is no part of the model.
+    // An earlier output inside the model's folder is not a part of the model.
     let again = ["quantize", "m", "-o", "m/small.gguf", "--method", "rtn", "--force"];
     done(folder, &again);
     done(folder, &again);
@@ -230,7 +230,7 @@ fn results_are_printed_before_a_side_output_fails() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // Opens once the program reads its text: after the check, before the work.
+    // This call returns when the program opens its text: after the check of the output and before the work.
     let mut pipe = fs::File::options().write(true).open(folder.join("pipe")).unwrap();
     fs::write(folder.join("out.csv"), "theirs").unwrap();
     pipe.write_all(&fs::read(folder.join("text")).unwrap()).unwrap();
@@ -264,7 +264,8 @@ fn any_file_name_is_written_and_json_shows_it() {
         let logits: Vec<&OsStr> = ["logits", "--tokens", "1", "--npy"].map(OsStr::new).to_vec();
         done(folder, &[&logits[..], &[npy.as_os_str(), output.as_os_str()]].concat());
     }
-    // The longest name that leaves room for the card's; with one byte more the card cannot be written.
+    // 245 bytes is the longest name that leaves room for the suffix of the card. With one more byte, the program cannot
+    // write the card.
     let long = |bytes: usize| format!("{}.gguf", "x".repeat(bytes - 5));
     done(folder, &["quantize", "m.gguf", "--method", "rtn", "-o", &long(245)]);
     refused(folder, &["quantize", "m.gguf", "--method", "rtn", "-o", &long(246)], &["card.json"]);
@@ -287,7 +288,7 @@ fn remains_of_killed_runs_are_cleared() {
         }
         assert_eq!(names(folder), before, "{command:?}");
     }
-    // Nor is a name followed that could be foreseen.
+    // The program does not follow a link whose name is a predictable temporary name.
     fs::write(folder.join("victim"), "precious").unwrap();
     symlink("victim", folder.join("i.dat.part")).unwrap();
     done(folder, &["imatrix", "m.gguf", "--text", "text", "-o", "i.dat"]);
@@ -363,7 +364,7 @@ fn a_closed_pipe_is_silent_and_a_full_disk_fails() {
             );
         }
     }
-    // A closed pipe does not keep the file from being written.
+    // The program writes the file even if stdout is a closed pipe.
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let ended = start(&["logits", "m.gguf", "--tokens", "1", "--npy", "out.npy"], writer.into());
@@ -371,14 +372,16 @@ fn a_closed_pipe_is_silent_and_a_full_disk_fails() {
     assert!(folder.join("out.npy").is_file());
 }
 
-/// A work folder `seed` with at least one of four solved blocks, and the command that goes on from a copy of it.
+/// A work folder `seed` in which at least one of four blocks is solved. Each test continues the work in a copy of this
+/// folder.
 struct Unfinished {
     root: tempfile::TempDir,
+    /// The output of a run without interruption.
     whole: Vec<u8>,
 }
 
 impl Unfinished {
-    /// Two maps a block are solved, which shows as much as seven.
+    /// Solves only two of the seven linear layers (maps) per block, to save time.
     const COMMAND: [&str; 14] = [
         "quantize",
         "m",
@@ -427,7 +430,8 @@ impl Unfinished {
         self.root.path()
     }
 
-    /// A copy of the unfinished work, changed, and how the same command ends with it.
+    /// Copies the unfinished work, changes the copy, and runs the command on it. Returns the copy and the output of the
+    /// command.
     fn go_on(&self, change: impl FnOnce(&Path), more: &[&str]) -> (PathBuf, Output) {
         let copy = self.folder().join("copy");
         let _ = fs::remove_dir_all(&copy);
@@ -443,14 +447,16 @@ impl Unfinished {
         (copy, output)
     }
 
-    /// Goes on and succeeds: the output is that of a run without interruption.
+    /// Continues the work. The command must succeed, and its output must be equal to that of a run without
+    /// interruption.
     fn ends_well(&self, change: impl FnOnce(&Path), more: &[&str]) {
         let (_, output) = self.go_on(change, more);
         assert!(output.status.success(), "{}", text(&output.stderr));
         assert!(fs::read(self.folder().join("w.gguf")).unwrap() == self.whole, "the bytes differ");
     }
 
-    /// Ends with status 1 and an error that holds `word`; there is no output, and no file was deleted.
+    /// Continues the work. The command must end with status 1 and an error that contains `word`. There must be no
+    /// output, and no file may be deleted.
     fn fails(&self, word: &str, change: impl Fn(&Path)) {
         let mut before = Vec::new();
         let (copy, output) = self.go_on(
@@ -475,7 +481,7 @@ fn a_damaged_work_folder_loses_nothing_silently() {
     links_and_pipes_are_errors_and_stay(&work);
     let files = names(&work.folder().join("seed"));
     assert!(files.iter().any(|name| name == "own-text-0000.tokens"), "{files:?}");
-    // The key.
+    // Damaged key files.
     for bytes in [&b"\xff\xfe"[..], b"", b"nonsense", &[b'0'; 4096], &[b'0'; 100_000]] {
         work.fails("key", |copy| fs::write(copy.join("key"), bytes).unwrap());
     }
@@ -487,11 +493,11 @@ fn a_damaged_work_folder_loses_nothing_silently() {
         fs::remove_file(copy.join("key")).unwrap();
         fs::create_dir(copy.join("key")).unwrap();
     });
-    // Every saved file: cut, changed, longer, swapped.
+    // Every saved file: cut, changed, longer, or exchanged with another file.
     let saved = |name: &&OsString| {
         [".unit", ".tokens", ".sums"].iter().any(|kind| name.to_string_lossy().ends_with(kind))
     };
-    // Of the sums only those are read that the next blocks need.
+    // A run reads only the sums that the remaining blocks need.
     let solved = files.iter().filter(|name| name.to_string_lossy().starts_with("block-")).count();
     let read = |name: &&OsString| {
         let name = name.to_string_lossy();
@@ -529,7 +535,7 @@ fn a_damaged_work_folder_loses_nothing_silently() {
             .iter()
             .for_each(|name| fs::remove_file(copy.join(name)).unwrap());
     });
-    // A fresh start is a way out of each, but leaves what is not a run's own.
+    // `--fresh` works in each of these cases, but does not delete files that do not belong to a run.
     work.ends_well(
         |copy| {
             fs::write(copy.join("key"), b"\xff").unwrap();
@@ -539,7 +545,8 @@ fn a_damaged_work_folder_loses_nothing_silently() {
         &["--fresh"],
     );
     assert_eq!(names(&work.folder().join("copy")), ["notes"]);
-    // Intact work is used, beside the remains of a kill. A link under the temporary name of earlier versions stays unused.
+    // Intact work is used, also if there are remains of a killed run. A link under the temporary name of earlier
+    // versions is not followed.
     fs::write(work.folder().join("victim"), "precious").unwrap();
     work.ends_well(
         |copy| {
@@ -608,7 +615,7 @@ fn a_work_folder_is_a_folder() {
     fs::write(&work, "mine").unwrap();
     refused(folder, &[&quantize[..], &["--fresh"]].concat(), &["o.gguf.work", "no folder"]);
     assert_eq!(fs::read(&work).unwrap(), b"mine");
-    // A method that needs none does not look at it.
+    // A method that needs no work folder does not check it.
     done(folder, &["quantize", "m.gguf", "-o", "o.gguf", "--method", "rtn"]);
     assert_eq!(fs::read(&work).unwrap(), b"mine");
 }

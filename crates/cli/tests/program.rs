@@ -1,4 +1,4 @@
-//! The program as its users run it, on the model that it carries.
+//! Tests the program as users run it, on the demo model that it contains.
 
 use serde_json::Value as Json;
 use std::path::Path;
@@ -12,7 +12,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("UTF-8")
 }
 
-/// Runs a command that has to succeed; its one JSON object.
+/// Runs a command that must succeed. Returns the JSON object that it prints.
 fn json(arguments: &[&str]) -> Json {
     let output = kvant(&[arguments, &["--json"]].concat());
     assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
@@ -123,10 +123,11 @@ fn measures_speed_beside_the_machines_limits() {
         );
         assert!(number("bandwidth_fraction") > 0.0 && number("ops_fraction") > 0.0, "{row}");
     }
-    // A depth inside a page that answers leave, so that rounds go back further and come again.
+    // The depth ends inside a page of the KV cache, and the answer continues into the next page. So after a round, the
+    // sequence is truncated to less than the depth, and the missing tokens are processed again.
     let again = json(&["bench", "demo", "-p", "0", "-n", "70", "-d", "100", "-r", "2", "--kv", "q4_0"]);
     assert_eq!(again["rows"][0]["test"], "tg70@d100");
-    // Every weight of the demo is read once a step: 5.8 M numbers of two bytes, less norms.
+    // Each step reads every weight of the demo model one time: 5.8 million values of two bytes, without the norms.
     let read = |row: usize| rows[row]["weight_bytes_per_token"].as_f64().unwrap();
     assert!((11e6..12e6).contains(&read(1)), "{}", read(1));
     assert!((read(1) / read(2) - 2.0).abs() < 1e-9);
@@ -166,7 +167,7 @@ fn fast_products_and_small_caches_lose_little() {
     let (eight, four) = (measure(&["--kv", "q8_0"]), measure(&["--kv", "q4_0"]));
     assert!(eight > 0.0 && eight < 1e-4, "{eight}");
     assert!(four > eight && four < 0.02, "{four}");
-    // Prompts in one piece and token by token give the same bits.
+    // A prompt gives the same bits in one piece and token by token.
     let logits = |more: &[&str]| {
         let file = path(folder.path(), "logits.npy");
         let prompt = "Once upon a time there was a cat. ".repeat(20);
@@ -185,7 +186,8 @@ fn fast_products_and_small_caches_lose_little() {
     }
 }
 
-/// `as run` is what `run` does, or what the flags say; with both flags it is what is measured.
+/// The metrics `…_as_run` use the settings of `run`, or the settings of the flags. If both flags are given, all metrics
+/// use them.
 #[test]
 fn a_file_is_measured_as_it_is_run_too() {
     let folder = tempfile::tempdir().unwrap();
@@ -207,7 +209,8 @@ fn a_file_is_measured_as_it_is_run_too() {
     assert!(alone.get("kld_mean_as_run").is_none());
 }
 
-/// A row for each method, but for types without codes; the last line of a table by plain rounding alone says so.
+/// The table has a row for each method, except for formats without codes. If all rows use plain rounding, the last line
+/// of the table says how to compare with `auto`.
 #[test]
 fn rows_name_their_methods() {
     let base = ["compare", "demo", "--formats", "f16,q4_0", "--chunks", "1"];
@@ -257,8 +260,8 @@ fn says_what_is_wrong_and_loses_nothing() {
 
 const HELD_OUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/demo/heldout.txt");
 
-/// Where every block keeps its format nobody looks at activations; the embedding, which is the head too, is solved all
-/// the same.
+/// If every block keeps its format, no activations are computed. The embedding, which is also the output head, is
+/// quantized nevertheless.
 #[test]
 fn blocks_that_are_kept_need_no_walk() {
     let folder = tempfile::tempdir().unwrap();
@@ -274,7 +277,7 @@ fn blocks_that_are_kept_need_no_walk() {
     assert!(made["expected"].is_null());
 }
 
-/// Never above the budget, never worse than what a named mix of that size measures.
+/// The output is never larger than the budget, and its error is never larger than that of a named mix of the same size.
 #[test]
 fn keeps_a_budget() {
     let folder = tempfile::tempdir().unwrap();
@@ -304,7 +307,7 @@ fn keeps_a_budget() {
         assert!(candidates.len() > 1, "{candidates:?}");
         assert_eq!(candidates[0]["bytes"], made["bytes_out"]);
         spent.push(klds[0]);
-        // A mix that was measured beside it, on text that neither has seen.
+        // Compare with another measured mix, on text that influenced neither of them.
         let other = candidates[1]["name"].as_str().unwrap();
         let (mix, pure) = other.split_once(' ').unwrap_or((other, ""));
         let rival = path(folder.path(), "rival.gguf");
@@ -325,8 +328,8 @@ fn keeps_a_budget() {
     fails(&["quantize", "demo", "-o", &small, "--bpw", "1", "--force"], 1, "smallest formats");
 }
 
-/// Killed at any moment and started again, a run gives the bytes of one that nobody disturbed; so does one with
-/// other threads.
+/// A run that is killed at any moment and started again gives the bytes of a run without interruption. The number of
+/// threads does not change the bytes.
 #[test]
 fn goes_on_after_a_kill() {
     let folder = tempfile::tempdir().unwrap();
@@ -341,7 +344,8 @@ fn goes_on_after_a_kill() {
             "q4_k_m",
             "--method",
             "auto",
-            // Enough for selection text and noise.
+            // Enough tokens for noise and for selection text, the part of the calibration text that is held out to
+            // choose settings.
             "--calib-tokens",
             "8192",
             "-t",

@@ -1,11 +1,12 @@
-//! Chat templates through the program: what a template sees, what it cannot do, and that a refused turn ends nothing.
+//! Tests chat templates with the program: the inputs that a template sees, its limits, and a refused turn that does not
+//! end the chat.
 
 mod tiny;
 
 use std::path::Path;
 use tiny::{CHATML, Tiny, kvant};
 
-/// What `chat` says on stderr for this template.
+/// Runs `chat` with this template. Returns the exit status and the text of stderr.
 fn chat(folder: &Path, template: &str, arguments: &[&str], input: &str) -> (Option<i32>, String) {
     std::fs::write(folder.join("m/chat_template.jinja"), template).unwrap();
     let output = kvant(folder, &[&["chat", "m", "-n", "1"], arguments].concat(), input);
@@ -18,7 +19,7 @@ fn model() -> tempfile::TempDir {
     folder
 }
 
-/// What a template renders, told by an exception.
+/// Returns the text that a template renders. The text is taken from the message of an exception.
 fn rendered(folder: &Path, source: &str, input: &str) -> String {
     let template = format!("{{% set o %}}{source}{{% endset %}}{{{{ raise_exception('«' ~ o ~ '»') }}}}");
     let (_, error) = chat(folder, &template, &["-s", "sys"], &format!("{input}\n"));

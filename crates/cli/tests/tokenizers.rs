@@ -1,4 +1,4 @@
-//! Faults of tokenizers that users of other tools reported, seen through the program.
+//! Faults of tokenizers that users of other tools reported, tested with the program.
 
 mod tiny;
 
@@ -11,7 +11,7 @@ fn ids(folder: &Path, arguments: &[&str]) -> Vec<u64> {
     json["ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap()).collect()
 }
 
-/// Writes a model, converts it, and gives the GGUF's metadata with what the program noted.
+/// Writes a model and converts it. Returns the metadata of the GGUF file, and the messages of the program.
 fn converted(folder: &Path, model: &Tiny) -> (Json, String) {
     model.write(&folder.join("m"));
     let output = kvant(folder, &["--json", "convert", "m", "-o", "o.gguf", "--force"], "");
@@ -102,7 +102,7 @@ fn an_end_is_the_one_that_its_id_names() {
     assert_eq!(metadata["tokenizer.ggml.eos_token_id"], 266);
     assert!(errors.contains("<|fin|>"), "the library numbers the tokens otherwise: {errors}");
 
-    // Two tokens of one text: the id decides.
+    // If two tokens have the same text, the id decides.
     model.config.insert("eos_token_id".into(), json!(265));
     model.tokenizer_config.insert("eos_token".into(), json!("<|user|>"));
     assert_eq!(converted(folder.path(), &model).0["tokenizer.ggml.eos_token_id"], 265);
@@ -119,12 +119,12 @@ fn a_token_of_the_settings_alone_ends_answers() {
         json!({ "264": { "content": "<|im_start|>", "special": true }, "265": { "content": "<|im_end|>", "special": true } }),
     );
     assert_eq!(converted(folder.path(), &model).0["tokenizer.ggml.eos_token_id"], 265);
-    // Named, and nowhere listed: a word says so.
+    // If a token is named but not listed anywhere, the program prints a message.
     model.tokenizer_config.remove("added_tokens_decoder");
     let (metadata, errors) = converted(folder.path(), &model);
     assert!(metadata["tokenizer.ggml.eos_token_id"].is_null());
     assert!(errors.contains("eos_token") && errors.contains("<|im_end|>"), "{errors}");
-    // The older list beside the tokenizer.
+    // An `added_tokens.json`, the older list of added tokens.
     std::fs::write(folder.path().join("m/added_tokens.json"), r#"{"<|im_end|>":265,"<|im_start|>":264}"#)
         .unwrap();
     assert_eq!(ids(folder.path(), &["m", "--", "<|im_end|>"]), [265]);
@@ -150,12 +150,12 @@ fn what_a_gguf_cannot_say_is_noted() {
     for word in ["265", "266", "9999", "lstrip", "rstrip", "single_word", "ignore_merges", "tool_use"] {
         assert!(errors.contains(word), "no {word} in {errors}");
     }
-    // quantize says the same.
+    // `quantize` prints the same message.
     let json =
         json_of(folder.path(), &["quantize", "m", "-o", "q.gguf", "--method", "rtn", "--format", "q8_0"]);
     assert!(json["warnings"].to_string().contains("ignore_merges"), "{}", json["warnings"]);
 
-    // As `tokenizers` has it: a token takes the white space beside it.
+    // As in `tokenizers`, a token with `lstrip` or `rstrip` takes the white space next to it.
     assert_eq!(ids(folder.path(), &["m", "--", "q \n<|a|>x<|b|> \n y"]).len(), 5);
 }
 
@@ -183,7 +183,7 @@ fn a_pointer_to_a_file_is_not_the_file() {
     }
 }
 
-/// Llama 3's split.
+/// Returns the pre-tokenizer of Llama 3.
 fn newer_split() -> Json {
     let expression = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
     json!({ "type": "Sequence", "pretokenizers": [
@@ -228,7 +228,7 @@ fn equal_vocabularies_that_tokenize_differently_are_not_compared() {
     }
     Tiny::new().write(&folder.path().join("b"));
     json_of(folder.path(), &eval);
-    // A GGUF of the folder is the same tokenizer.
+    // The GGUF file of a folder has the same tokenizer as the folder.
     json_of(folder.path(), &["convert", "b", "-o", "b.gguf"]);
     json_of(folder.path(), &["eval", "b.gguf", "--reference", "a", "--text", "text", "--ctx", "128"]);
 }

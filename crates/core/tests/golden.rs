@@ -1,4 +1,4 @@
-//! Every format against upstream's own bytes and numbers (`tests/golden/formats`, made by `formats.py`).
+//! Compares every format with bytes and values of upstream (`tests/golden/formats`, made by `formats.py`).
 
 use kvant_core::format::{FORMATS, FormatRef};
 use kvant_core::{Codes, Part};
@@ -20,12 +20,12 @@ fn manifest() -> Value {
     serde_json::from_slice(&read("manifest.json")).expect("the manifest is JSON")
 }
 
-/// All formats but `f32`, which upstream has no encoder for.
+/// Returns all formats except `f32`, because upstream has no encoder for `f32`.
 fn formats() -> impl Iterator<Item = FormatRef> {
     FORMATS.iter().copied().filter(|f| f.name() != "f32")
 }
 
-/// Name, first number and numbers of each input tensor.
+/// Returns the name of each input tensor, and the range of its values in the input file.
 fn tensors(manifest: &Value) -> Vec<(String, std::ops::Range<usize>)> {
     let number = |t: &Value, key: &str| t[key].as_u64().expect(key) as usize;
     let list = manifest["inputs"]["tensors"].as_array().expect("tensors");
@@ -40,7 +40,7 @@ fn decode(format: FormatRef, bytes: &[u8]) -> Vec<f32> {
     x
 }
 
-/// Σ w (x − y)².
+/// Returns Σ w (x − y)² over the elements, where w is the weight of an element.
 fn error(x: &[f32], y: &[f32], weight: impl Fn(usize) -> f64) -> f64 {
     let squares = x.iter().zip(y).map(|(&x, &y)| (f64::from(x) - f64::from(y)).powi(2));
     squares.enumerate().map(|(i, e)| weight(i) * e).sum()
@@ -93,7 +93,8 @@ fn encode_is_byte_exact() {
     }
 }
 
-/// The errors in the manifest are computed by other code from upstream's decoding: they tie the two tests above.
+/// Separate code computed the errors in the manifest from the values that upstream decodes. So this test connects the
+/// two tests above.
 #[test]
 fn errors_are_those_of_the_manifest() {
     let (inputs, importance, manifest) = (floats("inputs.f32"), floats("importance.f32"), manifest());
@@ -119,7 +120,8 @@ fn errors_are_those_of_the_manifest() {
     }
 }
 
-/// Fitting scales and rounding each number by itself, as a solver does, is no worse than upstream's encoder.
+/// Fits the scales and rounds each value separately, as a solver does. The error is not larger than that of upstream's
+/// encoder.
 #[test]
 fn fit_and_round_are_as_good_as_encode() {
     let (inputs, manifest) = (floats("inputs.f32"), manifest());
@@ -127,8 +129,9 @@ fn fit_and_round_are_as_good_as_encode() {
         let Some(grid) = format.grid() else { continue };
         let block = format.block();
         for (name, range) in tensors(&manifest) {
-            // The encoders of the one-group types and upstream's weights of x² serve other measures than this one;
-            // what is compared are tensors like a network's.
+            // Compare only tensors that look like weights of a network. Some encoders of upstream (formats with one
+            // group, and weights x²) minimize another error than this test measures, so other tensors cannot be
+            // compared.
             if !["gaussian", "heavy_tailed", "bf16_weights"].contains(&name.as_str()) {
                 continue;
             }

@@ -1,10 +1,10 @@
-//! Every format against a second decoder, written element by element from the bit maps in `docs/format`, with its
-//! own reading of half-precision numbers: slow, and sharing nothing with the crate.
+//! Compares every format with a second decoder. The second decoder is written element by element from the bit maps in
+//! `docs/format`, and it has its own conversion of half-precision values. It is slow and shares no code with the crate.
 
 use kvant_core::format::FORMATS;
 use proptest::prelude::*;
 
-/// IEEE 754 binary16, by its definition.
+/// Converts an IEEE 754 binary16 value, by its definition.
 fn half(block: &[u8], at: usize) -> f32 {
     let bits = u16::from_le_bytes([block[at], block[at + 1]]);
     let sign = if bits >> 15 == 1 { -1.0f64 } else { 1.0 };
@@ -18,7 +18,7 @@ fn half(block: &[u8], at: usize) -> f32 {
     (sign * magnitude) as f32
 }
 
-/// Element `i` of 32 that share 16 bytes from `at` on.
+/// Returns the four-bit code of element `i` of 32 elements. They are stored in 16 bytes from `at` on.
 fn nibble(block: &[u8], at: usize, i: usize) -> i32 {
     i32::from(if i < 16 { block[at + i] & 15 } else { block[at + i - 16] >> 4 })
 }
@@ -27,13 +27,13 @@ fn bit(block: &[u8], at: usize, i: usize) -> i32 {
     i32::from(block[at + i / 8] >> (i % 8) & 1)
 }
 
-/// Element `i` of 256 with four bits each, 64 to 32 bytes from `at` on.
+/// Returns the four-bit code of element `i` of 256 elements. Each 64 elements are stored in 32 bytes, from `at` on.
 fn k_nibble(block: &[u8], at: usize, i: usize) -> i32 {
     let byte = block[at + i / 64 * 32 + i % 32];
     i32::from(if i % 64 < 32 { byte & 15 } else { byte >> 4 })
 }
 
-/// Six-bit scale and minimum of group `g` of `q4_k` and `q5_k`.
+/// Returns the scale and the minimum of group `g` of `q4_k` and `q5_k`. Each one is stored in six bits.
 fn k_scale(block: &[u8], g: usize) -> (f32, f32) {
     let s = |j: usize| u32::from(block[4 + j]);
     let (scale, min) = if g < 4 {
@@ -48,7 +48,7 @@ const UNEVEN: [f32; 16] = [
     -127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0, 89.0, 113.0,
 ];
 
-/// The value of element `i` of a block; the order of operations is part of the format.
+/// Returns the value of element `i` of a block. The order of the operations is part of the format.
 fn value(format: &str, block: &[u8], i: usize) -> f32 {
     match format {
         "f32" => f32::from_le_bytes([block[0], block[1], block[2], block[3]]),
@@ -61,7 +61,7 @@ fn value(format: &str, block: &[u8], i: usize) -> f32 {
         "q5_1" => half(block, 0) * (nibble(block, 8, i) + 16 * bit(block, 4, i)) as f32 + half(block, 2),
         "iq4_nl" => half(block, 0) * UNEVEN[nibble(block, 2, i) as usize],
         "mxfp4" => {
-            // Sign, two bits of exponent, one of mantissa; exponent 0 is subnormal.
+            // One sign bit, two exponent bits, one mantissa bit. With exponent 0 the value is subnormal.
             let code = nibble(block, 1, i);
             let (exponent, mantissa) = (code >> 1 & 3, f64::from(code & 1));
             let magnitude =
@@ -113,7 +113,7 @@ fn half_precision_is_read_as_the_crate_reads_it() {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
 
-    /// Any bytes decode, to what the bit map says.
+    /// All bytes can be decoded, and give the values of the bit map.
     #[test]
     fn decode_equals_the_oracle(bytes in prop::collection::vec(any::<u8>(), 4 * 256)) {
         for format in FORMATS {

@@ -1,4 +1,4 @@
-//! What holds for every format in the registry, whatever its bits mean.
+//! Properties that every format in the registry has.
 
 use kvant_core::format::FORMATS;
 use kvant_core::{Codes, Format, Levels, Part};
@@ -22,7 +22,7 @@ fn same(a: f32, b: f32) -> bool {
     a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan()
 }
 
-/// Fits all scales of a block, the block's own first.
+/// Fits all scales of a block. The scale of the whole block comes first, then the scales of its groups.
 fn fit(format: &dyn Format, x: &[f32], importance: Option<&[f32]>, codes: &mut Codes) {
     let grid = format.grid().unwrap();
     let size = format.block().group;
@@ -33,7 +33,7 @@ fn fit(format: &dyn Format, x: &[f32], importance: Option<&[f32]>, codes: &mut C
     }
 }
 
-/// 256 numbers that look like weights, of any magnitude that occurs.
+/// Generates 256 values that look like weights, with any magnitude that occurs in practice.
 fn weights() -> impl Strategy<Value = Vec<f32>> {
     (prop::collection::vec(-1.0f32..1.0, 256), -12i32..4, -0.5f32..0.5).prop_map(|(x, exponent, offset)| {
         x.into_iter().map(|x| (x * x * x + offset) * 10f32.powi(exponent)).collect()
@@ -75,7 +75,7 @@ proptest! {
         }
     }
 
-    /// What a solver was told an element became is what a reader of the file gets.
+    /// The rounded value that a solver gets from `round` is the value that a reader of the file decodes.
     #[test]
     fn rounded_values_survive_packing(x in weights(), weighted in any::<bool>()) {
         let importance: Vec<f32> = x.iter().enumerate().map(|(i, _)| 0.1 + (i % 7) as f32).collect();
@@ -116,7 +116,8 @@ proptest! {
             let nearest = usize::from(levels.nearest(x));
             let least = (0..levels.count()).map(distance).fold(f32::INFINITY, f32::min);
             prop_assert_eq!(distance(nearest), least, "{} {}", format.name(), x);
-            // Of two as near the lower level, of one level's codes the first.
+            // If two levels are equally near, the lower level is chosen. If several codes have this level, the first
+            // code is chosen.
             for code in (0..levels.count()).filter(|&code| distance(code) == least) {
                 let (a, b) = (levels.level(code as u8), levels.level(nearest as u8));
                 prop_assert!(b < a || b == a && nearest <= code, "{} {}", format.name(), x);
@@ -141,7 +142,7 @@ fn nearest_at_the_ends() {
     assert_eq!(Levels::Linear { count: 4, offset: 2 }.nearest(0.5), 2);
 }
 
-/// Rows that no network should hold, but a file may.
+/// Rows that a network should not contain, but that a file can contain.
 fn odd_rows() -> Vec<(&'static str, Vec<f32>)> {
     let fill = |x: f32| vec![x; 512];
     let with = |x: f32| {

@@ -199,6 +199,7 @@ fn evaluate_context(
         for (i, &position) in positions.iter().enumerate() {
             let not_finite = Error::NotFinite { context: index, position };
             let next = tokens[position + 1] as usize;
+            // q, p and r: the logits of the model, of the reference, and of the model with the settings of `run`.
             let q = &logits[i * vocabulary..(i + 1) * vocabulary];
             let q_total = log_sum_exp(q);
             if !q_total.is_finite() {

@@ -120,7 +120,7 @@ impl Metadata {
         self.entries.len()
     }
 
-    /// Whether there are no entries.
+    /// True if there are no entries.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

@@ -54,7 +54,7 @@ impl NumberType {
         }
     }
 
-    /// Whether this is one of the two FP8 types. A checkpoint may have a separate tensor of scales for FP8 weights.
+    /// True if this is one of the two FP8 types. A checkpoint may have a separate tensor of scales for FP8 weights.
     pub fn is_f8(self) -> bool {
         matches!(self, Self::F8E4M3 | Self::F8E5M2)
     }

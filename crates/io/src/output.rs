@@ -31,7 +31,7 @@ pub struct OutputFile {
     file: NamedTempFile,
     /// Size of the finished file in bytes, for the message of [`Error::DiskFull`].
     bytes: u64,
-    /// Whether the output may replace an existing file.
+    /// True if the output may replace an existing file.
     force: bool,
     /// Permission bits of the file that this output replaces; `None` if there was no such file.
     mode: Option<u32>,
@@ -298,7 +298,7 @@ fn clear_remains(path: &Path) {
     }
 }
 
-/// Whether `name` is the name of a temporary file with this prefix.
+/// True if `name` is the name of a temporary file with this prefix.
 fn is_temporary(name: &OsStr, prefix: &OsStr) -> bool {
     let rest = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes());
     let random = rest.and_then(|rest| rest.strip_suffix(SUFFIX.as_bytes()));
@@ -390,7 +390,7 @@ fn is_unlinked(_: &File) -> bool {
     false
 }
 
-/// Whether the sticky bit of the folder forbids this process to replace the file. With this bit, only root, the
+/// True if the sticky bit of the folder forbids this process to replace the file. With this bit, only root, the
 /// folder's owner and the file's owner may replace it. `trial` is a file that this process has just created.
 #[cfg(unix)]
 fn belongs_to_another(path: &Path, existing: &Metadata, trial: &NamedTempFile) -> Result<bool, Error> {

@@ -24,7 +24,7 @@ pub fn forget_interrupts() {
     INTERRUPTS.store(0, Ordering::SeqCst);
 }
 
-/// Whether the session or the system has asked the program to end (`SIGTERM`, `SIGHUP`).
+/// True if the session or the system has asked the program to end (`SIGTERM`, `SIGHUP`).
 pub fn ended() -> bool {
     ENDS.load(Ordering::SeqCst) > 0
 }
@@ -130,7 +130,7 @@ mod system {
         super::end_with(&[b"kvant: cannot go on; the line above says why\n"])
     }
 
-    /// Whether the process ignores this signal.
+    /// True if the process ignores this signal.
     fn ignored(signal: c_int) -> io::Result<bool> {
         // SAFETY: a `sigaction` of all zeros is valid. The new action is null, so the call only writes the current
         // action to `now`.

@@ -1,4 +1,4 @@
-//! Broken files: each is an error that names its place, none panics, none makes the reader allocate much.
+//! Broken files. The reader returns an error that names the file. It does not panic and does not allocate much memory.
 
 use kvant_core::{Bytes, Shape, Tensor, format};
 use kvant_io::{Array, Checkpoint, Error, Limits, Metadata, Plan, PlannedTensor, Value};
@@ -6,25 +6,27 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Counts live heap bytes and remembers the most.
+/// An allocator that counts the live heap bytes and stores their maximum.
 struct Counting;
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
 #[allow(unsafe_code)]
-// SAFETY: every call goes to the system's allocator unchanged.
+// SAFETY: every call passes its arguments unchanged to the allocator of the system, which meets the contract of
+// `GlobalAlloc`.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let live = LIVE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
         PEAK.fetch_max(live, Ordering::Relaxed);
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: the caller meets the contract of `GlobalAlloc::alloc`, and `System` has the same contract.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: the caller meets the contract of `GlobalAlloc::dealloc`. `pointer` comes from `System`, because
+        // `alloc` passes every request to it.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -32,7 +34,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// The bound of the contract.
+/// Maximum number of heap bytes for the attempt to read a broken file.
 const MOST_BYTES: usize = 64 << 20;
 
 fn plan() -> Plan {
@@ -62,7 +64,7 @@ fn good(folder: &Path) -> Vec<u8> {
     std::fs::read(&path).unwrap()
 }
 
-/// Opens a file of these bytes and reads every tensor.
+/// Writes a file with these bytes, opens it and reads every tensor.
 fn open(folder: &Path, name: &str, bytes: &[u8]) -> Result<Box<dyn Checkpoint>, Error> {
     let path = folder.join(name);
     std::fs::write(&path, bytes).unwrap();
@@ -82,7 +84,7 @@ fn refused(folder: &Path, name: &str, bytes: &[u8], what: &str) {
     assert!(error.to_string().contains(name), "{what}: the error names no path: {error}");
 }
 
-/// One test, because the allocator counts for the whole process.
+/// All cases are in one test, because the allocator counts the heap bytes of the whole process.
 #[test]
 fn broken_files_are_errors() {
     let folder = tempfile::tempdir().unwrap();

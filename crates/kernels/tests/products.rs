@@ -1,5 +1,5 @@
-//! Compares the products of every instruction set with the scalar path, for every format and for shapes that are not a
-//! multiple of the tile sizes.
+//! Compares the products of every instruction set with those of the scalar code, for every format and for shapes that
+//! are not a multiple of the tile sizes.
 
 use kvant_core::{Bytes, Shape, Tensor, format};
 use kvant_kernels::{Arithmetic, Backend, Isa, Precision};
@@ -8,9 +8,9 @@ fn floats(count: usize, seed: usize) -> Vec<f32> {
     (0..count).map(|i| ((i * 7919 + seed * 104_729) % 1013) as f32 / 506.0 - 1.0).collect()
 }
 
-/// Float products, with weights decoded during the product or repacked before it. All vector paths give the same bits,
-/// and a row's result does not depend on the other rows. The scalar path is only close, because it rounds twice where
-/// FMA rounds once.
+/// Float products, with weights decoded during the product or repacked before it. The code of all vector instruction
+/// sets gives the same bits, and a row's result does not depend on the other rows. The scalar code gives only close
+/// results, because it rounds two times where FMA rounds one time.
 #[test]
 fn float_products_match_the_scalar_path() {
     for format in format::FORMATS {
@@ -56,8 +56,8 @@ fn float_products_match_the_scalar_path() {
     }
 }
 
-/// Integer products, for each precision of the activations. All paths give the same bits, a row's result does not
-/// depend on the other rows, and the error against the float product is within the bound of the precision.
+/// Integer products, for each precision of the activations. All instruction sets give the same bits, a row's result
+/// does not depend on the other rows, and the error relative to the float product is within the bound of the precision.
 #[test]
 fn integer_products_are_the_same_on_every_path_and_in_any_batch() {
     for format in format::FORMATS.iter().filter(|f| f.grid().is_some()) {
@@ -70,7 +70,7 @@ fn integer_products_are_the_same_on_every_path_and_in_any_batch() {
             let tensor = Tensor::new(shape, *format, Bytes::from(bytes)).unwrap();
             for n in [1, 2, 3, 4, 5, 7, 8, 16, 17, 23, 24, 63, 65, 130] {
                 let mut x = floats(n * columns, 2);
-                // Outliers: their number differs from row to row, and the last row but one has none.
+                // Outliers. Their number differs from row to row, and the second-to-last row has no outlier.
                 x[0] = 9.0;
                 x.iter_mut().step_by(37).for_each(|x| *x *= 30.0);
                 if n > 1 {
@@ -105,7 +105,8 @@ fn integer_products_are_the_same_on_every_path_and_in_any_batch() {
     }
 }
 
-/// Subnormal weights count as zero on every path, with and without repacking, and do not change other weights.
+/// Subnormal weights count as zero with every instruction set, with and without repacking, and do not change other
+/// weights.
 #[test]
 fn subnormal_weights_count_as_zero() {
     let (rows, columns) = (37, 300);

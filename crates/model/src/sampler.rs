@@ -79,7 +79,7 @@ impl TokenMask {
         }
     }
 
-    /// Whether a token is allowed.
+    /// True if a token is allowed.
     pub fn allows(&self, id: u32) -> bool {
         self.words.get(id as usize / 64).is_some_and(|word| word >> (id % 64) & 1 == 1)
     }

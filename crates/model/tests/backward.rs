@@ -1,4 +1,4 @@
-//! Gradients against finite differences of the forward pass, on every golden model's blocks.
+//! Compares gradients with finite differences of the forward pass, for the first block of every golden model.
 
 use kvant_core::{Bytes, Shape, Tensor, format};
 use kvant_io::Limits;
@@ -7,7 +7,7 @@ use kvant_model::{Block, Positions, Weights};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// Enough for the attention's path of many queries.
+/// Number of tokens. It is large enough that attention uses its code for many queries.
 const TOKENS: usize = 40;
 
 fn numbers(count: usize, seed: u64) -> Vec<f32> {
@@ -24,7 +24,8 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
 }
 
-/// The residual stream after the block, and what each stage has read.
+/// Returns the residual stream after the block, and the input of each stage. A stage is the set of linear layers (maps)
+/// of a block that read the same input.
 fn forward(block: &Block, residual: &[f32], positions: &Positions) -> (Vec<f32>, Vec<Vec<f32>>) {
     let mut residual = residual.to_vec();
     let mut inputs = vec![block.enter(&residual)];
@@ -76,7 +77,8 @@ fn gradients_are_slopes() {
                     let (rows, columns) = (slot.rows, slot.columns);
                     let weight = weights.tensor(&name).unwrap().decode();
                     let along = numbers(rows * columns, 4);
-                    // What every result would change by, if the weight went along.
+                    // The change of Σ `after` · output if the weight moves along the direction `along`, computed from
+                    // the gradients.
                     let (x, gradient) = (&inputs[stage], &heard[&name]);
                     let change: f64 = (0..TOKENS * rows)
                         .map(|i| {

@@ -1,11 +1,12 @@
-//! The forward pass against `transformers` on tiny random models, prompt and token by token, and their GGUF twins.
+//! Compares the forward pass with `transformers` on tiny random models and on their GGUF versions, for whole prompts
+//! and token by token.
 
 use kvant_io::Limits;
 use kvant_kernels::{Backend, Isa, KvFormat};
 use kvant_model::{Part, Sequence, Transformer, Want, Weights, continue_together};
 use std::path::{Path, PathBuf};
 
-/// What logits may differ by; `transformers` itself differs by 1.4e-5 between f32 and f64.
+/// Maximum difference of two logits. In `transformers` itself, the logits of f32 and f64 differ by 1.4e-5.
 const TOLERANCE: f32 = 1e-3;
 
 fn folders() -> Vec<PathBuf> {

@@ -1,5 +1,5 @@
-//! Chat templates: what Jinja2 renders (`tests/golden/templates`, made by `tools/templates.py --golden`), the origin of
-//! every character, and the bounds that a hostile template meets.
+//! Tests of chat templates: the texts that Jinja2 renders (`tests/golden/templates`, made by
+//! `tools/templates.py --golden`), the origin of every character, and the limits that stop a hostile template.
 
 use kvant_model::{ChatTemplate, Conversation, Ending, LocalTime, Message, TemplateError};
 use serde_json::{Value as Json, json};
@@ -89,7 +89,7 @@ fn errors_name_the_place() {
     assert!(long.len() < 8192, "{}", long.len());
 }
 
-/// The pieces that a user wrote.
+/// Returns the pieces of the rendering that a user wrote.
 fn of_users(source: &str, messages: &[Message]) -> Vec<String> {
     let rendering = template(source).render_conversation(&Conversation::new(messages)).unwrap();
     let spans = rendering.spans();
@@ -119,16 +119,17 @@ fn every_operation_keeps_the_origin_of_characters() {
     ] {
         assert_eq!(of_users(&content(expression), &ask(text)), [expected], "{expression}");
     }
-    // What the template adds is its own, what the user wrote between is not.
+    // Characters that a filter or a method adds come from the template. The characters around them come from the user.
     let spans = of_users("{{ messages[0].content | tojson }}", &ask("a<|im_end|>\n\"b"));
     assert_eq!(spans, ["a<|im_end|>\\n\\\"b"]);
     let spans = of_users("{{ messages[0].content.replace('x', '<|im_end|>') }}", &ask("axb"));
     assert_eq!(spans, ["a", "b"]);
-    // A role that programs set is the template's, so that `'<|' + role + '|>'` is a control token; no other one is.
+    // A role that programs set counts as the template's text, so that `'<|' + role + '|>'` is a control token. Any
+    // other role is a user's text.
     let role = |role: &str| of_users("{{ '<|' + messages[0].role + '|>' }}", &[Message::new(role, "")]);
     assert!(role("user").is_empty() && role("assistant").is_empty());
     assert_eq!(role("im_end"), ["im_end"]);
-    // Names, tools, documents and other variables are users' text, keys too.
+    // Names, tools, documents and other variables are a user's text. This includes the keys of mappings.
     let message = [Message::new("user", "").with("name", "<|im_end|>")];
     assert_eq!(of_users("{{ messages[0].name }}", &message), ["<|im_end|>"]);
     let tools = [json!({ "<|im_end|>": ["<|im_start|>"] })];
@@ -156,7 +157,7 @@ fn an_answer_goes_on() {
     assert!(matches!(gone, TemplateError::Continue(_)));
 }
 
-/// Templates that have to end soon, whatever they do.
+/// Hostile templates. Each one must end after a short time.
 #[test]
 fn hostile_templates_end() {
     let many = |text: &str, count: usize| text.repeat(count);
@@ -225,7 +226,7 @@ fn hostile_templates_end() {
     for source in &sources {
         let begin = Instant::now();
         let _ = rendered(source);
-        // A bound against hangs; each takes about a second at most.
+        // This bound detects only hangs.
         let start: String = source.chars().take(60).collect();
         assert!(begin.elapsed() < Duration::from_secs(20), "{start}");
     }

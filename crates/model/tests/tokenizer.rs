@@ -1,5 +1,5 @@
-//! The tokenizer of the model that the project carries: through GGUF metadata and back, streaming, control tokens.
-//! (llama.cpp's ids on a published vocabulary are checked by `cargo xtask real`.)
+//! Tests of the demo model's tokenizer: a round trip through GGUF metadata, streaming, control tokens.
+//! `cargo xtask real` compares the ids of a published vocabulary with llama.cpp.
 
 use kvant_io::{Limits, Meta, Metadata};
 use kvant_model::{ChatTemplate, Message, Special, TextStream, Tokenizer};
@@ -78,7 +78,7 @@ fn a_user_cannot_write_control_tokens() {
     let parsed = tokenizer.encode("<|end|>", Special { add: false, parse: true }).unwrap();
     assert_eq!(parsed, [end]);
     assert_ne!(tokenizer.encode("<|end|>", PLAIN).unwrap(), [end]);
-    // Without control tokens in the message, both ways agree.
+    // If the message has no control tokens, `encode` of the rendered text gives the same ids.
     let messages = [Message::new("user", "고양이 이야기를 들려줘.")];
     let whole = template.render(&messages, true).unwrap();
     let ids = tokenizer.encode(&whole, Special { add: false, parse: true }).unwrap();

@@ -1,5 +1,5 @@
-//! Tokenizers of folders against ids of `tokenizers` and `sentencepiece` (tests/golden/tokens_folder, made by
-//! `tools/tokenizers.py --golden`), and hostile files.
+//! Compares tokenizers of model folders with the ids of `tokenizers` and `sentencepiece` (`tests/golden/tokens_folder`,
+//! made by `tools/tokenizers.py --golden`), and reads hostile files.
 
 use kvant_io::{Limits, Meta, Metadata};
 use kvant_model::{Special, Tokenizer, TokenizerError};
@@ -10,7 +10,7 @@ fn golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
 }
 
-/// A folder without weights, with these files.
+/// Creates a model folder with these files and without weights.
 fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let put = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
@@ -119,7 +119,8 @@ fn vocabulary_and_merges_give_the_ids_of_both_in_one_file() {
         }
     }
     assert_eq!(one.end_of_generation(), two.end_of_generation());
-    // One half alone is an error that names the other, and so is a class whose split is not known.
+    // If one of the two files is missing, the error names this file. If the class has an unknown pre-tokenizer, the
+    // error names the class.
     refused(&files[..1], &["merges.txt"]);
     refused(&files[1..2], &["vocab.json"]);
     let unknown = br#"{"tokenizer_class":"XglmTokenizer"}"#;
@@ -154,7 +155,7 @@ fn a_file_that_is_no_tokenizer_is_refused_with_its_path() {
     refused(&[("vocab.json", br#"{"a":0,"b":1}"#), ("merges.txt", b"a b")], &["merges.txt", "\"ab\""]);
 }
 
-/// A `tokenizer.json` of bytes with these parts instead of its own.
+/// Returns the bytes of a `tokenizer.json` in which these parts are replaced.
 fn changed(parts: Json) -> Vec<u8> {
     let mut json: Json =
         serde_json::from_slice(&std::fs::read(golden("tokens_folder/added.json")).unwrap()).unwrap();
@@ -188,7 +189,7 @@ fn hostile_parts_are_refused_and_never_panic() {
     for part in parts {
         refused(&[("tokenizer.json", &changed(part))], &["tokenizer.json"]);
     }
-    // What can be read is, whatever it does to a text.
+    // Unusual parts that can be read are accepted, also if they remove or add text.
     let odd = [
         json!({ "normalizer": { "type": "Replace", "pattern": { "String": "" }, "content": "x" } }),
         json!({ "normalizer": { "type": "Replace", "pattern": { "Regex": "a*" }, "content": "" } }),

@@ -43,7 +43,7 @@ fn gram(x: &[f32], columns: usize) -> Vec<f64> {
 struct Case {
     weight: Vec<f32>,
     sums: Statistics,
-    /// S, rows × rows.
+    /// The sensitivity matrix S, rows × rows.
     sensitivity: Vec<f64>,
 }
 
@@ -77,7 +77,8 @@ impl Case {
         pool.install(|| method(name).unwrap().solve(&layer, format)).unwrap().tensor
     }
 
-    /// Returns tr(S E G Eᵀ) for the error E of `solved`.
+    /// Returns tr(S E G Eᵀ), where E is the error of `solved`, S is the sensitivity matrix, and G is the Gram matrix of
+    /// the inputs.
     fn loss(&self, solved: &Tensor) -> f64 {
         let values = solved.decode();
         let error: Vec<f64> = values.iter().zip(&self.weight).map(|(v, w)| f64::from(v - w)).collect();
@@ -130,7 +131,9 @@ fn the_number_of_threads_changes_nothing() {
     }
 }
 
-/// Computes the targets of every panel again, with all later rows free: a = −M_rr⁻¹ M_re e, by elimination.
+/// Computes the targets of every panel (the rows that are solved together) again by elimination, with all later rows
+/// free. The formula is a = −M_rr⁻¹ M_re e. M is the damped sensitivity matrix, e are the errors of the earlier rows, a
+/// are the offsets of the remaining rows, and the indices e and r select the earlier and the remaining rows.
 #[test]
 fn targets_compensate_best_for_earlier_errors() {
     let case = Case::new();
@@ -162,7 +165,7 @@ fn targets_compensate_best_for_earlier_errors() {
             let own = panels[p].iter().flat_map(|row| &found[row * COLUMNS..][..COLUMNS]);
             differing += alone.iter().zip(own).filter(|(a, b)| a != b).count();
         }
-        // Targets that differ in their last bits may change a code, and then others of its group.
+        // Targets that differ in their last bits may change a code. This may change other codes of the same group.
         assert!(differing < ROWS * COLUMNS / 50, "{}: {differing} values differ", format.name());
     }
 }

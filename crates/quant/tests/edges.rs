@@ -1,4 +1,5 @@
-//! Weights at the limits of the formats: each one is stored, or it is rejected and its position and value are reported.
+//! Weights at the limits of the formats. Each weight is stored, or it is rejected and its position and value are
+//! reported.
 
 mod random;
 
@@ -8,7 +9,8 @@ use kvant_quant::{Flag, Inputs, Layer, METHODS, Missing, Solved, Statistics, met
 use random::normal;
 
 const ROWS: usize = 4;
-/// One block of the formats with the largest blocks. The time of methods with a Gram matrix grows with the third power.
+/// One block of the formats with the largest blocks. The time of methods with a Gram matrix grows with the third power
+/// of this number.
 const COLUMNS: usize = 256;
 /// The position of the outlier: in row 2, in a small block that is neither the first nor the last one of the row, and
 /// not at the start of the block.
@@ -73,7 +75,7 @@ fn stored(fixture: &Fixture, method: &str, format: FormatRef, outlier: f32) -> O
 fn a_large_weight_is_stored_or_rejected_at_its_position() {
     let fixture = Fixture::new();
     for method in METHODS.iter().map(|m| m.name()) {
-        // The methods with a Gram matrix are slow and share one code path.
+        // The methods with a Gram matrix are slow and use the same code.
         let quick = ["rtn", "imatrix"].contains(&method);
         let step = if quick { 1.7f32 } else { 3e8 };
         let outliers: &[f32] = if quick { &[1e6, 3e38, -3e38, f32::MAX, f32::MIN] } else { &[3e38] };
@@ -108,7 +110,8 @@ fn a_large_weight_is_stored_or_rejected_at_its_position() {
     }
 }
 
-/// There is a largest weight that is stored, and the next larger one is rejected. No weight between is stored wrongly.
+/// There is a largest weight that is stored, and the next larger value is rejected. Every smaller weight is stored with
+/// about its value.
 #[test]
 fn the_largest_weights_that_fit_are_stored() {
     let fixture = Fixture::new();
@@ -132,7 +135,7 @@ fn the_largest_weights_that_fit_are_stored() {
     }
 }
 
-/// If several weights overflow, one of the first affected row is reported.
+/// If several weights overflow, a weight of the first affected row is reported.
 #[test]
 fn the_first_row_that_overflows_is_named() {
     let fixture = Fixture::new();

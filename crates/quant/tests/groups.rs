@@ -12,8 +12,8 @@ use random::normal;
 const ROWS: usize = 8;
 const COLUMNS: usize = 512;
 
-/// Blocks of `N` four-bit codes with one `f16` scale: `d · (code − 8)`. The scale comes first, then two codes in each
-/// byte.
+/// A format with blocks of `N` four-bit codes and one `f16` scale d. A value is `d · (code − 8)`. The scale is stored
+/// first, then two codes in each byte.
 struct Wide<const N: usize>;
 
 impl<const N: usize> Wide<N> {

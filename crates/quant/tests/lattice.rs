@@ -1,4 +1,5 @@
-//! Weights that lie on a format's lattice are carried over unchanged; all other weights are rejected.
+//! Weights that are on the lattice of a format (all values that a block can represent with one scale) are stored
+//! unchanged. All other weights are rejected.
 
 use half::{bf16, f16};
 use kvant_core::format::{self, BF16, F16, F32};
@@ -174,7 +175,7 @@ fn an_f32_block_off_the_lattice_by_more_than_a_thousandth_is_rejected() {
         let mut x = integers(&mut random).map(|n| d * n as f32);
         x[5] = d * (3.0 + 2e-3);
         assert!(carried(&x, &F32, &format::Q4_0).is_none());
-        // Any two levels lie on a lattice.
+        // Two different values are always on a lattice.
         let two = std::array::from_fn::<f32, 32, _>(|i| if i % 3 == 0 { 0.0 } else { d * 1.1 });
         if let Some((_, values)) = carried(&two, &F32, &format::Q4_0) {
             assert_eq!(values, two);
@@ -195,7 +196,7 @@ fn f16_values_stored_as_f32_are_recognized() {
     }
 }
 
-/// Returns random codes: with all codes of the format, a few, two, or one.
+/// Returns random codes. A block uses all codes of the format, or only a few, two or one of them.
 fn codes(random: &mut Random, count: u32, elements: usize) -> Vec<u8> {
     let kinds = [count, count, 5, 3, 2, 1][random.below(6) as usize];
     let some: Vec<u8> = (0..kinds).map(|_| random.below(count) as u8).collect();
@@ -220,7 +221,8 @@ fn affine_blocks_keep_their_values() {
             };
             let codes = codes(&mut random, count, 32);
             for from in SOURCES {
-                // If the type can hardly distinguish neighbouring codes, not every block is found.
+                // If the source type has too few bits to distinguish neighbouring codes, not every block can be carried
+                // over.
                 let most = if from == &BF16 as FormatRef { 16.0 } else { 1e6 };
                 if m.abs() > most * d {
                     continue;

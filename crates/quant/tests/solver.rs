@@ -63,7 +63,8 @@ fn solve(name: &str, format: FormatRef, sums: &Statistics, threads: usize) -> Te
     pool.install(|| method(name).unwrap().solve(&layer, format)).unwrap().tensor
 }
 
-/// Returns Σ ‖W xf − Q xq‖² over the tokens, in f64.
+/// Returns Σ ‖W xf − Q xq‖² over the tokens, in f64. W is the weight, Q is the quantized weight `q`, and xf and xq are
+/// the inputs of a token in `float` and `quantized`.
 fn loss(q: &Tensor, quantized: &[f32], float: &[f32]) -> f64 {
     let (w, q) = (weight().decode(), q.decode());
     let mut total = 0.0;
@@ -94,7 +95,8 @@ fn each_step_has_a_smaller_loss_than_the_one_before() {
     }
 }
 
-/// Returns Σ w (v − x)² of every block, in f64.
+/// Returns Σ w (v − x)² of every block, in f64. v are the decoded values of `bytes`, and w are the weights of the
+/// columns.
 fn weighted_errors(format: FormatRef, bytes: &[u8], x: &[f32], weights: &[f32]) -> Vec<f64> {
     let mut values = vec![0.0; x.len()];
     format.decode(bytes, &mut values);
@@ -142,10 +144,10 @@ fn the_correction_compensates_for_a_changed_input() {
     let backend = Backend::new(Isa::best(), 2);
     let float = activations(1);
     let noise = normal(float.len(), 9);
-    // Earlier maps shrink the input and add noise.
+    // Simulate earlier quantized linear layers (maps), which shrink the input and add noise.
     let quantized: Vec<f32> = float.iter().zip(&noise).map(|(x, e)| 0.9 * x + 0.1 * e).collect();
     let sums = statistics(&backend, &quantized, &float);
-    // A map in a format without codes compensates for earlier errors, too.
+    // A linear layer (map) in a format without codes compensates for earlier errors, too.
     for format in [&format::Q4K as FormatRef, &format::Q4_0, &format::F16] {
         let of = |name: &str| loss(&solve(name, format, &sums, 2), &quantized, &float);
         let (without, with) = (of("descent"), of("corrected"));
@@ -270,7 +272,8 @@ fn gptq_equals_the_algorithm_column_by_column() {
         places.filter(|&at| found[at] == stored[at]).count()
     };
     assert_eq!(same(&order[..32]), ROWS * 32, "the first block");
-    // Sums in another order and precision sometimes round a near tie the other way. This changes the rest of the row.
+    // Sums in another order and precision sometimes round a value to the other level, if it is near the middle of two
+    // levels. This changes the rest of the row.
     assert!(same(&order[32..64]) > ROWS * 32 * 7 / 10, "{} of {}", same(&order[32..64]), ROWS * 32);
     let bytes: Vec<u8> = stored.iter().flat_map(|x| x.to_le_bytes()).collect();
     let oracle = Tensor::new(*solved.shape(), &format::F32, Bytes::from(bytes)).unwrap();
@@ -301,7 +304,7 @@ fn inverse(n: usize, h: impl Fn(usize, usize) -> f64) -> Vec<f64> {
     b
 }
 
-/// Returns U with Uᵀ U = `a`.
+/// Returns the upper triangular matrix U with Uᵀ U = `a`.
 fn upper_factor(n: usize, a: Vec<f64>) -> Vec<f64> {
     let mut u = vec![0.0; n * n];
     for i in 0..n {

@@ -1,9 +1,9 @@
-//! `cargo xtask fuzz`: hostile input, for a bounded time or so many inputs.
+//! `cargo xtask fuzz`: feeds hostile input for a limited time, or a limited number of inputs.
 //!
-//! With a nightly toolchain and `cargo fuzz` at hand the targets run there, guided by coverage (`fuzz/`). Without,
-//! a loop of seeded mutations feeds them: start from a good file, change up to eight places, look whether the reader
-//! panics, takes long or grows. What breaks it is kept under `target/fuzz`, and belongs into
-//! `tests/corpus/regression`, which every run feeds first.
+//! If a nightly toolchain and `cargo fuzz` are installed, `cargo fuzz` runs the targets, guided by coverage (`fuzz/`).
+//! Otherwise a loop of seeded mutations feeds the targets: it starts from a good file, changes up to eight places, and
+//! checks that the reader does not panic, is not slow and does not use much memory. An input that finds a fault is kept
+//! in `target/fuzz`. It belongs into `tests/corpus/regression`. Every run feeds these inputs before the mutations.
 
 mod targets;
 
@@ -34,12 +34,12 @@ pub struct Fuzz {
     plain: bool,
 }
 
-/// Longest that one input may take.
+/// Maximum time of one input.
 const SLOW: Duration = Duration::from_secs(2);
-/// Resident memory that the whole run may reach.
+/// Maximum resident memory of the whole run.
 const MOST_RESIDENT_BYTES: u64 = 1 << 30;
 
-/// Runs every target; the faults, in words.
+/// Runs every target. Returns the faults as texts.
 pub fn run(root: &Path, arguments: &Fuzz) -> Vec<String> {
     let chosen: Vec<&Target> =
         TARGETS.iter().filter(|t| arguments.target.as_ref().is_none_or(|name| name == t.name)).collect();
@@ -124,7 +124,7 @@ fn by_mutation(root: &Path, target: &Target, share: Duration, arguments: &Fuzz) 
     faults
 }
 
-/// SplitMix64: the same mutations on every machine.
+/// The random generator SplitMix64. It gives the same mutations on every machine.
 struct Random(u64);
 
 impl Random {
@@ -141,11 +141,11 @@ impl Random {
     }
 }
 
-/// Numbers at which readers break.
+/// Numbers that often cause faults in readers.
 const EDGES: [u64; 10] =
     [0, 1, 31, 255, 65_536, i32::MAX as u64, u32::MAX as u64, 1 << 40, i64::MAX as u64, u64::MAX];
 
-/// A copy of `seed` with up to eight changes, most of them near the beginning, where headers are.
+/// Returns a copy of `seed` with up to eight changes. Most changes are near the beginning, because headers are there.
 fn mutate(seed: &[u8], random: &mut Random) -> Vec<u8> {
     let mut bytes = seed.to_vec();
     for _ in 0..1 + random.below(8) {

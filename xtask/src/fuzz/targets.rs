@@ -1,5 +1,5 @@
-//! What is fed with hostile bytes. Each target does with them what a command would, and must neither panic nor take
-//! long nor allocate what the bytes don't hold; errors are the expected end.
+//! The targets of fuzzing. Each target uses hostile bytes as a command would. It must not panic, take long, or allocate
+//! much more memory than the bytes need. Errors are the expected result.
 
 #[path = "templates.rs"]
 mod templates;
@@ -11,15 +11,15 @@ use std::path::Path;
 
 /// A kind of input.
 pub struct Target {
-    /// What `--target` takes.
+    /// The name for `--target`.
     pub name: &'static str,
-    /// Files under the project's root to start from.
+    /// Files to start from, relative to the project's root.
     pub seeds: &'static [&'static str],
-    /// Feeds `bytes`, by way of a file in `folder` where the reader wants one.
+    /// Feeds `bytes` to the reader. If the reader needs a file, writes it into `folder`.
     pub feed: fn(folder: &Path, bytes: &[u8]),
 }
 
-/// Every kind of input that comes from strangers.
+/// All kinds of input that can come from strangers.
 pub static TARGETS: &[Target] = &[
     Target {
         name: "gguf",
@@ -121,7 +121,7 @@ fn tokenizer(folder: &Path, bytes: &[u8]) {
     }
 }
 
-/// Reads an importance file of either kind, and the means that a quantizer would weigh by.
+/// Reads an importance file of either format, and computes the means that a quantizer uses as weights.
 fn importance(folder: &Path, bytes: &[u8]) {
     let path = folder.join("input");
     if std::fs::write(&path, bytes).is_err() {
@@ -135,8 +135,8 @@ fn importance(folder: &Path, bytes: &[u8]) {
     }
 }
 
-/// Puts one file into a work folder and goes on there. The first byte says which file, and whether the right digest is
-/// put behind the rest: it is no secret.
+/// Writes one file into a work folder and continues the work there. The first byte selects the file. It also decides if
+/// the correct digest is appended to the bytes, because an attacker can compute the digest, too.
 fn work(folder: &Path, bytes: &[u8]) {
     const KEY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
     const FILES: [&str; 4] = ["key", "head.unit", "own-text-0000.tokens", "head-input.sums"];
@@ -157,7 +157,7 @@ fn work(folder: &Path, bytes: &[u8]) {
     if written.is_ok() {
         let names = ["head", "own-text-0000", "head-input"];
         let read = kvant::quant::read_work_folder(&folder, KEY, names, &plan, 4);
-        // An error deletes nothing.
+        // An error must not delete or change the file.
         assert!(std::fs::read(folder.join(name)).is_ok_and(|found| found == content), "{name}: {read:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Hostile chat templates: the bytes as they are, and the bytes as choices among pieces of the language.
+//! Hostile chat templates: the bytes as the source of a template, and the bytes as choices among parts of the language.
 
 use kvant::model::{ChatTemplate, Conversation, Message};
 use serde_json::json;
@@ -138,7 +138,7 @@ const OPERATORS: [&str; 20] = [
     "if", "is", "|",
 ];
 
-/// Bytes as choices.
+/// Bytes that select parts of the language.
 struct Choices<'a> {
     bytes: &'a [u8],
     at: usize,

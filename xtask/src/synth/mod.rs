@@ -1,8 +1,9 @@
-//! `cargo xtask synth`: a model of a published one's shape and random weights, for speeds and memory at full size
-//! without a download.
+//! `cargo xtask synth`: writes a model with the shape of a published model and random weights, to measure speed and
+//! memory at full size without a download.
 //!
-//! The same file on every machine, tensor by tensor, so that memory holds one tensor whatever the file's size. Its
-//! answers mean nothing. Left out: other families, an untied head, rotary factors (they cost no time).
+//! The file is the same on every machine. The tensors are created one after the other, so that only one tensor is in
+//! memory. The answers of the model have no meaning. Not covered here: other families, a separate output head, and
+//! rotary factors (they cost no time).
 
 mod numbers;
 mod vocabulary;
@@ -29,7 +30,7 @@ pub struct Synth {
     force: bool,
 }
 
-/// The sizes of a network of the Llama family with a tied head.
+/// The sizes of a network of the Llama family. The output head is the embedding.
 struct NetworkShape {
     name: &'static str,
     hidden: usize,
@@ -43,9 +44,9 @@ struct NetworkShape {
     rope_theta: f32,
 }
 
-/// Every shape that can be made.
+/// All shapes that the command can write.
 static SHAPES: &[NetworkShape] = &[
-    // Llama-3.2-1B but for its vocabulary of 128256.
+    // The shape of Llama-3.2-1B, except its vocabulary size of 128256.
     NetworkShape {
         name: "llama-1b",
         hidden: 2048,
@@ -58,7 +59,7 @@ static SHAPES: &[NetworkShape] = &[
         context: 8192,
         rope_theta: 500_000.0,
     },
-    // A few megabytes, rows of whole super-blocks: for tests.
+    // A shape for tests: a few megabytes, and each row consists of whole superblocks.
     NetworkShape {
         name: "llama-tiny",
         hidden: 256,
@@ -73,10 +74,10 @@ static SHAPES: &[NetworkShape] = &[
     },
 ];
 
-/// Spread of weights, as networks of this family begin their training.
+/// Standard deviation of the weights, as at the start of training in this family.
 const DEVIATION: f32 = 0.02;
 
-/// Runs the command; the faults, in words.
+/// Runs the command. Returns the faults as texts.
 pub fn run(arguments: &Synth) -> Vec<String> {
     let begin = Instant::now();
     let written = by_name(&arguments.shape)
@@ -99,7 +100,7 @@ fn by_name(name: &str) -> Result<&'static NetworkShape, Box<dyn Error>> {
     })
 }
 
-/// Writes the file, and opens it as a model before it takes its name; how many tensors it has.
+/// Writes the file. Opens it as a model before it gets its final name. Returns the number of tensors.
 fn write(shape: &NetworkShape, output: &Path, force: bool) -> Result<usize, Box<dyn Error>> {
     let tensors = tensors(shape)?;
     let planned = tensors.iter().map(|(planned, _)| planned.clone()).collect();
@@ -113,11 +114,12 @@ fn write(shape: &NetworkShape, output: &Path, force: bool) -> Result<usize, Box<
     Ok(tensors.len())
 }
 
-/// Every tensor in file order, and what goes into it.
+/// Returns every tensor in file order, with the distribution of its values.
 fn tensors(shape: &NetworkShape) -> Result<Vec<(PlannedTensor, Values)>, kvant::core::Error> {
     let &NetworkShape { hidden, feed_forward, vocabulary, .. } = shape;
     let (query, key) = (shape.heads * shape.head_size, shape.kv_heads * shape.head_size);
-    // Each block adds to the residual stream twice; scaled so, the sum's spread does not grow with depth.
+    // Each block adds to the residual stream two times. With this deviation, the deviation of the sum does not grow
+    // with the number of blocks.
     let to_residual = DEVIATION / (2.0 * shape.layers as f32).sqrt();
     let plan = |name: String, dimensions: &[usize], format: FormatRef| {
         Ok(PlannedTensor { name: format!("{name}.weight"), shape: Shape::new(dimensions)?, format })
@@ -145,7 +147,7 @@ fn tensors(shape: &NetworkShape) -> Result<Vec<(PlannedTensor, Values)>, kvant::
     Ok(tensors)
 }
 
-/// Upstream's keys (llama.cpp's `gguf-py/gguf/constants.py`).
+/// Returns the metadata, with the keys of llama.cpp (`gguf-py/gguf/constants.py`).
 fn metadata(shape: &NetworkShape) -> Result<Metadata, Box<dyn Error>> {
     let mut metadata = Metadata::default();
     let text = |text: &str| Value::String(text.to_owned());

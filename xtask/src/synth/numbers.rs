@@ -1,8 +1,8 @@
-//! Normally distributed weights, the same on every machine.
+//! Creates normally distributed weights that are the same on every machine.
 //!
-//! Marsaglia's polar method: its square root and divisions are exact everywhere, and the logarithm is our own,
-//! because the system's differs in its last bits from one machine to the next. Work is cut by shape into pieces,
-//! each with a stream of its own, so that the number of threads changes nothing.
+//! The method is Marsaglia's polar method. Its square root and divisions give the same bits everywhere. The logarithm
+//! is our own, because the last bits of the system's logarithm differ between machines. The work is split into pieces,
+//! and each piece has its own random stream, so that the number of threads does not change the result.
 
 use kvant::core::{Bytes, Error, Shape, Tensor};
 use kvant::io::PlannedTensor;
@@ -14,13 +14,13 @@ use std::f64::consts::{LN_2, SQRT_2};
 /// The seed of every synthetic model.
 const SEED: [u8; 32] = *b"kvant synthetic model, version 1";
 
-/// Numbers that one thread makes at once.
+/// Number of values that one thread creates in one piece.
 const PIECE_ELEMENTS: usize = 1 << 16;
 
-/// How much larger the numbers of an outlier column are.
+/// Factor between the deviation of an outlier column and that of the other columns.
 const OUTLIER: f32 = 8.0;
 
-/// What the numbers of a tensor are drawn from.
+/// The distribution of a tensor's values.
 pub struct Values {
     mean: f32,
     deviation: f32,
@@ -28,19 +28,19 @@ pub struct Values {
 }
 
 impl Values {
-    /// The weights of a norm.
+    /// Returns the distribution of the weights of a norm.
     pub fn norm() -> Self {
         Self { mean: 1.0, deviation: 0.1, outlier_columns: 0 }
     }
 
-    /// The weights of a linear map: a few columns stand out, as trained networks have them, and give quantizers
-    /// something to do.
+    /// Returns the distribution of the weights of a linear layer (map). A few columns are outliers, as in trained
+    /// networks, so that quantizers have a realistic task.
     pub fn map(columns: usize, deviation: f32) -> Self {
         Self { mean: 0.0, deviation, outlier_columns: (columns / 512).max(2) }
     }
 }
 
-/// The tensor of this plan; `index`, its place in the file, picks its numbers.
+/// Creates the tensor of a plan. `index` is the position of the tensor in the file and selects its random stream.
 pub fn tensor(planned: &PlannedTensor, index: u32, values: &Values) -> Result<Tensor, Error> {
     let columns = planned.shape.columns();
     let mut deviations = vec![values.deviation; columns];
@@ -68,9 +68,9 @@ fn stream(index: u32, piece: u32) -> ChaCha8Rng {
     random
 }
 
-/// Fills `numbers` with mean 0 and deviation 1.
+/// Fills `numbers` with normally distributed values: mean 0, standard deviation 1.
 fn fill(random: &mut ChaCha8Rng, numbers: &mut [f32]) {
-    // A number of (-1, 1), never 0.
+    // Returns a value in (−1, 1) that is never 0.
     let unit = |bits: u32| (f64::from(bits as i32) + 0.5) / f64::from(1u32 << 31);
     for pair in numbers.chunks_mut(2) {
         let (x, y, square) = loop {
@@ -86,7 +86,7 @@ fn fill(random: &mut ChaCha8Rng, numbers: &mut [f32]) {
     }
 }
 
-/// ln of a normal positive number to about 1e-10, far beyond what f16 keeps, in plain arithmetic.
+/// Returns ln x of a normal positive float. The error is about 1e-10, which is much smaller than the precision of f16.
 fn natural_logarithm(x: f64) -> f64 {
     const MANTISSA: u64 = (1 << 52) - 1;
     let bits = x.to_bits();
@@ -96,7 +96,7 @@ fn natural_logarithm(x: f64) -> f64 {
         mantissa *= 0.5;
         exponent += 1;
     }
-    // ln m = 2 artanh t = 2 (t + t³/3 + t⁵/5 + …), |t| < 0.172.
+    // For the mantissa m and t = (m − 1) / (m + 1): ln m = 2 artanh t = 2 (t + t³/3 + t⁵/5 + …), |t| < 0.172.
     let t = (mantissa - 1.0) / (mantissa + 1.0);
     let square = t * t;
     let series = [11.0, 9.0, 7.0, 5.0, 3.0, 1.0].iter().fold(0.0, |sum, odd| sum * square + 1.0 / odd);
@@ -123,7 +123,7 @@ mod tests {
         let moment = |power: i32| {
             numbers.iter().map(|&x| f64::from(x).powi(power)).sum::<f64>() / numbers.len() as f64
         };
-        // Four standard errors of each.
+        // The bound of each moment is four standard errors.
         for (power, expected, bound) in [(1, 0.0, 0.004), (2, 1.0, 0.006), (3, 0.0, 0.016), (4, 3.0, 0.04)] {
             let found = moment(power);
             assert!((found - expected).abs() < bound, "moment {power}: {found}");

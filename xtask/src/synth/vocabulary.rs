@@ -1,23 +1,24 @@
-//! A SentencePiece vocabulary out of nothing: special tokens, every byte, ASCII, a few English pieces, fillers.
+//! Creates a SentencePiece vocabulary: special tokens, every byte, ASCII, a few English pieces, and fillers.
 //!
-//! Whatever is not printable ASCII becomes byte tokens, so every text tokenizes.
+//! Characters that are not printable ASCII become byte tokens, so every text can be tokenized.
 
 use kvant::model::{Kind, TokenKind, Vocabulary};
 
-/// How SentencePiece spells a space.
+/// The character that SentencePiece writes for a space.
 const SPACE: char = '\u{2581}';
 
-/// Pieces of English, the best merge first; each is the join of two that stand before it or are single characters.
+/// Pieces of English words, the best merge first. Each piece is the join of two parts. A part is an earlier piece or a
+/// single character.
 const PIECES: &[&str] = &[
     "▁t", "he", "in", "▁a", "re", "on", "▁the", "er", "at", "▁s", "nd", "▁w", "en", "▁o", "or", "ou", "es",
     "is", "it", "an", "ing", "▁and", "ed", "▁b", "▁c", "▁of", "▁in", "▁to", "ar", "ll", "al", "▁h", "▁m",
     "ion",
 ];
 
-/// The score of a filler: below every merge.
+/// The score of a filler. It is lower than the score of every merge.
 const FILLER_SCORE: f32 = -1e6;
 
-/// A vocabulary of `size` tokens.
+/// Creates a vocabulary of `size` tokens.
 pub fn vocabulary(size: usize) -> Vocabulary {
     let special = [("<unk>", TokenKind::Unknown), ("<s>", TokenKind::Control), ("</s>", TokenKind::Control)];
     let special = special.map(|(text, kind)| (text.to_owned(), kind));
@@ -31,8 +32,8 @@ pub fn vocabulary(size: usize) -> Vocabulary {
         tokens.push(piece);
         scores.push(-1.0 - rank as f32);
     }
-    // No text becomes a filler: no merge leads to one, and its space is spelled in a way that no token's is. They
-    // are of the normal kind so that an answer has a text that can be seen.
+    // No text becomes a filler, because no merge creates one, and because its space is not the space of SentencePiece.
+    // Fillers are of the normal kind, so that an answer has visible text.
     tokens.extend((tokens.len()..size).map(|id| format!("[filler {id}]")));
     scores.resize(tokens.len(), FILLER_SCORE);
     kinds.resize(tokens.len(), TokenKind::Normal);

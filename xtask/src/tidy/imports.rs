@@ -1,12 +1,12 @@
-//! Circles of imports: inside a crate, files import each other one way only.
+//! Finds circles of imports between the files of a crate.
 //!
-//! A path that begins with `crate`, `super` or `self` is followed through modules and `pub use` to the file that has the
-//! item. Left out: tests, and paths that a macro makes.
+//! Follows each Rust path that begins with `crate`, `super` or `self` through modules and `pub use` to the file that
+//! has the item. Not covered here: tests, and paths that a macro creates.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// A module: its file, the modules under it, and the names that it exports from elsewhere.
+/// A module: its file, the names that it exports from other modules, and the Rust paths that it uses.
 #[derive(Default)]
 struct Module {
     file: PathBuf,
@@ -14,10 +14,10 @@ struct Module {
     uses: Vec<Vec<String>>,
 }
 
-/// Modules by path: `[]` is the crate's root.
+/// The modules by their Rust path. `[]` is the root of the crate.
 type Modules = BTreeMap<Vec<String>, Module>;
 
-/// Every circle of files in the crate whose sources lie in `root`, in words.
+/// Returns, as texts, all circles of files in the crate with sources in `root`.
 pub fn circles(root: &Path) -> Vec<String> {
     let mut modules = Modules::new();
     read(root, &mut Vec::new(), &mut modules);
@@ -38,7 +38,7 @@ pub fn circles(root: &Path) -> Vec<String> {
     faults
 }
 
-/// A circle that can be reached from `at`, if there is one that was not seen before.
+/// Returns a circle that can be reached from `at` and was not seen before, if there is one.
 fn circle<'a>(
     at: &'a [String],
     edges: &BTreeMap<&'a [String], BTreeSet<&'a [String]>>,
@@ -78,7 +78,7 @@ fn read(folder: &Path, path: &mut Vec<String>, modules: &mut Modules) {
     }
 }
 
-/// What a file uses and exports.
+/// Returns the Rust paths that a file uses and exports.
 fn module(file: PathBuf, text: &str) -> Module {
     let mut module = Module { file, ..Module::default() };
     let text: String = text
@@ -121,7 +121,7 @@ fn module(file: PathBuf, text: &str) -> Module {
     module
 }
 
-/// The paths of a `use`, each with the name that it gets.
+/// Returns the Rust paths of a `use`, each with the name that it gets.
 fn expanded(tree: &str) -> Vec<(String, Vec<String>)> {
     let tree = tree.trim();
     if let Some((prefix, group)) = tree.split_once('{') {
@@ -152,7 +152,7 @@ fn expanded(tree: &str) -> Vec<(String, Vec<String>)> {
     if path.is_empty() { Vec::new() } else { vec![(name, path)] }
 }
 
-/// The module that has the item which `path` names, seen from `from`.
+/// Returns the module that has the item with the Rust path `path`, as seen from the module `from`.
 fn resolve<'a>(modules: &'a Modules, from: &[String], path: &[String], depth: usize) -> Option<&'a [String]> {
     let mut segments = path.iter().peekable();
     let mut at: Vec<String> = match segments.peek()?.as_str() {
@@ -161,7 +161,7 @@ fn resolve<'a>(modules: &'a Modules, from: &[String], path: &[String], depth: us
         child => {
             let mut inside = from.to_vec();
             inside.push(child.to_owned());
-            // Another crate's path.
+            // A path into another crate.
             if !modules.contains_key(&inside) {
                 return None;
             }
@@ -188,7 +188,7 @@ fn resolve<'a>(modules: &'a Modules, from: &[String], path: &[String], depth: us
             _ => modules.get_key_value(&at).map(|(path, _)| path.as_slice()),
         };
     }
-    // A module itself: its functions are called through it.
+    // The path is a module, because functions can be called through it.
     modules.get_key_value(&at).map(|(path, _)| path.as_slice())
 }
 

@@ -1,7 +1,7 @@
-//! Tiny folders made from nothing, and the program run on them: for tests of single faults.
+//! Creates tiny model folders for tests of single faults, and runs the program on them.
 //!
-//! One block, width 256, a byte-level vocabulary of 256 bytes, eight merges and three control tokens. Llama, or another
-//! family.
+//! A model has one block, the width 256, and a byte-level vocabulary of 256 bytes, eight merges and three control
+//! tokens. Its family is Llama or another one.
 #![allow(dead_code)] // Each test file uses its own part.
 
 use serde_json::{Map, Value as Json, json};
@@ -12,20 +12,20 @@ use std::process::{Command, Output, Stdio};
 /// A template that writes every message between `<|im_start|>` and `<|im_end|>`.
 pub const CHATML: &str = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 
-/// Columns and rows of every square matrix.
+/// Number of columns and of rows of every square matrix.
 pub const WIDTH: usize = 256;
 
-/// A folder's files, to be changed before they are written.
+/// The contents of a model folder. Tests can change them before they are written.
 pub struct Tiny {
     pub config: Map<String, Json>,
     pub tokenizer: Json,
     pub tokenizer_config: Map<String, Json>,
-    /// Name, data type, shape, bytes.
+    /// Name, data type, shape and bytes of each tensor.
     pub tensors: Vec<(String, &'static str, Vec<usize>, Vec<u8>)>,
 }
 
 impl Tiny {
-    /// A model of `blocks` blocks whose tokenizer has these control tokens.
+    /// Creates a model with `blocks` blocks and a tokenizer with these control tokens.
     pub fn with(blocks: usize, specials: &[&str]) -> Self {
         let tokenizer = tokenizer(specials);
         let vocabulary = tokenizer["model"]["vocab"].as_object().unwrap().len() + specials.len();
@@ -65,7 +65,7 @@ impl Tiny {
         Self { config: object(config), tokenizer, tokenizer_config: object(tokenizer_config), tensors }
     }
 
-    /// The same as Qwen3 has it: heads of 64 with norms.
+    /// Creates a model with two blocks in the format of Qwen3: heads of size 64 with norms.
     pub fn qwen3() -> Self {
         let mut tiny = Self::with(2, &["<|endoftext|>", "<|im_start|>", "<|im_end|>"]);
         tiny.config.insert("model_type".into(), json!("qwen3"));
@@ -78,7 +78,8 @@ impl Tiny {
         tiny
     }
 
-    /// The same as GPT-2 has it: learned positions, layer norms, maps `in × out`.
+    /// Creates a model with two blocks in the format of GPT-2: learned positions, layer norms, linear layers (maps)
+    /// stored as `in × out`.
     pub fn gpt2() -> Self {
         let llama = Self::with(2, &["<|endoftext|>", "<|im_start|>", "<|im_end|>"]);
         let vocabulary = llama.config["vocab_size"].clone();
@@ -118,17 +119,18 @@ impl Tiny {
         Self { config: config.as_object().unwrap().clone(), tensors, ..llama }
     }
 
-    /// One block; `<|endoftext|>` (263), `<|im_start|>` (264), `<|im_end|>` (265).
+    /// Creates a model with one block and the control tokens `<|endoftext|>` (263), `<|im_start|>` (264) and
+    /// `<|im_end|>` (265).
     pub fn new() -> Self {
         Self::with(1, &["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
     }
 
-    /// The tensor of this name, to be changed.
+    /// Returns the tensor with this name, so that a test can change it.
     pub fn tensor(&mut self, name: &str) -> &mut (String, &'static str, Vec<usize>, Vec<u8>) {
         self.tensors.iter_mut().find(|t| t.0 == name).expect("a tensor of that name")
     }
 
-    /// Writes the folder; files that are there already are replaced.
+    /// Writes the folder. Replaces files that exist.
     pub fn write(&self, folder: &Path) {
         std::fs::create_dir_all(folder).unwrap();
         let put = |name: &str, json: &dyn Fn() -> String| std::fs::write(folder.join(name), json()).unwrap();
@@ -139,7 +141,7 @@ impl Tiny {
     }
 }
 
-/// The bytes of a safetensors file.
+/// Returns the bytes of a safetensors file.
 pub fn safetensors(tensors: &[(String, &'static str, Vec<usize>, Vec<u8>)]) -> Vec<u8> {
     let (mut header, mut data) = (Map::new(), Vec::new());
     for (name, data_type, shape, bytes) in tensors {
@@ -156,7 +158,7 @@ pub fn safetensors(tensors: &[(String, &'static str, Vec<usize>, Vec<u8>)]) -> V
 }
 
 fn tokenizer(specials: &[&str]) -> Json {
-    // GPT-2's printable spelling of bytes.
+    // GPT-2 spells each byte as a printable character.
     let printable = |b: u32| matches!(b, 33..=126 | 161..=172 | 174..=255);
     let mut next = 256;
     let mut letters: Vec<String> = (0..256)
@@ -190,12 +192,12 @@ fn tokenizer(specials: &[&str]) -> Json {
     })
 }
 
-/// The two bytes of the upper half of an f32.
+/// Returns the upper two bytes of an f32 value, in little-endian order.
 pub fn bf16(x: f32) -> [u8; 2] {
     ((x.to_bits() >> 16) as u16).to_le_bytes()
 }
 
-/// SplitMix64, summed to something like a normal distribution.
+/// The random generator SplitMix64. Sums of its values have a nearly normal distribution.
 struct Random(u64);
 
 impl Random {
@@ -211,7 +213,7 @@ impl Random {
     }
 }
 
-/// Runs the program in `folder` with this input.
+/// Runs the program in `folder` with this text on stdin.
 pub fn kvant(folder: &Path, arguments: &[&str], input: &str) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_kvant"))
         .args(arguments)
@@ -221,19 +223,19 @@ pub fn kvant(folder: &Path, arguments: &[&str], input: &str) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .expect("the program starts");
-    // A program that ends before it has read everything closes the pipe.
+    // Ignore the error: a program that does not read all of stdin closes the pipe.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     child.wait_with_output().expect("the program ends")
 }
 
-/// Runs a command that has to succeed and prints one JSON object.
+/// Runs a command that must succeed. Returns the JSON object that it prints.
 pub fn json_of(folder: &Path, arguments: &[&str]) -> Json {
     let output = kvant(folder, &[&["--json"], arguments].concat(), "");
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("one JSON object")
 }
 
-/// Runs a command that has to fail with status 1, in words that hold each of `words`.
+/// Runs a command that must fail with status 1. Its error must contain each of `words`. Returns the error.
 pub fn fault(folder: &Path, arguments: &[&str], words: &[&str]) -> String {
     let output = kvant(folder, arguments, "");
     let error = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -2,24 +2,24 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// A time of day on a date, without a zone: what `datetime.now()` gives.
+/// A date and a time of day without a time zone, as Python's `datetime.now()` returns them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalTime {
-    /// Year.
+    /// Year of the Gregorian calendar.
     pub year: i32,
-    /// 1 to 12.
+    /// Month, from 1 to 12.
     pub month: u32,
-    /// 1 to 31.
+    /// Day of the month, from 1 to 31.
     pub day: u32,
-    /// 0 to 23.
+    /// Hour, from 0 to 23.
     pub hour: u32,
-    /// 0 to 59.
+    /// Minute, from 0 to 59.
     pub minute: u32,
-    /// 0 to 60.
+    /// Second, from 0 to 60.
     pub second: u32,
-    /// 0 to 999,999.
+    /// Microsecond, from 0 to 999,999.
     pub microsecond: u32,
-    /// Seconds since 1970 in UTC, for `%s`.
+    /// Seconds since 1970-01-01 00:00 UTC, for the code `%s`.
     pub unix: i64,
 }
 
@@ -40,13 +40,14 @@ const MONTHS: [&str; 12] = [
 const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
 impl LocalTime {
-    /// Now, in a zone that lies `offset` seconds east of UTC.
+    /// Returns the current time in a time zone that is `offset` seconds east of UTC.
     pub fn now(offset: i64) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self::at(since.as_secs() as i64, since.subsec_micros(), offset)
     }
 
-    /// So many seconds after 1970 began in UTC, in a zone that lies `offset` seconds east of it.
+    /// Returns the time that is `unix` seconds and `microsecond` microseconds after 1970-01-01 00:00 UTC, in a time
+    /// zone that is `offset` seconds east of UTC.
     pub fn at(unix: i64, microsecond: u32, offset: i64) -> Self {
         let local = unix.saturating_add(offset);
         let (year, month, day) = civil(local.div_euclid(86_400));
@@ -63,30 +64,30 @@ impl LocalTime {
         }
     }
 
-    /// Days since 1970 began.
+    /// Returns the days since 1970-01-01.
     fn days(&self) -> i64 {
         days(self.year, self.month, self.day)
     }
 
-    /// 0 is Sunday.
+    /// Returns the day of the week; 0 is Sunday.
     fn weekday(&self) -> i64 {
         (self.days() + 4).rem_euclid(7)
     }
 
-    /// 0 to 365.
+    /// Returns the day of the year, from 0 to 365.
     fn day_of_year(&self) -> i64 {
         self.days() - days(self.year, 1, 1)
     }
 
-    /// Year and week of ISO 8601.
+    /// Returns the year and the week number of ISO 8601.
     fn iso_week(&self) -> (i32, i64) {
-        // A week belongs to the year of its Thursday.
+        // A week belongs to the year that contains its Thursday.
         let thursday = self.days() - (self.weekday() + 6) % 7 + 3;
         let (year, _, _) = civil(thursday);
         (year, (thursday - days(year, 1, 1)) / 7 + 1)
     }
 
-    /// `strftime(format)` as glibc has it in the C locale; an unknown code stays as it is.
+    /// Formats the time like glibc's `strftime` in the C locale. Copies unknown codes unchanged.
     pub fn format(&self, format: &str) -> String {
         let mut out = String::with_capacity(2 * format.len());
         let mut rest = format;
@@ -175,7 +176,7 @@ impl LocalTime {
             'W' => number((self.day_of_year() + 7 - (self.weekday() + 6) % 7) / 7, 2, '0'),
             'y' => number((self.year.rem_euclid(100)).into(), 2, '0'),
             'Y' => number(self.year.into(), 1, '0'),
-            // A time without a zone has neither.
+            // A time without a time zone has no UTC offset and no zone name.
             'z' | 'Z' | ':' => String::new(),
             '%' => "%".into(),
             _ => return None,
@@ -183,7 +184,8 @@ impl LocalTime {
     }
 }
 
-/// Year, month and day of a day count since 1970 (Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+/// Converts days since 1970-01-01 to year, month and day. Source: Hinnant, "chrono-Compatible Low-Level Date
+/// Algorithms".
 fn civil(days: i64) -> (i32, u32, u32) {
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
@@ -195,7 +197,7 @@ fn civil(days: i64) -> (i32, u32, u32) {
     ((year_of_era + era * 400 + i64::from(month <= 2)) as i32, month as u32, day as u32)
 }
 
-/// Days since 1970 of a date, from the same source.
+/// Converts a date to days since 1970-01-01. Source: the same as for [`civil`].
 fn days(year: i32, month: u32, day: u32) -> i64 {
     let year = i64::from(year) - i64::from(month <= 2);
     let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
@@ -221,7 +223,7 @@ mod tests {
 
     #[test]
     fn codes_are_pythons() {
-        // datetime.fromtimestamp(1709211909, UTC).strftime(…)
+        // The expected texts are from Python: `datetime.fromtimestamp(1709211909, UTC).strftime(…)`.
         let time = LocalTime::at(1_709_211_909, 123_456, 0);
         let expected = "Thursday Thu February Feb 29  29 24 2024 060 09 13 04 05 09 PM %";
         assert_eq!(

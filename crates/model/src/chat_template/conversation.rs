@@ -1,4 +1,4 @@
-//! Messages, tools and documents: what a template sees.
+//! The inputs of a template (messages, tools, documents and other variables), and the rendered conversation.
 
 use super::TemplateError;
 use serde_json::{Map, Value as Json, json};
@@ -8,40 +8,41 @@ use serde_json::{Map, Value as Json, json};
 pub struct Message {
     /// `system`, `user`, `assistant`, `tool` …
     pub role: String,
-    /// Everything else by its name in `transformers`: `content` (a text or a list of parts), `reasoning_content`,
-    /// `tool_calls`, `tool_call_id`, `name` …
+    /// All other fields of the message, with their names in `transformers`: `content` (a text or a list of parts),
+    /// `reasoning_content`, `tool_calls`, `tool_call_id`, `name` …
     pub fields: Map<String, Json>,
 }
 
-/// Names of a message's reasoning; the first is the one that templates read.
+/// Names of the fields that can hold the reasoning text of a message. The first field that is present is used.
 const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
 impl Message {
-    /// A message with a text.
+    /// Creates a message whose content is a text.
     pub fn new(role: &str, content: impl Into<String>) -> Self {
         Self { role: role.to_owned(), fields: Map::new() }.with("content", content.into())
     }
 
-    /// The same with another field.
+    /// Sets the field `name` to `value`.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Json>) -> Self {
         self.fields.insert(name.to_owned(), value.into());
         self
     }
 
-    /// A message as OpenAI's and `transformers`' JSON writes it; none without a role.
+    /// Reads a message in the JSON format of OpenAI and `transformers`. Returns `None` if the message has no role.
     pub fn from_json(json: &Json) -> Option<Self> {
         let mut fields = json.as_object()?.clone();
         let role = fields.shift_remove("role")?.as_str()?.to_owned();
         Some(Self { role, fields })
     }
 
-    /// Its text; empty where the content is none.
+    /// Returns the content if it is a text; otherwise an empty text.
     pub fn content(&self) -> &str {
         self.fields.get("content").and_then(Json::as_str).unwrap_or_default()
     }
 
-    /// As templates see it: without fields that are null, with the reasoning under each of its names.
+    /// Returns the fields of the message for templates: without null fields, and with the reasoning text in both
+    /// `thinking` and `reasoning_content`.
     fn to_json(&self) -> Map<String, Json> {
         let mut fields = Map::new();
         let reasoning = REASONING.iter().find_map(|name| self.fields.get(*name).filter(|v| !v.is_null()));
@@ -58,19 +59,19 @@ impl Message {
     }
 }
 
-/// How a rendering ends.
+/// The end of a rendering.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ending {
-    /// With the beginning of an answer.
+    /// The rendering ends with the generation prompt, which is the beginning of the model's answer.
     #[default]
     Prompt,
-    /// As the last message ends.
+    /// The rendering ends after the last message.
     Whole,
-    /// Inside the last message, for an answer that goes on.
+    /// The rendering ends inside the last message, so that the model continues this message.
     Continue,
 }
 
-/// All that a template may see.
+/// All inputs of a template.
 #[derive(Clone, Debug)]
 pub struct Conversation<'a> {
     messages: &'a [Message],
@@ -81,37 +82,38 @@ pub struct Conversation<'a> {
 }
 
 impl<'a> Conversation<'a> {
-    /// Messages alone, with the beginning of an answer.
+    /// Creates a conversation that has only messages. Its rendering ends with the generation prompt.
     pub fn new(messages: &'a [Message]) -> Self {
         Self { messages, tools: None, documents: None, variables: Map::new(), ending: Ending::Prompt }
     }
 
-    /// With tools, as JSON Schema.
+    /// Sets the tools, each one as a JSON Schema.
     #[must_use]
     pub fn tools(self, tools: &'a [Json]) -> Self {
         Self { tools: Some(tools), ..self }
     }
 
-    /// With documents, each with a `title` and a `text`.
+    /// Sets the documents, each one with a `title` and a `text`.
     #[must_use]
     pub fn documents(self, documents: &'a [Json]) -> Self {
         Self { documents: Some(documents), ..self }
     }
 
-    /// With another variable: `enable_thinking` and the like.
+    /// Sets another variable of the template, for example `enable_thinking`.
     #[must_use]
     pub fn variable(mut self, name: &str, value: impl Into<Json>) -> Self {
         self.variables.insert(name.to_owned(), value.into());
         self
     }
 
-    /// With another ending.
+    /// Sets the end of the rendering.
     #[must_use]
     pub fn ending(self, ending: Ending) -> Self {
         Self { ending, ..self }
     }
 
-    /// The variables of a template; `mark` ends an answer that goes on.
+    /// Returns the variables of the template. For [`Ending::Continue`], appends `mark` to the text of the last message;
+    /// returns an error if the last message has no text.
     pub(super) fn variables(&self, mark: &str) -> Result<Map<String, Json>, TemplateError> {
         let mut messages: Vec<Map<String, Json>> = self.messages.iter().map(Message::to_json).collect();
         if self.ending == Ending::Continue {
@@ -138,7 +140,7 @@ impl<'a> Conversation<'a> {
         Ok(variables)
     }
 
-    /// The text that is to be continued.
+    /// Returns the text of the last message, if the model continues this message.
     pub(super) fn continued(&self) -> Option<&str> {
         let last = self.messages.last().filter(|_| self.ending == Ending::Continue)?;
         match last.fields.get("content")? {
@@ -153,7 +155,7 @@ impl<'a> Conversation<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rendering {
     text: String,
-    /// The end of each run in bytes, and whether a user wrote it.
+    /// For each run of characters with the same origin: the byte offset of its end, and true if a user wrote the run.
     runs: Vec<(usize, bool)>,
 }
 
@@ -162,17 +164,18 @@ impl Rendering {
         Self { text, runs }
     }
 
-    /// The text.
+    /// Returns the text of the rendering.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The text.
+    /// Returns the text of the rendering without a copy.
     pub fn into_text(self) -> String {
         self.text
     }
 
-    /// The text in pieces, each with whether the template wrote it: only there control tokens count.
+    /// Splits the text into pieces of one origin. The flag is true if the template wrote the piece. Control tokens are
+    /// parsed only in pieces that the template wrote.
     pub fn spans(&self) -> Vec<(&str, bool)> {
         let mut from = 0;
         let piece = |&(end, user): &(usize, bool)| {
@@ -183,7 +186,8 @@ impl Rendering {
         self.runs.iter().map(piece).collect()
     }
 
-    /// The rendering up to the end of the message that `mark` ends, as `transformers` cuts it.
+    /// Cuts the rendering before `mark`, which follows the text of the last message, as `transformers` does. `message`
+    /// is this text. Returns an error if the template changed `message` or `mark`.
     pub(super) fn cut(mut self, message: &str, mark: &str) -> Result<Self, TemplateError> {
         let gone = TemplateError::Continue("the template changes it");
         if !self.text.contains(message.trim()) {

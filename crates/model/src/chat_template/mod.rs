@@ -1,10 +1,10 @@
-//! A conversation as the model was trained to see it: the model's own Jinja template, rendered as `transformers`
-//! renders it.
+//! Renders a conversation in the format that the model was trained on. The model's own Jinja template is rendered as
+//! `transformers` renders it.
 //!
-//! Invariants: a user's text cannot become a control token, because every character of the rendering knows whether
-//! the template or a user wrote it, and control tokens are parsed only in what the template wrote. A template can
-//! neither kill nor hang the program: its parsing and rendering are bounded (`jinja/limits.rs`) and run on a thread
-//! with a stack that fits. Source: `transformers`' `utils/chat_template_utils.py`.
+//! Invariants: a user's text cannot become a control token, because every character of the rendering has a recorded
+//! origin (template or user), and control tokens are parsed only in the template's characters. A template can neither
+//! crash nor block the program: limits bound its parsing and its rendering (`jinja/limits.rs`), and both run on a
+//! thread with a large enough stack. Source: `utils/chat_template_utils.py` of `transformers`.
 
 mod clock;
 mod conversation;
@@ -17,53 +17,54 @@ use crate::{Tokenizer, TokenizerError};
 use jinja::Kind;
 use serde_json::{Map, Value as Json};
 
-/// Characters of an error message.
+/// Maximum number of characters of an error message.
 const LONGEST_MESSAGE: usize = 2000;
-/// Appended to an answer that is to be continued, and cut off again: `transformers`' own mark.
+/// The mark that is appended to a message that the model continues. The rendering is cut at this mark. `transformers`
+/// uses the same mark.
 const CONTINUED: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
 
-/// What is wrong with a template or its use.
+/// Error of a chat template or of its use.
 #[derive(Debug, thiserror::Error)]
 pub enum TemplateError {
-    /// It does not parse, or fails while rendering.
+    /// The template cannot be parsed, or it fails during rendering.
     #[error("chat template: {message}{place}")]
     Jinja {
-        /// In words.
+        /// The error message.
         message: String,
-        /// Line and column, where they are known.
+        /// Line and column; empty if they are not known.
         place: String,
     },
-    /// It refuses the conversation by `raise_exception`.
+    /// The template refuses the conversation with `raise_exception`.
     #[error("chat template: {0}")]
     Refused(String),
-    /// It exceeds a bound.
+    /// The template exceeds a limit.
     #[error("chat template: refused, {message}{place}")]
     Limit {
-        /// The bound, in words.
+        /// A description of the limit.
         message: String,
-        /// Line and column, where they are known.
+        /// Line and column; empty if they are not known.
         place: String,
     },
-    /// It is longer than any sensible one.
+    /// The source of the template is too long.
     #[error("chat template: {found} bytes, at most {max} allowed")]
     TooLong {
-        /// Its length.
+        /// Length in bytes.
         found: usize,
-        /// The bound.
+        /// Maximum length in bytes.
         max: usize,
     },
-    /// An answer cannot be continued.
+    /// The model cannot continue the last message.
     #[error("chat template: the last message cannot be continued: {0}")]
     Continue(&'static str),
-    /// No thread for its work.
+    /// The thread that parses and renders the template cannot start.
     #[error("chat template: no thread with {bytes} bytes of stack: {source}")]
     Thread {
-        /// The stack.
+        /// Stack size of the thread, in bytes.
         bytes: usize,
-        /// The system's word.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// The tokenizer.
+    /// An error of the tokenizer.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
 }
@@ -76,19 +77,21 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// Parses the template; `bos` and `eos` are the texts of those tokens, empty where there is none.
+    /// Parses a template. `bos` and `eos` are the texts of the BOS and EOS tokens. A text is empty if the model does
+    /// not have this token.
     ///
     /// # Errors
-    /// [`TemplateError::Jinja`] with the place at fault; [`TemplateError::Limit`] and [`TemplateError::TooLong`].
+    /// [`TemplateError::Jinja`] with the place of the error; [`TemplateError::Limit`] and [`TemplateError::TooLong`] if
+    /// the template exceeds a limit.
     pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self, TemplateError> {
         Self::with_tokens(source, &[("bos_token", bos), ("eos_token", eos)])
     }
 
-    /// Parses the template; `tokens` are variables with the texts of special tokens. An empty text is none: the
+    /// Parses a template. `tokens` contains names of variables and texts of special tokens. If a text is empty, the
     /// variable is undefined, as in `transformers`.
     ///
     /// # Errors
-    /// As [`ChatTemplate::new`].
+    /// The errors of [`ChatTemplate::new`].
     pub fn with_tokens(source: &str, tokens: &[(&str, &str)]) -> Result<Self, TemplateError> {
         if source.len() > jinja::TEMPLATE_BYTES {
             return Err(TemplateError::TooLong { found: source.len(), max: jinja::TEMPLATE_BYTES });
@@ -99,10 +102,10 @@ impl ChatTemplate {
         Ok(Self { template, tokens, clock: || LocalTime::now(0) })
     }
 
-    /// The template of a tokenizer's model, if it has one.
+    /// Parses the template of a tokenizer's model. Returns `None` if the model has no template.
     ///
     /// # Errors
-    /// As [`ChatTemplate::new`].
+    /// The errors of [`ChatTemplate::new`].
     pub fn of(tokenizer: &Tokenizer) -> Result<Option<Self>, TemplateError> {
         let Some(source) = tokenizer.chat_template() else { return Ok(None) };
         let vocabulary = tokenizer.vocabulary();
@@ -117,25 +120,27 @@ impl ChatTemplate {
         Self::with_tokens(source, &tokens).map(Some)
     }
 
-    /// Another clock for `strftime_now`, which else gives UTC.
+    /// Sets the clock for `strftime_now`. The default clock returns UTC.
     pub fn with_clock(self, clock: fn() -> LocalTime) -> Self {
         Self { clock, ..self }
     }
 
-    /// The conversation as one text, with the beginning of an answer if asked for.
+    /// Renders the conversation as text. If `add_generation_prompt` is true, the text ends with the beginning of an
+    /// answer.
     ///
     /// # Errors
-    /// As [`ChatTemplate::render_conversation`].
+    /// The errors of [`ChatTemplate::render_conversation`].
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, TemplateError> {
         let ending = if add_generation_prompt { Ending::Prompt } else { Ending::Whole };
         Ok(self.render_conversation(&Conversation::new(messages).ending(ending))?.into_text())
     }
 
-    /// The conversation as one text that knows which characters come from messages, tools and documents.
+    /// Renders the conversation. The result records which characters come from messages, tools, documents and
+    /// variables.
     ///
     /// # Errors
-    /// [`TemplateError::Jinja`] and [`TemplateError::Limit`]; [`TemplateError::Refused`] where the template itself
-    /// refuses the conversation; [`TemplateError::Continue`].
+    /// [`TemplateError::Jinja`] and [`TemplateError::Limit`]; [`TemplateError::Refused`] if the template refuses the
+    /// conversation; [`TemplateError::Continue`] if the model cannot continue the last message.
     pub fn render_conversation(&self, conversation: &Conversation<'_>) -> Result<Rendering, TemplateError> {
         let variables = conversation.variables(CONTINUED)?;
         let (text, runs) = on_large_stack(|| self.render_variables(&variables))??;
@@ -152,30 +157,31 @@ impl ChatTemplate {
             .map_err(|error| described(&self.template.source, error))
     }
 
-    /// The conversation as tokens: control tokens only where the template wrote them.
+    /// Renders the conversation and converts it to tokens. Control tokens are parsed only in the template's characters.
     ///
     /// # Errors
-    /// As [`ChatTemplate::render_conversation`], and the tokenizer's.
+    /// The errors of [`ChatTemplate::render_conversation`], and the errors of the tokenizer.
     pub fn encode(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>, TemplateError> {
         self.encode_conversation(tokenizer, &Conversation::new(messages))
     }
 
-    /// As [`ChatTemplate::encode`], with all that a template may see.
+    /// Does the same as [`ChatTemplate::encode`] for a conversation that can also have tools, documents and variables.
     ///
     /// # Errors
-    /// As [`ChatTemplate::encode`].
+    /// The errors of [`ChatTemplate::encode`].
     pub fn encode_conversation(
         &self,
         tokenizer: &Tokenizer,
         conversation: &Conversation<'_>,
     ) -> Result<Vec<u32>, TemplateError> {
         let rendering = self.render_conversation(conversation)?;
-        // The template writes BOS itself; where it does not, upstream adds none either.
+        // The template writes BOS itself. If a template writes no BOS, upstream adds none.
         Ok(tokenizer.encode_spans(&rendering.spans(), false)?)
     }
 }
 
-/// Runs `work` where deep recursion has room, whatever the stack of the calling thread.
+/// Runs `work` on a new thread whose stack is large enough for deep recursion. So the stack size of the calling thread
+/// does not matter.
 fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, TemplateError> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("chat template".into()).stack_size(jinja::STACK_BYTES);
@@ -197,7 +203,7 @@ fn described(source: &str, error: jinja::Error) -> TemplateError {
 }
 
 fn place(source: &str, at: usize) -> String {
-    // Places count in the source with `\n` as its only line end.
+    // Byte offsets of errors refer to the normalized source, which has only `\n` as line end.
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let before = source.get(..at).unwrap_or(&source);
     let line = before.matches('\n').count() + 1;
@@ -205,7 +211,8 @@ fn place(source: &str, at: usize) -> String {
     format!(" (line {line}, column {column})")
 }
 
-/// A message of bounded length without control characters other than line ends and tabs: a template wrote it.
+/// Shortens a message and escapes its control characters except line ends and tabs, because a template can write any
+/// text into the message.
 fn printable(message: &str) -> String {
     let mut out = String::new();
     for (i, c) in message.chars().enumerate() {

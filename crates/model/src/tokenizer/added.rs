@@ -21,13 +21,13 @@ pub(super) struct Added {
     pub id: u32,
     /// The text for the search.
     pub text: String,
-    /// Whether this is a control token. A control token is not found in text of a user.
+    /// True if this is a control token. A control token is not found in text of a user.
     pub control: bool,
-    /// Whether the token is found only as a whole word.
+    /// True if the token is found only as a whole word.
     pub single_word: bool,
-    /// Whether the token takes the white space before it.
+    /// True if the token takes the white space before it.
     pub lstrip: bool,
-    /// Whether the token takes the white space after it.
+    /// True if the token takes the white space after it.
     pub rstrip: bool,
 }
 
@@ -42,7 +42,7 @@ impl Added {
 pub(super) struct AddedTokens {
     automaton: Option<AhoCorasick>,
     tokens: Vec<Added>,
-    /// Whether the algorithm is that of llama.cpp.
+    /// True if the algorithm is that of llama.cpp.
     longest_first: bool,
 }
 
@@ -215,7 +215,7 @@ fn decide(cluster: &mut [Place], found: &mut Vec<Place>) {
     found[before..].sort_unstable_by_key(|(range, _)| range.start);
 }
 
-/// Whether the whole `range` is inside one range of `open`.
+/// True if the whole `range` is inside one range of `open`.
 fn allows(open: &Open, range: Range<usize>) -> bool {
     let at = open.partition_point(|place| place.end < range.end);
     open.get(at).is_some_and(|place| place.start <= range.start && range.end <= place.end)

@@ -26,15 +26,15 @@ pub(super) struct Settings {
     /// If a pair occurs twice in `merges`: true uses the first merge (as in llama.cpp), false uses the last merge (as
     /// in `tokenizers`).
     pub first_counts: bool,
-    /// Whether the symbols of a word are bytes and not characters.
+    /// True if the symbols of a word are bytes and not characters.
     pub of_bytes: bool,
-    /// Whether a word that is itself a token becomes this token, without merging.
+    /// True if a word that is itself a token becomes this token, without merging.
     pub ignore_merges: bool,
-    /// Whether a character that the vocabulary lacks becomes byte tokens.
+    /// True if a character that the vocabulary lacks becomes byte tokens.
     pub byte_fallback: bool,
     /// Text of the unknown token, which replaces symbols that the vocabulary lacks.
     pub unknown: Option<String>,
-    /// Whether neighbouring unknown symbols become one unknown token.
+    /// True if neighbouring unknown symbols become one unknown token.
     pub fuse_unknown: bool,
     /// Text before every symbol of a word except the first symbol.
     pub prefix: String,
@@ -64,7 +64,7 @@ pub(super) struct BytePair {
     fuse_unknown: bool,
     prefix: String,
     suffix: String,
-    /// Whether no merge result has a `▁` after another character. Then a word can be cut before every such `▁`, and the
+    /// True if no merge result has a `▁` after another character. Then a word can be cut before every such `▁`, and the
     /// ids are the same.
     cuts: bool,
 }
@@ -296,7 +296,7 @@ impl BytePair {
 /// The character that spells a space in words of characters.
 const MARK: char = '\u{2581}';
 
-/// Whether the token has a `▁` after another character.
+/// True if the token has a `▁` after another character.
 pub(super) fn marks_inside(token: &str) -> bool {
     token.trim_start_matches(MARK).contains(MARK)
 }

@@ -89,7 +89,7 @@ pub(super) fn gguf_kind(
     }
 }
 
-/// Whether the steps of a SentencePiece-like file put a space before text. Returns an error with the reason if a step
+/// True if the steps of a SentencePiece-like file put a space before text. Returns an error with the reason if a step
 /// does something else.
 fn marks(normalizer: &Json, pre_tokenizer: &Json) -> Result<bool, String> {
     let mut prepends = false;

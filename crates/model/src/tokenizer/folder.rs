@@ -215,7 +215,7 @@ fn fast(folder: &HuggingFace, bytes: &[u8]) -> Result<Loaded, TokenizerError> {
     Ok(loaded)
 }
 
-/// Whether the model can encode words of bytes: it is a BPE model with a token for every byte, without a prefix or
+/// True if the model can encode words of bytes: it is a BPE model with a token for every byte, without a prefix or
 /// suffix.
 fn is_plain_bytes(model: &json::Model) -> bool {
     let plain = |text: &Option<String>| text.as_ref().is_none_or(String::is_empty);

@@ -102,9 +102,9 @@ impl TokenizerError {
 /// How encoding treats special tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Special {
-    /// Whether BOS and EOS are added if the model's settings add them.
+    /// True if BOS and EOS are added if the model's settings add them.
     pub add: bool,
-    /// Whether the text of a control token, such as `<s>`, becomes this control token.
+    /// True if the text of a control token, such as `<s>`, becomes this control token.
     pub parse: bool,
 }
 
@@ -126,7 +126,7 @@ struct Scored {
     /// Ids of the byte tokens `<0x00>` to `<0xFF>`; `None` for a byte token that the vocabulary lacks.
     bytes: Vec<Option<u32>>,
     unknown: Option<u32>,
-    /// Whether a space is added before the text, and before the text after each added token.
+    /// True if a space is added before the text, and before the text after each added token.
     add_space_prefix: bool,
     added: AddedTokens,
 }
@@ -247,7 +247,7 @@ impl Tokenizer {
         self.vocabulary.tokens.len()
     }
 
-    /// Whether there is no token.
+    /// True if there is no token.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -257,7 +257,7 @@ impl Tokenizer {
         self.vocabulary.bos
     }
 
-    /// Whether BOS is added before a text.
+    /// True if BOS is added before a text.
     pub fn adds_bos(&self) -> bool {
         self.vocabulary.add_bos && self.vocabulary.bos.is_some()
     }
@@ -272,7 +272,7 @@ impl Tokenizer {
         self.vocabulary.chat_template.as_deref()
     }
 
-    /// Whether a token is a control token or the unknown token. Such a token encodes no text.
+    /// True if a token is a control token or the unknown token. Such a token encodes no text.
     pub fn is_control(&self, id: u32) -> bool {
         matches!(self.vocabulary.kinds.get(id as usize), Some(TokenKind::Control | TokenKind::Unknown))
     }
@@ -367,7 +367,7 @@ impl Tokenizer {
         }
     }
 
-    /// Whether the tokenizer adds a space before a text. Decoding then removes the first space.
+    /// True if the tokenizer adds a space before a text. Decoding then removes the first space.
     fn adds_space(&self) -> bool {
         match (&self.spelling, &self.vocabulary.kind) {
             (Spelling::Words { .. }, _) => true,

@@ -126,7 +126,7 @@ impl Fast {
 }
 
 impl Pipeline {
-    /// Whether the words of these steps are words of bytes. The model does not need the printable spelling of such
+    /// True if the words of these steps are words of bytes. The model does not need the printable spelling of such
     /// words.
     pub fn of_bytes(file: &json::File) -> bool {
         let steps = json::steps(&file.pre_tokenizer.0, "pretokenizers");
@@ -343,7 +343,7 @@ fn cut<'a>(
     }
 }
 
-/// Whether NFC does not change this character, independent of its neighbours. `false` only means that this is not
+/// True if NFC does not change this character, independent of its neighbours. `false` only means that this is not
 /// certain.
 fn is_composed(c: char) -> bool {
     matches!(

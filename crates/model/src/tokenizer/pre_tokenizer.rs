@@ -110,13 +110,13 @@ impl PreTokenizer {
         }
     }
 
-    /// Whether upstream's default is to encode a word that is a token as this token, without merging. GGUF has no key
+    /// True if upstream's default is to encode a word that is a token as this token, without merging. GGUF has no key
     /// for this setting.
     pub(super) fn ignores_merges(self) -> bool {
         self == Self::LlamaBpe
     }
 
-    /// Whether upstream adds BOS if the file does not have a setting for it.
+    /// True if upstream adds BOS if the file does not have a setting for it.
     pub(super) fn adds_bos(self) -> bool {
         self == Self::LlamaBpe
     }
@@ -153,7 +153,7 @@ impl PreTokenizer {
 /// The parameters in which the rules differ.
 #[derive(Clone, Copy)]
 struct Rule {
-    /// Whether this is the rule of GPT-2: a space may begin words of every kind, contractions must be in lower case,
+    /// True if this is the rule of GPT-2: a space may begin words of every kind, contractions must be in lower case,
     /// and a run of digits is one word.
     gpt2: bool,
     /// Character classes of a word of letters (bits of `classes`).

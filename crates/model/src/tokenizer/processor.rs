@@ -22,17 +22,17 @@ pub(super) struct Processor {
     charsmap: Option<Charsmap>,
     /// Finds user-defined symbols in a text.
     symbols: Option<AhoCorasick>,
-    /// Whether a space is added before the text (or after it, see `suffix`).
+    /// True if a space is added before the text (or after it, see `suffix`).
     add_dummy_prefix: bool,
-    /// Whether spaces at both ends are removed, and repeated spaces become one space.
+    /// True if spaces at both ends are removed, and repeated spaces become one space.
     remove_extra_whitespaces: bool,
-    /// Whether a space is spelled `▁`.
+    /// True if a space is spelled `▁`.
     escape_whitespaces: bool,
-    /// Whether the space of `add_dummy_prefix` is added after the text and not before it.
+    /// True if the space of `add_dummy_prefix` is added after the text and not before it.
     suffix: bool,
     /// Added tokens of the folder. The SentencePiece model does not contain them.
     pub added: added::AddedTokens,
-    /// Whether the space of `add_dummy_prefix` is added to every stretch of text between added tokens, and not only to
+    /// True if the space of `add_dummy_prefix` is added to every stretch of text between added tokens, and not only to
     /// the beginning of the whole text.
     pub prefix_everywhere: bool,
 }

@@ -29,7 +29,7 @@ pub(super) struct ModelFile {
     /// 1 is Unigram, 2 is BPE, 3 is words, 4 is characters.
     pub model_type: u64,
     pub byte_fallback: bool,
-    /// Whether the space of `add_dummy_prefix` is added after the text and not before it
+    /// True if the space of `add_dummy_prefix` is added after the text and not before it
     /// (`treat_whitespace_as_suffix`).
     pub suffix: bool,
     pub bos: String,
@@ -37,11 +37,11 @@ pub(super) struct ModelFile {
     pub pad: String,
     /// Compiled normalization rules (`precompiled_charsmap`); empty if there are no rules.
     pub charsmap: Vec<u8>,
-    /// Whether a space is added before the text (or after it, see `suffix`).
+    /// True if a space is added before the text (or after it, see `suffix`).
     pub add_dummy_prefix: bool,
-    /// Whether spaces at both ends are removed, and repeated spaces become one space.
+    /// True if spaces at both ends are removed, and repeated spaces become one space.
     pub remove_extra_whitespaces: bool,
-    /// Whether a space is spelled `▁`.
+    /// True if a space is spelled `▁`.
     pub escape_whitespaces: bool,
 }
 

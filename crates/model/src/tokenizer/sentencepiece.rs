@@ -27,11 +27,11 @@ pub(super) fn byte(token: &str) -> Option<u8> {
 pub(super) struct Scored {
     ids: HashMap<String, u32>,
     scores: Vec<f32>,
-    /// Whether a token exists only for merging, indexed by id. After the merging, such a token is split into its two
+    /// True if a token exists only for merging, indexed by id. After the merging, such a token is split into its two
     /// halves.
     unused: Vec<bool>,
     any_unused: bool,
-    /// Whether no token has a `▁` after another character. Then a text can be cut before every such `▁`, and the parts
+    /// True if no token has a `▁` after another character. Then a text can be cut before every such `▁`, and the parts
     /// are the same.
     cuts: bool,
 }

@@ -121,11 +121,11 @@ struct Class {
     models: &'static [&'static str],
     /// Rule that splits text into words.
     split: PreTokenizer,
-    /// Whether text is normalized to NFC.
+    /// True if text is normalized to NFC.
     composes: bool,
     /// Texts of BOS, EOS and the unknown token, if the settings do not name them. An empty text means no token.
     roles: [&'static str; 3],
-    /// Whether BOS is added before and EOS after every text.
+    /// True if BOS is added before and EOS after every text.
     around: bool,
 }
 

@@ -10,7 +10,7 @@ pub struct TextStream {
     tokenizer: Arc<Tokenizer>,
     /// Bytes of a character that is not complete yet.
     held: Vec<u8>,
-    /// Whether a space at the beginning of the text is removed.
+    /// True if a space at the beginning of the text is removed.
     strip_space: bool,
 }
 

@@ -16,7 +16,7 @@ pub(super) struct Piece {
     pub text: String,
     pub id: u32,
     pub score: f64,
-    /// Whether this is a user-defined symbol, which is preferred to all other pieces.
+    /// True if this is a user-defined symbol, which is preferred to all other pieces.
     pub user_defined: bool,
 }
 

@@ -28,7 +28,7 @@ pub enum Kind {
         merges: Vec<(String, String)>,
         /// Rule that splits text into words before merging.
         pre_tokenizer: PreTokenizer,
-        /// Whether a word that is itself a token becomes this token, without merging.
+        /// True if a word that is itself a token becomes this token, without merging.
         ignore_merges: bool,
     },
     /// SentencePiece BPE (GGUF `llama`). Every token has a score, and the merge that gives the highest score is done
@@ -36,7 +36,7 @@ pub enum Kind {
     SentencePiece {
         /// One score for each token, indexed by id.
         scores: Vec<f32>,
-        /// Whether a space is added before a text.
+        /// True if a space is added before a text.
         add_space_prefix: bool,
     },
     /// The algorithm of a Hugging Face folder that GGUF cannot express.
@@ -65,9 +65,9 @@ pub struct Vocabulary {
     pub unknown: Option<u32>,
     /// Id of the token that pads the texts of a batch.
     pub padding: Option<u32>,
-    /// Whether BOS is added before a text.
+    /// True if BOS is added before a text.
     pub add_bos: bool,
-    /// Whether EOS is added after a text.
+    /// True if EOS is added after a text.
     pub add_eos: bool,
     /// Ids of further tokens that end an answer (the list in `generation_config.json`).
     pub more_ends: Vec<u32>,
@@ -132,7 +132,7 @@ const SPECIAL: &[&str] = &[
     "<end_of_turn>",
 ];
 
-/// Whether the text of a token shows that it is a control token, independent of its kind in the file.
+/// True if the text of a token shows that it is a control token, independent of its kind in the file.
 ///
 /// Source: `does_token_look_special` of llama.cpp's converter, all of whose names are included here.
 pub(super) fn looks_special(text: &str) -> bool {
@@ -146,7 +146,7 @@ pub(super) fn looks_special(text: &str) -> bool {
         || between("<unused", ">")
 }
 
-/// Whether every reader of a GGUF file ends an answer at a token with this text.
+/// True if every reader of a GGUF file ends an answer at a token with this text.
 pub(super) fn ends_everywhere(text: &str) -> bool {
     ENDS.contains(&text)
 }

@@ -31,7 +31,7 @@ struct Planned {
     tensor: PlannedTensor,
     /// Offset in the file in bytes.
     offset: u64,
-    /// Whether the tensor was written.
+    /// True if the tensor was written.
     put: bool,
 }
 

@@ -9,7 +9,7 @@ use super::run::{Run, short};
 use super::text::{Builder, Text};
 use super::value::Value;
 
-/// `format.format(…)`.
+/// Computes `format.format(…)`.
 pub fn format(run: &Run<'_>, format: &Text, call: &Call) -> Result<Text> {
     let mut out = Builder::default();
     let mut fields = Fields { run, call, next: Some(0), numbered: false };
@@ -20,13 +20,14 @@ pub fn format(run: &Run<'_>, format: &Text, call: &Call) -> Result<Text> {
 struct Fields<'a> {
     run: &'a Run<'a>,
     call: &'a Call,
-    /// The next field without a number; none once a number stood.
+    /// Index of the argument of the next field without a number; `None` after a field with a number.
     next: Option<usize>,
     numbered: bool,
 }
 
 impl Fields<'_> {
-    /// Writes `format` with its fields filled in.
+    /// Writes `format` with its fields replaced by their values. `depth` is the number of nesting levels that are
+    /// allowed.
     fn expand(&mut self, format: &Text, depth: usize, out: &mut Builder) -> Result<()> {
         if depth == 0 {
             return fail("Max string recursion exceeded");
@@ -57,7 +58,7 @@ impl Fields<'_> {
         out.push_range(budget, format, at..whole.len())
     }
 
-    /// `name!conversion:specification`.
+    /// Writes the value of a field `name!conversion:specification`.
     fn field(&mut self, field: &Text, depth: usize, out: &mut Builder) -> Result<()> {
         let budget = &self.run.budget;
         let whole = field.as_str();
@@ -147,7 +148,7 @@ impl Fields<'_> {
     }
 }
 
-/// Where a field ends, behind its `{`.
+/// Returns the offset of the `}` that ends a field. `text` begins after the `{` of this field.
 fn field_end(text: &str) -> Option<usize> {
     let mut depth = 1;
     text.find(|c| {
@@ -220,7 +221,7 @@ fn parse(text: &str) -> Result<Style> {
     Ok(style)
 }
 
-/// `format(value, specification)`.
+/// Writes `format(value, specification)`.
 fn specified(run: &Run<'_>, value: &Value, specification: &Text, out: &mut Builder) -> Result<()> {
     if specification.as_str().is_empty() {
         return print::display(run, value, out);
@@ -270,7 +271,7 @@ fn specified(run: &Run<'_>, value: &Value, specification: &Text, out: &mut Build
     }
 }
 
-/// Whether a number is negative, its digits, and their prefix.
+/// Returns true if a number is negative, the digits of the number, and their prefix.
 fn number(value: &Value, style: &Style) -> Result<(bool, String, &'static str)> {
     let kind = style.kind;
     let group = |text: String, size: usize| match style.grouping {
@@ -297,7 +298,7 @@ fn number(value: &Value, style: &Style) -> Result<(bool, String, &'static str)> 
     let text = match kind {
         None if style.precision.is_none() => numbers::shortest(f),
         None => {
-            // As `g`, but with a digit behind the point.
+            // Like `g`, but with at least one digit after the decimal point.
             let text = numbers::float(f, 'g', style.precision.unwrap_or(6), style.alternate)?;
             if f.is_finite() && !text.contains(['.', 'e']) { text + ".0" } else { text }
         }

@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// Evaluated arguments.
+/// The evaluated arguments of a call.
 #[derive(Default)]
 pub struct Call {
     pub positional: Vec<Value>,
@@ -17,7 +17,8 @@ pub struct Call {
 }
 
 impl Call {
-    /// Arguments in the order of `names`; the first `required` ones must be there.
+    /// Returns the arguments in the order of the parameters `names`. Returns an error if an argument for one of the
+    /// first `required` parameters is missing, or if there is an unknown argument.
     pub fn bind<const N: usize>(
         self,
         function: &str,
@@ -50,14 +51,14 @@ impl Call {
         }
     }
 
-    /// Nothing may be given.
+    /// Returns an error if there is an argument.
     pub fn nothing(self, function: &str) -> Result<()> {
         self.bind::<0>(function, [], 0).map(|_| ())
     }
 }
 
 impl Run<'_> {
-    /// `value(…)`.
+    /// Computes `value(…)`.
     pub fn call(&self, value: &Value, call: Call) -> Result<Value> {
         match value.defined()? {
             Value::Macro(closure) => self.budget.deeper(|| self.invoke(closure, call)),
@@ -191,7 +192,7 @@ impl Run<'_> {
         }
     }
 
-    /// `dict(…)`.
+    /// Computes `dict(…)`.
     fn dict(&self, mut call: Call) -> Result<Dict> {
         let mut dict = Dict::new();
         if call.positional.len() > 1 {
@@ -220,7 +221,7 @@ impl Run<'_> {
         Ok(dict)
     }
 
-    /// The separators and the rest of `tojson`.
+    /// Computes the filter `tojson`.
     pub fn tojson(&self, value: &Value, call: Call) -> Result<Value> {
         let names = ["ensure_ascii", "indent", "separators", "sort_keys"];
         let [ascii, indent, separators, sort] = call.bind("tojson", names, 0)?;

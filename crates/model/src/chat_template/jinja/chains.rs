@@ -1,4 +1,4 @@
-//! Tokens to a template's tree: attributes, items, calls, filters and tests behind an expression.
+//! Parses the steps that follow an expression: attributes, items, calls, filters and tests.
 
 use super::lexer::Token;
 use super::limits::{Error, Result};
@@ -136,7 +136,7 @@ impl Parser {
         Ok(name.into())
     }
 
-    /// One filter with its arguments, behind its `|`.
+    /// Parses one filter with its arguments. The `|` is already taken.
     pub fn filter(&mut self) -> Result<Step> {
         let at = self.at();
         let name = self.dotted_name()?;

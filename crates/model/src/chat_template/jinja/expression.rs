@@ -1,4 +1,4 @@
-//! Expressions: variables, operators, chains, attributes, items, slices.
+//! Evaluates expressions: variables, operators, chains, attributes, items, slices.
 
 use super::calls::Call;
 use super::limits::{Error, Result, fail};
@@ -11,7 +11,7 @@ use std::cmp::Ordering;
 use std::rc::Rc;
 
 impl Run<'_> {
-    /// The value of an expression.
+    /// Computes the value of an expression.
     pub fn evaluate(&self, expression: &Expression, scope: &Rc<Scope>) -> Result<Value> {
         self.budget.steps(1)?;
         match &expression.node {
@@ -95,7 +95,7 @@ impl Run<'_> {
         }
     }
 
-    /// The first value whose truth is `stop`, or the last one.
+    /// Evaluates the items in order. Returns the first value whose truth value is `stop`; otherwise the last value.
     fn until(&self, items: &[Expression], scope: &Rc<Scope>, stop: bool) -> Result<Value> {
         let mut last = Value::None;
         for item in items {
@@ -123,7 +123,7 @@ impl Run<'_> {
         }
     }
 
-    /// The links of a chain on its base; `caller` goes to the last call.
+    /// Applies the steps of a chain to `base`. `caller` is passed to the last step, if this step is a call.
     pub fn links(
         &self,
         base: Value,
@@ -179,7 +179,7 @@ impl Run<'_> {
         }
     }
 
-    /// A call with the body of `{% call %}`.
+    /// Evaluates the call of a `{% call %}` block. `caller` is the body of the block.
     pub fn evaluate_with_caller(
         &self,
         expression: &Expression,
@@ -224,7 +224,7 @@ impl Run<'_> {
         Ok(call)
     }
 
-    /// `value.name`.
+    /// Computes `value.name`.
     pub fn member(&self, value: &Value, name: &str) -> Result<Value> {
         value.defined()?;
         if let Value::Namespace(number) = value {
@@ -260,7 +260,7 @@ impl Run<'_> {
         ])
     }
 
-    /// A method or another attribute of Python's object.
+    /// Returns a method or another attribute of a Python object.
     fn attribute_of(&self, value: &Value, name: &str) -> Result<Option<Value>> {
         if let Value::Loop(state) = value {
             let length = state.items.values().len();
@@ -323,7 +323,7 @@ impl Run<'_> {
         Ok(None)
     }
 
-    /// `value[index]`.
+    /// Computes `value[index]`.
     pub fn item(&self, value: &Value, index: &Value) -> Result<Value> {
         value.defined()?;
         let place = |length: usize| -> Option<usize> {

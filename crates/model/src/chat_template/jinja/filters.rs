@@ -1,4 +1,4 @@
-//! Filters of texts and numbers, and the table of all; those of sequences stand in `sequences.rs`.
+//! Filters of texts and numbers, and the names of all filters. The filters of sequences are in `sequences.rs`.
 //! Source: `jinja2/filters.py`.
 
 use super::calls::Call;
@@ -67,12 +67,12 @@ const NAMES: [&str; 52] = [
     "xmlattr",
 ];
 
-/// Whether there is a filter of this name.
+/// Returns true if there is a filter with this name.
 pub fn exists(name: &str) -> bool {
     NAMES.contains(&name) || matches!(name, "random" | "urlize")
 }
 
-/// `value | name(…)`.
+/// Computes `value | name(…)`.
 pub fn apply(run: &Run<'_>, name: &str, value: Value, call: Call) -> Result<Value> {
     let budget = &run.budget;
     budget.steps(1)?;
@@ -279,7 +279,7 @@ fn indent(run: &Run<'_>, value: Value, call: Call) -> Result<Value> {
     let blank = blank.is_some_and(|b| b.is_true());
     let whole = text.as_str();
     budget.allocate(2 * whole.len() + 16)?;
-    // Jinja2 adds a line end before it parts the lines.
+    // Jinja2 adds a line end before it splits the text into lines.
     let lines = strings::lines(&format!("{whole}\n"), false);
     let mut out = Builder::default();
     if first.is_some_and(|f| f.is_true()) {
@@ -327,7 +327,7 @@ fn truncate(run: &Run<'_>, value: &Value, call: Call) -> Result<Value> {
     Ok(Value::Str(out.finish()))
 }
 
-/// `float(value)`, as Python reads it.
+/// Converts a value to a float, like Python's `float(value)`.
 fn to_float(value: &Value) -> Option<f64> {
     match value {
         Value::Str(text) => {
@@ -405,12 +405,12 @@ fn round(value: &Value, call: Call) -> Result<Value> {
     match (method, value.index()) {
         ("common", Some(i)) if precision >= 0 => Ok(Value::Int(i)),
         ("common", Some(i)) => {
-            // Numbers of more than 36 digits are left out.
+            // Integers of more than 36 digits are not supported, so that the computations below cannot overflow.
             if precision < -36 || i.unsigned_abs() > 10u128.pow(36) {
                 return Err(Error::limit("an integer of more than 36 digits is rounded"));
             }
             let unit = 10i128.pow(precision.unsigned_abs() as u32);
-            // Half to even.
+            // Round half to even.
             let (quotient, rest) = (i.div_euclid(unit), i.rem_euclid(unit));
             let up = rest * 2 > unit || (rest * 2 == unit && quotient % 2 != 0);
             Ok(Value::Int((quotient + i128::from(up)) * unit))
@@ -420,7 +420,7 @@ fn round(value: &Value, call: Call) -> Result<Value> {
                 return Ok(value.clone());
             }
             if precision >= 0 {
-                // The decimal text is rounded half to even on the exact value, as Python's.
+                // As in Python, formatting rounds the exact value half to even.
                 let text = format!("{f:.*}", precision as usize);
                 return Ok(Value::Float(text.parse().unwrap_or(f)));
             }

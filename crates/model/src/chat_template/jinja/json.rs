@@ -1,4 +1,4 @@
-//! JSON to values, and values to JSON as Python's `json.dumps` writes it.
+//! Converts JSON to values, and values to JSON like Python's `json.dumps`.
 
 use super::limits::{Result, fail};
 use super::print;
@@ -8,7 +8,7 @@ use super::value::{Dict, Value, order};
 use serde_json::Value as Json;
 use std::rc::Rc;
 
-/// A value from outside: every string in it is a user's.
+/// Converts JSON to a value. Every string in it counts as a user's text.
 pub fn from_json(run: &Run<'_>, json: &Json) -> Result<Value> {
     Ok(match json {
         Json::Null => Value::None,
@@ -37,7 +37,7 @@ pub fn from_json(run: &Run<'_>, json: &Json) -> Result<Value> {
     })
 }
 
-/// The keyword parameters of `tojson`.
+/// The options of `tojson`.
 pub struct Style {
     pub ascii: bool,
     pub indent: Option<Text>,
@@ -46,7 +46,7 @@ pub struct Style {
     pub sort: bool,
 }
 
-/// `json.dumps(value, …)`.
+/// Returns `json.dumps(value, …)`.
 pub fn dumps(run: &Run<'_>, value: &Value, style: &Style) -> Result<Text> {
     let mut out = Builder::default();
     write(run, value, style, 0, &mut out)?;
@@ -164,7 +164,8 @@ fn string(run: &Run<'_>, text: &Text, ascii: bool, out: &mut Builder) -> Result<
     out.own(budget, "\"")
 }
 
-/// A stable sort whose comparison can fail or be no order: `less(later, earlier)` is all that it asks, as in Python.
+/// Sorts values. Equal values keep their order. As in Python, the only comparison is `less(later, earlier)`. The
+/// comparison may fail, and it does not have to be a consistent order.
 pub fn sorted<T>(mut values: Vec<T>, less: &impl Fn(&T, &T) -> Result<bool>) -> Result<Vec<T>> {
     if values.len() < 2 {
         return Ok(values);
@@ -182,7 +183,7 @@ pub fn sorted<T>(mut values: Vec<T>, less: &impl Fn(&T, &T) -> Result<bool>) -> 
     Ok(merged)
 }
 
-/// `a < b`.
+/// Returns `a < b`.
 pub fn less(run: &Run<'_>, a: &Value, b: &Value) -> Result<bool> {
     Ok(order(run, a, b, "<")? == Some(std::cmp::Ordering::Less))
 }

@@ -1,9 +1,8 @@
-//! Source to tokens, as `jinja2/lexer.py` with `trim_blocks` and `lstrip_blocks`.
+//! Splits the source into tokens, like `jinja2/lexer.py` with `trim_blocks` and `lstrip_blocks`.
 
 use super::limits::{Error, Result};
 use std::sync::Arc;
 
-/// A token's kind and value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Token {
     /// Text between tags.
@@ -18,30 +17,28 @@ pub enum Token {
     BlockEnd,
     /// An identifier or a keyword.
     Name(Arc<str>),
-    /// A string.
+    /// A string literal, with its escapes replaced.
     String(Arc<str>),
-    /// An integer.
     Integer(i128),
-    /// A float.
     Float(f64),
     /// `+`, `(`, `==` …
     Operator(&'static str),
-    /// The end.
+    /// The end of the source.
     End,
 }
 
-/// Longest first.
+/// All operators. Operators of two characters come first, so that the longest operator matches.
 const OPERATORS: [&str; 26] = [
     "//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]", "(", ")", "{", "}", ">", "<",
     "=", ".", ":", "|", ",", ";",
 ];
 
-/// White space as Python's `str.isspace` and `\s` have it.
+/// Returns true for white space, as Python's `str.isspace` and `\s` define it.
 pub fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
 }
 
-/// The source with `\n` as its only line end, and one of them taken off its end.
+/// Returns the source with `\n` as its only line end, and without one line end at the end of the source.
 pub fn normalize(source: &str) -> String {
     let mut normal = source.replace("\r\n", "\n").replace('\r', "\n");
     if normal.ends_with('\n') {
@@ -50,7 +47,7 @@ pub fn normalize(source: &str) -> String {
     normal
 }
 
-/// The tokens of a normalized source, each with its byte offset.
+/// Splits a normalized source into tokens, each with its byte offset.
 pub fn tokens(source: &str) -> Result<Vec<(u32, Token)>> {
     let mut lexer = Lexer { source, at: 0, line_starts: true, tokens: Vec::new() };
     while lexer.at < source.len() {
@@ -63,6 +60,7 @@ pub fn tokens(source: &str) -> Result<Vec<(u32, Token)>> {
 struct Lexer<'a> {
     source: &'a str,
     at: usize,
+    /// True if a line starts at `at`.
     line_starts: bool,
     tokens: Vec<(u32, Token)>,
 }
@@ -80,7 +78,8 @@ impl<'a> Lexer<'a> {
         self.at += self.rest().find(|c| !is_space(c)).unwrap_or(self.rest().len());
     }
 
-    /// Takes `end`, with what its sign says about the white space behind; `trim` takes one line end.
+    /// Takes the end of a tag with its sign. Returns false if the end is not next. With the sign `-`, also takes all
+    /// white space after the tag. With `trim` and without a sign, also takes one line end after the tag.
     fn take_end(&mut self, end: &str, trim: bool) -> bool {
         let rest = self.rest();
         let before = self.at;
@@ -102,7 +101,9 @@ impl<'a> Lexer<'a> {
         true
     }
 
-    /// The text before a tag without what the tag's sign strips.
+    /// Returns the text before a tag, without the white space that the tag removes. The sign `-` removes all white
+    /// space at the end of the text. A block or comment without a sign removes the white space between the start of its
+    /// line and the tag.
     fn stripped(&self, text: &'a str, sign: Option<char>, variable: bool) -> &'a str {
         match sign {
             Some('-') => text.trim_end_matches(is_space),
@@ -122,7 +123,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// Text up to the next tag, and the tag.
+    /// Reads the text up to the next tag, and the tag.
     fn text(&mut self) -> Result<()> {
         let rest = self.rest();
         let tag = rest
@@ -166,7 +167,7 @@ impl<'a> Lexer<'a> {
         Ok(())
     }
 
-    /// Takes `raw %}` if it stands here.
+    /// Takes `raw %}`. Returns false if it is not next.
     fn raw_begins(&mut self) -> bool {
         let before = (self.at, self.line_starts);
         self.spaces();
@@ -210,7 +211,7 @@ impl<'a> Lexer<'a> {
         Err(Error::syntax("Missing end of raw directive", begin))
     }
 
-    /// The tokens of a tag up to its end.
+    /// Reads the tokens of a tag up to its end.
     fn tag(&mut self, end: &str, first: Token, last: Token, begin: usize) -> Result<()> {
         self.tokens.push((begin as u32, first));
         let mut open: Vec<&'static str> = Vec::new();
@@ -221,7 +222,7 @@ impl<'a> Lexer<'a> {
                 return Ok(());
             }
             let Some(c) = self.rest().chars().next() else {
-                // The parser says which token it misses.
+                // The parser reports the missing token.
                 return Ok(());
             };
             if is_space(c) {
@@ -330,7 +331,7 @@ impl<'a> Lexer<'a> {
     }
 }
 
-/// Python's `unicode-escape`; what it does not know stays as it is.
+/// Replaces the escapes of Python's `unicode-escape`. Unknown escapes stay unchanged.
 fn unescape(text: &str, at: usize) -> Result<String> {
     let mut out = String::with_capacity(text.len());
     let mut chars = text.char_indices();

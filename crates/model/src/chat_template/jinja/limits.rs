@@ -1,88 +1,88 @@
-//! The bounds of a template's work, and the errors that name them.
+//! The limits of a template's work, and the errors that report them.
 //!
-//! Invariant: every operation charges its cost here before it happens. Steps bound the time, bytes bound the memory,
-//! depths bound the stack. The clock is a second bound, for a machine that is slower than the steps assume.
+//! Invariant: every operation charges its cost here before it runs. Steps bound the time, bytes bound the memory, and
+//! depths bound the stack. The clock is a second limit of the time, for machines that are slower than the limit of
+//! steps assumes.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-/// Bytes that a template may have.
+/// Maximum length of a template's source, in bytes.
 pub const TEMPLATE_BYTES: usize = 1 << 20;
-/// Steps of one rendering: far above real templates, which take some hundreds a message.
+/// Maximum number of steps of one rendering. Real templates need only some hundreds of steps per message.
 const STEPS: u64 = 10_000_000;
-/// Bytes that one rendering may make, freed ones included.
+/// Maximum number of bytes that one rendering allocates, including bytes that it frees.
 const BYTES: u64 = 128 << 20;
-/// Bytes that one rendering may write.
+/// Maximum length of the rendered text, in bytes.
 const OUTPUT_BYTES: usize = 64 << 20;
-/// Time of one rendering.
+/// Maximum time of one rendering.
 const TIME: Duration = Duration::from_secs(3);
-/// Steps between two looks at the clock.
+/// Number of steps between two checks of the clock.
 const STEPS_BETWEEN_LOOKS: u64 = 4096;
-/// Depth of expressions and blocks in the source.
+/// Maximum nesting depth of expressions and blocks in the source.
 pub const SOURCE_DEPTH: usize = 200;
-/// Depth of evaluation: expressions, blocks and macro calls inside each other.
+/// Maximum nesting depth of evaluation: expressions, blocks and macro calls.
 const EVALUATION_DEPTH: usize = 1000;
-/// Depth of lists and mappings inside each other; `serde_json` admits 128.
+/// Maximum nesting depth of lists and mappings. `serde_json` accepts a depth of 128 in its input.
 pub const VALUE_DEPTH: u32 = 200;
-/// Stack of the thread that parses and renders: 32 KiB for each level of evaluation.
+/// Stack size, in bytes, of the thread that parses and renders: 32 KiB for each level of evaluation.
 pub const STACK_BYTES: usize = 32 << 20;
 
-/// The kind of a failure.
+/// The kind of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The source is no template.
+    /// The source is not a valid template.
     Syntax,
-    /// Jinja2 fails here, too.
+    /// The rendering fails; it fails in Jinja2, too.
     Runtime,
     /// The template called `raise_exception`.
     Raised,
-    /// A bound of this module.
+    /// A limit of this module is exceeded.
     Limit,
 }
 
-/// A failure, with the place in the source where it is known.
+/// An error, with its place in the source if the place is known.
 #[derive(Clone, Debug)]
 pub struct Error {
-    /// Its kind.
     pub kind: Kind,
-    /// In words.
+    /// The error message, without the place.
     pub message: String,
     /// Byte offset in the source.
     pub at: Option<u32>,
 }
 
-/// Result of everything here.
+/// Result of parsing and rendering.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// Jinja2 fails here, too.
+    /// Creates an error of the kind [`Kind::Runtime`].
     pub fn new(message: impl Into<String>) -> Self {
         Self { kind: Kind::Runtime, message: message.into(), at: None }
     }
 
-    /// A bound is exceeded.
+    /// Creates an error of the kind [`Kind::Limit`].
     pub fn limit(message: impl Into<String>) -> Self {
         Self { kind: Kind::Limit, message: message.into(), at: None }
     }
 
-    /// The source is no template.
+    /// Creates an error of the kind [`Kind::Syntax`] at the byte offset `at`.
     pub fn syntax(message: impl Into<String>, at: usize) -> Self {
         Self { kind: Kind::Syntax, message: message.into(), at: Some(at as u32) }
     }
 
-    /// Adds the place, unless an inner place is known.
+    /// Sets the place, unless the error already has the place of an inner expression.
     pub fn or_at(mut self, at: u32) -> Self {
         self.at.get_or_insert(at);
         self
     }
 }
 
-/// Shorthand for a failing result.
+/// Returns an error of the kind [`Kind::Runtime`].
 pub fn fail<T>(message: impl Into<String>) -> Result<T> {
     Err(Error::new(message))
 }
 
-/// The cost of one rendering so far.
+/// The cost of one rendering up to now.
 pub struct Budget {
     steps: Cell<u64>,
     next_look: Cell<u64>,
@@ -92,7 +92,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// A rendering that begins now.
+    /// Starts the budget and the clock of a rendering.
     pub fn new() -> Self {
         Self {
             steps: Cell::new(0),
@@ -119,12 +119,12 @@ impl Budget {
         Ok(())
     }
 
-    /// Charges a look at `bytes` bytes.
+    /// Charges the steps for reading `bytes` bytes.
     pub fn scan(&self, bytes: usize) -> Result<()> {
         self.steps(1 + bytes / 8)
     }
 
-    /// Charges `bytes` bytes, before they are allocated.
+    /// Charges `bytes` bytes of memory. Must be called before the allocation.
     pub fn allocate(&self, bytes: usize) -> Result<()> {
         let total = self.bytes.get().saturating_add(bytes as u64);
         if total > BYTES {
@@ -134,12 +134,12 @@ impl Budget {
         self.steps(1 + bytes / 64)
     }
 
-    /// Charges a list of `count` values.
+    /// Charges the memory of a list of `count` values.
     pub fn values(&self, count: usize) -> Result<()> {
         self.allocate(count.saturating_mul(32).saturating_add(64))
     }
 
-    /// Refuses an output of more than the bound.
+    /// Returns an error if an output of `bytes` bytes is longer than the limit.
     pub fn output(&self, bytes: usize) -> Result<()> {
         if bytes > OUTPUT_BYTES {
             return Err(Error::limit(format!("it writes more than {} MiB", OUTPUT_BYTES >> 20)));
@@ -147,7 +147,7 @@ impl Budget {
         Ok(())
     }
 
-    /// One level deeper, until the result of `inside` is there.
+    /// Runs `inside` one level of evaluation deeper.
     pub fn deeper<T>(&self, inside: impl FnOnce() -> Result<T>) -> Result<T> {
         let depth = self.depth.get();
         if depth >= EVALUATION_DEPTH {

@@ -1,4 +1,4 @@
-//! Methods of Python's mappings, lists, tuples and numbers; those of strings stand in `strings.rs`.
+//! Methods of Python's mappings, lists, tuples and numbers. The methods of strings are in `strings.rs`.
 
 use super::calls::Call;
 use super::limits::{Result, fail};
@@ -13,7 +13,7 @@ const TUPLE: [&str; 2] = ["count", "index"];
 const INT: [&str; 5] = ["bit_length", "bit_count", "conjugate", "as_integer_ratio", "is_integer"];
 const FLOAT: [&str; 2] = ["is_integer", "conjugate"];
 
-/// The method of this name, if the value has one that templates may call.
+/// Returns the method with this name, if the value has it and templates may call it.
 pub fn find(value: &Value, name: &str) -> Option<&'static str> {
     let names: &[&'static str] = match value {
         Value::Str(_) => &strings::NAMES,
@@ -30,7 +30,7 @@ pub fn find(value: &Value, name: &str) -> Option<&'static str> {
     names.iter().find(|n| **n == name).copied()
 }
 
-/// Whether Python has such an attribute, but the sandbox keeps templates from it.
+/// Returns true if the value has this attribute in Python but the sandbox forbids templates to use it.
 pub fn is_unsafe(value: &Value, name: &str) -> bool {
     let internal = ["__class__", "__init__", "__dict__", "__doc__", "__len__", "__getitem__", "__iter__"]
         .contains(&name);
@@ -42,7 +42,7 @@ pub fn is_unsafe(value: &Value, name: &str) -> bool {
     internal || changing.contains(&name)
 }
 
-/// `receiver.name(…)`.
+/// Computes `receiver.name(…)`.
 pub fn call(run: &Run<'_>, receiver: &Value, name: &'static str, call: Call) -> Result<Value> {
     run.budget.steps(1)?;
     match receiver {

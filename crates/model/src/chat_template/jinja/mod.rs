@@ -1,9 +1,9 @@
-//! Jinja as the templates of language models use it: Jinja2's syntax, Python's values, the extensions and functions
-//! that `transformers` adds.
+//! Jinja for the templates of language models: the syntax of Jinja2, the values of Python, and the extensions and
+//! functions that `transformers` adds.
 //!
-//! Invariants: a rendering is bounded in time, memory and stack (`limits.rs`), and every character of its result
-//! knows whether a user wrote it (`text.rs`). Left out: automatic escaping, other templates (`include`,
-//! `import`, `extends`), and the filters `random`, `striptags`, `urlize`, `wordwrap` and `xmlattr`.
+//! Invariants: time, memory and stack of a rendering are bounded (`limits.rs`). Every character of the result has a
+//! recorded origin: the template or a user (`text.rs`). Not covered here: automatic escaping, other templates
+//! (`include`, `import`, `extends`), and the filters `random`, `striptags`, `urlize`, `wordwrap` and `xmlattr`.
 
 mod brace;
 mod calls;
@@ -34,16 +34,17 @@ pub use syntax::Template;
 use super::clock::LocalTime;
 use serde_json::{Map, Value as Json};
 
-/// A text, and the end of each run of characters with whether a user wrote it.
+/// A text, and for each run of characters with the same origin: the byte offset of its end, and true if a user wrote
+/// the run.
 pub type Rendered = (String, Vec<(usize, bool)>);
 
-/// Parses a source.
+/// Parses the source of a template.
 pub fn parse(source: &str) -> Result<Template, Error> {
     parser::parse(source)
 }
 
-/// Renders a template. The `variables` are a user's; the `trusted` ones (the special tokens) count as the template's
-/// own.
+/// Renders a template. The values of `variables` come from a user. The texts of `trusted` (the special tokens) count as
+/// the template's own text.
 pub fn render(
     template: &Template,
     variables: &Map<String, Json>,

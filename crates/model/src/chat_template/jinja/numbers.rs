@@ -1,12 +1,12 @@
-//! Numbers as Python's `%` and `format` write them.
+//! Writes numbers like Python's `%` operator and `format`.
 
 use super::limits::{Error, Result, fail};
 use super::print;
 
-/// Digits that a number may be asked for.
+/// Maximum number of digits that a template may request for a number.
 const MOST_DIGITS: usize = 10_000;
 
-/// A precision that is not absurd.
+/// Returns the precision. Returns an error if it is larger than `MOST_DIGITS`.
 pub fn digits(precision: usize) -> Result<usize> {
     if precision > MOST_DIGITS {
         return Err(Error::limit(format!("a number of more than {MOST_DIGITS} digits")));
@@ -14,7 +14,7 @@ pub fn digits(precision: usize) -> Result<usize> {
     Ok(precision)
 }
 
-/// A float without its sign, in `e`, `f`, `g` or `%` notation.
+/// Returns the magnitude of a float in `e`, `f`, `g` or `%` notation.
 pub fn float(f: f64, kind: char, precision: usize, alternate: bool) -> Result<String> {
     let precision = digits(precision)?;
     let f = f.abs();
@@ -37,7 +37,7 @@ pub fn float(f: f64, kind: char, precision: usize, alternate: bool) -> Result<St
     Ok(if upper { text.to_ascii_uppercase() } else { text })
 }
 
-/// Rust's exponent in Python's spelling.
+/// Converts Rust's exponent notation to Python's notation.
 fn exponent(text: &str) -> String {
     let (digits, exponent) = text.split_once('e').unwrap_or((text, "0"));
     let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |e| ('-', e));
@@ -61,12 +61,13 @@ fn general(f: f64, precision: usize, alternate: bool) -> String {
     trim(&format!("{f:.decimals$}"))
 }
 
-/// `repr` of a float without its sign.
+/// Returns `repr` of a float's magnitude.
 pub fn shortest(f: f64) -> String {
     print::float(f.abs())
 }
 
-/// An integer's magnitude in a base, with its prefix if `alternate`.
+/// Returns the digits of an integer's magnitude in the base of `kind`, and the prefix of the base. The prefix is empty
+/// if `alternate` is false.
 pub fn integer(magnitude: u128, kind: char, alternate: bool) -> (String, &'static str) {
     let (text, prefix) = match kind {
         'x' => (format!("{magnitude:x}"), "0x"),
@@ -78,7 +79,7 @@ pub fn integer(magnitude: u128, kind: char, alternate: bool) -> (String, &'stati
     (text, if alternate { prefix } else { "" })
 }
 
-/// Digits before the point in groups of three (four with `_` in other bases).
+/// Inserts `separator` between groups of `size` digits before the decimal point.
 pub fn grouped(text: &str, separator: char, size: usize) -> String {
     let end = text.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(text.len());
     let (whole, rest) = text.split_at(end);

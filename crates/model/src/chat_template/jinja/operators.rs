@@ -8,14 +8,14 @@ use super::text::{Builder, Text};
 use super::value::{Items, Value};
 use std::rc::Rc;
 
-/// Longest `range` of the sandbox.
+/// Maximum length of a `range`, as in the sandbox of Jinja2.
 const LONGEST_RANGE: i128 = 100_000;
 
 fn too_large<T>() -> Result<T> {
     Err(Error::limit("an integer of more than 127 bits"))
 }
 
-/// `-value`.
+/// Computes `-value`.
 pub fn minus(value: &Value) -> Result<Value> {
     match value.defined()? {
         Value::Float(f) => Ok(Value::Float(-f)),
@@ -26,7 +26,7 @@ pub fn minus(value: &Value) -> Result<Value> {
     }
 }
 
-/// `+value`.
+/// Computes `+value`.
 pub fn plus(value: &Value) -> Result<Value> {
     match value.defined()? {
         Value::Float(f) => Ok(Value::Float(*f)),
@@ -37,7 +37,7 @@ pub fn plus(value: &Value) -> Result<Value> {
     }
 }
 
-/// The float that a number stands for.
+/// Returns the value of a number as a float.
 pub fn float(value: &Value) -> Option<f64> {
     match value {
         Value::Float(f) => Some(*f),
@@ -45,11 +45,11 @@ pub fn float(value: &Value) -> Option<f64> {
     }
 }
 
-/// `a operator b`.
+/// Computes `a operator b`.
 pub fn apply(run: &Run<'_>, operator: Operator, a: &Value, b: &Value) -> Result<Value> {
     run.budget.steps(1)?;
     match (operator, a, b) {
-        // The template's `%` comes first: its arguments may be undefined.
+        // `%` of a string comes before the check, because its arguments may be undefined.
         (Operator::Remainder, Value::Str(format), _) => return percent::format(run, format, b),
         _ => {
             a.defined()?;
@@ -182,12 +182,12 @@ fn remainder(a: f64, b: f64) -> f64 {
     }
 }
 
-/// `text * count`.
+/// Computes `text * count`.
 pub fn repeat(run: &Run<'_>, text: &Text, count: i128) -> Result<Text> {
     let mut out = Builder::default();
     if !text.as_str().is_empty() {
         let count = usize::try_from(count.max(0)).unwrap_or(usize::MAX);
-        // The whole is charged before the first copy is made.
+        // Charge all copies before the first copy is made.
         run.budget.allocate(text.as_str().len().saturating_mul(count))?;
         for _ in 0..count {
             out.push_text(&run.budget, text)?;
@@ -196,7 +196,7 @@ pub fn repeat(run: &Run<'_>, text: &Text, count: i128) -> Result<Text> {
     Ok(out.finish().marked(text.is_markup()))
 }
 
-/// `range(…)`.
+/// Computes `range(…)`.
 pub fn range(a: Option<&Value>, b: Option<&Value>, c: Option<&Value>) -> Result<Value> {
     let number = |value: Option<&Value>| match value {
         None => Ok(None),
@@ -219,7 +219,7 @@ pub fn range(a: Option<&Value>, b: Option<&Value>, c: Option<&Value>) -> Result<
     Ok(Value::Range(start, step, length as usize))
 }
 
-/// The characters from `start` to before `end`.
+/// Returns the characters with the indices `start..end`. Indices after the end of the text are allowed.
 pub fn characters(run: &Run<'_>, text: &Text, start: usize, end: usize) -> Result<Text> {
     let whole = text.as_str();
     run.budget.scan(whole.len())?;
@@ -234,7 +234,7 @@ pub fn characters(run: &Run<'_>, text: &Text, start: usize, end: usize) -> Resul
     text.slice(&run.budget, start..place(end).max(start))
 }
 
-/// Start, step and length of Python's `slice.indices`.
+/// Returns start, step and number of the indices, like Python's `slice.indices`.
 fn indices([start, stop, step]: [Option<i128>; 3], length: usize) -> Result<(i128, i128, usize)> {
     let length = length as i128;
     let step = step.unwrap_or(1).clamp(-(1 << 64), 1 << 64);
@@ -254,7 +254,7 @@ fn indices([start, stop, step]: [Option<i128>; 3], length: usize) -> Result<(i12
     Ok((start, step, count as usize))
 }
 
-/// `value[start:stop:step]`.
+/// Computes `value[start:stop:step]`.
 pub fn slice(run: &Run<'_>, value: &Value, bounds: [Option<i128>; 3]) -> Result<Value> {
     match value.defined()? {
         Value::Str(text) => {
@@ -281,7 +281,8 @@ pub fn slice(run: &Run<'_>, value: &Value, bounds: [Option<i128>; 3]) -> Result<
         }
         Value::Range(first, stride, length) => {
             let (start, step, count) = indices(bounds, *length)?;
-            // One value alone has no step; more than one keep it inside the range.
+            // With fewer than two values, the step is not used, but its computation could overflow. With two or more
+            // values, the step is within the range.
             let step = if count < 2 { 1 } else { step * stride };
             Ok(Value::Range(first + start * stride, step, count))
         }

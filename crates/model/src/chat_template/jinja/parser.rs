@@ -1,5 +1,5 @@
-//! Tokens to a template's tree, as `jinja2/parser.py`: the expressions. What may stand behind one is
-//! read by `chains.rs`, the statements by `statements.rs`.
+//! Parses expressions, like `jinja2/parser.py`. `chains.rs` parses the steps that follow an expression, and
+//! `statements.rs` parses the statements.
 
 use super::lexer::{self, Token};
 use super::limits::{Error, Kind, Result, SOURCE_DEPTH};
@@ -7,7 +7,7 @@ use super::syntax::{Comparison, Expression, Name, Node, Operator, Template};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// Parses a whole source.
+/// Parses the source of a template.
 pub fn parse(source: &str) -> Result<Template> {
     let source = lexer::normalize(source);
     let mut parser = Parser {
@@ -25,7 +25,7 @@ pub fn parse(source: &str) -> Result<Template> {
     Ok(Template { names: parser.names, body, source })
 }
 
-/// What a macro's body reads of the special names.
+/// The special names that the body of a macro reads.
 #[derive(Clone, Copy, Default)]
 pub struct Reads {
     pub caller: bool,
@@ -39,9 +39,9 @@ pub struct Parser {
     names: Vec<Arc<str>>,
     numbers: HashMap<Arc<str>, Name>,
     depth: usize,
-    /// Inside a branch: unknown filters are an error only where they are reached.
+    /// True inside a conditional branch. There, unknown filters and tests are an error only if they are evaluated.
     pub optional: bool,
-    /// Loops around this place, within one macro.
+    /// Number of loops around this place, within one macro.
     pub loops: usize,
     pub macros: Vec<Reads>,
     pub blocks: HashSet<Arc<str>>,
@@ -77,7 +77,7 @@ impl Parser {
         self.fail(format!("expected token {expected:?}, got {}", describe(self.token())))
     }
 
-    /// One level deeper in the source.
+    /// Runs `inside` one nesting level deeper in the source.
     pub fn deeper<T>(&mut self, inside: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         if self.depth >= SOURCE_DEPTH {
             let message = format!("it is nested deeper than {SOURCE_DEPTH} levels");
@@ -138,7 +138,7 @@ impl Parser {
         Ok(name)
     }
 
-    /// Several expressions with commas between them are a tuple.
+    /// Parses one expression, or a tuple: several expressions with commas between them.
     pub fn tuple(&mut self, conditional: bool, parentheses: bool) -> Result<Expression> {
         let at = self.at();
         let mut items = Vec::new();
@@ -172,7 +172,7 @@ impl Parser {
             while parser.is_word("if") {
                 let at = parser.at();
                 parser.advance();
-                // Each link is a level of the tree.
+                // Each `if` adds one level to the tree.
                 links += 1;
                 if links > SOURCE_DEPTH {
                     return Err(Error {
@@ -410,7 +410,7 @@ fn one_or(mut items: Vec<Expression>, at: u32, many: fn(Vec<Expression>) -> Node
     if items.len() == 1 { items.remove(0) } else { Expression { at, node: many(items) } }
 }
 
-/// A token as errors name it.
+/// Returns the name of a token for error messages.
 pub fn describe(token: &Token) -> String {
     match token {
         Token::Data(_) => "text".into(),

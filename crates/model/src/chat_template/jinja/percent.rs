@@ -8,7 +8,7 @@ use super::run::{Run, short};
 use super::text::{Builder, Text};
 use super::value::Value;
 
-/// `format % values`.
+/// Computes `format % values`.
 pub fn format(run: &Run<'_>, format: &Text, values: &Value) -> Result<Value> {
     let budget = &run.budget;
     let whole = format.as_str();
@@ -80,7 +80,7 @@ pub fn format(run: &Run<'_>, format: &Text, values: &Value) -> Result<Value> {
         };
         convert(run, value, kind, &style, format.is_markup(), &mut out)?;
     }
-    // What takes items counts as a mapping, of which not every key has to be used.
+    // As in Python, a value that has items counts as a mapping. A format does not have to use every key of a mapping.
     let mapping = matches!(values, Value::Dict(_) | Value::List(_) | Value::Range(..) | Value::Undefined(_));
     if !mapping && arguments.next().is_some() {
         return fail("not all arguments converted during string formatting");
@@ -88,7 +88,7 @@ pub fn format(run: &Run<'_>, format: &Text, values: &Value) -> Result<Value> {
     Ok(Value::Str(out.finish().marked(format.is_markup())))
 }
 
-/// A place in a format.
+/// A position in a format string.
 struct Cursor<'a> {
     text: &'a str,
     at: usize,
@@ -124,7 +124,7 @@ impl<'a> Cursor<'a> {
         value
     }
 
-    /// The key of `%(key)s`, behind its `(`; parentheses inside it balance.
+    /// Takes the key of `%(key)s` and its `)`. The `(` is already taken. Parentheses inside the key must balance.
     fn key(&mut self) -> Option<&'a str> {
         let rest = &self.text[self.at..];
         let mut depth = 1;

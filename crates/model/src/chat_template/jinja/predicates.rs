@@ -1,4 +1,4 @@
-//! Tests: what stands behind `is`. Source: `jinja2/tests.py`.
+//! Tests: the names that can follow `is`. Source: `jinja2/tests.py`.
 
 use super::calls::Call;
 use super::limits::{Result, fail};
@@ -45,12 +45,12 @@ const NAMES: [&str; 33] = [
     "le",
 ];
 
-/// Whether there is a test of this name.
+/// Returns true if there is a test with this name.
 pub fn exists(name: &str) -> bool {
     NAMES.contains(&name)
 }
 
-/// `value is name(…)`.
+/// Computes `value is name(…)`.
 pub fn apply(run: &Run<'_>, name: &str, value: &Value, call: Call) -> Result<bool> {
     match name {
         "divisibleby" | "sameas" | "in" | "eq" | "equalto" | "ne" | "gt" | "greaterthan" | "ge" | "lt"
@@ -111,7 +111,8 @@ fn alone(run: &Run<'_>, name: &str, value: &Value) -> Result<bool> {
         }
         "string" => matches!(value, Value::Str(_)),
         "mapping" => matches!(value, Value::Dict(_)),
-        // `Undefined` has a length and takes items (by raising).
+        // `Undefined` counts as a sequence, because Jinja2's class has `__len__` and `__getitem__` (which raises an
+        // error).
         "sequence" => matches!(
             value,
             Value::Undefined(_)
@@ -136,12 +137,12 @@ fn alone(run: &Run<'_>, name: &str, value: &Value) -> Result<bool> {
     })
 }
 
-/// Python's `str.islower`.
+/// Returns Python's `str.islower`.
 pub fn is_lower(text: &str) -> bool {
     text.chars().any(char::is_lowercase) && !text.chars().any(char::is_uppercase)
 }
 
-/// Python's `str.isupper`.
+/// Returns Python's `str.isupper`.
 pub fn is_upper(text: &str) -> bool {
     text.chars().any(char::is_uppercase) && !text.chars().any(char::is_lowercase)
 }

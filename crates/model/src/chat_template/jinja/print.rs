@@ -1,11 +1,11 @@
-//! Values as Python prints them: `str` and `repr`.
+//! Writes values as Python prints them: `str` and `repr`.
 
 use super::limits::Result;
 use super::run::Run;
 use super::text::{Builder, Text};
 use super::value::{Function, Value};
 
-/// `str(value)`.
+/// Writes `str(value)`.
 pub fn display(run: &Run<'_>, value: &Value, out: &mut Builder) -> Result<()> {
     match value {
         Value::Undefined(_) => Ok(()),
@@ -14,7 +14,7 @@ pub fn display(run: &Run<'_>, value: &Value, out: &mut Builder) -> Result<()> {
     }
 }
 
-/// `repr(value)`.
+/// Writes `repr(value)`.
 pub fn repr(run: &Run<'_>, value: &Value, out: &mut Builder) -> Result<()> {
     let budget = &run.budget;
     budget.steps(1)?;
@@ -106,7 +106,7 @@ pub fn repr(run: &Run<'_>, value: &Value, out: &mut Builder) -> Result<()> {
     }
 }
 
-/// `repr` of a string.
+/// Writes `repr` of a string.
 fn quoted(run: &Run<'_>, text: &Text, out: &mut Builder) -> Result<()> {
     let budget = &run.budget;
     let whole = text.as_str();
@@ -134,7 +134,7 @@ fn quoted(run: &Run<'_>, text: &Text, out: &mut Builder) -> Result<()> {
     out.own(budget, marks)
 }
 
-/// `\xNN`, `\uNNNN` or `\UNNNNNNNN`.
+/// Returns the escape `\xNN`, `\uNNNN` or `\UNNNNNNNN` of a character.
 pub fn escape(c: char) -> String {
     match c as u32 {
         code @ 0..=0xff => format!("\\x{code:02x}"),
@@ -143,17 +143,17 @@ pub fn escape(c: char) -> String {
     }
 }
 
-/// Python's `str.isprintable` of one character.
+/// Returns Python's `str.isprintable` for one character.
 pub fn is_printable(c: char) -> bool {
     if c.is_ascii() {
         return (' '..='~').contains(&c);
     }
-    // The standard library knows the same property; behind a letter it escapes nothing else.
+    // `escape_debug` escapes the same characters. The letter before `c` prevents the escape of combining characters.
     let pair: String = ['a', c].into_iter().collect();
     pair.escape_debug().nth(1) != Some('\\')
 }
 
-/// `repr` of a float.
+/// Returns `repr` of a float.
 pub fn float(f: f64) -> String {
     if f.is_nan() {
         return "nan".into();

@@ -1,7 +1,7 @@
 //! One rendering: variables, output, statements.
 //!
-//! Scopes are as in Jinja2: loops, macros and blocks have their own, `if` has none; a macro sees the variables of
-//! the place where it was defined.
+//! Scopes follow Jinja2: loops, macros and blocks have their own scope, `if` has no scope. A macro sees the variables
+//! of the place where it was defined.
 
 use super::json::from_json;
 use super::limits::{Budget, Error, Result, fail};
@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// Global functions by name.
+/// The global functions and their names.
 const FUNCTIONS: [(&str, Function); 7] = [
     ("range", Function::Range),
     ("dict", Function::Dict),
@@ -26,31 +26,32 @@ const FUNCTIONS: [(&str, Function); 7] = [
     ("strftime_now", Function::StrftimeNow),
 ];
 
-/// Variables, and the scope around them.
+/// The variables of a scope, and the scope around it.
 pub struct Scope {
     variables: RefCell<BTreeMap<Name, Value>>,
     parent: Option<Rc<Scope>>,
 }
 
-/// A macro with the scope of its definition.
+/// A macro and the scope of its definition.
 pub struct Closure {
     pub definition: Arc<Macro>,
     pub scope: Rc<Scope>,
 }
 
-/// `loop`.
+/// The state of a loop. Templates see it as `loop`.
 pub struct LoopState {
     pub items: Rc<Items>,
     pub index: Cell<usize>,
     pub depth: usize,
-    /// The number of what `loop.changed` saw last, in [`Run`]: a value of a loop must not own the loop.
+    /// Index in [`Run::changed`] of the last arguments of `loop.changed`. It is an index and not a value, because a
+    /// value of a loop must not own the loop.
     pub changed: Cell<Option<usize>>,
-    /// The loop's statement, if it may be called.
+    /// The statement of the loop, if templates may call the loop.
     pub recursive: Option<Arc<For>>,
     pub scope: Rc<Scope>,
 }
 
-/// How a statement ends.
+/// The control flow after a statement.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Flow {
     Next,
@@ -60,7 +61,7 @@ pub enum Flow {
 
 type Attributes = Vec<(Rc<str>, Value)>;
 
-/// One rendering.
+/// The state of one rendering.
 pub struct Run<'t> {
     pub template: &'t Template,
     pub budget: Budget,
@@ -69,12 +70,14 @@ pub struct Run<'t> {
     namespaces: RefCell<Vec<Attributes>>,
     pub changed: RefCell<Vec<Value>>,
     loop_name: Option<Name>,
-    /// Scopes that a macro holds, to be emptied in the end: a macro in a scope that it holds would keep both alive.
+    /// Closed scopes that a macro still holds. `render` empties them at its end. Otherwise a macro and a scope that
+    /// contains it would keep each other alive.
     held: RefCell<Vec<Rc<Scope>>>,
 }
 
 impl<'t> Run<'t> {
-    /// A rendering with these variables.
+    /// Prepares a rendering. The texts of `trusted` count as the template's own text. All texts in `variables` count as
+    /// a user's text, except known roles of messages.
     pub fn new(
         template: &'t Template,
         variables: &'t Map<String, Json>,
@@ -102,7 +105,8 @@ impl<'t> Run<'t> {
         Ok(run)
     }
 
-    /// Renders the template.
+    /// Renders the template. Returns the text, and for each run of characters with the same origin: the byte offset of
+    /// its end, and true if a user wrote the run.
     pub fn render(&self) -> Result<(String, Vec<(usize, bool)>)> {
         let root = Rc::new(Scope { variables: RefCell::default(), parent: None });
         let mut out = Builder::default();
@@ -115,18 +119,18 @@ impl<'t> Run<'t> {
         result.map(|_| out.into_parts())
     }
 
-    /// An identifier's text.
+    /// Returns the text of an identifier.
     pub fn name(&self, name: Name) -> &str {
         &self.template.names[name as usize]
     }
 
-    /// A scope inside another one.
+    /// Creates a scope inside `parent`.
     pub fn open(&self, parent: &Rc<Scope>) -> Result<Rc<Scope>> {
         self.budget.allocate(64)?;
         Ok(Rc::new(Scope { variables: RefCell::default(), parent: Some(parent.clone()) }))
     }
 
-    /// The end of a scope.
+    /// Closes a scope. If a macro holds the scope, keeps it until the end of the rendering.
     pub fn close(&self, scope: Rc<Scope>) {
         if Rc::strong_count(&scope) > 1 {
             self.held.borrow_mut().push(scope);
@@ -141,7 +145,8 @@ impl<'t> Run<'t> {
         Ok(())
     }
 
-    /// The value of a variable.
+    /// Returns the value of a variable in the innermost scope that has it, or of a global variable. If there is none,
+    /// returns an undefined value.
     pub fn get(&self, scope: &Scope, name: Name) -> Result<Value> {
         let mut next = Some(scope);
         while let Some(scope) = next {
@@ -158,14 +163,14 @@ impl<'t> Run<'t> {
         }
     }
 
-    /// An undefined value with the message of its use.
+    /// Creates an undefined value. The parts of `message` form the error message for its use.
     pub fn undefined(&self, message: &[&str]) -> Result<Value> {
         let message = message.concat();
         self.budget.allocate(message.len() + 16)?;
         Ok(Value::Undefined(message.into()))
     }
 
-    /// A new namespace.
+    /// Creates a namespace.
     pub fn new_namespace(&self, attributes: Attributes) -> Result<Value> {
         self.budget.allocate(64 + 48 * attributes.len())?;
         let mut namespaces = self.namespaces.borrow_mut();
@@ -178,12 +183,12 @@ impl<'t> Run<'t> {
         Ok(Value::Namespace(number))
     }
 
-    /// A namespace's attributes.
+    /// Returns the attributes of a namespace.
     pub fn namespace(&self, number: usize) -> Attributes {
         self.namespaces.borrow()[number].clone()
     }
 
-    /// An attribute of a namespace.
+    /// Returns an attribute of a namespace; `None` if it does not exist.
     pub fn attribute(&self, number: usize, name: &str) -> Result<Option<Value>> {
         let namespaces = self.namespaces.borrow();
         let attributes = &namespaces[number];
@@ -212,7 +217,7 @@ impl<'t> Run<'t> {
         Ok(())
     }
 
-    /// Runs statements.
+    /// Runs statements and appends their text to `out`.
     pub fn statements(&self, body: &[Statement], scope: &Rc<Scope>, out: &mut Builder) -> Result<Flow> {
         self.budget.deeper(|| {
             for statement in body {
@@ -297,14 +302,14 @@ impl<'t> Run<'t> {
         Ok(Flow::Next)
     }
 
-    /// Runs statements in a scope of their own.
+    /// Runs statements in `scope`, and closes this scope.
     fn within(&self, scope: Rc<Scope>, body: &[Statement], out: &mut Builder) -> Result<Flow> {
         let flow = self.statements(body, &scope, out);
         self.close(scope);
         flow
     }
 
-    /// The text of statements behind filters.
+    /// Runs statements in a new scope, and applies filters to their text.
     fn captured(&self, filters: &[Step], body: &[Statement], scope: &Rc<Scope>) -> Result<Value> {
         let mut inner = Builder::default();
         let opened = self.open(scope)?;
@@ -364,7 +369,7 @@ impl<'t> Run<'t> {
         Ok(())
     }
 
-    /// `loop(…)`.
+    /// Runs the body of a recursive loop for other items: `loop(…)`.
     pub fn recurse(&self, state: &LoopState, iterated: &Value) -> Result<Value> {
         let Some(statement) = &state.recursive else {
             return fail("The loop must have the 'recursive' marker to be called recursively.");
@@ -398,7 +403,7 @@ impl<'t> Run<'t> {
     }
 }
 
-/// A name for an error, cut where it is long.
+/// Returns a name for an error message, cut after 80 characters.
 pub fn short(name: &str) -> String {
     match name.char_indices().nth(80) {
         Some((end, _)) => format!("{}…", &name[..end]),
@@ -406,7 +411,7 @@ pub fn short(name: &str) -> String {
     }
 }
 
-/// Roles that programs set; any other one is text like a message's content.
+/// Roles that programs set. Any other role is a user's text, like the content of a message.
 const ROLES: [&str; 12] = [
     "system",
     "user",
@@ -422,7 +427,8 @@ const ROLES: [&str; 12] = [
     "context",
 ];
 
-/// The messages, with the roles that are known as the template's own text: templates build control tokens from them.
+/// Returns the messages with all known roles marked as the template's own text, because templates build control tokens
+/// from roles.
 fn with_roles(run: &Run<'_>, messages: Value) -> Result<Value> {
     let Value::List(items) = &messages else { return Ok(messages) };
     let mut changed = Vec::new();

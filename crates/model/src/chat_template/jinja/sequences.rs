@@ -1,6 +1,6 @@
 //! Filters of sequences and mappings. Source: `jinja2/filters.py`.
 //!
-//! Where Jinja2 gives a generator, the values are computed at once and handed out as one.
+//! If Jinja2 returns a generator, the filter computes all values at once and returns them as a generator.
 
 use super::calls::Call;
 use super::filters;
@@ -16,7 +16,7 @@ use super::text::{Builder, Text};
 use super::value::{Dict, Items, Value, equal};
 use std::rc::Rc;
 
-/// `value | name(…)`; none if there is no such filter here.
+/// Computes `value | name(…)`. Returns `None` if this file has no filter with this name.
 pub fn apply(run: &Run<'_>, name: &str, value: &Value, call: Call) -> Result<Option<Value>> {
     let budget = &run.budget;
     let result = match name {
@@ -231,7 +231,7 @@ fn pairs(run: &Run<'_>, dict: &Dict) -> Result<Vec<Value>> {
     dict.entries().iter().map(|(key, value)| Value::tuple(run, vec![key.clone(), value.clone()])).collect()
 }
 
-/// A text in lower case, unless case counts.
+/// Converts a text to lower case, unless `case` is true (the comparison is case-sensitive).
 fn folded(run: &Run<'_>, value: Value, case: bool) -> Result<Value> {
     match value {
         Value::Str(text) if !case => strings::change_case(run, &text, "lower").map(Value::Str),
@@ -239,7 +239,7 @@ fn folded(run: &Run<'_>, value: Value, case: bool) -> Result<Value> {
     }
 }
 
-/// The items in the order of their keys; equal ones keep theirs, also in reverse.
+/// Returns the items sorted by their keys. Items with equal keys keep their order, also if `reverse` is true.
 fn in_order(run: &Run<'_>, mut keyed: Vec<(Value, Value)>, reverse: bool) -> Result<Vec<Value>> {
     run.budget.values(2 * keyed.len())?;
     if reverse {
@@ -252,7 +252,7 @@ fn in_order(run: &Run<'_>, mut keyed: Vec<(Value, Value)>, reverse: bool) -> Res
     Ok(keyed.into_iter().map(|(_, item)| item).collect())
 }
 
-/// A path of attributes: `a.b.0`.
+/// A list of attribute names and indices that are applied one after the other, for example `a.b.0`.
 struct Path(Vec<Value>);
 
 impl Path {
@@ -289,7 +289,7 @@ impl Path {
         Ok(value)
     }
 
-    /// As [`Path::of`], with a default for what is undefined on the way.
+    /// Does the same as [`Path::of`], but replaces each undefined value on the path by `default`.
     fn or(&self, run: &Run<'_>, item: &Value, default: Option<&Value>) -> Result<Value> {
         let mut value = item.clone();
         for part in &self.0 {

@@ -1,4 +1,4 @@
-//! Tokens to a template's tree: the statements.
+//! Parses the statements of a template.
 
 use super::lexer::Token;
 use super::limits::Result;
@@ -6,13 +6,14 @@ use super::parser::{Parser, describe};
 use super::syntax::{Expression, For, Link, Macro, Name, Node, Statement, Step, Target};
 use std::sync::Arc;
 
-/// Keywords that no variable may be called.
+/// Keywords that cannot be the name of a variable.
 const CONSTANTS: [&str; 6] = ["true", "false", "none", "True", "False", "None"];
 
 type Signature = Vec<(Name, Option<Expression>)>;
 
 impl Parser {
-    /// Statements up to a tag of `ends`, whose name is the next token; up to the end of the source if there is none.
+    /// Parses statements up to a tag whose name is in `ends`. This name is then the next token. If `ends` is empty,
+    /// parses up to the end of the source.
     pub fn body(&mut self, ends: &[&str]) -> Result<Vec<Statement>> {
         let mut body = Vec::new();
         loop {
@@ -54,14 +55,14 @@ impl Parser {
         Ok(())
     }
 
-    /// The rest of a tag, and the statements behind it up to a tag of `ends`.
+    /// Parses the end of a tag, and the statements after it up to a tag whose name is in `ends`.
     fn inner(&mut self, ends: &[&str]) -> Result<Vec<Statement>> {
         self.take_operator(":");
         self.block_end()?;
         self.body(ends)
     }
 
-    /// As [`Parser::inner`] for a scope of its own, with its only end taken.
+    /// Parses the body of a statement that has its own scope. Takes the name `end` of the end tag, too.
     fn scope(&mut self, end: &str) -> Result<Vec<Statement>> {
         let outer = std::mem::replace(&mut self.optional, false);
         let body = self.inner(&[end])?;
@@ -70,7 +71,7 @@ impl Parser {
         Ok(body)
     }
 
-    /// As [`Parser::scope`] for what becomes a function: loops around it don't count.
+    /// Parses the body of a macro or of a `call` block. `break` and `continue` in it cannot refer to a loop around it.
     fn function(&mut self, end: &str) -> Result<Vec<Statement>> {
         let loops = std::mem::replace(&mut self.loops, 0);
         let body = self.scope(end)?;
@@ -259,7 +260,7 @@ impl Parser {
         Ok(parameters)
     }
 
-    /// A name that is assigned to.
+    /// Parses a name on the left side of an assignment.
     fn assigned(&mut self) -> Result<Name> {
         let name = self.expect_name()?;
         if CONSTANTS.contains(&&*name) {
@@ -268,7 +269,8 @@ impl Parser {
         Ok(self.number(&name))
     }
 
-    /// What is assigned to: a name, a tuple, with `attributes` also an attribute of a namespace.
+    /// Parses the left side of an assignment: a name, a tuple, or (if `attributes` is true) an attribute of a
+    /// namespace.
     fn target(&mut self, attributes: bool) -> Result<Target> {
         self.deeper(|parser| {
             let at = parser.at();

@@ -61,7 +61,7 @@ pub const NAMES: [&str; 45] = [
     "zfill",
 ];
 
-/// The string that an argument has to be.
+/// Returns an argument that must be a string. Returns an error if it is not a string.
 fn string(value: Option<Value>, function: &str) -> Result<Text> {
     match value {
         Some(Value::Str(text)) => Ok(text),
@@ -83,7 +83,7 @@ fn integer(value: Option<Value>, default: i128) -> Result<i128> {
     }
 }
 
-/// `text.name(…)`; methods of `Markup` give `Markup`.
+/// Computes `text.name(…)`. The methods of `Markup` return `Markup`.
 pub fn call(run: &Run<'_>, text: &Text, name: &'static str, arguments: Call) -> Result<Value> {
     match call_plain(run, text, name, arguments)? {
         Value::Str(result) if text.is_markup() => Ok(Value::Str(result.marked(true))),
@@ -288,7 +288,7 @@ fn is(name: &str, text: &str) -> bool {
         "isprintable" => text.chars().all(is_printable),
         "isspace" => all(is_space),
         _ => {
-            // A title: upper case begins a word, lower case goes on with it.
+            // `istitle`: each word begins with upper case and continues with lower case.
             let (mut inside, mut any) = (false, false);
             for c in text.chars() {
                 if c.is_uppercase() {
@@ -309,7 +309,7 @@ fn is(name: &str, text: &str) -> bool {
     }
 }
 
-/// `lower`, `upper` and their kin.
+/// Computes `lower`, `upper` and the other methods that change the case.
 pub fn change_case(run: &Run<'_>, text: &Text, name: &str) -> Result<Text> {
     let budget = &run.budget;
     match name {
@@ -348,7 +348,7 @@ pub fn change_case(run: &Run<'_>, text: &Text, name: &str) -> Result<Text> {
     }
 }
 
-/// `strip` of these characters, of white space if there are none.
+/// Removes the characters of `chars` from the ends of a text. If `chars` is `None`, removes white space.
 pub fn strip(run: &Run<'_>, text: &Text, chars: Option<&Text>, left: bool, right: bool) -> Result<Text> {
     let whole = text.as_str();
     let set: Option<std::collections::HashSet<char>> = chars.map(|c| c.as_str().chars().collect());
@@ -360,7 +360,7 @@ pub fn strip(run: &Run<'_>, text: &Text, chars: Option<&Text>, left: bool, right
     text.slice(&run.budget, start..start + length)
 }
 
-/// `replace`, at most so many times.
+/// Replaces the first `most` occurrences of `old` by `new`.
 pub fn replace(run: &Run<'_>, text: &Text, old: &Text, new: &Text, most: usize) -> Result<Text> {
     let budget = &run.budget;
     let whole = text.as_str();
@@ -382,7 +382,7 @@ fn pad(run: &Run<'_>, text: &Text, width: i128, fill: &Text, name: &str) -> Resu
     let left = match name {
         "ljust" => 0,
         "rjust" => missing,
-        // Python's: the odd one goes left if the width is odd.
+        // As in Python: if `missing` and `width` are odd, the left side gets the extra character.
         _ => missing / 2 + (missing & width & 1),
     };
     let mut out = Builder::default();
@@ -392,7 +392,7 @@ fn pad(run: &Run<'_>, text: &Text, width: i128, fill: &Text, name: &str) -> Resu
     Ok(out.finish())
 }
 
-/// `center`, for the filter.
+/// Computes the filter `center`.
 pub fn center(run: &Run<'_>, text: &Text, width: i128) -> Result<Text> {
     pad(run, text, width, &Text::own(" "), "center")
 }
@@ -420,7 +420,8 @@ fn expand_tabs(run: &Run<'_>, text: &Text, size: i128) -> Result<Text> {
     Ok(out.finish())
 }
 
-/// The part of a text that `start` and `end` leave, in bytes; none where no place is left even for an empty text.
+/// Returns the byte range of a text between the character indices `start` and `end`. Returns `None` if `start` is after
+/// `end`: then even an empty text is not found.
 fn window(
     run: &Run<'_>,
     text: &Text,
@@ -513,7 +514,7 @@ fn split_at(text: &str, separator: &str, most: usize, from_right: bool) -> Vec<R
         .collect()
 }
 
-/// Lines as `str.splitlines` has them, without or with their ends.
+/// Returns the byte ranges of the lines, like `str.splitlines`. If `keep` is true, they include the line ends.
 pub fn lines(text: &str, keep: bool) -> Vec<Range<usize>> {
     let mut ranges = Vec::new();
     let mut from = 0;

@@ -1,31 +1,29 @@
-//! A template as data: statements and expressions.
+//! The syntax tree of a template: statements and expressions.
 //!
-//! Chains (operators, attributes, filters, `elif`) are flat lists, so that only real nesting makes the tree deep.
+//! Chains (operators, attributes, filters, `elif`) are flat lists, so that only nested source makes the tree deep.
 
 use std::sync::Arc;
 
-/// An identifier's number in [`Template::names`].
+/// Index of an identifier in [`Template::names`].
 pub type Name = u32;
 
 /// A parsed template.
 pub struct Template {
-    /// The source with normalized line ends, for places in errors.
+    /// The source with normalized line ends, for the line and column of errors.
     pub source: String,
-    /// Every identifier, by number.
+    /// The texts of all identifiers. A [`Name`] is an index into this list.
     pub names: Vec<Arc<str>>,
-    /// The statements.
     pub body: Vec<Statement>,
 }
 
-/// A statement.
 pub enum Statement {
-    /// Text.
+    /// Text between tags.
     Data(Arc<str>),
     /// `{{ … }}` or `{% print … %}`.
     Print(Expression),
-    /// `if`, every `elif`, `else`.
+    /// `if` and every `elif`, each with its condition, and the body of `else`.
     If(Vec<(Expression, Vec<Statement>)>, Vec<Statement>),
-    /// A loop.
+    /// `for … endfor`.
     For(Arc<For>),
     /// `set a = b`.
     Set(Target, Expression),
@@ -39,7 +37,7 @@ pub enum Statement {
     Macro(Arc<Macro>),
     /// `call(…) f(…) … endcall`.
     Call(Arc<Macro>, Expression),
-    /// `generation … endgeneration`: a scope of its own.
+    /// `generation … endgeneration`. Its body has its own scope.
     Generation(Vec<Statement>),
     /// `block … endblock`.
     Block(Vec<Statement>),
@@ -47,73 +45,68 @@ pub enum Statement {
     Break,
     /// `continue`.
     Continue,
-    /// `include`, `import`, `from`, `extends`: there is nothing to load.
+    /// `include`, `import`, `from` or `extends`, with its byte offset. It always fails, because there are no other
+    /// templates.
     Load(u32),
 }
 
-/// A loop.
+/// A `for` loop.
 pub struct For {
-    /// Assigned in each iteration.
+    /// The target that each item is assigned to.
     pub target: Target,
-    /// What is iterated over.
+    /// The expression that gives the items.
     pub iterated: Expression,
-    /// `if …` of the loop.
+    /// The condition after `if`, which selects items.
     pub condition: Option<Expression>,
-    /// Whether `loop(…)` may be called.
+    /// True if the loop has the marker `recursive`, so that its body may call `loop(…)`.
     pub recursive: bool,
-    /// The body.
     pub body: Vec<Statement>,
-    /// `else`.
+    /// The body of `else`. It runs if there is no item.
     pub otherwise: Vec<Statement>,
-    /// Place in the source.
+    /// Byte offset in the source.
     pub at: u32,
 }
 
-/// A macro, or the body of a `call`.
+/// A macro, or the body of a `call` block.
 pub struct Macro {
-    /// Its name; none for a `call`'s body.
+    /// `None` for the body of a `call` block.
     pub name: Option<Name>,
-    /// Its parameters with their defaults.
+    /// The parameters with their default values.
     pub parameters: Vec<(Name, Option<Expression>)>,
-    /// Its body.
     pub body: Vec<Statement>,
-    /// Whether the body reads `caller`.
+    /// True if the body reads `caller`.
     pub caller: bool,
-    /// Whether the body reads `kwargs`.
+    /// True if the body reads `kwargs`.
     pub kwargs: bool,
-    /// Whether the body reads `varargs`.
+    /// True if the body reads `varargs`.
     pub varargs: bool,
 }
 
-/// A place that a value is assigned to.
+/// The left side of an assignment.
 pub enum Target {
     /// A variable.
     Name(Name),
-    /// Several, by unpacking.
+    /// Several targets, for unpacking, with the byte offset.
     Tuple(Vec<Target>, u32),
-    /// An attribute of a namespace.
+    /// An attribute of a namespace: the variable, the name of the attribute, and the byte offset.
     Attribute(Name, Arc<str>, u32),
 }
 
 /// An expression with its place in the source.
 pub struct Expression {
-    /// Byte offset.
+    /// Byte offset in the source.
     pub at: u32,
-    /// What it is.
     pub node: Node,
 }
 
-/// What an expression is.
+/// The kind and the parts of an expression.
 pub enum Node {
     /// `None`.
     None,
     /// `True`, `False`.
     Bool(bool),
-    /// An integer.
     Integer(i128),
-    /// A float.
     Float(f64),
-    /// A string.
     String(Arc<str>),
     /// A variable.
     Name(Name),
@@ -123,7 +116,7 @@ pub enum Node {
     Tuple(Vec<Expression>),
     /// `{a: b}`.
     Dict(Vec<(Expression, Expression)>),
-    /// Attributes, items, calls, filters and tests, one after the other.
+    /// A base expression and the steps that follow it: attributes, items, calls, filters and tests.
     Chain(Box<Expression>, Vec<Step>),
     /// `not a`.
     Not(Box<Expression>),
@@ -137,23 +130,22 @@ pub enum Node {
     Or(Vec<Expression>),
     /// `a < b == …`.
     Compare(Box<Expression>, Vec<(Comparison, Expression)>),
-    /// `a + b - …`, from the left.
+    /// `a + b - …`, evaluated from left to right.
     Arithmetic(Box<Expression>, Vec<(Operator, Expression)>),
     /// `a ~ b ~ …`.
     Concat(Vec<Expression>),
-    /// `b if a else c`: condition, then, else.
+    /// `b if a else c`, stored in the order a, b, c.
     If(Box<Expression>, Box<Expression>, Option<Box<Expression>>),
 }
 
-/// One link of a chain.
+/// One step of a chain.
 pub struct Step {
-    /// Byte offset.
+    /// Byte offset in the source.
     pub at: u32,
-    /// What it does.
     pub link: Link,
 }
 
-/// What a link does.
+/// The operation of a step.
 pub enum Link {
     /// `.name`.
     Attribute(Arc<str>),
@@ -165,16 +157,16 @@ pub enum Link {
     Call(Arguments),
     /// `| name(…)`.
     Filter(Arc<str>, Arguments),
-    /// `is name(…)`, or `is not`.
+    /// `is name(…)`; the flag is true for `is not name(…)`.
     Test(Arc<str>, Arguments, bool),
 }
 
 /// Arguments of a call.
 #[derive(Default)]
 pub struct Arguments {
-    /// By position.
+    /// Arguments without a name, in order.
     pub positional: Vec<Expression>,
-    /// By name.
+    /// Arguments with a name.
     pub named: Vec<(Arc<str>, Expression)>,
     /// `*list`.
     pub list: Option<Box<Expression>>,
@@ -182,7 +174,7 @@ pub struct Arguments {
     pub mapping: Option<Box<Expression>>,
 }
 
-/// `==` and its kin.
+/// A comparison operator.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Comparison {
     /// `==`.
@@ -203,7 +195,7 @@ pub enum Comparison {
     NotIn,
 }
 
-/// `+` and its kin.
+/// An arithmetic operator.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Operator {
     /// `+`.

@@ -1,13 +1,13 @@
-//! Text that knows which of its characters a user wrote.
+//! Text that stores the origin of each character: the template or a user.
 //!
-//! Invariant: every operation on strings copies a character together with its origin. A control token counts only
-//! where all of its characters are the template's own.
+//! Invariant: every operation on strings copies a character together with its origin. Control tokens are parsed only in
+//! characters of the template.
 
 use super::limits::{Budget, Result};
 use std::ops::Range;
 use std::rc::Rc;
 
-/// Runs of one origin: the end of each in bytes, and whether a user wrote it.
+/// Runs of characters with the same origin: the byte offset of the end of each run, and true if a user wrote it.
 type Runs = Vec<(usize, bool)>;
 
 #[derive(Clone, Debug)]
@@ -17,7 +17,7 @@ enum Origin {
     Mixed(Rc<Runs>),
 }
 
-/// An immutable string, each character with its origin.
+/// An immutable string that stores the origin of each character.
 #[derive(Clone, Debug)]
 pub struct Text {
     text: Rc<str>,
@@ -26,27 +26,27 @@ pub struct Text {
 }
 
 impl Text {
-    /// A string that the template wrote.
+    /// Creates a string that the template wrote.
     pub fn own(text: &str) -> Self {
         Self { text: text.into(), origin: Origin::Template, markup: false }
     }
 
-    /// A string that a user wrote.
+    /// Creates a string that a user wrote.
     pub fn user(text: &str) -> Self {
         Self { text: text.into(), origin: Origin::User, markup: false }
     }
 
-    /// Whether it is `Markup`: what is joined to it is escaped for HTML.
+    /// Returns true if the text is `Markup` (HTML). Text that is joined to `Markup` is escaped for HTML.
     pub fn is_markup(&self) -> bool {
         self.markup
     }
 
-    /// The same text as `Markup`, or not.
+    /// Returns the same text, as `Markup` if `markup` is true and as plain text otherwise.
     pub fn marked(self, markup: bool) -> Self {
         Self { markup, ..self }
     }
 
-    /// The text with HTML's characters escaped; `Markup` stays as it is.
+    /// Returns the text as `Markup`, with the special characters of HTML escaped. Returns `Markup` unchanged.
     pub fn escaped(&self, budget: &Budget) -> Result<Self> {
         if self.markup {
             return Ok(self.clone());
@@ -70,22 +70,20 @@ impl Text {
         Ok(builder.finish().marked(true))
     }
 
-    /// Its characters.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Its characters, shared.
     pub fn shared(&self) -> Rc<str> {
         self.text.clone()
     }
 
-    /// Length in characters, as Python counts.
+    /// Returns the length in characters (code points), as Python counts it.
     pub fn chars(&self) -> usize {
         self.text.chars().count()
     }
 
-    /// The pieces of one origin inside a byte range.
+    /// Returns the pieces of a byte range that have one origin, each with true if a user wrote it.
     pub fn pieces(&self, range: Range<usize>) -> Pieces<'_> {
         let next = match &self.origin {
             Origin::Mixed(runs) => runs.partition_point(|(end, _)| *end <= range.start),
@@ -94,7 +92,7 @@ impl Text {
         Pieces { text: self, range, next }
     }
 
-    /// A part of it, by bytes.
+    /// Returns the part of the text in a byte range.
     pub fn slice(&self, budget: &Budget, range: Range<usize>) -> Result<Self> {
         if range.start == 0 && range.end == self.text.len() {
             return Ok(self.clone());
@@ -104,7 +102,7 @@ impl Text {
         Ok(builder.finish().marked(self.markup))
     }
 
-    /// Each piece of one origin mapped by itself: for changes of case and the like.
+    /// Applies `change` to each piece of one origin, for example to change the case.
     pub fn map(&self, budget: &Budget, change: impl Fn(&str) -> String) -> Result<Self> {
         let mut builder = Builder::default();
         for (piece, user) in self.pieces(0..self.text.len()) {
@@ -115,7 +113,7 @@ impl Text {
     }
 }
 
-/// Pieces of one origin.
+/// An iterator over the pieces that have one origin.
 pub struct Pieces<'a> {
     text: &'a Text,
     range: Range<usize>,
@@ -142,7 +140,7 @@ impl<'a> Iterator for Pieces<'a> {
     }
 }
 
-/// A text in the making.
+/// Builds a text from pieces.
 #[derive(Default)]
 pub struct Builder {
     text: String,
@@ -150,7 +148,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Appends characters of one origin.
+    /// Appends characters of one origin. `user` is true if a user wrote them.
     pub fn push(&mut self, budget: &Budget, text: &str, user: bool) -> Result<()> {
         if text.is_empty() {
             return Ok(());
@@ -167,17 +165,17 @@ impl Builder {
         Ok(())
     }
 
-    /// Appends what the template wrote.
+    /// Appends characters that the template wrote.
     pub fn own(&mut self, budget: &Budget, text: &str) -> Result<()> {
         self.push(budget, text, false)
     }
 
-    /// Appends a text.
+    /// Appends a text with its origins.
     pub fn push_text(&mut self, budget: &Budget, text: &Text) -> Result<()> {
         self.push_range(budget, text, 0..text.as_str().len())
     }
 
-    /// Appends a part of a text, by bytes.
+    /// Appends the part of a text in a byte range.
     pub fn push_range(&mut self, budget: &Budget, text: &Text, range: Range<usize>) -> Result<()> {
         for (piece, user) in text.pieces(range) {
             self.push(budget, piece, user)?;
@@ -185,12 +183,12 @@ impl Builder {
         Ok(())
     }
 
-    /// Bytes so far.
+    /// Returns the number of bytes up to now.
     pub fn len(&self) -> usize {
         self.text.len()
     }
 
-    /// The text.
+    /// Returns the finished text.
     pub fn finish(self) -> Text {
         let origin = match self.runs.as_slice() {
             [] | [(_, false)] => Origin::Template,
@@ -200,7 +198,8 @@ impl Builder {
         Text { text: self.text.into(), origin, markup: false }
     }
 
-    /// The characters, and the end of each run with its origin.
+    /// Returns the characters, and for each run of characters with the same origin: the byte offset of its end, and
+    /// true if a user wrote the run.
     pub fn into_parts(self) -> (String, Vec<(usize, bool)>) {
         (self.text, self.runs)
     }

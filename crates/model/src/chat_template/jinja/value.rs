@@ -1,8 +1,8 @@
-//! Python's values, as far as templates see them.
+//! The values of Python that templates use.
 //!
-//! Invariant: lists and mappings are immutable and know their depth, so that printing, comparing and dropping them
-//! cannot run out of stack. Namespaces are mutable; they live in [`Run`] and values hold only their number, so that
-//! none owns itself.
+//! Invariant: lists and mappings are immutable and store their nesting depth, so that printing, comparing and dropping
+//! them cannot overflow the stack. Namespaces are mutable. [`Run`] owns the namespaces, and a value holds only the
+//! index of a namespace. So no namespace can own itself.
 
 use super::limits::{Budget, Error, Result, VALUE_DEPTH, fail};
 use super::run::{Closure, LoopState, Run};
@@ -12,40 +12,34 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-/// A value.
+/// A value of a template.
 #[derive(Clone)]
 pub enum Value {
-    /// Nothing of that name; the text is the error of its use.
+    /// The value of a name that is not defined. The text is the error message for its use.
     Undefined(Rc<str>),
     /// `None`.
     None,
     /// `True`, `False`.
     Bool(bool),
-    /// An integer.
     Int(i128),
-    /// A float.
     Float(f64),
-    /// A string.
     Str(Text),
-    /// A list.
     List(Rc<Items>),
-    /// A tuple.
     Tuple(Rc<Items>),
-    /// A mapping in the order of insertion.
+    /// A mapping that keeps the order of insertion.
     Dict(Rc<Dict>),
-    /// `dict_keys` and its kin.
+    /// A view of a mapping, with the name of its type: `dict_keys`, `dict_values` or `dict_items`.
     View(&'static str, Rc<Items>),
-    /// An iterator: its values can be taken once.
+    /// An iterator. Each of its values can be taken only one time.
     Generator(Rc<Generator>),
     /// `range`: start, step, length.
     Range(i128, i128, usize),
-    /// A namespace, by number.
+    /// A namespace, by its index in [`Run`].
     Namespace(usize),
-    /// A macro, or the body of a `call`.
+    /// A macro, or the body of a `call` block.
     Macro(Rc<Closure>),
-    /// A global function.
     Function(Function),
-    /// A method with its receiver.
+    /// A method and the value that it is called on.
     Method(Rc<Method>),
     /// `loop`.
     Loop(Rc<LoopState>),
@@ -55,47 +49,40 @@ pub enum Value {
     Joiner(Rc<(Text, Cell<bool>)>),
 }
 
-/// Global functions.
+/// A global function of templates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Function {
-    /// `range`.
     Range,
-    /// `dict`.
     Dict,
-    /// `namespace`.
     Namespace,
-    /// `cycler`.
     Cycler,
-    /// `joiner`.
     Joiner,
-    /// `raise_exception`.
     RaiseException,
-    /// `strftime_now`.
     StrftimeNow,
 }
 
-/// A method with its receiver.
+/// A method and the value that it is called on.
 pub struct Method {
     pub receiver: Value,
     pub name: &'static str,
 }
 
-/// Values in a row.
+/// The values of a list or a tuple.
 pub struct Items {
     values: Vec<Value>,
     depth: u32,
-    /// A tuple of `groupby`: its items have the names `grouper` and `list`.
+    /// True for a tuple of `groupby`, whose two items have the names `grouper` and `list`.
     group: bool,
 }
 
-/// Values that can be taken once.
+/// The values of an iterator. `taken` is the number of values that were already taken.
 pub struct Generator {
     items: Items,
     taken: Cell<usize>,
 }
 
 impl Items {
-    /// Charges and bounds a list.
+    /// Creates a list. Charges its memory to `budget` and bounds its nesting depth.
     pub fn new(budget: &Budget, values: Vec<Value>) -> Result<Self> {
         budget.values(values.len())?;
         let depth = 1 + values.iter().map(Value::depth).max().unwrap_or(0);
@@ -105,12 +92,12 @@ impl Items {
         Ok(Self { values, depth, group: false })
     }
 
-    /// A tuple of `groupby`.
+    /// Creates a tuple of `groupby`.
     pub fn group(budget: &Budget, key: Value, items: Value) -> Result<Self> {
         Ok(Self { group: true, ..Self::new(budget, vec![key, items])? })
     }
 
-    /// The item of this name.
+    /// Returns the item with this name, if the tuple is a tuple of `groupby`.
     pub fn named(&self, name: &str) -> Option<&Value> {
         let place = ["grouper", "list"].iter().position(|n| *n == name).filter(|_| self.group)?;
         self.values.get(place)
@@ -122,21 +109,21 @@ impl Items {
 }
 
 impl Generator {
-    /// The next value.
+    /// Takes the next value.
     pub fn next(&self) -> Option<Value> {
         let value = self.items.values.get(self.taken.get())?;
         self.taken.set(self.taken.get() + 1);
         Some(value.clone())
     }
 
-    /// All that is left.
+    /// Takes all remaining values.
     pub fn rest(&self) -> Vec<Value> {
         let from = self.taken.replace(self.items.values.len());
         self.items.values[from..].to_vec()
     }
 }
 
-/// What a mapping looks a key up by.
+/// A hashable form of a key. Keys that are equal in Python have the same form.
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Key {
     None,
@@ -148,7 +135,7 @@ enum Key {
     Object(usize),
 }
 
-/// A mapping in the order of insertion.
+/// A mapping that keeps the order of insertion.
 #[derive(Default)]
 pub struct Dict {
     entries: Vec<(Value, Value)>,
@@ -157,7 +144,6 @@ pub struct Dict {
 }
 
 impl Dict {
-    /// An empty mapping.
     pub fn new() -> Self {
         Self { depth: 1, ..Self::default() }
     }
@@ -166,7 +152,7 @@ impl Dict {
         &self.entries
     }
 
-    /// Sets a key.
+    /// Sets the value of a key.
     pub fn set(&mut self, run: &Run<'_>, key: Value, value: Value) -> Result<()> {
         run.budget.allocate(160)?;
         let depth = 1 + key.depth().max(value.depth());
@@ -185,13 +171,13 @@ impl Dict {
         Ok(())
     }
 
-    /// The value of a key; an error if such a key cannot be.
+    /// Returns the value of a key. Returns an error if the key is not hashable.
     pub fn get(&self, run: &Run<'_>, key: &Value) -> Result<Option<&Value>> {
         let key = key_of(run, key)?;
         Ok(self.places.get(&key).map(|&place| &self.entries[place].1))
     }
 
-    /// The value of a text.
+    /// Returns the value of a string key.
     pub fn get_str(&self, run: &Run<'_>, key: &str) -> Result<Option<&Value>> {
         run.budget.scan(key.len())?;
         Ok(self.places.get(&Key::Str(key.into())).map(|&place| &self.entries[place].1))
@@ -224,22 +210,22 @@ fn key_of(run: &Run<'_>, value: &Value) -> Result<Key> {
 }
 
 impl Value {
-    /// A string that the template wrote.
+    /// Creates a string that the template wrote.
     pub fn own(text: &str) -> Self {
         Self::Str(Text::own(text))
     }
 
-    /// A list.
+    /// Creates a list and charges its memory.
     pub fn list(run: &Run<'_>, values: Vec<Self>) -> Result<Self> {
         Ok(Self::List(Rc::new(Items::new(&run.budget, values)?)))
     }
 
-    /// A tuple.
+    /// Creates a tuple and charges its memory.
     pub fn tuple(run: &Run<'_>, values: Vec<Self>) -> Result<Self> {
         Ok(Self::Tuple(Rc::new(Items::new(&run.budget, values)?)))
     }
 
-    /// An iterator.
+    /// Creates an iterator and charges its memory.
     pub fn generator(run: &Run<'_>, values: Vec<Self>) -> Result<Self> {
         let items = Items::new(&run.budget, values)?;
         Ok(Self::Generator(Rc::new(Generator { items, taken: Cell::new(0) })))
@@ -257,7 +243,7 @@ impl Value {
         }
     }
 
-    /// The name of its type in Python.
+    /// Returns the name of the value's type in Python.
     pub fn type_name(&self) -> &'static str {
         match self {
             Self::Undefined(_) => "Undefined",
@@ -282,7 +268,7 @@ impl Value {
         }
     }
 
-    /// `bool(value)`.
+    /// Returns `bool(value)`.
     pub fn is_true(&self) -> bool {
         match self {
             Self::Undefined(_) | Self::None => false,
@@ -298,7 +284,7 @@ impl Value {
         }
     }
 
-    /// The integer that it stands for, as `operator.index` has it.
+    /// Returns the integer value of a bool or an integer, like Python's `operator.index`.
     pub fn index(&self) -> Option<i128> {
         match self {
             Self::Bool(b) => Some(i128::from(*b)),
@@ -307,7 +293,7 @@ impl Value {
         }
     }
 
-    /// Its error, if it is undefined.
+    /// Returns the value itself. If the value is undefined, returns the error for its use.
     pub fn defined(&self) -> Result<&Self> {
         match self {
             Self::Undefined(message) => fail(&**message),
@@ -315,7 +301,7 @@ impl Value {
         }
     }
 
-    /// `len(value)`.
+    /// Returns `len(value)`.
     pub fn length(&self, run: &Run<'_>) -> Result<usize> {
         Ok(match self {
             Self::Undefined(_) => 0,
@@ -331,13 +317,13 @@ impl Value {
         })
     }
 
-    /// Its values one after the other.
+    /// Returns the items of `iter(value)`. Takes the remaining values of a generator.
     pub fn iterate(&self, run: &Run<'_>) -> Result<Rc<Items>> {
         let values = match self {
             Self::List(items) | Self::Tuple(items) | Self::View(_, items) => return Ok(items.clone()),
             Self::Undefined(_) => Vec::new(),
             Self::Str(text) => {
-                // A character takes two allocations beside its place.
+                // Each character needs two allocations in addition to its entry in the list.
                 run.budget.allocate(64 * text.as_str().len())?;
                 let mut values = Vec::new();
                 for (at, c) in text.as_str().char_indices() {
@@ -359,7 +345,7 @@ impl Value {
         Ok(Rc::new(Items::new(&run.budget, values)?))
     }
 
-    /// Whether `iter(value)` works.
+    /// Returns true if `iter(value)` works.
     pub fn is_iterable(&self) -> bool {
         matches!(
             self,
@@ -375,7 +361,7 @@ impl Value {
         )
     }
 
-    /// `str(value)`.
+    /// Returns `str(value)`.
     pub fn to_text(&self, run: &Run<'_>) -> Result<Text> {
         if let Self::Str(text) = self {
             return Ok(text.clone());
@@ -386,7 +372,7 @@ impl Value {
     }
 }
 
-/// `a == b`.
+/// Returns `a == b`.
 pub fn equal(run: &Run<'_>, a: &Value, b: &Value) -> Result<bool> {
     use Value as V;
     run.budget.steps(1)?;
@@ -441,7 +427,8 @@ fn number_order(a: &Value, b: &Value) -> Option<Ordering> {
     }
 }
 
-/// The order of two values; `None` beside a number that is none. `operator` is for the error.
+/// Compares two values. Returns `None` if one of them is NaN. Returns an error if their types have no order; `operator`
+/// is the operator in the error message.
 pub fn order(run: &Run<'_>, a: &Value, b: &Value, operator: &str) -> Result<Option<Ordering>> {
     run.budget.steps(1)?;
     a.defined()?;
@@ -471,7 +458,7 @@ pub fn order(run: &Run<'_>, a: &Value, b: &Value, operator: &str) -> Result<Opti
     }
 }
 
-/// `a in b`.
+/// Returns `a in b`.
 pub fn contains(run: &Run<'_>, b: &Value, a: &Value) -> Result<bool> {
     run.budget.steps(1)?;
     match b {
