@@ -217,7 +217,7 @@ impl Compared {
     pub fn csv(&self) -> Result<String, Error> {
         let rows: Vec<CompareRow> =
             self.rows.iter().map(|row| CompareRow { sample: None, ..row.clone() }).collect();
-        kvant_report::csv(&rows).map_err(|error| Error::Result(error.to_string()))
+        kvant_report::csv(&rows).map_err(|error| Error::Result(error.into()))
     }
 }
 

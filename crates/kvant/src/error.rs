@@ -128,10 +128,15 @@ pub enum Error {
     },
     /// A result that cannot be serialized.
     #[error("the result cannot be written: {0}")]
-    Result(String),
-    /// Another program that runs a part of the job has failed.
-    #[error("{0}")]
-    Outside(String),
+    Result(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The separate process that writes the sample of a file has failed.
+    #[error("{path}: a sample: {reason}")]
+    Sample {
+        /// The file.
+        path: PathBuf,
+        /// The failed operation, with its cause.
+        reason: String,
+    },
     /// The user stopped the job.
     #[error("interrupted")]
     Interrupted,

@@ -61,7 +61,7 @@ fn finish(common: &Common, job: &kvant::Compare, csv: &CsvFlags) -> Result<ExitC
 
 /// Runs a file in a separate process, with the same number of threads and the same instruction set.
 fn alone(common: &Common, path: &Path, prompt: &str, tokens: usize) -> Result<Alone, Error> {
-    let fault = |why: &str| Error::Outside(format!("{}: a sample: {why}", path.display()));
+    let fault = |reason: &str| Error::Sample { path: path.into(), reason: reason.into() };
     let program =
         std::env::current_exe().map_err(|e| fault(&format!("finding this program's own file: {e}")))?;
     let output = Command::new(program)

@@ -159,16 +159,31 @@ struct Packing<'a> {
     packed: Buffer,
 }
 
-impl Packing<'_> {
+impl ManyRows {
     /// Returns the number of floats of a packed group. A row has `chunks` chunks.
     fn group_floats(&self, chunks: usize) -> usize {
-        chunks * self.kernel.group_rows * ROW_FLOATS
+        chunks * self.group_rows * ROW_FLOATS
     }
+}
 
-    /// Returns the number of groups.
-    fn groups(&self) -> usize {
-        self.rows.len().div_ceil(self.kernel.group_rows)
-    }
+/// The kernels that multiply the rows of activations with one matrix.
+struct Work<'a> {
+    product: &'a Product<'a>,
+    /// The groups of rows for which `CodeKernels::many_rows` has a kernel.
+    groups: Vec<Group<'a>>,
+    /// The number of rows in `groups`. The other rows are multiplied one by one or a few at a time.
+    done: usize,
+    /// The outliers, if they are multiplied directly after the codes.
+    interleaved: Option<&'a Outliers>,
+}
+
+/// Cuts the panels of several matrices into tasks. `matrices` has for each matrix the number of its panels and of the
+/// panels of a task. Returns for each task the index of the matrix and the panels.
+fn panel_tasks(matrices: impl Iterator<Item = (usize, usize)>) -> Vec<(usize, Range<usize>)> {
+    let tasks = |(index, (panels, at_once)): (usize, (usize, usize))| {
+        (0..panels).step_by(at_once).map(move |panel| (index, panel..panels.min(panel + at_once)))
+    };
+    matrices.enumerate().flat_map(tasks).collect()
 }
 
 /// Multiplies many rows of activations. One parallel run packs the activations. A second parallel run multiplies all
@@ -176,7 +191,7 @@ impl Packing<'_> {
 fn multiply_many(backend: &Backend, products: &[Product]) {
     let cpu = backend.cpu();
     let mut packings: Vec<Packing> = Vec::new();
-    let mut work: Vec<(&Product, Vec<Group>, usize)> = Vec::new();
+    let mut work: Vec<Work> = Vec::new();
     for product in products {
         let interleaved = product.outliers.filter(|_| product.x.rows() <= INTERLEAVED_ROWS);
         let (mut groups, mut done) = (Vec::new(), 0);
@@ -190,21 +205,13 @@ fn multiply_many(backend: &Backend, products: &[Product]) {
             let outliers = interleaved.map(|all| OutliersOfRows::new(product.matrix, all, rows.clone()));
             groups.push(Group { kernel: index, rows, packing, outliers });
         }
-        work.push((product, groups, done));
+        work.push(Work { product, groups, done, interleaved });
     }
     pack(backend, &mut packings, products[0].matrix.chunks());
-    let mut tasks: Vec<(usize, Range<usize>)> = Vec::new();
-    for (index, product) in products.iter().enumerate() {
-        let (panels, panels_per_task) = (product.matrix.panels(), product.matrix.panels_of_task());
-        tasks.extend(
-            (0..panels)
-                .step_by(panels_per_task)
-                .map(|panel| (index, panel..panels.min(panel + panels_per_task))),
-        );
-    }
+    let tasks = panel_tasks(products.iter().map(|p| (p.matrix.panels(), p.matrix.panels_of_task())));
     backend.pool().run(tasks.len(), &|task| {
         let (index, panels) = &tasks[task];
-        let (product, groups, done) = &work[*index];
+        let Work { product, groups, done, interleaved } = &work[*index];
         for Group { kernel, rows, packing, outliers } in groups {
             let packed = &packings[*packing].packed;
             cpu.multiply_many(*kernel, product.matrix, panels.clone(), packed, rows.clone(), &product.y);
@@ -212,8 +219,7 @@ fn multiply_many(backend: &Backend, products: &[Product]) {
                 cpu.add_outliers(product.matrix, panels.clone(), outliers, &product.y);
             }
         }
-        let interleaved = product.outliers.filter(|_| product.x.rows() <= INTERLEAVED_ROWS);
-        multiply_remaining_rows(backend, product, panels.clone(), *done, interleaved);
+        multiply_remaining_rows(backend, product, panels.clone(), *done, *interleaved);
     });
     add_remaining_outliers(backend, products);
 }
@@ -234,24 +240,29 @@ fn packing<'a>(
             && (&other.rows, other.zero_point, other.halves) == (&rows, zero_point, halves)
     };
     packings.iter().position(matches).unwrap_or_else(|| {
-        packings.push(Packing { kernel, x: product.x, rows, zero_point, halves, packed: Buffer::take(0) });
+        let floats = rows.len().div_ceil(kernel.group_rows) * kernel.group_floats(product.matrix.chunks());
+        packings.push(Packing {
+            kernel,
+            x: product.x,
+            rows,
+            zero_point,
+            halves,
+            packed: Buffer::take(floats),
+        });
         packings.len() - 1
     })
 }
 
 /// Packs the activations of all packings. A row of activations has `chunks` chunks.
 fn pack(backend: &Backend, packings: &mut [Packing], chunks: usize) {
-    for packing in &mut *packings {
-        packing.packed = Buffer::take(packing.groups() * packing.group_floats(chunks));
-    }
     let mut tasks = Vec::new();
     let targets: Vec<_> = packings
         .iter_mut()
         .enumerate()
         .map(|(index, packing)| {
-            let (groups, floats) = (packing.groups(), packing.group_floats(chunks));
-            tasks.extend((0..groups).map(|group| (index, group)));
             let Packing { kernel, x, rows, zero_point, halves, packed } = packing;
+            let floats = kernel.group_floats(chunks);
+            tasks.extend((0..packed.len() / floats).map(|group| (index, group)));
             (kernel, *x, rows.clone(), *zero_point, *halves, floats, Shared::new(packed))
         })
         .collect();
@@ -306,16 +317,9 @@ fn add_remaining_outliers(backend: &Backend, products: &[Product]) {
             Some((product, OutliersOfRows::new(product.matrix, product.outliers?, 0..product.x.rows())))
         })
         .collect();
-    let mut tasks = Vec::new();
-    for (index, (product, _)) in all.iter().enumerate() {
-        let panels_at_once = (2 * OUTLIER_ROWS / product.matrix.panel_rows).max(1);
-        let panels = product.matrix.panels();
-        tasks.extend(
-            (0..panels)
-                .step_by(panels_at_once)
-                .map(|panel| (index, panel..panels.min(panel + panels_at_once))),
-        );
-    }
+    let tasks = panel_tasks(all.iter().map(|(product, _)| {
+        (product.matrix.panels(), (2 * OUTLIER_ROWS / product.matrix.panel_rows).max(1))
+    }));
     backend.pool().run(tasks.len(), &|task| {
         let (index, panels) = &tasks[task];
         let (product, outliers) = &all[*index];

@@ -5,7 +5,9 @@ use crate::Error;
 use kvant_eval::peak_resident_bytes;
 use kvant_io::OutputFile;
 use kvant_kernels::Backend;
-use kvant_quant::{Allocation, Assignment, Cost, Expected, Flag, HostCard, Recipe, Report, TensorReport};
+use kvant_quant::{
+    Allocation, Assignment, Cost, Expected, Flag, HostCard, Recipe, Report, TensorReport, planned_bytes,
+};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -107,6 +109,7 @@ impl Quantized {
         assignments: Vec<Assignment>,
         allocation: Option<Allocation>,
     ) -> Self {
+        let bytes_out = planned_bytes(&assignments);
         let elements: usize = assignments.iter().map(|a| a.entry.shape.elements()).sum();
         let bytes_in = assignments.iter().map(|a| a.entry.format.tensor_bytes(&a.entry.shape));
         let bytes_in = bytes_in.map(|bytes| bytes.map_or(0, |n| n as u64)).sum();
@@ -122,7 +125,6 @@ impl Quantized {
                 chosen: None,
             })
             .collect();
-        let bytes_out: u64 = tensors.iter().map(|t| t.bytes).sum();
         Self {
             output: job.output.to_string_lossy().into_owned(),
             path: job.output.clone(),
@@ -151,7 +153,7 @@ impl Quantized {
     /// Errors of the file system.
     pub fn write_card(&self, force: bool) -> Result<(), Error> {
         let Some((path, card)) = &self.host else { return Ok(()) };
-        let text = serde_json::to_string_pretty(card).map_err(|e| Error::Result(e.to_string()))? + "\n";
+        let text = serde_json::to_string_pretty(card).map_err(|e| Error::Result(e.into()))? + "\n";
         Ok(OutputFile::write_whole(path, text.as_bytes(), force)?)
     }
 
