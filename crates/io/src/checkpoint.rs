@@ -1,7 +1,7 @@
 //! A model on disk: tensors by name, without a copy, and the metadata of the model.
 
 use crate::container::{gguf::GgufFile, safetensors::SafetensorsFolder};
-use crate::{Error, Limits, MappedFile, Meta, NumberType, json};
+use crate::{Error, Limits, MappedFile, Meta, NumberType, foreign, json};
 use kvant_core::{Bytes, FormatRef, Shape, Tensor};
 use std::borrow::Cow;
 use std::path::Path;
@@ -114,31 +114,20 @@ pub fn first_rounded(checkpoint: &dyn Checkpoint, name: &str) -> Option<usize> {
 /// An error for every fault of the file, with path, tensor and offset.
 pub fn open(path: &Path, limits: &Limits) -> Result<Box<dyn Checkpoint>, Error> {
     if path.is_dir() {
+        foreign::refuse_folder(path)?;
         return Ok(Box::new(SafetensorsFolder::open(path, limits)?));
     }
-    let not_recognised = |found, hint| Err(Error::NotRecognised { path: path.into(), found, hint });
-    let hint = "give a .gguf file, a .safetensors file or a Hugging Face folder";
-    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
     let bytes = MappedFile::open(path)?.into_bytes();
     json::refuse_pointer(path, &bytes)?;
-    match bytes.first_chunk::<4>() {
-        Some(b"GGUF") => return Ok(Box::new(GgufFile::parse(path, bytes, limits)?)),
-        Some(b"ggml" | b"lmgg" | b"tjgg" | b"fmgg") => {
-            return not_recognised("a GGML file of 2023", "convert the original again to GGUF");
-        }
-        Some(b"PK\x03\x04") => {
-            return not_recognised("a PyTorch pickle", "such files run code when read: ask for safetensors");
-        }
-        _ => {}
+    let has_extension = |wanted| path.extension().is_some_and(|found| found.eq_ignore_ascii_case(wanted));
+    if bytes.starts_with(b"GGUF") {
+        return Ok(Box::new(GgufFile::parse(path, bytes, limits)?));
     }
-    match extension.as_str() {
-        "gguf" => Ok(Box::new(GgufFile::parse(path, bytes, limits)?)),
-        "safetensors" => Ok(Box::new(SafetensorsFolder::open(path, limits)?)),
-        "onnx" => not_recognised("an ONNX graph", "this version does not read ONNX yet"),
-        "bin" | "pth" | "pt" | "ckpt" => {
-            not_recognised("probably a PyTorch pickle", "such files run code when read: ask for safetensors")
-        }
-        _ => not_recognised("neither GGUF nor safetensors", hint),
+    foreign::refuse_file(path, &bytes)?;
+    if has_extension("gguf") {
+        Ok(Box::new(GgufFile::parse(path, bytes, limits)?))
+    } else {
+        Ok(Box::new(SafetensorsFolder::open(path, limits)?))
     }
 }
 

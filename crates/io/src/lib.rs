@@ -14,6 +14,7 @@ mod allocator;
 mod checkpoint;
 pub mod container;
 mod error;
+mod foreign;
 mod guard;
 mod json;
 mod limits;

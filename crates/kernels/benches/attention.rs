@@ -37,7 +37,15 @@ fn main() {
         let backend = Backend::new(isa, threads);
         for (head_size, group) in [(64, 1), (64, 3), (64, 4), (128, 4), (128, 8)] {
             let heads = KV_HEADS * group;
-            let shape = AttentionShape { heads, kv_heads: KV_HEADS, head_size, scale: 0.125 };
+            let shape = AttentionShape {
+                heads,
+                kv_heads: KV_HEADS,
+                head_size,
+                scale: 0.125,
+                window: None,
+                softcap: None,
+                sinks: None,
+            };
             for &format in KvFormat::ALL {
                 let decode = decode(&probe, &backend, &shape, format);
                 let prefill = prefill(&probe, &backend, &shape, format);

@@ -11,6 +11,7 @@ use crate::key_values::{self, HeadPage};
 use crate::kv_format::PAGE;
 use crate::shared::Shared;
 use crate::{Backend, KeyValues, scratch};
+use std::ops::Range;
 
 /// Maximum number of tokens in one task.
 const TOKENS_PER_TASK: usize = 16;
@@ -19,8 +20,11 @@ const TOKENS_PER_TASK: usize = 16;
 /// computation of a page takes longer than its memory reads.
 const MAX_PREFETCH_ROWS: usize = 16;
 
-/// The sizes of an attention layer, and the factor of its scores.
-#[derive(Clone, Copy, Debug)]
+/// The sizes of an attention layer, and the computation of its scores.
+///
+/// The score of a query and a key is the dot product of both, multiplied by `scale`. If there is a soft cap c, the score
+/// x becomes c · tanh(x / c).
+#[derive(Clone, Debug)]
 pub struct AttentionShape {
     /// Number of query heads.
     pub heads: usize,
@@ -28,8 +32,23 @@ pub struct AttentionShape {
     pub kv_heads: usize,
     /// Floats per head.
     pub head_size: usize,
-    /// Factor that multiplies the scores. A score is the dot product of a query and a key.
+    /// Factor of the dot products.
     pub scale: f32,
+    /// The number of positions that a query reads: its own position and the positions directly before it. `None` if it
+    /// reads all earlier positions. Above 0.
+    pub window: Option<usize>,
+    /// The soft cap of the scores, above 0.
+    pub softcap: Option<f32>,
+    /// For each query head, one more score, without a key and with a value of zeros. `None` if there are no such scores.
+    /// Source: Xiao et al., Efficient Streaming Language Models with Attention Sinks, arXiv 2309.17453, section 3.3.
+    pub sinks: Option<Vec<f32>>,
+}
+
+impl AttentionShape {
+    /// Returns the first position that the query of position `position` reads.
+    pub(crate) fn first_read(&self, position: usize) -> usize {
+        self.window.map_or(0, |window| (position + 1).saturating_sub(window))
+    }
 }
 
 /// The input of attention, or the gradient of a loss with respect to this input.
@@ -71,8 +90,9 @@ pub fn attention(
     sequences: &mut [Ragged],
     out: &mut [f32],
 ) {
-    let AttentionShape { heads, kv_heads, head_size, .. } = *shape;
+    let &AttentionShape { heads, kv_heads, head_size, .. } = shape;
     let (columns, kv_columns) = (heads * head_size, kv_heads * head_size);
+    assert!(shape.sinks.as_ref().is_none_or(|sinks| sinks.len() == heads), "a sink for every query head");
     assert!(kv_heads > 0 && heads.is_multiple_of(kv_heads) && head_size > 0, "heads in equal groups");
     let tokens: usize = sequences.iter().map(|sequence| sequence.tokens).sum();
     assert!(qkv.query.len() == tokens * columns && out.len() == tokens * columns, "a query for every token");
@@ -119,9 +139,9 @@ struct Span<'a> {
 }
 
 /// Writes the results of attention for the queries of all spans to `out`. Query i of a span attends to all positions of
-/// its sequence except the last `count − 1 − i` positions.
+/// its sequence except the last `count − 1 − i` positions, and except the positions before its window.
 fn attend(backend: &Backend, shape: &AttentionShape, query: &[f32], spans: &[Span], out: &mut [f32]) {
-    let AttentionShape { heads, kv_heads, head_size, scale } = *shape;
+    let &AttentionShape { heads, kv_heads, head_size, scale, softcap, .. } = shape;
     let (columns, group) = (heads * head_size, heads / kv_heads);
     // The last queries of a sequence attend to the most positions. The tasks of these queries start first, to balance
     // the load.
@@ -135,11 +155,19 @@ fn attend(backend: &Backend, shape: &AttentionShape, query: &[f32], spans: &[Spa
         let first = block * TOKENS_PER_TASK;
         let count = TOKENS_PER_TASK.min(n - first);
         let row = |i: usize| (first_row + first + i) * columns + kv_head * group * head_size;
-        let visible: Vec<usize> =
-            (0..count * group).map(|r| states.len() - n + first + r / group + 1).collect();
+        let visible: Vec<Range<usize>> = (0..count * group)
+            .map(|r| {
+                let position = states.len() - n + first + r / group;
+                shape.first_read(position)..position + 1
+            })
+            .collect();
         let format = states.format();
         let (rows, width) = (visible.len(), head_size.next_multiple_of(format.part_floats()));
-        let mut state = vec![[f32::NEG_INFINITY, 0.0]; rows];
+        // A sink is the first score: the maximum is the sink, and the sum of the exponentials is 1.
+        let mut state: Vec<[f32; 2]> = match &shape.sinks {
+            None => vec![[f32::NEG_INFINITY, 0.0]; rows],
+            Some(sinks) => (0..rows).map(|r| [sinks[kv_head * group + r % group], 1.0]).collect(),
+        };
         scratch::with(rows * (head_size + width), |buffer| {
             let (queries, sums) = buffer.split_at_mut(rows * head_size);
             for (i, queries) in queries.chunks_exact_mut(group * head_size).enumerate() {
@@ -149,10 +177,18 @@ fn attend(backend: &Backend, shape: &AttentionShape, query: &[f32], spans: &[Spa
                 queries.chunks_exact_mut(head_size).for_each(key_values::rotate_head);
             }
             sums.fill(0.0);
-            let pages = visible[rows - 1].div_ceil(PAGE);
-            let mut query_rows =
-                QueryRows { head_size, scale, queries, visible: &visible, state: &mut state, sums, ahead: 0 };
-            for page in 0..pages {
+            let pages = visible[rows - 1].end.div_ceil(PAGE);
+            let mut query_rows = QueryRows {
+                head_size,
+                scale,
+                softcap,
+                queries,
+                visible: &visible,
+                state: &mut state,
+                sums,
+                ahead: 0,
+            };
+            for page in visible[0].start / PAGE..pages {
                 let HeadPage { format, keys, values } = states.page(page, kv_head);
                 let next =
                     (rows <= MAX_PREFETCH_ROWS && page + 1 < pages).then(|| states.page(page + 1, kv_head));
@@ -188,7 +224,26 @@ mod tests {
     }
 
     fn shape(head_size: usize) -> AttentionShape {
-        AttentionShape { heads: 6, kv_heads: 2, head_size, scale: 0.1 }
+        AttentionShape {
+            heads: 6,
+            kv_heads: 2,
+            head_size,
+            scale: 0.1,
+            window: None,
+            softcap: None,
+            sinks: None,
+        }
+    }
+
+    /// Returns shapes with and without a window, a soft cap and sinks.
+    fn shapes(head_size: usize) -> Vec<AttentionShape> {
+        let plain = shape(head_size);
+        let sinks = Some(vec![-1.0, 0.5, 2.0, 0.0, 3.0, -9.0]);
+        vec![
+            AttentionShape { window: Some(40), ..plain.clone() },
+            AttentionShape { window: Some(130), softcap: Some(0.7), sinks, ..plain.clone() },
+            plain,
+        ]
     }
 
     fn qkv_of_positions(shape: &AttentionShape, positions: usize) -> Qkv {
@@ -202,7 +257,7 @@ mod tests {
 
     /// Computes attention with plain sums in `f64`. The queries belong to the last positions.
     fn reference(shape: &AttentionShape, query: &[f32], keys: &[f32], values: &[f32]) -> Vec<f32> {
-        let AttentionShape { heads, kv_heads, head_size, scale } = *shape;
+        let &AttentionShape { heads, kv_heads, head_size, scale, .. } = shape;
         let (columns, kv_columns, group) = (heads * head_size, kv_heads * head_size, heads / kv_heads);
         let (n, past) = (query.len() / columns, keys.len() / kv_columns - query.len() / columns);
         let mut out = Vec::new();
@@ -210,13 +265,17 @@ mod tests {
             let of = |all: &[f32], t: usize, k: usize| {
                 f64::from(all[t * kv_columns + head / group * head_size + k])
             };
-            let scores = (0..=past + i).map(|t| {
+            let first = shape.window.map_or(0, |window| (past + i + 1).saturating_sub(window));
+            let scores = (first..=past + i).map(|t| {
                 let query = |k: usize| f64::from(query[i * columns + head * head_size + k]);
-                (f64::from(scale) * (0..head_size).map(|k| query(k) * of(keys, t, k)).sum::<f64>()).exp()
+                let score = f64::from(scale) * (0..head_size).map(|k| query(k) * of(keys, t, k)).sum::<f64>();
+                shape.softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh()).exp()
             });
             let scores: Vec<f64> = scores.collect();
-            let total: f64 = scores.iter().sum();
-            let sum = |k: usize| scores.iter().enumerate().map(|(t, s)| s * of(values, t, k)).sum::<f64>();
+            let sink = shape.sinks.as_ref().map_or(0.0, |sinks| f64::from(sinks[head]).exp());
+            let total: f64 = scores.iter().sum::<f64>() + sink;
+            let sum =
+                |k: usize| scores.iter().enumerate().map(|(t, s)| s * of(values, first + t, k)).sum::<f64>();
             out.extend((0..head_size).map(|k| (sum(k) / total) as f32));
         }
         out
@@ -245,8 +304,8 @@ mod tests {
 
     #[test]
     fn every_isa_and_format_matches_plain_sums() {
-        for head_size in [72, 64, 20] {
-            let shape = shape(head_size);
+        for shape in [72, 64, 20].into_iter().flat_map(shapes) {
+            let head_size = shape.head_size;
             let (columns, kv_columns) = (6 * head_size, 2 * head_size);
             for (n, past) in [(1, 0), (1, 37), (3, 62), (16, 0), (70, 0), (45, 300)] {
                 let all = qkv_of_positions(&shape, n + past);
@@ -265,7 +324,7 @@ mod tests {
                         let mut held = held(format, &shape, &all, past);
                         let out = attend_one(&Backend::new(isa, 3), &shape, &qkv, &mut held);
                         let worst = expected.iter().zip(&out).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-                        assert!(worst < most, "{head_size}, {n} after {past}, {format:?}, {isa:?}: {worst}");
+                        assert!(worst < most, "{shape:?}, {n} after {past}, {format:?}, {isa:?}: {worst}");
                     }
                 }
             }
@@ -274,12 +333,12 @@ mod tests {
 
     #[test]
     fn a_query_has_the_same_result_alone_and_in_any_batch() {
-        let (shape, n) = (shape(64), 210);
-        let (columns, all) = (6 * 64, qkv_of_positions(&shape, n));
-        for &format in KvFormat::ALL {
+        let n = 210;
+        for (shape, &format) in shapes(64).iter().flat_map(|s| KvFormat::ALL.iter().map(move |f| (s, f))) {
+            let (columns, all) = (6 * 64, qkv_of_positions(shape, n));
             for isa in Isa::available() {
                 let backend = Backend::new(isa, 2);
-                let whole = attend_one(&backend, &shape, &all, &mut held(format, &shape, &all, 0));
+                let whole = attend_one(&backend, shape, &all, &mut held(format, shape, &all, 0));
                 // Compute the tokens in pieces of different sizes. Before each piece, append stale positions and
                 // truncate them.
                 for pieces in [1, 7, 64, 100] {
@@ -291,7 +350,7 @@ mod tests {
                         held.append(&stale, &stale);
                         held.truncate(before);
                         let (start, end) = (held.len(), n.min(before + pieces));
-                        let out = attend_one(&backend, &shape, &part(&shape, &all, start..end), &mut held);
+                        let out = attend_one(&backend, shape, &part(shape, &all, start..end), &mut held);
                         found[start * columns..end * columns].copy_from_slice(&out);
                     }
                     assert!(found == whole, "{format:?}, {isa:?}, pieces of {pieces}");
@@ -301,20 +360,20 @@ mod tests {
                 let lengths = [1, 20, 64, 65, 129, 150];
                 for counts in [[1; 6], [60; 6], [1, 0, 60, 17, 64, 2]] {
                     let of = |i: usize| lengths[i] - 1..lengths[i] - 1 + counts[i];
-                    let all_qkv: Vec<Qkv> = (0..6).map(|i| part(&shape, &all, of(i))).collect();
+                    let all_qkv: Vec<Qkv> = (0..6).map(|i| part(shape, &all, of(i))).collect();
                     let qkv = Qkv {
                         query: all_qkv.iter().flat_map(|qkv| qkv.query.clone()).collect(),
                         key: all_qkv.iter().flat_map(|qkv| qkv.key.clone()).collect(),
                         value: all_qkv.iter().flat_map(|qkv| qkv.value.clone()).collect(),
                     };
-                    let mut held = lengths.map(|l| held(format, &shape, &all, l - 1));
+                    let mut held = lengths.map(|l| held(format, shape, &all, l - 1));
                     let mut sequences: Vec<Ragged> = held
                         .iter_mut()
                         .zip(counts)
                         .map(|(states, tokens)| Ragged { states, tokens })
                         .collect();
                     let mut together = vec![0.0; qkv.query.len()];
-                    attention(&backend, &shape, &qkv, &mut sequences, &mut together);
+                    attention(&backend, shape, &qkv, &mut sequences, &mut together);
                     let mut found = &together[..];
                     for i in 0..6 {
                         let (own, rest) = found.split_at(counts[i] * columns);
@@ -328,8 +387,8 @@ mod tests {
     }
 
     #[test]
-    fn later_positions_do_not_change_earlier_results() {
-        let (shape, n) = (shape(64), 20);
+    fn hidden_positions_do_not_change_results() {
+        let (shape, n) = (AttentionShape { window: Some(9), ..shape(64) }, 20);
         let (columns, kv_columns) = (6 * 64, 2 * 64);
         let sound = qkv_of_positions(&shape, n);
         let mut damaged = part(&shape, &sound, 0..n);
@@ -340,7 +399,8 @@ mod tests {
             };
             let (before, after) = (run(&sound), run(&damaged));
             assert!(before[..7 * columns] == after[..7 * columns], "{isa:?}");
-            assert!(after[7 * columns..].iter().all(|x| x.is_nan()), "{isa:?}");
+            assert!(after[7 * columns..16 * columns].iter().all(|x| x.is_nan()), "{isa:?}");
+            assert!(before[16 * columns..] == after[16 * columns..], "{isa:?}");
         }
     }
 

@@ -87,6 +87,16 @@ fn for_each_row(
     });
 }
 
+/// Replaces the input `x` of [`crate::ops::gelu`] by the gradient with respect to `x`. `gradient` is the gradient with
+/// respect to the result of the operation.
+pub fn gelu(backend: &Backend, x: &mut [f32], gradient: &[f32]) {
+    assert_eq!(x.len(), gradient.len(), "a gradient for every number");
+    let cpu = backend.cpu();
+    by_rows(backend, x, 1, &|start, x| {
+        cpu.gelu_gradient(x, &gradient[start..][..x.len()]);
+    });
+}
+
 /// Replaces the input `x` of [`crate::ops::gelu_tanh`] by the gradient with respect to `x`. `gradient` is the gradient
 /// with respect to the result of the operation.
 pub fn gelu_tanh(backend: &Backend, x: &mut [f32], gradient: &[f32]) {
@@ -117,8 +127,11 @@ pub fn swiglu(backend: &Backend, gate: &mut [f32], up: &mut [f32], gradient: &[f
 /// respect to X, ∘ is the element-wise product, and rowsum(…) is the sum of each row.
 ///
 /// dV = Pᵀ dO; dS = P ∘ (dO Vᵀ − rowsum(P ∘ dO Vᵀ)); dQ = scale dS K; dK = scale dSᵀ Q.
+///
+/// With a soft cap c, the probabilities are P = softmax(c T) with T = tanh(S / c), and dS has the factor 1 − T ∘ T. A
+/// sink is one more column of S in the softmax. Its value is 0, so it has no part in rowsum(…).
 pub fn attention(backend: &Backend, shape: &AttentionShape, qkv: &Qkv, gradient: &[f32]) -> Qkv {
-    let AttentionShape { heads, kv_heads, head_size, scale } = *shape;
+    let &AttentionShape { heads, kv_heads, head_size, scale, softcap, .. } = shape;
     let (columns, kv_columns) = (heads * head_size, kv_heads * head_size);
     let n = qkv.query.len() / columns;
     assert!(qkv.query.len() == n * columns && gradient.len() == n * columns, "queries are rows of {columns}");
@@ -151,15 +164,31 @@ pub fn attention(backend: &Backend, shape: &AttentionShape, qkv: &Qkv, gradient:
                     let rows =
                         probabilities.chunks_exact_mut(seen).zip(score_gradients.chunks_exact_mut(seen));
                     for (i, (probabilities, score_gradients)) in rows.enumerate() {
-                        let (visible, hidden) = probabilities.split_at_mut(start + i + 1);
-                        cpu.softmax(visible);
+                        let position = start + i;
+                        let (visible, hidden) = probabilities.split_at_mut(position + 1);
                         hidden.fill(0.0);
+                        let (before_window, visible) = visible.split_at_mut(shape.first_read(position));
+                        before_window.fill(0.0);
+                        // The derivative of the soft cap, for each visible score.
+                        let cap_derivatives = softcap.map(|cap| apply_softcap(visible, cap));
+                        match &shape.sinks {
+                            None => cpu.softmax(visible),
+                            Some(sinks) => {
+                                let share = share_beside_sink(visible, sinks[head]);
+                                cpu.softmax(visible);
+                                visible.iter_mut().for_each(|probability| *probability *= share);
+                            }
+                        }
                         let row_sum = cpu.dot(probabilities, score_gradients);
                         score_gradients.iter_mut().zip(&*probabilities).for_each(
                             |(score_gradient, probability)| {
                                 *score_gradient = probability * (*score_gradient - row_sum)
                             },
                         );
+                        if let Some(derivatives) = cap_derivatives {
+                            let visible = &mut score_gradients[shape.first_read(position)..=position];
+                            visible.iter_mut().zip(derivatives).for_each(|(x, derivative)| *x *= derivative);
+                        }
                     }
                     let probabilities = View::new(probabilities, count, seen, seen).transposed();
                     product(&mut value_sum[..seen * head_size], head_size, 1.0, 1.0, probabilities, gradient);
@@ -194,4 +223,21 @@ pub fn attention(backend: &Backend, shape: &AttentionShape, qkv: &Qkv, gradient:
         }
     });
     out
+}
+
+/// Replaces each score x by cap · tanh(x / cap), and returns the derivatives.
+fn apply_softcap(scores: &mut [f32], cap: f32) -> Vec<f32> {
+    let apply = |x: &mut f32| {
+        let tanh = (*x / cap).tanh();
+        *x = cap * tanh;
+        1.0 - tanh * tanh
+    };
+    scores.iter_mut().map(apply).collect()
+}
+
+/// Returns the sum of the probabilities of `scores` if `sink` is one more score.
+fn share_beside_sink(scores: &[f32], sink: f32) -> f32 {
+    let maximum = scores.iter().copied().fold(sink, f32::max);
+    let sum: f32 = scores.iter().map(|x| (x - maximum).exp()).sum();
+    sum / (sum + (sink - maximum).exp())
 }

@@ -72,6 +72,11 @@ pub fn add(backend: &Backend, x: &mut [f32], y: &[f32]) {
     elementwise(backend, x, y, |x, y| x + y);
 }
 
+/// Computes `x` += `factor` · `y`.
+pub fn add_scaled(backend: &Backend, x: &mut [f32], factor: f32, y: &[f32]) {
+    elementwise(backend, x, y, |x, y| x + factor * y);
+}
+
 /// Computes `x` *= `y`.
 pub fn multiply(backend: &Backend, x: &mut [f32], y: &[f32]) {
     elementwise(backend, x, y, |x, y| x * y);
@@ -121,6 +126,19 @@ pub fn swiglu(backend: &Backend, gate: &mut [f32], up: &[f32]) {
     by_rows(backend, gate, 1, &|start, gate| {
         cpu.swiglu(gate, &up[start..][..gate.len()]);
     });
+}
+
+/// Computes `x` = `cap` · tanh(`x` / `cap`).
+pub fn softcap(backend: &Backend, x: &mut [f32], cap: f32) {
+    let cpu = backend.cpu();
+    by_rows(backend, x, 1, &|_, x| cpu.softcap(x, cap));
+}
+
+/// Computes `x` = GELU(`x`): GELU(x) = x Φ(x), where Φ is the distribution function of the standard normal distribution.
+/// Source: Hendrycks and Gimpel, Gaussian Error Linear Units, arXiv 1606.08415.
+pub fn gelu(backend: &Backend, x: &mut [f32]) {
+    let cpu = backend.cpu();
+    by_rows(backend, x, 1, &|_, x| cpu.gelu(x));
 }
 
 /// Computes `x` = GELU(`x`) with the tanh approximation: GELU(x) = x / (1 + e^(−2u)) with u = √(2/π) (x + 0.044715 x³).

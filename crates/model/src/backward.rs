@@ -4,7 +4,7 @@
 //! sequence without earlier tokens, and computes the block's forward pass again. Source: the chain rule. The tests
 //! compare the gradients with finite differences of the forward pass, which other tests compare with `transformers`.
 
-use crate::block::{LoadedAttention, LoadedBody, LoadedFeedForward};
+use crate::block::{LoadedAttention, LoadedBody, LoadedFeedForward, LoadedSublayer, activate};
 use crate::linear::{Linear, apply_all};
 use crate::{Activation, Block, Positions};
 use kvant_kernels::{Backend, Qkv, Ragged, attention, gradient, ops};
@@ -24,45 +24,57 @@ impl Block {
         sink: GradientSink,
     ) -> Vec<f32> {
         let backend = &self.backend;
-        // For each sublayer: the residual stream before it, and its forward pass.
-        let mut passes: Vec<(Vec<f32>, Pass)> = Vec::with_capacity(self.sublayers.len());
+        let mut passes: Vec<SublayerPass> = Vec::with_capacity(self.sublayers.len());
         let mut stream = residual.to_vec();
         for (index, sublayer) in self.sublayers.iter().enumerate() {
-            let input = sublayer.input(backend, &stream);
-            let before = stream.clone();
-            // The residual stream after the last sublayer is not needed.
+            let residual = match passes.last() {
+                Some(previous) if sublayer.parallel => previous.residual.clone(),
+                _ => stream.clone(),
+            };
+            let input = sublayer.input(backend, &residual);
             let has_next = index + 1 < self.sublayers.len();
-            let pass = match &sublayer.body {
+            let needs_result = has_next || sublayer.after.is_some();
+            let apply = |map: &Linear, x: &[f32]| map.apply(backend, &map.input(x));
+            let (body, result) = match &sublayer.body {
                 LoadedBody::Attention(a) => {
                     let pass = a.forward(backend, &input, positions);
-                    if has_next {
-                        a.output.add(backend, &pass.attended, &mut stream);
-                    }
-                    Pass::Attention(a, pass)
+                    let result = needs_result.then(|| apply(&a.output, &pass.attended));
+                    (Pass::Attention(a, pass), result)
                 }
                 LoadedBody::FeedForward(f) => {
-                    if has_next {
-                        f.down.add(backend, &f.inner(backend, &input), &mut stream);
-                    }
-                    Pass::FeedForward(f, input)
+                    let result = needs_result.then(|| apply(&f.down, &f.inner(backend, &input)));
+                    (Pass::FeedForward(f, input), result)
                 }
             };
-            passes.push((before, pass));
+            if let (true, Some(result)) = (has_next, &result) {
+                sublayer.add(backend, result.clone(), &mut stream);
+            }
+            let result = result.filter(|_| sublayer.after.is_some()).unwrap_or_default();
+            passes.push(SublayerPass { residual, body, result });
         }
         let mut gradient = output_gradient.to_vec();
-        for (sublayer, (residual, pass)) in self.sublayers.iter().zip(passes).rev() {
-            let mut input_gradient = vec![0.0; residual.len()];
-            match pass {
-                Pass::Attention(a, pass) => {
-                    a.backward(backend, pass, &gradient, positions, &mut input_gradient, sink);
+        // The gradient at the input of a parallel sublayer, which is the input of the previous sublayer, too.
+        let mut of_parallel: Option<Vec<f32>> = None;
+        for (sublayer, pass) in self.sublayers.iter().zip(passes).rev() {
+            let result_gradient = sublayer.result_gradient(backend, &pass.result, &gradient);
+            let mut input_gradient = vec![0.0; gradient.len()];
+            match pass.body {
+                Pass::Attention(a, body) => {
+                    a.backward(backend, body, &result_gradient, positions, &mut input_gradient, sink);
                 }
                 Pass::FeedForward(f, input) => {
-                    f.backward(backend, &input, &gradient, &mut input_gradient, sink)
+                    f.backward(backend, &input, &result_gradient, &mut input_gradient, sink)
                 }
             }
+            let mut at_residual = of_parallel.take().unwrap_or_else(|| vec![0.0; gradient.len()]);
             match &sublayer.before {
-                Some(norm) => norm.add_gradient(backend, &residual, &input_gradient, &mut gradient),
-                None => ops::add(backend, &mut gradient, &input_gradient),
+                Some(norm) => norm.add_gradient(backend, &pass.residual, &input_gradient, &mut at_residual),
+                None => ops::add(backend, &mut at_residual, &input_gradient),
+            }
+            if sublayer.parallel {
+                of_parallel = Some(at_residual);
+            } else {
+                ops::add(backend, &mut gradient, &at_residual);
             }
         }
         gradient
@@ -70,10 +82,30 @@ impl Block {
 }
 
 /// The values of a sublayer's forward pass that its backward pass needs.
+struct SublayerPass<'a> {
+    /// The residual stream that the sublayer reads.
+    residual: Vec<f32>,
+    body: Pass<'a>,
+    /// The body's result, if it has a norm; else empty.
+    result: Vec<f32>,
+}
+
+/// The values of a body's forward pass that its backward pass needs.
 enum Pass<'a> {
     Attention(&'a LoadedAttention, AttentionPass),
     /// The network and the input of its body.
     FeedForward(&'a LoadedFeedForward, Vec<f32>),
+}
+
+impl LoadedSublayer {
+    /// Returns the gradient at the body's result from the gradient at the residual stream.
+    fn result_gradient(&self, backend: &Backend, result: &[f32], gradient: &[f32]) -> Vec<f32> {
+        let scaled: Vec<f32> = gradient.iter().map(|x| x * self.scale).collect();
+        let Some(norm) = &self.after else { return scaled };
+        let mut before_norm = vec![0.0; result.len()];
+        norm.add_gradient(backend, result, &scaled, &mut before_norm);
+        before_norm
+    }
 }
 
 /// The values of an attention's forward pass that its backward pass needs.
@@ -97,8 +129,7 @@ impl LoadedAttention {
         AttentionPass { projected, qkv, attended }
     }
 
-    /// Adds the gradient at the input to `input_gradient`. `gradient` is the gradient at the residual stream after the
-    /// sublayer.
+    /// Adds the gradient at the input to `input_gradient`. `gradient` is the gradient at the result.
     fn backward(
         &self,
         backend: &Backend,
@@ -123,30 +154,29 @@ impl LoadedAttention {
                 }
             }
         }
-        if self.query.name == self.value.name {
-            let rows = [&self.query, &self.key, &self.value].map(|map| map.weight.rows());
-            // The three maps are parts of one fused weight.
-            sink(
-                &self.query.name,
-                &concatenate_rows([&gradients.query, &gradients.key, &gradients.value], rows),
-            );
-            for (map, gradient) in [
-                (&self.query, &gradients.query),
-                (&self.key, &gradients.key),
-                (&self.value, &gradients.value),
-            ] {
-                map.weight.add_transposed(gradient, input_gradient);
-            }
-        } else {
-            self.query.backward(&gradients.query, input_gradient, sink);
-            self.key.backward(&gradients.key, input_gradient, sink);
-            self.value.backward(&gradients.value, input_gradient, sink);
-        }
+        let maps = [&self.query, &self.key, &self.value];
+        backward_all(maps, [&gradients.query, &gradients.key, &gradients.value], input_gradient, sink);
     }
 }
 
-/// Concatenates three matrices row by row: row `i` of the result has row `i` of each matrix.
-fn concatenate_rows(parts: [&[f32]; 3], columns: [usize; 3]) -> Vec<f32> {
+/// Passes the gradients at the outputs of maps with one input to `sink`, and adds the gradient at the input to
+/// `input_gradient`. The maps are all of the parts of one fused weight, or they have separate weights.
+fn backward_all<const N: usize>(
+    maps: [&Linear; N],
+    gradients: [&[f32]; N],
+    input_gradient: &mut [f32],
+    sink: GradientSink,
+) {
+    if maps.iter().any(|map| map.name != maps[0].name) {
+        maps.iter().zip(gradients).for_each(|(map, gradient)| map.backward(gradient, input_gradient, sink));
+        return;
+    }
+    sink(&maps[0].name, &concatenate_rows(gradients, maps.map(|map| map.weight.rows())));
+    maps.iter().zip(gradients).for_each(|(map, x)| map.weight.add_transposed(x, input_gradient));
+}
+
+/// Concatenates matrices row by row: row `i` of the result has row `i` of each matrix.
+fn concatenate_rows<const N: usize>(parts: [&[f32]; N], columns: [usize; N]) -> Vec<f32> {
     let tokens = parts[0].len() / columns[0];
     let mut joined = Vec::with_capacity(tokens * columns.iter().sum::<usize>());
     for token in 0..tokens {
@@ -158,8 +188,7 @@ fn concatenate_rows(parts: [&[f32]; 3], columns: [usize; 3]) -> Vec<f32> {
 }
 
 impl LoadedFeedForward {
-    /// Adds the gradient at `input` to `input_gradient`. `gradient` is the gradient at the residual stream after the
-    /// sublayer.
+    /// Adds the gradient at `input` to `input_gradient`. `gradient` is the gradient at the result.
     fn backward(
         &self,
         backend: &Backend,
@@ -183,20 +212,28 @@ impl LoadedFeedForward {
                 let mut ones = vec![1.0; up.len()];
                 gradient::swiglu(backend, &mut up, &mut ones, &inner_gradient);
             }
-            (Activation::GeluTanh, Some(gate)) => {
+            (activation, Some(gate)) => {
                 let mut activated = gate.clone();
-                ops::gelu_tanh(backend, &mut activated);
+                activate(backend, activation, &mut activated, None);
                 ops::multiply(backend, &mut activated, &inner_gradient);
                 ops::multiply(backend, &mut inner_gradient, &up);
-                gradient::gelu_tanh(backend, gate, &inner_gradient);
+                gelu_gradient(backend, activation, gate, &inner_gradient);
                 up = activated;
             }
-            (Activation::GeluTanh, None) => gradient::gelu_tanh(backend, &mut up, &inner_gradient),
+            (activation, None) => gelu_gradient(backend, activation, &mut up, &inner_gradient),
         }
-        if let (Some(map), Some(gate)) = (&self.gate, &gate) {
-            map.backward(gate, input_gradient, sink);
+        match (&self.gate, &gate) {
+            (Some(map), Some(gate)) => backward_all([map, &self.up], [gate, &up], input_gradient, sink),
+            _ => self.up.backward(&up, input_gradient, sink),
         }
-        self.up.backward(&up, input_gradient, sink);
+    }
+}
+
+/// Replaces the input `x` of GELU by the gradient at `x`.
+fn gelu_gradient(backend: &Backend, activation: Activation, x: &mut [f32], gradient: &[f32]) {
+    match activation {
+        Activation::Gelu => gradient::gelu(backend, x, gradient),
+        _ => gradient::gelu_tanh(backend, x, gradient),
     }
 }
 

@@ -9,8 +9,8 @@ use crate::linear::{Linear, apply_all};
 use crate::norm::LoadedNorm;
 use crate::step::BlockStates;
 use crate::{
-    Activation, Attention, BlockSpec, Body, Error, FeedForward, OpCount, Positions, Projections, Slot,
-    Sublayer, Weights, buffers,
+    Activation, Attention, BlockSpec, Body, Error, Expansion, FeedForward, OpCount, Positions, Projections,
+    Slot, Span, Sublayer, Weights, buffers,
 };
 use kvant_core::Tensor;
 use kvant_kernels::{AttentionShape, Backend, KeyValues, KvFormat, Qkv, Ragged, attention, ops};
@@ -51,6 +51,9 @@ pub(crate) enum LoadedBody {
 pub(crate) struct LoadedSublayer {
     pub before: Option<LoadedNorm>,
     pub body: LoadedBody,
+    pub after: Option<LoadedNorm>,
+    pub scale: f32,
+    pub parallel: bool,
 }
 
 /// A block with loaded weights. A clone shares the weights.
@@ -100,6 +103,12 @@ impl LoadedAttention {
                 kv_heads: spec.kv_heads,
                 head_size: spec.head_size,
                 scale: spec.scale,
+                window: match spec.span {
+                    Span::Full => None,
+                    Span::Window(positions) => Some(positions),
+                },
+                softcap: spec.softcap,
+                sinks: spec.sinks.as_ref().map(|sinks| weights.vector(&sinks.name)).transpose()?,
             },
             output: linear(&spec.output)?,
         })
@@ -142,12 +151,16 @@ impl LoadedAttention {
 impl LoadedFeedForward {
     fn load(weights: &Weights, backend: &Backend, spec: &FeedForward) -> Result<Self, Error> {
         let linear = |slot: &Slot| Linear::load(weights, backend, slot);
-        Ok(Self {
-            gate: spec.gate.as_ref().map(linear).transpose()?,
-            up: linear(&spec.up)?,
-            activation: spec.activation,
-            down: linear(&spec.down)?,
-        })
+        let (gate, up) = match &spec.expansion {
+            Expansion::Plain(up) => (None, linear(up)?),
+            Expansion::Gated { gate, up } => (Some(linear(gate)?), linear(up)?),
+            Expansion::FusedGated(slot) => {
+                let (tensor, half) = (weights.tensor(&slot.weight())?, slot.rows / 2);
+                let part = |rows| Linear::of(weights, backend, slot, &tensor, Some(rows));
+                (Some(part(0..half)?), part(half..slot.rows)?)
+            }
+        };
+        Ok(Self { gate, up, activation: spec.activation, down: linear(&spec.down)? })
     }
 
     /// Computes the input of `down`.
@@ -165,12 +178,16 @@ impl LoadedFeedForward {
 }
 
 /// Computes `x` = activation(`x`) · `up`, without the factor if `up` is `None`.
-fn activate(backend: &Backend, activation: Activation, x: &mut [f32], up: Option<&[f32]>) {
+pub(crate) fn activate(backend: &Backend, activation: Activation, x: &mut [f32], up: Option<&[f32]>) {
     match (activation, up) {
         (Activation::Silu, Some(up)) => ops::swiglu(backend, x, up),
         (Activation::Silu, None) => ops::swiglu(backend, x, &vec![1.0; x.len()]),
-        (Activation::GeluTanh, up) => {
-            ops::gelu_tanh(backend, x);
+        (Activation::Gelu | Activation::GeluTanh, up) => {
+            if activation == Activation::Gelu {
+                ops::gelu(backend, x)
+            } else {
+                ops::gelu_tanh(backend, x)
+            }
             if let Some(up) = up {
                 ops::multiply(backend, x, up);
             }
@@ -202,22 +219,23 @@ impl Block {
     pub fn load(weights: &Weights, backend: &Backend, index: usize) -> Result<Self, Error> {
         let spec: &BlockSpec = &weights.spec().blocks[index];
         let sublayer = |spec: &Sublayer| {
-            let before = spec.before.as_ref().map(|norm| LoadedNorm::load(weights, norm)).transpose()?;
+            let norm =
+                |norm: &Option<_>| norm.as_ref().map(|norm| LoadedNorm::load(weights, norm)).transpose();
             let body = match &spec.body {
                 Body::Attention(a) => LoadedBody::Attention(LoadedAttention::load(weights, backend, a)?),
                 Body::FeedForward(f) => {
                     LoadedBody::FeedForward(LoadedFeedForward::load(weights, backend, f)?)
                 }
             };
-            Ok::<_, Error>(LoadedSublayer { before, body })
+            let (before, after) = (norm(&spec.before)?, norm(&spec.after)?);
+            let Sublayer { scale, parallel, .. } = *spec;
+            Ok::<_, Error>(LoadedSublayer { before, body, after, scale, parallel })
         };
         let stages = spec.sublayers.iter().enumerate();
         Ok(Self {
             backend: backend.clone(),
             sublayers: spec.sublayers.iter().map(sublayer).collect::<Result<_, _>>()?,
-            stages: stages
-                .flat_map(|(i, s)| (0..s.body.stages().len()).map(move |stage| (i, stage)))
-                .collect(),
+            stages: stages.flat_map(|(i, s)| (0..s.stages().len()).map(move |stage| (i, stage))).collect(),
         })
     }
 
@@ -289,8 +307,10 @@ impl Block {
             (LoadedBody::FeedForward(f), 0) => f.inner(backend, input),
             (LoadedBody::Attention(LoadedAttention { output: last, .. }), _)
             | (LoadedBody::FeedForward(LoadedFeedForward { down: last, .. }), _) => {
-                last.add(backend, input, residual);
-                self.sublayer_input(index + 1, residual)
+                let parallel = self.sublayers.get(index + 1).is_some_and(|next| next.parallel);
+                let before_addition = parallel.then(|| self.sublayer_input(index + 1, residual));
+                self.sublayers[index].add(backend, last.apply(backend, &last.input(input)), residual);
+                before_addition.unwrap_or_else(|| self.sublayer_input(index + 1, residual))
             }
         }
     }
@@ -335,6 +355,20 @@ impl Block {
 }
 
 impl LoadedSublayer {
+    /// Adds the body's result to the residual stream, after the norm and the factor.
+    pub fn add(&self, backend: &Backend, mut result: Vec<f32>, residual: &mut [f32]) {
+        if let Some(norm) = &self.after {
+            let normed = norm.apply(backend, &result);
+            buffers::give(std::mem::replace(&mut result, normed));
+        }
+        if self.scale == 1.0 {
+            ops::add(backend, residual, &result);
+        } else {
+            ops::add_scaled(backend, residual, self.scale, &result);
+        }
+        buffers::give(result);
+    }
+
     /// Computes the input of the body from the residual stream.
     pub fn input(&self, backend: &Backend, residual: &[f32]) -> Vec<f32> {
         match &self.before {

@@ -9,6 +9,8 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct Embedding {
     tokens: Arc<dyn Matrix>,
+    /// Factor of a token's row.
+    scale: f32,
     positions: Option<Arc<dyn Matrix>>,
 }
 
@@ -35,7 +37,7 @@ impl Embedding {
         let lookup_backend = backend.clone().with(Arithmetic::Float);
         let load = |slot: &Slot| Ok::<_, Error>(Linear::load(weights, &lookup_backend, slot)?.into_weight());
         let positions = weights.spec().embedding.positions.as_ref().map(load).transpose()?;
-        Ok(Self { tokens, positions })
+        Ok(Self { tokens, scale: weights.spec().embedding.scale, positions })
     }
 
     /// The token table, which is also the output head of a network with a tied head.
@@ -51,6 +53,9 @@ impl Embedding {
         let mut x = vec![0.0; tokens.len() * hidden];
         for (row, &token) in x.chunks_exact_mut(hidden).zip(tokens) {
             self.tokens.row(token as usize, row);
+        }
+        if self.scale != 1.0 {
+            x.iter_mut().for_each(|x| *x *= self.scale);
         }
         if let Some(table) = &self.positions {
             let mut learned = vec![0.0; hidden];

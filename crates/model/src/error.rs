@@ -49,6 +49,18 @@ pub enum Error {
         /// The supported names.
         known: String,
     },
+    /// A model of text and images.
+    #[error(
+        "{path}: {found:?} is a model of text and images, which this version does not read; it reads: {known}"
+    )]
+    Vision {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The architecture's name in the checkpoint.
+        found: String,
+        /// The supported names.
+        known: String,
+    },
     /// A setting that is missing, has a wrong type, or has a value that kvant does not support.
     #[error("{path}: {key}: expected {expected}, found {found}")]
     Setting {

@@ -48,8 +48,8 @@ pub use rope::{Rope, RopeScaling};
 pub use sampler::{LogProbabilities, Sampler, SamplerError, Sampling, TokenMask};
 pub use sequence::{Sequence, Snapshot, StatePool};
 pub use spec::{
-    Activation, Attention, BlockSpec, Body, EmbeddingSpec, FeedForward, Norm, NormKind, OutputSpec,
-    Projections, Slot, Spec, Stage, Sublayer, VectorSlot,
+    Activation, Attention, BlockSpec, Body, EmbeddingSpec, Expansion, FeedForward, Norm, NormKind,
+    OutputSpec, Projections, Slot, Span, Spec, Stage, StageOutput, Sublayer, VectorSlot,
 };
 pub use step::{Part, Want};
 pub use tokenizer::{

@@ -81,13 +81,6 @@ impl Linear {
             ops::add_bias(backend, y, bias);
         }
     }
-
-    /// Like [`Linear::apply`], but adds the result to `residual`.
-    pub fn add(&self, backend: &Backend, x: &[f32], residual: &mut [f32]) {
-        let y = self.apply(backend, &self.input(x));
-        ops::add(backend, residual, &y);
-        buffers::give(y);
-    }
 }
 
 /// Applies several maps to the same activations.

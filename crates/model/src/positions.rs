@@ -1,6 +1,6 @@
 //! Sines and cosines of the rotary embeddings at given positions.
 
-use crate::{Rope, Spec};
+use crate::{Rope, RopeScaling, Spec};
 use kvant_kernels::ops::{RopeLayout, Rotation};
 
 /// The rotation angles of given tokens, for each of a network's rotary embeddings ([`Spec::ropes`]).
@@ -21,35 +21,64 @@ struct RopeTable {
 pub(crate) struct RopeFrequencies {
     rotated: usize,
     layout: RopeLayout,
+    /// Sequences of at most this capacity use `short`, others `long`.
+    largest_short: usize,
+    short: Frequencies,
+    long: Frequencies,
+}
+
+/// The frequencies of sequences of some capacity.
+struct Frequencies {
     /// Radians per position, for each pair.
     frequencies: Vec<f32>,
     /// Factor of the sines and cosines.
     factor: f32,
 }
 
+/// A position of a sequence, and the capacity of the sequence.
+#[derive(Clone, Copy)]
+pub(crate) struct SequencePosition {
+    pub position: usize,
+    pub capacity: usize,
+}
+
 impl RopeFrequencies {
     pub fn of(spec: &Spec) -> Vec<Self> {
         let of = |rope: &Rope| {
-            let (frequencies, factor) = rope.frequencies();
-            Self { rotated: rope.rotated, layout: rope.layout, frequencies, factor }
+            let largest_short = match &rope.scaling {
+                RopeScaling::Long { original_context, .. } => *original_context,
+                _ => usize::MAX,
+            };
+            let frequencies = |capacity| {
+                let (frequencies, factor) = rope.frequencies(capacity);
+                Frequencies { frequencies, factor }
+            };
+            let (rotated, layout) = (rope.rotated, rope.layout);
+            Self { rotated, layout, largest_short, short: frequencies(0), long: frequencies(usize::MAX) }
         };
         spec.ropes().into_iter().map(of).collect()
     }
 }
 
 impl Positions {
-    /// Computes the angles at positions `past..past + count`.
+    /// Computes the angles at positions `past..past + count` of a sequence that ends there.
     pub fn new(spec: &Spec, past: usize, count: usize) -> Self {
-        Self::at(&RopeFrequencies::of(spec), past..past + count)
+        let capacity = past + count;
+        let positions = (past..capacity).map(|position| SequencePosition { position, capacity });
+        Self::at(&RopeFrequencies::of(spec), positions)
     }
 
     /// Computes the angles at any positions, from precomputed frequencies.
-    pub(crate) fn at(ropes: &[RopeFrequencies], positions: impl Iterator<Item = usize> + Clone) -> Self {
+    pub(crate) fn at(
+        ropes: &[RopeFrequencies],
+        positions: impl Iterator<Item = SequencePosition> + Clone,
+    ) -> Self {
         let table = |rope: &RopeFrequencies| {
-            let positions = positions.clone();
-            let angles =
-                positions.flat_map(|position| rope.frequencies.iter().map(move |f| position as f32 * f));
-            let (cosines, sines) = angles.map(|a| (a.cos() * rope.factor, a.sin() * rope.factor)).unzip();
+            let angles = positions.clone().flat_map(|at| {
+                let of = if at.capacity > rope.largest_short { &rope.long } else { &rope.short };
+                of.frequencies.iter().map(move |f| (at.position as f32 * f, of.factor))
+            });
+            let (cosines, sines) = angles.map(|(a, factor)| (a.cos() * factor, a.sin() * factor)).unzip();
             RopeTable { rotated: rope.rotated, layout: rope.layout, cosines, sines }
         };
         Self { tokens: positions.clone().count(), ropes: ropes.iter().map(table).collect() }

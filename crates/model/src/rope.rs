@@ -1,10 +1,11 @@
 //! Rotary position embedding: the frequency of each pair, with the scalings of the Llama family.
 //!
 //! Source: RoFormer (arXiv 2104.09864) §3.2; position interpolation (2306.15595); YaRN (2309.00071) §3;
-//! Llama 3.1's per-frequency factors as in `transformers`' `modeling_rope_utils.py`; GGUF stores the same factors in
-//! `rope_freqs.weight`. Dynamic scaling changes nothing within the trained context, and kvant does not go beyond that
+//! LongRoPE (2402.13753); Llama 3.1's per-frequency factors as in `transformers`' `modeling_rope_utils.py`; GGUF stores
+//! the same factors in `rope_freqs.weight`. Dynamic scaling changes nothing within the trained context, and kvant does not go beyond that
 //! context. It is therefore read as no scaling.
 
+use crate::weights::{LONG_ROPE_FACTORS, ROPE_FACTORS, SHORT_ROPE_FACTORS};
 use kvant_kernels::ops::RopeLayout;
 use std::f64::consts::PI;
 
@@ -30,14 +31,27 @@ pub enum RopeScaling {
         /// Factor of the sines and cosines.
         attention_factor: f32,
     },
+    /// LongRoPE: like `Factors`, with one list of factors for sequences within the original context length and one for
+    /// longer sequences. The capacity of a sequence decides, because keys that are stored cannot be rotated again.
+    Long {
+        /// Factors within the original context length.
+        short: Vec<f32>,
+        /// Factors beyond the original context length.
+        long: Vec<f32>,
+        /// Context length before the extension.
+        original_context: usize,
+        /// Factor of the sines and cosines.
+        attention_factor: f32,
+    },
 }
 
 impl RopeScaling {
-    /// The per-frequency factors, which a GGUF stores as a tensor.
-    pub fn factors(&self) -> Option<&[f32]> {
+    /// The lists of factors, which a GGUF stores as tensors, with the names of these tensors.
+    pub(crate) fn tensors(&self) -> Vec<(&'static str, &[f32])> {
         match self {
-            Self::Factors(factors) => Some(factors),
-            _ => None,
+            Self::Factors(factors) => vec![(ROPE_FACTORS, factors)],
+            Self::Long { short, long, .. } => vec![(LONG_ROPE_FACTORS, long), (SHORT_ROPE_FACTORS, short)],
+            Self::None | Self::Linear(_) | Self::Yarn { .. } => Vec::new(),
         }
     }
 }
@@ -56,19 +70,25 @@ pub struct Rope {
 }
 
 impl Rope {
-    /// Returns the frequency of each pair, in radians per position, and the factor of the sines and cosines.
-    pub fn frequencies(&self) -> (Vec<f32>, f32) {
+    /// Returns the frequency of each pair, in radians per position, and the factor of the sines and cosines, for a
+    /// sequence of at most `capacity` positions.
+    pub fn frequencies(&self, capacity: usize) -> (Vec<f32>, f32) {
         let half = self.rotated / 2;
         let base: Vec<f64> =
             (0..half).map(|i| f64::from(self.theta).powf(-2.0 * i as f64 / self.rotated as f64)).collect();
+        let divided = |base: &[f64], factors: &[f32]| -> Vec<f64> {
+            base.iter().zip(factors).map(|(f, &k)| f / f64::from(k)).collect()
+        };
         let as_f32 = |x: Vec<f64>| x.into_iter().map(|f| f as f32).collect();
         match &self.scaling {
             RopeScaling::None => (as_f32(base), 1.0),
             RopeScaling::Linear(factor) => {
                 (as_f32(base.iter().map(|f| f / f64::from(*factor)).collect()), 1.0)
             }
-            RopeScaling::Factors(factors) => {
-                (as_f32(base.iter().zip(factors).map(|(f, &k)| f / f64::from(k)).collect()), 1.0)
+            RopeScaling::Factors(factors) => (as_f32(divided(&base, factors)), 1.0),
+            RopeScaling::Long { short, long, original_context, attention_factor } => {
+                let factors = if capacity > *original_context { long } else { short };
+                (as_f32(divided(&base, factors)), *attention_factor)
             }
             RopeScaling::Yarn { factor, original_context, beta_fast, beta_slow, attention_factor } => {
                 let pair_of = |rotations: f32| {

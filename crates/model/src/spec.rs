@@ -6,6 +6,7 @@
 //! once.
 
 use crate::Rope;
+use kvant_kernels::{Backend, ops};
 
 /// One linear map: `rows × columns`, `y = W x (+ b)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +51,8 @@ pub enum NormKind {
     Layer,
 }
 
-/// A norm of rows that have the length of its weight.
+/// A norm of vectors that have the length of its weight. A row of activations can hold several such vectors, for example
+/// one for each head.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Norm {
     /// The divisor.
@@ -89,6 +91,15 @@ impl Projections {
     }
 }
 
+/// The earlier positions that an attention reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Span {
+    /// All earlier positions.
+    Full,
+    /// This number of positions: the current position and the positions directly before it. Above 0.
+    Window(usize),
+}
+
 /// Causal self-attention with grouped queries.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attention {
@@ -100,15 +111,21 @@ pub struct Attention {
     pub head_size: usize,
     /// Queries, keys and values.
     pub projections: Projections,
-    /// Norm of each head of the queries, before the rotary embedding.
+    /// Norm of each head of the queries, or of all heads together, before the rotary embedding.
     pub query_norm: Option<Norm>,
-    /// Norm of each head of the keys, before the rotary embedding.
+    /// Norm of each head of the keys, or of all heads together, before the rotary embedding.
     pub key_norm: Option<Norm>,
     /// Rotary embedding of queries and keys.
     pub rope: Option<Rope>,
-    /// Factor of the dot products of queries and keys.
+    /// The earlier positions that a position reads.
+    pub span: Span,
+    /// Factor of the dot products of queries and keys: the scores.
     pub scale: f32,
-    /// The output projection; its result is added to the residual stream.
+    /// The soft cap c of the scores: a score x becomes c · tanh(x / c). Above 0.
+    pub softcap: Option<f32>,
+    /// For each query head, one more score, without a key and with a value of zeros.
+    pub sinks: Option<VectorSlot>,
+    /// The output projection.
     pub output: Slot,
 }
 
@@ -117,21 +134,47 @@ pub struct Attention {
 pub enum Activation {
     /// x / (1 + e⁻ˣ).
     Silu,
+    /// GELU: x Φ(x), where Φ is the distribution function of the standard normal distribution.
+    Gelu,
     /// GELU, approximated by tanh.
     GeluTanh,
 }
 
-/// A feed-forward network: `down(activation(gate x) · up x)`, or `down(activation(up x))` without a gate.
+/// The linear maps that read the input of a feed-forward network.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Expansion {
+    /// activation(up x).
+    Plain(Slot),
+    /// activation(gate x) · up x.
+    Gated {
+        /// The gate projection.
+        gate: Slot,
+        /// The up projection.
+        up: Slot,
+    },
+    /// Like `Gated`, with one map for both; its rows are in the order gate, up.
+    FusedGated(Slot),
+}
+
+impl Expansion {
+    /// The maps, in the order gate, up.
+    pub fn slots(&self) -> Vec<&Slot> {
+        match self {
+            Self::Plain(slot) | Self::FusedGated(slot) => vec![slot],
+            Self::Gated { gate, up } => vec![gate, up],
+        }
+    }
+}
+
+/// A feed-forward network: `down(expansion(x))`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FeedForward {
-    /// The gate projection, if there is one.
-    pub gate: Option<Slot>,
-    /// The up projection, which the gate multiplies.
-    pub up: Slot,
-    /// The down projection; its result is added to the residual stream.
-    pub down: Slot,
+    /// The maps that read the input.
+    pub expansion: Expansion,
     /// The activation function.
     pub activation: Activation,
+    /// The down projection.
+    pub down: Slot,
 }
 
 /// The computation of a sublayer.
@@ -144,13 +187,32 @@ pub enum Body {
     FeedForward(FeedForward),
 }
 
-/// One sublayer: `x + body(before(x))`.
+/// One sublayer. It adds `scale · after(body(before(x)))` to the residual stream x.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sublayer {
     /// Norm of the body's input.
     pub before: Option<Norm>,
     /// The body.
     pub body: Body,
+    /// Norm of the body's result.
+    pub after: Option<Norm>,
+    /// Factor of the result.
+    pub scale: f32,
+    /// True if the sublayer reads the same residual stream as the previous sublayer of the block, so that both could
+    /// run at the same time.
+    pub parallel: bool,
+}
+
+impl Sublayer {
+    /// A sublayer `x + body(before(x))`.
+    pub fn pre_norm(before: Norm, body: Body) -> Self {
+        Self { before: Some(before), body, after: None, scale: 1.0, parallel: false }
+    }
+
+    /// True if the body's result is added to the residual stream without a change.
+    fn adds_unchanged(&self) -> bool {
+        self.after.is_none() && self.scale == 1.0
+    }
 }
 
 /// One block: sublayers, whose results are added to the residual stream.
@@ -165,20 +227,29 @@ pub struct BlockSpec {
 pub struct Stage<'a> {
     /// The maps.
     pub slots: Vec<&'a Slot>,
-    /// True if their output is added to the residual stream.
-    pub residual: bool,
+    /// The effect of their output on the residual stream.
+    pub output: StageOutput,
+}
+
+/// The effect of a stage's output on the residual stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StageOutput {
+    /// None: the output is the input of the next stage of the same sublayer, after elementwise operations or attention.
+    Inner,
+    /// It is added to the residual stream.
+    Added,
+    /// It is added to the residual stream after a norm or a factor.
+    AddedAfterChange,
+}
+
+impl StageOutput {
+    /// True if the stage changes the residual stream.
+    pub fn changes_residual(self) -> bool {
+        self != Self::Inner
+    }
 }
 
 impl Body {
-    /// The stages of a body, in order of computation. The last stage writes to the residual stream.
-    pub fn stages(&self) -> Vec<Stage<'_>> {
-        let (first, last) = match self {
-            Self::Attention(a) => (a.projections.slots(), &a.output),
-            Self::FeedForward(f) => (f.gate.iter().chain([&f.up]).collect(), &f.down),
-        };
-        vec![Stage { slots: first, residual: false }, Stage { slots: vec![last], residual: true }]
-    }
-
     fn norms(&self) -> impl Iterator<Item = &Norm> {
         match self {
             Self::Attention(a) => a.query_norm.iter().chain(&a.key_norm),
@@ -187,10 +258,22 @@ impl Body {
     }
 }
 
+impl Sublayer {
+    /// The stages, in order of computation. The last stage changes the residual stream.
+    pub fn stages(&self) -> Vec<Stage<'_>> {
+        let (first, last) = match &self.body {
+            Body::Attention(a) => (a.projections.slots(), &a.output),
+            Body::FeedForward(f) => (f.expansion.slots(), &f.down),
+        };
+        let output = if self.adds_unchanged() { StageOutput::Added } else { StageOutput::AddedAfterChange };
+        vec![Stage { slots: first, output: StageOutput::Inner }, Stage { slots: vec![last], output }]
+    }
+}
+
 impl BlockSpec {
     /// The block's stages, in the order in which [`crate::Block`] runs them.
     pub fn stages(&self) -> Vec<Stage<'_>> {
-        self.sublayers.iter().flat_map(|sublayer| sublayer.body.stages()).collect()
+        self.sublayers.iter().flat_map(Sublayer::stages).collect()
     }
 
     /// All linear maps, in order of computation.
@@ -215,7 +298,7 @@ impl BlockSpec {
     }
 
     fn norms(&self) -> impl Iterator<Item = &Norm> {
-        self.sublayers.iter().flat_map(|sublayer| sublayer.before.iter().chain(sublayer.body.norms()))
+        self.sublayers.iter().flat_map(|s| s.before.iter().chain(s.body.norms()).chain(&s.after))
     }
 }
 
@@ -224,6 +307,8 @@ impl BlockSpec {
 pub struct EmbeddingSpec {
     /// One row per token, `vocabulary × hidden`.
     pub tokens: Slot,
+    /// Factor of the token's row.
+    pub scale: f32,
     /// One row per position, `context × hidden`, which is added to the token's row.
     pub positions: Option<Slot>,
 }
@@ -235,6 +320,35 @@ pub struct OutputSpec {
     pub norm: Norm,
     /// The output head, `vocabulary × hidden`; `None` if it is tied to the embedding.
     pub head: Option<Slot>,
+    /// Factor of the head's result.
+    pub scale: f32,
+    /// The soft cap c of the logits: a logit x becomes c · tanh(x / c), after the factor. Above 0.
+    pub softcap: Option<f32>,
+}
+
+impl OutputSpec {
+    /// Applies the factor and the soft cap to the head's result.
+    pub fn apply(&self, backend: &Backend, logits: &mut [f32]) {
+        if self.scale != 1.0 {
+            logits.iter_mut().for_each(|x| *x *= self.scale);
+        }
+        if let Some(cap) = self.softcap {
+            ops::softcap(backend, logits, cap);
+        }
+    }
+
+    /// Replaces the gradient at the logits by the gradient at the head's result. `logits` are the results of
+    /// [`OutputSpec::apply`]; without a soft cap they are not read.
+    pub fn backward(&self, logits: &[f32], gradient: &mut [f32]) {
+        if let Some(cap) = self.softcap {
+            for (gradient, logit) in gradient.iter_mut().zip(logits) {
+                *gradient *= 1.0 - (logit / cap) * (logit / cap);
+            }
+        }
+        if self.scale != 1.0 {
+            gradient.iter_mut().for_each(|x| *x *= self.scale);
+        }
+    }
 }
 
 /// A whole network.
@@ -263,10 +377,11 @@ impl Spec {
         embedding.chain(self.blocks.iter().flat_map(BlockSpec::slots)).chain(&self.output.head)
     }
 
-    /// All vectors of the norms, in order of computation.
+    /// All vectors other than biases of maps: those of the norms in order of computation, then those of the attentions.
     pub fn vectors(&self) -> impl Iterator<Item = &VectorSlot> {
         let norms = self.blocks.iter().flat_map(BlockSpec::norms).chain([&self.output.norm]);
-        norms.flat_map(|norm| std::iter::once(&norm.weight).chain(&norm.bias))
+        let of_norms = norms.flat_map(|norm| std::iter::once(&norm.weight).chain(&norm.bias));
+        of_norms.chain(self.attentions().filter_map(|attention| attention.sinks.as_ref()))
     }
 
     /// The linear map that computes the logits: the output head, or the token embedding if the head is tied.

@@ -1,5 +1,6 @@
 //! Steps: each step runs any number of tokens of any number of sequences through the network in one batch.
 
+use crate::positions::SequencePosition;
 use crate::{Error, Positions, Sequence, Transformer};
 use kvant_kernels::KeyValues;
 use std::collections::BTreeMap;
@@ -71,10 +72,12 @@ impl Transformer {
     /// Runs a step. The tokens must be checked and the memory must be taken.
     fn run(&self, parts: &mut [Part]) -> Vec<f32> {
         let tokens: Vec<u32> = parts.iter().flat_map(|part| part.tokens).copied().collect();
-        let indices: Vec<usize> = (parts.iter())
-            .flat_map(|part| part.sequence.len()..part.sequence.len() + part.tokens.len())
-            .collect();
-        let mut residual = self.embedding.rows(&tokens, indices.iter().copied());
+        let of_part = |part: &Part| {
+            let (start, capacity) = (part.sequence.len(), part.sequence.capacity());
+            (start..start + part.tokens.len()).map(move |position| SequencePosition { position, capacity })
+        };
+        let indices: Vec<SequencePosition> = parts.iter().flat_map(of_part).collect();
+        let mut residual = self.embedding.rows(&tokens, indices.iter().map(|at| at.position));
         let positions = Positions::at(&self.ropes, indices.iter().copied());
         for (index, block) in self.blocks.iter().enumerate() {
             let mut states: Vec<BlockStates> = (parts.iter_mut())

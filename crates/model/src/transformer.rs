@@ -88,6 +88,7 @@ impl Transformer {
         let rows = hidden.len() / self.spec.hidden;
         let mut logits = vec![0.0; rows * self.head.weight().rows()];
         self.head.apply_into(&self.backend, &self.head.input(hidden), &mut logits);
+        self.spec.output.apply(&self.backend, &mut logits);
         logits
     }
 }

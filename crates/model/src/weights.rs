@@ -1,6 +1,6 @@
 //! A checkpoint's tensors under canonical (GGUF) names and in GGUF layout, from a GGUF or a Hugging Face checkpoint.
 
-use crate::{ARCHITECTURES, Architecture, Error, RopeScaling, Spec};
+use crate::{ARCHITECTURES, Architecture, Error, Spec};
 use kvant_core::{Bytes, FormatRef, Shape, Tensor, format};
 use kvant_io::{Checkpoint, Meta};
 use std::collections::{HashMap, HashSet};
@@ -8,6 +8,10 @@ use std::path::Path;
 
 /// The GGUF tensor that holds the factors of the rotary frequencies.
 pub(crate) const ROPE_FACTORS: &str = "rope_freqs.weight";
+/// The GGUF tensor that holds the factors for sequences beyond the original context length.
+pub(crate) const LONG_ROPE_FACTORS: &str = "rope_factors_long.weight";
+/// The GGUF tensor that holds the factors for sequences within the original context length.
+pub(crate) const SHORT_ROPE_FACTORS: &str = "rope_factors_short.weight";
 
 /// The source of a canonical tensor in a Hugging Face checkpoint.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +28,23 @@ pub enum Source {
     },
     /// The matrix of this name, transposed: GPT-2's checkpoints store `in × out`.
     Transpose(String),
+    /// The tensor of this name with its rows reordered from `(head, part, element)` to `(part, head, element)`. The parts
+    /// are queries, keys and values.
+    GroupParts {
+        /// The tensor's name.
+        name: String,
+        /// The number of heads.
+        heads: usize,
+    },
+    /// (x + `add`) · `factor` for each number x of the tensor of this name, in `f32`.
+    Affine {
+        /// The tensor's name.
+        name: String,
+        /// Added to each number.
+        add: f32,
+        /// Factor of each sum.
+        factor: f32,
+    },
     /// Not a tensor of the checkpoint: the factors of the rotary frequencies. A GGUF stores them; for a Hugging Face
     /// checkpoint they are computed from `config.json`.
     RopeFactors(Vec<f32>),
@@ -33,7 +54,11 @@ impl Source {
     /// The tensor's name in the checkpoint, if the source is a tensor.
     pub fn name(&self) -> Option<&str> {
         match self {
-            Self::Plain(name) | Self::PermuteHeads { name, .. } | Self::Transpose(name) => Some(name),
+            Self::Plain(name)
+            | Self::PermuteHeads { name, .. }
+            | Self::Transpose(name)
+            | Self::GroupParts { name, .. }
+            | Self::Affine { name, .. } => Some(name),
             Self::RopeFactors(_) => None,
         }
     }
@@ -52,7 +77,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Returns true if a read copies the bytes, because their order in the checkpoint is different.
+    /// Returns true if a read copies the bytes, because the checkpoint has others or another order.
     pub fn is_copied(&self) -> bool {
         !matches!(self.source, Source::Plain(_))
     }
@@ -90,9 +115,20 @@ impl Weights {
                 found: "nothing".into(),
             });
         };
-        let architecture = ARCHITECTURES.iter().copied().find(|a| a.name() == found).ok_or_else(|| {
-            let known: Vec<_> = ARCHITECTURES.iter().map(|a| a.name()).collect();
-            Error::Architecture { path: path.to_owned(), found: found.to_owned(), known: known.join(", ") }
+        let names = |architecture: &'static dyn Architecture| match checkpoint.meta() {
+            Meta::Gguf(_) => vec![architecture.name()],
+            Meta::HuggingFace(_) => architecture.model_types().to_vec(),
+        };
+        let architecture = ARCHITECTURES.iter().copied().find(|a| names(*a).contains(&found));
+        let architecture = architecture.ok_or_else(|| {
+            let known: Vec<_> = ARCHITECTURES.iter().flat_map(|a| names(*a)).collect();
+            let (path, found, known) = (path.to_owned(), found.to_owned(), known.join(", "));
+            match checkpoint.meta() {
+                Meta::HuggingFace(folder) if folder.config.get("vision_config").is_some() => {
+                    Error::Vision { path, found, known }
+                }
+                _ => Error::Architecture { path, found, known },
+            }
         })?;
         let spec = architecture.spec(&*checkpoint)?;
         let entries = entries(&*checkpoint, architecture, &spec)?;
@@ -142,6 +178,16 @@ impl Weights {
                 let tensor = shaped(self.checkpoint.tensor(name)?);
                 tensor.and_then(|tensor| permute_heads(&tensor, *heads)).map_err(shape_error)
             }
+            Source::GroupParts { name, heads } => {
+                let tensor = shaped(self.checkpoint.tensor(name)?);
+                tensor.and_then(|tensor| group_parts(&tensor, *heads)).map_err(shape_error)
+            }
+            Source::Affine { name, add, factor } => {
+                let numbers = self.checkpoint.tensor(name)?.decode();
+                let bytes: Vec<u8> =
+                    numbers.iter().flat_map(|x| ((x + add) * factor).to_le_bytes()).collect();
+                Tensor::new(entry.shape, entry.format, Bytes::from(bytes)).map_err(shape_error)
+            }
             Source::Transpose(name) => {
                 transpose(&self.checkpoint.tensor(name)?, entry.shape).map_err(shape_error)
             }
@@ -181,7 +227,7 @@ fn entries(
         let source = if gguf {
             Source::Plain(name.clone())
         } else {
-            architecture.hugging_face_source(checkpoint, spec, &name)
+            architecture.hugging_face_source(checkpoint, spec, &name)?
         };
         let stored = source.name().unwrap_or(&name);
         let info = checkpoint.info(stored).ok_or_else(|| Error::MissingTensor {
@@ -201,18 +247,19 @@ fn entries(
                 found: format!("{:?}", info.shape.dimensions()),
             });
         }
-        let format = info.format().ok_or_else(|| kvant_io::Error::UnsupportedType {
+        let stored_format = info.format().ok_or_else(|| kvant_io::Error::UnsupportedType {
             path: path(),
             tensor: info.name.clone(),
             type_name: info.type_name().to_owned().into(),
         })?;
+        let format = if let Source::Affine { .. } = source { &format::F32 } else { stored_format };
         let shape = Shape::new(&dimensions).map_err(|source| Error::Shape { path: path(), source })?;
         entries.push(Entry { name, shape, format, source });
     }
-    let scalings = spec.ropes().into_iter().map(|rope| &rope.scaling);
-    if let Some(factors) = scalings.filter_map(RopeScaling::factors).next() {
+    let scalings = spec.ropes().into_iter().map(|rope| rope.scaling.tensors());
+    for (name, factors) in scalings.filter(|tensors| !tensors.is_empty()).take(1).flatten() {
         let shape = Shape::new(&[factors.len()]).map_err(|source| Error::Shape { path: path(), source })?;
-        let name = ROPE_FACTORS.to_owned();
+        let name = name.to_owned();
         let source = if gguf { Source::Plain(name.clone()) } else { Source::RopeFactors(factors.to_vec()) };
         entries.push(Entry { name, shape, format: &format::F32, source });
     }
@@ -265,18 +312,35 @@ fn same_shape(found: &[usize], wanted: &[usize]) -> bool {
     squeezed(found) == squeezed(wanted)
 }
 
-/// Reorders the rows from `(head, half, pair)` to `(head, pair, half)`. Each element of a 1-D tensor is a row.
+/// Reorders the rows from `(head, half, pair)` to `(head, pair, half)`.
 fn permute_heads(tensor: &Tensor, heads: usize) -> Result<Tensor, kvant_core::Error> {
+    reorder_rows(tensor, |row, rows| {
+        let (head_rows, half) = (rows / heads, rows / heads / 2);
+        let (head, at) = (row / head_rows, row % head_rows);
+        head * head_rows + (at % 2) * half + at / 2
+    })
+}
+
+/// Reorders the rows from `(head, part, element)` to `(part, head, element)`, with three parts.
+fn group_parts(tensor: &Tensor, heads: usize) -> Result<Tensor, kvant_core::Error> {
+    reorder_rows(tensor, |row, rows| {
+        let head_size = rows / heads / 3;
+        let (part, head, element) = (row / (heads * head_size), row / head_size % heads, row % head_size);
+        (head * 3 + part) * head_size + element
+    })
+}
+
+/// Returns a tensor whose row `i` is row `from(i, rows)` of `tensor`, where `rows` is the number of rows. Each element of
+/// a 1-D tensor is a row.
+fn reorder_rows(tensor: &Tensor, from: impl Fn(usize, usize) -> usize) -> Result<Tensor, kvant_core::Error> {
     let shape = *tensor.shape();
     let (rows, row_bytes) = match shape.dimensions() {
         [length] => (*length, tensor.format().tensor_bytes(&Shape::new(&[1])?)?),
         _ => (shape.rows(), tensor.row_bytes()),
     };
-    let (head_rows, half) = (rows / heads, rows / heads / 2);
     let mut bytes = Vec::with_capacity(tensor.bytes().len());
     for row in 0..rows {
-        let (head, at) = (row / head_rows, row % head_rows);
-        let from = head * head_rows + (at % 2) * half + at / 2;
+        let from = from(row, rows);
         bytes.extend_from_slice(&tensor.bytes()[from * row_bytes..(from + 1) * row_bytes]);
     }
     Tensor::new(shape, tensor.format(), Bytes::from(bytes))

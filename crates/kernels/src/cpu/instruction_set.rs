@@ -152,6 +152,12 @@ loops! {
     /// Computes the gradients of `swiglu` in place. `gate` and `up` are the inputs of `swiglu`; the function replaces
     /// them by the gradients with respect to these inputs. `gradient` is the gradient with respect to the output.
     swiglu_gradient(gate: &mut [f32], up: &mut [f32], gradient: &[f32]);
+    /// Computes `cap` · tanh(x / `cap`) in place.
+    softcap(x: &mut [f32], cap: f32);
+    /// Computes GELU in place.
+    gelu(x: &mut [f32]);
+    /// Computes the gradient of `gelu` in place, as `gelu_tanh_gradient` does for `gelu_tanh`.
+    gelu_gradient(x: &mut [f32], gradient: &[f32]);
     /// Computes GELU in place, with the tanh approximation.
     gelu_tanh(x: &mut [f32]);
     /// Computes the gradient of `gelu_tanh` in place. `x` is the input of `gelu_tanh`; the function replaces `x` by the

@@ -40,6 +40,15 @@ macro_rules! multiversion {
             swiglu_gradient(gate: &mut [f32], up: &mut [f32], gradient: &[f32]) {
                 loops::swiglu_gradient::<true>(gate, up, gradient);
             }
+            softcap(x: &mut [f32], cap: f32) {
+                loops::softcap::<true>(x, cap);
+            }
+            gelu(x: &mut [f32]) {
+                loops::gelu::<true>(x);
+            }
+            gelu_gradient(x: &mut [f32], gradient: &[f32]) {
+                loops::gelu_gradient::<true>(x, gradient);
+            }
             gelu_tanh(x: &mut [f32]) {
                 loops::gelu_tanh::<true>(x);
             }

@@ -3,11 +3,23 @@
 //! A family reads its settings from GGUF metadata or from `config.json`, describes the network as a [`Spec`], and gives
 //! each tensor's name in a Hugging Face checkpoint. To add a family, write its file and add it to [`ARCHITECTURES`].
 
+mod exaone4;
 mod gated;
+mod gemma;
 mod gpt2;
+mod gptneox;
+mod granite;
 mod llama;
+mod olmo2;
+mod phi3;
+mod qwen2;
 mod qwen3;
+mod rope_settings;
 mod settings;
+mod smollm3;
+mod starcoder;
+mod starcoder2;
+mod ungated;
 
 use crate::{Error, Source, Spec};
 use kvant_io::{Checkpoint, Value};
@@ -15,8 +27,11 @@ use settings::Settings;
 
 /// A family of networks.
 pub trait Architecture: Send + Sync {
-    /// The value of GGUF's `general.architecture`, which is also that of `model_type` in `config.json`.
+    /// The value of GGUF's `general.architecture`.
     fn name(&self) -> &'static str;
+
+    /// The values of `model_type` in `config.json`.
+    fn model_types(&self) -> &'static [&'static str];
 
     /// Describes the network of a checkpoint, from its settings and its tensors' shapes.
     ///
@@ -25,7 +40,15 @@ pub trait Architecture: Send + Sync {
     fn spec(&self, checkpoint: &dyn Checkpoint) -> Result<Spec, Error>;
 
     /// Returns the source of the canonical tensor `name` in a Hugging Face checkpoint.
-    fn hugging_face_source(&self, checkpoint: &dyn Checkpoint, spec: &Spec, name: &str) -> Source;
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a setting that the source depends on.
+    fn hugging_face_source(
+        &self,
+        checkpoint: &dyn Checkpoint,
+        spec: &Spec,
+        name: &str,
+    ) -> Result<Source, Error>;
 
     /// Returns true if a checkpoint may contain this tensor although the Spec does not name it: a tensor that can be
     /// recomputed, or a second copy of a tied tensor.
@@ -36,7 +59,23 @@ pub trait Architecture: Send + Sync {
 }
 
 /// All families that kvant supports.
-pub static ARCHITECTURES: &[&dyn Architecture] = &[&llama::LLAMA, &qwen3::QWEN3, &gpt2::Gpt2];
+pub static ARCHITECTURES: &[&dyn Architecture] = &[
+    &llama::LLAMA,
+    &qwen2::QWEN2,
+    &qwen3::QWEN3,
+    &gemma::GEMMA,
+    &gemma::GEMMA2,
+    &gemma::GEMMA3,
+    &phi3::PHI3,
+    &smollm3::SMOLLM3,
+    &exaone4::EXAONE4,
+    &olmo2::OLMO2,
+    &granite::GRANITE,
+    &gpt2::GPT2,
+    &starcoder::STARCODER,
+    &starcoder2::STARCODER2,
+    &gptneox::GPTNEOX,
+];
 
 /// Rejects a block count above the number of tensors. Each block has its own tensors, so the file bounds the block
 /// count before anything is allocated.

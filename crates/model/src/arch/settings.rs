@@ -1,7 +1,7 @@
 //! Typed access to a checkpoint's settings, with errors that name the file and the key.
 
 use crate::Error;
-use kvant_io::{Metadata, Value};
+use kvant_io::{Array, Metadata, Value};
 use serde_json::Value as Json;
 use std::path::Path;
 
@@ -77,6 +77,16 @@ impl<'a> Settings<'a> {
         }
     }
 
+    /// Returns a positive integer, or `None` if the key is absent or 0.
+    pub fn optional_length(&self, key: &str) -> Result<Option<usize>, Error> {
+        let zero = match self.find(key) {
+            Some(Found::Json(x)) => x.as_f64() == Some(0.0),
+            Some(Found::Gguf(x)) => x.as_u64() == Some(0),
+            None => false,
+        };
+        if zero { Ok(None) } else { self.optional_count(key) }
+    }
+
     /// Returns a positive integer.
     pub fn count(&self, key: &str) -> Result<usize, Error> {
         self.optional_count(key)?.ok_or_else(|| self.error(key, "a whole number", "nothing"))
@@ -95,13 +105,17 @@ impl<'a> Settings<'a> {
         }
     }
 
+    /// Returns a number above zero, or `None` if the key is absent.
+    pub fn optional_positive(&self, key: &str) -> Result<Option<f32>, Error> {
+        match self.optional_number(key)? {
+            Some(x) if x <= 0.0 => Err(self.error(key, "a number above zero", x.to_string())),
+            found => Ok(found),
+        }
+    }
+
     /// Returns a number above zero, or the default if the key is absent.
     pub fn positive(&self, key: &str, default: f32) -> Result<f32, Error> {
-        match self.optional_number(key)? {
-            None => Ok(default),
-            Some(x) if x > 0.0 => Ok(x),
-            Some(x) => Err(self.error(key, "a number above zero", x.to_string())),
-        }
+        Ok(self.optional_positive(key)?.unwrap_or(default))
     }
 
     /// Returns a string, or `None` if the key is absent.
@@ -127,6 +141,47 @@ impl<'a> Settings<'a> {
     /// Returns a boolean, false if the key is absent.
     pub fn flag(&self, key: &str) -> Result<bool, Error> {
         Ok(self.optional_flag(key)?.unwrap_or(false))
+    }
+
+    /// Returns finite numbers, or `None` if the key is absent.
+    pub fn optional_numbers(&self, key: &str) -> Result<Option<Vec<f32>>, Error> {
+        let Some(found) = self.find(key) else { return Ok(None) };
+        let numbers: Option<Vec<f32>> = match &found {
+            Found::Json(Json::Array(all)) => all.iter().map(|x| x.as_f64().map(|x| x as f32)).collect(),
+            Found::Gguf(Value::Array(Array::F32(all))) => Some(all.clone()),
+            _ => None,
+        };
+        let numbers = numbers.filter(|all| all.iter().all(|x| x.is_finite()));
+        numbers.map(Some).ok_or_else(|| self.wrong_value(key, "a list of finite numbers", &found))
+    }
+
+    /// Returns a list of booleans, or `None` if the key is absent. Numbers count as true unless they are 0.
+    pub fn optional_flags(&self, key: &str) -> Result<Option<Vec<bool>>, Error> {
+        let Some(found) = self.find(key) else { return Ok(None) };
+        let flag = |x: &Json| x.as_bool().or(x.as_i64().map(|x| x != 0));
+        let flags: Option<Vec<bool>> = match &found {
+            Found::Json(Json::Array(all)) => all.iter().map(flag).collect(),
+            Found::Gguf(Value::Array(Array::Bool(all))) => Some(all.clone()),
+            Found::Gguf(Value::Array(Array::I32(all))) => Some(all.iter().map(|x| *x != 0).collect()),
+            Found::Gguf(Value::Array(Array::U32(all))) => Some(all.iter().map(|x| *x != 0).collect()),
+            _ => None,
+        };
+        flags.map(Some).ok_or_else(|| self.wrong_value(key, "a list of true and false", &found))
+    }
+
+    /// Returns a JSON list of strings, or `None` if the key is absent.
+    pub fn optional_texts(&self, key: &str) -> Result<Option<Vec<&'a str>>, Error> {
+        let Some(found) = self.find(key) else { return Ok(None) };
+        let texts: Option<Vec<&'a str>> = match &found {
+            Found::Json(Json::Array(all)) => all.iter().map(|x| x.as_str()).collect(),
+            _ => None,
+        };
+        texts.map(Some).ok_or_else(|| self.wrong_value(key, "a list of strings", &found))
+    }
+
+    /// Returns true if the value of `key` is a list.
+    pub fn is_list(&self, key: &str) -> bool {
+        matches!(self.find(key), Some(Found::Json(Json::Array(_)) | Found::Gguf(Value::Array(_))))
     }
 
     /// Returns a nested JSON object, or `None` if the key is absent. GGUF has no nested objects.

@@ -13,7 +13,7 @@ mod statistics;
 pub use activation_file::ActivationFile;
 pub use calibration::Calibration;
 pub use importance::{Importance, gather_importance};
-pub use output_head::{GRADIENT_LOGITS, Head, LOGIT_ROWS, compared_positions, logits};
+pub use output_head::{GRADIENT_LOGITS, Head, LOGIT_ROWS, compared_positions};
 pub use seed::Seed;
 pub use self_generated::{SELF_GENERATED_START, self_generated_bytes, with_self_generated};
 pub use sensitivity::{

@@ -58,15 +58,26 @@ impl<'a> Head<'a> {
         let mut gradient = vec![0.0; residual.len()];
         let parts = residual.chunks(positions * hidden).zip(gradient.chunks_mut(positions * hidden));
         for (part, (residual, gradient)) in parts.enumerate() {
-            let mut logits = logits(matrix, &self.states(residual));
-            logits.par_chunks_exact_mut(vocabulary).enumerate().for_each(|(i, logits)| {
-                replace_by_gradient(logits, uniform(seed, part * positions + i));
+            let mut gradients = self.logits(matrix, &self.states(residual));
+            let output = &self.weights.spec().output;
+            gradients.par_chunks_exact_mut(vocabulary).enumerate().for_each(|(i, row)| {
+                let logits = output.softcap.map(|_| row.to_vec());
+                replace_by_gradient(row, uniform(seed, part * positions + i));
+                output.backward(&logits.unwrap_or_default(), row);
             });
             let mut states = vec![0.0; residual.len()];
-            matrix.add_transposed(&logits, &mut states);
+            matrix.add_transposed(&gradients, &mut states);
             self.norm.add_gradient(self.backend, residual, &states, gradient);
         }
         gradient
+    }
+
+    /// Computes the logits of normed states (rows × hidden) with the head's matrix `matrix`, rows × vocabulary.
+    pub fn logits(&self, matrix: &dyn Matrix, states: &[f32]) -> Vec<f32> {
+        let mut logits = vec![0.0; states.len() / matrix.columns() * matrix.rows()];
+        matrix.multiply(states, &mut logits);
+        self.weights.spec().output.apply(self.backend, &mut logits);
+        logits
     }
 
     /// Returns the sum of KL(p ‖ q) over all positions. `p` and `q` are rows of logits.
@@ -99,13 +110,6 @@ fn replace_by_gradient(logits: &mut [f32], uniform: f32) {
     if let Some(drawn) = drawn {
         logits[drawn] -= 1.0;
     }
-}
-
-/// Multiplies the head's matrix with normed states (rows × hidden). Returns one row of logits for each state.
-pub fn logits(matrix: &dyn Matrix, states: &[f32]) -> Vec<f32> {
-    let mut out = vec![0.0; states.len() / matrix.columns() * matrix.rows()];
-    matrix.multiply(states, &mut out);
-    out
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::gather::{
     sensitivity_bytes, square_values,
 };
 use crate::solve::{CORRECTED_ROWS, Need, SLAB};
-use kvant_model::{BlockSpec, Slot, Stage, Weights};
+use kvant_model::{BlockSpec, Slot, Stage, StageOutput, Weights};
 
 /// Bytes for the program, the threads' stacks and the allocator's overhead.
 const BASE_BYTES: usize = 64 << 20;
@@ -145,7 +145,8 @@ fn walk_bytes(weights: &Weights, recipe: &Recipe, assignments: &[Assignment]) ->
         let sensitivities = if method.couples() { 4 * square_values(block) } else { 0 };
         for s in &stages {
             let rows = s.slots.iter().map(|slot| slot.rows).max().unwrap_or(0);
-            let missing = if s.residual { Missing::Result(spec.hidden) } else { Missing::Input };
+            let missing =
+                if s.output == StageOutput::Added { Missing::Result(spec.hidden) } else { Missing::Input };
             // The unit (all solved tensors of the block) counts two times, because saving the unit makes one copy.
             largest = largest
                 .max(stage(s.slots[0].columns, rows, missing, method.couples()) + 2 * unit + sensitivities);

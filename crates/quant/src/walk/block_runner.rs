@@ -70,7 +70,7 @@ impl<'a> BlockRunner<'a> {
     /// Reads the activations of context `context` before stage number `stage`.
     pub fn before(&mut self, stage: usize, context: usize) -> Result<State, Error> {
         let Path { stages, length, hidden, .. } = *self.path;
-        let written = stages[..stage].iter().any(|s| s.residual);
+        let written = stages[..stage].iter().any(|s| s.output.changes_residual());
         let stream = if written { &mut self.middle } else { &mut *self.before };
         let residual = stream.read(context, length * hidden)?;
         let input = match stage {
@@ -94,7 +94,7 @@ impl<'a> BlockRunner<'a> {
             return self.after.write(context, &state.residual);
         }
         self.input.write(context, &state.input)?;
-        if stages[stage].residual {
+        if stages[stage].output.changes_residual() {
             self.middle.write(context, &state.residual)?;
         }
         Ok(())

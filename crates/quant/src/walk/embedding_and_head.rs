@@ -121,9 +121,9 @@ impl Walk<'_> {
             let (rf, rq) = residuals.read(context, self.residual_values())?;
             for positions in positions.chunks(LOGIT_ROWS) {
                 let (xf, xq) = (head.states_at(&rf, positions), head.states_at(&rq, positions));
-                let reference = logits(&*float, &xf);
-                expected.kld += head.divergence(&reference, &logits(&*quantized, &xq));
-                expected.head_kld += head.divergence(&reference, &logits(&*quantized, &xf));
+                let reference = head.logits(&*float, &xf);
+                expected.kld += head.divergence(&reference, &head.logits(&*quantized, &xq));
+                expected.head_kld += head.divergence(&reference, &head.logits(&*quantized, &xf));
             }
         }
         let count = (contexts.len() * positions.len()) as f64;

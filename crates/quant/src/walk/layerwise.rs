@@ -32,7 +32,7 @@ use crate::plan::{map_kind, planned};
 use crate::solve::{Layer, Solved};
 use crate::work_folder;
 use kvant_core::Tensor;
-use kvant_model::{Block, BlockSpec, Embedding, Positions, Spec, Stage, load_matrix};
+use kvant_model::{Block, BlockSpec, Embedding, Positions, Spec, Stage, StageOutput, load_matrix};
 
 /// The distance between two blocks in which a method chooses settings: it chooses in blocks 0, 4, 8 and so on. The
 /// other blocks reuse the last choice for the same kind of map. This saves time, because choosing takes as long as
@@ -236,7 +236,8 @@ impl<'a> Walk<'a> {
         let mut tensors = Vec::new();
         for (number, stage) in stages.iter().enumerate() {
             let what = format!("block {index}: {}", stage.slots[0].name);
-            let missing = if stage.residual { Missing::Result(hidden) } else { Missing::Input };
+            let missing =
+                if stage.output == StageOutput::Added { Missing::Result(hidden) } else { Missing::Input };
             let mut sums = self.sums(stage.slots[0].columns, missing, index.is_multiple_of(CHOICE_EVERY));
             for context in contexts.clone() {
                 self.report(&what, index, number, context)?;
@@ -260,7 +261,8 @@ impl<'a> Walk<'a> {
                     || float.store(number, context, &float_next),
                 );
                 quantized_stored.and(float_stored)?;
-                let weights = stage.residual.then(|| token_weights(&float_next.residual, hidden));
+                let weights =
+                    (stage.output == StageOutput::Added).then(|| token_weights(&float_next.residual, hidden));
                 let missed = match missing {
                     Missing::Nothing => Vec::new(),
                     Missing::Input => self.difference(float_input, &quantized_state.input),

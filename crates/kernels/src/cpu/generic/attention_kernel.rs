@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! for each page, for up to four or eight rows (queries of heads that share keys and values) at the same time:
-//!     s ← scores of the page's 64 keys, −∞ where the causal mask hides a key from a row
+//!     s ← scores of the page's 64 keys, −∞ where the causal mask or the window hides a key from a row
 //!     m' ← max(m, max s);  l ← l · e^(m − m') + Σ e^(s − m');  o ← o · e^(m − m') + Σ e^(s − m') v;  m ← m'
 //! o ← o / l
 //! ```
@@ -17,10 +17,11 @@
 //! Measurements and commands: docs/performance.md, "Attention".
 
 use super::lanes::Lanes;
-use super::loops::{exp, larger, multiply_add, plus, reduce_pairwise};
+use super::loops::{exp, larger, multiply_add, plus, reduce_pairwise, softcap};
 use super::page_formats::{Bytes, Floats, Halves, Nibbles, PageFormat};
 use crate::KvFormat;
 use crate::kv_format::{LANES, PAGE, PANELS};
+use std::ops::Range;
 
 #[inline(always)]
 fn multiply_add_as<L: Lanes>(a: f32, b: f32, c: f32) -> f32 {
@@ -34,10 +35,12 @@ pub(crate) struct QueryRows<'a> {
     pub head_size: usize,
     /// The factor by which products of queries and keys are multiplied.
     pub scale: f32,
+    /// The soft cap c: a score x becomes c · tanh(x / c).
+    pub softcap: Option<f32>,
     /// Shape: rows × head size.
     pub queries: &'a [f32],
-    /// For each row: the number of positions that the row may read, counted from the first position.
-    pub visible: &'a [usize],
+    /// For each row: the positions that the row may read.
+    pub visible: &'a [Range<usize>],
     /// For each row: the maximum of its scores and the sum of its exponentials (m and l in the module's formulas).
     pub state: &'a mut [[f32; 2]],
     /// The weighted sums of values (o in the module's formulas), not yet divided by l. Shape: rows × head size, where
@@ -76,7 +79,11 @@ fn add_page_in<L: Lanes, P: PageFormat>(
     keys: &[u8],
     values: &[u8],
 ) {
-    let visible_keys = |row: usize| rows.visible[row].saturating_sub(page * PAGE).min(PAGE);
+    // The keys of the page that a row may read.
+    let visible_keys = |row: usize| {
+        let Range { start, end } = rows.visible[row];
+        start.saturating_sub(page * PAGE).min(PAGE)..end.saturating_sub(page * PAGE).min(PAGE)
+    };
     let mut first = 0;
     while first < rows.visible.len() {
         let visible_here = visible_keys(first);
@@ -88,7 +95,7 @@ fn add_page_in<L: Lanes, P: PageFormat>(
             4..8 => 4,
             count => count,
         };
-        if visible_here > 0 {
+        if !visible_here.is_empty() {
             match count {
                 1 => add_page_to_rows::<L, P, 1>(simd, rows, first, visible_here, keys, values),
                 2 => add_page_to_rows::<L, P, 2>(simd, rows, first, visible_here, keys, values),
@@ -104,21 +111,21 @@ fn add_page_in<L: Lanes, P: PageFormat>(
     const { assert!(L::MAX_ROWS == 8 || L::MAX_ROWS == 4) };
 }
 
-/// Computes [`add_page`] for the `T` rows from `first` on. All of these rows read the first `visible_keys` keys of the
-/// page; `visible_keys` is at least 1.
+/// Computes [`add_page`] for the `T` rows from `first` on. All of these rows read the keys `visible_keys` of the page;
+/// `visible_keys` is not empty.
 #[inline(always)]
 fn add_page_to_rows<L: Lanes, P: PageFormat, const T: usize>(
     simd: L,
     rows: &mut QueryRows,
     first: usize,
-    visible_keys: usize,
+    visible_keys: Range<usize>,
     keys: &[u8],
     values: &[u8],
 ) {
     let size = rows.head_size;
     let queries: [&[f32]; T] = std::array::from_fn(|t| &rows.queries[(first + t) * size..][..size]);
     let mut row_scores = [[f32::NEG_INFINITY; PAGE]; T];
-    let (panels, panel_bytes) = (visible_keys.div_ceil(LANES), keys.len() / PANELS);
+    let (panels, panel_bytes) = (visible_keys.end.div_ceil(LANES), keys.len() / PANELS);
     let mut panel = 0;
     while panel < panels {
         macro_rules! scores {
@@ -143,7 +150,16 @@ fn add_page_to_rows<L: Lanes, P: PageFormat, const T: usize>(
     }
     let (mut old_maxima, mut new_maxima) = ([f32::NEG_INFINITY; LANES], [0.0; LANES]);
     for (t, row_scores) in row_scores.iter_mut().enumerate() {
-        row_scores[visible_keys..].fill(f32::NEG_INFINITY);
+        if let Some(cap) = rows.softcap {
+            let visible_scores = &mut row_scores[visible_keys.clone()];
+            if L::FUSED {
+                softcap::<true>(visible_scores, cap)
+            } else {
+                softcap::<false>(visible_scores, cap)
+            }
+        }
+        row_scores[..visible_keys.start].fill(f32::NEG_INFINITY);
+        row_scores[visible_keys.end..].fill(f32::NEG_INFINITY);
         let panels = &row_scores.as_chunks().0[..panels];
         let mut maximum = simd.splat(f32::NEG_INFINITY);
         for panel in panels {
@@ -172,7 +188,7 @@ fn add_page_to_rows<L: Lanes, P: PageFormat, const T: usize>(
         *sum = multiply_add_as::<L>(*sum, rescale[t], reduce_pairwise(sums, plus));
     }
     let width = rows.sums.len() / rows.visible.len();
-    let weights: [&[f32]; T] = std::array::from_fn(|t| &row_scores[t][..visible_keys]);
+    let weights: [&[f32]; T] = std::array::from_fn(|t| &row_scores[t][..visible_keys.end]);
     let vectors = values.len() / P::PART_BYTES * P::PART_VECTORS;
     let mut vector = 0;
     while vector < vectors {
@@ -186,7 +202,10 @@ fn add_page_to_rows<L: Lanes, P: PageFormat, const T: usize>(
                         *sum = simd.multiply(simd.load_array(before), simd.splat(rescale[t]));
                     }
                 }
-                P::add_weighted_values::<L, T, $n>(simd, weights, values, vector, rows.ahead, &mut sums);
+                let begin = visible_keys.start;
+                P::add_weighted_values::<L, T, $n>(
+                    simd, weights, begin, values, vector, rows.ahead, &mut sums,
+                );
                 for (n, sums) in sums.into_iter().enumerate() {
                     for (t, sum) in sums.into_iter().enumerate() {
                         *rows.sums[at(n, t)..].first_chunk_mut().expect("a vector") = simd.to_array(sum);

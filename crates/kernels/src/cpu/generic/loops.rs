@@ -206,6 +206,53 @@ pub(crate) fn swiglu_gradient<const FUSED: bool>(gate: &mut [f32], up: &mut [f32
     }
 }
 
+/// Computes `cap` · tanh(x / `cap`) in place, with tanh(y) = 1 − 2 / (e^(2y) + 1).
+#[inline(always)]
+pub(crate) fn softcap<const FUSED: bool>(x: &mut [f32], cap: f32) {
+    for x in x {
+        *x = cap * (1.0 - 2.0 / (exp::<FUSED>(2.0 * *x / cap) + 1.0));
+    }
+}
+
+/// Returns Φ(x), the distribution function of the standard normal distribution, and e^(−x²/2). The error of Φ is below
+/// 1e-6.
+///
+/// With y = |x| / √2: Φ(|x|) = 1 − erfc(y) / 2, and erfc(y) ≈ p(t) e^(−y²), where t = 1 / (1 + 0.3275911 y) and p is a
+/// polynomial. Source: Abramowitz and Stegun, Handbook of Mathematical Functions, formula 7.1.26.
+#[inline(always)]
+fn normal_distribution<const FUSED: bool>(x: f32) -> (f32, f32) {
+    const COEFFICIENTS: [f32; 5] = [1.061_405_4, -1.453_152, 1.421_413_7, -0.284_496_74, 0.254_829_6];
+    let t = 1.0 / (1.0 + 0.327_591_1 * std::f32::consts::FRAC_1_SQRT_2 * x.abs());
+    let density = exp::<FUSED>(-0.5 * x * x);
+    let mut sum = 0.0;
+    for coefficient in COEFFICIENTS {
+        sum = multiply_add::<FUSED>(sum, t, coefficient);
+    }
+    let upper_tail = 0.5 * sum * t * density;
+    (if x < 0.0 { upper_tail } else { 1.0 - upper_tail }, density)
+}
+
+/// Computes GELU of `x` in place: x Φ(x).
+#[inline(always)]
+pub(crate) fn gelu<const FUSED: bool>(x: &mut [f32]) {
+    for x in x {
+        *x *= normal_distribution::<FUSED>(*x).0;
+    }
+}
+
+/// 1 / √(2π), the largest density of the standard normal distribution.
+pub(crate) const LARGEST_DENSITY: f32 = 0.398_942_3;
+
+/// Computes the gradient of [`gelu`] in place. `x` is the input of [`gelu`]; the function replaces `x` by the gradient
+/// with respect to this input. `gradient` is the gradient with respect to the output.
+#[inline(always)]
+pub(crate) fn gelu_gradient<const FUSED: bool>(x: &mut [f32], gradient: &[f32]) {
+    for (x, gradient) in x.iter_mut().zip(gradient) {
+        let (distribution, density) = normal_distribution::<FUSED>(*x);
+        *x = gradient * (distribution + *x * density * LARGEST_DENSITY);
+    }
+}
+
 /// √(2/π), the outer factor inside the tanh of GELU.
 pub(crate) const GELU_SLOPE: f32 = 0.797_884_6;
 /// The factor of x³ inside the tanh of GELU.

@@ -33,12 +33,13 @@ pub(crate) trait PageFormat {
         prefetch_distance: usize,
     ) -> [[L::Vector; T]; N];
 
-    /// Adds weighted values to `sums`, for the `N` vectors of values from `first` on: for each position i of `weights`,
-    /// `weights[t][i]` times the values of this position. A weight is an exponential of softmax, not yet divided by the
-    /// sum of the exponentials. `prefetch_distance` has the same meaning as in `scores`.
+    /// Adds weighted values to `sums`, for the `N` vectors of values from `first` on: for each position i of `weights`
+    /// from `begin` on, `weights[t][i]` times the values of this position. A weight is an exponential of softmax, not yet
+    /// divided by the sum of the exponentials. `prefetch_distance` has the same meaning as in `scores`.
     fn add_weighted_values<L: Lanes, const T: usize, const N: usize>(
         simd: L,
         weights: [&[f32]; T],
+        begin: usize,
         values: &[u8],
         first: usize,
         prefetch_distance: usize,
@@ -223,13 +224,15 @@ macro_rules! page_formats_of_floats {
             fn add_weighted_values<L: Lanes, const T: usize, const N: usize>(
                 simd: L,
                 weights: [&[f32]; T],
+                begin: usize,
                 values: &[u8],
                 first: usize,
                 prefetch_distance: usize,
                 sums: &mut [[L::Vector; T]; N],
             ) {
-                let bytes = weights[0].len() * $bytes * LANES;
-                let parts = std::array::from_fn(|n| &values[(first + n) * Self::PART_BYTES..][..bytes]);
+                let bytes = begin * $bytes * LANES..weights[0].len() * $bytes * LANES;
+                let parts = std::array::from_fn(|n| &values[(first + n) * Self::PART_BYTES..][bytes.clone()]);
+                let weights = weights.map(|weights| &weights[begin..]);
                 add_all::<L, T, N, { $bytes * LANES }>(simd, weights, parts, prefetch_distance, sums);
             }
         }
@@ -290,6 +293,7 @@ macro_rules! page_formats_of_codes {
             fn add_weighted_values<L: Lanes, const T: usize, const N: usize>(
                 simd: L,
                 weights: [&[f32]; T],
+                begin: usize,
                 values: &[u8],
                 first: usize,
                 prefetch_distance: usize,
@@ -301,10 +305,11 @@ macro_rules! page_formats_of_codes {
                 if vector == 0 {
                     prefetch_all(scales, prefetch_distance);
                 }
-                let count = weights[0].len().min(PAGE);
-                let codes = &codes.as_chunks::<{ $bytes }>().0[..count];
+                let positions = begin..weights[0].len().min(PAGE);
+                let codes = &codes.as_chunks::<{ $bytes }>().0[positions.clone()];
                 let scaled = scale_weights::<L, T>(simd, weights, scales);
-                let scaled = RowGroup::new(scaled.each_ref().map(|scaled| &scaled[..count]), count);
+                let rows = scaled.each_ref().map(|scaled| &scaled[positions.clone()]);
+                let scaled = RowGroup::new(rows, codes.len());
                 if prefetch_distance > 0 {
                     add_codes::<L, T, N, { $bytes }, true>(
                         simd,

@@ -21,6 +21,9 @@ pub(super) const LOOPS: Loops = Loops {
     softmax,
     swiglu,
     swiglu_gradient,
+    softcap,
+    gelu,
+    gelu_gradient,
     gelu_tanh,
     gelu_tanh_gradient,
 };
@@ -72,6 +75,26 @@ fn swiglu_gradient(gate: &mut [f32], up: &mut [f32], gradient: &[f32]) {
         let sigmoid = 1.0 / (1.0 + (-*gate).exp());
         let slope = sigmoid * (1.0 + *gate * (1.0 - sigmoid));
         (*gate, *up) = (gradient * *up * slope, gradient * *gate * sigmoid);
+    }
+}
+
+fn softcap(x: &mut [f32], cap: f32) {
+    x.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
+}
+
+/// Returns Φ(x), the distribution function of the standard normal distribution.
+fn normal_distribution(x: f32) -> f32 {
+    0.5 * libm::erfcf(-x * std::f32::consts::FRAC_1_SQRT_2)
+}
+
+fn gelu(x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x *= normal_distribution(*x));
+}
+
+fn gelu_gradient(x: &mut [f32], gradient: &[f32]) {
+    for (x, gradient) in x.iter_mut().zip(gradient) {
+        let density = loops::LARGEST_DENSITY * (-0.5 * *x * *x).exp();
+        *x = gradient * (normal_distribution(*x) + *x * density);
     }
 }
 
@@ -176,6 +199,24 @@ mod tests {
             swiglu(&mut expected, &x);
             loops::swiglu::<true>(&mut found, &x);
             assert!(expected.iter().zip(&found).all(|(a, b)| (a - b).abs() <= 1e-6 * a.abs()), "{count}");
+            let (mut expected, mut found) = (x.clone(), x.clone());
+            softcap(&mut expected, 5.0);
+            loops::softcap::<true>(&mut found, 5.0);
+            assert!(expected.iter().zip(&found).all(|(a, b)| (a - b).abs() <= 2e-6), "{count}");
+            let (mut expected, mut found) = (x.clone(), x.clone());
+            gelu(&mut expected);
+            loops::gelu::<true>(&mut found);
+            assert!(
+                expected.iter().zip(&found).all(|(a, b)| (a - b).abs() <= 1e-6 * (1.0 + a.abs())),
+                "{count}"
+            );
+            let (mut expected, mut found) = (x.clone(), x.clone());
+            gelu_gradient(&mut expected, &x);
+            loops::gelu_gradient::<true>(&mut found, &x);
+            assert!(
+                expected.iter().zip(&found).all(|(a, b)| (a - b).abs() <= 1e-5 * (1.0 + a.abs())),
+                "{count}"
+            );
             let (mut expected, mut found) = (x.clone(), x.clone());
             gelu_tanh(&mut expected);
             loops::gelu_tanh::<true>(&mut found);

@@ -5,7 +5,7 @@
 //! temporary file holds the residual streams of all variants. A variant uses the float network's stream until the
 //! variant's first quantized tensor.
 
-use crate::gather::{ActivationFile, Calibration, Head, Importance, LOGIT_ROWS, compared_positions, logits};
+use crate::gather::{ActivationFile, Calibration, Head, Importance, LOGIT_ROWS, compared_positions};
 use crate::plan::Formats;
 use crate::solve::{ImportanceWeighted, Layer, Solver};
 use crate::{Error, Progress};
@@ -137,7 +137,7 @@ impl Variants<'_> {
                 .map(|i| diverged[i].then(|| states(i + 1)).transpose())
                 .collect::<Result<_, _>>()?;
             for (chunk, rows) in float.chunks(LOGIT_ROWS * hidden).enumerate() {
-                let expected = logits(&*heads[&None], rows);
+                let expected = head.logits(&*heads[&None], rows);
                 for (i, variant) in variants.iter().enumerate() {
                     if self.progress.stop() {
                         return Err(Error::Interrupted);
@@ -145,7 +145,7 @@ impl Variants<'_> {
                     let start = chunk * LOGIT_ROWS * hidden;
                     let variant_rows =
                         variant_states[i].as_ref().map_or(rows, |states| &states[start..][..rows.len()]);
-                    let found = logits(&*heads[&variant.get(&name).map(|f| f.name())], variant_rows);
+                    let found = head.logits(&*heads[&variant.get(&name).map(|f| f.name())], variant_rows);
                     sums[i] += head.divergence(&expected, &found);
                 }
             }
