@@ -80,7 +80,6 @@ pub(crate) fn refuse_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::{Limits, open};
 
     #[test]

@@ -6,7 +6,7 @@ use super::unit::Unit;
 use crate::Error;
 use crate::gather::{
     BlockSensitivities, Head, Inputs, LOGIT_ROWS, Missing, SENSITIVITY_CONTEXTS, Statistics,
-    compared_positions, logits,
+    compared_positions,
 };
 use crate::work_folder::HEAD_INPUT;
 use kvant_core::Tensor;
