@@ -30,14 +30,14 @@ impl Backend {
 
 /// Multiplies several matrices with the same input, as [`Matrix::apply`] does for one matrix. All matrices belong to
 /// the same backend. If all matrices have integer codes, one parallel run computes all products.
-pub fn apply_all<const N: usize>(matrices: [&dyn Matrix; N], x: &Input, mut results: [&mut [f32]; N]) {
+pub fn apply_all(matrices: &[&dyn Matrix], x: &Input, results: &mut [&mut [f32]]) {
     let codes: Vec<&PackedCodes> =
         matrices.iter().filter_map(|matrix| matrix.as_any().downcast_ref()).collect();
-    if codes.len() < N || N == 0 {
+    if codes.len() < matrices.len() || codes.is_empty() {
         matrices.iter().zip(results).for_each(|(matrix, result)| matrix.apply(x, result));
         return;
     }
-    packed_codes::multiply(&codes, x, &mut results);
+    packed_codes::multiply(&codes, x, results);
 }
 
 /// Returns the name of the kernel that `backend` chooses for matrices in `format`.

@@ -4,7 +4,10 @@
 //! sequence without earlier tokens, and computes the block's forward pass again. Source: the chain rule. The tests
 //! compare the gradients with finite differences of the forward pass, which other tests compare with `transformers`.
 
-use crate::block::{LoadedAttention, LoadedBody, LoadedFeedForward, LoadedSublayer, activate};
+use crate::block::{
+    LoadedAttention, LoadedBody, LoadedFeedForward, LoadedSublayer, activate, scale_rows,
+};
+use crate::experts::LoadedExperts;
 use crate::linear::{Linear, apply_all};
 use crate::{Activation, Block, Positions};
 use kvant_kernels::{Backend, Qkv, Ragged, attention, gradient, ops};
@@ -45,6 +48,14 @@ impl Block {
                     let result = needs_result.then(|| apply(&f.down, &f.inner(backend, &input)));
                     (Pass::FeedForward(f, input), result)
                 }
+                LoadedBody::Experts(e) => {
+                    let result = || {
+                        let routing = e.route(backend, &input);
+                        e.result(backend, &e.inner(backend, &input, &routing), &routing)
+                    };
+                    let result = needs_result.then(result);
+                    (Pass::Experts(e, input), result)
+                }
             };
             if let (true, Some(result)) = (has_next, &result) {
                 sublayer.add(backend, result.clone(), &mut stream);
@@ -64,6 +75,9 @@ impl Block {
                 }
                 Pass::FeedForward(f, input) => {
                     f.backward(backend, &input, &result_gradient, &mut input_gradient, sink)
+                }
+                Pass::Experts(e, input) => {
+                    e.backward(backend, &input, &result_gradient, &mut input_gradient, sink)
                 }
             }
             let mut at_residual = of_parallel.take().unwrap_or_else(|| vec![0.0; gradient.len()]);
@@ -95,6 +109,8 @@ enum Pass<'a> {
     Attention(&'a LoadedAttention, AttentionPass),
     /// The network and the input of its body.
     FeedForward(&'a LoadedFeedForward, Vec<f32>),
+    /// The experts and the input of their body.
+    Experts(&'a LoadedExperts, Vec<f32>),
 }
 
 impl LoadedSublayer {
@@ -189,7 +205,7 @@ fn concatenate_rows<const N: usize>(parts: [&[f32]; N], columns: [usize; N]) -> 
 
 impl LoadedFeedForward {
     /// Adds the gradient at `input` to `input_gradient`. `gradient` is the gradient at the result.
-    fn backward(
+    pub fn backward(
         &self,
         backend: &Backend,
         input: &[f32],
@@ -206,6 +222,20 @@ impl LoadedFeedForward {
         };
         let mut inner_gradient = vec![0.0; up.len()];
         self.down.backward(gradient, &mut inner_gradient, sink);
+        if let (Some(map), Some(factors)) = (&self.factor, self.factors(backend, input)) {
+            // inner = s · unscaled, with s = sigmoid(score): the gradient at the score is s (1 − s) Σ gradient · unscaled.
+            let unscaled = self.unscaled_inner(backend, input);
+            let columns = unscaled.len() / factors.len();
+            let rows = inner_gradient.chunks_exact(columns).zip(unscaled.chunks_exact(columns));
+            let at_scores: Vec<f32> = rows
+                .zip(&factors)
+                .map(|((gradient, x), s)| {
+                    s * (1.0 - s) * gradient.iter().zip(x).map(|(a, b)| a * b).sum::<f32>()
+                })
+                .collect();
+            map.backward(&at_scores, input_gradient, sink);
+            scale_rows(&mut inner_gradient, &factors);
+        }
         match (self.activation, &mut gate) {
             (Activation::Silu, Some(gate)) => gradient::swiglu(backend, gate, &mut up, &inner_gradient),
             (Activation::Silu, None) => {

@@ -5,7 +5,8 @@
 //! Calibration therefore can read each input, quantize the maps that read it, replace their weights
 //! ([`Block::replace`]) and continue. The forward pass runs the same stages. Not here: the embedding and the head.
 
-use crate::linear::{Linear, apply_all};
+use crate::experts::{LoadedExperts, Routing};
+use crate::linear::{Linear, apply_all, apply_many};
 use crate::norm::LoadedNorm;
 use crate::step::BlockStates;
 use crate::{
@@ -35,6 +36,8 @@ pub(crate) struct LoadedFeedForward {
     pub gate: Option<Linear>,
     pub up: Linear,
     pub activation: Activation,
+    /// The map of the factor of the input of `down`, before the sigmoid function.
+    pub factor: Option<Linear>,
     pub down: Linear,
 }
 
@@ -44,6 +47,7 @@ pub(crate) struct LoadedFeedForward {
 pub(crate) enum LoadedBody {
     Attention(LoadedAttention),
     FeedForward(LoadedFeedForward),
+    Experts(LoadedExperts),
 }
 
 /// A sublayer with loaded weights.
@@ -160,11 +164,60 @@ impl LoadedFeedForward {
                 (Some(part(0..half)?), part(half..slot.rows)?)
             }
         };
-        Ok(Self { gate, up, activation: spec.activation, down: linear(&spec.down)? })
+        let factor = spec.factor.as_ref().map(linear).transpose()?;
+        Ok(Self { gate, up, activation: spec.activation, factor, down: linear(&spec.down)? })
+    }
+
+    /// Loads `count` experts, whose maps are stored one after the other.
+    pub fn load_experts(
+        weights: &Weights,
+        backend: &Backend,
+        spec: &FeedForward,
+        count: usize,
+    ) -> Result<Vec<Self>, Error> {
+        let maps = |slot: &Slot| -> Result<Vec<Linear>, Error> {
+            let tensor = weights.tensor(&slot.weight())?;
+            let rows = |expert: usize| expert * slot.rows..(expert + 1) * slot.rows;
+            (0..count).map(|e| Linear::of(weights, backend, slot, &tensor, Some(rows(e)))).collect()
+        };
+        let (gates, ups) = match &spec.expansion {
+            Expansion::Gated { gate, up } => (maps(gate)?.into_iter().map(Some).collect(), maps(up)?),
+            Expansion::Plain(up) => (vec![None; count], maps(up)?),
+            Expansion::FusedGated(slot) => {
+                let tensor = weights.tensor(&slot.weight())?;
+                let half = slot.rows / 2;
+                let part = |expert: usize, half_index: usize| {
+                    let start = expert * slot.rows + half_index * half;
+                    Linear::of(weights, backend, slot, &tensor, Some(start..start + half))
+                };
+                let of_half = |index| (0..count).map(|e| part(e, index)).collect::<Result<Vec<_>, _>>();
+                (of_half(0)?.into_iter().map(Some).collect(), of_half(1)?)
+            }
+        };
+        let expert = |((gate, up), down)| Self { gate, up, activation: spec.activation, factor: None, down };
+        let gates: Vec<Option<Linear>> = gates;
+        Ok(gates.into_iter().zip(ups).zip(maps(&spec.down)?).map(expert).collect())
+    }
+
+    pub fn maps(&self) -> Vec<&Linear> {
+        self.gate.iter().chain([&self.up]).chain(&self.factor).chain([&self.down]).collect()
+    }
+
+    fn maps_mut(&mut self) -> Vec<&mut Linear> {
+        self.gate.iter_mut().chain([&mut self.up]).chain(&mut self.factor).chain([&mut self.down]).collect()
     }
 
     /// Computes the input of `down`.
     pub fn inner(&self, backend: &Backend, input: &[f32]) -> Vec<f32> {
+        let mut inner = self.unscaled_inner(backend, input);
+        if let Some(factors) = self.factors(backend, input) {
+            scale_rows(&mut inner, &factors);
+        }
+        inner
+    }
+
+    /// Computes the input of `down` without the factor.
+    pub fn unscaled_inner(&self, backend: &Backend, input: &[f32]) -> Vec<f32> {
         let Some(gate) = &self.gate else {
             let mut up = self.up.apply(backend, &self.up.input(input));
             activate(backend, self.activation, &mut up, None);
@@ -174,6 +227,44 @@ impl LoadedFeedForward {
         activate(backend, self.activation, &mut gate, Some(&up));
         buffers::give(up);
         gate
+    }
+
+    /// Computes the factor of each row, if there is one.
+    pub fn factors(&self, backend: &Backend, input: &[f32]) -> Option<Vec<f32>> {
+        let factor = self.factor.as_ref()?;
+        let mut factors = factor.apply(backend, &factor.input(input));
+        factors.iter_mut().for_each(|x| *x = 1.0 / (1.0 + (-*x).exp()));
+        Some(factors)
+    }
+
+    /// Computes the inputs of `down` of several networks of one size that read the same row, one after the other.
+    pub fn inner_of_all(backend: &Backend, networks: &[&Self], input: &[f32], out: &mut [f32]) {
+        let length = out.len() / networks.len();
+        let gates: Vec<&Linear> = networks.iter().filter_map(|network| network.gate.as_ref()).collect();
+        let ups: Vec<&Linear> = networks.iter().map(|network| &network.up).collect();
+        let mut up = buffers::take(out.len());
+        let gated = !gates.is_empty();
+        {
+            let first = if gated { &mut *out } else { &mut [][..] };
+            let results: Vec<&mut [f32]> =
+                first.chunks_exact_mut(length).chain(up.chunks_exact_mut(length)).collect();
+            apply_many(backend, &[gates, ups].concat(), input, results);
+        }
+        if gated {
+            activate(backend, networks[0].activation, out, Some(&up));
+        } else {
+            out.copy_from_slice(&up);
+            activate(backend, networks[0].activation, out, None);
+        }
+        buffers::give(up);
+    }
+}
+
+/// Multiplies each row of `x` by its factor.
+pub(crate) fn scale_rows(x: &mut [f32], factors: &[f32]) {
+    let columns = x.len() / factors.len().max(1);
+    for (row, factor) in x.chunks_exact_mut(columns.max(1)).zip(factors) {
+        row.iter_mut().for_each(|x| *x *= factor);
     }
 }
 
@@ -199,14 +290,21 @@ impl LoadedBody {
     fn maps(&self) -> Vec<&Linear> {
         match self {
             Self::Attention(a) => vec![&a.query, &a.key, &a.value, &a.output],
-            Self::FeedForward(f) => f.gate.iter().chain([&f.up, &f.down]).collect(),
+            Self::FeedForward(f) => f.maps(),
+            Self::Experts(e) => {
+                std::iter::once(&e.router).chain(e.experts.iter().flat_map(LoadedFeedForward::maps)).collect()
+            }
         }
     }
 
     fn maps_mut(&mut self) -> Vec<&mut Linear> {
         match self {
             Self::Attention(a) => vec![&mut a.query, &mut a.key, &mut a.value, &mut a.output],
-            Self::FeedForward(f) => f.gate.iter_mut().chain([&mut f.up, &mut f.down]).collect(),
+            Self::FeedForward(f) => f.maps_mut(),
+            Self::Experts(e) => {
+                let experts = e.experts.iter_mut().flat_map(LoadedFeedForward::maps_mut);
+                std::iter::once(&mut e.router).chain(experts).collect()
+            }
         }
     }
 }
@@ -226,6 +324,7 @@ impl Block {
                 Body::FeedForward(f) => {
                     LoadedBody::FeedForward(LoadedFeedForward::load(weights, backend, f)?)
                 }
+                Body::Experts(e) => LoadedBody::Experts(LoadedExperts::load(weights, backend, e)?),
             };
             let (before, after) = (norm(&spec.before)?, norm(&spec.after)?);
             let Sublayer { scale, parallel, .. } = *spec;
@@ -246,8 +345,14 @@ impl Block {
 
     /// Multiply-adds and weight bytes of one token.
     pub fn op_count(&self) -> OpCount {
-        let maps = self.sublayers.iter().flat_map(|sublayer| sublayer.body.maps());
-        maps.map(|map| OpCount::of(&*map.weight)).fold(OpCount::default(), OpCount::plus)
+        let of_body = |body: &LoadedBody| match body {
+            LoadedBody::Experts(experts) => experts.op_count(),
+            body => {
+                let counts = body.maps().into_iter().map(|map| OpCount::of(&*map.weight));
+                counts.fold(OpCount::default(), OpCount::plus)
+            }
+        };
+        self.sublayers.iter().map(|s| of_body(&s.body)).fold(OpCount::default(), OpCount::plus)
     }
 
     /// Replaces the weight `name` with a tensor of the same shape. The bias does not change.
@@ -305,14 +410,36 @@ impl Block {
                 attended
             }
             (LoadedBody::FeedForward(f), 0) => f.inner(backend, input),
-            (LoadedBody::Attention(LoadedAttention { output: last, .. }), _)
-            | (LoadedBody::FeedForward(LoadedFeedForward { down: last, .. }), _) => {
+            (LoadedBody::Experts(e), 0) => e.inner(backend, input, &e.route(backend, input)),
+            (body, _) => {
+                let result = match body {
+                    LoadedBody::Attention(LoadedAttention { output: last, .. })
+                    | LoadedBody::FeedForward(LoadedFeedForward { down: last, .. }) => {
+                        last.apply(backend, &last.input(input))
+                    }
+                    LoadedBody::Experts(e) => {
+                        // The residual stream is still the one that the experts were chosen from.
+                        let routing = e.route(backend, &self.sublayer_input(index, residual));
+                        e.result(backend, input, &routing)
+                    }
+                };
                 let parallel = self.sublayers.get(index + 1).is_some_and(|next| next.parallel);
                 let before_addition = parallel.then(|| self.sublayer_input(index + 1, residual));
-                self.sublayers[index].add(backend, last.apply(backend, &last.input(input)), residual);
+                self.sublayers[index].add(backend, result, residual);
                 before_addition.unwrap_or_else(|| self.sublayer_input(index + 1, residual))
             }
         }
+    }
+
+    /// Returns the experts that each token uses in stage `stage`, or `None` if the stage is not one of experts. `input`
+    /// is the input of the stage, and `residual` is the residual stream before it.
+    pub fn routing(&self, stage: usize, input: &[f32], residual: &[f32]) -> Option<Routing> {
+        let (index, within) = self.stages[stage];
+        let LoadedBody::Experts(experts) = &self.sublayers[index].body else { return None };
+        Some(match within {
+            0 => experts.route(&self.backend, input),
+            _ => experts.route(&self.backend, &self.sublayer_input(index, residual)),
+        })
     }
 
     /// Runs all stages; see [`Block::advance`].
@@ -348,7 +475,7 @@ impl Block {
     fn empty_states(&self) -> Vec<KeyValues> {
         let attention = |sublayer: &LoadedSublayer| match &sublayer.body {
             LoadedBody::Attention(a) => Some(a.empty_key_values()),
-            LoadedBody::FeedForward(_) => None,
+            LoadedBody::FeedForward(_) | LoadedBody::Experts(_) => None,
         };
         self.sublayers.iter().filter_map(attention).collect()
     }

@@ -16,6 +16,7 @@ mod chat_template;
 mod continuation;
 mod embedding;
 mod error;
+mod experts;
 pub mod export;
 mod generate;
 mod linear;
@@ -38,6 +39,7 @@ pub use chat_template::{ChatTemplate, Conversation, Ending, LocalTime, Message, 
 pub use continuation::continue_together;
 pub use embedding::Embedding;
 pub use error::Error;
+pub use experts::Routing;
 pub use generate::{Answer, Finish, generate};
 pub use kvant_kernels::ops::RopeLayout;
 pub use linear::load_matrix;
@@ -48,7 +50,7 @@ pub use rope::{Rope, RopeScaling};
 pub use sampler::{LogProbabilities, Sampler, SamplerError, Sampling, TokenMask};
 pub use sequence::{Sequence, Snapshot, StatePool};
 pub use spec::{
-    Activation, Attention, BlockSpec, Body, EmbeddingSpec, Expansion, FeedForward, Norm, NormKind,
+    Activation, Attention, BlockSpec, Body, EmbeddingSpec, Expansion, Experts, FeedForward, Norm, NormKind,
     OutputSpec, Projections, Slot, Span, Spec, Stage, StageOutput, Sublayer, VectorSlot,
 };
 pub use step::{Part, Want};

@@ -85,11 +85,18 @@ impl Linear {
 
 /// Applies several maps to the same activations.
 pub(crate) fn apply_all<const N: usize>(backend: &Backend, maps: [&Linear; N], x: &[f32]) -> [Vec<f32>; N] {
-    let input = maps[0].input(x);
-    let mut results = maps.map(|map| buffers::take(input.rows() * map.weight.rows()));
-    kvant_kernels::apply_all(maps.map(|map| &*map.weight), &input, results.each_mut().map(Vec::as_mut_slice));
-    maps.iter().zip(&mut results).for_each(|(map, y)| map.add_bias(backend, y));
+    let rows = x.len() / maps[0].weight.columns();
+    let mut results = maps.map(|map| buffers::take(rows * map.weight.rows()));
+    apply_many(backend, &maps, x, results.iter_mut().map(Vec::as_mut_slice).collect());
     results
+}
+
+/// Applies several maps to the same activations. `results[i]` receives the result of `maps[i]`.
+pub(crate) fn apply_many(backend: &Backend, maps: &[&Linear], x: &[f32], mut results: Vec<&mut [f32]>) {
+    let input = maps[0].input(x);
+    let matrices: Vec<&dyn Matrix> = maps.iter().map(|map| &*map.weight).collect();
+    kvant_kernels::apply_all(&matrices, &input, &mut results);
+    maps.iter().zip(results).for_each(|(map, y)| map.add_bias(backend, y));
 }
 
 fn prepare_rows(

@@ -8,7 +8,7 @@
 use crate::Rope;
 use kvant_kernels::{Backend, ops};
 
-/// One linear map: `rows × columns`, `y = W x (+ b)`.
+/// One linear map: `rows × columns`, `y = W x (+ b)`; or the maps of all experts, stored as one tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slot {
     /// GGUF name without suffix, for example `blk.0.attn_q`.
@@ -19,12 +19,29 @@ pub struct Slot {
     pub columns: usize,
     /// True if a bias of length `rows` is added.
     pub bias: bool,
+    /// The number of experts, each with a map of this size; `None` for a single map.
+    pub experts: Option<usize>,
 }
 
 impl Slot {
     /// The weight's tensor name.
     pub fn weight(&self) -> String {
         format!("{}.weight", self.name)
+    }
+
+    /// The weight's dimensions, outermost first: (experts,) rows, columns.
+    pub fn dimensions(&self) -> Vec<usize> {
+        self.experts.into_iter().chain([self.rows, self.columns]).collect()
+    }
+
+    /// The bias's dimensions, outermost first: (experts,) rows.
+    pub fn bias_dimensions(&self) -> Vec<usize> {
+        self.experts.into_iter().chain([self.rows]).collect()
+    }
+
+    /// The number of rows of the whole tensor.
+    pub fn all_rows(&self) -> usize {
+        self.rows * self.experts.unwrap_or(1)
     }
 
     /// The bias's tensor name, if there is a bias.
@@ -166,15 +183,43 @@ impl Expansion {
     }
 }
 
-/// A feed-forward network: `down(expansion(x))`.
+/// A feed-forward network: `down(expansion(x))`, or `down(sigmoid(factor x) · expansion(x))`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FeedForward {
     /// The maps that read the input.
     pub expansion: Expansion,
     /// The activation function.
     pub activation: Activation,
+    /// A map with one row, for the factor of all that `down` reads.
+    pub factor: Option<Slot>,
     /// The down projection.
     pub down: Slot,
+}
+
+impl FeedForward {
+    /// The maps that read the input.
+    fn first_slots(&self) -> Vec<&Slot> {
+        self.expansion.slots().into_iter().chain(&self.factor).collect()
+    }
+}
+
+/// Experts: feed-forward networks of one size, of which each token uses the few with the highest scores.
+///
+/// With the scores s = router x and the set U of the `used` experts with the highest scores, the result is
+/// Σ w(i) · expert(i)(x) over i in U, with w(i) = e^s(i) / Σ e^s(j). The last sum is over U if `normalized` is true,
+/// otherwise over all experts. Source: Shazeer et al., Outrageously Large Neural Networks, arXiv 1701.06538, section 2.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Experts {
+    /// The number of experts.
+    pub count: usize,
+    /// The number of experts that a token uses.
+    pub used: usize,
+    /// The map of the scores; one row for each expert.
+    pub router: Slot,
+    /// True if the factors of the used experts have the sum 1.
+    pub normalized: bool,
+    /// All experts; each slot holds the maps of all of them.
+    pub feed_forward: FeedForward,
 }
 
 /// The computation of a sublayer.
@@ -185,6 +230,8 @@ pub enum Body {
     Attention(Attention),
     /// Reads only the current position.
     FeedForward(FeedForward),
+    /// Reads only the current position.
+    Experts(Experts),
 }
 
 /// One sublayer. It adds `scale · after(body(before(x)))` to the residual stream x.
@@ -229,6 +276,9 @@ pub struct Stage<'a> {
     pub slots: Vec<&'a Slot>,
     /// The effect of their output on the residual stream.
     pub output: StageOutput,
+    /// True if the input has one row for each token and each expert that the token uses; otherwise it has one row for
+    /// each token.
+    pub routed: bool,
 }
 
 /// The effect of a stage's output on the residual stream.
@@ -253,7 +303,7 @@ impl Body {
     fn norms(&self) -> impl Iterator<Item = &Norm> {
         match self {
             Self::Attention(a) => a.query_norm.iter().chain(&a.key_norm),
-            Self::FeedForward(_) => None.iter().chain(&None),
+            Self::FeedForward(_) | Self::Experts(_) => None.iter().chain(&None),
         }
     }
 }
@@ -263,10 +313,19 @@ impl Sublayer {
     pub fn stages(&self) -> Vec<Stage<'_>> {
         let (first, last) = match &self.body {
             Body::Attention(a) => (a.projections.slots(), &a.output),
-            Body::FeedForward(f) => (f.expansion.slots(), &f.down),
+            Body::FeedForward(f) => (f.first_slots(), &f.down),
+            Body::Experts(e) => {
+                let first = std::iter::once(&e.router).chain(e.feed_forward.first_slots());
+                (first.collect(), &e.feed_forward.down)
+            }
         };
-        let output = if self.adds_unchanged() { StageOutput::Added } else { StageOutput::AddedAfterChange };
-        vec![Stage { slots: first, output: StageOutput::Inner }, Stage { slots: vec![last], output }]
+        let routed = matches!(self.body, Body::Experts(_));
+        let unchanged = self.adds_unchanged() && !routed;
+        let output = if unchanged { StageOutput::Added } else { StageOutput::AddedAfterChange };
+        vec![
+            Stage { slots: first, output: StageOutput::Inner, routed: false },
+            Stage { slots: vec![last], output, routed },
+        ]
     }
 }
 
@@ -285,7 +344,7 @@ impl BlockSpec {
     pub fn attentions(&self) -> impl Iterator<Item = &Attention> {
         self.sublayers.iter().filter_map(|sublayer| match &sublayer.body {
             Body::Attention(attention) => Some(attention),
-            Body::FeedForward(_) => None,
+            Body::FeedForward(_) | Body::Experts(_) => None,
         })
     }
 
@@ -293,7 +352,15 @@ impl BlockSpec {
     pub fn feed_forwards(&self) -> impl Iterator<Item = &FeedForward> {
         self.sublayers.iter().filter_map(|sublayer| match &sublayer.body {
             Body::FeedForward(feed_forward) => Some(feed_forward),
-            Body::Attention(_) => None,
+            Body::Attention(_) | Body::Experts(_) => None,
+        })
+    }
+
+    /// The experts, in order of computation.
+    pub fn experts(&self) -> impl Iterator<Item = &Experts> {
+        self.sublayers.iter().filter_map(|sublayer| match &sublayer.body {
+            Body::Experts(experts) => Some(experts),
+            Body::Attention(_) | Body::FeedForward(_) => None,
         })
     }
 
@@ -381,6 +448,9 @@ impl Spec {
     pub fn vectors(&self) -> impl Iterator<Item = &VectorSlot> {
         let norms = self.blocks.iter().flat_map(BlockSpec::norms).chain([&self.output.norm]);
         let of_norms = norms.flat_map(|norm| std::iter::once(&norm.weight).chain(&norm.bias));
+        let mut seen = std::collections::HashSet::new();
+        // Parallel sublayers can share a norm.
+        let of_norms = of_norms.filter(move |vector| seen.insert(&vector.name));
         of_norms.chain(self.attentions().filter_map(|attention| attention.sinks.as_ref()))
     }
 
@@ -397,6 +467,11 @@ impl Spec {
     /// All feed-forward networks, first to last.
     pub fn feed_forwards(&self) -> impl Iterator<Item = &FeedForward> {
         self.blocks.iter().flat_map(BlockSpec::feed_forwards)
+    }
+
+    /// All experts, first to last.
+    pub fn experts(&self) -> impl Iterator<Item = &Experts> {
+        self.blocks.iter().flat_map(BlockSpec::experts)
     }
 
     /// The distinct rotary embeddings, in order of first use.

@@ -216,8 +216,8 @@ fn entries(
     let path = || checkpoint.path().to_owned();
     let mut wanted: Vec<(String, Vec<usize>)> = Vec::new();
     for slot in spec.slots() {
-        wanted.push((slot.weight(), vec![slot.rows, slot.columns]));
-        wanted.extend(slot.bias().map(|name| (name, vec![slot.rows])));
+        wanted.push((slot.weight(), slot.dimensions()));
+        wanted.extend(slot.bias().map(|name| (name, slot.bias_dimensions())));
     }
     wanted.extend(spec.vectors().map(|v| (v.name.clone(), vec![v.length])));
 

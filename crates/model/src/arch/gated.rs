@@ -255,7 +255,7 @@ impl Family {
     }
 
     fn build(&self, sizes: Sizes, has_bias: impl Fn(&str) -> bool) -> Spec {
-        let slot = |name: String, rows, columns| Slot { bias: has_bias(&name), name, rows, columns };
+        let slot = |name: String, rows, columns| Slot { bias: has_bias(&name), name, rows, columns, experts: None };
         let norm = |name: String, length| Norm {
             kind: NormKind::RootMeanSquare,
             weight: VectorSlot { name: format!("{name}.weight"), length },
@@ -306,6 +306,7 @@ impl Family {
             let feed_forward = FeedForward {
                 expansion,
                 activation: self.activation,
+                factor: None,
                 down: map("ffn_down", hidden, feed_forward),
             };
             let sublayer = |before: &str, body, after: &str| Sublayer {

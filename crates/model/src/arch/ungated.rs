@@ -316,8 +316,8 @@ impl Family {
 
     fn build(&self, sizes: &Sizes, has_bias: impl Fn(&str) -> bool) -> Spec {
         let &Sizes { hidden, feed_forward, heads, kv_heads, vocabulary, context, norm_epsilon, .. } = sizes;
-        let slot = |name: String, rows, columns| Slot { bias: has_bias(&name), name, rows, columns };
-        let outer = |name: &str, rows| Slot { name: name.into(), rows, columns: hidden, bias: false };
+        let slot = |name: String, rows, columns| Slot { bias: has_bias(&name), name, rows, columns, experts: None };
+        let outer = |name: &str, rows| Slot { name: name.into(), rows, columns: hidden, bias: false, experts: None };
         let norm = |name: String| Norm {
             kind: NormKind::Layer,
             weight: VectorSlot { name: format!("{name}.weight"), length: hidden },
@@ -354,6 +354,7 @@ impl Family {
             let feed_forward = FeedForward {
                 expansion: Expansion::Plain(map("ffn_up", feed_forward, hidden)),
                 activation: self.activation.1,
+                factor: None,
                 down: map("ffn_down", hidden, feed_forward),
             };
             let of_attention = Sublayer::pre_norm(norm("attn_norm"), Body::Attention(attention));

@@ -1,8 +1,7 @@
 //! Upstream's file types: rules that give each tensor of a network its format.
 //!
-//! Source: llama.cpp's `src/llama-quant.cpp` (`llama_tensor_get_type_impl`, `tensor_type_fallback`) for dense networks
-//! of the Llama family. Upstream has different rules with and without importance data. Methods that use activations
-//! follow the rules with importance data. The rules for experts and for other families are not implemented.
+//! Source: llama.cpp's `src/llama-quant.cpp` (`llama_tensor_get_type_impl`, `tensor_type_fallback`). Upstream has different rules with and without importance data. Methods that use activations
+//! follow the rules with importance data. The rules for Falcon are not implemented.
 
 use crate::solve::Need;
 use kvant_core::{FormatRef, format};
@@ -113,13 +112,15 @@ impl Assignment {
     }
 }
 
-/// Returns true if upstream quantizes this tensor: a matrix whose name ends in `weight`, except norms and learned
-/// positions.
+/// Returns true if upstream quantizes this tensor: a matrix whose name ends in `weight`, except norms, learned positions
+/// and routers.
 fn is_quantizable(entry: &Entry) -> bool {
     entry.shape.dimensions().len() >= 2
         && entry.name.ends_with("weight")
         && entry.name != "position_embd.weight"
         && !entry.name.contains("_norm.weight")
+        // The routers of experts, and the factors of shared experts.
+        && !entry.name.contains("ffn_gate_inp")
 }
 
 /// Assigns every tensor its format. If `pure` is true, the per-tensor rules are disabled, but the fall-back formats
@@ -186,7 +187,13 @@ fn by_rule(spec: &Spec, entry: &Entry, file_type: &FileType, calibrated: bool) -
         .get(layer)
         .and_then(|block| block.attentions().next())
         .map_or(1, |a| a.heads / a.kv_heads);
+    let eight_experts = spec.experts().next().is_some_and(|experts| experts.count == 8);
     match map {
+        "attn_k" if eight_experts => named("q8_0"),
+        "attn_output" if eight_experts => match rules {
+            "iq4_nl" | "q4_k_s" | "q4_k_m" | "iq4_xs" => named("q5_k"),
+            _ => base,
+        },
         "attn_v" => {
             let chosen = match rules {
                 "iq4_nl" | "iq4_xs" if queries_per_kv_head >= 4 => "q5_k",
@@ -194,6 +201,9 @@ fn by_rule(spec: &Spec, entry: &Entry, file_type: &FileType, calibrated: bool) -
                 "q4_k_s" if layer < 4 => "q5_k",
                 _ => base.name(),
             };
+            if eight_experts {
+                return named("q8_0");
+            }
             // Upstream treats every network with 80 layers and grouped queries as a 70B model.
             if layers == 80 && queries_per_kv_head > 1 && chosen == "q4_k" {
                 named("q5_k")
@@ -206,7 +216,7 @@ fn by_rule(spec: &Spec, entry: &Entry, file_type: &FileType, calibrated: bool) -
             "q5_k_m" => named("q6_k"),
             _ => base,
         },
-        "ffn_down" => match rules {
+        "ffn_down" | "ffn_down_exps" | "ffn_down_shexp" => match rules {
             "q4_k_m" | "q5_k_m" if use_more_bits(layer, layers) => named("q6_k"),
             "q4_k_s" if layer < layers / 8 => named("q5_k"),
             "iq4_nl" | "iq4_xs" if layer < layers / 8 && !calibrated => named("q5_k"),

@@ -1,0 +1,213 @@
+//! Experts with loaded weights: the choice of each token's experts, their products, and the gradient.
+//!
+//! The tokens that use an expert are multiplied together, so that its weights are read once. Invariant: the result of a
+//! token does not depend on other tokens.
+
+use crate::block::LoadedFeedForward;
+use crate::linear::Linear;
+use crate::{Error, Experts, OpCount, Weights, buffers};
+use kvant_kernels::{Backend, ops};
+
+/// Experts with loaded weights.
+#[derive(Clone)]
+pub(crate) struct LoadedExperts {
+    pub router: Linear,
+    /// The number of experts that a token uses.
+    pub used: usize,
+    /// True if the factors of the used experts have the sum 1.
+    pub normalized: bool,
+    pub experts: Vec<LoadedFeedForward>,
+}
+
+/// The experts of some tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Routing {
+    /// The number of experts that a token uses.
+    pub used: usize,
+    /// Indices of the used experts, highest score first; tokens × used.
+    pub experts: Vec<usize>,
+    /// Factors of the experts' results, tokens × used.
+    pub factors: Vec<f32>,
+}
+
+impl Routing {
+    /// For each expert that is used, its index and its rows of a matrix with tokens × used rows.
+    pub fn rows_of_experts(&self) -> Vec<(usize, Vec<usize>)> {
+        let mut rows: Vec<(usize, usize)> = self.experts.iter().copied().zip(0..).collect();
+        rows.sort_unstable();
+        let groups = rows.chunk_by(|a, b| a.0 == b.0);
+        groups.map(|group| (group[0].0, group.iter().map(|(_, row)| *row).collect())).collect()
+    }
+}
+
+impl LoadedExperts {
+    pub fn load(weights: &Weights, backend: &Backend, spec: &Experts) -> Result<Self, Error> {
+        Ok(Self {
+            // Few rows, and the choice of the experts depends on them.
+            router: Linear::load(weights, &backend.clone().precise(), &spec.router)?,
+            used: spec.used,
+            normalized: spec.normalized,
+            experts: LoadedFeedForward::load_experts(weights, backend, &spec.feed_forward, spec.count)?,
+        })
+    }
+
+    /// Chooses the experts of each row of `input`.
+    pub fn route(&self, backend: &Backend, input: &[f32]) -> Routing {
+        let scores = self.router.apply(backend, &self.router.input(input));
+        let count = self.experts.len();
+        let mut routing = Routing { used: self.used, experts: Vec::new(), factors: Vec::new() };
+        for scores in scores.chunks_exact(count) {
+            let mut order: Vec<usize> = (0..count).collect();
+            // Of equal scores, the first expert is used.
+            order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
+            order.truncate(self.used);
+            let maximum = scores[order[0]];
+            let exponential = |index: &usize| (scores[*index] - maximum).exp();
+            let sum: f32 = match self.normalized {
+                true => order.iter().map(exponential).sum(),
+                false => (0..count).map(|index| exponential(&index)).sum(),
+            };
+            routing.factors.extend(order.iter().map(|index| exponential(index) / sum));
+            routing.experts.extend(order);
+        }
+        buffers::give(scores);
+        routing
+    }
+
+    /// Computes the inputs of `down`, tokens × used × inner length.
+    pub fn inner(&self, backend: &Backend, input: &[f32], routing: &Routing) -> Vec<f32> {
+        let columns = self.experts[0].up.weight.columns();
+        let inner = self.experts[0].down.weight.columns();
+        let mut out = buffers::take(routing.experts.len() * inner);
+        if input.len() == columns {
+            // All experts read the same row.
+            let experts: Vec<&LoadedFeedForward> = routing.experts.iter().map(|&e| &self.experts[e]).collect();
+            LoadedFeedForward::inner_of_all(backend, &experts, input, &mut out);
+            return out;
+        }
+        for (expert, rows) in routing.rows_of_experts() {
+            let mut own = buffers::take(rows.len() * columns);
+            for (own, row) in own.chunks_exact_mut(columns).zip(&rows) {
+                own.copy_from_slice(&input[row / routing.used * columns..][..columns]);
+            }
+            let result = self.experts[expert].inner(backend, &own);
+            for (result, row) in result.chunks_exact(inner).zip(&rows) {
+                out[row * inner..][..inner].copy_from_slice(result);
+            }
+            [own, result].into_iter().for_each(buffers::give);
+        }
+        out
+    }
+
+    /// Computes each expert's own result, tokens × used × hidden, from the inputs of `down`.
+    fn results(&self, backend: &Backend, inner: &[f32], routing: &Routing) -> Vec<f32> {
+        let down = &self.experts[0].down.weight;
+        let (columns, hidden) = (down.columns(), down.rows());
+        let mut out = buffers::take(routing.experts.len() * hidden);
+        for (expert, rows) in routing.rows_of_experts() {
+            let mut own = buffers::take(rows.len() * columns);
+            for (own, row) in own.chunks_exact_mut(columns).zip(&rows) {
+                own.copy_from_slice(&inner[row * columns..][..columns]);
+            }
+            let map = &self.experts[expert].down;
+            let result = map.apply(backend, &map.input(&own));
+            for (result, row) in result.chunks_exact(hidden).zip(&rows) {
+                out[row * hidden..][..hidden].copy_from_slice(result);
+            }
+            [own, result].into_iter().for_each(buffers::give);
+        }
+        out
+    }
+
+    /// Computes the sums of the experts' results with their factors, tokens × hidden, from the inputs of `down`.
+    pub fn result(&self, backend: &Backend, inner: &[f32], routing: &Routing) -> Vec<f32> {
+        let hidden = self.experts[0].down.weight.rows();
+        let results = self.results(backend, inner, routing);
+        let mut out = buffers::take(results.len() / self.used);
+        let tokens = out.chunks_exact_mut(hidden).zip(results.chunks_exact(self.used * hidden));
+        for ((out, results), factors) in tokens.zip(routing.factors.chunks_exact(self.used)) {
+            out.fill(0.0);
+            for (result, factor) in results.chunks_exact(hidden).zip(factors) {
+                out.iter_mut().zip(result).for_each(|(out, x)| *out += factor * x);
+            }
+        }
+        buffers::give(results);
+        out
+    }
+
+    /// Multiply-adds and weight bytes of one token.
+    pub fn op_count(&self) -> OpCount {
+        let of_one = |expert: &LoadedFeedForward| {
+            expert.maps().into_iter().map(|map| OpCount::of(&*map.weight)).fold(OpCount::default(), OpCount::plus)
+        };
+        let used = self.experts.iter().take(self.used).map(of_one);
+        used.fold(OpCount::of(&*self.router.weight), OpCount::plus)
+    }
+
+    /// Adds the gradient at `input` to `input_gradient`. `gradient` is the gradient at the result. `sink` receives the
+    /// gradient at the scores; the gradients at the outputs of the experts' maps are not passed on.
+    pub fn backward(
+        &self,
+        backend: &Backend,
+        input: &[f32],
+        gradient: &[f32],
+        input_gradient: &mut [f32],
+        sink: crate::GradientSink,
+    ) {
+        let routing = self.route(backend, input);
+        let inner = self.inner(backend, input, &routing);
+        let results = self.results(backend, &inner, &routing);
+        let (used, count) = (self.used, self.experts.len());
+        let hidden = self.experts[0].down.weight.rows();
+        // The gradient at each factor is the dot product of the gradient and the expert's result.
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+        let at_factor = |row: usize| {
+            dot(&gradient[row / used * hidden..][..hidden], &results[row * hidden..][..hidden])
+        };
+        let scores = self.router.apply(backend, &self.router.input(input));
+        let mut at_scores = vec![0.0; scores.len()];
+        for (token, (scores, at_scores)) in
+            scores.chunks_exact(count).zip(at_scores.chunks_exact_mut(count)).enumerate()
+        {
+            let rows = token * used..(token + 1) * used;
+            let own: Vec<(usize, f32, f32)> = rows
+                .map(|row| (routing.experts[row], routing.factors[row], at_factor(row)))
+                .collect();
+            let mean: f32 = own.iter().map(|(_, factor, gradient)| factor * gradient).sum();
+            if self.normalized {
+                for (expert, factor, gradient) in own {
+                    at_scores[expert] = factor * (gradient - mean);
+                }
+            } else {
+                let maximum = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let sum: f32 = scores.iter().map(|x| (x - maximum).exp()).sum();
+                for (at_score, score) in at_scores.iter_mut().zip(scores) {
+                    *at_score = -mean * (score - maximum).exp() / sum;
+                }
+                for (expert, factor, gradient) in own {
+                    at_scores[expert] += factor * gradient;
+                }
+            }
+        }
+        sink(&self.router.name, &at_scores);
+        self.router.weight.add_transposed(&at_scores, input_gradient);
+        let columns = self.router.weight.columns();
+        for (expert, rows) in routing.rows_of_experts() {
+            let of_tokens = |x: &[f32], width: usize| -> Vec<f32> {
+                rows.iter().flat_map(|row| x[row / used * width..][..width].iter().copied()).collect()
+            };
+            let own_input = of_tokens(input, columns);
+            let mut own_gradient = of_tokens(gradient, hidden);
+            for (gradient, row) in own_gradient.chunks_exact_mut(hidden).zip(&rows) {
+                gradient.iter_mut().for_each(|x| *x *= routing.factors[*row]);
+            }
+            let mut own_input_gradient = vec![0.0; own_input.len()];
+            let expert = &self.experts[expert];
+            expert.backward(backend, &own_input, &own_gradient, &mut own_input_gradient, &mut |_, _| {});
+            for (own, row) in own_input_gradient.chunks_exact(columns).zip(&rows) {
+                let target = &mut input_gradient[row / used * columns..][..columns];
+                ops::add(backend, target, own);
+            }
+        }
+    }
+}
