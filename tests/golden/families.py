@@ -30,6 +30,9 @@ models = None
 
 HERE = pathlib.Path(__file__).resolve().parent
 
+# Experts one after the other: the default is for 16 and 32 bits only.
+EAGER_EXPERTS = {"experts_implementation": "eager"}
+
 QWEN3 = {
     "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_act": "silu", "hidden_size": 64,
     "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32,
@@ -194,6 +197,27 @@ GENERIC = {
                    "layer_norm_eps": 1e-5, "rotary_pct": 1.0, "rotary_emb_base": 5000, "use_parallel_residual": False,
                    "tie_word_embeddings": False, "attention_bias": True},
     },
+    "mixtral-f32": {
+        "about": "Mixtral: four experts, of which a token uses two", "storage": "f32", "prompt": 40,
+        "config": {**SMALL, "model_type": "mixtral", "architectures": ["MixtralForCausalLM"], "hidden_act": "silu",
+                   "intermediate_size": 32, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "sliding_window": None,
+                   "num_local_experts": 4, "num_experts_per_tok": 2, "tie_word_embeddings": False},
+    },
+    "qwen2moe-f32": {
+        "about": "Qwen2-MoE: a shared expert, factors whose sum is not 1", "storage": "f32", "prompt": 40,
+        "config": {**SMALL, "model_type": "qwen2_moe", "architectures": ["Qwen2MoeForCausalLM"], "hidden_act": "silu",
+                   "rms_norm_eps": 1e-6, "rope_theta": 1000000.0, "num_experts": 6, "num_experts_per_tok": 3,
+                   "moe_intermediate_size": 16, "shared_expert_intermediate_size": 40, "norm_topk_prob": False,
+                   "decoder_sparse_step": 1, "mlp_only_layers": [], "use_sliding_window": False, "qkv_bias": True,
+                   "tie_word_embeddings": False},
+    },
+    "qwen3moe-f32": {
+        "about": "Qwen3-MoE: eight experts, of which a token uses two, norms of heads", "storage": "f32", "prompt": 40,
+        "config": {**SMALL, "model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"], "hidden_act": "silu",
+                   "head_dim": 16, "rms_norm_eps": 1e-6, "rope_theta": 1000000.0, "num_experts": 8, "num_experts_per_tok": 2,
+                   "moe_intermediate_size": 16, "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": [],
+                   "use_sliding_window": False, "tie_word_embeddings": True},
+    },
 }
 
 
@@ -211,7 +235,7 @@ def generic_weights(folder, config, normal, norm, mean):
                 last = name.startswith("embed_out")
                 parameter.copy_(normal(shape, (1.7 if last else 2) / shape[1] ** 0.5))
             else:
-                parameter.copy_(normal(shape, 1.4 / shape[1] ** 0.5))
+                parameter.copy_(normal(shape, 1.4 / shape[-1] ** 0.5))
     with tempfile.TemporaryDirectory() as saved:
         model.save_pretrained(saved)
         return load_file(pathlib.Path(saved) / "model.safetensors")
@@ -263,7 +287,7 @@ def gpt2_weights(config, normal, norm, prefix):
 
 
 def forward(folder, prompt, dtype=torch.float32):
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager").eval()
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager", **EAGER_EXPERTS).eval()
     with torch.no_grad():
         return model(torch.tensor([prompt]), use_cache=False).logits[0].to(torch.float64).numpy()
 

@@ -4,9 +4,7 @@
 //! sequence without earlier tokens, and computes the block's forward pass again. Source: the chain rule. The tests
 //! compare the gradients with finite differences of the forward pass, which other tests compare with `transformers`.
 
-use crate::block::{
-    LoadedAttention, LoadedBody, LoadedFeedForward, LoadedSublayer, activate, scale_rows,
-};
+use crate::block::{LoadedAttention, LoadedBody, LoadedFeedForward, LoadedSublayer, activate, scale_rows};
 use crate::experts::LoadedExperts;
 use crate::linear::{Linear, apply_all};
 use crate::{Activation, Block, Positions};

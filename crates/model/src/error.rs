@@ -85,6 +85,18 @@ pub enum Error {
         /// The shape in the file.
         found: String,
     },
+    /// An expert's tensor in another format than the other experts' tensors.
+    #[error("{path}: tensor {tensor} has format {found}, the tensors of the other experts have {expected}")]
+    TensorFormat {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The tensor's name in the checkpoint.
+        tensor: String,
+        /// The format of the first expert's tensor.
+        expected: &'static str,
+        /// The format of this tensor.
+        found: &'static str,
+    },
     /// A tensor of the architecture that the file does not have.
     #[error("{path}: tensor {tensor} is missing; the {architecture} architecture needs it")]
     MissingTensor {

@@ -81,7 +81,8 @@ impl LoadedExperts {
         let mut out = buffers::take(routing.experts.len() * inner);
         if input.len() == columns {
             // All experts read the same row.
-            let experts: Vec<&LoadedFeedForward> = routing.experts.iter().map(|&e| &self.experts[e]).collect();
+            let experts: Vec<&LoadedFeedForward> =
+                routing.experts.iter().map(|&e| &self.experts[e]).collect();
             LoadedFeedForward::inner_of_all(backend, &experts, input, &mut out);
             return out;
         }
@@ -138,7 +139,11 @@ impl LoadedExperts {
     /// Multiply-adds and weight bytes of one token.
     pub fn op_count(&self) -> OpCount {
         let of_one = |expert: &LoadedFeedForward| {
-            expert.maps().into_iter().map(|map| OpCount::of(&*map.weight)).fold(OpCount::default(), OpCount::plus)
+            expert
+                .maps()
+                .into_iter()
+                .map(|map| OpCount::of(&*map.weight))
+                .fold(OpCount::default(), OpCount::plus)
         };
         let used = self.experts.iter().take(self.used).map(of_one);
         used.fold(OpCount::of(&*self.router.weight), OpCount::plus)
@@ -161,18 +166,16 @@ impl LoadedExperts {
         let hidden = self.experts[0].down.weight.rows();
         // The gradient at each factor is the dot product of the gradient and the expert's result.
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
-        let at_factor = |row: usize| {
-            dot(&gradient[row / used * hidden..][..hidden], &results[row * hidden..][..hidden])
-        };
+        let at_factor =
+            |row: usize| dot(&gradient[row / used * hidden..][..hidden], &results[row * hidden..][..hidden]);
         let scores = self.router.apply(backend, &self.router.input(input));
         let mut at_scores = vec![0.0; scores.len()];
         for (token, (scores, at_scores)) in
             scores.chunks_exact(count).zip(at_scores.chunks_exact_mut(count)).enumerate()
         {
             let rows = token * used..(token + 1) * used;
-            let own: Vec<(usize, f32, f32)> = rows
-                .map(|row| (routing.experts[row], routing.factors[row], at_factor(row)))
-                .collect();
+            let own: Vec<(usize, f32, f32)> =
+                rows.map(|row| (routing.experts[row], routing.factors[row], at_factor(row))).collect();
             let mean: f32 = own.iter().map(|(_, factor, gradient)| factor * gradient).sum();
             if self.normalized {
                 for (expert, factor, gradient) in own {

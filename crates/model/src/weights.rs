@@ -36,6 +36,8 @@ pub enum Source {
         /// The number of heads.
         heads: usize,
     },
+    /// The matrices of these names, one for each expert, one after the other.
+    Stack(Vec<String>),
     /// (x + `add`) · `factor` for each number x of the tensor of this name, in `f32`.
     Affine {
         /// The tensor's name.
@@ -51,15 +53,16 @@ pub enum Source {
 }
 
 impl Source {
-    /// The tensor's name in the checkpoint, if the source is a tensor.
-    pub fn name(&self) -> Option<&str> {
+    /// The names of the source's tensors in the checkpoint.
+    pub fn names(&self) -> &[String] {
         match self {
             Self::Plain(name)
             | Self::PermuteHeads { name, .. }
             | Self::Transpose(name)
             | Self::GroupParts { name, .. }
-            | Self::Affine { name, .. } => Some(name),
-            Self::RopeFactors(_) => None,
+            | Self::Affine { name, .. } => std::slice::from_ref(name),
+            Self::Stack(names) => names,
+            Self::RopeFactors(_) => &[],
         }
     }
 }
@@ -182,6 +185,14 @@ impl Weights {
                 let tensor = shaped(self.checkpoint.tensor(name)?);
                 tensor.and_then(|tensor| group_parts(&tensor, *heads)).map_err(shape_error)
             }
+            Source::Stack(names) => {
+                let mut bytes =
+                    Vec::with_capacity(entry.format.tensor_bytes(&entry.shape).map_err(shape_error)?);
+                for name in names {
+                    bytes.extend_from_slice(self.checkpoint.tensor(name)?.bytes());
+                }
+                Tensor::new(entry.shape, entry.format, Bytes::from(bytes)).map_err(shape_error)
+            }
             Source::Affine { name, add, factor } => {
                 let numbers = self.checkpoint.tensor(name)?.decode();
                 let bytes: Vec<u8> =
@@ -229,30 +240,45 @@ fn entries(
         } else {
             architecture.hugging_face_source(checkpoint, spec, &name)?
         };
-        let stored = source.name().unwrap_or(&name);
-        let info = checkpoint.info(stored).ok_or_else(|| Error::MissingTensor {
-            path: path(),
-            tensor: stored.to_owned(),
-            architecture: spec.architecture,
-        })?;
         let dimensions_stored = match source {
             Source::Transpose(_) => dimensions.iter().rev().copied().collect(),
+            Source::Stack(_) => dimensions[1..].to_vec(),
             _ => dimensions.clone(),
         };
-        if !same_shape(info.shape.dimensions(), &dimensions_stored) {
-            return Err(Error::TensorShape {
+        let mut format: Option<FormatRef> = None;
+        for stored in source.names() {
+            let info = checkpoint.info(stored).ok_or_else(|| Error::MissingTensor {
+                path: path(),
+                tensor: stored.to_owned(),
+                architecture: spec.architecture,
+            })?;
+            if !same_shape(info.shape.dimensions(), &dimensions_stored) {
+                return Err(Error::TensorShape {
+                    path: path(),
+                    tensor: info.name.clone(),
+                    expected: format!("{dimensions_stored:?}"),
+                    found: format!("{:?}", info.shape.dimensions()),
+                });
+            }
+            let found = info.format().ok_or_else(|| kvant_io::Error::UnsupportedType {
                 path: path(),
                 tensor: info.name.clone(),
-                expected: format!("{dimensions_stored:?}"),
-                found: format!("{:?}", info.shape.dimensions()),
-            });
+                type_name: info.type_name().to_owned().into(),
+            })?;
+            if let Some(first) = format.filter(|first| *first != found) {
+                return Err(Error::TensorFormat {
+                    path: path(),
+                    tensor: info.name.clone(),
+                    expected: first.name(),
+                    found: found.name(),
+                });
+            }
+            format = Some(found);
         }
-        let stored_format = info.format().ok_or_else(|| kvant_io::Error::UnsupportedType {
-            path: path(),
-            tensor: info.name.clone(),
-            type_name: info.type_name().to_owned().into(),
-        })?;
-        let format = if let Source::Affine { .. } = source { &format::F32 } else { stored_format };
+        let format = match (&source, format) {
+            (Source::Affine { .. }, _) | (_, None) => &format::F32,
+            (_, Some(format)) => format,
+        };
         let shape = Shape::new(&dimensions).map_err(|source| Error::Shape { path: path(), source })?;
         entries.push(Entry { name, shape, format, source });
     }
@@ -263,7 +289,7 @@ fn entries(
         let source = if gguf { Source::Plain(name.clone()) } else { Source::RopeFactors(factors.to_vec()) };
         entries.push(Entry { name, shape, format: &format::F32, source });
     }
-    let used: HashSet<&str> = entries.iter().filter_map(|e| e.source.name()).collect();
+    let used: HashSet<&str> = entries.iter().flat_map(|e| e.source.names()).map(String::as_str).collect();
     for info in checkpoint.tensors() {
         let scales_of = info.name.strip_suffix(kvant_io::F8_SCALES);
         let known = used.contains(info.name.as_str()) || scales_of.is_some_and(|name| used.contains(name));

@@ -4,7 +4,7 @@
 //! them; any head size; tied or untied head. A [`Family`] holds the differences between the families, and its file has a
 //! function for the settings that no other family has.
 //! Source: `transformers`' `models/llama`, `qwen2`, `qwen3`, `gemma`, `phi3` and the others; llama.cpp's `src/models` and
-//! its `conversion` scripts for names and row order. Not supported: experts.
+//! its `conversion` scripts for names and row order.
 
 mod sizes;
 
@@ -12,8 +12,8 @@ use super::rope_settings;
 use super::settings::Settings;
 use super::{Architecture, has_other_head, in_block};
 use crate::{
-    Activation, Attention, BlockSpec, Body, EmbeddingSpec, Error, Expansion, FeedForward, Norm, NormKind,
-    OutputSpec, Projections, RopeLayout, Slot, Source, Span, Spec, Sublayer, VectorSlot,
+    Activation, Attention, BlockSpec, Body, EmbeddingSpec, Error, Expansion, Experts, FeedForward, Norm,
+    NormKind, OutputSpec, Projections, RopeLayout, Slot, Source, Span, Spec, Sublayer, VectorSlot,
 };
 use kvant_io::{Array, Checkpoint, Meta, Value};
 pub(super) use sizes::Sizes;
@@ -51,6 +51,25 @@ pub(super) enum Windows {
     AllButEach(usize),
 }
 
+/// Experts in a family's settings and in its names of tensors.
+#[derive(Clone, Copy)]
+pub(super) struct ExpertNames {
+    /// The setting of the number of experts.
+    pub count: &'static str,
+    /// The setting of an expert's inner length; `None` if it is that of all feed-forward networks.
+    pub feed_forward: Option<&'static str>,
+    /// The setting of a shared expert's inner length, if the family has shared experts.
+    pub shared_feed_forward: Option<&'static str>,
+    /// The prefix of the tensors in a block of a Hugging Face checkpoint.
+    pub prefix: &'static str,
+    /// The names of an expert's gate, up and down projections in a Hugging Face checkpoint.
+    pub maps: [&'static str; 3],
+    /// True if the factors of a token's experts have the sum 1.
+    pub normalized: bool,
+    /// The setting for `normalized`, with the value of an absent key. GGUF has no key for it.
+    pub normalized_key: Option<(&'static str, bool)>,
+}
+
 /// The properties in which the families differ.
 pub(super) struct Family {
     /// The family's name in GGUF.
@@ -75,6 +94,8 @@ pub(super) struct Family {
     /// The base of the rotary frequencies of attentions with a window, if a GGUF file does not have one. `None` if it is
     /// the same as without a window.
     pub windowed_theta: Option<f32>,
+    /// Experts, if the family has them.
+    pub experts: Option<ExpertNames>,
     /// True if the head is tied unless `config.json` says the opposite.
     pub tied: bool,
     /// Reads the settings that only this family has.
@@ -90,7 +111,7 @@ impl Family {
     /// A family with the properties of Llama.
     pub const LLAMA: Self = Self {
         name: "llama",
-        model_types: &["llama", "mistral"],
+        model_types: &["llama"],
         layout: RopeLayout::Interleaved,
         sublayer_norms: SublayerNorms::Before,
         query_key_norms: QueryKeyNorms::None,
@@ -99,6 +120,7 @@ impl Family {
         fused: false,
         windows: Windows::All,
         windowed_theta: None,
+        experts: None,
         tied: false,
         adjust: |_, _, _| Ok(()),
         set_gguf: |_, _| {},
@@ -107,7 +129,7 @@ impl Family {
 }
 
 /// Names of the linear maps and norms of a block, without suffix: GGUF, Hugging Face.
-const MAPS: [(&str, &str); 12] = [
+const MAPS: [(&str, &str); 16] = [
     ("attn_norm", "input_layernorm"),
     ("attn_q_norm", "self_attn.q_norm"),
     ("attn_k_norm", "self_attn.k_norm"),
@@ -120,7 +142,16 @@ const MAPS: [(&str, &str); 12] = [
     ("post_ffw_norm", "post_feedforward_layernorm"),
     ("ffn_gate", "mlp.gate_proj"),
     ("ffn_down", "mlp.down_proj"),
+    ("ffn_gate_inp_shexp", "mlp.shared_expert_gate"),
+    ("ffn_gate_shexp", "mlp.shared_expert.gate_proj"),
+    ("ffn_up_shexp", "mlp.shared_expert.up_proj"),
+    ("ffn_down_shexp", "mlp.shared_expert.down_proj"),
 ];
+
+/// Returns the index in [`ExpertNames::maps`] of a GGUF name of all experts' maps.
+fn expert_projection(name: &str) -> Option<usize> {
+    ["ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"].into_iter().position(|map| map == name)
+}
 
 impl Architecture for Family {
     fn name(&self) -> &'static str {
@@ -158,6 +189,15 @@ impl Architecture for Family {
             from = bare.to_owned();
         }
         let map = name.split('.').nth(2);
+        if let (Some(experts), Some(projection)) = (&self.experts, map.and_then(expert_projection)) {
+            let count = spec.experts().next().map_or(0, |experts| experts.count);
+            let (index, _) = in_block(name);
+            let expert = |e| {
+                let map = experts.maps[projection];
+                format!("model.layers.{index}.{}.experts.{e}.{map}.weight", experts.prefix)
+            };
+            return Ok(Source::Stack((0..count).map(expert).collect()));
+        }
         if self.norms_add_one && name.ends_with("norm.weight") {
             let query_norm = map == Some("attn_q_norm");
             let factor = if query_norm { self.factor_of_queries(checkpoint, spec)? } else { 1.0 };
@@ -190,9 +230,24 @@ impl Architecture for Family {
         set("block_count", count(spec.blocks.len()));
         set("context_length", count(spec.context));
         set("embedding_length", count(spec.hidden));
-        if let (Some(feed_forward), Some(attention)) = (spec.feed_forwards().next(), spec.attentions().next())
-        {
+        if let Some(experts) = spec.experts().next() {
+            let length = count(experts.feed_forward.down.columns);
+            set("expert_count", count(experts.count));
+            set("expert_used_count", count(experts.used));
+            match self.experts.and_then(|names| names.feed_forward) {
+                Some(_) => set("expert_feed_forward_length", length),
+                None => set("feed_forward_length", length),
+            }
+            let shared = spec.feed_forwards().find(|f| f.down.name.ends_with("shexp"));
+            if let Some(shared) = shared {
+                set("expert_shared_feed_forward_length", count(shared.down.columns));
+            }
+        }
+        let dense = spec.feed_forwards().find(|f| f.down.name.ends_with("ffn_down"));
+        if let Some(feed_forward) = dense {
             set("feed_forward_length", count(feed_forward.down.columns));
+        }
+        if let Some(attention) = spec.attentions().next() {
             set("attention.head_count", count(attention.heads));
             set("attention.head_count_kv", count(attention.kv_heads));
             set("attention.key_length", count(attention.head_size));
@@ -246,6 +301,10 @@ impl Family {
                     "ffn_norm" => "post_attention_layernorm",
                     "ffn_up" if self.fused => "mlp.gate_up_proj",
                     "ffn_up" => "mlp.up_proj",
+                    "ffn_gate_inp" => {
+                        let prefix = self.experts.as_ref().map_or("mlp", |experts| experts.prefix);
+                        return format!("model.layers.{index}.{prefix}.gate.{suffix}");
+                    }
                     other => MAPS.iter().find(|(gguf, _)| *gguf == other).map_or(other, |(_, name)| name),
                 };
                 format!("model.layers.{index}.{map}")
@@ -255,7 +314,8 @@ impl Family {
     }
 
     fn build(&self, sizes: Sizes, has_bias: impl Fn(&str) -> bool) -> Spec {
-        let slot = |name: String, rows, columns| Slot { bias: has_bias(&name), name, rows, columns, experts: None };
+        let slot =
+            |name: String, rows, columns| Slot { bias: has_bias(&name), name, rows, columns, experts: None };
         let norm = |name: String, length| Norm {
             kind: NormKind::RootMeanSquare,
             weight: VectorSlot { name: format!("{name}.weight"), length },
@@ -295,19 +355,23 @@ impl Family {
                 sinks: None,
                 output: map("attn_output", hidden, queries),
             };
-            let expansion = if self.fused {
-                Expansion::FusedGated(map("ffn_up", 2 * feed_forward, hidden))
-            } else {
-                Expansion::Gated {
-                    gate: map("ffn_gate", feed_forward, hidden),
-                    up: map("ffn_up", feed_forward, hidden),
-                }
-            };
-            let feed_forward = FeedForward {
-                expansion,
+            let gated = |names: [&str; 3], length| FeedForward {
+                expansion: Expansion::Gated {
+                    gate: map(names[0], length, hidden),
+                    up: map(names[1], length, hidden),
+                },
                 activation: self.activation,
                 factor: None,
-                down: map("ffn_down", hidden, feed_forward),
+                down: map(names[2], hidden, length),
+            };
+            let dense = || match self.fused {
+                false => gated(["ffn_gate", "ffn_up", "ffn_down"], feed_forward),
+                true => FeedForward {
+                    expansion: Expansion::FusedGated(map("ffn_up", 2 * feed_forward, hidden)),
+                    activation: self.activation,
+                    factor: None,
+                    down: map("ffn_down", hidden, feed_forward),
+                },
             };
             let sublayer = |before: &str, body, after: &str| Sublayer {
                 before: (self.sublayer_norms != SublayerNorms::After).then(|| norm(before, hidden)),
@@ -316,12 +380,40 @@ impl Family {
                 scale: sizes.residual_scale,
                 parallel: false,
             };
-            BlockSpec {
-                sublayers: vec![
-                    sublayer("attn_norm", Body::Attention(attention), "post_attention_norm"),
-                    sublayer("ffn_norm", Body::FeedForward(feed_forward), "post_ffw_norm"),
-                ],
+            let mut sublayers =
+                vec![sublayer("attn_norm", Body::Attention(attention), "post_attention_norm")];
+            match &sizes.experts {
+                Some(experts) if layer.experts => {
+                    let of_all = |slot: Slot| Slot { experts: Some(experts.count), ..slot };
+                    let of_experts = |name: &str, rows, columns| of_all(map(name, rows, columns));
+                    let body = Body::Experts(Experts {
+                        count: experts.count,
+                        used: experts.used,
+                        router: map("ffn_gate_inp", experts.count, hidden),
+                        normalized: experts.normalized,
+                        feed_forward: FeedForward {
+                            expansion: Expansion::Gated {
+                                gate: of_experts("ffn_gate_exps", experts.feed_forward, hidden),
+                                up: of_experts("ffn_up_exps", experts.feed_forward, hidden),
+                            },
+                            activation: self.activation,
+                            factor: None,
+                            down: of_experts("ffn_down_exps", hidden, experts.feed_forward),
+                        },
+                    });
+                    sublayers.push(sublayer("ffn_norm", body, "post_ffw_norm"));
+                    if let Some(length) = experts.shared_feed_forward {
+                        let network = FeedForward {
+                            factor: Some(map("ffn_gate_inp_shexp", 1, hidden)),
+                            ..gated(["ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp"], length)
+                        };
+                        let shared = sublayer("ffn_norm", Body::FeedForward(network), "post_ffw_norm");
+                        sublayers.push(Sublayer { parallel: true, ..shared });
+                    }
+                }
+                _ => sublayers.push(sublayer("ffn_norm", Body::FeedForward(dense()), "post_ffw_norm")),
             }
+            BlockSpec { sublayers }
         });
         Spec {
             architecture: self.name,

@@ -1,8 +1,20 @@
-//! Llama 1 to 3, Mistral, and other models with the same architecture and the same architecture name. In GGUF files,
-//! adjacent elements form a rotary pair. llama.cpp ignores the windows of Mistral; kvant writes their length under the
-//! key of other families, and reads it.
+//! Llama 1 to 3, Mistral, Mixtral, and other models with the same architecture and the same architecture name. In GGUF
+//! files, adjacent elements form a rotary pair. llama.cpp ignores the windows of Mistral; kvant writes their length under
+//! the key of other families, and reads it.
 
-use super::gated::Family;
+use super::gated::{ExpertNames, Family};
 
 /// The family `llama`.
-pub(super) static LLAMA: Family = Family::LLAMA;
+pub(super) static LLAMA: Family = Family {
+    model_types: &["llama", "mistral", "mixtral"],
+    experts: Some(ExpertNames {
+        count: "num_local_experts",
+        feed_forward: None,
+        shared_feed_forward: None,
+        prefix: "block_sparse_moe",
+        maps: ["w1", "w3", "w2"],
+        normalized: true,
+        normalized_key: None,
+    }),
+    ..Family::LLAMA
+};

@@ -62,7 +62,9 @@ pub trait Architecture: Send + Sync {
 pub static ARCHITECTURES: &[&dyn Architecture] = &[
     &llama::LLAMA,
     &qwen2::QWEN2,
+    &qwen2::QWEN2_MOE,
     &qwen3::QWEN3,
+    &qwen3::QWEN3_MOE,
     &gemma::GEMMA,
     &gemma::GEMMA2,
     &gemma::GEMMA3,

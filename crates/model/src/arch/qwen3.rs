@@ -1,6 +1,8 @@
-//! Qwen3, dense. Each head of the queries and keys has a norm. The head size does not depend on the hidden size.
+//! Qwen3: each head of the queries and keys has a norm. The head size does not depend on the hidden size. Qwen3-MoE has
+//! experts.
 
 use super::gated::{Family, QueryKeyNorms, Windows};
+use super::qwen2::QWEN_EXPERTS;
 use crate::RopeLayout;
 
 /// The family `qwen3`.
@@ -12,3 +14,7 @@ pub(super) static QWEN3: Family = Family {
     windows: Windows::FromBlock,
     ..Family::LLAMA
 };
+
+/// The family `qwen3moe`.
+pub(super) static QWEN3_MOE: Family =
+    Family { name: "qwen3moe", model_types: &["qwen3_moe"], experts: Some(QWEN_EXPERTS), ..QWEN3 };

@@ -316,8 +316,10 @@ impl Family {
 
     fn build(&self, sizes: &Sizes, has_bias: impl Fn(&str) -> bool) -> Spec {
         let &Sizes { hidden, feed_forward, heads, kv_heads, vocabulary, context, norm_epsilon, .. } = sizes;
-        let slot = |name: String, rows, columns| Slot { bias: has_bias(&name), name, rows, columns, experts: None };
-        let outer = |name: &str, rows| Slot { name: name.into(), rows, columns: hidden, bias: false, experts: None };
+        let slot =
+            |name: String, rows, columns| Slot { bias: has_bias(&name), name, rows, columns, experts: None };
+        let outer =
+            |name: &str, rows| Slot { name: name.into(), rows, columns: hidden, bias: false, experts: None };
         let norm = |name: String| Norm {
             kind: NormKind::Layer,
             weight: VectorSlot { name: format!("{name}.weight"), length: hidden },

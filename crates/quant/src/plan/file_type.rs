@@ -1,7 +1,9 @@
 //! Upstream's file types: rules that give each tensor of a network its format.
 //!
-//! Source: llama.cpp's `src/llama-quant.cpp` (`llama_tensor_get_type_impl`, `tensor_type_fallback`). Upstream has different rules with and without importance data. Methods that use activations
-//! follow the rules with importance data. The rules for Falcon are not implemented.
+//! Source: llama.cpp's `src/llama-quant.cpp` (`llama_tensor_get_type_impl`, `tensor_type_fallback`). Upstream has
+//! different rules with and without importance data. Methods that use activations follow the rules with importance data.
+//! Upstream's rules for one map of queries, keys and values are those for values. The rules for Falcon are not
+//! implemented.
 
 use crate::solve::Need;
 use kvant_core::{FormatRef, format};
@@ -194,7 +196,7 @@ fn by_rule(spec: &Spec, entry: &Entry, file_type: &FileType, calibrated: bool) -
             "iq4_nl" | "q4_k_s" | "q4_k_m" | "iq4_xs" => named("q5_k"),
             _ => base,
         },
-        "attn_v" => {
+        "attn_v" | "attn_qkv" => {
             let chosen = match rules {
                 "iq4_nl" | "iq4_xs" if queries_per_kv_head >= 4 => "q5_k",
                 "q4_k_m" | "q5_k_m" if use_more_bits(layer, layers) => "q6_k",
@@ -211,11 +213,6 @@ fn by_rule(spec: &Spec, entry: &Entry, file_type: &FileType, calibrated: bool) -
                 named(chosen)
             }
         }
-        "attn_qkv" => match rules {
-            "q4_k_m" => named("q5_k"),
-            "q5_k_m" => named("q6_k"),
-            _ => base,
-        },
         "ffn_down" | "ffn_down_exps" | "ffn_down_shexp" => match rules {
             "q4_k_m" | "q5_k_m" if use_more_bits(layer, layers) => named("q6_k"),
             "q4_k_s" if layer < layers / 8 => named("q5_k"),

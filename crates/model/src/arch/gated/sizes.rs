@@ -19,6 +19,7 @@ pub(in crate::arch) struct Sizes {
     pub norm_epsilon: f32,
     pub tied: bool,
     pub layers: Vec<LayerSizes>,
+    pub experts: Option<ExpertSizes>,
     pub embedding_scale: f32,
     /// Factor of each sublayer's result.
     pub residual_scale: f32,
@@ -28,14 +29,26 @@ pub(in crate::arch) struct Sizes {
     pub logit_softcap: Option<f32>,
 }
 
-/// The properties that differ between the attentions of a network.
+/// The properties that differ between the blocks of a network.
 pub(in crate::arch) struct LayerSizes {
     pub rope: Option<Rope>,
     pub span: Span,
+    /// True if the block has experts.
+    pub experts: bool,
+}
+
+/// The sizes of experts.
+#[derive(Clone, Copy)]
+pub(in crate::arch) struct ExpertSizes {
+    pub count: usize,
+    pub used: usize,
+    pub feed_forward: usize,
+    pub shared_feed_forward: Option<usize>,
+    pub normalized: bool,
 }
 
 /// The settings that GGUF metadata and `config.json` have under different names.
-struct Found {
+struct Found<'a> {
     hidden: usize,
     layers: usize,
     feed_forward: usize,
@@ -54,6 +67,9 @@ struct Found {
     /// The distance of attentions without a window, for [`Windows::AllButEach`]; `None` for the family's own.
     full_each: Option<usize>,
     ropes: Ropes,
+    experts: Option<ExpertSizes>,
+    /// Returns true if the block of this index has experts.
+    has_experts: Box<dyn Fn(usize) -> bool + 'a>,
 }
 
 impl Family {
@@ -87,15 +103,16 @@ impl Family {
                 (None, Windows::FromBlock) => index >= found.first_windowed,
                 (None, Windows::AllButEach(n)) => !(index + 1).is_multiple_of(found.full_each.unwrap_or(n)),
             };
-            match found.window {
-                Some(positions) if windowed => {
-                    LayerSizes { rope: Some(found.ropes.windowed.clone()), span: Span::Window(positions) }
-                }
-                _ => LayerSizes { rope: Some(found.ropes.full.clone()), span: Span::Full },
-            }
+            let (rope, span) = match found.window {
+                Some(positions) if windowed => (&found.ropes.windowed, Span::Window(positions)),
+                _ => (&found.ropes.full, Span::Full),
+            };
+            let experts = found.experts.is_some() && (found.has_experts)(index);
+            LayerSizes { rope: Some(rope.clone()), span, experts }
         };
         let sizes = Sizes {
             layers: (0..found.layers).map(layer).collect(),
+            experts: found.experts,
             hidden: found.hidden,
             feed_forward: found.feed_forward,
             heads: found.heads,
@@ -115,7 +132,7 @@ impl Family {
         Ok((settings, sizes))
     }
 
-    fn from_gguf(&self, settings: Settings, checkpoint: &dyn Checkpoint) -> Result<Found, Error> {
+    fn from_gguf<'a>(&self, settings: Settings, checkpoint: &'a dyn Checkpoint) -> Result<Found<'a>, Error> {
         let key = |key: &str| format!("{}.{key}", self.name);
         let hidden = settings.count(&key("embedding_length"))?;
         let heads = settings.count(&key("attention.head_count"))?;
@@ -132,9 +149,32 @@ impl Family {
                 value_size.to_string(),
             ));
         }
-        if settings.optional_count(&key("expert_count")).is_ok_and(|n| n.is_some()) {
-            return Err(settings.error(&key("expert_count"), "no experts (not built yet)", "experts"));
-        }
+        let experts = match (self.experts, settings.optional_length(&key("expert_count"))?) {
+            (_, None) => None,
+            (None, Some(count)) => {
+                return Err(settings.error(
+                    &key("expert_count"),
+                    "no experts in this family",
+                    count.to_string(),
+                ));
+            }
+            (Some(names), Some(count)) => {
+                let expert_length = settings.optional_length(&key("expert_feed_forward_length"))?;
+                Some(ExpertSizes {
+                    count,
+                    used: settings.count(&key("expert_used_count"))?,
+                    feed_forward: match expert_length {
+                        Some(length) => length,
+                        None => settings.count(&key("feed_forward_length"))?,
+                    },
+                    shared_feed_forward: match names.shared_feed_forward {
+                        None => None,
+                        Some(_) => settings.optional_length(&key("expert_shared_feed_forward_length"))?,
+                    },
+                    normalized: names.normalized,
+                })
+            }
+        };
         let context = settings.count(&key("context_length"))?;
         let of = RopeContext { context, ..RopeContext::new(head_size, self.layout) };
         let pattern = key("attention.sliding_window_pattern");
@@ -142,7 +182,13 @@ impl Family {
         Ok(Found {
             hidden,
             layers: settings.count(&key("block_count"))?,
-            feed_forward: settings.count(&key("feed_forward_length"))?,
+            feed_forward: match experts {
+                None => settings.count(&key("feed_forward_length"))?,
+                // A network without dense blocks needs no such key.
+                Some(experts) => {
+                    settings.optional_length(&key("feed_forward_length"))?.unwrap_or(experts.feed_forward)
+                }
+            },
             heads,
             kv_heads: settings.optional_count(&key("attention.head_count_kv"))?.unwrap_or(heads),
             head_size,
@@ -155,10 +201,14 @@ impl Family {
             first_windowed: 0,
             full_each: if listed { None } else { settings.optional_count(&pattern)? },
             ropes: rope_settings::from_gguf(settings, checkpoint, self.name, self.windowed_theta, of)?,
+            experts,
+            has_experts: Box::new(|index| {
+                checkpoint.info(&format!("blk.{index}.ffn_gate_inp.weight")).is_some()
+            }),
         })
     }
 
-    fn from_json(&self, settings: Settings) -> Result<Found, Error> {
+    fn from_json<'a>(&self, settings: Settings<'a>) -> Result<Found<'a>, Error> {
         let hidden = settings.count("hidden_size")?;
         let heads = settings.count("num_attention_heads")?;
         let head_size = settings.optional_count("head_dim")?.unwrap_or(hidden / heads);
@@ -199,7 +249,38 @@ impl Family {
                 Err(_) => settings.optional_count("sliding_window_pattern")?,
             },
             ropes: rope_settings::from_json(settings, of)?,
+            experts: self.experts_from_json(settings)?,
+            has_experts: self.blocks_with_experts(settings)?,
         })
+    }
+
+    fn experts_from_json(&self, settings: Settings) -> Result<Option<ExpertSizes>, Error> {
+        let Some(names) = self.experts else { return Ok(None) };
+        let Some(count) = settings.optional_length(names.count)? else { return Ok(None) };
+        if let Some((key, default)) = names.normalized_key {
+            let found = settings.optional_flag(key)?.unwrap_or(default);
+            if found != names.normalized {
+                let expected = format!("{}, because GGUF has no key for other values", names.normalized);
+                return Err(settings.error(key, expected, found.to_string()));
+            }
+        }
+        Ok(Some(ExpertSizes {
+            count,
+            used: settings.count("num_experts_per_tok")?,
+            feed_forward: settings.count(names.feed_forward.unwrap_or("intermediate_size"))?,
+            shared_feed_forward: match names.shared_feed_forward {
+                None => None,
+                Some(key) => settings.optional_length(key)?,
+            },
+            normalized: names.normalized,
+        }))
+    }
+
+    /// Returns a function that is true for the index of each block with experts.
+    fn blocks_with_experts(&self, settings: Settings) -> Result<Box<dyn Fn(usize) -> bool>, Error> {
+        let step = settings.optional_count("decoder_sparse_step")?.unwrap_or(1);
+        let dense = settings.optional_numbers("mlp_only_layers")?.unwrap_or_default();
+        Ok(Box::new(move |index| (index + 1).is_multiple_of(step) && !dense.contains(&(index as f32))))
     }
 
     fn check_activation(&self, settings: Settings) -> Result<(), Error> {
@@ -240,6 +321,12 @@ impl Sizes {
                 format!("a divisor of {} heads", self.heads),
                 self.kv_heads.to_string(),
             ));
+        }
+        if let Some(experts) = &self.experts
+            && experts.used > experts.count
+        {
+            let expected = format!("at most {} experts", experts.count);
+            return Err(settings.error("used experts", expected, experts.used.to_string()));
         }
         if self.head_size == 0 || !self.head_size.is_multiple_of(2) {
             let expected = "an even number above 0";
