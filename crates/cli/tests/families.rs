@@ -6,8 +6,32 @@ mod tiny;
 use serde_json::json;
 use tiny::{Tiny, fault, json_of, kvant};
 
-fn families() -> [(&'static str, Tiny); 2] {
-    [("qwen3", Tiny::qwen3()), ("gpt2", Tiny::gpt2())]
+fn families() -> [(&'static str, Tiny); 3] {
+    [("qwen3", Tiny::qwen3()), ("gpt2", Tiny::gpt2()), ("qwen3moe", Tiny::qwen3_moe())]
+}
+
+/// Every family of `tests/golden/models` is converted without a change of a logit, and its maps are rounded.
+#[test]
+fn every_golden_model_is_converted_and_rounded() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/models");
+    let mut converted = 0;
+    for model in std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).filter(|p| p.is_dir()) {
+        let path = model.to_str().unwrap();
+        json_of(folder.path(), &["convert", path, "-o", "same.gguf", "--force"]);
+        let logits = |model: &str| {
+            json_of(folder.path(), &["logits", model, "--activations", "f32", "--tokens", "1,2,3,40,50,60,7"])
+                ["top"]
+                .clone()
+        };
+        assert_eq!(logits("same.gguf"), logits(path), "{path}");
+        let quantize =
+            ["quantize", path, "-o", "less.gguf", "--force", "--format", "q8_0", "--method", "rtn"];
+        json_of(folder.path(), &quantize);
+        logits("less.gguf");
+        converted += 1;
+    }
+    assert!(converted >= 35, "golden models are missing");
 }
 
 #[test]
@@ -92,13 +116,15 @@ fn settings_that_are_not_computed_are_refused() {
         ("gpt2", "scale_attn_weights", json!(false)),
         ("gpt2", "n_head", json!(3)),
         ("gpt2", "n_layer", json!(1 << 27)),
-        ("qwen3", "use_sliding_window", json!(true)),
+        ("qwen3", "layer_types", json!(["chunked_attention", "full_attention"])),
+        ("qwen3moe", "norm_topk_prob", json!(false)),
+        ("qwen3moe", "num_experts_per_tok", json!(5)),
         ("qwen3", "hidden_act", json!("gelu")),
     ] {
-        let mut tiny = if name == "gpt2" { Tiny::gpt2() } else { Tiny::qwen3() };
+        let mut tiny = families().into_iter().find(|(family, _)| *family == name).expect("a family").1;
         tiny.config.insert(key.into(), value);
         tiny.write(&folder.path().join("model"));
-        let word = if key.starts_with("n_") { "expected" } else { key };
+        let word = if key.starts_with("n_") || key.starts_with("num_") { "expected" } else { key };
         fault(folder.path(), &["logits", "model", "--tokens", "1"], &[word]);
     }
 }

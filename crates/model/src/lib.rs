@@ -58,4 +58,4 @@ pub use tokenizer::{
     Kind, PreTokenizer, Special, TextStream, TokenKind, Tokenizer, TokenizerError, Vocabulary,
 };
 pub use transformer::Transformer;
-pub use weights::{Entry, Source, Weights};
+pub use weights::{Entry, Source, Weights, experts};

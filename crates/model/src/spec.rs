@@ -276,9 +276,20 @@ pub struct Stage<'a> {
     pub slots: Vec<&'a Slot>,
     /// The effect of their output on the residual stream.
     pub output: StageOutput,
-    /// True if the input has one row for each token and each expert that the token uses; otherwise it has one row for
-    /// each token.
-    pub routed: bool,
+    /// The number of rows of the input for each token: 1, or the number of experts that a token uses.
+    pub rows_per_token: usize,
+}
+
+impl Stage<'_> {
+    /// The number of elements of the input for each token.
+    pub fn input_width(&self) -> usize {
+        self.rows_per_token * self.slots[0].columns
+    }
+
+    /// The number of experts, if the stage has maps of experts.
+    pub fn experts(&self) -> Option<usize> {
+        self.slots.iter().find_map(|slot| slot.experts)
+    }
 }
 
 /// The effect of a stage's output on the residual stream.
@@ -319,12 +330,16 @@ impl Sublayer {
                 (first.collect(), &e.feed_forward.down)
             }
         };
-        let routed = matches!(self.body, Body::Experts(_));
-        let unchanged = self.adds_unchanged() && !routed;
+        let used = match &self.body {
+            Body::Experts(experts) => Some(experts.used),
+            Body::Attention(_) | Body::FeedForward(_) => None,
+        };
+        // The factors of the experts change their results.
+        let unchanged = self.adds_unchanged() && used.is_none();
         let output = if unchanged { StageOutput::Added } else { StageOutput::AddedAfterChange };
         vec![
-            Stage { slots: first, output: StageOutput::Inner, routed: false },
-            Stage { slots: vec![last], output, routed },
+            Stage { slots: first, output: StageOutput::Inner, rows_per_token: 1 },
+            Stage { slots: vec![last], output, rows_per_token: used.unwrap_or(1) },
         ]
     }
 }

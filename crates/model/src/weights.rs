@@ -79,7 +79,17 @@ pub struct Entry {
     source: Source,
 }
 
+/// Returns the number of experts of a tensor with this shape: 1 for a vector and for a single matrix.
+pub fn experts(shape: &Shape) -> usize {
+    shape.dimensions().iter().rev().skip(2).product()
+}
+
 impl Entry {
+    /// The number of experts whose maps the tensor holds; 1 for all other tensors.
+    pub fn experts(&self) -> usize {
+        experts(&self.shape)
+    }
+
     /// Returns true if a read copies the bytes, because the checkpoint has others or another order.
     pub fn is_copied(&self) -> bool {
         !matches!(self.source, Source::Plain(_))

@@ -61,7 +61,11 @@ pub fn quantize(
     };
     let mean_squares = |assignment: &Assignment| -> Result<Option<Vec<f32>>, Error> {
         let Some(importance) = importance else { return Ok(None) };
-        importance.mean_square(&assignment.entry.name, assignment.entry.shape.columns(), 1)
+        importance.mean_square(
+            &assignment.entry.name,
+            assignment.entry.shape.columns(),
+            assignment.entry.experts(),
+        )
     };
     // In the file, the card precedes the tensors. So all warnings must be known before the tensors are written.
     for assignment in assignments.iter().filter(|a| a.changes()) {

@@ -78,6 +78,42 @@ impl Tiny {
         tiny
     }
 
+    /// Creates a model with two blocks in the format of Qwen3-MoE, with four experts, of which a token uses two.
+    pub fn qwen3_moe() -> Self {
+        let mut tiny = Self::qwen3();
+        for (key, value) in [
+            ("model_type", json!("qwen3_moe")),
+            ("architectures", json!(["Qwen3MoeForCausalLM"])),
+            ("num_experts", json!(4)),
+            ("num_experts_per_tok", json!(2)),
+            ("moe_intermediate_size", json!(WIDTH)),
+            ("norm_topk_prob", json!(true)),
+        ] {
+            tiny.config.insert(key.into(), value);
+        }
+        tiny.tensors.retain(|(name, ..)| !name.contains(".mlp."));
+        let mut random = Random(13);
+        let mut numbers = |name: String, shape: Vec<usize>, deviation: f32| {
+            let count = shape.iter().product();
+            let bytes = (0..count).flat_map(|_| bf16(deviation * random.normal())).collect();
+            (name, "BF16", shape, bytes)
+        };
+        for block in 0..2 {
+            let name = |part: &str| format!("model.layers.{block}.mlp.{part}.weight");
+            tiny.tensors.push(numbers(name("gate"), vec![4, WIDTH], 0.2));
+            for (expert, map) in
+                (0..4).flat_map(|e| ["gate_proj", "up_proj", "down_proj"].map(|map| (e, map)))
+            {
+                tiny.tensors.push(numbers(
+                    name(&format!("experts.{expert}.{map}")),
+                    vec![WIDTH, WIDTH],
+                    0.05,
+                ));
+            }
+        }
+        tiny
+    }
+
     /// Creates a model with two blocks in the format of GPT-2: learned positions, layer norms, linear layers (maps)
     /// stored as `in × out`.
     pub fn gpt2() -> Self {

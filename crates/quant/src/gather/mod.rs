@@ -20,4 +20,4 @@ pub use sensitivity::{
     BlockSensitivities, CONTEXTS as SENSITIVITY_CONTEXTS, PIECE, Sensitivity, gather as gather_sensitivities,
     of_block as sensitivities_of_block, square_values, work_bytes as sensitivity_bytes,
 };
-pub use statistics::{Inputs, Missing, Statistics};
+pub use statistics::{Inputs, Missing, Statistics, missing_of_experts};

@@ -57,9 +57,10 @@ fn triangle_values(rows: usize) -> usize {
     rows * (rows + 1) / 2
 }
 
-/// Returns the maps of a block, in the order in which the file stores their sums.
+/// Returns the maps of a block, in the order in which the file stores their sums. Maps of experts have no sums: each
+/// expert would need its own.
 fn slots(block: &BlockSpec) -> Vec<&Slot> {
-    block.slots().collect()
+    block.slots().filter(|slot| slot.experts.is_none()).collect()
 }
 
 /// Returns the number of values of a block's sums while they are accumulated. The accumulators are square matrices.

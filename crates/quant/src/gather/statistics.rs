@@ -6,6 +6,7 @@
 //! are f32 and have a fixed order. The means of the inputs are not subtracted.
 
 use kvant_kernels::{Backend, dense, ops};
+use kvant_model::Stage;
 use std::borrow::Cow;
 
 /// The place at which m, the difference between float network and quantized network, is taken.
@@ -32,6 +33,12 @@ impl Missing {
             Self::Result(rows) => rows,
         }
     }
+}
+
+/// Returns the place of m in the sums of experts. The float network and the quantized network can use other experts for
+/// a token, so that the inputs of the second maps of experts cannot be compared.
+pub fn missing_of_experts(stage: &Stage) -> Missing {
+    if stage.rows_per_token == 1 { Missing::Input } else { Missing::Nothing }
 }
 
 /// Sums over the tokens of some contexts, for one activation with `columns` elements.

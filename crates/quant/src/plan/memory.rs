@@ -9,8 +9,8 @@ use super::allocation::RIVALS;
 use super::file_type::Assignment;
 use super::recipe::Recipe;
 use crate::gather::{
-    GRADIENT_LOGITS, LOGIT_ROWS, Missing, PIECE, SENSITIVITY_CONTEXTS, Statistics, self_generated_bytes,
-    sensitivity_bytes, square_values,
+    GRADIENT_LOGITS, LOGIT_ROWS, Missing, PIECE, SENSITIVITY_CONTEXTS, Statistics, missing_of_experts,
+    self_generated_bytes, sensitivity_bytes, square_values,
 };
 use crate::solve::{CORRECTED_ROWS, Need, SLAB};
 use kvant_model::{BlockSpec, Slot, Stage, StageOutput, Weights};
@@ -53,7 +53,7 @@ pub fn memory_bytes(weights: &Weights, recipe: &Recipe, assignments: &[Assignmen
 pub fn allocation_bytes(weights: &Weights, recipe: &Recipe, threads: usize) -> u64 {
     let spec = weights.spec();
     let length = recipe.calibration.as_ref().map_or(0, |c| c.length());
-    let weight_count = |slot: &Slot| slot.rows * slot.columns;
+    let weight_count = |slot: &Slot| slot.all_rows() * slot.columns;
     let block = |b: &BlockSpec| b.slots().map(weight_count).sum::<usize>();
     let largest_block = spec.blocks.iter().map(block).max().unwrap_or(0);
     let ends = weight_count(&spec.embedding.tokens) + spec.output.head.as_ref().map_or(0, weight_count);
@@ -111,7 +111,7 @@ fn gradient_bytes(weights: &Weights, length: usize) -> usize {
 /// Returns the largest number of values per token in the inputs and outputs of a stage. A stage is the set of maps of a
 /// block that read the same input.
 fn width(stage: &Stage) -> usize {
-    stage.slots.iter().map(|s| s.columns.max(s.rows)).max().unwrap_or(0)
+    stage.slots.iter().map(|s| stage.input_width().max(s.rows)).max().unwrap_or(0)
 }
 
 /// Returns the bytes that the walk through the network takes in its largest stage.
@@ -148,8 +148,15 @@ fn walk_bytes(weights: &Weights, recipe: &Recipe, assignments: &[Assignment]) ->
             let missing =
                 if s.output == StageOutput::Added { Missing::Result(spec.hidden) } else { Missing::Input };
             // The unit (all solved tensors of the block) counts two times, because saving the unit makes one copy.
-            largest = largest
-                .max(stage(s.slots[0].columns, rows, missing, method.couples()) + 2 * unit + sensitivities);
+            let columns = s.slots[0].columns;
+            // One set of sums for each expert, and one for all of them.
+            let sums_of_experts = s.experts().map_or(0, |experts| {
+                let missing = if method.corrects() { missing_of_experts(s) } else { Missing::Nothing };
+                4 * experts * Statistics::numbers(columns, missing)
+            });
+            largest = largest.max(
+                stage(columns, rows, missing, method.couples()) + sums_of_experts + 2 * unit + sensitivities,
+            );
         }
     }
     let head = spec.head();
@@ -166,7 +173,7 @@ pub fn work_bytes(weights: &Weights, recipe: &Recipe, bytes_out: u64) -> u64 {
     let (Need::Hessian, Some(calibration)) = (recipe.method.need(), &recipe.calibration) else { return 0 };
     let spec = weights.spec();
     let stages = spec.blocks.iter().flat_map(|b| b.stages());
-    let widest = stages.map(|s| s.slots[0].columns).max().unwrap_or(0);
+    let widest = stages.map(|s| s.input_width()).max().unwrap_or(0);
     let tokens = calibration.tokens() + recipe.self_generated * calibration.length();
     let contexts = tokens / calibration.length().max(1);
     let sensitivities = match recipe.method.couples() {

@@ -24,6 +24,8 @@ pub enum Flag {
     Uncoupled,
     /// Some input columns were zero in all of the calibration text.
     DeadColumns,
+    /// Some experts were used by too few tokens of the calibration text.
+    FewTokens,
     /// The tensor's weights were already on the format's lattice.
     Lattice,
     /// The norm of the error is at least half the norm of the weights.
@@ -44,6 +46,7 @@ impl Flag {
             Self::Uncorrected => "uncorrected",
             Self::Uncoupled => "uncoupled",
             Self::DeadColumns => "dead-columns",
+            Self::FewTokens => "few-tokens",
             Self::Lattice => "lattice",
             Self::LargeError => "large-error",
             Self::AllZero => "all-zero",
@@ -64,6 +67,10 @@ impl Flag {
                 "all weights became zero; they are too small for the format, give it another one with --set",
             ),
             Self::DeadColumns => Some("some input columns were zero in all of the calibration text"),
+            Self::FewTokens => Some(
+                "few tokens of the calibration text use some of the experts, which were solved with the inputs of all \
+                 tokens; raise --calib-tokens",
+            ),
             Self::Fallback | Self::Kept | Self::Planned | Self::Lattice => None,
         }
     }

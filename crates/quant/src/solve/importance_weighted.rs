@@ -12,7 +12,8 @@
 //!
 //! Source: llama.cpp's `src/llama-quant.cpp` and `quantize_row_*_impl`. A map without data is encoded with equal
 //! weights. Input columns that were always zero (dead columns) have weight 0, as in upstream. If a block has only dead
-//! columns, all its stored values may become zero. Maps without data and maps with dead columns get a flag.
+//! columns, all its stored values may become zero. Maps without data and maps with dead columns get a flag. The maps of
+//! experts that are stored as one tensor have one list of mean squares for each expert.
 
 use super::diagonal_als;
 use super::encoding::by_pieces;
@@ -56,10 +57,23 @@ impl Solver for ImportanceWeighted {
         // The encoder's search finds the least-squares scale of a block that has only one scale, so no refinement is
         // needed. If a scale is the product of two stored values, the search does not find the least-squares scale.
         let has_group_scales = format.block().group < format.block().elements;
-        let solved = by_pieces(layer, format, &|_, x, out| {
-            format.encode(x, Some(importance), out);
-            if has_group_scales {
-                diagonal_als::refine(format, grid, x, importance, out);
+        let columns = layer.weight.shape().columns();
+        // The rows of an expert have their own importance.
+        let experts = (importance.len() / columns.max(1)).max(1);
+        let expert_rows = (layer.weight.shape().rows() / experts).max(1);
+        let solved = by_pieces(layer, format, &|first, x, out| {
+            let (rows, row_bytes) = (x.len() / columns, out.len() / (x.len() / columns));
+            let mut row = 0;
+            while row < rows {
+                let expert = (first + row) / expert_rows;
+                let end = rows.min((expert + 1) * expert_rows - first);
+                let importance = &importance[expert * columns..][..columns];
+                let (x, out) = (&x[row * columns..end * columns], &mut out[row * row_bytes..end * row_bytes]);
+                format.encode(x, Some(importance), out);
+                if has_group_scales {
+                    diagonal_als::refine(format, grid, x, importance, out);
+                }
+                row = end;
             }
         })?;
         Ok(Solved { flags, ..solved })

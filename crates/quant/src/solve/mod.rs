@@ -9,6 +9,7 @@ mod damping_search;
 mod descent;
 mod diagonal_als;
 mod encoding;
+mod experts;
 mod factor;
 mod flag;
 mod gptq;
@@ -23,6 +24,7 @@ mod sorted;
 
 pub use correction::ROWS as CORRECTED_ROWS;
 pub use encoding::first_not_finite;
+pub use experts::solve_experts;
 pub use flag::Flag;
 pub use hessian::{Hessian, SLAB};
 pub use importance_weighted::{ImportanceWeighted, flags as importance_flags};

@@ -113,7 +113,7 @@ pub struct Layer<'a> {
     pub name: &'a str,
     /// The weight, rows × columns.
     pub weight: &'a Tensor,
-    /// The mean square of each column of the input.
+    /// The mean square of each column of the input. For the maps of experts, one list for each expert.
     pub importance: Option<&'a [f32]>,
     /// The sums over the calibration inputs.
     pub statistics: Option<&'a Statistics>,

@@ -53,7 +53,7 @@ impl<'a> BlockRunner<'a> {
         before: &'a mut ActivationFile,
         after: &'a mut ActivationFile,
     ) -> Result<Self, Error> {
-        let widest = path.stages.iter().map(|s| s.slots[0].columns).max().unwrap_or(0);
+        let widest = path.stages.iter().map(Stage::input_width).max().unwrap_or(0);
         let open = |file: &str, columns: usize| {
             ActivationFile::open(&work.path(&format!("{file}-{name}.f32")), path.length * columns)
         };
@@ -75,7 +75,7 @@ impl<'a> BlockRunner<'a> {
         let residual = stream.read(context, length * hidden)?;
         let input = match stage {
             0 => self.block.enter(&residual),
-            _ => self.input.read(context, length * stages[stage].slots[0].columns)?,
+            _ => self.input.read(context, length * stages[stage].input_width())?,
         };
         Ok(State { residual, input })
     }

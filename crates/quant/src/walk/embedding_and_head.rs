@@ -46,7 +46,7 @@ impl Walk<'_> {
                 self.add_head_inputs(&mut all)?;
             }
             all.finish();
-            sums = Some(Sums { all, selection: None });
+            sums = Some(Sums { all, selection: None, experts: Vec::new() });
         }
         let tensors =
             self.solve(&[&spec.embedding.tokens], sums, &BlockSensitivities::new(), &Choices::new())?;

@@ -236,9 +236,13 @@ impl<'a> Walk<'a> {
         let mut tensors = Vec::new();
         for (number, stage) in stages.iter().enumerate() {
             let what = format!("block {index}: {}", stage.slots[0].name);
-            let missing =
-                if stage.output == StageOutput::Added { Missing::Result(hidden) } else { Missing::Input };
+            let missing = match stage.output {
+                _ if stage.rows_per_token > 1 => Missing::Nothing,
+                StageOutput::Added => Missing::Result(hidden),
+                StageOutput::Inner | StageOutput::AddedAfterChange => Missing::Input,
+            };
             let mut sums = self.sums(stage.slots[0].columns, missing, index.is_multiple_of(CHOICE_EVERY));
+            sums.experts = self.sums_of_experts(stage);
             for context in contexts.clone() {
                 self.report(&what, index, number, context)?;
                 // The float network is one stage ahead of the quantized network, because the quantized network cannot
@@ -277,7 +281,10 @@ impl<'a> Walk<'a> {
                     missed: &missed,
                     weights: weights.as_deref(),
                 };
+                let routing =
+                    quantized.block.routing(number, &quantized_state.input, &quantized_state.residual);
                 self.add(&mut sums, context, &inputs);
+                self.add_routed(&mut sums.experts, &inputs, routing.as_ref());
             }
             sums.finish();
             let solved = self.solve(&stage.slots, Some(sums), &sensitivities, choices)?;

@@ -2,13 +2,13 @@
 //! input, and solving the stage's linear layers (maps). A stage is the set of maps of a block that read the same input.
 
 use super::cost::{Cost, Part};
-use crate::gather::{BlockSensitivities, Calibration, Inputs, Missing, Statistics};
+use crate::gather::{BlockSensitivities, Calibration, Inputs, Missing, Statistics, missing_of_experts};
 use crate::plan::{Assignment, Recipe, map_kind};
-use crate::solve::{Flag, Layer, Settings, Solved};
+use crate::solve::{Flag, Layer, Settings, Solved, solve_experts};
 use crate::work_folder::WorkFolder;
 use crate::{Error, Progress};
 use kvant_kernels::{Backend, ops};
-use kvant_model::{BlockSpec, Slot, Weights};
+use kvant_model::{BlockSpec, Routing, Slot, Stage, Weights};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
@@ -41,6 +41,8 @@ pub struct Walk<'a> {
 pub struct Sums {
     pub all: Statistics,
     pub selection: Option<Statistics>,
+    /// The sums over the tokens of each expert, if the stage has maps of experts.
+    pub experts: Vec<Statistics>,
 }
 
 impl Walk<'_> {
@@ -125,7 +127,11 @@ impl Walk<'_> {
                 settings: chosen.unwrap_or(self.recipe.settings),
                 ..Layer::uncalibrated(&name, &weight, self.backend)
             };
-            let solve = || method.solve(&layer, assignment.format);
+            let experts = sums.as_ref().map_or(&[][..], |sums| &sums.experts);
+            let solve = || match assignment.entry.experts() {
+                1 => method.solve(&layer, assignment.format),
+                _ => solve_experts(method, &layer, experts, assignment.format),
+            };
             let mut solved = self.cost.borrow_mut().time(Part::Solving, 0.0, solve)?;
             // The chosen settings had no effect if the tensor was carried over or encoded without statistics.
             let used = !solved.flags.iter().any(|flag| [Flag::Lattice, Flag::Uncalibrated].contains(flag));
@@ -145,7 +151,15 @@ impl Walk<'_> {
         let contexts = 0..self.calibration.contexts().len();
         let selects =
             chooses && method.chooses() && contexts.into_iter().any(|i| self.calibration.selects(i));
-        Sums { all: empty(), selection: selects.then(empty) }
+        Sums { all: empty(), selection: selects.then(empty), experts: Vec::new() }
+    }
+
+    /// Creates empty sums for each expert of a stage.
+    pub fn sums_of_experts(&self, stage: &Stage) -> Vec<Statistics> {
+        let corrects = self.recipe.method.corrects();
+        let missing = if corrects { missing_of_experts(stage) } else { Missing::Nothing };
+        let of_expert = |_| Statistics::new(stage.slots[0].columns, missing);
+        (0..stage.experts().unwrap_or(0)).map(of_expert).collect()
     }
 
     /// Adds the inputs of a context to the selection statistics if the context is selection text and these statistics
@@ -157,6 +171,27 @@ impl Walk<'_> {
         };
         let adds = to.multiply_adds(inputs.quantized.len() / to.columns);
         self.cost.borrow_mut().time(Part::Sums, adds, || to.add(self.backend, inputs));
+    }
+
+    /// Adds each token's input to the sums of its experts. Does nothing for a stage without experts.
+    pub fn add_routed(&self, experts: &mut [Statistics], inputs: &Inputs, routing: Option<&Routing>) {
+        let (Some(routing), Some(first)) = (routing, experts.first()) else { return };
+        let columns = first.columns;
+        let tokens = routing.experts.len() / routing.used;
+        let rows_per_token = inputs.quantized.len() / columns / tokens;
+        for (expert, rows) in routing.rows_of_experts() {
+            let own = |x: &[f32]| -> Vec<f32> {
+                let start = |row: &usize| row * rows_per_token / routing.used * columns;
+                rows.iter().flat_map(|row| x[start(row)..][..columns].iter().copied()).collect()
+            };
+            let to = &mut experts[expert];
+            let has_missed = to.missing != Missing::Nothing;
+            let quantized = own(inputs.quantized);
+            let missed = if has_missed { own(inputs.missed) } else { Vec::new() };
+            let adds = to.multiply_adds(rows.len());
+            let inputs = Inputs { quantized: &quantized, missed: &missed, weights: None };
+            self.cost.borrow_mut().time(Part::Sums, adds, || to.add(self.backend, &inputs));
+        }
     }
 
     /// Returns `x` − `y`, element by element.
@@ -173,5 +208,6 @@ impl Sums {
         if let Some(selection) = &mut self.selection {
             selection.finish();
         }
+        self.experts.iter_mut().for_each(Statistics::finish);
     }
 }

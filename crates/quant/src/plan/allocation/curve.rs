@@ -53,7 +53,9 @@ impl Curve {
         let shape_error = |source| Error::Shape { tensor: entry.name.clone(), source };
         let shape = Shape::new(&[sampled, columns]).map_err(shape_error)?;
         let sample = Tensor::new(shape, entry.format, Bytes::from(bytes)).map_err(shape_error)?;
-        let importance = importance.mean_square(&entry.name, columns, 1)?;
+        let importance = importance.mean_square(&entry.name, columns, entry.experts())?;
+        // The sample has rows of all experts: it uses the mean of their importance.
+        let importance = importance.map(|all| mean_of_experts(&all, columns));
         let original = sample.decode();
         // Converts the index of an element in the sample to its index in the tensor.
         let tensor_index = |at: usize| at / columns * rows / sampled * columns + at % columns;
@@ -139,6 +141,13 @@ fn hull(points: &[Point]) -> Vec<Point> {
         hull.push(point);
     }
     hull
+}
+
+/// Returns the mean of the experts' lists of `columns` values.
+fn mean_of_experts(importance: &[f32], columns: usize) -> Vec<f32> {
+    let experts = (importance.len() / columns) as f32;
+    let mean = |column| importance.iter().skip(column).step_by(columns).sum::<f32>() / experts;
+    (0..columns).map(mean).collect()
 }
 
 #[cfg(test)]

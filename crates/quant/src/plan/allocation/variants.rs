@@ -11,7 +11,7 @@ use crate::solve::{ImportanceWeighted, Layer, Solver};
 use crate::{Error, Progress};
 use kvant_core::{FormatRef, Tensor};
 use kvant_kernels::{Backend, Matrix};
-use kvant_model::{Block, Embedding, Positions, Slot, Weights, load_matrix};
+use kvant_model::{Block, Embedding, Positions, Slot, Weights, experts, load_matrix};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -166,7 +166,8 @@ impl Variants<'_> {
 
     fn encode(&self, name: &str, format: FormatRef) -> Result<Tensor, Error> {
         let weight = self.weights.tensor(name)?;
-        let importance = self.importance.mean_square(name, weight.shape().columns(), 1)?;
+        let importance =
+            self.importance.mean_square(name, weight.shape().columns(), experts(weight.shape()))?;
         let layer =
             Layer { importance: importance.as_deref(), ..Layer::uncalibrated(name, &weight, self.backend) };
         Ok(ImportanceWeighted.solve(&layer, format)?.tensor)
