@@ -46,18 +46,19 @@ impl Solver for ImportanceWeighted {
 
     fn solve(&self, layer: &Layer, format: FormatRef) -> Result<Solved, Error> {
         let Some(grid) = format.grid() else {
-            return by_pieces(layer, format, &|_, x, out| format.encode(x, None, out));
+            let encoder = layer.encoder(format)?;
+            return by_pieces(layer, format, &|_, x, out| encoder.encode(x, None, out));
         };
         let flags = flags(layer.importance);
         let Some(importance) = layer.importance.filter(|_| !flags.contains(&Flag::Uncalibrated)) else {
-            let solved = by_pieces(layer, format, &|_, x, out| format.encode(x, None, out))?;
+            let solved = by_pieces(layer, format, &|_, x, out| grid.encode(x, None, out))?;
             return Ok(Solved { flags, ..solved });
         };
         // The encoder's search finds the least-squares scale of a block that has only one scale, so no refinement is
         // needed. If a scale is the product of two stored values, the search does not find the least-squares scale.
         let has_group_scales = format.block().group < format.block().elements;
         let solved = by_pieces(layer, format, &|_, x, out| {
-            format.encode(x, Some(importance), out);
+            grid.encode(x, Some(importance), out);
             if has_group_scales {
                 diagonal_als::refine(format, grid, x, importance, out);
             }
