@@ -56,8 +56,8 @@ fn bits(block: &[u8], at: usize, first: usize, count: usize) -> usize {
     (0..count).map(|i| (bit(block, at, first + i) as usize) << i).sum()
 }
 
-/// Returns twice the value of an E2M1 code. It has one sign bit, two exponent bits and one mantissa bit. With exponent 0
-/// the value is subnormal.
+/// Returns the value of an E2M1 code. It has one sign bit, two exponent bits and one mantissa bit. With exponent 0 the
+/// value is subnormal.
 fn e2m1(code: i32) -> f64 {
     let (exponent, mantissa) = (code >> 1 & 3, f64::from(code & 1));
     let magnitude =

@@ -5,7 +5,7 @@
 //! byte 32..48  qh      4 bits per point, point 2j low, point 2j + 1 high: 3 high bits of the index; sign of the shift
 //! byte 48..56  scales  4 × u16: 4 × 3 bits scale, from bit 0 up (group g in word g / 4); bits 12–15 of word n are bits
 //!                      4n to 4n + 3 of d, an f16
-//!                                        x = d · (2·scale + 1) · (level + shift), shift = 1/8, or −1/8 if its sign is set
+//!                      x = d · (2·scale + 1) · (level + shift), shift = 1/8, or −1/8 if its sign is set
 //! ```
 //!
 //! Source: `block_iq1_m`, `dequantize_row_iq1_m`. The codebook is in `codebooks`.

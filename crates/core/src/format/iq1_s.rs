@@ -3,8 +3,8 @@
 //! ```text
 //! byte 0..2    d   f16
 //! byte 2..34   qs  low 8 bits of the index of point i in byte i
-//! byte 34..50  qh  u16 per group: 4 × 3 high bits of the indices, from bit 0 up; 3 bits scale; bit 15: sign of the shift
-//!                                        x = d · (2·scale + 1) · (level + shift), shift = 1/8, or −1/8 if bit 15 is set
+//! byte 34..50  qh  u16 per group: 4 × 3 high bits of the indices, from bit 0 up; 3 bits scale; 1 bit sign of the shift
+//!                  x = d · (2·scale + 1) · (level + shift), shift = 1/8, or −1/8 if its sign is set
 //! ```
 //!
 //! Source: `block_iq1_s`, `dequantize_row_iq1_s`. The codebook is in `codebooks`.

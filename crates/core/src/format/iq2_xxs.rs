@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! byte 0..2   d   f16
-//! byte 2..66  qs  8 bytes per group: 4 × u8, the indices of its points; u32: 4 × 7 bits signs, from bit 0 up, and 4 bits
-//!                 scale                                              x = d · (scale + 1/2) / 4 · ±level
+//! byte 2..66  qs  8 bytes per group: the indices of its 4 points; u32: 4 × 7 bits signs, from bit 0 up, and 4 bits scale
+//!                                                                    x = d · (scale + 1/2) / 4 · ±level
 //! ```
 //!
 //! The signs of a point are seven stored bits and an eighth bit that makes the number of negative signs even. Bit j

@@ -1,5 +1,5 @@
-//! Unpacking of 256 two-bit codes from 64 bytes. For each 128 codes there are 32 bytes: byte `j` has, from bit 0 up, the
-//! codes `j`, `j + 32`, `j + 64` and `j + 96`.
+//! Unpacking of 256 two-bit codes from 64 bytes. For each 128 codes there are 32 bytes: byte `j` has, from bit 0 up,
+//! the codes `j`, `j + 32`, `j + 64` and `j + 96`.
 
 /// Unpacks 64 bytes.
 #[inline(always)]

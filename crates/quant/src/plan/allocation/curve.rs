@@ -33,8 +33,8 @@ pub struct Curve {
 }
 
 impl Curve {
-    /// Measures every format that the tensor's rows allow. If `fixed` is true, measures only the assigned format. A tensor
-    /// that keeps its format is copied, so its own format has no error.
+    /// Measures every format that the tensor's rows allow. If `fixed` is true, measures only the assigned format. A
+    /// tensor that keeps its format is copied, so its own format has no error.
     ///
     /// # Errors
     /// Values that are not finite, or that overflow all measured formats; errors of reading and of the shape.
