@@ -421,4 +421,9 @@ fn formats_that_are_only_read_run_and_are_quantized_again() {
         json_of(folder.path(), &["convert", "read.gguf", "-o", "copy.gguf", "--force"]);
         assert_eq!(logits(folder.path(), "copy.gguf"), found, "{format}");
     }
+    // A budget is best spent if the tensor keeps its format, because a copy loses nothing.
+    json_of(folder.path(), &quantize(&["--bpw", "8", "--allow-requantize"]));
+    let listed = json_of(folder.path(), &["inspect", "out.gguf"]);
+    let kept = listed["tensors"].as_array().unwrap().iter().find(|t| t["name"] == name).unwrap();
+    assert_eq!(kept["format"], READ_ONLY[READ_ONLY.len() - 1].0);
 }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! byte 0..2   d   f16
-//! byte 2..66  qs  8 bytes per group: the indices of its 4 points; u32: 4 × 7 bits signs, from bit 0 up, and 4 bits scale
+//! byte 2..66  qs  8 bytes per group: 4 indices of points; u32: 4 × 7 bits signs, from bit 0 up, and 4 bits scale
 //!                                                                    x = d · (scale + 1/2) / 4 · ±level
 //! ```
 //!
