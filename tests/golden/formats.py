@@ -7,9 +7,13 @@ What it writes, all under `formats/` beside this script:
   inputs.f32, importance.f32  what was encoded, and the importance of each column
   <type>.encode.bin               upstream's encoding of inputs.f32 without importance
   <type>.encode_importance.bin    the same with importance.f32
+  codebooks.json              the points of the iq formats' codebooks, as the gguf package has them
   manifest.json               shapes, offsets, digests and upstream's errors
 
-Decoded values come from the `gguf` package and must equal libggml's bit for bit; encodings come
+Types that kvant only reads have no encodings.
+
+Decoded values come from the `gguf` package and must equal libggml's bit for bit (for types that the
+package does not decode, they are libggml's alone); encodings come
 from libggml-base's `ggml_quantize_chunk`, built without FMA (its ordinary x86-64 build). The
 script stops when the two decoders differ, when encoding depends on what the output buffer held
 before, or when libggml-base holds fused multiply-adds (their rounding differs).
@@ -41,11 +45,24 @@ TYPES = {
     "iq4_nl": 20, "mxfp4": 39, "q4_k": 12, "q5_k": 13, "q6_k": 14, "iq4_xs": 23,
 }
 
+READ_ONLY_TYPES = {
+    "q2_k": 10, "q3_k": 11, "iq1_s": 19, "iq1_m": 29, "iq2_xxs": 16, "iq2_xs": 17, "iq2_s": 22, "iq3_xxs": 18,
+    "iq3_s": 21, "tq1_0": 34, "tq2_0": 35, "nvfp4": 40, "q1_0": 41, "q2_0": 42,
+}
+
+# The package does not decode these.
+ONLY_IN_LIBRARY = ["q1_0", "q2_0"]
+
+CODEBOOKS = ["iq1_s", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s"]
+
 # Byte offsets of the f16 fields in one block: those that scale codes, and those that shift them.
 HALF_FIELDS = {
     "q8_0": [0], "q4_0": [0], "q4_1": [0, 2], "q5_0": [0], "q5_1": [0, 2],
     "iq4_nl": [0], "q4_k": [0, 2], "q5_k": [0, 2], "q6_k": [208], "iq4_xs": [0],
+    "q2_k": [80, 82], "q3_k": [108], "iq1_s": [0], "iq1_m": [], "iq2_xxs": [0], "iq2_xs": [0], "iq2_s": [0],
+    "iq3_xxs": [0], "iq3_s": [0], "tq1_0": [52], "tq2_0": [64], "nvfp4": [], "q1_0": [0], "q2_0": [0],
 }
+SHIFT_FIELDS = {"q4_1": 2, "q5_1": 2, "q4_k": 2, "q5_k": 2, "q2_k": 82}
 
 # E8M0 bytes above this overflow f32 at the largest code, 12 * 2^(e - 128).
 MXFP4_LARGEST_FINITE = 252
@@ -144,6 +161,13 @@ def ordinary_halves(random, count):
     return values.astype(numpy.float16).view(numpy.uint16)
 
 
+def set_iq1_m_scale(blocks, bits):
+    """Writes the f16 scale: four bits in the high half of every second byte of the last eight."""
+    for place in range(4):
+        part = (bits >> numpy.uint16(4 * place) & numpy.uint16(15)).astype(numpy.uint8)
+        blocks[:, 49 + 2 * place] = blocks[:, 49 + 2 * place] & 15 | part << 4
+
+
 def decode_blocks(name, block_bytes, block_elements, random):
     count = DECODE_ELEMENTS // block_elements
     if name == "f16":
@@ -159,6 +183,15 @@ def decode_blocks(name, block_bytes, block_elements, random):
         every = numpy.arange(MXFP4_LARGEST_FINITE + 1)
         usual = random.integers(110, 130, count - len(every))
         blocks[:, 0] = random.permutation(numpy.concatenate([every, usual]))
+        return blocks.reshape(-1)
+    if name == "nvfp4":
+        # Every scale byte, twice as often as a block has scales.
+        blocks[:, :4] = random.permutation(numpy.tile(numpy.arange(256), count * 4 // 256)).reshape(-1, 4)
+        return blocks.reshape(-1)
+    if name == "iq1_m":
+        half = count // 2
+        bits = numpy.concatenate([finite_halves(random, count - half), ordinary_halves(random, half)])
+        set_iq1_m_scale(blocks, bits)
         return blocks.reshape(-1)
     for offset in HALF_FIELDS[name]:
         half = count // 2
@@ -182,10 +215,17 @@ def edge_blocks(name, block_bytes, block_elements, random):
         blocks[:, 0] = random.integers(MXFP4_LARGEST_FINITE + 1, 256, count)
         blocks[:3, 0] = [253, 254, 255]
         return blocks.reshape(-1)
+    if name == "nvfp4":
+        # No scale is infinite or NaN: the bytes whose meaning is upstream's own.
+        blocks[:, :4] = random.choice([0x00, 0x7F, 0x80, 0xFF, 0x7E, 0xFE], (count, 4))
+        return blocks.reshape(-1)
     special = numpy.array([0x7C00, 0xFC00, 0x7E00, 0xFE01], dtype=numpy.uint16)
+    if name == "iq1_m":
+        set_iq1_m_scale(blocks, special[random.integers(0, len(special), count)])
+        return blocks.reshape(-1)
     for offset in HALF_FIELDS[name]:
         bits = special[random.integers(0, len(special), count)]
-        if offset == 2:
+        if offset == SHIFT_FIELDS.get(name):
             bits[::2] = ordinary_halves(random, len(bits[::2]))  # a good minimum beside a bad scale
         blocks[:, offset:offset + 2] = bits.view(numpy.uint8).reshape(-1, 2)
     return blocks.reshape(-1)
@@ -204,6 +244,18 @@ def package_decode(number, data):
         return data.view(numpy.float16).astype(numpy.float32)
     with numpy.errstate(all="ignore"):
         return gguf.quants.dequantize(data.reshape(1, -1), kind).reshape(-1)
+
+
+def codebook(name):
+    """A type's codebook as JSON: its levels, and its points in the order of their indices. A digit of a
+    point is the index of a level; the first digit belongs to the first value."""
+    kind = gguf.quants._type_traits[gguf.GGMLQuantizationType[name.upper()]]
+    kind.init_grid()
+    levels = [int(level) for level in kind.grid_map]
+    points = kind.grid.reshape(kind.grid_shape)
+    digits = [json.dumps("".join(str(levels.index(int(value))) for value in point)) for point in points]
+    rows = ["   " + ", ".join(digits[at:at + 8]) for at in range(0, len(digits), 8)]
+    return f' "{name}": {{\n  "levels": {levels},\n  "points": [\n' + ",\n".join(rows) + "\n  ]\n }"
 
 
 # ---- encode inputs --------------------------------------------------------------------------
@@ -300,7 +352,7 @@ def main():
         "importance": {"file": "importance.f32", "cols": COLS, "sha256": digest(importance)},
         "types": {},
     }
-    for index, (name, number) in enumerate(TYPES.items()):
+    for index, (name, number) in enumerate((TYPES | READ_ONLY_TYPES).items()):
         random = numpy.random.default_rng([SEED, index])  # a new type must not move the others
         traits = upstream.traits(number)
         elements, size = traits.block_elements, traits.block_bytes
@@ -308,7 +360,8 @@ def main():
 
         for kind, make in (("decode", decode_blocks), ("edge", edge_blocks)):
             data = make(name, size, elements, random)
-            package, library = package_decode(number, data), upstream.decode(number, data)
+            library = upstream.decode(number, data)
+            package = library if name in ONLY_IN_LIBRARY else package_decode(number, data)
             differing = int((canonical_bits(package) != canonical_bits(library)).sum())
             if differing:
                 raise SystemExit(f"{name} {kind}: gguf package and libggml differ in {differing} values")
@@ -322,6 +375,10 @@ def main():
                 "sha256": digest(data), "values_sha256": digest(values),
             }
 
+        manifest["types"][name] = entry
+        print(f"{name:7} {entry['decode']['blocks']:5} blocks of {size} bytes")
+        if name in READ_ONLY_TYPES:
+            continue
         for kind, weights in (("encode", None), ("encode_importance", importance)):
             data = numpy.concatenate([upstream.encode(number, rows, weights) for rows in tensors.values()])
             data.tofile(OUT / f"{name}.{kind}.bin")
@@ -330,9 +387,8 @@ def main():
             for tensor in described:
                 span = slice(tensor["row"], tensor["row"] + tensor["rows"])
                 entry[kind]["errors"][tensor["name"]] = errors(inputs[span], decoded[span], importance)
-        manifest["types"][name] = entry
-        print(f"{name:7} {entry['decode']['blocks']:5} blocks, encoded rows of {entry['encode']['row_bytes']} bytes")
 
+    (OUT / "codebooks.json").write_text("{\n" + ",\n".join(map(codebook, CODEBOOKS)) + "\n}\n")
     (OUT / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
 
 

@@ -310,9 +310,10 @@ fn lattice(check: &mut Check) {
         let (mut maps, mut values, mut wrong) = (0, 0, 0);
         for info in first.tensors().iter().filter(|t| t.type_name() == "q4_1") {
             let (Ok(x), Ok(y)) = (before.tensor(&info.name), after.tensor(&info.name)) else { continue };
+            let Some(encoder) = x.format().encoder() else { continue };
             let mut stored = vec![0u8; x.bytes().len()];
             let decoded = y.decode();
-            x.format().encode(&decoded, None, &mut stored);
+            encoder.encode(&decoded, None, &mut stored);
             maps += usize::from(y.format().name() == "q4_1");
             let width = x.bytes().len() / decoded.len();
             values += decoded.len();

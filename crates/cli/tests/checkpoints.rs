@@ -170,8 +170,8 @@ fn one_strange_tensor_leaves_the_rest_of_a_gguf_readable() {
     Tiny::new().write(&folder.path().join("model"));
     json_of(folder.path(), &["convert", "model", "-o", "good.gguf"]);
     let good = std::fs::read(folder.path().join("good.gguf")).unwrap();
-    // iq2_xxs stores 256 values in 66 bytes. No format has the type number 99.
-    for (type_id, named) in [(16u32, "iq2_xxs"), (26, "i32"), (99, "number 99")] {
+    // q8_k stores 256 values in 292 bytes. No format has the type number 99.
+    for (type_id, named) in [(15u32, "q8_k"), (26, "i32"), (99, "number 99")] {
         let mut bad = good.clone();
         let at = info(&bad, "blk.0.ffn_down.weight") + 4 + 2 * 8;
         bad[at..at + 4].copy_from_slice(&type_id.to_le_bytes());
@@ -340,4 +340,90 @@ fn a_header_of_a_million_dimensions_is_a_short_error() {
     // The reader accepts files of the fixture's own writer.
     std::fs::write(folder.path().join("model/model.safetensors"), safetensors(&Tiny::new().tensors)).unwrap();
     assert!(kvant(folder.path(), &["inspect", "model"], "").status.success());
+}
+
+/// The formats that kvant only reads, with their type numbers in GGUF and the values and bytes of a block.
+const READ_ONLY: [(&str, u32, usize, usize); 14] = [
+    ("q2_k", 10, 256, 84),
+    ("q3_k", 11, 256, 110),
+    ("iq2_xxs", 16, 256, 66),
+    ("iq2_xs", 17, 256, 74),
+    ("iq3_xxs", 18, 256, 98),
+    ("iq1_s", 19, 256, 50),
+    ("iq3_s", 21, 256, 110),
+    ("iq2_s", 22, 256, 82),
+    ("iq1_m", 29, 256, 56),
+    ("tq1_0", 34, 256, 54),
+    ("tq2_0", 35, 256, 66),
+    ("nvfp4", 40, 64, 36),
+    ("q1_0", 41, 128, 18),
+    ("q2_0", 42, 64, 18),
+];
+
+/// Returns the words of a command that quantizes `read.gguf`, with more options.
+fn quantize<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    let command = ["quantize", "read.gguf", "-o", "out.gguf", "--force", "--method", "rtn"];
+    command.into_iter().chain(more.iter().copied()).collect()
+}
+
+#[test]
+fn formats_that_are_only_read_run_and_are_quantized_again() {
+    let folder = tempfile::tempdir().unwrap();
+    Tiny::new().write(&folder.path().join("model"));
+    json_of(folder.path(), &["convert", "model", "-o", "good.gguf"]);
+    let good = std::fs::read(folder.path().join("good.gguf")).unwrap();
+    let name = "blk.0.ffn_down.weight";
+    let info_at = info(&good, name);
+    let stored = u64::from_le_bytes(good[info_at + 4 + 2 * 8 + 4..][..8].try_into().unwrap()) as usize;
+    let listed = json_of(folder.path(), &["inspect", "good.gguf"]);
+    let all: usize =
+        listed["tensors"].as_array().unwrap().iter().map(|t| t["bytes"].as_u64().unwrap() as usize).sum();
+    let start = good.len() - all + stored;
+    for (format, type_id, elements, block_bytes) in READ_ONLY {
+        let mut file = good.clone();
+        let at = info_at + 4 + 2 * 8;
+        file[at..at + 4].copy_from_slice(&type_id.to_le_bytes());
+        let bytes = WIDTH * WIDTH / elements * block_bytes;
+        for (i, byte) in file[start..start + bytes].iter_mut().enumerate() {
+            // Any two such bytes are a small `f16`.
+            *byte = (i * 7919 % 251) as u8 & 0x8f | 0x10;
+        }
+        std::fs::write(folder.path().join("read.gguf"), file).unwrap();
+        let listed = json_of(folder.path(), &["inspect", "read.gguf"]);
+        let tensor =
+            listed["tensors"].as_array().unwrap().iter().find(|t| t["name"] == name).unwrap().clone();
+        assert_eq!((&tensor["format"], tensor["bytes"].as_u64()), (&json!(format), Some(bytes as u64)));
+
+        let found = logits(folder.path(), "read.gguf");
+        json_of(folder.path(), &quantize(&["--format", "f32", "--allow-requantize"]));
+        let expected = logits(folder.path(), "out.gguf");
+        let top = |found: &Json| -> Vec<(Json, f64)> {
+            let list = found.as_array().unwrap().iter();
+            list.map(|t| (t["id"].clone(), t["logit"].as_f64().unwrap())).collect()
+        };
+        for ((id, found), (expected_id, expected)) in top(&found).into_iter().zip(top(&expected)) {
+            assert_eq!(id, expected_id, "{format}");
+            assert!(
+                (found - expected).abs() < 1e-3 * expected.abs().max(1.0),
+                "{format}: {found} {expected}"
+            );
+        }
+        assert_ne!(found, logits(folder.path(), "good.gguf"), "{format}: the tensor changes nothing");
+
+        fault(folder.path(), &quantize(&["--format", "q8_0"]), &[name, format, "--allow-requantize"]);
+        json_of(folder.path(), &quantize(&["--format", "q4_0", "--allow-requantize"]));
+        let set = format!("ffn_up={format}");
+        for more in [["--format", format], ["--set", set.as_str()]] {
+            let refused = kvant(folder.path(), &quantize(&more), "");
+            let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+            assert!(!refused.status.success() && error.contains("read only"), "{more:?}: {error}");
+        }
+        json_of(folder.path(), &["convert", "read.gguf", "-o", "copy.gguf", "--force"]);
+        assert_eq!(logits(folder.path(), "copy.gguf"), found, "{format}");
+    }
+    // A budget is best spent if the tensor keeps its format, because a copy loses nothing.
+    json_of(folder.path(), &quantize(&["--bpw", "8", "--allow-requantize"]));
+    let listed = json_of(folder.path(), &["inspect", "out.gguf"]);
+    let kept = listed["tensors"].as_array().unwrap().iter().find(|t| t["name"] == name).unwrap();
+    assert_eq!(kept["format"], READ_ONLY[READ_ONLY.len() - 1].0);
 }

@@ -17,6 +17,6 @@ mod tensor;
 pub use bytes::Bytes;
 pub use codes::{Codes, Levels};
 pub use error::Error;
-pub use format::{Block, Format, FormatRef, Grid, Part, Scaling};
+pub use format::{Block, Encoder, Format, FormatRef, Grid, Part, Scaling};
 pub use shape::Shape;
 pub use tensor::Tensor;

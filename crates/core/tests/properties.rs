@@ -1,13 +1,19 @@
 //! Properties that every format in the registry has.
 
-use kvant_core::format::FORMATS;
-use kvant_core::{Codes, Format, Levels, Part};
+use kvant_core::format::{FORMATS, FormatRef};
+use kvant_core::{Codes, Encoder, Format, Levels, Part};
 use proptest::prelude::*;
 
-fn encode(format: &dyn Format, x: &[f32], importance: Option<&[f32]>) -> Vec<u8> {
-    let block = format.block();
+/// Returns all formats that have an encoder, with the encoder.
+fn written() -> impl Iterator<Item = (FormatRef, &'static dyn Encoder)> {
+    FORMATS.iter().filter_map(|format| Some((*format, format.encoder()?)))
+}
+
+/// Encodes rows. `written` is an item of [`written`].
+fn encode(written: (FormatRef, &dyn Encoder), x: &[f32], importance: Option<&[f32]>) -> Vec<u8> {
+    let block = written.0.block();
     let mut bytes = vec![0xa5; x.len() / block.elements * block.bytes];
-    format.encode(x, importance, &mut bytes);
+    written.1.encode(x, importance, &mut bytes);
     bytes
 }
 
@@ -64,7 +70,7 @@ proptest! {
         for format in FORMATS {
             let Some(grid) = format.grid() else { continue };
             let block = format.block();
-            let bytes = encode(*format, &x, None);
+            let bytes = encode((*format, grid), &x, None);
             for bytes in bytes.chunks(block.bytes) {
                 let mut codes = Codes::new(block);
                 grid.unpack(bytes, &mut codes);
@@ -98,11 +104,11 @@ proptest! {
     #[test]
     fn rows_are_encoded_one_by_one(x in weights()) {
         let importance: Vec<f32> = (0..256).map(|i| 0.5 + (i % 5) as f32).collect();
-        for format in FORMATS {
+        for format in written() {
             for importance in [None, Some(&importance[..])] {
-                let twice = encode(*format, &[&x[..], &x[..]].concat(), importance);
-                let once = encode(*format, &x, importance);
-                prop_assert_eq!(&twice, &[&once[..], &once[..]].concat(), "{}", format.name());
+                let twice = encode(format, &[&x[..], &x[..]].concat(), importance);
+                let once = encode(format, &x, importance);
+                prop_assert_eq!(&twice, &[&once[..], &once[..]].concat(), "{}", format.0.name());
             }
         }
     }
@@ -176,20 +182,20 @@ fn odd_rows() -> Vec<(&'static str, Vec<f32>)> {
 fn odd_rows_neither_panic_nor_spoil_others() {
     let importance: Vec<f32> = (0..512).map(|i| 0.01 + (i % 9) as f32).collect();
     let plain: Vec<f32> = (0..512).map(|i| (i as f32 * 0.11).cos()).collect();
-    for format in FORMATS {
+    for (format, encoder) in written() {
         for (name, row) in odd_rows() {
             for importance in [None, Some(&importance[..])] {
-                let both = encode(*format, &[&row[..], &plain].concat(), importance);
-                let alone = encode(*format, &plain, importance);
+                let both = encode((format, encoder), &[&row[..], &plain].concat(), importance);
+                let alone = encode((format, encoder), &plain, importance);
                 assert!(both.ends_with(&alone), "{} {name}: the next row changed", format.name());
-                assert_eq!(decode(*format, &both).len(), 1024);
+                assert_eq!(decode(format, &both).len(), 1024);
             }
             let Some(grid) = format.grid() else { continue };
             let block = format.block();
             let mut codes = Codes::new(block);
             for x in row.chunks(block.elements) {
                 for importance in [None, Some(&importance[..block.elements])] {
-                    fit(*format, x, importance, &mut codes);
+                    fit(format, x, importance, &mut codes);
                     x.iter().enumerate().for_each(|(at, &x)| _ = grid.round(&mut codes, at, x));
                     grid.pack(&codes, &mut vec![0; block.bytes]);
                 }
@@ -200,9 +206,9 @@ fn odd_rows_neither_panic_nor_spoil_others() {
 
 #[test]
 fn zero_stays_zero() {
-    for format in FORMATS {
-        let bytes = encode(*format, &[0.0; 512], None);
-        assert!(decode(*format, &bytes).iter().all(|&x| x == 0.0), "{}", format.name());
+    for (format, encoder) in written() {
+        let bytes = encode((format, encoder), &[0.0; 512], None);
+        assert!(decode(format, &bytes).iter().all(|&x| x == 0.0), "{}", format.name());
     }
 }
 
@@ -214,6 +220,12 @@ fn names_are_unique_and_found() {
         assert_eq!(FORMATS.iter().filter(|f| f.name() == format.name()).count(), 1);
         let block = format.block();
         assert!(block.elements.is_multiple_of(block.group) && block.bytes > 0, "{}", format.name());
+        assert!(
+            format.encoder().is_some() || format.grid().is_none(),
+            "{}: codes are written",
+            format.name()
+        );
+        assert_eq!(format.is_quantized(), !["f32", "f16", "bf16"].contains(&format.name()));
     }
     assert!(kvant_core::format::by_name("q9_9").is_none());
 }

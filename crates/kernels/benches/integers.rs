@@ -36,19 +36,19 @@ fn main() {
         () => Precision::default(),
     };
     let isa = words.iter().find_map(|word| Isa::by_name(word).ok()).unwrap_or_else(Isa::best);
-    let formats: Vec<_> = format::FORMATS.iter().filter(|f| f.grid().is_some()).collect();
+    let formats: Vec<_> = format::FORMATS.iter().filter_map(|f| Some((f, f.grid()?))).collect();
     let named = |name: &str| words.iter().any(|word| word == name);
-    let any = formats.iter().any(|f| named(f.name()));
+    let any = formats.iter().any(|(f, _)| named(f.name()));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let backend = Backend::new(isa, threads).with(Arithmetic::Integer(precision));
     let probe = Probe::new();
     println!("{threads} threads, {}, {COLUMNS} columns", isa.name());
     println!("{:>8} {:>7} {:>10} {:>7} {:>10} {:>7}", "format", "tokens", "GB/s", "share", "GMAC/s", "share");
-    for format in formats.into_iter().filter(|f| !any || named(f.name())) {
+    for (format, grid) in formats.into_iter().filter(|(f, _)| !any || named(f.name())) {
         let values: Vec<f32> =
             (0..64 * COLUMNS).map(|i| ((i * 7919 % 1009) as f32 - 504.0) / 5040.0).collect();
         let mut part = vec![0; values.len() / format.block().elements * format.block().bytes];
-        format.encode(&values, None, &mut part);
+        grid.encode(&values, None, &mut part);
         for tokens in [1, 8, 128] {
             let rows = if tokens == 1 { 64 * (BYTES / part.len()) } else { ROWS };
             let shape = Shape::new(&[rows, COLUMNS]).expect("a shape");

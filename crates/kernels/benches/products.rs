@@ -47,7 +47,8 @@ fn product(probe: &Probe, backend: &Backend, name: &str, rows: usize, columns: u
     let shape = Shape::new(&[rows, columns]).expect("a shape");
     let values: Vec<f32> = (0..rows * columns).map(|i| ((i * 7919 % 1009) as f32 - 504.0) / 5040.0).collect();
     let mut bytes = vec![0; format.tensor_bytes(&shape).expect("whole blocks")];
-    format.encode(&values, None, &mut bytes);
+    let encoder = format.encoder().expect("a format that can be written");
+    encoder.encode(&values, None, &mut bytes);
     let tensor = Tensor::new(shape, format, Bytes::from(bytes)).expect("a tensor");
     let matrix = backend.load(&tensor).expect("a matrix");
     let x = vec![0.01; activations * columns];

@@ -19,6 +19,14 @@ pub enum Error {
         /// The cause.
         source: kvant_core::Error,
     },
+    /// A format that kvant reads and does not write.
+    #[error("tensor {tensor}: {format} is read only: kvant reads this format, but does not write it")]
+    ReadOnly {
+        /// The tensor.
+        tensor: String,
+        /// The requested format.
+        format: &'static str,
+    },
     /// A weight that is NaN or infinite.
     #[error("{path}: tensor {tensor}, element {element}: {value} is not finite; the input is damaged")]
     NotFinite {

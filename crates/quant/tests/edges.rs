@@ -5,7 +5,7 @@ mod random;
 
 use kvant_core::{Bytes, FormatRef, Shape, Tensor, format};
 use kvant_kernels::{Backend, Isa};
-use kvant_quant::{Flag, Inputs, Layer, METHODS, Missing, Solved, Statistics, method};
+use kvant_quant::{Error, Flag, Inputs, Layer, METHODS, Missing, Solved, Statistics, method};
 use random::normal;
 
 const ROWS: usize = 4;
@@ -15,6 +15,11 @@ const COLUMNS: usize = 256;
 /// The position of the outlier: in row 2, in a small block that is neither the first nor the last one of the row, and
 /// not at the start of the block.
 const POSITION: usize = 2 * COLUMNS + 140;
+
+/// Returns all formats that have an encoder.
+fn written() -> impl Iterator<Item = FormatRef> {
+    format::FORMATS.iter().copied().filter(|f| f.encoder().is_some())
+}
 
 /// Returns weights of usual size, and one outlier.
 fn weight(outlier: f32) -> Tensor {
@@ -46,12 +51,16 @@ impl Fixture {
     }
 
     fn solve(&self, name: &str, weight: &Tensor, format: FormatRef) -> Solved {
+        self.try_solve(name, weight, format).unwrap()
+    }
+
+    fn try_solve(&self, name: &str, weight: &Tensor, format: FormatRef) -> Result<Solved, Error> {
         let layer = Layer {
             importance: Some(&self.importance),
             statistics: Some(&self.sums),
             ..Layer::uncalibrated("map.weight", weight, &self.backend)
         };
-        method(name).unwrap().solve(&layer, format).unwrap()
+        method(name).unwrap().solve(&layer, format)
     }
 }
 
@@ -79,7 +88,7 @@ fn a_large_weight_is_stored_or_rejected_at_its_position() {
         let quick = ["rtn", "imatrix"].contains(&method);
         let step = if quick { 1.7f32 } else { 3e8 };
         let outliers: &[f32] = if quick { &[1e6, 3e38, -3e38, f32::MAX, f32::MIN] } else { &[3e38] };
-        for &format in format::FORMATS {
+        for format in written() {
             let mut magnitude = 1e3f32;
             let mut refused = None;
             while magnitude.is_finite() {
@@ -115,7 +124,7 @@ fn a_large_weight_is_stored_or_rejected_at_its_position() {
 #[test]
 fn the_largest_weights_that_fit_are_stored() {
     let fixture = Fixture::new();
-    for &format in format::FORMATS {
+    for format in written() {
         for sign in [1.0f32, -1.0] {
             let taken = |bits: u32| stored(&fixture, "rtn", format, sign * f32::from_bits(bits));
             let (mut low, mut high) = (1f32.to_bits(), f32::MAX.to_bits() + 1);
@@ -143,7 +152,7 @@ fn the_first_row_that_overflows_is_named() {
     let places = [(COLUMNS + 7, 1e37), (COLUMNS + 400, -2e37), (3 * COLUMNS, 3e38)];
     places.iter().for_each(|&(at, x)| values[at] = x);
     let weight = tensor(&values);
-    for format in format::FORMATS.iter().copied().filter(|f| !["f32", "bf16", "mxfp4"].contains(&f.name())) {
+    for format in written().filter(|f| !["f32", "bf16", "mxfp4"].contains(&f.name())) {
         for method in ["rtn", "imatrix", "gptq"] {
             let (at, value) = fixture.solve(method, &weight, format).overflow.expect("an overflow");
             assert!(places[..2].contains(&(at, value)), "{method} {}: {at} {value:e}", format.name());
@@ -151,10 +160,34 @@ fn the_first_row_that_overflows_is_named() {
     }
 }
 
+/// A read-only format is refused by name, but its tensors can be quantized to another format.
+#[test]
+fn a_read_only_format_is_a_source_and_no_target() {
+    let fixture = Fixture::new();
+    let read_only = || format::FORMATS.iter().copied().filter(|f| f.encoder().is_none());
+    assert!(read_only().count() > 0);
+    for format in read_only() {
+        let shape = Shape::new(&[ROWS, COLUMNS]).unwrap();
+        let bytes = vec![0x21; format.tensor_bytes(&shape).unwrap()];
+        let weight = Tensor::new(shape, format, Bytes::from(bytes)).unwrap();
+        for method in METHODS.iter().map(|m| m.name()) {
+            match fixture.try_solve(method, &weight, format) {
+                Err(Error::ReadOnly { tensor, format: refused }) => {
+                    assert_eq!((tensor.as_str(), refused), ("map.weight", format.name()), "{method}");
+                }
+                other => panic!("{method} {}: {other:?}", format.name()),
+            }
+            let solved = fixture.solve(method, &weight, &format::Q8_0);
+            assert!(solved.squared_sum > 0.0, "{}: the test says nothing", format.name());
+            assert!(solved.squared_error < 1e-3 * solved.squared_sum, "{method} {}", format.name());
+        }
+    }
+}
+
 #[test]
 fn weights_that_are_not_finite_are_reported() {
     let fixture = Fixture::new();
-    for &format in format::FORMATS {
+    for format in written() {
         for outlier in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let solved = fixture.solve("rtn", &weight(outlier), format);
             assert_eq!(solved.not_finite.map(|(at, _)| at), Some(POSITION), "{}", format.name());
@@ -166,7 +199,7 @@ fn weights_that_are_not_finite_are_reported() {
 #[test]
 fn a_tensor_with_a_large_error_is_flagged() {
     let fixture = Fixture::new();
-    for &format in format::FORMATS {
+    for format in written() {
         let flag = |scale: f32| {
             let values: Vec<f32> = normal(ROWS * COLUMNS, 3).into_iter().map(|x| x * scale).collect();
             METHODS

@@ -3,7 +3,7 @@
 mod random;
 
 use kvant_core::{
-    Block, Bytes, Codes, Format, FormatRef, Grid, Levels, Part, Scaling, Shape, Tensor, format,
+    Block, Bytes, Codes, Encoder, Format, FormatRef, Grid, Levels, Part, Scaling, Shape, Tensor, format,
 };
 use kvant_kernels::{Arithmetic, Backend, Isa, Precision};
 use kvant_quant::{Inputs, Layer, METHODS, Missing, Statistics};
@@ -41,6 +41,12 @@ impl<const N: usize> Format for Wide<N> {
         }
     }
 
+    fn grid(&self) -> Option<&dyn Grid> {
+        Some(self)
+    }
+}
+
+impl<const N: usize> Encoder for Wide<N> {
     fn encode(&self, rows: &[f32], importance: Option<&[f32]>, dst: &mut [u8]) {
         let mut codes = Codes::new(Self::BLOCK);
         for (x, block) in rows.chunks_exact(N).zip(dst.chunks_exact_mut(Self::BLOCK.bytes)) {
@@ -50,10 +56,6 @@ impl<const N: usize> Format for Wide<N> {
             }
             self.pack(&codes, block);
         }
-    }
-
-    fn grid(&self) -> Option<&dyn Grid> {
-        Some(self)
     }
 }
 
@@ -156,7 +158,7 @@ fn products_equal_those_of_the_decoded_values() {
     let weight = weight();
     for format in FORMATS {
         let mut bytes = vec![0; format.tensor_bytes(weight.shape()).unwrap()];
-        format.encode(&weight.decode(), None, &mut bytes);
+        format.encoder().unwrap().encode(&weight.decode(), None, &mut bytes);
         let tensor = Tensor::new(*weight.shape(), format, Bytes::from(bytes)).unwrap();
         let decoded = tensor.decode();
         let x = normal(3 * COLUMNS, 9);

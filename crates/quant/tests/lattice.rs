@@ -301,7 +301,7 @@ fn encoded(format: FormatRef, random: &mut Random) -> Vec<f32> {
     let scale = random.half(1e-3, 1e-1);
     let x: Vec<f32> = (0..block.elements).map(|_| random.gaussian() * scale).collect();
     let mut bytes = vec![0; block.bytes];
-    format.encode(&x, None, &mut bytes);
+    format.encoder().unwrap().encode(&x, None, &mut bytes);
     let mut values = vec![0.0; block.elements];
     format.decode(&bytes, &mut values);
     values

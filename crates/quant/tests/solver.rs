@@ -124,7 +124,7 @@ fn no_block_has_a_larger_weighted_error_than_after_upstreams_search() {
             Layer { importance: Some(&importance), ..Layer::uncalibrated("map.weight", &weight, &backend) };
         let solved = method("imatrix").unwrap().solve(&layer, format).unwrap().tensor;
         let mut searched = vec![0; solved.bytes().len()];
-        format.encode(&x, Some(&importance), &mut searched);
+        format.encoder().unwrap().encode(&x, Some(&importance), &mut searched);
         let ours = weighted_errors(format, solved.bytes(), &x, &importance);
         let upstream = weighted_errors(format, &searched, &x, &importance);
         for (block, (a, b)) in ours.iter().zip(&upstream).enumerate() {

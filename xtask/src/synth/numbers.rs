@@ -41,7 +41,9 @@ impl Values {
 }
 
 /// Creates the tensor of a plan. `index` is the position of the tensor in the file and selects its random stream.
+/// Panics if the format of the tensor has no encoder.
 pub fn tensor(planned: &PlannedTensor, index: u32, values: &Values) -> Result<Tensor, Error> {
+    let encoder = planned.format.encoder().expect("a plan has formats that kvant writes");
     let columns = planned.shape.columns();
     let mut deviations = vec![values.deviation; columns];
     let mut random = stream(index, 0);
@@ -57,7 +59,7 @@ pub fn tensor(planned: &PlannedTensor, index: u32, values: &Values) -> Result<Te
         for row in numbers.chunks_exact_mut(columns) {
             row.iter_mut().zip(&deviations).for_each(|(x, deviation)| *x = values.mean + *x * deviation);
         }
-        planned.format.encode(&numbers, None, bytes);
+        encoder.encode(&numbers, None, bytes);
     });
     Tensor::new(planned.shape, planned.format, Bytes::from(bytes))
 }

@@ -16,7 +16,9 @@
 
 use super::fit::Group;
 use super::lanes::{Lanes, Run, codes_from_lanes, each_run, map_lanes, to_lanes};
-use super::{Block, Format, Grid, Part, Scaling, codes_of, f16_at, halves, put_f16, search, stored_f16};
+use super::{
+    Block, Encoder, Format, Grid, Part, Scaling, codes_of, f16_at, halves, put_f16, search, stored_f16,
+};
 use crate::{Codes, Levels};
 
 /// A format of `BITS`-bit codes in blocks of `BYTES` bytes.
@@ -79,6 +81,12 @@ impl<const BITS: usize, const BYTES: usize> Format for Affine<BITS, BYTES> {
         );
     }
 
+    fn grid(&self) -> Option<&dyn Grid> {
+        Some(self)
+    }
+}
+
+impl<const BITS: usize, const BYTES: usize> Encoder for Affine<BITS, BYTES> {
     fn encode(&self, rows: &[f32], importance: Option<&[f32]>, dst: &mut [u8]) {
         let Some(importance) = importance else {
             return Self::encode_by_range(rows, dst);
@@ -103,10 +111,6 @@ impl<const BITS: usize, const BYTES: usize> Format for Affine<BITS, BYTES> {
                 }
             },
         );
-    }
-
-    fn grid(&self) -> Option<&dyn Grid> {
-        Some(self)
     }
 }
 

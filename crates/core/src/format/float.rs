@@ -2,7 +2,7 @@
 //!
 //! Encoding rounds to nearest, ties to even. A value beyond the range of `f16` becomes infinity, as in upstream.
 
-use super::{Block, Format, Grid};
+use super::{Block, Encoder, Format};
 use half::{bf16, f16};
 
 /// `f32`: IEEE 754 binary32.
@@ -29,15 +29,17 @@ macro_rules! float_format {
                 decode(src.as_chunks().0, dst);
             }
 
+            fn encoder(&self) -> Option<&dyn Encoder> {
+                Some(self)
+            }
+        }
+
+        impl Encoder for $type {
             fn encode(&self, rows: &[f32], _importance: Option<&[f32]>, dst: &mut [u8]) {
                 assert_eq!(dst.len(), rows.len() * $bytes);
                 for (bytes, &x) in dst.as_chunks_mut::<$bytes>().0.iter_mut().zip(rows) {
                     *bytes = $encode(x);
                 }
-            }
-
-            fn grid(&self) -> Option<&dyn Grid> {
-                None
             }
         }
     };

@@ -11,7 +11,7 @@
 
 use super::fit::Group;
 use super::lanes::{Lanes, Run, codes_from_lanes, each_run, map_lanes, to_lanes};
-use super::{Block, Format, Grid, Part, Scaling, f16_at, halves, iq4, put_f16, search, stored_f16};
+use super::{Block, Encoder, Format, Grid, Part, Scaling, f16_at, halves, iq4, put_f16, search, stored_f16};
 use crate::{Codes, Levels};
 
 /// `iq4_nl`.
@@ -42,6 +42,12 @@ impl Format for Iq4Nl {
         );
     }
 
+    fn grid(&self) -> Option<&dyn Grid> {
+        Some(self)
+    }
+}
+
+impl Encoder for Iq4Nl {
     fn encode(&self, rows: &[f32], importance: Option<&[f32]>, dst: &mut [u8]) {
         let Some(importance) = importance else {
             assert!(rows.len().is_multiple_of(32) && dst.len() == rows.len() / 32 * 18, "whole blocks");
@@ -65,10 +71,6 @@ impl Format for Iq4Nl {
                 encode_run(&transposed, &search::weights(&transposed, &to_lanes(importance), spread), blocks);
             },
         );
-    }
-
-    fn grid(&self) -> Option<&dyn Grid> {
-        Some(self)
     }
 }
 

@@ -12,7 +12,7 @@
 
 use super::fit::Group;
 use super::lanes::{Lanes, map_lanes, to_lanes};
-use super::{Block, Format, Grid, Part, Scaling, f16_at, halves, iq4, put_f16, search, stored_f16};
+use super::{Block, Encoder, Format, Grid, Part, Scaling, f16_at, halves, iq4, put_f16, search, stored_f16};
 use crate::{Codes, Levels};
 
 /// `iq4_xs`.
@@ -46,14 +46,16 @@ impl Format for Iq4Xs {
         );
     }
 
+    fn grid(&self) -> Option<&dyn Grid> {
+        Some(self)
+    }
+}
+
+impl Encoder for Iq4Xs {
     fn encode(&self, rows: &[f32], importance: Option<&[f32]>, dst: &mut [u8]) {
         for (index, (block, x)) in super::blocks_mut::<136, 256>(dst, rows).enumerate() {
             encode_block(x, super::importance_at(importance, index * 256, 256), block);
         }
-    }
-
-    fn grid(&self) -> Option<&dyn Grid> {
-        Some(self)
     }
 }
 

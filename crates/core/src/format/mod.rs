@@ -4,9 +4,17 @@
 //! llama.cpp. To add a format, write its file and add it to [`FORMATS`]. The test suites loop over the registry.
 
 mod affine;
+mod codebooks;
 mod fit;
 mod float;
 mod halves;
+mod iq1_m;
+mod iq1_s;
+mod iq2_s;
+mod iq2_xs;
+mod iq2_xxs;
+mod iq3_s;
+mod iq3_xxs;
 mod iq4;
 mod iq4_nl;
 mod iq4_xs;
@@ -14,12 +22,20 @@ mod k_affine;
 mod k_scales;
 mod lanes;
 mod mxfp4;
+mod nvfp4;
+mod q1_0;
+mod q2_0;
+mod q2_k;
+mod q3_k;
 mod q4_k;
 mod q5_k;
 mod q6_k;
 mod q8_0;
+mod quarters;
 mod search;
 mod symmetric;
+mod tq1_0;
+mod tq2_0;
 
 use crate::{Codes, Error, Levels, Shape};
 use half::f16;
@@ -37,6 +53,9 @@ pub struct Block {
 }
 
 /// A storage format of floating-point values.
+///
+/// A format without an encoder is read-only: its tensors can be decoded, multiplied, copied, and quantized to another
+/// format.
 pub trait Format: Send + Sync + 'static {
     /// The upstream name in lower case, for example `q4_k`.
     fn name(&self) -> &'static str;
@@ -48,14 +67,21 @@ pub trait Format: Send + Sync + 'static {
     /// some give NaN or infinity.
     fn decode(&self, src: &[u8], dst: &mut [f32]);
 
-    /// Encodes floats to bytes with upstream's scale search, or with its rounding if it has no search.
-    ///
-    /// `rows` has whole rows. `importance`, if given, has one positive weight per column, and its length is the row
-    /// length. `dst` has exactly the rows' bytes. The result is the same on each instruction set.
-    fn encode(&self, rows: &[f32], importance: Option<&[f32]>, dst: &mut [u8]);
+    /// Access to the format's integer codes; `None` for a floating-point format and for a read-only format.
+    fn grid(&self) -> Option<&dyn Grid> {
+        None
+    }
 
-    /// Access to the format's integer codes; `None` for a floating-point format.
-    fn grid(&self) -> Option<&dyn Grid>;
+    /// The encoder; `None` for a read-only format. A format with a [`Grid`] always has one.
+    fn encoder(&self) -> Option<&dyn Encoder> {
+        self.grid().map(|grid| grid as &dyn Encoder)
+    }
+
+    /// True if several values share a scale, so that the format does not keep each value by itself. False for a
+    /// floating-point format.
+    fn is_quantized(&self) -> bool {
+        self.block().elements > 1
+    }
 
     /// The number of bytes of a tensor with this shape.
     ///
@@ -78,6 +104,15 @@ pub trait Format: Send + Sync + 'static {
         let block = self.block();
         block.bytes as f64 * 8.0 / block.elements as f64
     }
+}
+
+/// The encoder of a format that kvant writes.
+pub trait Encoder: Sync {
+    /// Encodes floats to bytes with upstream's scale search, or with its rounding if it has no search.
+    ///
+    /// `rows` has whole rows. `importance`, if given, has one positive weight per column, and its length is the row
+    /// length. `dst` has exactly the rows' bytes. The result is the same on each instruction set.
+    fn encode(&self, rows: &[f32], importance: Option<&[f32]>, dst: &mut [u8]);
 }
 
 /// Selects the stored scales that [`Grid::fit`] chooses.
@@ -113,7 +148,7 @@ pub enum Scaling {
 }
 
 /// A format whose blocks store integer codes and scales. A solver can choose both itself.
-pub trait Grid: Sync {
+pub trait Grid: Encoder {
     /// The levels of the codes.
     fn levels(&self) -> Levels;
 
@@ -184,18 +219,34 @@ impl Eq for dyn Format {}
 
 pub use affine::{Q4_1, Q5_1};
 pub use float::{BF16, F16, F32};
+pub use iq1_m::Iq1M;
+pub use iq1_s::Iq1S;
+pub use iq2_s::Iq2S;
+pub use iq2_xs::Iq2Xs;
+pub use iq2_xxs::Iq2Xxs;
+pub use iq3_s::Iq3S;
+pub use iq3_xxs::Iq3Xxs;
 pub use iq4_nl::Iq4Nl;
 pub use iq4_xs::Iq4Xs;
 pub use mxfp4::Mxfp4;
+pub use nvfp4::Nvfp4;
+pub use q1_0::Q1_0;
+pub use q2_0::Q2_0;
+pub use q2_k::Q2K;
+pub use q3_k::Q3K;
 pub use q4_k::Q4K;
 pub use q5_k::Q5K;
 pub use q6_k::Q6K;
 pub use q8_0::Q8_0;
 pub use symmetric::{Q4_0, Q5_0};
+pub use tq1_0::Tq1_0;
+pub use tq2_0::Tq2_0;
 
-/// All formats that kvant supports.
-pub static FORMATS: &[FormatRef] =
-    &[&F32, &F16, &BF16, &Q8_0, &Q4_0, &Q4_1, &Q5_0, &Q5_1, &Iq4Nl, &Mxfp4, &Q4K, &Q5K, &Q6K, &Iq4Xs];
+/// All formats that kvant reads. Those with an [`Encoder`] come first.
+pub static FORMATS: &[FormatRef] = &[
+    &F32, &F16, &BF16, &Q8_0, &Q4_0, &Q4_1, &Q5_0, &Q5_1, &Iq4Nl, &Mxfp4, &Q4K, &Q5K, &Q6K, &Iq4Xs, &Q2K,
+    &Q3K, &Iq1S, &Iq1M, &Iq2Xxs, &Iq2Xs, &Iq2S, &Iq3Xxs, &Iq3S, &Tq1_0, &Tq2_0, &Nvfp4, &Q1_0, &Q2_0,
+];
 
 /// Returns the format of this name (the upstream name in lower case).
 pub fn by_name(name: &str) -> Option<FormatRef> {

@@ -11,14 +11,14 @@
 
 use super::fit::{Group, index_of_least};
 use super::lanes::Lanes;
-use super::{Block, Format, Grid, Part, Scaling, array, halves, search};
+use super::{Block, Encoder, Format, Grid, Part, Scaling, array, halves, search};
 use crate::{Codes, Levels};
 
 /// `mxfp4`.
 pub struct Mxfp4;
 
-/// Twice the value of each code. Bit 3 is the sign, so there are two zeros.
-static LEVELS: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+/// Twice the value of each E2M1 code. Bit 3 is the sign, so there are two zeros.
+pub(super) static LEVELS: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
 impl Format for Mxfp4 {
     fn name(&self) -> &'static str {
@@ -45,6 +45,12 @@ impl Format for Mxfp4 {
         );
     }
 
+    fn grid(&self) -> Option<&dyn Grid> {
+        Some(self)
+    }
+}
+
+impl Encoder for Mxfp4 {
     fn encode(&self, rows: &[f32], _importance: Option<&[f32]>, dst: &mut [u8]) {
         super::each_block_mut::<17, 32>(
             dst,
@@ -57,10 +63,6 @@ impl Format for Mxfp4 {
                 halves::pack(&nearest(x, d), &mut block[1..]);
             },
         );
-    }
-
-    fn grid(&self) -> Option<&dyn Grid> {
-        Some(self)
     }
 }
 

@@ -10,7 +10,7 @@
 use super::k_affine::KAffine;
 use super::k_scales::{self, Scales};
 use super::search::StartingScales;
-use super::{Block, Format, Grid, Part, Scaling};
+use super::{Block, Encoder, Format, Grid, Part, Scaling};
 use crate::{Codes, Levels};
 
 /// `q4_k`.
@@ -51,12 +51,14 @@ impl Format for Q4K {
         );
     }
 
-    fn encode(&self, rows: &[f32], importance: Option<&[f32]>, dst: &mut [u8]) {
-        ENCODER.encode::<144>(rows, importance, dst, |codes, block| pack_codes(codes, block));
-    }
-
     fn grid(&self) -> Option<&dyn Grid> {
         Some(self)
+    }
+}
+
+impl Encoder for Q4K {
+    fn encode(&self, rows: &[f32], importance: Option<&[f32]>, dst: &mut [u8]) {
+        ENCODER.encode::<144>(rows, importance, dst, |codes, block| pack_codes(codes, block));
     }
 }
 

@@ -11,7 +11,7 @@
 use super::k_affine::KAffine;
 use super::k_scales::{self, Scales};
 use super::search::StartingScales;
-use super::{Block, Format, Grid, Part, Scaling, array};
+use super::{Block, Encoder, Format, Grid, Part, Scaling, array};
 use crate::{Codes, Levels};
 
 /// `q5_k`.
@@ -46,12 +46,14 @@ impl Format for Q5K {
         );
     }
 
-    fn encode(&self, rows: &[f32], importance: Option<&[f32]>, dst: &mut [u8]) {
-        ENCODER.encode::<176>(rows, importance, dst, |codes, block| pack_codes(codes, block));
-    }
-
     fn grid(&self) -> Option<&dyn Grid> {
         Some(self)
+    }
+}
+
+impl Encoder for Q5K {
+    fn encode(&self, rows: &[f32], importance: Option<&[f32]>, dst: &mut [u8]) {
+        ENCODER.encode::<176>(rows, importance, dst, |codes, block| pack_codes(codes, block));
     }
 }
 

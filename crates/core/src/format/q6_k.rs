@@ -12,7 +12,7 @@
 
 use super::fit::{Group, symmetric_level, symmetric_starts};
 use super::lanes::{codes_from_lanes, map_lanes, to_lanes};
-use super::{Block, Format, Grid, Part, Scaling, array, f16_at, put_f16, search, stored_f16};
+use super::{Block, Encoder, Format, Grid, Part, Scaling, array, f16_at, put_f16, search, stored_f16};
 use crate::{Codes, Levels};
 
 /// `q6_k`.
@@ -51,6 +51,12 @@ impl Format for Q6K {
         );
     }
 
+    fn grid(&self) -> Option<&dyn Grid> {
+        Some(self)
+    }
+}
+
+impl Encoder for Q6K {
     fn encode(&self, rows: &[f32], importance: Option<&[f32]>, dst: &mut [u8]) {
         super::each_weighted_block::<210, 256>(
             dst,
@@ -59,10 +65,6 @@ impl Format for Q6K {
             #[inline(always)]
             |block, x, importance| encode_block(x, importance, block),
         );
-    }
-
-    fn grid(&self) -> Option<&dyn Grid> {
-        Some(self)
     }
 }
 

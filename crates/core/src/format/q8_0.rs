@@ -9,7 +9,7 @@
 //! this format.
 
 use super::fit::{Group, symmetric_level, symmetric_starts};
-use super::{Block, Format, Grid, Part, Scaling, f16_at, put_f16, search, stored_f16};
+use super::{Block, Encoder, Format, Grid, Part, Scaling, f16_at, put_f16, search, stored_f16};
 use crate::{Codes, Levels};
 
 /// `q8_0`.
@@ -38,6 +38,12 @@ impl Format for Q8_0 {
         );
     }
 
+    fn grid(&self) -> Option<&dyn Grid> {
+        Some(self)
+    }
+}
+
+impl Encoder for Q8_0 {
     fn encode(&self, rows: &[f32], _importance: Option<&[f32]>, dst: &mut [u8]) {
         super::each_block_mut::<34, 32>(
             dst,
@@ -52,10 +58,6 @@ impl Format for Q8_0 {
                 }
             },
         );
-    }
-
-    fn grid(&self) -> Option<&dyn Grid> {
-        Some(self)
     }
 }
 

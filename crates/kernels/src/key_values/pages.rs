@@ -9,7 +9,7 @@ use crate::Error;
 use crate::kv_format::{BLOCK, KvFormat, LANES, PAGE};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
-use kvant_core::{Format, format};
+use kvant_core::{Encoder, Format, format};
 use std::sync::Arc;
 
 /// A list of pages, with all heads of one layer. Clones share the pages. A shared page must be copied before a write to
@@ -176,11 +176,13 @@ impl PositionEncoder {
     /// Encodes `x` in the block format that files use, and stores the blocks in `self.blocks`. Returns the bytes of a
     /// block.
     fn encode(&mut self, format: KvFormat, x: &[f32]) -> usize {
-        let format: &dyn Format = if format == KvFormat::Q8_0 { &format::Q8_0 } else { &format::Q4_0 };
-        let block_bytes = format.block().bytes;
-        self.blocks.resize(x.len() / BLOCK * block_bytes, 0);
-        format.encode(x, None, &mut self.blocks);
-        block_bytes
+        let (block, encoder): (_, &dyn Encoder) = match format {
+            KvFormat::Q8_0 => (format::Q8_0.block(), &format::Q8_0),
+            _ => (format::Q4_0.block(), &format::Q4_0),
+        };
+        self.blocks.resize(x.len() / BLOCK * block.bytes, 0);
+        encoder.encode(x, None, &mut self.blocks);
+        block.bytes
     }
 
     /// Stores a quantized key in lane `lane` of a panel. The first two bytes of a block are the scale.

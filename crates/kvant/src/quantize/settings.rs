@@ -18,15 +18,22 @@ const MAX_MEMORY_SHARE: f64 = 0.75;
 /// Maximum number of self-generated contexts by default. More contexts do not improve the result (docs/adr/0005).
 const MAX_SELF_GENERATED_CONTEXTS: usize = 32;
 
+/// The reason why a format without an encoder is refused.
+const READ_ONLY: &str = "read only: kvant reads this format, but does not write it";
+
 /// Returns the file type with this name.
 ///
 /// # Errors
-/// An unknown name.
+/// An unknown name, or the name of a read-only format.
 pub fn file_type(name: &str) -> Result<&'static FileType, Error> {
     let known: Vec<&str> = FILE_TYPES.iter().map(|t| t.name).collect();
     FileType::by_name(&name.to_ascii_lowercase()).ok_or_else(|| {
         let planned = ["gptq", "awq", "ct-int4", "ct-int8", "nf4"];
-        let why = if planned.contains(&name) { "not built yet" } else { "not known" };
+        let why = match format::by_name(&name.to_ascii_lowercase()) {
+            Some(_) => READ_ONLY,
+            None if planned.contains(&name) => "not built yet",
+            None => "not known",
+        };
         Error::option(format!("--format {name}"), format!("{why}; there are {}", known.join(", ")))
     })
 }
@@ -97,6 +104,9 @@ impl Quantize<'_> {
             text.rsplit_once('=').ok_or_else(|| refuse("expected PATTERN=FORMAT".to_owned()))?;
         let format = format::by_name(&name.to_ascii_lowercase())
             .ok_or_else(|| refuse(format!("there is no format {name}")))?;
+        if format.encoder().is_none() {
+            return Err(refuse(format!("{name} is {READ_ONLY}")));
+        }
         let pattern = regex::Regex::new(pattern).map_err(|error| refuse(error.to_string()))?;
         let parsed = Override { pattern, format };
         match parsed.reach(self.model.weights().entries()) {

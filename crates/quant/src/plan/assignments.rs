@@ -1,6 +1,6 @@
 //! Assigns a format to each tensor of a model.
 
-use super::file_type::{Assignment, FILE_TYPES, FileType, assign};
+use super::file_type::{Assignment, FILE_TYPES, assign, format_file_type};
 use super::recipe::{Formats, Recipe};
 use crate::Error;
 use kvant_core::{FormatRef, format};
@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 /// Returns the format of each tensor, without quantizing anything.
 ///
 /// # Errors
-/// [`Error::AlreadyQuantized`] if a quantized tensor changes its format and the recipe does not allow
-/// requantization.
+/// [`Error::ReadOnly`] if a tensor is to get a format that has no encoder; [`Error::AlreadyQuantized`] if a quantized
+/// tensor changes its format and the recipe does not allow requantization.
 pub fn plan_tensors(weights: &Weights, recipe: &Recipe) -> Result<Vec<Assignment>, Error> {
     let mut assignments = assign(
         weights.spec(),
@@ -31,8 +31,11 @@ pub fn plan_tensors(weights: &Weights, recipe: &Recipe) -> Result<Vec<Assignment
     for assignment in assignments.iter_mut().filter(|a| a.entry.shape.dimensions().len() == 1) {
         assignment.format = kept_format(weights, &assignment.entry);
     }
+    if let Some(a) = assignments.iter().find(|a| a.changes() && a.format.encoder().is_none()) {
+        return Err(Error::ReadOnly { tensor: a.entry.name.clone(), format: a.format.name() });
+    }
     let requantized =
-        assignments.iter().find(|a| a.entry.format.grid().is_some() && a.format != a.entry.format);
+        assignments.iter().find(|a| a.entry.format.is_quantized() && a.format != a.entry.format);
     match requantized {
         Some(a) if !recipe.allow_requantize => Err(Error::AlreadyQuantized {
             path: weights.path().to_owned(),
@@ -72,15 +75,14 @@ fn kept_format(weights: &Weights, entry: &Entry) -> FormatRef {
     if vector && hugging_face { &format::F32 } else { entry.format }
 }
 
-/// Returns upstream's number of the file type for the format that holds the most weights; 0 (`f32`) if no file type has
-/// the name of this format.
+/// Returns upstream's number of the file type for the format that holds the most weights.
 pub fn prevailing_file_type(assignments: &[Assignment]) -> u32 {
     let mut elements: BTreeMap<&str, usize> = BTreeMap::new();
     for a in assignments {
         *elements.entry(a.format.name()).or_default() += a.entry.shape.elements();
     }
     let most = elements.into_iter().max_by_key(|(_, n)| *n).map_or("f32", |(name, _)| name);
-    FileType::by_name(most).map_or(0, |t| t.number)
+    format_file_type(most)
 }
 
 /// Returns the number of bytes of tensor data with these formats.

@@ -20,7 +20,7 @@ pub struct FileType {
     pub number: u32,
 }
 
-/// All file types that can be written. Every format has a file type with the format's name.
+/// All file types that can be written. Every format with an encoder has a file type with the format's name.
 pub static FILE_TYPES: &[FileType] = &[
     FileType { name: "f32", format: "f32", number: 0 },
     FileType { name: "f16", format: "f16", number: 1 },
@@ -41,6 +41,33 @@ pub static FILE_TYPES: &[FileType] = &[
     FileType { name: "q5_k_s", format: "q5_k", number: 16 },
     FileType { name: "q5_k_m", format: "q5_k", number: 17 },
 ];
+
+/// The read-only formats, and upstream's numbers of the file types of models that consist mostly of them. Source:
+/// llama.cpp's `src/llama-model-loader.cpp`.
+static READ_ONLY_FILE_TYPES: &[(&str, u32)] = &[
+    ("q2_k", 10),
+    ("q3_k", 12),
+    ("iq2_xxs", 19),
+    ("iq2_xs", 20),
+    ("iq3_xxs", 23),
+    ("iq1_s", 24),
+    ("iq3_s", 26),
+    ("iq2_s", 28),
+    ("iq1_m", 31),
+    ("tq1_0", 36),
+    ("tq2_0", 37),
+    ("nvfp4", 39),
+    ("q1_0", 40),
+    ("q2_0", 41),
+];
+
+/// Returns upstream's number of the file type of a model that consists mostly of this format; 0 (`f32`) for an unknown
+/// name.
+pub fn format_file_type(name: &str) -> u32 {
+    let written = FILE_TYPES.iter().map(|t| (t.name, t.number));
+    let mut all = written.chain(READ_ONLY_FILE_TYPES.iter().copied());
+    all.find(|(format, _)| *format == name).map_or(0, |(_, number)| number)
+}
 
 impl FileType {
     /// Returns the file type with this name.
@@ -246,9 +273,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_file_type_names_a_format() {
+    fn every_format_has_a_file_type_and_only_formats_with_an_encoder_are_written() {
         for file_type in FILE_TYPES {
-            assert!(format::by_name(file_type.format).is_some(), "{}", file_type.name);
+            let format = format::by_name(file_type.format).expect(file_type.name);
+            assert!(format.encoder().is_some(), "{}", file_type.name);
+        }
+        for format in format::FORMATS {
+            let name = format.name();
+            assert_eq!(FileType::by_name(name).is_some(), format.encoder().is_some(), "{name}");
+            assert_eq!(format_file_type(name) == 0, name == "f32", "{name}");
         }
     }
 

@@ -140,7 +140,7 @@ const LATTICE_PROBE: usize = 64;
 /// was trained for the format. Blocks on the lattice are carried over unchanged; the few other blocks are encoded.
 /// Returns `None` if too few blocks are on the lattice. `size` is the number of bytes in `format`.
 fn on_lattice(layer: &Layer, format: FormatRef, size: usize) -> Option<Vec<u8>> {
-    let lattice = Lattice::new(layer.weight.format(), format)?;
+    let (lattice, grid) = (Lattice::new(layer.weight.format(), format)?, format.grid()?);
     let block = format.block();
     let columns = layer.weight.shape().columns();
     let rows = layer.weight.shape().elements() / columns;
@@ -164,7 +164,7 @@ fn on_lattice(layer: &Layer, format: FormatRef, size: usize) -> Option<Vec<u8>> 
         .map(|(index, bytes)| {
             let x = decode(index * ROWS, bytes.len() / row_bytes);
             // Blocks that are not on the lattice keep the encoder's bytes.
-            format.encode(&x, layer.importance.filter(|w| w.iter().all(|&w| w > 0.0)), bytes);
+            grid.encode(&x, layer.importance.filter(|w| w.iter().all(|&w| w > 0.0)), bytes);
             lattice.transplant(&x, bytes).iter().filter(|accepted| !**accepted).count()
         })
         .sum();
@@ -189,11 +189,12 @@ impl Hessian {
     /// Solves the layer in a format without codes. The rounding error of such a map is negligible, but the map can
     /// compensate for the errors of earlier maps.
     fn solve_without_codes(&self, layer: &Layer, format: FormatRef) -> Result<Solved, Error> {
+        let encoder = layer.encoder(format)?;
         let shape = *layer.weight.shape();
         let usable = layer.statistics.filter(|s| self.correction && s.columns == shape.columns());
         let correction = usable.and_then(|s| Correction::new(layer.backend, s, &layer.settings));
         let Some(correction) = correction else {
-            return by_pieces(layer, format, &|_, x, out| format.encode(x, None, out));
+            return by_pieces(layer, format, &|_, x, out| encoder.encode(x, None, out));
         };
         let (n, rows) = (shape.columns(), shape.rows());
         let mut bytes = vec![0u8; format.tensor_bytes(&shape).map_err(|source| shape_error(layer, source))?];
@@ -203,7 +204,7 @@ impl Hessian {
             let mut target = vec![0.0f32; all.len() * n];
             layer.weight.format().decode(layer.weight.rows(slab * SLAB, all.len()), &mut target);
             correction.apply(layer.backend, &mut target, &all);
-            format.encode(&target, None, bytes);
+            encoder.encode(&target, None, bytes);
         }
         by_pieces(layer, format, &|first, x, out| {
             let start = first * row_bytes;

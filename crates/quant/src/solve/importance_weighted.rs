@@ -47,11 +47,12 @@ impl Solver for ImportanceWeighted {
 
     fn solve(&self, layer: &Layer, format: FormatRef) -> Result<Solved, Error> {
         let Some(grid) = format.grid() else {
-            return by_pieces(layer, format, &|_, x, out| format.encode(x, None, out));
+            let encoder = layer.encoder(format)?;
+            return by_pieces(layer, format, &|_, x, out| encoder.encode(x, None, out));
         };
         let flags = flags(layer.importance);
         let Some(importance) = layer.importance.filter(|_| !flags.contains(&Flag::Uncalibrated)) else {
-            let solved = by_pieces(layer, format, &|_, x, out| format.encode(x, None, out))?;
+            let solved = by_pieces(layer, format, &|_, x, out| grid.encode(x, None, out))?;
             return Ok(Solved { flags, ..solved });
         };
         // The encoder's search finds the least-squares scale of a block that has only one scale, so no refinement is
@@ -69,7 +70,7 @@ impl Solver for ImportanceWeighted {
                 let end = rows.min((expert + 1) * expert_rows - first);
                 let importance = &importance[expert * columns..][..columns];
                 let (x, out) = (&x[row * columns..end * columns], &mut out[row * row_bytes..end * row_bytes]);
-                format.encode(x, Some(importance), out);
+                grid.encode(x, Some(importance), out);
                 if has_group_scales {
                     diagonal_als::refine(format, grid, x, importance, out);
                 }

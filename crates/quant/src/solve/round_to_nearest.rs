@@ -25,6 +25,7 @@ impl Solver for RoundToNearest {
     }
 
     fn solve(&self, layer: &Layer, format: FormatRef) -> Result<Solved, Error> {
-        by_pieces(layer, format, &|_, x, out| format.encode(x, None, out))
+        let encoder = layer.encoder(format)?;
+        by_pieces(layer, format, &|_, x, out| encoder.encode(x, None, out))
     }
 }

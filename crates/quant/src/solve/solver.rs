@@ -7,7 +7,7 @@
 use super::flag::Flag;
 use crate::Error;
 use crate::gather::{Sensitivity, Statistics};
-use kvant_core::{FormatRef, Tensor};
+use kvant_core::{Encoder, FormatRef, Tensor};
 use kvant_kernels::Backend;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -131,6 +131,15 @@ impl<'a> Layer<'a> {
         let settings = Settings::default();
         Self { name, weight, importance: None, statistics: None, sensitivity: None, settings, backend }
     }
+
+    /// Returns the encoder of a format.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`] if the format has none.
+    pub fn encoder(&self, format: FormatRef) -> Result<&'static dyn Encoder, Error> {
+        let refused = || Error::ReadOnly { tensor: self.name.to_owned(), format: format.name() };
+        format.encoder().ok_or_else(refused)
+    }
 }
 
 /// A quantization method.
@@ -176,6 +185,6 @@ pub trait Solver: Sync {
     /// Chooses the stored values of `layer` in `format`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the format cannot hold the weight's shape.
+    /// [`Error::Shape`] if the format cannot hold the weight's shape, [`Error::ReadOnly`] if it has no encoder.
     fn solve(&self, layer: &Layer, format: FormatRef) -> Result<Solved, Error>;
 }

@@ -21,12 +21,11 @@ macro_rules! types {
 /// All tensor types of upstream. Types that kvant does not read are included, so that kvant can list them and name them
 /// in errors.
 const TENSOR_TYPES: &[TensorType] = types![
-    0 "f32", 1 "f16", 2 "q4_0", 3 "q4_1", 6 "q5_0", 7 "q5_1", 8 "q8_0", 9 "q8_1" (32, 36), 10 "q2_k" (256, 84),
-    11 "q3_k" (256, 110), 12 "q4_k", 13 "q5_k", 14 "q6_k", 15 "q8_k" (256, 292), 16 "iq2_xxs" (256, 66),
-    17 "iq2_xs" (256, 74), 18 "iq3_xxs" (256, 98), 19 "iq1_s" (256, 50), 20 "iq4_nl", 21 "iq3_s" (256, 110),
-    22 "iq2_s" (256, 82), 23 "iq4_xs", 24 "i8" (1, 1), 25 "i16" (1, 2), 26 "i32" (1, 4), 27 "i64" (1, 8),
-    28 "f64" (1, 8), 29 "iq1_m" (256, 56), 30 "bf16", 34 "tq1_0" (256, 54), 35 "tq2_0" (256, 66), 39 "mxfp4",
-    40 "nvfp4" (64, 36), 41 "q1_0" (128, 18),
+    0 "f32", 1 "f16", 2 "q4_0", 3 "q4_1", 6 "q5_0", 7 "q5_1", 8 "q8_0", 9 "q8_1" (32, 36), 10 "q2_k", 11 "q3_k",
+    12 "q4_k", 13 "q5_k", 14 "q6_k", 15 "q8_k" (256, 292), 16 "iq2_xxs", 17 "iq2_xs", 18 "iq3_xxs", 19 "iq1_s",
+    20 "iq4_nl", 21 "iq3_s", 22 "iq2_s", 23 "iq4_xs", 24 "i8" (1, 1), 25 "i16" (1, 2), 26 "i32" (1, 4),
+    27 "i64" (1, 8), 28 "f64" (1, 8), 29 "iq1_m", 30 "bf16", 34 "tq1_0", 35 "tq2_0", 39 "mxfp4", 40 "nvfp4",
+    41 "q1_0", 42 "q2_0",
 ];
 
 /// The tensor type with this id; `None` for an unknown id.

@@ -269,14 +269,14 @@ mod tests {
             (0..count).map(|i| ((i * 7919 + seed * 104_729) % 1013) as f32 / 506.0 - 1.0).collect()
         };
         let backend = Backend::new(Isa::Scalar, 1);
-        for format in format::FORMATS.iter().filter(|format| format.grid().is_some()) {
+        for (format, grid) in format::FORMATS.iter().filter_map(|format| Some((format, format.grid()?))) {
             let columns = 512;
             let shape = Shape::new(&[16, columns]).unwrap();
             let mut stored = vec![0; format.tensor_bytes(&shape).unwrap()];
             let mut weights = numbers(16 * columns, 1);
             // All weights of the first row of the matrix have the smallest code.
             weights[..columns].fill(-1.0);
-            format.encode(&weights, None, &mut stored);
+            grid.encode(&weights, None, &mut stored);
             let tensor = Tensor::new(shape, *format, Bytes::from(stored)).unwrap();
             // All values of the last row of activations have the largest code, with the same sign.
             let mut x = numbers(7 * columns, 2);

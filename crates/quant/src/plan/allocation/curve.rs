@@ -33,7 +33,8 @@ pub struct Curve {
 }
 
 impl Curve {
-    /// Measures every format that the tensor's rows allow. If `fixed` is true, measures only the assigned format.
+    /// Measures every format that the tensor's rows allow. If `fixed` is true, measures only the assigned format. A
+    /// tensor that keeps its format is copied, so its own format has no error.
     ///
     /// # Errors
     /// Values that are not finite, or that overflow all measured formats; errors of reading and of the shape.
@@ -74,6 +75,10 @@ impl Curve {
             .filter(|f| if fixed { *f == assignment.format } else { is_candidate(*f, entry.format) });
         for format in formats {
             let Ok(bytes) = format.tensor_bytes(&entry.shape) else { continue };
+            if format == entry.format {
+                points.push(Point { format, bytes: bytes as u64, error: 0.0 });
+                continue;
+            }
             let layer = Layer {
                 importance: importance.as_deref(),
                 ..Layer::uncalibrated(&entry.name, &sample, backend)
@@ -118,7 +123,7 @@ impl Curve {
     }
 }
 
-/// Returns true if a tensor of format `from` may get `format`: any quantized format, or its own format.
+/// Returns true if a tensor of format `from` may get `format`: any format with codes, or its own format.
 fn is_candidate(format: FormatRef, from: FormatRef) -> bool {
     format.grid().is_some() || format == from
 }

@@ -164,8 +164,12 @@ impl Variants<'_> {
         Ok(matrices)
     }
 
+    /// Returns a tensor in a format. A tensor that keeps its format is not encoded again.
     fn encode(&self, name: &str, format: FormatRef) -> Result<Tensor, Error> {
         let weight = self.weights.tensor(name)?;
+        if weight.format() == format {
+            return Ok(weight);
+        }
         let importance =
             self.importance.mean_square(name, weight.shape().columns(), experts(weight.shape()))?;
         let layer =

@@ -104,7 +104,7 @@ impl Lattice {
         assert!(x.len() == size.elements && block.len() == size.bytes, "one block");
         let largest = x.iter().fold(0, |largest, x| (x.to_bits() & !SIGN).max(largest));
         if largest == 0 {
-            self.format.encode(x, None, block);
+            self.grid.encode(x, None, block);
             return true;
         }
         if !(SMALLEST..f32::MAX.to_bits()).contains(&largest) {
