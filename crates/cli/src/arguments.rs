@@ -3,12 +3,11 @@
 use crate::failure::Failure;
 use crate::sampling_flags::SamplingFlags;
 use crate::terminal;
-use crate::values::{Seed, seed, tokens, whole};
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use crate::values::{ACTIVATIONS, KV, Seed, one_of, seed, tokens, whole};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use kvant::RunSettings;
-use kvant::kernels::{Arithmetic, KvFormat, Precision};
+use kvant::kernels::{Arithmetic, KvFormat};
 use kvant::report::parse_size;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -79,27 +78,6 @@ pub struct Common {
     /// Say less: no progress
     #[arg(short, long, global = true)]
     pub quiet: bool,
-}
-
-/// The values of `--activations`: the arithmetic of products between activations and quantized weights.
-const ACTIVATIONS: &[(&str, Arithmetic)] = &[
-    ("f32", Arithmetic::Float),
-    ("int16", Arithmetic::Integer(Precision::Int16)),
-    ("int8-outliers", Arithmetic::Integer(Precision::Int8Outliers)),
-    ("int8", Arithmetic::Integer(Precision::Int8)),
-];
-
-/// The values of `--kv`: the format of the KV cache.
-const KV: &[(&str, KvFormat)] =
-    &[("f32", KvFormat::F32), ("f16", KvFormat::F16), ("q8_0", KvFormat::Q8_0), ("q4_0", KvFormat::Q4_0)];
-
-/// Returns a parser that accepts one of the given words and returns the value of the word.
-fn one_of<T: Copy + Send + Sync + 'static>(
-    all: &'static [(&'static str, T)],
-) -> impl TypedValueParser<Value = T> {
-    PossibleValuesParser::new(all.iter().map(|(word, _)| *word)).try_map(|word| {
-        all.iter().find(|(known, _)| *known == word).map(|(_, meaning)| *meaning).ok_or("unknown")
-    })
 }
 
 /// The model, as a positional argument or after `-m`.
@@ -379,8 +357,6 @@ pub struct Run {
     /// At most so many tokens; -1: until the end of the context
     #[arg(short = 'n', long = "n-predict", default_value = "128", value_parser = tokens, allow_negative_numbers = true)]
     pub count: usize,
-    #[command(flatten)]
-    pub sampling: SamplingFlags,
     /// Stop before this text
     #[arg(long)]
     pub stop: Vec<String>,
@@ -389,6 +365,9 @@ pub struct Run {
     pub ctx: Option<usize>,
     #[command(flatten)]
     pub running: RunningFlags,
+    // These flags are last, because their help heading applies to all flags after them.
+    #[command(flatten)]
+    pub sampling: SamplingFlags,
 }
 
 #[derive(Args)]
@@ -401,13 +380,14 @@ pub struct Chat {
     /// At most so many tokens an answer; -1: until the end of the context
     #[arg(short = 'n', long = "n-predict", default_value = "512", value_parser = tokens, allow_negative_numbers = true)]
     pub count: usize,
-    #[command(flatten)]
-    pub sampling: SamplingFlags,
     /// Tokens of context
     #[arg(short, long, value_parser = whole, allow_negative_numbers = true)]
     pub ctx: Option<usize>,
     #[command(flatten)]
     pub running: RunningFlags,
+    // These flags are last, because their help heading applies to all flags after them.
+    #[command(flatten)]
+    pub sampling: SamplingFlags,
 }
 
 #[derive(Args)]

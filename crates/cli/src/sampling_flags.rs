@@ -6,7 +6,9 @@ use kvant::model::{Dry, DynamicTemperature, Mirostat, Sampling, Xtc};
 
 /// Flags for sampling. If a flag is not given, the model's default applies, or kvant's default if the model has none.
 #[derive(Args)]
-#[command(next_help_heading = "Sampling, in the order of the steps")]
+#[command(
+    next_help_heading = "Sampling, in the order of the steps (settings of the model replace the defaults)"
+)]
 pub struct SamplingFlags {
     /// Add BIAS to the logit of a token id, for example 15043+1 or 15043-2.5; 15043-inf forbids the token. Can be given
     /// more than once
@@ -43,16 +45,16 @@ pub struct SamplingFlags {
     /// Keep tokens whose logit is at most N standard deviations below the largest. 0 or -1 is off
     #[arg(long, visible_alias = "top-n-sigma", value_name = "N", allow_negative_numbers = true)]
     pub top_nsigma: Option<f32>,
-    /// Keep the K most probable tokens; 0 keeps all
+    /// Keep the K most probable tokens; 0 keeps all (default: 40)
     #[arg(long, value_name = "K", value_parser = whole, allow_negative_numbers = true)]
     pub top_k: Option<usize>,
     /// Keep the tokens with the most typical surprise, up to this total probability. 1 is off
     #[arg(long, visible_alias = "typical-p", value_name = "P", allow_negative_numbers = true)]
     pub typical: Option<f32>,
-    /// Keep the most probable tokens, up to this total probability. 1 is off
+    /// Keep the most probable tokens, up to this total probability. 1 is off (default: 0.95)
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub top_p: Option<f32>,
-    /// Keep tokens with at least this share of the largest probability. 0 is off
+    /// Keep tokens with at least this share of the largest probability. 0 is off (default: 0.05)
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub min_p: Option<f32>,
     /// XTC: probability that the top choices except the last are removed. 0 is off
@@ -61,7 +63,7 @@ pub struct SamplingFlags {
     /// XTC: probability from which a token is a top choice; above 0.5 is off (default: 0.1)
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub xtc_threshold: Option<f32>,
-    /// Temperature; 0 takes the most probable token
+    /// Temperature; 0 takes the most probable token (default: 0.8)
     #[arg(long, value_name = "T", allow_negative_numbers = true)]
     pub temp: Option<f32>,
     /// The temperature changes by up to this value with the entropy. 0 is off

@@ -1,6 +1,29 @@
 //! Parsers of flag values.
 
 use crate::terminal;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use kvant::kernels::{Arithmetic, KvFormat, Precision};
+
+/// The values of `--activations`: the arithmetic of products between activations and quantized weights.
+pub const ACTIVATIONS: &[(&str, Arithmetic)] = &[
+    ("f32", Arithmetic::Float),
+    ("int16", Arithmetic::Integer(Precision::Int16)),
+    ("int8-outliers", Arithmetic::Integer(Precision::Int8Outliers)),
+    ("int8", Arithmetic::Integer(Precision::Int8)),
+];
+
+/// The values of `--kv`: the format of the KV cache.
+pub const KV: &[(&str, KvFormat)] =
+    &[("f32", KvFormat::F32), ("f16", KvFormat::F16), ("q8_0", KvFormat::Q8_0), ("q4_0", KvFormat::Q4_0)];
+
+/// Returns a parser that accepts one of the given words and returns the value of the word.
+pub fn one_of<T: Copy + Send + Sync + 'static>(
+    all: &'static [(&'static str, T)],
+) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(all.iter().map(|(word, _)| *word)).try_map(|word| {
+        all.iter().find(|(known, _)| *known == word).map(|(_, meaning)| *meaning).ok_or("unknown")
+    })
+}
 
 /// Parses a count of at least 0.
 pub fn whole(text: &str) -> Result<usize, String> {

@@ -137,3 +137,33 @@ fn penalties_of_a_chat_see_earlier_turns() {
     let second = String::from_utf8(kvant(at, &penalized, "b\nc\n").stdout).unwrap();
     assert!(second.starts_with("a\n") && second.matches('a').count() == 1, "{second}");
 }
+
+/// `typical_p` of a folder is read. A GGUF cannot express it, so a note names it.
+#[test]
+fn typical_p_of_a_folder_is_used_and_its_loss_is_noted() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    Tiny::new().write(&at.join("m"));
+    let settings = |typical_p: f64| {
+        std::fs::write(at.join("m/generation_config.json"), json!({ "typical_p": typical_p }).to_string())
+            .unwrap();
+    };
+    settings(0.2);
+    let base = ["run", "m", "-p", "hello", "-n", "30"];
+    let from_folder = json_of(at, &base);
+    assert_eq!(from_folder["text"], json_of(at, &[&base[..], &["--typical", "0.2"]].concat())["text"]);
+    assert_ne!(from_folder["text"], json_of(at, &[&base[..], &["--typical", "1"]].concat())["text"]);
+    let converted = kvant(at, &["convert", "m", "-o", "m.gguf"], "");
+    let note = String::from_utf8_lossy(&converted.stderr).into_owned();
+    assert!(
+        converted.status.success() && note.contains("typical_p 0.2 is left out; --typical 0.2 sets it"),
+        "{note}"
+    );
+    settings(1.0);
+    let converted = kvant(at, &["convert", "m", "-o", "m.gguf", "--force"], "");
+    assert!(!String::from_utf8_lossy(&converted.stderr).contains("typical_p"));
+    settings(2.0);
+    let output = kvant(at, &base, "");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && error.contains("typical is 2"), "{error}");
+}

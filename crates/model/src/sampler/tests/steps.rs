@@ -3,6 +3,9 @@
 use super::super::Dry;
 use super::*;
 
+/// A step of the oracle, which changes a list of logits.
+type OracleStep<'a> = &'a dyn Fn(&mut [f64]);
+
 const TEXTS: [&str; 8] = ["a", "b", " c", "x\n", "y: ", "<", "stop", ">"];
 
 /// Runs one step at temperature 1 over many logits. The oracle changes a copy of the logits.
@@ -246,7 +249,7 @@ fn the_whole_chain_matches_the_oracle() {
             oracle::penalize(l, &recent, 64, factor(1.2), factor(0.1), factor(0.3));
             oracle::dry(l, &recent, &sampling.dry, &texts);
         };
-        let steps: [&dyn Fn(&mut [f64]); 6] = [
+        let steps: [OracleStep; 6] = [
             &|l| oracle::top_n_sigma(l, 2.0),
             &|l| oracle::top_k(l, 30),
             &|l| oracle::typical_p(l, 0.7f32.into()),
