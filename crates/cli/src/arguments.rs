@@ -1,13 +1,13 @@
 //! The definition of the command line for the parser `clap`.
 
 use crate::failure::Failure;
+use crate::sampling_flags::SamplingFlags;
 use crate::terminal;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use crate::values::{ACTIVATIONS, KV, Seed, one_of, seed, tokens, whole};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use kvant::RunSettings;
-use kvant::kernels::{Arithmetic, KvFormat, Precision};
-use kvant::model::Sampling;
+use kvant::kernels::{Arithmetic, KvFormat};
 use kvant::report::parse_size;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -78,79 +78,6 @@ pub struct Common {
     /// Say less: no progress
     #[arg(short, long, global = true)]
     pub quiet: bool,
-}
-
-/// The values of `--activations`: the arithmetic of products between activations and quantized weights.
-const ACTIVATIONS: &[(&str, Arithmetic)] = &[
-    ("f32", Arithmetic::Float),
-    ("int16", Arithmetic::Integer(Precision::Int16)),
-    ("int8-outliers", Arithmetic::Integer(Precision::Int8Outliers)),
-    ("int8", Arithmetic::Integer(Precision::Int8)),
-];
-
-/// The values of `--kv`: the format of the KV cache.
-const KV: &[(&str, KvFormat)] =
-    &[("f32", KvFormat::F32), ("f16", KvFormat::F16), ("q8_0", KvFormat::Q8_0), ("q4_0", KvFormat::Q4_0)];
-
-/// Returns a parser that accepts one of the given words and returns the value of the word.
-fn one_of<T: Copy + Send + Sync + 'static>(
-    all: &'static [(&'static str, T)],
-) -> impl TypedValueParser<Value = T> {
-    PossibleValuesParser::new(all.iter().map(|(word, _)| *word)).try_map(|word| {
-        all.iter().find(|(known, _)| *known == word).map(|(_, meaning)| *meaning).ok_or("unknown")
-    })
-}
-
-/// Parses a count of at least 0.
-fn whole(text: &str) -> Result<usize, String> {
-    text.parse().map_err(|_| format!("expected a whole number from 0 to {}", usize::MAX))
-}
-
-/// Parses the maximum number of tokens of an answer. As in llama.cpp, -1 and -2 mean that only the context limits the
-/// answer.
-fn tokens(text: &str) -> Result<usize, String> {
-    match text {
-        "-1" | "-2" => Ok(usize::MAX),
-        _ => whole(text).map_err(|_| {
-            "expected a whole number of at least 0, or -1: until the end of the context".to_owned()
-        }),
-    }
-}
-
-/// The seed of random draws.
-#[derive(Clone, Copy)]
-pub struct Seed {
-    /// The seed.
-    pub number: u64,
-    /// True if `-1` asked for a random seed.
-    drawn: bool,
-}
-
-impl Seed {
-    /// Prints a seed that was drawn, so that the user can repeat the run with the same seed.
-    pub fn say(self, common: &Common) {
-        if self.drawn && !common.quiet {
-            terminal::say(format_args!(
-                "note: seed {}; --seed {} gives the same again",
-                self.number, self.number
-            ));
-        }
-    }
-}
-
-/// Parses a seed. As in llama.cpp, -1 draws a random seed.
-fn seed(text: &str) -> Result<Seed, String> {
-    if text == "-1" {
-        use std::hash::{BuildHasher, Hasher};
-        // The standard library seeds its hash tables with random bits of the system. The seed has 53 bits, because
-        // every JSON reader keeps integers of 53 bits exactly.
-        let number = std::hash::RandomState::new().build_hasher().finish() >> 11;
-        return Ok(Seed { number, drawn: true });
-    }
-    let number = text
-        .parse()
-        .map_err(|_| format!("expected a whole number from 0 to {}, or -1: a random one", u64::MAX))?;
-    Ok(Seed { number, drawn: false })
 }
 
 /// The model, as a positional argument or after `-m`.
@@ -402,44 +329,6 @@ pub struct Demo {
     pub csv: CsvFlags,
 }
 
-/// Flags for sampling. If a flag is not given, the model's default applies, or kvant's default if the model has none.
-#[derive(Args)]
-pub struct SamplingFlags {
-    /// Temperature; 0 takes the likeliest
-    #[arg(long, allow_negative_numbers = true)]
-    pub temp: Option<f32>,
-    /// Keep so many of the likeliest; 0 keeps all
-    #[arg(long, value_parser = whole, allow_negative_numbers = true)]
-    pub top_k: Option<usize>,
-    /// Keep the likeliest up to this probability
-    #[arg(long, allow_negative_numbers = true)]
-    pub top_p: Option<f32>,
-    /// Keep what has this share of the likeliest one's probability
-    #[arg(long, allow_negative_numbers = true)]
-    pub min_p: Option<f32>,
-    /// Divides logits of recent tokens; 1 is off
-    #[arg(long, allow_negative_numbers = true)]
-    pub repeat_penalty: Option<f32>,
-    /// Seed; -1 draws one
-    #[arg(long, default_value = "0", value_parser = seed, allow_negative_numbers = true)]
-    pub seed: Seed,
-}
-
-impl SamplingFlags {
-    /// Returns the given settings. The value of a flag that was given replaces the setting. The seed always comes from
-    /// the flag.
-    pub fn over(&self, settings: Sampling) -> Sampling {
-        Sampling {
-            temperature: self.temp.unwrap_or(settings.temperature),
-            top_k: self.top_k.unwrap_or(settings.top_k),
-            top_p: self.top_p.unwrap_or(settings.top_p),
-            min_p: self.min_p.unwrap_or(settings.min_p),
-            repeat_penalty: self.repeat_penalty.unwrap_or(settings.repeat_penalty),
-            seed: self.seed.number,
-        }
-    }
-}
-
 /// Flags for the arithmetic and the KV cache of a network.
 #[derive(Args)]
 pub struct RunningFlags {
@@ -468,8 +357,6 @@ pub struct Run {
     /// At most so many tokens; -1: until the end of the context
     #[arg(short = 'n', long = "n-predict", default_value = "128", value_parser = tokens, allow_negative_numbers = true)]
     pub count: usize,
-    #[command(flatten)]
-    pub sampling: SamplingFlags,
     /// Stop before this text
     #[arg(long)]
     pub stop: Vec<String>,
@@ -478,6 +365,9 @@ pub struct Run {
     pub ctx: Option<usize>,
     #[command(flatten)]
     pub running: RunningFlags,
+    // These flags are last, because their help heading applies to all flags after them.
+    #[command(flatten)]
+    pub sampling: SamplingFlags,
 }
 
 #[derive(Args)]
@@ -490,13 +380,14 @@ pub struct Chat {
     /// At most so many tokens an answer; -1: until the end of the context
     #[arg(short = 'n', long = "n-predict", default_value = "512", value_parser = tokens, allow_negative_numbers = true)]
     pub count: usize,
-    #[command(flatten)]
-    pub sampling: SamplingFlags,
     /// Tokens of context
     #[arg(short, long, value_parser = whole, allow_negative_numbers = true)]
     pub ctx: Option<usize>,
     #[command(flatten)]
     pub running: RunningFlags,
+    // These flags are last, because their help heading applies to all flags after them.
+    #[command(flatten)]
+    pub sampling: SamplingFlags,
 }
 
 #[derive(Args)]

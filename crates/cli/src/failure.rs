@@ -77,10 +77,6 @@ impl From<kvant::Error> for Failure {
         match error {
             error if error.is_interruption() => Self::Interrupted,
             error if error.is_usage() => Self::Usage(error.to_string()),
-            // A sampling flag whose value is outside its range.
-            kvant::Error::Sampler(error @ kvant::model::SamplerError::Setting { .. }) => {
-                Self::Usage(error.to_string())
-            }
             error => Self::Fault(error.to_string()),
         }
     }

@@ -9,9 +9,11 @@ mod cmd;
 mod failure;
 mod machine;
 mod output;
+mod sampling_flags;
 mod signals;
 mod terminal;
 mod turns;
+mod values;
 
 use arguments::{Arguments, Command};
 use failure::Failure;

@@ -13,18 +13,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let backend = Backend::new(Isa::best(), std::thread::available_parallelism()?.get());
     let (network, tokenizer) = model.load_speaker(backend, RunSettings::default())?;
     let tokens = tokenizer.encode(prompt, Special { add: true, parse: true })?;
-    let (last, before) = tokens.split_last().ok_or("an empty prompt")?;
+    let (_, before) = tokens.split_last().ok_or("an empty prompt")?;
     // Both answers share the KV cache of all tokens before the last one.
     let mut shared = network.sequence(network.spec().context.min(512));
     network.prefill(&mut shared, before, Want::Nothing)?;
     for seed in 0..2 {
-        let mut sampler = Sampler::new(Sampling { seed, ..model.sampling() })?;
+        let mut sampler = Sampler::with_tokenizer(Sampling { seed, ..model.sampling() }, &tokenizer)?;
         let mut sequence = shared.fork();
         let mut show = |text: &str| {
             print!("{text}");
             true
         };
-        generate(&network, &tokenizer, &mut sequence, &mut sampler, &[*last], 32, &[], &mut show)?;
+        generate(&network, &tokenizer, &mut sequence, &mut sampler, &tokens, 32, &[], &mut show)?;
         println!("\n---");
     }
     Ok(())

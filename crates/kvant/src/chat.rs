@@ -83,7 +83,7 @@ impl<'a> Chat<'a> {
             network,
             tokenizer,
             template,
-            sampler: Sampler::new(sampling)?,
+            sampler: Sampler::with_tokenizer(sampling, tokenizer)?,
             sequence: network.sequence(context),
             cached: Vec::new(),
             messages: Vec::new(),
@@ -119,14 +119,13 @@ impl<'a> Chat<'a> {
         // The last token is always computed again, because its logits give the first token of the answer.
         let shared = self.cached.iter().zip(&ids).take_while(|(a, b)| a == b).count().min(ids.len() - 1);
         self.sequence.truncate(shared);
-        // `truncate` may remove more tokens from the KV cache than requested. The removed shared tokens are computed
-        // again.
-        let new_tokens = &ids[self.sequence.len()..];
+        // `truncate` may remove more tokens from the KV cache than requested. `generate` computes the removed shared
+        // tokens again.
         let limit = tokens.min(self.context - ids.len() + 1);
         let mut piece = |text: &str| emit(Event::Piece(text));
         let (network, tokenizer) = (self.network, self.tokenizer);
         let (sequence, sampler) = (&mut self.sequence, &mut self.sampler);
-        let answer = generate(network, tokenizer, sequence, sampler, new_tokens, limit, &[], &mut piece)?;
+        let answer = generate(network, tokenizer, sequence, sampler, &ids, limit, &[], &mut piece)?;
         self.cached = ids;
         self.cached.extend(&answer.tokens);
         self.cached.truncate(self.sequence.len());

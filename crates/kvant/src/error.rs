@@ -163,11 +163,14 @@ impl Error {
         )
     }
 
-    /// Returns true for a wrong usage: the job cannot run with these options, independent of the content of the files.
+    /// Returns true for a wrong usage: the job cannot run with these options.
     pub fn is_usage(&self) -> bool {
-        matches!(
-            self,
-            Self::Option { .. } | Self::NotBuilt { .. } | Self::Io(kvant_io::Error::OutputName { .. })
-        )
+        match self {
+            Self::Option { .. } | Self::NotBuilt { .. } | Self::Io(kvant_io::Error::OutputName { .. }) => {
+                true
+            }
+            Self::Sampler(error) | Self::Model(kvant_model::Error::Sampler(error)) => error.is_setting(),
+            _ => false,
+        }
     }
 }

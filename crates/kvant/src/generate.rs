@@ -81,7 +81,7 @@ impl<'a> Generate<'a> {
         if prompt.len() > context {
             return Err(Error::LongPrompt { tokens: prompt.len(), context });
         }
-        let mut sampler = Sampler::new(self.sampling.clone())?;
+        let mut sampler = Sampler::with_tokenizer(self.sampling.clone(), self.tokenizer)?;
         let mut sequence = self.network.sequence(context);
         let answer = generate(
             self.network,

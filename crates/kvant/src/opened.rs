@@ -184,33 +184,50 @@ impl Model {
         Ok((network?, Arc::new(tokenizer?)))
     }
 
-    /// Returns the model's sampling settings. kvant's defaults replace settings that the model does not give.
+    /// Returns the model's sampling settings, from `generation_config.json` or from the GGUF keys `general.sampling.*`.
+    /// kvant's defaults replace settings that the model does not give. The values are not checked.
     pub fn sampling(&self) -> Sampling {
-        let number = |hugging_face: &str, gguf: &str| match self.weights.checkpoint().meta() {
-            Meta::HuggingFace(folder) => {
-                folder.generation_config.as_ref().and_then(|g| g.get(hugging_face)).and_then(|v| v.as_f64())
-            }
-            Meta::Gguf(metadata) => {
-                metadata.get(gguf).and_then(|v| v.as_f64().or(v.as_u64().map(|n| n as f64)))
-            }
-        };
-        let default = Sampling::default();
-        let pick = |hugging_face: &str, gguf: &str, default: f32| {
-            number(hugging_face, gguf).map_or(default, |x| x as f32)
-        };
-        Sampling {
-            temperature: pick("temperature", "general.sampling.temp", default.temperature),
-            top_k: number("top_k", "general.sampling.top_k").map_or(default.top_k, |x| x.max(0.0) as usize),
-            top_p: pick("top_p", "general.sampling.top_p", default.top_p),
-            min_p: pick("min_p", "general.sampling.min_p", default.min_p),
-            repeat_penalty: pick(
-                "repetition_penalty",
-                "general.sampling.penalty_repeat",
-                default.repeat_penalty,
-            ),
-            seed: default.seed,
-        }
+        sampling(self.weights.checkpoint().meta())
     }
+}
+
+/// Returns the sampling settings in the metadata of a model, with the defaults for absent settings.
+fn sampling(meta: &Meta) -> Sampling {
+    // Each setting has a name in `generation_config.json`, and a name in GGUF after `general.sampling.`; `None` if it
+    // does not exist there.
+    let number = |hugging_face: Option<&str>, gguf: Option<&str>| match meta {
+        Meta::HuggingFace(folder) => folder.generation_config.as_ref()?.get(hugging_face?)?.as_f64(),
+        Meta::Gguf(metadata) => {
+            let value = metadata.get(&format!("general.sampling.{}", gguf?))?;
+            value.as_f64().or(value.as_u64().map(|n| n as f64))
+        }
+    };
+    let set = |setting: &mut f32, hugging_face, gguf| {
+        if let Some(value) = number(hugging_face, gguf) {
+            *setting = value as f32;
+        }
+    };
+    let set_count = |setting: &mut usize, hugging_face, gguf| {
+        if let Some(value) = number(hugging_face, gguf) {
+            *setting = value.max(0.0) as usize;
+        }
+    };
+    let mut sampling = Sampling::default();
+    set(&mut sampling.temperature, Some("temperature"), Some("temp"));
+    set_count(&mut sampling.top_k, Some("top_k"), Some("top_k"));
+    set(&mut sampling.top_p, Some("top_p"), Some("top_p"));
+    set(&mut sampling.min_p, Some("min_p"), Some("min_p"));
+    set(&mut sampling.typical_p, Some("typical_p"), None);
+    set(&mut sampling.xtc.probability, None, Some("xtc_probability"));
+    set(&mut sampling.xtc.threshold, None, Some("xtc_threshold"));
+    set(&mut sampling.repeat_penalty, Some("repetition_penalty"), Some("penalty_repeat"));
+    set_count(&mut sampling.repeat_last_n, None, Some("penalty_last_n"));
+    if let Some(version) = number(None, Some("mirostat")) {
+        sampling.mirostat.version = version as u32;
+    }
+    set(&mut sampling.mirostat.target_entropy, None, Some("mirostat_tau"));
+    set(&mut sampling.mirostat.learning_rate, None, Some("mirostat_eta"));
+    sampling
 }
 
 /// Loads the tokenizer of a checkpoint from its metadata. Errors name `path`, the checkpoint's path.
@@ -254,4 +271,44 @@ pub fn read_text(path: &Path) -> Result<String, Error> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, "reading", e))?;
     String::from_utf8(bytes)
         .map_err(|e| Error::NotUtf8 { path: path.to_owned(), at: e.utf8_error().valid_up_to() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kvant_io::{Metadata, Value};
+
+    #[test]
+    fn a_gguf_gives_its_sampling_settings() {
+        let mut metadata = Metadata::default();
+        assert_eq!(sampling(&Meta::Gguf(metadata.clone())), Sampling::default());
+        for (key, value) in [
+            ("temp", Value::F32(0.5)),
+            ("top_k", Value::I32(7)),
+            ("top_p", Value::F32(0.25)),
+            ("min_p", Value::F32(0.125)),
+            ("xtc_probability", Value::F32(0.75)),
+            ("xtc_threshold", Value::F32(0.375)),
+            ("penalty_repeat", Value::F32(1.5)),
+            ("penalty_last_n", Value::I32(0)),
+            ("mirostat", Value::I32(2)),
+            ("mirostat_tau", Value::F32(3.0)),
+            ("mirostat_eta", Value::F32(0.5)),
+        ] {
+            metadata.set(format!("general.sampling.{key}"), value);
+        }
+        let mut expected = Sampling {
+            temperature: 0.5,
+            top_k: 7,
+            top_p: 0.25,
+            min_p: 0.125,
+            repeat_penalty: 1.5,
+            repeat_last_n: 0,
+            ..Sampling::default()
+        };
+        (expected.xtc.probability, expected.xtc.threshold) = (0.75, 0.375);
+        (expected.mirostat.version, expected.mirostat.target_entropy) = (2, 3.0);
+        expected.mirostat.learning_rate = 0.5;
+        assert_eq!(sampling(&Meta::Gguf(metadata)), expected);
+    }
 }

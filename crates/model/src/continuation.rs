@@ -26,18 +26,10 @@ pub fn continue_together(
 ) -> Result<Option<Vec<Vec<u32>>>, Error> {
     let start_length = starts.iter().map(Vec::len).min().unwrap_or(0);
     assert!(start_length > 0 && starts.iter().all(|s| s.len() == start_length), "starts of one length");
-    let unrestricted = |&seed: &u64| Sampling {
-        temperature: 1.0,
-        top_k: 0,
-        top_p: 1.0,
-        min_p: 0.0,
-        repeat_penalty: 1.0,
-        seed,
-    };
     // Each task locks only its own sampler, so no task waits for a lock.
     let samplers: Vec<Mutex<Sampler>> = seeds
         .iter()
-        .map(|seed| Sampler::new(unrestricted(seed)).map(Mutex::new))
+        .map(|seed| Sampler::new(Sampling::unrestricted(*seed)).map(Mutex::new))
         .collect::<Result<_, _>>()?;
     assert_eq!(samplers.len(), starts.len(), "a seed for every sequence");
     let spec = transformer.spec();

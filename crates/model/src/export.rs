@@ -92,6 +92,7 @@ fn translate(weights: &Weights, folder: &HuggingFace, with_notes: bool) -> Resul
             }
         }
     }
+    notes.extend(folder.generation_config.as_ref().and_then(lost_sampling));
     Ok(Exported { metadata, notes })
 }
 
@@ -113,4 +114,11 @@ fn sampling_defaults(settings: &serde_json::Value, metadata: &mut Metadata) {
     {
         metadata.set("general.sampling.top_k", Value::I32(k));
     }
+}
+
+/// Returns a note if `generation_config.json` turns on locally typical sampling, for which GGUF has no key.
+fn lost_sampling(settings: &serde_json::Value) -> Option<String> {
+    let mass = settings.get("typical_p")?.as_f64()?;
+    (mass < 1.0)
+        .then(|| format!("generation_config.json: typical_p {mass} is left out; --typical {mass} sets it"))
 }

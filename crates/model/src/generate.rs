@@ -55,26 +55,28 @@ impl Answer {
     }
 }
 
-/// Appends `prompt` to `sequence` and generates an answer of at most `limit` tokens. The answer also ends if its text
-/// contains one of the texts in `stop`. `emit` is called with every new part of the text as soon as this part is final.
-/// After each piece of a long prompt, `emit` is called with an empty text. The answer ends if `emit` returns false.
+/// Continues a text by an answer of at most `limit` tokens. `tokens_so_far` is the whole text, from the first token of
+/// `sequence`: the tokens that `sequence` already holds, and after them at least one token that it does not hold. The
+/// penalties of the sampler see the whole text. The answer also ends if its text contains one of the texts in `stop`.
+/// `emit` is called with every new part of the text as soon as this part is final. After each piece of a long prompt,
+/// `emit` is called with an empty text. The answer ends if `emit` returns false.
 ///
 /// # Errors
-/// An error if the prompt does not fit into the context, if a token is outside of the vocabulary, or if the weights are
-/// damaged.
+/// An error if the text does not fit into the context, if a token is outside of the vocabulary, or if the weights are
+/// damaged; [`Error::Context`] with `needed` 0 if `sequence` already holds all of `tokens_so_far`.
 #[allow(clippy::too_many_arguments)]
 pub fn generate(
     transformer: &Transformer,
     tokenizer: &Arc<Tokenizer>,
     sequence: &mut Sequence,
     sampler: &mut Sampler,
-    prompt: &[u32],
+    tokens_so_far: &[u32],
     limit: usize,
     stop: &[String],
     emit: &mut dyn FnMut(&str) -> bool,
 ) -> Result<Answer, Error> {
     let begin = Instant::now();
-    let mut rest = prompt;
+    let mut rest = tokens_so_far.get(sequence.len()..).unwrap_or(&[]);
     while rest.len() > Transformer::PIECE {
         let (piece, later) = rest.split_at(Transformer::PIECE);
         transformer.prefill(sequence, piece, Want::Nothing)?;
@@ -87,7 +89,7 @@ pub fn generate(
     let mut logits = transformer.next_logits(sequence, rest)?;
     let prefill_seconds = begin.elapsed().as_secs_f64();
     let begin = Instant::now();
-    let mut recent = prompt.to_vec();
+    let mut recent = tokens_so_far.to_vec();
     let mut stream = TextStream::new(tokenizer.clone());
     let (mut tokens, mut text, mut sent) = (Vec::new(), String::new(), 0);
     let mut finish = Finish::Length;

@@ -47,7 +47,9 @@ pub use norm::LoadedNorm;
 pub use op_count::OpCount;
 pub use positions::Positions;
 pub use rope::{Rope, RopeScaling};
-pub use sampler::{LogProbabilities, Sampler, SamplerError, Sampling, TokenMask};
+pub use sampler::{
+    Dry, DynamicTemperature, LogProbabilities, Mirostat, Sampler, SamplerError, Sampling, TokenMask, Xtc,
+};
 pub use sequence::{Sequence, Snapshot, StatePool};
 pub use spec::{
     Activation, Attention, BlockSpec, Body, EmbeddingSpec, Expansion, Experts, FeedForward, Norm, NormKind,

@@ -16,7 +16,7 @@ const BOUND_MISSED: u8 = 3;
 pub fn run(common: &Common, arguments: &Quantize) -> Result<ExitCode, Failure> {
     let model = Model::open(&arguments.model.path())?;
     let job = job(arguments, &model);
-    arguments.seed.say(common);
+    arguments.seed.say(common.quiet);
     let backend = machine::start(common)?;
     let bar = Bar::new(common);
     if arguments.dry_run {
