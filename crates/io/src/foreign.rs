@@ -84,7 +84,9 @@ mod tests {
 
     #[test]
     fn mistakes_have_an_error_that_says_what_to_do() {
-        let cases: [(&[(&str, &[u8])], &str, [&str; 2]); 9] = [
+        /// Name and content of a file.
+        type File = (&'static str, &'static [u8]);
+        let cases: [(&[File], &str, [&str; 2]); 9] = [
             (&[("adapter_config.json", b"{}"), ("adapter_model.safetensors", b"")], "", ["LoRA", "merge"]),
             (&[("model_index.json", b"{}")], "", ["diffusion", "language models"]),
             (&[("config.json", b"{}"), ("pytorch_model.bin", b"PK")], "", ["pickles", "safe_serialization"]),

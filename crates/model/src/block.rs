@@ -43,7 +43,6 @@ pub(crate) struct LoadedFeedForward {
 
 /// A sublayer's body with loaded weights.
 #[derive(Clone)]
-#[expect(clippy::large_enum_variant, reason = "a block has a few of them")]
 pub(crate) enum LoadedBody {
     Attention(LoadedAttention),
     FeedForward(LoadedFeedForward),

@@ -70,6 +70,9 @@ pub(super) struct ExpertNames {
     pub normalized_key: Option<(&'static str, bool)>,
 }
 
+/// Sets a GGUF entry of the family: the key without the family's name, and the value.
+pub(super) type SetEntry<'a> = &'a mut dyn FnMut(&str, Value);
+
 /// The properties in which the families differ.
 pub(super) struct Family {
     /// The family's name in GGUF.
@@ -101,7 +104,7 @@ pub(super) struct Family {
     /// Reads the settings that only this family has.
     pub adjust: fn(&Family, Settings, &mut Sizes) -> Result<(), Error>,
     /// Sets the GGUF keys that only this family has.
-    pub set_gguf: fn(&Spec, &mut dyn FnMut(&str, Value)),
+    pub set_gguf: fn(&Spec, SetEntry),
     /// The factor of the queries in a Hugging Face checkpoint, for families whose scale has no GGUF key: the checkpoint's
     /// scale divided by the scale that llama.cpp assumes.
     pub query_factor: fn(Settings, &Spec) -> Result<f32, Error>,

@@ -5,7 +5,7 @@
 //! the scale of attention. llama.cpp uses another scale for the models of 27 B parameters, which it knows by their number
 //! of blocks. If a checkpoint has a third scale, its queries are scaled instead.
 
-use super::gated::{Family, QueryKeyNorms, Sizes, SublayerNorms, Windows};
+use super::gated::{Family, QueryKeyNorms, SetEntry, Sizes, SublayerNorms, Windows};
 use super::settings::Settings;
 use crate::{Activation, Error, RopeLayout, Spec};
 use kvant_io::Value;
@@ -82,7 +82,7 @@ fn query_factor(settings: Settings, spec: &Spec, blocks_27b: usize) -> Result<f3
     Ok(if (own / scale - 1.0).abs() < 1e-6 { 1.0 } else { own / scale })
 }
 
-fn set_softcaps(spec: &Spec, set: &mut dyn FnMut(&str, Value)) {
+fn set_softcaps(spec: &Spec, set: SetEntry) {
     if let Some(cap) = spec.attentions().find_map(|attention| attention.softcap) {
         set("attn_logit_softcapping", Value::F32(cap));
     }

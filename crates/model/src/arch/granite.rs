@@ -1,6 +1,6 @@
 //! Granite 3, dense: factors of the embedding, of the scores, of each sublayer's result and of the logits.
 
-use super::gated::{Family, Sizes};
+use super::gated::{Family, SetEntry, Sizes};
 use super::settings::Settings;
 use crate::{Error, Spec};
 use kvant_io::Value;
@@ -29,7 +29,7 @@ fn adjust(_: &Family, settings: Settings, sizes: &mut Sizes) -> Result<(), Error
     Ok(())
 }
 
-fn set_gguf(spec: &Spec, set: &mut dyn FnMut(&str, Value)) {
+fn set_gguf(spec: &Spec, set: SetEntry) {
     let Some(sublayer) = spec.blocks.iter().flat_map(|block| &block.sublayers).next() else { return };
     let Some(attention) = spec.attentions().next() else { return };
     set("embedding_scale", Value::F32(spec.embedding.scale));

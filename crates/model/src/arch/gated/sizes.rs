@@ -79,11 +79,11 @@ impl Family {
         let (settings, found) = match checkpoint.meta() {
             Meta::Gguf(metadata) => {
                 let settings = Settings::Gguf(path, metadata);
-                (settings, self.from_gguf(settings, checkpoint)?)
+                (settings, self.found_in_gguf(settings, checkpoint)?)
             }
             Meta::HuggingFace(folder) => {
                 let settings = Settings::Json(path, &folder.config);
-                let mut found = self.from_json(settings)?;
+                let mut found = self.found_in_json(settings)?;
                 found.tied = found.tied
                     && !has_other_head(checkpoint, ["model.embed_tokens.weight", "embed_tokens.weight"])?;
                 (settings, found)
@@ -132,7 +132,11 @@ impl Family {
         Ok((settings, sizes))
     }
 
-    fn from_gguf<'a>(&self, settings: Settings, checkpoint: &'a dyn Checkpoint) -> Result<Found<'a>, Error> {
+    fn found_in_gguf<'a>(
+        &self,
+        settings: Settings,
+        checkpoint: &'a dyn Checkpoint,
+    ) -> Result<Found<'a>, Error> {
         let key = |key: &str| format!("{}.{key}", self.name);
         let hidden = settings.count(&key("embedding_length"))?;
         let heads = settings.count(&key("attention.head_count"))?;
@@ -208,7 +212,7 @@ impl Family {
         })
     }
 
-    fn from_json<'a>(&self, settings: Settings<'a>) -> Result<Found<'a>, Error> {
+    fn found_in_json<'a>(&self, settings: Settings<'a>) -> Result<Found<'a>, Error> {
         let hidden = settings.count("hidden_size")?;
         let heads = settings.count("num_attention_heads")?;
         let head_size = settings.optional_count("head_dim")?.unwrap_or(hidden / heads);
