@@ -143,6 +143,11 @@ impl BytePair {
         })
     }
 
+    /// The id of the token that is spelled `token`.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.ids.get(token).copied()
+    }
+
     /// Appends the ids of one word of the pre-tokenizer to `ids`. A word of bytes is given as plain text, not in its
     /// printable spelling.
     pub fn encode(&self, word: &str, remembered: &mut Remembered, ids: &mut Vec<u32>) {

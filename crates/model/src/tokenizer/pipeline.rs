@@ -3,16 +3,18 @@
 //!
 //! The ids are the same as those of the `tokenizers` crate ("the library"). Normalizers and pre-tokenizers are the
 //! library's code, with two exceptions. Regular expressions run here, because the library ignores the rest of a text if
-//! its regex engine fails. The rules in [`PreTokenizer`] have hand-written code. Models are written here (`model`),
+//! its regex engine fails. Frequent expressions have hand-written code (`words`). Models are written here (`model`),
 //! because the library allocates a string for every token. Most tokenizers use only words of bytes, or `▁` for spaces.
 //! For these there is a fast variant without the library's strings, which store two numbers for every byte.
 
 use super::added::{Added, AddedTokens, Open};
 use super::byte_pair::Remembered;
+use super::cut::{Cut, cut_all};
 use super::json::{self, kind};
 use super::model::Model;
-use super::steps::{Cut, Normalizer, Split};
-use super::{PreTokenizer, TokenizerError, sentencepiece};
+use super::steps::{Normalizer, Split, pattern};
+use super::words::Words;
+use super::{TokenizerError, sentencepiece};
 use serde_json::Value as Json;
 use std::borrow::Cow;
 use tokenizers::normalizer::Range as Part;
@@ -105,21 +107,15 @@ impl Fast {
                     }
                     space |= adds;
                     if json["use_regex"].as_bool().unwrap_or(true) {
-                        cuts.push(Cut::Known(PreTokenizer::Gpt2));
+                        cuts.push(Cut::Words(Words::GPT2));
                     }
                 }
                 "Digits" if json["individual_digits"].as_bool() == Some(true) => {
                     cuts.push(Cut::expression(r"\p{N}")?);
                 }
-                "Split" if json["behavior"].as_str() == Some("Isolated") => cuts.push(Cut::pattern(json)?),
+                "Split" if json["behavior"].as_str() == Some("Isolated") => cuts.push(pattern(json)?),
                 _ => return Ok(None),
             }
-        }
-        // Single digits and then the rule of GPT-2 are together the rule of SmolLM.
-        if let [Cut::Expression(digits), Cut::Known(PreTokenizer::Gpt2)] = &cuts[..]
-            && digits.as_str() == r"\p{N}"
-        {
-            cuts = vec![Cut::Known(PreTokenizer::Smollm)];
         }
         Ok(Some(Self::Words { cuts, space }))
     }
@@ -279,7 +275,7 @@ impl Pipeline {
                     true => format!(" {text}").into(),
                     false => Cow::Borrowed(text),
                 };
-                cut(cuts, &text, &mut |word| self.model.encode(word, remembered, ids))
+                cut_all(cuts, &text, &mut |word| self.model.encode(word, remembered, ids))
             }
             Some(Fast::Marks { prefix, split }) => {
                 let marked = text.replace(' ', sentencepiece::SPACE);
@@ -328,18 +324,6 @@ impl Pipeline {
     pub fn without_short_ways(mut self) -> Self {
         self.fast = None;
         self
-    }
-}
-
-/// Splits a text with the rules in `cuts`, one after another. Calls `take` with every part.
-fn cut<'a>(
-    cuts: &[Cut],
-    text: &'a str,
-    take: &mut dyn FnMut(&'a str) -> Result<(), TokenizerError>,
-) -> Result<(), TokenizerError> {
-    match cuts.split_first() {
-        None => take(text),
-        Some((first, others)) => first.parts(text, &mut |part, _| cut(others, part, take)),
     }
 }
 

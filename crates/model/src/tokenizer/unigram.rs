@@ -2,10 +2,9 @@
 //! algorithm).
 //!
 //! Sources: SentencePiece's `unigram_model.cc` (`EncodeOptimized`), which computes the sums in double precision since
-//! version 0.2; the `tokenizers` crate's `models/unigram`, which follows SentencePiece. Pieces are found in a sorted
-//! list. Its memory is a small multiple of the size of the texts. A tree of hash maps takes hundreds of bytes for each
-//! byte of text.
+//! version 0.2; the `tokenizers` crate's `models/unigram`, which follows SentencePiece.
 
+use super::prefixes::Prefixes;
 use std::collections::HashMap;
 
 /// A character that no piece covers gets the lowest score of all pieces minus this value.
@@ -22,38 +21,42 @@ pub(super) struct Piece {
 
 /// A Unigram model.
 pub(super) struct Unigram {
-    /// Sorted by text. No two pieces have the same text.
-    pieces: Vec<Piece>,
-    /// The first two bytes as a number (see [`two_bytes`]) → index of the first piece with these or higher bytes.
-    starts: Vec<u32>,
-    /// Lowest score of all pieces that are not user-defined.
-    lowest: f64,
+    prefixes: Prefixes,
+    /// Id and score of every piece, in the order of `prefixes`.
+    pieces: Vec<(u32, Score)>,
+    /// Score of a character that no piece covers.
+    unknown: f64,
     /// Highest score of all pieces that are not user-defined.
     highest: f64,
+}
+
+#[derive(Clone, Copy)]
+enum Score {
+    Of(f64),
+    UserDefined,
 }
 
 impl Unigram {
     /// Makes a model. If several pieces have the same text, the last piece counts.
     pub fn new(pieces: Vec<Piece>) -> Self {
-        let mut lowest = f64::INFINITY;
-        let mut highest = f64::NEG_INFINITY;
-        for piece in pieces.iter().filter(|p| !p.user_defined) {
-            lowest = lowest.min(piece.score);
-            highest = highest.max(piece.score);
-        }
-        let by_text: HashMap<String, Piece> =
-            pieces.into_iter().filter(|p| !p.text.is_empty()).map(|p| (p.text.clone(), p)).collect();
-        let mut pieces: Vec<Piece> = by_text.into_values().collect();
-        pieces.sort_unstable_by(|a, b| a.text.cmp(&b.text));
-        let mut starts = vec![pieces.len() as u32; (1 << 16) + 1];
-        for (at, piece) in pieces.iter().enumerate().rev() {
-            let key = two_bytes(piece.text.as_bytes());
-            starts[key] = at as u32;
-        }
-        for key in (0..1 << 16).rev() {
-            starts[key] = starts[key].min(starts[key + 1]);
-        }
-        Self { pieces, starts, lowest, highest }
+        let own = pieces.iter().filter(|p| !p.user_defined).map(|p| p.score);
+        let lowest = own.fold(f64::INFINITY, f64::min);
+        Self::with_unknown(pieces, lowest - UNKNOWN_PENALTY)
+    }
+
+    /// Makes a model whose score of a character that no piece covers is `unknown`.
+    pub fn with_unknown(pieces: Vec<Piece>, unknown: f64) -> Self {
+        let own = pieces.iter().filter(|p| !p.user_defined).map(|p| p.score);
+        let highest = own.fold(f64::NEG_INFINITY, f64::max);
+        let by_text: HashMap<String, (u32, Score)> = pieces
+            .into_iter()
+            .filter(|p| !p.text.is_empty())
+            .map(|p| (p.text, (p.id, if p.user_defined { Score::UserDefined } else { Score::Of(p.score) })))
+            .collect();
+        let mut sorted: Vec<(String, (u32, Score))> = by_text.into_iter().collect();
+        sorted.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        let (texts, pieces) = sorted.into_iter().unzip();
+        Self { prefixes: Prefixes::new(texts), pieces, unknown, highest }
     }
 
     /// Calls `take` with every part of the best split, in order, and its id. The id is `None` if no piece covers the
@@ -66,7 +69,6 @@ impl Unigram {
             piece: u32,
         }
         const NO_PIECE: u32 = u32::MAX;
-        let unknown = self.lowest - UNKNOWN_PENALTY;
         let nowhere = Best { score: 0.0, start: usize::MAX, piece: NO_PIECE };
         let mut best = vec![nowhere; text.len() + 1];
         for (start, c) in text.char_indices() {
@@ -78,18 +80,17 @@ impl Unigram {
                 }
             };
             let mut covered = false;
-            self.prefixes(&text.as_bytes()[start..], &mut |at| {
-                let piece = &self.pieces[at];
-                let length = piece.text.len();
-                let score = match piece.user_defined {
-                    true => length as f64 * self.highest - 0.1,
-                    false => piece.score,
+            self.prefixes.find(&text.as_bytes()[start..], &mut |at| {
+                let length = self.prefixes.length(at);
+                let score = match self.pieces[at].1 {
+                    Score::UserDefined => length as f64 * self.highest - 0.1,
+                    Score::Of(score) => score,
                 };
                 covered |= length == c.len_utf8();
                 consider(start + length, score, at as u32);
             });
             if !covered {
-                consider(start + c.len_utf8(), unknown, NO_PIECE);
+                consider(start + c.len_utf8(), self.unknown, NO_PIECE);
             }
         }
         let mut parts = Vec::new();
@@ -103,50 +104,8 @@ impl Unigram {
             end = start;
         }
         for (start, end, piece) in parts.into_iter().rev() {
-            let id = (piece != NO_PIECE).then(|| self.pieces[piece as usize].id);
+            let id = (piece != NO_PIECE).then(|| self.pieces[piece as usize].0);
             take(&text[start..end], id);
         }
     }
-
-    /// Calls `found` with the index of every piece that is a prefix of `text`, the shortest piece first.
-    fn prefixes(&self, text: &[u8], found: &mut dyn FnMut(usize)) {
-        let Some(&first) = text.first() else { return };
-        // In the sorted list, a piece of a single byte comes before all longer pieces with the same first byte.
-        let key = usize::from(first) << 8;
-        let one = self.starts[key] as usize;
-        if self.pieces.get(one).is_some_and(|p| p.text.len() == 1 && p.text.as_bytes()[0] == first) {
-            found(one);
-        }
-        if text.len() < 2 {
-            return;
-        }
-        let key = two_bytes(text);
-        let (mut low, mut high) = (self.starts[key] as usize, self.starts[key + 1] as usize);
-        let mut depth = 2;
-        while low < high {
-            let piece = self.pieces[low].text.as_bytes();
-            if piece.len() == depth {
-                found(low);
-                low += 1;
-                continue;
-            }
-            if piece.len() < depth {
-                low += 1;
-                continue;
-            }
-            let Some(&next) = text.get(depth) else { return };
-            let range = &self.pieces[low..high];
-            let begin = low + range.partition_point(|p| p.text.as_bytes()[depth] < next);
-            let range = &self.pieces[begin..high];
-            high = begin + range.partition_point(|p| p.text.as_bytes()[depth] == next);
-            low = begin;
-            depth += 1;
-        }
-    }
-}
-
-/// The first two bytes as a number. A missing second byte counts as 0, so the order of the numbers is the order of the
-/// texts.
-fn two_bytes(text: &[u8]) -> usize {
-    usize::from(text[0]) << 8 | usize::from(text.get(1).copied().unwrap_or(0))
 }
