@@ -68,8 +68,9 @@ impl Cut {
         };
         // The linear engine reads a possessive repetition as two repetitions. Expressions with one are left to the other
         // engine, and so is everything that the linear engine refuses.
-        let possessive = ["++", "*+", "?+", "}+"].iter().any(|ending| main.contains(ending));
-        if !possessive && let Ok(linear) = Self::linear(main, spaces) {
+        if !has_possessive(main)
+            && let Ok(linear) = Self::linear(main, spaces)
+        {
             return Ok(linear);
         }
         Backtracking::new(source)
@@ -155,6 +156,27 @@ impl Cut {
         }
         result
     }
+}
+
+/// True if an expression has a possessive repetition such as `a++`, or if this is not certain.
+fn has_possessive(expression: &str) -> bool {
+    let (mut depth, mut repeated, mut opened) = (0usize, false, false);
+    let mut characters = expression.chars();
+    while let Some(c) = characters.next() {
+        let (after_repetition, at_start) = (repeated, opened);
+        (repeated, opened) = (false, false);
+        match c {
+            '\\' => drop(characters.next()),
+            '[' => (depth, opened) = (depth + 1, true),
+            '^' if at_start => opened = true,
+            // At the beginning of a class, a bracket is a character of it.
+            ']' if !at_start => depth = depth.saturating_sub(1),
+            '+' if depth == 0 && after_repetition => return true,
+            '+' | '*' | '?' | '}' if depth == 0 => repeated = true,
+            _ => {}
+        }
+    }
+    depth > 0
 }
 
 /// Cuts a text with the rules in `cuts`, one after another. Calls `take` with every part.

@@ -50,7 +50,7 @@ impl Merged {
     /// # Errors
     /// An error if too many added tokens overlap.
     pub fn encode(&self, text: &str, open: &Open, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
-        let mut remembered = Remembered::new();
+        let mut remembered = Remembered::default();
         fragments(text, self.added.find(text, open)?, &mut |fragment| {
             let text = match (fragment, self.symbols) {
                 (Fragment::Token(id), _) => {

@@ -58,6 +58,9 @@ pub use vocabulary::{Kind, TokenKind, Vocabulary};
 /// Exclusive upper limit of the ids in a file. Real vocabularies are far below this limit.
 const LARGEST_ID: u32 = 1 << 22;
 
+/// A hash map with a fast hash function, whose seed is random: a file cannot choose keys that collide.
+type Map<K, V> = HashMap<K, V, ahash::RandomState>;
+
 /// An error in a vocabulary, or a text that a tokenizer cannot encode.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
@@ -202,7 +205,7 @@ impl Tokenizer {
         let added = AddedTokens::longest(special.collect())?;
         let all = || (0..).zip(&vocabulary.tokens).map(|(id, text)| (text.clone(), id));
         // If several tokens have the same text, the last one counts, as in upstream.
-        let ids = || all().collect::<HashMap<String, u32>>();
+        let ids = || all().collect::<Map<String, u32>>();
         let unknown = vocabulary.unknown;
         let (engine, spelling) = match &vocabulary.kind {
             Kind::BytePair { merges, pre_tokenizer, ignore_merges } => {

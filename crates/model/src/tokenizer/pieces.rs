@@ -74,7 +74,7 @@ impl Pieces {
             unknown: settings.unknown,
             charsmap,
             any_user_defined: !user_defined.is_empty(),
-            user_defined: Prefixes::new(user_defined),
+            user_defined: Prefixes::new(&user_defined),
             add_space_prefix: settings.add_space_prefix,
             remove_extra_whitespaces: settings.remove_extra_whitespaces,
             added,

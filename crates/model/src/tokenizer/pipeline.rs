@@ -173,7 +173,7 @@ impl Pipeline {
 
     /// Appends the ids of a text to `ids`. Control tokens are found only inside the ranges of `open`.
     pub fn encode(&self, text: &str, open: &Open, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
-        let remembered = &mut Remembered::new();
+        let remembered = &mut Remembered::default();
         let mut end = 0;
         for (place, id) in self.first.find(text, open)? {
             if place.start > end {

@@ -1,80 +1,75 @@
 //! Finds the texts of a list that are prefixes of a text.
 //!
-//! The list is sorted. Its memory is a small multiple of the size of the texts. A tree of hash maps takes hundreds of
-//! bytes for each byte of text.
+//! The list is a trie in three arrays. The nodes are numbered level by level, so the children of a node are neighbours.
+//! The arrays have nine bytes for each byte of the texts at most. A tree of hash maps takes hundreds.
 
-/// A sorted list of texts.
+use std::collections::VecDeque;
+
+/// A list of texts.
 pub(super) struct Prefixes {
-    texts: Vec<String>,
-    /// The first two bytes as a number (see [`two_bytes`]) → index of the first text with these or higher bytes.
-    starts: Vec<u32>,
+    /// Node → its first child. The children end at the first child of the next node.
+    first: Vec<u32>,
+    /// Node → the byte that leads to it.
+    labels: Vec<u8>,
+    /// Node → index of the text that ends there, or [`NONE`].
+    ends: Vec<u32>,
 }
+
+/// Marks a node where no text ends.
+const NONE: u32 = u32::MAX;
 
 impl Prefixes {
     /// Makes the list. `texts` are sorted, and none is empty or occurs twice.
-    pub fn new(texts: Vec<String>) -> Self {
-        let mut starts = vec![texts.len() as u32; (1 << 16) + 1];
-        for (at, text) in texts.iter().enumerate().rev() {
-            starts[two_bytes(text.as_bytes())] = at as u32;
+    pub fn new(texts: &[String]) -> Self {
+        let (mut first, mut labels, mut ends) = (Vec::new(), vec![0], Vec::new());
+        // The texts below each node, as a range, and the depth of the node in bytes.
+        let mut open = VecDeque::from([(0..texts.len(), 0)]);
+        while let Some((mut range, depth)) = open.pop_front() {
+            first.push(labels.len() as u32);
+            let ends_here = texts.get(range.start).is_some_and(|text| text.len() == depth) && depth > 0;
+            ends.push(if ends_here { range.start as u32 } else { NONE });
+            range.start += usize::from(ends_here);
+            while range.start < range.end {
+                let byte = texts[range.start].as_bytes()[depth];
+                let below = &texts[range.clone()];
+                let count = below.partition_point(|text| text.as_bytes()[depth] == byte);
+                labels.push(byte);
+                open.push_back((range.start..range.start + count, depth + 1));
+                range.start += count;
+            }
         }
-        for key in (0..1 << 16).rev() {
-            starts[key] = starts[key].min(starts[key + 1]);
-        }
-        Self { texts, starts }
+        first.push(labels.len() as u32);
+        Self { first, labels, ends }
     }
 
-    /// Length in bytes of the text with this index.
-    pub fn length(&self, index: usize) -> usize {
-        self.texts[index].len()
+    /// The child of a node for a byte.
+    fn child(&self, node: usize, byte: u8) -> Option<usize> {
+        let (start, end) = (self.first[node] as usize, self.first[node + 1] as usize);
+        let labels = &self.labels[start..end];
+        let at = match labels.len() {
+            0..=8 => labels.iter().position(|label| *label == byte)?,
+            _ => labels.binary_search(&byte).ok()?,
+        };
+        Some(start + at)
+    }
+
+    /// Calls `found` with the length in bytes and the index of every text that is a prefix of `text`, the shortest text
+    /// first.
+    pub fn find(&self, text: &[u8], mut found: impl FnMut(usize, usize)) {
+        let mut node = 0;
+        for (length, byte) in (1..).zip(text) {
+            let Some(child) = self.child(node, *byte) else { return };
+            node = child;
+            if self.ends[node] != NONE {
+                found(length, self.ends[node] as usize);
+            }
+        }
     }
 
     /// Length in bytes of the longest prefix of `text` that is also a prefix of a text in the list.
     pub fn common(&self, text: &[u8]) -> usize {
-        let at = self.texts.partition_point(|t| t.as_bytes() < text);
-        let same = |t: &String| t.bytes().zip(text).take_while(|(a, b)| a == *b).count();
-        let before = at.checked_sub(1).and_then(|at| self.texts.get(at));
-        [before, self.texts.get(at)].into_iter().flatten().map(same).max().unwrap_or(0)
+        let mut node = 0;
+        let more = |byte: &&u8| self.child(node, **byte).inspect(|child| node = *child).is_some();
+        text.iter().take_while(more).count()
     }
-
-    /// Calls `found` with the index of every text that is a prefix of `text`, the shortest text first.
-    pub fn find(&self, text: &[u8], found: &mut dyn FnMut(usize)) {
-        let Some(&first) = text.first() else { return };
-        // In the sorted list, a text of a single byte comes before all longer texts with the same first byte.
-        let key = usize::from(first) << 8;
-        let one = self.starts[key] as usize;
-        if self.texts.get(one).is_some_and(|t| t.as_bytes() == [first]) {
-            found(one);
-        }
-        if text.len() < 2 {
-            return;
-        }
-        let key = two_bytes(text);
-        let (mut low, mut high) = (self.starts[key] as usize, self.starts[key + 1] as usize);
-        let mut depth = 2;
-        while low < high {
-            let here = self.texts[low].as_bytes();
-            if here.len() == depth {
-                found(low);
-                low += 1;
-                continue;
-            }
-            if here.len() < depth {
-                low += 1;
-                continue;
-            }
-            let Some(&next) = text.get(depth) else { return };
-            let range = &self.texts[low..high];
-            let begin = low + range.partition_point(|t| t.as_bytes()[depth] < next);
-            let range = &self.texts[begin..high];
-            high = begin + range.partition_point(|t| t.as_bytes()[depth] == next);
-            low = begin;
-            depth += 1;
-        }
-    }
-}
-
-/// The first two bytes as a number. A missing second byte counts as 0, so the order of the numbers is the order of the
-/// texts.
-fn two_bytes(text: &[u8]) -> usize {
-    usize::from(text[0]) << 8 | usize::from(text.get(1).copied().unwrap_or(0))
 }

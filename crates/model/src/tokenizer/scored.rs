@@ -3,8 +3,7 @@
 
 use super::added::{AddedTokens, Open};
 use super::sentencepiece::{self, SPACE};
-use super::{Fragment, TokenizerError, fragments};
-use std::collections::HashMap;
+use super::{Fragment, Map, TokenizerError, fragments};
 
 /// The tokenizer.
 pub(super) struct Scored {
@@ -20,7 +19,7 @@ pub(super) struct Scored {
 impl Scored {
     /// Makes the tokenizer. `scores` are indexed by id.
     pub fn new(
-        ids: HashMap<String, u32>,
+        ids: Map<String, u32>,
         scores: Vec<f32>,
         unknown: Option<u32>,
         add_space_prefix: bool,
@@ -36,7 +35,7 @@ impl Scored {
     /// # Errors
     /// An error if too many added tokens overlap.
     pub fn encode(&self, text: &str, open: &Open, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
-        let mut remembered = sentencepiece::Remembered::new();
+        let mut remembered = sentencepiece::Remembered::default();
         let mut after_token = true;
         fragments(text, self.added.find(text, open)?, &mut |fragment| {
             match fragment {

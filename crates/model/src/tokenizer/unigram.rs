@@ -55,49 +55,50 @@ impl Unigram {
             .collect();
         let mut sorted: Vec<(String, (u32, Score))> = by_text.into_iter().collect();
         sorted.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        let (texts, pieces) = sorted.into_iter().unzip();
-        Self { prefixes: Prefixes::new(texts), pieces, unknown, highest }
+        let (texts, pieces): (Vec<String>, _) = sorted.into_iter().unzip();
+        Self { prefixes: Prefixes::new(&texts), pieces, unknown, highest }
     }
 
     /// Calls `take` with every part of the best split, in order, and its id. The id is `None` if no piece covers the
     /// part; such a part is one character.
     pub fn encode<'a>(&self, text: &'a str, take: &mut dyn FnMut(&'a str, Option<u32>)) {
+        // The best split of the text before a place: its score, and its last part. A length of 0 means no split.
         #[derive(Clone, Copy)]
         struct Best {
             score: f64,
-            start: usize,
+            length: u32,
             piece: u32,
         }
         const NO_PIECE: u32 = u32::MAX;
-        let nowhere = Best { score: 0.0, start: usize::MAX, piece: NO_PIECE };
-        let mut best = vec![nowhere; text.len() + 1];
+        let mut best = vec![Best { score: 0.0, length: 0, piece: NO_PIECE }; text.len() + 1];
         for (start, c) in text.char_indices() {
             let before = best[start].score;
-            let mut consider = |end: usize, score: f64, piece: u32| {
+            let mut consider = |length: usize, score: f64, piece: u32| {
                 let score = score + before;
-                if best[end].start == usize::MAX || score > best[end].score {
-                    best[end] = Best { score, start, piece };
+                let place = &mut best[start + length];
+                if place.length == 0 || score > place.score {
+                    *place = Best { score, length: length as u32, piece };
                 }
             };
             let mut covered = false;
-            self.prefixes.find(&text.as_bytes()[start..], &mut |at| {
-                let length = self.prefixes.length(at);
+            self.prefixes.find(&text.as_bytes()[start..], |length, at| {
                 let score = match self.pieces[at].1 {
                     Score::UserDefined => length as f64 * self.highest - 0.1,
                     Score::Of(score) => score,
                 };
                 covered |= length == c.len_utf8();
-                consider(start + length, score, at as u32);
+                consider(length, score, at as u32);
             });
             if !covered {
-                consider(start + c.len_utf8(), self.unknown, NO_PIECE);
+                consider(c.len_utf8(), self.unknown, NO_PIECE);
             }
         }
         let mut parts = Vec::new();
         let mut end = text.len();
         while end > 0 {
-            let Best { start, piece, .. } = best[end];
-            if start >= end {
+            let Best { length, piece, .. } = best[end];
+            let start = end - length as usize;
+            if start == end {
                 break;
             }
             parts.push((start, end, piece));

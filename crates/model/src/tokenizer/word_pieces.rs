@@ -9,8 +9,7 @@ use super::added::{AddedTokens, Open};
 use super::byte_pair::Remembered;
 use super::classes::{CONTROL, Classes, MARK, PUNCTUATION, SYMBOL};
 use super::prefixes::Prefixes;
-use super::{Fragment, TokenizerError, fragments, sentencepiece};
-use std::collections::HashMap;
+use super::{Fragment, Map, TokenizerError, fragments, sentencepiece};
 
 /// Largest number of words in the cache of encoded words.
 const REMEMBERED: usize = 1 << 16;
@@ -31,7 +30,7 @@ pub(super) struct WordPieces {
 impl WordPieces {
     /// Makes the tokenizer from the text and the id of every token.
     pub fn new(
-        ids: HashMap<String, u32>,
+        ids: Map<String, u32>,
         unknown: Option<u32>,
         lowercase: bool,
         strip_accents: bool,
@@ -39,8 +38,8 @@ impl WordPieces {
     ) -> Self {
         let mut sorted: Vec<(String, u32)> = ids.into_iter().filter(|(text, _)| !text.is_empty()).collect();
         sorted.sort_unstable();
-        let (texts, ids) = sorted.into_iter().unzip();
-        Self { tokens: Prefixes::new(texts), ids, unknown, lowercase, strip_accents, added }
+        let (texts, ids): (Vec<String>, _) = sorted.into_iter().unzip();
+        Self { tokens: Prefixes::new(&texts), ids, unknown, lowercase, strip_accents, added }
     }
 
     /// Appends the ids of a text to `ids`. Control tokens are found only inside the ranges of `open`.
@@ -48,7 +47,7 @@ impl WordPieces {
     /// # Errors
     /// An error if too many added tokens overlap.
     pub fn encode(&self, text: &str, open: &Open, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
-        let mut remembered = Remembered::new();
+        let mut remembered = Remembered::default();
         fragments(text, self.added.find(text, open)?, &mut |fragment| {
             match fragment {
                 Fragment::Token(id) => ids.push(id),
@@ -103,15 +102,15 @@ impl WordPieces {
         let mut rest = word.as_bytes();
         while !rest.is_empty() {
             let mut longest = None;
-            self.tokens.find(rest, &mut |at| longest = Some(at));
-            let Some(at) = longest else {
+            self.tokens.find(rest, |length, at| longest = Some((length, at)));
+            let Some((length, at)) = longest else {
                 // A word with a part that the vocabulary lacks is unknown as a whole.
                 ids.truncate(before);
                 ids.extend(self.unknown);
                 break;
             };
             ids.push(self.ids[at]);
-            rest = &rest[self.tokens.length(at)..];
+            rest = &rest[length..];
         }
         if word.len() <= LONGEST_REMEMBERED {
             if remembered.len() >= REMEMBERED {
