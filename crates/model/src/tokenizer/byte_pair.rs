@@ -71,6 +71,16 @@ pub(super) struct BytePair {
 /// Cache of encoded words: the text of a word and its ids.
 pub(super) type Remembered = Map<Box<str>, Box<[u32]>>;
 
+/// Keeps the ids of a word, if the word is short.
+pub(super) fn remember(remembered: &mut Remembered, word: &str, ids: &[u32]) {
+    if word.len() <= LONGEST_REMEMBERED {
+        if remembered.len() >= REMEMBERED {
+            remembered.clear();
+        }
+        remembered.insert(word.into(), ids.into());
+    }
+}
+
 /// A symbol of a word in a doubly linked list. `previous` and `next` are indices into the list, or [`NONE`].
 #[derive(Clone, Copy)]
 struct Symbol {
@@ -168,12 +178,7 @@ impl BytePair {
         }
         let start = ids.len();
         self.merge(word, ids);
-        if word.len() <= LONGEST_REMEMBERED {
-            if remembered.len() >= REMEMBERED {
-                remembered.clear();
-            }
-            remembered.insert(word.into(), ids[start..].into());
-        }
+        remember(remembered, word, &ids[start..]);
     }
 
     /// Encodes a word without the cache.

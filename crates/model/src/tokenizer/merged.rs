@@ -2,7 +2,7 @@
 //! into words and determines how they are spelled. Source: llama.cpp's `src/llama-vocab.cpp`.
 
 use super::added::{AddedTokens, Open};
-use super::byte_pair::{BytePair, Remembered, Settings};
+use super::byte_pair::{BytePair, Remembered, Settings, remember};
 use super::cut::{Cut, cut_all};
 use super::pre_tokenizer::{PreTokenizer, Symbols};
 use super::{Fragment, TokenizerError, fragments, sentencepiece};
@@ -11,7 +11,8 @@ use std::borrow::Cow;
 /// The tokenizer.
 pub(super) struct Merged {
     model: BytePair,
-    cuts: Vec<Cut>,
+    /// The cuts of the rule: at most the first two, and the others.
+    cuts: [Vec<Cut>; 2],
     symbols: Symbols,
     added: AddedTokens,
 }
@@ -42,7 +43,9 @@ impl Merged {
             prefix: String::new(),
             suffix: String::new(),
         })?;
-        Ok(Self { model, cuts: pre_tokenizer.cuts()?, symbols, added })
+        let mut first = pre_tokenizer.cuts()?;
+        let others = first.split_off(first.len().min(2));
+        Ok(Self { model, cuts: [first, others], symbols, added })
     }
 
     /// Appends the ids of a text to `ids`. Control tokens are found only inside the ranges of `open`.
@@ -50,7 +53,8 @@ impl Merged {
     /// # Errors
     /// An error if too many added tokens overlap.
     pub fn encode(&self, text: &str, open: &Open, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
-        let mut remembered = Remembered::default();
+        // Ids of words, and of parts between the two groups of cuts. In rules with many cuts, most parts are words.
+        let (mut words, mut parts) = (Remembered::default(), Remembered::default());
         fragments(text, self.added.find(text, open)?, &mut |fragment| {
             let text = match (fragment, self.symbols) {
                 (Fragment::Token(id), _) => {
@@ -62,20 +66,36 @@ impl Merged {
                 }
                 (Fragment::Text(text), _) => Cow::Borrowed(text),
             };
-            cut_all(&self.cuts, &text, &mut |word| {
-                match self.symbols {
-                    Symbols::Marks { lines: true } if word.bytes().all(|b| b == b'\n') => {
-                        if let Some(id) = self.model.id(word) {
-                            ids.push(id);
-                            return Ok(());
-                        }
-                    }
-                    Symbols::Plain { drops: true } if word.starts_with(char::is_whitespace) => return Ok(()),
-                    _ => {}
+            let [first, others] = &self.cuts;
+            cut_all(first, &text, &mut |part| {
+                if others.is_empty() {
+                    self.word(part, &mut words, ids);
+                    return Ok(());
                 }
-                self.model.encode(word, &mut remembered, ids);
+                if let Some(known) = parts.get(part) {
+                    ids.extend_from_slice(known);
+                    return Ok(());
+                }
+                let before = ids.len();
+                cut_all(others, part, &mut |word| {
+                    self.word(word, &mut words, ids);
+                    Ok(())
+                })?;
+                remember(&mut parts, part, &ids[before..]);
                 Ok(())
             })
         })
+    }
+
+    /// Appends the ids of one word to `ids`.
+    fn word(&self, word: &str, words: &mut Remembered, ids: &mut Vec<u32>) {
+        match self.symbols {
+            Symbols::Marks { lines: true } if word.bytes().all(|b| b == b'\n') => match self.model.id(word) {
+                Some(id) => ids.push(id),
+                None => self.model.encode(word, words, ids),
+            },
+            Symbols::Plain { drops: true } if word.starts_with(char::is_whitespace) => {}
+            _ => self.model.encode(word, words, ids),
+        }
     }
 }

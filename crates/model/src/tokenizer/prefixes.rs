@@ -1,18 +1,23 @@
 //! Finds the texts of a list that are prefixes of a text.
 //!
-//! The list is a trie in three arrays. The nodes are numbered level by level, so the children of a node are neighbours.
+//! The list is a trie in two arrays. The nodes are numbered level by level, so the children of a node are neighbours.
 //! The arrays have nine bytes for each byte of the texts at most. A tree of hash maps takes hundreds.
 
 use std::collections::VecDeque;
 
 /// A list of texts.
 pub(super) struct Prefixes {
-    /// Node → its first child. The children end at the first child of the next node.
-    first: Vec<u32>,
+    nodes: Vec<Node>,
     /// Node → the byte that leads to it.
     labels: Vec<u8>,
-    /// Node → index of the text that ends there, or [`NONE`].
-    ends: Vec<u32>,
+}
+
+#[derive(Clone, Copy)]
+struct Node {
+    /// The first child. The children end at the first child of the next node.
+    first: u32,
+    /// Index of the text that ends here, or [`NONE`].
+    end: u32,
 }
 
 /// Marks a node where no text ends.
@@ -21,13 +26,13 @@ const NONE: u32 = u32::MAX;
 impl Prefixes {
     /// Makes the list. `texts` are sorted, and none is empty or occurs twice.
     pub fn new(texts: &[String]) -> Self {
-        let (mut first, mut labels, mut ends) = (Vec::new(), vec![0], Vec::new());
+        let (mut nodes, mut labels) = (Vec::new(), vec![0]);
         // The texts below each node, as a range, and the depth of the node in bytes.
         let mut open = VecDeque::from([(0..texts.len(), 0)]);
         while let Some((mut range, depth)) = open.pop_front() {
-            first.push(labels.len() as u32);
             let ends_here = texts.get(range.start).is_some_and(|text| text.len() == depth) && depth > 0;
-            ends.push(if ends_here { range.start as u32 } else { NONE });
+            let end = if ends_here { range.start as u32 } else { NONE };
+            nodes.push(Node { first: labels.len() as u32, end });
             range.start += usize::from(ends_here);
             while range.start < range.end {
                 let byte = texts[range.start].as_bytes()[depth];
@@ -38,13 +43,13 @@ impl Prefixes {
                 range.start += count;
             }
         }
-        first.push(labels.len() as u32);
-        Self { first, labels, ends }
+        nodes.push(Node { first: labels.len() as u32, end: NONE });
+        Self { nodes, labels }
     }
 
     /// The child of a node for a byte.
     fn child(&self, node: usize, byte: u8) -> Option<usize> {
-        let (start, end) = (self.first[node] as usize, self.first[node + 1] as usize);
+        let (start, end) = (self.nodes[node].first as usize, self.nodes[node + 1].first as usize);
         let labels = &self.labels[start..end];
         let at = match labels.len() {
             0..=8 => labels.iter().position(|label| *label == byte)?,
@@ -60,8 +65,9 @@ impl Prefixes {
         for (length, byte) in (1..).zip(text) {
             let Some(child) = self.child(node, *byte) else { return };
             node = child;
-            if self.ends[node] != NONE {
-                found(length, self.ends[node] as usize);
+            let end = self.nodes[node].end;
+            if end != NONE {
+                found(length, end as usize);
             }
         }
     }

@@ -22,18 +22,11 @@ pub(super) struct Piece {
 /// A Unigram model.
 pub(super) struct Unigram {
     prefixes: Prefixes,
-    /// Id and score of every piece, in the order of `prefixes`.
-    pieces: Vec<(u32, Score)>,
+    /// Ids and scores of the pieces, in the order of `prefixes`.
+    ids: Vec<u32>,
+    scores: Vec<f64>,
     /// Score of a character that no piece covers.
     unknown: f64,
-    /// Highest score of all pieces that are not user-defined.
-    highest: f64,
-}
-
-#[derive(Clone, Copy)]
-enum Score {
-    Of(f64),
-    UserDefined,
 }
 
 impl Unigram {
@@ -48,15 +41,23 @@ impl Unigram {
     pub fn with_unknown(pieces: Vec<Piece>, unknown: f64) -> Self {
         let own = pieces.iter().filter(|p| !p.user_defined).map(|p| p.score);
         let highest = own.fold(f64::NEG_INFINITY, f64::max);
-        let by_text: HashMap<String, (u32, Score)> = pieces
+        let score = |piece: &Piece| match piece.user_defined {
+            true => piece.text.len() as f64 * highest - 0.1,
+            false => piece.score,
+        };
+        let by_text: HashMap<String, (u32, f64)> = pieces
             .into_iter()
             .filter(|p| !p.text.is_empty())
-            .map(|p| (p.text, (p.id, if p.user_defined { Score::UserDefined } else { Score::Of(p.score) })))
+            .map(|p| {
+                let entry = (p.id, score(&p));
+                (p.text, entry)
+            })
             .collect();
-        let mut sorted: Vec<(String, (u32, Score))> = by_text.into_iter().collect();
+        let mut sorted: Vec<(String, (u32, f64))> = by_text.into_iter().collect();
         sorted.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        let (texts, pieces): (Vec<String>, _) = sorted.into_iter().unzip();
-        Self { prefixes: Prefixes::new(&texts), pieces, unknown, highest }
+        let (texts, pieces): (Vec<String>, Vec<(u32, f64)>) = sorted.into_iter().unzip();
+        let (ids, scores) = pieces.into_iter().unzip();
+        Self { prefixes: Prefixes::new(&texts), ids, scores, unknown }
     }
 
     /// Calls `take` with every part of the best split, in order, and its id. The id is `None` if no piece covers the
@@ -82,12 +83,8 @@ impl Unigram {
             };
             let mut covered = false;
             self.prefixes.find(&text.as_bytes()[start..], |length, at| {
-                let score = match self.pieces[at].1 {
-                    Score::UserDefined => length as f64 * self.highest - 0.1,
-                    Score::Of(score) => score,
-                };
                 covered |= length == c.len_utf8();
-                consider(length, score, at as u32);
+                consider(length, self.scores[at], at as u32);
             });
             if !covered {
                 consider(c.len_utf8(), self.unknown, NO_PIECE);
@@ -105,7 +102,7 @@ impl Unigram {
             end = start;
         }
         for (start, end, piece) in parts.into_iter().rev() {
-            let id = (piece != NO_PIECE).then(|| self.pieces[piece as usize].0);
+            let id = (piece != NO_PIECE).then(|| self.ids[piece as usize]);
             take(&text[start..end], id);
         }
     }

@@ -6,15 +6,10 @@
 //! removed by taking the first character of the canonical decomposition, which leaves one jamo of a Hangul syllable.
 
 use super::added::{AddedTokens, Open};
-use super::byte_pair::Remembered;
+use super::byte_pair::{Remembered, remember};
 use super::classes::{CONTROL, Classes, MARK, PUNCTUATION, SYMBOL};
 use super::prefixes::Prefixes;
 use super::{Fragment, Map, TokenizerError, fragments, sentencepiece};
-
-/// Largest number of words in the cache of encoded words.
-const REMEMBERED: usize = 1 << 16;
-/// Largest length in bytes of a word in the cache.
-const LONGEST_REMEMBERED: usize = 64;
 
 /// The tokenizer.
 pub(super) struct WordPieces {
@@ -112,12 +107,7 @@ impl WordPieces {
             ids.push(self.ids[at]);
             rest = &rest[length..];
         }
-        if word.len() <= LONGEST_REMEMBERED {
-            if remembered.len() >= REMEMBERED {
-                remembered.clear();
-            }
-            remembered.insert(word.into(), ids[before..].into());
-        }
+        remember(remembered, word, &ids[before..]);
     }
 }
 
