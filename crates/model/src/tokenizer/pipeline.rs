@@ -8,7 +8,7 @@
 //! For these there is a fast variant without the library's strings, which store two numbers for every byte.
 
 use super::added::{Added, AddedTokens, Open};
-use super::byte_pair::Remembered;
+use super::byte_pair::{Remembered, remember};
 use super::cut::{Cut, cut_all};
 use super::json::{self, kind};
 use super::model::Model;
@@ -41,6 +41,9 @@ enum Fast {
     /// `▁` replaces every space and is added before the text, see [`Prefix`]. If `split` is true, the text is split
     /// before every `▁`.
     Marks { prefix: Prefix, split: bool },
+    /// BERT's normalizer and pre-tokenizer. They change every character alone, and white space is no word. So the text
+    /// is cut at white space first, and the ids of each piece are cached.
+    Spaces,
 }
 
 /// Where `▁` is added before text. A stretch of text is the text between two added tokens.
@@ -90,6 +93,11 @@ impl Fast {
                     _ => Prefix::Always,
                 };
                 Some(Self::Marks { prefix, split: step["split"].as_bool().unwrap_or(true) })
+            }
+            ([normalizer], [step])
+                if kind(normalizer) == "BertNormalizer" && kind(step) == "BertPreTokenizer" =>
+            {
+                Some(Self::Spaces)
             }
             _ => None,
         })
@@ -161,6 +169,8 @@ impl Pipeline {
         // this search. So the fast variant is not used if both exist.
         let fast = fast
             .filter(|way| second.is_empty() || matches!(way, Fast::Words { .. }) || normalizer.is_empty());
+        // The cache has the ids of words for other models.
+        let fast = fast.filter(|way| !matches!(way, Fast::Spaces) || matches!(model, Model::WordPiece(_)));
         Ok(Self {
             first: AddedTokens::leftmost(first)?,
             second: AddedTokens::leftmost(second)?,
@@ -199,6 +209,9 @@ impl Pipeline {
         ids: &mut Vec<u32>,
     ) -> Result<(), TokenizerError> {
         let text = &whole[range.clone()];
+        if matches!(self.fast, Some(Fast::Spaces)) {
+            return self.pieces(text, remembered, ids);
+        }
         let inside = open.iter().filter(|o| o.start < range.end && o.end > range.start);
         let inside =
             inside.map(|o| o.start.max(range.start) - range.start..o.end.min(range.end) - range.start);
@@ -269,7 +282,7 @@ impl Pipeline {
         ids: &mut Vec<u32>,
     ) -> Result<(), TokenizerError> {
         match &self.fast {
-            None => self.words(text.into(), at_start, remembered, ids),
+            None | Some(Fast::Spaces) => self.words(text.into(), at_start, remembered, ids),
             Some(Fast::Words { cuts, space }) => {
                 let text = match *space && !text.starts_with(' ') {
                     true => format!(" {text}").into(),
@@ -300,6 +313,31 @@ impl Pipeline {
                 Ok(())
             }
         }
+    }
+
+    /// Encodes a text piece by piece, see [`Fast::Spaces`].
+    fn pieces(
+        &self,
+        text: &str,
+        remembered: &mut Remembered,
+        ids: &mut Vec<u32>,
+    ) -> Result<(), TokenizerError> {
+        for piece in text.split([' ', '\t', '\n', '\r']).filter(|piece| !piece.is_empty()) {
+            if let Some(known) = remembered.get(piece) {
+                ids.extend_from_slice(known);
+                continue;
+            }
+            let before = ids.len();
+            let mut normalized = NormalizedString::from(piece);
+            for normalizer in &self.normalizers {
+                normalizer.apply(&mut normalized)?;
+            }
+            if !normalized.get().is_empty() {
+                self.words(normalized.into(), false, remembered, ids)?;
+            }
+            remember(remembered, piece, &ids[before..]);
+        }
+        Ok(())
     }
 
     /// Encodes text with the steps of the library.

@@ -230,6 +230,29 @@ fn short_ways_give_the_librarys_ids() {
 }
 
 #[test]
+fn pieces_between_spaces_give_the_ids_of_the_whole_text() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/tokens_folder/pieces.json");
+    let file: json::File = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let mut random = ChaCha8Rng::seed_from_u64(13);
+    for (lowercase, strip_accents, clean_text) in
+        [(true, serde_json::Value::Null, true), (false, true.into(), true), (false, false.into(), false)]
+    {
+        let normalizer = serde_json::json!({ "type": "BertNormalizer", "clean_text": clean_text,
+            "handle_chinese_chars": true, "strip_accents": strip_accents, "lowercase": lowercase });
+        let step = serde_json::json!({ "type": "BertPreTokenizer" });
+        let make = || {
+            let model = Model::new(&file.model, false).unwrap();
+            Pipeline::new(&normalizer, &step, false, Vec::new(), model).unwrap()
+        };
+        let (short, long) = (make(), make().without_short_ways());
+        for _ in 0..2000 {
+            let text = random_text(&mut random, CHARACTERS, 40);
+            assert_eq!(ids(&short, &text).unwrap(), ids(&long, &text).unwrap(), "{text:?}");
+        }
+    }
+}
+
+#[test]
 fn an_expression_that_gives_up_is_an_error() {
     let step = serde_json::json!({ "type": "Sequence", "pretokenizers": [
         { "type": "Split", "pattern": { "Regex": r"\s+(?!\S)|\s+|\S+" }, "behavior": "Isolated", "invert": false },
