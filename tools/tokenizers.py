@@ -8,6 +8,9 @@ one that is found is printed and does not count.
 
     pip install numpy tokenizers sentencepiece
     python tools/tokenizers.py --kvant target/release/kvant --shared DIR [--work DIR] [NAME ...]
+    python tools/tokenizers.py --kvant target/release/kvant --shared DIR --xtask target/release/xtask --random 10000
+
+The second line also compares this many random strings in each folder, all in one run of `xtask tokens --ids`.
 
 One line a vocabulary, container and text; exit status 1 where ids differ.
 """
@@ -16,11 +19,13 @@ import argparse
 import io
 import json
 import pathlib
+import random
 import shutil
 import struct
 import subprocess
 import sys
 import tempfile
+import unicodedata
 
 # This script is called as the package that it compares with.
 sys.path = [path for path in sys.path if pathlib.Path(path).resolve() != pathlib.Path(__file__).resolve().parent]
@@ -348,6 +353,29 @@ def ids(kvant, model, text, work, flags):
     return json.loads(done.stdout)["ids"]
 
 
+def random_texts(count):
+    """Strings of characters that rules treat differently, and of all assigned characters."""
+    source = random.Random(7)
+    codes = (code for code in range(0x110000) if not 0xD800 <= code < 0xE000)
+    assigned = [chr(code) for code in codes if unicodedata.category(chr(code)) != "Cn"]
+    odd = list("    \t\n\r\u00a0\u3000\u0085asStTrReElLvVmMdDſÉé한글字あ。１½٣123'.,!?_-/#@<>|$~^\"()[]{}\u0301\u0308🦊\u200d\0\ufeffǅʰ▁Ｋßσ")
+    odd += ["'s", "'LL", "12345", " the", "camelCase", "\r\n", "    ", "</s>", "<|im_end|>"]
+    for _ in range(count):
+        share = source.choice([0, 0.4, 1])
+        yield "".join(source.choice(assigned if source.random() < share else odd) for _ in range(source.randrange(1, 40)))
+
+
+def compare_random(name, xtask, model, judge, count):
+    lines = list(random_texts(count))
+    flags = [] if "sentencepiece" in name or name == "llama2c" else ["--special"]
+    done = subprocess.run([xtask, "tokens", "--ids", model, *flags], capture_output=True, text=True, check=True,
+                          input="".join(json.dumps(text) + "\n" for text in lines))
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    bad = [text for text, ids in zip(lines, found, strict=True) if ids != judge(text)]
+    print(f"{'FAIL ' if bad else 'equal'} {name}, {len(lines) - len(bad)} of {len(lines)} random strings", ascii(bad[:3]) if bad else "")
+    return len(bad)
+
+
 def compare(name, container, kvant, model, judge, data, work, forgiven):
     differ = 0
     # SentencePiece itself finds no control tokens in a text.
@@ -374,6 +402,8 @@ def main():
     parser.add_argument("--shared", type=pathlib.Path)
     parser.add_argument("--golden", type=pathlib.Path, help="write the golden files of tests/golden/tokenizers instead")
     parser.add_argument("--work", type=pathlib.Path)
+    parser.add_argument("--xtask", help="the program xtask, for --random")
+    parser.add_argument("--random", type=int, default=0)
     parser.add_argument("names", nargs="*")
     arguments = parser.parse_args()
     if arguments.golden:
@@ -392,6 +422,8 @@ def main():
         size, judge = make(folder)
         model(folder, size)
         failed += compare(name, "folder", kvant, folder, judge, data, work, False)
+        if arguments.random and arguments.xtask:
+            failed += compare_random(name, arguments.xtask, folder, judge, arguments.random)
         gguf = folder / "model.gguf"
         done = subprocess.run([kvant, "convert", folder, "-o", gguf], capture_output=True, text=True, check=False)
         for line in done.stderr.splitlines():

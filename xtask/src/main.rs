@@ -1,4 +1,5 @@
-//! Commands for developers, not shipped: `cargo xtask tidy`, `sbom`, `real`, `answers`, `fuzz`, `render` and `synth`.
+//! Commands for developers, not shipped: `cargo xtask tidy`, `sbom`, `real`, `answers`, `fuzz`, `render`, `synth` and
+//! `tokens`.
 
 mod answers;
 mod fuzz;
@@ -7,6 +8,7 @@ mod render;
 mod sbom;
 mod synth;
 mod tidy;
+mod tokens;
 
 use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};
@@ -34,6 +36,8 @@ enum Command {
     Render,
     /// A model of random weights and a published one's shape
     Synth(synth::Synth),
+    /// Token ids, held against llama.cpp's recorded ones; speed of tokenizers; ids of texts from stdin
+    Tokens(tokens::Tokens),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +50,7 @@ fn main() -> ExitCode {
         Command::Fuzz(arguments) => fuzz::run(&root, &arguments),
         Command::Render => render::run(),
         Command::Synth(arguments) => synth::run(&arguments),
+        Command::Tokens(arguments) => tokens::run(&root, &arguments),
     };
     for fault in &faults {
         eprintln!("{fault}");

@@ -48,6 +48,8 @@ pub fn vocabulary(size: usize) -> Vocabulary {
         padding: None,
         add_bos: true,
         add_eos: false,
+        takes_before: Vec::new(),
+        takes_after: Vec::new(),
         more_ends: Vec::new(),
         chat_template: None,
     }

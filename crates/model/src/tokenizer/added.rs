@@ -159,7 +159,22 @@ impl AddedTokens {
             }
         }
         settle(&mut pending, usize::MAX, &mut found);
-        Ok(found.into_iter().map(|(range, index)| (range, self.tokens[index].id)).collect())
+        // White space is that of C's `isspace`.
+        let space = |c: char| c.is_ascii_whitespace() || c == '\u{b}';
+        let mut taken = 0;
+        let widened = found.into_iter().map(|(Range { mut start, mut end }, index)| {
+            let token = &self.tokens[index];
+            if token.lstrip {
+                start = text[..start].trim_end_matches(space).len().max(taken).min(start);
+            }
+            if token.rstrip {
+                end = text.len() - text[end..].trim_start_matches(space).len();
+            }
+            let start = start.max(taken);
+            taken = end.max(taken);
+            (start..end.max(start), token.id)
+        });
+        Ok(widened.collect())
     }
 }
 

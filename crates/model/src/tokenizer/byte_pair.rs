@@ -12,9 +12,9 @@
 //!              else merge it and queue the new pairs
 //! ```
 
-use super::{TokenizerError, sentencepiece};
+use super::{Map, TokenizerError, sentencepiece};
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::OnceLock;
 
 /// Settings that determine the ids of a word.
@@ -51,26 +51,35 @@ const SHORT: usize = 24;
 
 /// Encodes words by merging in order of rank.
 pub(super) struct BytePair {
-    ids: HashMap<String, u32>,
+    ids: Map<String, u32>,
     /// Ids of the symbols of single bytes, indexed by the byte; `None` for a byte that the vocabulary lacks.
     bytes: Vec<Option<u32>>,
     /// Ids of the byte tokens `<0x00>` to `<0xFF>`, if unknown characters become byte tokens.
     fallback: Option<Vec<Option<u32>>>,
     /// The ids of a pair → the rank of the merge and the id of its result.
-    merges: HashMap<(u32, u32), (u32, u32)>,
+    merges: Map<(u32, u32), (u32, u32)>,
     of_bytes: bool,
     ignore_merges: bool,
     unknown: Option<u32>,
     fuse_unknown: bool,
     prefix: String,
     suffix: String,
-    /// True if no merge result has a `▁` after another character. Then a word can be cut before every such `▁`, and the
-    /// ids are the same.
-    cuts: bool,
+    /// Where a word can be cut without a change of the ids; `None` if it cannot.
+    borders: Option<Borders>,
 }
 
 /// Cache of encoded words: the text of a word and its ids.
-pub(super) type Remembered = HashMap<Box<str>, Box<[u32]>>;
+pub(super) type Remembered = Map<Box<str>, Box<[u32]>>;
+
+/// Keeps the ids of a word, if the word is short.
+pub(super) fn remember(remembered: &mut Remembered, word: &str, ids: &[u32]) {
+    if word.len() <= LONGEST_REMEMBERED {
+        if remembered.len() >= REMEMBERED {
+            remembered.clear();
+        }
+        remembered.insert(word.into(), ids.into());
+    }
+}
 
 /// A symbol of a word in a doubly linked list. `previous` and `next` are indices into the list, or [`NONE`].
 #[derive(Clone, Copy)]
@@ -85,17 +94,18 @@ const NONE: u32 = u32::MAX;
 
 impl BytePair {
     pub fn new(settings: Settings) -> Result<Self, TokenizerError> {
-        let mut ids = HashMap::with_capacity(settings.vocabulary.len());
-        ids.extend(settings.vocabulary);
+        let ids: Map<String, u32> = settings.vocabulary.into_iter().collect();
         let find = |token: &str, merge: &(String, String)| {
             ids.get(token).copied().ok_or_else(|| {
                 let found = format!("{token:?} (for {:?} and {:?})", merge.0, merge.1);
                 TokenizerError::key("merges", "merges of tokens that the vocabulary has", found)
             })
         };
-        let mut merges = HashMap::with_capacity(settings.merges.len());
-        let mut cuts =
-            !settings.of_bytes && !settings.ignore_merges && ids.contains_key(sentencepiece::SPACE);
+        let mut merges = Map::with_capacity_and_hasher(settings.merges.len(), ahash::RandomState::default());
+        let plain = settings.prefix.is_empty() && settings.suffix.is_empty();
+        let marks =
+            !settings.of_bytes && !settings.ignore_merges && plain && ids.contains_key(sentencepiece::SPACE);
+        let mut borders = marks.then(Borders::default);
         for (rank, merge) in settings.merges.iter().enumerate() {
             let tail = merge.1.strip_prefix(settings.prefix.as_str()).ok_or_else(|| {
                 TokenizerError::key(
@@ -112,7 +122,9 @@ impl BytePair {
             } else {
                 merges.insert(pair, new);
             }
-            cuts &= !marks_inside(&joined);
+            if let Some(borders) = &mut borders {
+                borders.add(&joined);
+            }
         }
         let mut bytes = vec![None; 256];
         for (c, byte) in spelling() {
@@ -127,7 +139,6 @@ impl BytePair {
                 TokenizerError::key("unk_token", "a token of the vocabulary", format!("{text:?}"))
             })?),
         };
-        cuts &= settings.prefix.is_empty() && settings.suffix.is_empty();
         Ok(Self {
             ids,
             bytes,
@@ -139,19 +150,22 @@ impl BytePair {
             fuse_unknown: settings.fuse_unknown,
             prefix: settings.prefix,
             suffix: settings.suffix,
-            cuts,
+            borders,
         })
+    }
+
+    /// The id of the token that is spelled `token`.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.ids.get(token).copied()
     }
 
     /// Appends the ids of one word of the pre-tokenizer to `ids`. A word of bytes is given as plain text, not in its
     /// printable spelling.
     pub fn encode(&self, word: &str, remembered: &mut Remembered, ids: &mut Vec<u32>) {
-        if !self.cuts {
-            return self.encode_whole(word, remembered, ids);
-        }
+        let Some(borders) = &self.borders else { return self.encode_whole(word, remembered, ids) };
         let mut rest = word;
         while !rest.is_empty() {
-            let (part, after) = rest.split_at(next_mark(rest));
+            let (part, after) = rest.split_at(borders.first(rest));
             self.encode_whole(part, remembered, ids);
             rest = after;
         }
@@ -164,12 +178,7 @@ impl BytePair {
         }
         let start = ids.len();
         self.merge(word, ids);
-        if word.len() <= LONGEST_REMEMBERED {
-            if remembered.len() >= REMEMBERED {
-                remembered.clear();
-            }
-            remembered.insert(word.into(), ids[start..].into());
-        }
+        remember(remembered, word, &ids[start..]);
     }
 
     /// Encodes a word without the cache.
@@ -296,15 +305,35 @@ impl BytePair {
 /// The character that spells a space in words of characters.
 const MARK: char = '\u{2581}';
 
-/// True if the token has a `▁` after another character.
-pub(super) fn marks_inside(token: &str) -> bool {
-    token.trim_start_matches(MARK).contains(MARK)
+/// The places where a text can be cut before merging, and the merged parts are the same: before every `▁` that follows
+/// another character, unless a merge gives a token with this character before a `▁`.
+#[derive(Default)]
+pub(super) struct Borders {
+    /// The characters before a `▁` inside of tokens.
+    inside: HashSet<char>,
 }
 
-/// Number of bytes before the first `▁` that follows another character; the length of `text` if there is no such `▁`.
-pub(super) fn next_mark(text: &str) -> usize {
-    let marks = text.len() - text.trim_start_matches(MARK).len();
-    text[marks..].find(MARK).map_or(text.len(), |at| marks + at)
+impl Borders {
+    /// Takes account of a token that a merge gives.
+    pub fn add(&mut self, token: &str) {
+        let next = token.chars().skip(1);
+        self.inside
+            .extend(token.chars().zip(next).filter(|(c, next)| *c != MARK && *next == MARK).map(|(c, _)| c));
+    }
+
+    /// Number of bytes before the first border of `text`; the length of `text` if there is no border.
+    pub fn first(&self, text: &str) -> usize {
+        let mut from = text.len() - text.trim_start_matches(MARK).len();
+        while let Some(at) = text[from..].find(MARK) {
+            let border = from + at;
+            let before = text[..border].chars().next_back();
+            if before.is_some_and(|c| c != MARK && !self.inside.contains(&c)) {
+                return border;
+            }
+            from = border + MARK.len_utf8();
+        }
+        text.len()
+    }
 }
 
 /// GPT-2's printable characters, each with the byte that it spells.

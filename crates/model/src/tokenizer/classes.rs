@@ -17,6 +17,13 @@ pub(super) const SPACE: u8 = 8;
 /// Characters of words: `\w`.
 pub(super) const WORD: u8 = 16;
 
+/// Punctuation: `\p{P}`.
+pub(super) const PUNCTUATION: u8 = 32;
+/// Symbols: `\p{S}`.
+pub(super) const SYMBOL: u8 = 64;
+/// Control characters, format characters and private use.
+pub(super) const CONTROL: u8 = 128;
+
 /// Number of Unicode code points.
 const CODE_POINTS: usize = 0x11_0000;
 
@@ -29,9 +36,17 @@ impl Classes {
         static TABLE: OnceLock<Classes> = OnceLock::new();
         TABLE.get_or_init(|| {
             let mut table = vec![0; CODE_POINTS];
-            for (expression, bit) in
-                [(r"\p{L}", LETTER), (r"\p{N}", NUMBER), (r"\p{M}", MARK), (r"\s", SPACE), (r"\w", WORD)]
-            {
+            let expressions = [
+                (r"\p{L}", LETTER),
+                (r"\p{N}", NUMBER),
+                (r"\p{M}", MARK),
+                (r"\s", SPACE),
+                (r"\w", WORD),
+                (r"\p{P}", PUNCTUATION),
+                (r"\p{S}", SYMBOL),
+                (r"[\p{Cc}\p{Cf}\p{Co}]", CONTROL),
+            ];
+            for (expression, bit) in expressions {
                 let Ok(parsed) = regex_syntax::parse(expression) else { continue };
                 let HirKind::Class(Class::Unicode(class)) = parsed.kind() else { continue };
                 for range in class.ranges() {

@@ -2,7 +2,7 @@
 
 use super::json::{self, AddedToken};
 use super::model::type_of;
-use super::{Kind, PreTokenizer, Vocabulary, sentencepiece};
+use super::{Kind, PreTokenizer, Vocabulary, expressions, sentencepiece, words};
 use serde_json::Value as Json;
 use std::collections::HashMap;
 
@@ -81,10 +81,9 @@ pub(super) fn gguf_kind(
             Err(reason) => Kind::Folder { reason },
         };
     }
-    match known_split(normalizer, pre_tokenizer) {
-        Ok(pre_tokenizer) => {
-            Kind::BytePair { merges, pre_tokenizer, ignore_merges: model.ignore_merges.unwrap_or(false) }
-        }
+    let ignore_merges = model.ignore_merges.unwrap_or(false);
+    match known_split(normalizer, pre_tokenizer, ignore_merges) {
+        Ok(pre_tokenizer) => Kind::BytePair { merges, pre_tokenizer, ignore_merges },
         Err(reason) => Kind::Folder { reason },
     }
 }
@@ -128,7 +127,7 @@ fn scores(tokens: &[String], merges: &[(String, String)]) -> Vec<f32> {
 /// The pre-tokenizer rule that has a name in GGUF and matches the steps of the folder. It is recognized by the
 /// structure of the steps and by the exact regular expression, and is never guessed. Otherwise returns an error with
 /// the reason.
-fn known_split(normalizer: &Json, pre: &Json) -> Result<PreTokenizer, String> {
+fn known_split(normalizer: &Json, pre: &Json, ignores_merges: bool) -> Result<PreTokenizer, String> {
     // Qwen normalizes text to NFC first. Upstream omits this step and expects NFC text. Any other normalizer changes
     // the text, so it is an error.
     for step in json::steps(normalizer, "normalizers") {
@@ -136,34 +135,53 @@ fn known_split(normalizer: &Json, pre: &Json) -> Result<PreTokenizer, String> {
             return Err(format!("its normalizer is {}, GGUF has none", json::kind(&step)));
         }
     }
-    let steps = json::steps(pre, "pretokenizers");
-    let bytes =
-        |step: &Json| json::kind(step) == "ByteLevel" && !step["add_prefix_space"].as_bool().unwrap_or(true);
-    let gpt2 = |step: &Json| bytes(step) && step["use_regex"].as_bool().unwrap_or(true);
-    let found = match &steps[..] {
-        [one] if gpt2(one) => Some(PreTokenizer::Gpt2),
-        [digits, last]
-            if json::kind(digits) == "Digits"
-                && digits["individual_digits"].as_bool() == Some(true)
-                && gpt2(last) =>
-        {
-            Some(PreTokenizer::Smollm)
-        }
-        [split, last]
-            if json::kind(split) == "Split"
-                && split["behavior"].as_str() == Some("Isolated")
-                && !split["invert"].as_bool().unwrap_or(false)
-                && bytes(last)
-                && last["use_regex"].as_bool() == Some(false) =>
-        {
-            split["pattern"]["Regex"].as_str().and_then(PreTokenizer::by_expression)
-        }
-        _ => None,
-    };
+    let found = expressions(pre).and_then(|all| PreTokenizer::by_expressions(&all, ignores_merges));
     found.ok_or_else(|| {
         let mut description = pre.to_string();
         let end = description.char_indices().nth(200).map_or(description.len(), |(i, _)| i);
         description.truncate(end);
         format!("its pre-tokenizer is none that has a name in GGUF and is known here: {description}")
     })
+}
+
+/// The steps of a byte-level pre-tokenizer as regular expressions, each of which cuts the parts of the one before it.
+/// Returns `None` if a step is no such cut.
+fn expressions(pre: &Json) -> Option<Vec<String>> {
+    let steps = json::steps(pre, "pretokenizers");
+    let (last, others) = steps.split_last()?;
+    // `ByteLevel` comes last in most files. Falcon has other cuts after it, which see the printable spelling of bytes.
+    // The expressions of these cuts match only digits, which are spelled as themselves.
+    let bytes = |step: &Json| json::kind(step) == "ByteLevel";
+    if others.iter().filter(|step| bytes(step)).count() + usize::from(bytes(last)) != 1 {
+        return None;
+    }
+    let mut all = Vec::new();
+    for step in &steps {
+        let isolated = step["behavior"].as_str() == Some("Isolated");
+        match json::kind(step) {
+            "ByteLevel" if step["add_prefix_space"].as_bool().unwrap_or(true) => return None,
+            "ByteLevel" if step["use_regex"].as_bool().unwrap_or(true) => all.push(words::GPT2.to_owned()),
+            "ByteLevel" => {}
+            "Digits" => {
+                let each = step["individual_digits"].as_bool().unwrap_or(false);
+                all.push(if each { r"\p{N}" } else { r"\p{N}+" }.to_owned());
+            }
+            "Punctuation" if isolated || step.get("behavior").is_none() => {
+                all.push(expressions::PUNCTUATION.to_owned());
+            }
+            "Punctuation" if step["behavior"].as_str() == Some("Contiguous") => {
+                all.push(expressions::PUNCTUATION_RUNS.to_owned());
+            }
+            "Split" if isolated && !step["invert"].as_bool().unwrap_or(false) => {
+                let expression = step["pattern"]["Regex"].as_str()?;
+                // Some files have the characters themselves, others have their escaped spelling.
+                let escaped = [("\r", r"\r"), ("\n", r"\n"), ("\t", r"\t")];
+                all.push(
+                    escaped.iter().fold(expression.to_owned(), |text, (c, spelled)| text.replace(c, spelled)),
+                );
+            }
+            _ => return None,
+        }
+    }
+    Some(all)
 }

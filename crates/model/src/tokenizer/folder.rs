@@ -418,6 +418,8 @@ pub(super) fn finish(
         padding,
         add_bos,
         add_eos,
+        takes_before: Vec::new(),
+        takes_after: Vec::new(),
         more_ends: ends,
         chat_template: settings.chat_template(folder, &mut notes),
         kind,

@@ -25,17 +25,24 @@ const PADDING: &str = "tokenizer.ggml.padding_token_id";
 const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
 const ADD_SPACE: &str = "tokenizer.ggml.add_space_prefix";
+// Upstream's spelling.
+const SEPARATOR: &str = "tokenizer.ggml.seperator_token_id";
+const REMOVE_SPACES: &str = "tokenizer.ggml.remove_extra_whitespaces";
+const CHARSMAP: &str = "tokenizer.ggml.precompiled_charsmap";
+const LOWERCASE: &str = "tokenizer.ggml.normalizer.lowercase";
+const STRIP_ACCENTS: &str = "tokenizer.ggml.normalizer.strip_accents";
 const TEMPLATE: &str = "tokenizer.chat_template";
 
 /// Reads the vocabulary of a GGUF file; returns `None` if the file has no vocabulary.
 pub(super) fn read(metadata: &Metadata) -> Result<Option<Vocabulary>, TokenizerError> {
     let Some(model) = metadata.get(MODEL) else { return Ok(None) };
     let model = model.as_str().ok_or_else(|| wrong(MODEL, "a string"))?;
-    let byte_pair = match model {
-        "no_vocab" | "none" => return Ok(None),
-        "gpt2" => true,
-        "llama" => false,
-        other => return Err(TokenizerError::key(MODEL, "gpt2 or llama (others are not built yet)", other)),
+    if matches!(model, "no_vocab" | "none") {
+        return Ok(None);
+    }
+    let Some(defaults) = DEFAULTS.iter().find(|d| d.models.contains(&model)) else {
+        let known: Vec<&str> = DEFAULTS.iter().flat_map(|d| d.models.iter().copied()).collect();
+        return Err(TokenizerError::key(MODEL, format!("one of {}", known.join(", ")), model));
     };
     let tokens = match metadata.get(TOKENS) {
         Some(Value::Array(Array::String(tokens))) => tokens.clone(),
@@ -45,16 +52,20 @@ pub(super) fn read(metadata: &Metadata) -> Result<Option<Vocabulary>, TokenizerE
         return Err(TokenizerError::key(TOKENS, "at least one token", tokens.len().to_string()));
     }
     let mut kinds = kinds(metadata, tokens.len())?;
+    // In these vocabularies `</s>` is text.
+    let ends = |token: &str| ends_everywhere(token) && !(token == "</s>" && plain_end(&tokens));
     for (token, kind) in tokens.iter().zip(&mut kinds) {
         // Some converters give control tokens the kind user-defined or normal. Without this correction, text of a user
         // could begin or end a turn.
         let mistyped = match kind {
             TokenKind::UserDefined => looks_special(token),
-            TokenKind::Normal => byte_pair && ends_everywhere(token),
+            TokenKind::Normal => defaults.merges && ends(token),
             _ => false,
         };
         if mistyped {
             *kind = TokenKind::Control;
+        } else if *kind == TokenKind::Control && token == "</s>" && plain_end(&tokens) {
+            *kind = TokenKind::Normal;
         }
     }
     let id = |key: &str| match metadata.get(key).map(|v| (v.as_u64(), v)) {
@@ -71,48 +82,174 @@ pub(super) fn read(metadata: &Metadata) -> Result<Option<Vocabulary>, TokenizerE
         None => Ok(default),
         Some(v) => v.as_bool().ok_or_else(|| wrong(key, "true or false")),
     };
-    let (kind, adds_bos) = if byte_pair {
-        let pre = metadata.get(PRE).map(|v| v.as_str().ok_or_else(|| wrong(PRE, "a string"))).transpose()?;
-        let pre_tokenizer = PreTokenizer::by_name(pre.ok_or_else(|| PreTokenizer::unknown("nothing"))?)?;
-        let merges = read_merges(metadata)?;
-        let kind = Kind::BytePair { merges, pre_tokenizer, ignore_merges: pre_tokenizer.ignores_merges() };
-        (kind, pre_tokenizer.adds_bos())
-    } else {
-        let scores = match metadata.get(SCORES) {
-            Some(Value::Array(Array::F32(scores))) if scores.len() == tokens.len() => scores.clone(),
-            Some(Value::Array(Array::F32(scores))) => {
-                return Err(TokenizerError::key(
-                    SCORES,
-                    format!("{} scores", tokens.len()),
-                    scores.len().to_string(),
-                ));
+    let or_default = |key: &str, default: Option<u32>| {
+        Ok::<_, TokenizerError>(id(key)?.or(default.filter(|id| (*id as usize) < tokens.len())))
+    };
+    let (kind, adds_bos) = match model {
+        "llama" => {
+            let kind = Kind::SentencePiece {
+                scores: scores(metadata, tokens.len())?,
+                add_space_prefix: flag(ADD_SPACE, true)?,
+            };
+            (kind, true)
+        }
+        "bert" => {
+            let lowercase = flag(LOWERCASE, true)?;
+            let kind = Kind::WordPiece {
+                lowercase,
+                strip_accents: flag(STRIP_ACCENTS, lowercase)?,
+                separator: or_default(SEPARATOR, Some(102))?,
+            };
+            (kind, true)
+        }
+        "t5" => {
+            let charsmap = match metadata.get(CHARSMAP) {
+                None => Vec::new(),
+                Some(Value::Array(Array::U8(bytes))) => bytes.clone(),
+                Some(Value::Array(Array::I8(bytes))) => bytes.iter().map(|b| *b as u8).collect(),
+                Some(_) => return Err(wrong(CHARSMAP, "an array of bytes")),
+            };
+            let kind = Kind::Unigram {
+                scores: scores(metadata, tokens.len())?,
+                charsmap,
+                add_space_prefix: flag(ADD_SPACE, false)?,
+                remove_extra_whitespaces: flag(REMOVE_SPACES, false)?,
+            };
+            (kind, false)
+        }
+        _ => {
+            let pre_tokenizer = match PreTokenizer::of_model(model) {
+                Some(own) => own,
+                None => {
+                    let name = text(metadata, PRE)?.ok_or_else(|| PreTokenizer::unknown("nothing"))?;
+                    PreTokenizer::by_name(name)?
+                }
+            };
+            if model == "whitespace" && flag(LOWERCASE, false)? {
+                return Err(TokenizerError::key(LOWERCASE, "false for the model whitespace", "true"));
             }
-            _ => return Err(wrong(SCORES, "an array of f32")),
-        };
-        (Kind::SentencePiece { scores, add_space_prefix: flag(ADD_SPACE, true)? }, true)
+            let merges = match metadata.get(MERGES) {
+                None if pre_tokenizer.name() == "kimi-k2" => Vec::new(),
+                _ => read_merges(metadata)?,
+            };
+            let ignore_merges = pre_tokenizer.ignores_merges();
+            (Kind::BytePair { merges, pre_tokenizer, ignore_merges }, pre_tokenizer.adds_bos())
+        }
     };
-    let template = match metadata.get(TEMPLATE) {
-        None => None,
-        Some(v) => Some(v.as_str().ok_or_else(|| wrong(TEMPLATE, "a string"))?.to_owned()),
+    // Upstream adds BOS for these rules and for WordPiece, whatever the file says.
+    let always = match &kind {
+        Kind::BytePair { pre_tokenizer, .. } => pre_tokenizer.always_adds_bos(),
+        Kind::WordPiece { .. } => true,
+        _ => false,
     };
+    let (takes_before, takes_after) = takes_space(metadata, &tokens, &kinds);
     Ok(Some(Vocabulary {
-        bos: id(BOS)?.or_else(|| (!byte_pair && tokens.len() > 1).then_some(1)),
-        eos: id(EOS)?.or_else(|| (!byte_pair && tokens.len() > 2).then_some(2)),
+        bos: or_default(BOS, defaults.bos)?,
+        eos: or_default(EOS, defaults.eos)?,
         eot: id(EOT)?,
-        unknown: id(UNKNOWN)?.or((!byte_pair).then_some(0)),
-        padding: id(PADDING)?,
-        add_bos: flag(ADD_BOS, adds_bos)?,
-        add_eos: flag(ADD_EOS, false)?,
+        unknown: or_default(UNKNOWN, defaults.unknown)?,
+        padding: or_default(PADDING, defaults.padding)?,
+        add_bos: flag(ADD_BOS, adds_bos)? || always,
+        add_eos: flag(ADD_EOS, model == "t5")?,
+        takes_before,
+        takes_after,
         more_ends: [EOM]
             .iter()
             .chain(FILL_ENDS)
             .filter_map(|key| id(key).transpose())
             .collect::<Result<_, _>>()?,
-        chat_template: template,
+        chat_template: text(metadata, TEMPLATE)?.map(str::to_owned),
         kinds,
         kind,
         tokens,
     }))
+}
+
+/// Ids that upstream assumes if a file does not have their keys.
+struct Defaults {
+    /// Values of `tokenizer.ggml.model`.
+    models: &'static [&'static str],
+    /// True if the model has merges.
+    merges: bool,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    unknown: Option<u32>,
+    padding: Option<u32>,
+}
+
+const DEFAULTS: &[Defaults] = &[
+    Defaults {
+        models: &["gpt2", "gemma4", "whitespace"],
+        merges: true,
+        bos: None,
+        eos: None,
+        unknown: None,
+        padding: None,
+    },
+    Defaults {
+        models: &["llama"],
+        merges: false,
+        bos: Some(1),
+        eos: Some(2),
+        unknown: Some(0),
+        padding: None,
+    },
+    Defaults {
+        models: &["bert"],
+        merges: false,
+        bos: Some(101),
+        eos: None,
+        unknown: Some(100),
+        padding: Some(0),
+    },
+    Defaults { models: &["t5"], merges: false, bos: None, eos: Some(1), unknown: Some(2), padding: Some(0) },
+];
+
+/// True if `</s>` is text in a vocabulary: another of its tokens ends an answer.
+fn plain_end(tokens: &[String]) -> bool {
+    tokens.iter().any(|token| matches!(token.as_str(), "<|tool_response>" | "<|plamo:eos|>"))
+}
+
+/// The ids of added tokens that take the white space before them, and of those that take the white space after them.
+/// Upstream knows them by the name of the model, of its architecture or of its pre-tokenizer.
+fn takes_space(metadata: &Metadata, tokens: &[String], kinds: &[TokenKind]) -> (Vec<u32>, Vec<u32>) {
+    let value = |key: &str| metadata.get(key).and_then(Value::as_str).unwrap_or_default();
+    let name = value("general.name").to_lowercase();
+    let (pre, architecture) = (value(PRE), value("general.architecture"));
+    let any = |text: &str, parts: &[&str]| parts.iter().any(|part| text.contains(part));
+    let ids = |is: &dyn Fn(&str, TokenKind) -> bool| -> Vec<u32> {
+        let all = (0..).zip(tokens.iter().zip(kinds));
+        all.filter(|(_, (token, kind))| is(token, **kind)).map(|(id, _)| id).collect()
+    };
+    if any(pre, &["jina-v2-de", "jina-v2-es", "jina-v2-code"])
+        || any(architecture, &["nomic-bert-moe", "jina-bert-v3"])
+    {
+        (ids(&|token, _| token == "<mask>"), Vec::new())
+    } else if any(&name, &["phi-3", "phi3"]) {
+        let special = |kind| matches!(kind, TokenKind::Control | TokenKind::UserDefined | TokenKind::Unknown);
+        let keeps = |token: &str| matches!(token, "<unk>" | "<s>" | "<|endoftext|>");
+        (Vec::new(), ids(&|token, kind| special(kind) && !keeps(token)))
+    } else if any(&name, &["modern-bert"]) {
+        (ids(&|token, _| token == "[MASK]"), Vec::new())
+    } else {
+        (Vec::new(), Vec::new())
+    }
+}
+
+/// The text of a key; `None` if the file does not have the key.
+fn text<'a>(metadata: &'a Metadata, key: &str) -> Result<Option<&'a str>, TokenizerError> {
+    metadata.get(key).map(|v| v.as_str().ok_or_else(|| wrong(key, "a string"))).transpose()
+}
+
+/// Reads the scores of `count` tokens.
+fn scores(metadata: &Metadata, count: usize) -> Result<Vec<f32>, TokenizerError> {
+    match metadata.get(SCORES) {
+        Some(Value::Array(Array::F32(scores))) if scores.len() == count => Ok(scores.clone()),
+        Some(Value::Array(Array::F32(scores))) => {
+            Err(TokenizerError::key(SCORES, format!("{count} scores"), scores.len().to_string()))
+        }
+        _ => Err(wrong(SCORES, "an array of f32")),
+    }
 }
 
 /// The error for a key that is missing or has a value of a wrong type.
@@ -177,8 +314,16 @@ pub(super) fn write(vocabulary: &Vocabulary, rows: usize) -> Result<Vec<(String,
     kinds.resize(rows, TokenKind::Unused as i32);
     match &vocabulary.kind {
         Kind::BytePair { pre_tokenizer, .. } => {
-            set(MODEL, Value::String("gpt2".into()));
+            set(MODEL, Value::String(pre_tokenizer.model().into()));
             set(PRE, Value::String(pre_tokenizer.name().into()));
+        }
+        Kind::WordPiece { .. } => {
+            set(MODEL, Value::String("bert".into()));
+            set(PRE, Value::String("default".into()));
+        }
+        Kind::Unigram { .. } => {
+            set(MODEL, Value::String("t5".into()));
+            set(PRE, Value::String("default".into()));
         }
         Kind::SentencePiece { .. } => {
             set(MODEL, Value::String("llama".into()));
@@ -194,7 +339,7 @@ pub(super) fn write(vocabulary: &Vocabulary, rows: usize) -> Result<Vec<(String,
         }
     }
     set(TOKENS, Value::Array(Array::String(tokens)));
-    if let Kind::SentencePiece { scores, .. } = &vocabulary.kind {
+    if let Kind::SentencePiece { scores, .. } | Kind::Unigram { scores, .. } = &vocabulary.kind {
         let mut scores = scores.clone();
         scores.resize(rows, -1e6);
         set(SCORES, Value::Array(Array::F32(scores)));
@@ -218,8 +363,23 @@ pub(super) fn write(vocabulary: &Vocabulary, rows: usize) -> Result<Vec<(String,
     }
     set(ADD_BOS, Value::Bool(vocabulary.add_bos));
     set(ADD_EOS, Value::Bool(vocabulary.add_eos));
-    if let Kind::SentencePiece { add_space_prefix, .. } = &vocabulary.kind {
-        set(ADD_SPACE, Value::Bool(*add_space_prefix));
+    match &vocabulary.kind {
+        Kind::SentencePiece { add_space_prefix, .. } => set(ADD_SPACE, Value::Bool(*add_space_prefix)),
+        Kind::WordPiece { lowercase, strip_accents, separator } => {
+            set(LOWERCASE, Value::Bool(*lowercase));
+            set(STRIP_ACCENTS, Value::Bool(*strip_accents));
+            if let Some(id) = separator {
+                set(SEPARATOR, Value::U32(*id));
+            }
+        }
+        Kind::Unigram { charsmap, add_space_prefix, remove_extra_whitespaces, .. } => {
+            set(ADD_SPACE, Value::Bool(*add_space_prefix));
+            set(REMOVE_SPACES, Value::Bool(*remove_extra_whitespaces));
+            if !charsmap.is_empty() {
+                set(CHARSMAP, Value::Array(Array::U8(charsmap.clone())));
+            }
+        }
+        Kind::BytePair { .. } | Kind::Folder { .. } => {}
     }
     if let Some(template) = &vocabulary.chat_template {
         set(TEMPLATE, Value::String(template.clone()));

@@ -8,22 +8,29 @@
 //! tokenizer.
 //!
 //! Sources: the `tokenizers` crate, SentencePiece, `transformers`' tokenizer classes, llama.cpp's
-//! `src/llama-vocab.cpp`. Not covered here: WordPiece, Unigram and RWKV vocabularies in a GGUF file; they are refused.
+//! `src/llama-vocab.cpp`. Not covered here: the vocabularies `rwkv`, `plamo2` and `hybriddna` in a GGUF file; they are
+//! refused.
 
 mod added;
 mod byte_pair;
 mod charsmap;
 mod classes;
+mod cut;
 mod difference;
 mod express;
+mod expressions;
 mod folder;
 mod gguf;
 mod json;
+mod merged;
 mod model;
+mod pieces;
 mod pipeline;
 mod pre_tokenizer;
+mod prefixes;
 mod processor;
 mod protobuf;
+mod scored;
 mod sentencepiece;
 mod settings;
 mod slow;
@@ -34,6 +41,8 @@ mod tests;
 mod unigram;
 mod vocabulary;
 mod word_piece;
+mod word_pieces;
+mod words;
 
 use added::{Added, AddedTokens};
 use kvant_io::{Meta, Metadata, Value};
@@ -42,11 +51,15 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 pub use pre_tokenizer::PreTokenizer;
+use pre_tokenizer::Symbols;
 pub use stream::TextStream;
 pub use vocabulary::{Kind, TokenKind, Vocabulary};
 
 /// Exclusive upper limit of the ids in a file. Real vocabularies are far below this limit.
 const LARGEST_ID: u32 = 1 << 22;
+
+/// A hash map with a fast hash function, whose seed is random: a file cannot choose keys that collide.
+type Map<K, V> = HashMap<K, V, ahash::RandomState>;
 
 /// An error in a vocabulary, or a text that a tokenizer cannot encode.
 #[derive(Debug, thiserror::Error)]
@@ -110,25 +123,18 @@ pub struct Special {
 
 /// The algorithm that converts text between added tokens to ids.
 enum Engine {
-    /// llama.cpp's byte-level BPE: the symbols of a word are bytes.
-    BytePair { model: Box<byte_pair::BytePair>, pre_tokenizer: PreTokenizer, added: AddedTokens },
+    /// llama.cpp's BPE with merges.
+    Merged(Box<merged::Merged>),
     /// llama.cpp's SentencePiece BPE, which merges by scores.
-    Scored(Box<Scored>),
+    Scored(Box<scored::Scored>),
+    /// llama.cpp's WordPiece.
+    WordPieces(Box<word_pieces::WordPieces>),
+    /// llama.cpp's Unigram.
+    Pieces(Box<pieces::Pieces>),
     /// The steps of a `tokenizer.json`, or the equivalent steps for `vocab.json` with `merges.txt`.
     Pipeline(Box<pipeline::Pipeline>),
     /// SentencePiece's own algorithm, for a `tokenizer.model`.
     Processor(Box<processor::Processor>),
-}
-
-/// llama.cpp's SentencePiece tokenizer.
-struct Scored {
-    model: sentencepiece::Scored,
-    /// Ids of the byte tokens `<0x00>` to `<0xFF>`; `None` for a byte token that the vocabulary lacks.
-    bytes: Vec<Option<u32>>,
-    unknown: Option<u32>,
-    /// True if a space is added before the text, and before the text after each added token.
-    add_space_prefix: bool,
-    added: AddedTokens,
 }
 
 /// How the text of a token spells the text that the token encodes.
@@ -183,43 +189,55 @@ impl Tokenizer {
     /// # Errors
     /// An error if merges name tokens that the vocabulary lacks, or if GGUF cannot express the vocabulary.
     pub fn new(vocabulary: Vocabulary) -> Result<Self, TokenizerError> {
-        let special =
-            (0..).zip(&vocabulary.tokens).filter_map(|(id, text)| match vocabulary.kinds[id as usize] {
-                TokenKind::Control | TokenKind::Unknown => Some(Added::plain(id, text.clone(), true)),
-                TokenKind::UserDefined => Some(Added::plain(id, text.clone(), false)),
-                _ => None,
-            });
+        let has = |ids: &[u32], id: u32| ids.contains(&id);
+        let special = (0..).zip(&vocabulary.tokens).filter_map(|(id, text)| {
+            let control = match vocabulary.kinds[id as usize] {
+                TokenKind::Control | TokenKind::Unknown => true,
+                TokenKind::UserDefined => false,
+                _ => return None,
+            };
+            Some(Added {
+                lstrip: has(&vocabulary.takes_before, id),
+                rstrip: has(&vocabulary.takes_after, id),
+                ..Added::plain(id, text.clone(), control)
+            })
+        });
         let added = AddedTokens::longest(special.collect())?;
         let all = || (0..).zip(&vocabulary.tokens).map(|(id, text)| (text.clone(), id));
+        // If several tokens have the same text, the last one counts, as in upstream.
+        let ids = || all().collect::<Map<String, u32>>();
+        let unknown = vocabulary.unknown;
         let (engine, spelling) = match &vocabulary.kind {
             Kind::BytePair { merges, pre_tokenizer, ignore_merges } => {
-                let model = byte_pair::BytePair::new(byte_pair::Settings {
-                    vocabulary: all().collect(),
-                    merges: merges.clone(),
-                    first_counts: true,
-                    of_bytes: true,
-                    ignore_merges: *ignore_merges,
-                    byte_fallback: false,
-                    unknown: None,
-                    fuse_unknown: false,
-                    prefix: String::new(),
-                    suffix: String::new(),
-                })?;
-                let pre_tokenizer = *pre_tokenizer;
-                (Engine::BytePair { model: Box::new(model), pre_tokenizer, added }, Spelling::Bytes)
+                let merges = merges.clone();
+                let merged =
+                    merged::Merged::new(all().collect(), merges, *pre_tokenizer, *ignore_merges, added)?;
+                let spelling = match pre_tokenizer.symbols() {
+                    Symbols::Bytes => Spelling::Bytes,
+                    Symbols::Marks { .. } => Spelling::Marks,
+                    Symbols::Plain { .. } => Spelling::Plain,
+                };
+                (Engine::Merged(Box::new(merged)), spelling)
             }
             Kind::SentencePiece { scores, add_space_prefix } => {
-                // If several tokens have the same text, the last one counts, as in upstream.
-                let ids: HashMap<String, u32> = all().collect();
-                let bytes = (0..256).map(|b| ids.get(&format!("<0x{b:02X}>")).copied()).collect();
-                let scored = Scored {
-                    model: sentencepiece::Scored::new(ids, scores.clone(), Vec::new()),
-                    bytes,
-                    unknown: vocabulary.unknown,
-                    add_space_prefix: *add_space_prefix,
-                    added,
-                };
+                let scored = scored::Scored::new(ids(), scores.clone(), unknown, *add_space_prefix, added);
                 (Engine::Scored(Box::new(scored)), Spelling::Marks)
+            }
+            Kind::WordPiece { lowercase, strip_accents, .. } => {
+                let pieces = word_pieces::WordPieces::new(ids(), unknown, *lowercase, *strip_accents, added);
+                (Engine::WordPieces(Box::new(pieces)), Spelling::Marks)
+            }
+            Kind::Unigram { scores, charsmap, add_space_prefix, remove_extra_whitespaces } => {
+                let settings = pieces::Settings {
+                    tokens: &vocabulary.tokens,
+                    kinds: &vocabulary.kinds,
+                    scores,
+                    charsmap,
+                    unknown,
+                    add_space_prefix: *add_space_prefix,
+                    remove_extra_whitespaces: *remove_extra_whitespaces,
+                };
+                (Engine::Pieces(Box::new(pieces::Pieces::new(&settings, added)?)), Spelling::Marks)
             }
             Kind::Folder { reason } => {
                 return Err(TokenizerError::key(
@@ -232,7 +250,10 @@ impl Tokenizer {
         let end_of_generation = vocabulary.end_of_generation();
         let around = (
             vocabulary.bos.filter(|_| vocabulary.add_bos).into_iter().collect(),
-            vocabulary.eos.filter(|_| vocabulary.add_eos).into_iter().collect(),
+            match &vocabulary.kind {
+                Kind::WordPiece { separator, .. } => separator.iter().copied().collect(),
+                _ => vocabulary.eos.filter(|_| vocabulary.add_eos).into_iter().collect(),
+            },
         );
         Ok(Self { vocabulary, engine, spelling, around, end_of_generation, notes: Vec::new() })
     }
@@ -327,16 +348,10 @@ impl Tokenizer {
             ids.extend(&self.around.0);
         }
         match &self.engine {
-            Engine::BytePair { model, pre_tokenizer, added } => {
-                let mut remembered = byte_pair::Remembered::new();
-                fragments(text, added.find(text, &open)?, &mut |fragment| match fragment {
-                    Fragment::Token(id) => ids.push(id),
-                    Fragment::Text(text) => {
-                        pre_tokenizer.words(text, &mut |word| model.encode(word, &mut remembered, &mut ids));
-                    }
-                });
-            }
+            Engine::Merged(merged) => merged.encode(text, &open, &mut ids)?,
             Engine::Scored(scored) => scored.encode(text, &open, &mut ids)?,
+            Engine::WordPieces(pieces) => pieces.encode(text, &open, &mut ids)?,
+            Engine::Pieces(pieces) => pieces.encode(text, &open, &mut ids)?,
             Engine::Pipeline(pipeline) => pipeline.encode(text, &open, &mut ids)?,
             Engine::Processor(processor) => processor.encode(text, &open, &mut ids)?,
         }
@@ -372,7 +387,10 @@ impl Tokenizer {
         match (&self.spelling, &self.vocabulary.kind) {
             (Spelling::Words { .. }, _) => true,
             (Spelling::Marks, Kind::SentencePiece { add_space_prefix, .. }) => *add_space_prefix,
-            (Spelling::Marks, Kind::Folder { .. }) => true,
+            (Spelling::Marks, Kind::Unigram { add_space_prefix, remove_extra_whitespaces, .. }) => {
+                *add_space_prefix || *remove_extra_whitespaces
+            }
+            (Spelling::Marks, Kind::Folder { .. } | Kind::WordPiece { .. }) => true,
             _ => false,
         }
     }
@@ -428,41 +446,24 @@ enum Fragment<'a> {
 }
 
 /// Calls `take` with every added token in `found` and every text between them, in order.
-fn fragments<'a>(text: &'a str, found: Vec<added::Found>, take: &mut dyn FnMut(Fragment<'a>)) {
+///
+/// # Errors
+/// The first error of `take`.
+fn fragments<'a>(
+    text: &'a str,
+    found: Vec<added::Found>,
+    take: &mut dyn FnMut(Fragment<'a>) -> Result<(), TokenizerError>,
+) -> Result<(), TokenizerError> {
     let mut end = 0;
     for (place, id) in found {
         if place.start > end {
-            take(Fragment::Text(&text[end..place.start]));
+            take(Fragment::Text(&text[end..place.start]))?;
         }
-        take(Fragment::Token(id));
+        take(Fragment::Token(id))?;
         end = place.end;
     }
     if end < text.len() {
-        take(Fragment::Text(&text[end..]));
+        take(Fragment::Text(&text[end..]))?;
     }
-}
-
-impl Scored {
-    fn encode(&self, text: &str, open: &added::Open, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
-        let mut remembered = sentencepiece::Remembered::new();
-        let mut after_token = true;
-        fragments(text, self.added.find(text, open)?, &mut |fragment| match fragment {
-            Fragment::Token(id) => {
-                ids.push(id);
-                after_token = true;
-            }
-            Fragment::Text(text) => {
-                let prefix = if after_token && self.add_space_prefix { sentencepiece::SPACE } else { "" };
-                let text = format!("{prefix}{}", text.replace(' ', sentencepiece::SPACE));
-                self.model.encode(&text, &mut remembered, &mut |part, id| match id {
-                    Some(id) => ids.push(id),
-                    None => {
-                        ids.extend(part.bytes().filter_map(|b| self.bytes[usize::from(b)].or(self.unknown)));
-                    }
-                });
-                after_token = false;
-            }
-        });
-        Ok(())
-    }
+    Ok(())
 }

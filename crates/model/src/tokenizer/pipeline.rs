@@ -3,16 +3,18 @@
 //!
 //! The ids are the same as those of the `tokenizers` crate ("the library"). Normalizers and pre-tokenizers are the
 //! library's code, with two exceptions. Regular expressions run here, because the library ignores the rest of a text if
-//! its regex engine fails. The rules in [`PreTokenizer`] have hand-written code. Models are written here (`model`),
+//! its regex engine fails. Frequent expressions have hand-written code (`words`). Models are written here (`model`),
 //! because the library allocates a string for every token. Most tokenizers use only words of bytes, or `▁` for spaces.
 //! For these there is a fast variant without the library's strings, which store two numbers for every byte.
 
 use super::added::{Added, AddedTokens, Open};
-use super::byte_pair::Remembered;
+use super::byte_pair::{Remembered, remember};
+use super::cut::{Cut, cut_all};
 use super::json::{self, kind};
 use super::model::Model;
-use super::steps::{Cut, Normalizer, Split};
-use super::{PreTokenizer, TokenizerError, sentencepiece};
+use super::steps::{Normalizer, Split, pattern};
+use super::words::Words;
+use super::{TokenizerError, sentencepiece};
 use serde_json::Value as Json;
 use std::borrow::Cow;
 use tokenizers::normalizer::Range as Part;
@@ -39,6 +41,9 @@ enum Fast {
     /// `▁` replaces every space and is added before the text, see [`Prefix`]. If `split` is true, the text is split
     /// before every `▁`.
     Marks { prefix: Prefix, split: bool },
+    /// BERT's normalizer and pre-tokenizer. They change every character alone, and white space is no word. So the text
+    /// is cut at white space first, and the ids of each piece are cached.
+    Spaces,
 }
 
 /// Where `▁` is added before text. A stretch of text is the text between two added tokens.
@@ -89,6 +94,11 @@ impl Fast {
                 };
                 Some(Self::Marks { prefix, split: step["split"].as_bool().unwrap_or(true) })
             }
+            ([normalizer], [step])
+                if kind(normalizer) == "BertNormalizer" && kind(step) == "BertPreTokenizer" =>
+            {
+                Some(Self::Spaces)
+            }
             _ => None,
         })
     }
@@ -105,21 +115,15 @@ impl Fast {
                     }
                     space |= adds;
                     if json["use_regex"].as_bool().unwrap_or(true) {
-                        cuts.push(Cut::Known(PreTokenizer::Gpt2));
+                        cuts.push(Cut::Words(Words::GPT2));
                     }
                 }
                 "Digits" if json["individual_digits"].as_bool() == Some(true) => {
                     cuts.push(Cut::expression(r"\p{N}")?);
                 }
-                "Split" if json["behavior"].as_str() == Some("Isolated") => cuts.push(Cut::pattern(json)?),
+                "Split" if json["behavior"].as_str() == Some("Isolated") => cuts.push(pattern(json)?),
                 _ => return Ok(None),
             }
-        }
-        // Single digits and then the rule of GPT-2 are together the rule of SmolLM.
-        if let [Cut::Expression(digits), Cut::Known(PreTokenizer::Gpt2)] = &cuts[..]
-            && digits.as_str() == r"\p{N}"
-        {
-            cuts = vec![Cut::Known(PreTokenizer::Smollm)];
         }
         Ok(Some(Self::Words { cuts, space }))
     }
@@ -165,6 +169,8 @@ impl Pipeline {
         // this search. So the fast variant is not used if both exist.
         let fast = fast
             .filter(|way| second.is_empty() || matches!(way, Fast::Words { .. }) || normalizer.is_empty());
+        // The cache has the ids of words for other models.
+        let fast = fast.filter(|way| !matches!(way, Fast::Spaces) || matches!(model, Model::WordPiece(_)));
         Ok(Self {
             first: AddedTokens::leftmost(first)?,
             second: AddedTokens::leftmost(second)?,
@@ -177,7 +183,7 @@ impl Pipeline {
 
     /// Appends the ids of a text to `ids`. Control tokens are found only inside the ranges of `open`.
     pub fn encode(&self, text: &str, open: &Open, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
-        let remembered = &mut Remembered::new();
+        let remembered = &mut Remembered::default();
         let mut end = 0;
         for (place, id) in self.first.find(text, open)? {
             if place.start > end {
@@ -203,6 +209,9 @@ impl Pipeline {
         ids: &mut Vec<u32>,
     ) -> Result<(), TokenizerError> {
         let text = &whole[range.clone()];
+        if matches!(self.fast, Some(Fast::Spaces)) {
+            return self.pieces(text, remembered, ids);
+        }
         let inside = open.iter().filter(|o| o.start < range.end && o.end > range.start);
         let inside =
             inside.map(|o| o.start.max(range.start) - range.start..o.end.min(range.end) - range.start);
@@ -273,13 +282,13 @@ impl Pipeline {
         ids: &mut Vec<u32>,
     ) -> Result<(), TokenizerError> {
         match &self.fast {
-            None => self.words(text.into(), at_start, remembered, ids),
+            None | Some(Fast::Spaces) => self.words(text.into(), at_start, remembered, ids),
             Some(Fast::Words { cuts, space }) => {
                 let text = match *space && !text.starts_with(' ') {
                     true => format!(" {text}").into(),
                     false => Cow::Borrowed(text),
                 };
-                cut(cuts, &text, &mut |word| self.model.encode(word, remembered, ids))
+                cut_all(cuts, &text, &mut |word| self.model.encode(word, remembered, ids))
             }
             Some(Fast::Marks { prefix, split }) => {
                 let marked = text.replace(' ', sentencepiece::SPACE);
@@ -306,6 +315,31 @@ impl Pipeline {
         }
     }
 
+    /// Encodes a text piece by piece, see [`Fast::Spaces`].
+    fn pieces(
+        &self,
+        text: &str,
+        remembered: &mut Remembered,
+        ids: &mut Vec<u32>,
+    ) -> Result<(), TokenizerError> {
+        for piece in text.split([' ', '\t', '\n', '\r']).filter(|piece| !piece.is_empty()) {
+            if let Some(known) = remembered.get(piece) {
+                ids.extend_from_slice(known);
+                continue;
+            }
+            let before = ids.len();
+            let mut normalized = NormalizedString::from(piece);
+            for normalizer in &self.normalizers {
+                normalizer.apply(&mut normalized)?;
+            }
+            if !normalized.get().is_empty() {
+                self.words(normalized.into(), false, remembered, ids)?;
+            }
+            remember(remembered, piece, &ids[before..]);
+        }
+        Ok(())
+    }
+
     /// Encodes text with the steps of the library.
     fn words(
         &self,
@@ -328,18 +362,6 @@ impl Pipeline {
     pub fn without_short_ways(mut self) -> Self {
         self.fast = None;
         self
-    }
-}
-
-/// Splits a text with the rules in `cuts`, one after another. Calls `take` with every part.
-fn cut<'a>(
-    cuts: &[Cut],
-    text: &'a str,
-    take: &mut dyn FnMut(&'a str) -> Result<(), TokenizerError>,
-) -> Result<(), TokenizerError> {
-    match cuts.split_first() {
-        None => take(text),
-        Some((first, others)) => first.parts(text, &mut |part, _| cut(others, part, take)),
     }
 }
 

@@ -9,7 +9,7 @@ use super::charsmap::Charsmap;
 use super::protobuf::{ModelFile, PieceType};
 use super::sentencepiece::{Remembered, SPACE, Scored};
 use super::unigram::{Piece, Unigram};
-use super::{TokenizerError, added};
+use super::{Map, TokenizerError, added};
 use aho_corasick::{AhoCorasick, MatchKind};
 use std::collections::HashMap;
 
@@ -50,7 +50,7 @@ impl Processor {
         prefix_everywhere: bool,
     ) -> Result<Self, TokenizerError> {
         let mut unknown = None;
-        let mut ids: HashMap<String, u32> = HashMap::new();
+        let mut ids: Map<String, u32> = Map::default();
         let mut bytes: Vec<Option<u32>> = vec![None; 256];
         for (id, piece) in (0..).zip(&file.pieces) {
             match piece.kind {
@@ -151,7 +151,7 @@ impl Processor {
 
     /// Appends the ids of a text to `ids`. Control tokens are found only inside the ranges of `open`.
     pub fn encode(&self, text: &str, open: &added::Open, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
-        let mut remembered = Remembered::new();
+        let mut remembered = Remembered::default();
         let mut end = 0;
         for (place, id) in self.added.find(text, open)? {
             if place.start > end {

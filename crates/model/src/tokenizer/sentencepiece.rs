@@ -10,7 +10,8 @@
 //!              else merge it and queue the new pairs
 //! ```
 
-use super::byte_pair::{marks_inside, next_mark};
+use super::Map;
+use super::byte_pair::Borders;
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap};
 
@@ -25,15 +26,14 @@ pub(super) fn byte(token: &str) -> Option<u8> {
 
 /// A BPE model with scores.
 pub(super) struct Scored {
-    ids: HashMap<String, u32>,
+    ids: Map<String, u32>,
     scores: Vec<f32>,
     /// True if a token exists only for merging, indexed by id. After the merging, such a token is split into its two
     /// halves.
     unused: Vec<bool>,
     any_unused: bool,
-    /// True if no token has a `▁` after another character. Then a text can be cut before every such `▁`, and the parts
-    /// are the same.
-    cuts: bool,
+    /// Where a text can be cut without a change of the parts.
+    borders: Borders,
 }
 
 /// A stretch of text in a doubly linked list, with start and length in bytes. The length is 0 after the piece was
@@ -79,7 +79,7 @@ impl Eq for Pair {}
 pub(super) type Part = (std::ops::Range<usize>, Option<u32>);
 
 /// Cache of encoded words: the text of a word and its parts.
-pub(super) type Remembered = HashMap<Box<str>, Box<[Part]>>;
+pub(super) type Remembered = Map<Box<str>, Box<[Part]>>;
 
 /// Largest number of words in the cache of encoded words.
 const REMEMBERED: usize = 1 << 16;
@@ -88,12 +88,13 @@ const LONGEST_REMEMBERED: usize = 64;
 
 impl Scored {
     /// Makes a model. `scores` and `unused` are indexed by id. An empty `unused` means that no token is unused.
-    pub fn new(ids: HashMap<String, u32>, scores: Vec<f32>, unused: Vec<bool>) -> Self {
-        let cuts = !ids.keys().any(|token| marks_inside(token));
+    pub fn new(ids: Map<String, u32>, scores: Vec<f32>, unused: Vec<bool>) -> Self {
+        let mut borders = Borders::default();
+        ids.keys().for_each(|token| borders.add(token));
         let any_unused = unused.contains(&true);
         // A token with a NaN score is merged last.
         let scores = scores.into_iter().map(|s| if s.is_nan() { f32::NEG_INFINITY } else { s }).collect();
-        Self { ids, scores, unused, any_unused, cuts }
+        Self { ids, scores, unused, any_unused, borders }
     }
 
     pub fn id(&self, text: &str) -> Option<u32> {
@@ -105,8 +106,7 @@ impl Scored {
     pub fn encode(&self, text: &str, remembered: &mut Remembered, take: &mut dyn FnMut(&str, Option<u32>)) {
         let mut rest = text;
         while !rest.is_empty() {
-            let end = if self.cuts { next_mark(rest) } else { rest.len() };
-            let (word, after) = rest.split_at(end);
+            let (word, after) = rest.split_at(self.borders.first(rest));
             if let Some(known) = remembered.get(word) {
                 for (range, id) in known {
                     take(&word[range.clone()], *id);

@@ -12,7 +12,7 @@ use super::pipeline::Pipeline;
 use super::processor::Processor;
 use super::protobuf::{ModelFile, PieceType};
 use super::settings::Settings;
-use super::{Engine, Kind, PreTokenizer, Spelling, TokenKind, TokenizerError};
+use super::{Engine, Kind, PreTokenizer, Spelling, TokenKind, TokenizerError, words};
 use kvant_io::HuggingFace;
 use serde_json::json;
 
@@ -119,8 +119,8 @@ struct Class {
     names: &'static [&'static str],
     /// Values of `model_type` for which this class is used if the settings name no class.
     models: &'static [&'static str],
-    /// Rule that splits text into words.
-    split: PreTokenizer,
+    /// Regular expression that splits text into words.
+    split: &'static str,
     /// True if text is normalized to NFC.
     composes: bool,
     /// Texts of BOS, EOS and the unknown token, if the settings do not name them. An empty text means no token.
@@ -133,7 +133,7 @@ const CLASSES: &[Class] = &[
     Class {
         names: &["GPT2Tokenizer", "CodeGenTokenizer", "GPTNeoXTokenizer"],
         models: &["gpt2", "gpt_neo", "gptj", "opt", "codegen", "phi", "gpt_bigcode", "starcoder2"],
-        split: PreTokenizer::Gpt2,
+        split: words::GPT2,
         composes: false,
         roles: ["<|endoftext|>", "<|endoftext|>", "<|endoftext|>"],
         around: false,
@@ -141,7 +141,7 @@ const CLASSES: &[Class] = &[
     Class {
         names: &["Qwen2Tokenizer"],
         models: &["qwen2", "qwen2_moe", "qwen3", "qwen3_moe"],
-        split: PreTokenizer::Qwen2,
+        split: words::QWEN2,
         composes: true,
         roles: ["", "<|endoftext|>", "<|endoftext|>"],
         around: false,
@@ -149,7 +149,7 @@ const CLASSES: &[Class] = &[
     Class {
         names: &["RobertaTokenizer", "BartTokenizer", "LongformerTokenizer"],
         models: &["roberta", "bart", "longformer"],
-        split: PreTokenizer::Gpt2,
+        split: words::GPT2,
         composes: false,
         roles: ["<s>", "</s>", "<unk>"],
         around: true,
@@ -205,16 +205,18 @@ pub(super) fn vocabulary_and_merges(
     let space = settings.flag("add_prefix_space").unwrap_or(false);
     let bytes = |regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": space, "trim_offsets": true, "use_regex": regex });
     let pre_tokenizer = match class.split {
-        PreTokenizer::Gpt2 => bytes(true),
+        words::GPT2 => bytes(true),
         split => json!({ "type": "Sequence", "pretokenizers": [
-            { "type": "Split", "pattern": { "Regex": split.expressions()[0] }, "behavior": "Isolated", "invert": false },
+            { "type": "Split", "pattern": { "Regex": split }, "behavior": "Isolated", "invert": false },
             bytes(false),
         ]}),
     };
     let entries = entries_of(&added, &table);
     let pipeline =
         Pipeline::new(&normalizer, &pre_tokenizer, true, entries, Model::BytePair(Box::new(model)))?;
-    let kind = Kind::BytePair { merges, pre_tokenizer: class.split, ignore_merges: false };
+    let pre_tokenizer = PreTokenizer::by_expressions(&[class.split.to_owned()], false)
+        .ok_or_else(|| PreTokenizer::unknown(class.split))?;
+    let kind = Kind::BytePair { merges, pre_tokenizer, ignore_merges: false };
     let unknown = id(named[2]).map(|_| named[2].to_owned());
     let engine = (Engine::Pipeline(Box::new(pipeline)), Spelling::Bytes);
     let mut loaded = finish(folder, table, kind, unknown, around, &settings, engine)?;

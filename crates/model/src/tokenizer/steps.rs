@@ -1,19 +1,17 @@
 //! Normalizers and pre-tokenizers of a `tokenizer.json`. They are the code of the `tokenizers` crate ("the library"),
 //! except that regular expressions run here.
 
+use super::TokenizerError;
 use super::charsmap::Charsmap;
+use super::cut::Cut;
 use super::json::kind;
-use super::{PreTokenizer, TokenizerError};
-use fancy_regex::Regex;
+use super::words::Words;
 use serde_json::Value as Json;
 use tokenizers::pattern::{Invert, Pattern};
 use tokenizers::{
     NormalizedString, Normalizer as _, NormalizerWrapper, PreTokenizedString, PreTokenizer as _,
     PreTokenizerWrapper, SplitDelimiterBehavior,
 };
-
-/// Largest length of a regular expression in bytes.
-const LONGEST_EXPRESSION: usize = 1 << 16;
 
 /// One step of the normalizer.
 pub(super) enum Normalizer {
@@ -41,79 +39,15 @@ pub(super) enum Split {
     },
 }
 
-/// A rule that splits text: a known rule or a regular expression.
-pub(super) enum Cut {
-    Known(PreTokenizer),
-    Expression(Regex),
-}
-
-impl Cut {
-    /// Makes the rule from a regular expression.
-    pub fn expression(source: &str) -> Result<Self, TokenizerError> {
-        if source.len() > LONGEST_EXPRESSION {
-            let found = format!("{} bytes", source.len());
-            return Err(TokenizerError::key("pattern", "an expression of at most 64 KiB", found));
-        }
-        Regex::new(source)
-            .map(Self::Expression)
-            .map_err(|e| TokenizerError::key("pattern", "a regular expression", e.to_string()))
+/// Makes the cut from the `pattern` of a step.
+pub(super) fn pattern(step: &Json) -> Result<Cut, TokenizerError> {
+    let pattern = &step["pattern"];
+    if let Some(expression) = pattern["Regex"].as_str() {
+        return Cut::expression(expression);
     }
-
-    /// Makes the rule from the `pattern` of a step.
-    pub fn pattern(step: &Json) -> Result<Self, TokenizerError> {
-        let pattern = &step["pattern"];
-        if let Some(expression) = pattern["Regex"].as_str() {
-            return match PreTokenizer::by_expression(expression) {
-                Some(known) => Ok(Self::Known(known)),
-                None => Self::expression(expression),
-            };
-        }
-        let text = pattern["String"].as_str();
-        let text =
-            text.ok_or_else(|| TokenizerError::key("pattern", "String or Regex", pattern.to_string()))?;
-        Self::expression(&fancy_regex::escape(text))
-    }
-
-    /// Calls `take` with every part of `text`, in order. The flag says whether the part is a match.
-    pub fn parts<'a>(
-        &self,
-        text: &'a str,
-        take: &mut dyn FnMut(&'a str, bool) -> Result<(), TokenizerError>,
-    ) -> Result<(), TokenizerError> {
-        match self {
-            Self::Known(known) => {
-                let mut result = Ok(());
-                known.words(text, &mut |word| {
-                    if result.is_ok() {
-                        result = take(word, true);
-                    }
-                });
-                result
-            }
-            Self::Expression(expression) => {
-                let mut end = 0;
-                for found in expression.find_iter(text) {
-                    let found = found.map_err(|e| gave_up(&e))?;
-                    if found.start() > end {
-                        take(&text[end..found.start()], false)?;
-                    }
-                    take(&text[found.start()..found.end()], true)?;
-                    end = found.end();
-                }
-                if end < text.len() {
-                    take(&text[end..], false)?;
-                }
-                Ok(())
-            }
-        }
-    }
-}
-
-/// The error for a regular expression that fails on a text, for example because of too much backtracking.
-fn gave_up(error: &fancy_regex::Error) -> TokenizerError {
-    TokenizerError::Library(format!(
-        "the expression of the pre-tokenizer or normalizer gives up on this text ({error}); split the text"
-    ))
+    let text = pattern["String"].as_str();
+    let text = text.ok_or_else(|| TokenizerError::key("pattern", "String or Regex", pattern.to_string()))?;
+    Cut::expression(&fancy_regex::escape(text))
 }
 
 impl Pattern for &Cut {
@@ -152,7 +86,7 @@ impl Normalizer {
         match kind(json) {
             "Replace" => {
                 let content = json["content"].as_str().unwrap_or_default().to_owned();
-                Ok(Self::Replace(Cut::pattern(json)?, content))
+                Ok(Self::Replace(pattern(json)?, content))
             }
             "Precompiled" => {
                 let map =
@@ -193,14 +127,14 @@ impl Split {
             "Split" => {
                 let behavior = step(&serde_json::json!(json["behavior"]), "behavior")?;
                 let invert = json["invert"].as_bool().unwrap_or(false);
-                all.push(Self::Cut { cut: Cut::pattern(json)?, behavior, invert });
+                all.push(Self::Cut { cut: pattern(json)?, behavior, invert });
             }
             "ByteLevel" => {
                 if json["add_prefix_space"].as_bool().unwrap_or(true) {
                     all.push(Self::Space);
                 }
                 if json["use_regex"].as_bool().unwrap_or(true) {
-                    all.push(isolated(Cut::Known(PreTokenizer::Gpt2)));
+                    all.push(isolated(Cut::Words(Words::GPT2)));
                 }
                 if !of_bytes {
                     let spelled = serde_json::json!({ "type": "ByteLevel", "add_prefix_space": false,

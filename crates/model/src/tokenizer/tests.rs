@@ -3,19 +3,30 @@
 
 use super::added::{Added, AddedTokens};
 use super::byte_pair::Remembered;
+use super::cut::{Cut, cut_all};
 use super::json;
 use super::model::Model;
 use super::pipeline::{Entry, Pipeline};
-use super::{PreTokenizer, TokenizerError};
+use super::prefixes::Prefixes;
+use super::words::{self, Words};
+use super::{PreTokenizer, TokenizerError, expressions};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-const SPLITS: [PreTokenizer; 5] = [
-    PreTokenizer::Gpt2,
-    PreTokenizer::LlamaBpe,
-    PreTokenizer::Smollm,
-    PreTokenizer::Qwen2,
-    PreTokenizer::Qwen35,
+/// The hand-written rules with their expressions.
+const SPLITS: [(Words, &str); 9] = [
+    (Words::GPT2, words::GPT2),
+    (Words::LLAMA3, words::LLAMA3),
+    (Words::QWEN2, words::QWEN2),
+    (Words::QWEN2, words::BAILING),
+    (Words::QWEN35, words::QWEN35),
+    (Words::MINICPM5, words::MINICPM5),
+    (Words::SEED_CODER, words::SEED_CODER),
+    (
+        Words::QWEN2,
+        r"'(?:[sStTmMdD]|[rRvV][eE]|[lL][lL])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    ),
+    (Words::UFAKZEKA, r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"),
 ];
 
 /// Characters that the rules treat differently.
@@ -30,53 +41,140 @@ fn random_text(random: &mut ChaCha8Rng, characters: &[char], longest: u32) -> St
     (0..length).map(|_| characters[random.next_u32() as usize % characters.len()]).collect()
 }
 
-fn words(split: PreTokenizer, text: &str) -> Vec<&str> {
+/// The parts of a text: the matches of an expression and the texts between them.
+fn parts<'a>(expression: &fancy_regex::Regex, text: &'a str) -> Vec<&'a str> {
+    let mut end = 0;
+    let mut parts = Vec::new();
+    for found in expression.find_iter(text) {
+        let found = found.unwrap();
+        parts.extend([&text[end..found.start()], found.as_str()]);
+        end = found.end();
+    }
+    parts.push(&text[end..]);
+    parts.retain(|part| !part.is_empty());
+    parts
+}
+
+fn cut<'a>(cuts: &[Cut], text: &'a str) -> Vec<&'a str> {
     let mut words = Vec::new();
-    split.words(text, &mut |word| words.push(word));
+    let taken = cut_all(cuts, text, &mut |word| {
+        words.push(word);
+        Ok(())
+    });
+    taken.unwrap();
+    words.retain(|word| !word.is_empty());
     words
 }
 
 #[test]
 fn splits_by_hand_are_the_expressions() {
     let mut random = ChaCha8Rng::seed_from_u64(7);
-    for split in SPLITS {
-        let expressions: Vec<fancy_regex::Regex> =
-            split.expressions().iter().map(|e| fancy_regex::Regex::new(e).unwrap()).collect();
+    for (rule, expression) in SPLITS {
+        let compiled = fancy_regex::Regex::new(expression).unwrap();
+        // A rule that is known by its expression folds the long s, as the regex engine does.
+        let rule = Words::by_expression(expression).unwrap_or(rule);
         for _ in 0..8000 {
             let text = random_text(&mut random, CHARACTERS, 24);
-            let mut expected = vec![text.as_str()];
-            for expression in &expressions {
-                let cut = |text: &str| -> Vec<std::ops::Range<usize>> {
-                    let mut end = 0;
-                    let mut parts = Vec::new();
-                    for found in expression.find_iter(text) {
-                        let found = found.unwrap();
-                        parts.extend([end..found.start(), found.range()]);
-                        end = found.end();
-                    }
-                    parts.push(end..text.len());
-                    parts.retain(|part| !part.is_empty());
-                    parts
-                };
-                expected = expected.iter().flat_map(|t| cut(t).into_iter().map(|part| &t[part])).collect();
-            }
-            assert_eq!(words(split, &text), expected, "{split:?} {text:?}");
+            assert_eq!(cut(&[Cut::Words(rule)], &text), parts(&compiled, &text), "{expression} {text:?}");
         }
     }
 }
 
 #[test]
+fn the_linear_engine_gives_the_matches_of_the_backtracking_one() {
+    let mut random = ChaCha8Rng::seed_from_u64(8);
+    let expressions = [
+        expressions::original::GPT4O,
+        expressions::original::TEKKEN,
+        expressions::original::DEEPSEEK3,
+        expressions::original::LATIN_AND_MORE,
+        expressions::original::BLOOM,
+        r"\s+$",
+        r"[aeiou]+|\s",
+        r"\p{N}{1,3}",
+    ];
+    for expression in expressions {
+        let compiled = fancy_regex::Regex::new(expression).unwrap();
+        let linear = Cut::expression(expression).unwrap();
+        assert!(matches!(linear, Cut::Linear { .. }), "{expression}");
+        for _ in 0..3000 {
+            let text = random_text(&mut random, CHARACTERS, 24);
+            assert_eq!(
+                cut(std::slice::from_ref(&linear), &text),
+                parts(&compiled, &text),
+                "{expression} {text:?}"
+            );
+        }
+    }
+    // Jais 2: the look-around for white space of many lengths.
+    let compiled = fancy_regex::Regex::new(expressions::original::JAIS2).unwrap();
+    let cascade = PreTokenizer::by_name("jais-2").unwrap().cuts().unwrap();
+    for count in (0..40).chain([63, 64, 65, 66, 127, 130, 511, 512, 513, 514, 1030]) {
+        for after in ["", "a", "\n", "."] {
+            let text = format!("x{}{after}", " ".repeat(count));
+            assert_eq!(cut(&cascade, &text), parts(&compiled, &text), "{count} {after:?}");
+        }
+    }
+    // Groups of three digits.
+    let text = "a1 12 123 1234 1234567 12½345";
+    let groups = cut(&PreTokenizer::by_name("superbpe").unwrap().cuts().unwrap(), text);
+    assert_eq!(
+        groups,
+        ["a", "1", " ", "12", " ", "123", " ", "1", "234", " ", "1", "234", "567", " ", "12½", "345"]
+    );
+}
+
+#[test]
+fn expressions_that_the_linear_engine_reads_in_another_way_are_left_to_the_other_engine() {
+    for expression in [r"a++b|a", r"a?+b|b", r"[]a[b]]++", r"[^]+]*+b", r"(?=a)|b", r"a*", r"(?:a|b){2}+"] {
+        assert!(matches!(Cut::expression(expression).unwrap(), Cut::Backtracking(_)), "{expression}");
+    }
+    assert!(Cut::expression("(").is_err());
+}
+
+#[test]
 fn white_space_of_any_length_is_split_as_a_short_one() {
-    for space in [" ", "\t", "\u{3000}", "\n", " \n"] {
-        for split in SPLITS {
+    for name in PreTokenizer::names().filter(|name| !["jais-2", "chameleon"].contains(name)) {
+        let cuts = PreTokenizer::by_name(name).unwrap().cuts().unwrap();
+        for space in [" ", "\t", "\u{3000}", "\n", " \n"] {
             let lengths = |count: usize| {
                 let text = format!("x{}y", space.repeat(count));
-                words(split, &text).iter().map(|w| w.len()).collect::<Vec<_>>()
+                cut(&cuts, &text).iter().map(|w| w.len()).collect::<Vec<_>>()
             };
-            let (short, long) = (lengths(10), lengths(1_100_000));
-            assert_eq!(short.len(), long.len(), "{split:?} {space:?}");
-            assert_eq!(short.last(), long.last(), "{split:?} {space:?}");
+            let (short, long) = (lengths(10), lengths(200_000));
+            // Some rules cut no white space, and some cut it into single characters.
+            if (2..10).contains(&short.len()) {
+                assert_eq!(short.last(), long.last(), "{name} {space:?}");
+                assert_eq!(short.len(), long.len(), "{name} {space:?}");
+            }
         }
+    }
+}
+
+#[test]
+fn the_trie_finds_every_prefix() {
+    let mut random = ChaCha8Rng::seed_from_u64(5);
+    for _ in 0..500 {
+        let mut texts: Vec<String> = (0..1 + random.next_u32() % 40)
+            .map(|_| random_text(&mut random, &['a', 'b', 'é', '한'], 6))
+            .collect();
+        texts.retain(|text| !text.is_empty());
+        texts.sort_unstable();
+        texts.dedup();
+        let prefixes = Prefixes::new(&texts);
+        let text = random_text(&mut random, &['a', 'b', 'é', '한'], 9);
+        let mut found = Vec::new();
+        prefixes.find(text.as_bytes(), |length, index| found.push((length, index)));
+        let mut expected: Vec<(usize, usize)> = texts
+            .iter()
+            .enumerate()
+            .filter(|(_, t)| text.starts_with(*t))
+            .map(|(i, t)| (t.len(), i))
+            .collect();
+        expected.sort_unstable();
+        assert_eq!(found, expected);
+        let same = |t: &String| t.bytes().zip(text.bytes()).take_while(|(a, b)| a == b).count();
+        assert_eq!(prefixes.common(text.as_bytes()), texts.iter().map(same).max().unwrap_or(0));
     }
 }
 
@@ -127,6 +225,29 @@ fn short_ways_give_the_librarys_ids() {
                 let text = random_text(&mut random, CHARACTERS, 40);
                 assert_eq!(ids(&short, &text).unwrap(), ids(&long, &text).unwrap(), "{step} {text:?}");
             }
+        }
+    }
+}
+
+#[test]
+fn pieces_between_spaces_give_the_ids_of_the_whole_text() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/tokens_folder/pieces.json");
+    let file: json::File = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let mut random = ChaCha8Rng::seed_from_u64(13);
+    for (lowercase, strip_accents, clean_text) in
+        [(true, serde_json::Value::Null, true), (false, true.into(), true), (false, false.into(), false)]
+    {
+        let normalizer = serde_json::json!({ "type": "BertNormalizer", "clean_text": clean_text,
+            "handle_chinese_chars": true, "strip_accents": strip_accents, "lowercase": lowercase });
+        let step = serde_json::json!({ "type": "BertPreTokenizer" });
+        let make = || {
+            let model = Model::new(&file.model, false).unwrap();
+            Pipeline::new(&normalizer, &step, false, Vec::new(), model).unwrap()
+        };
+        let (short, long) = (make(), make().without_short_ways());
+        for _ in 0..2000 {
+            let text = random_text(&mut random, CHARACTERS, 40);
+            assert_eq!(ids(&short, &text).unwrap(), ids(&long, &text).unwrap(), "{text:?}");
         }
     }
 }
@@ -209,7 +330,7 @@ fn long_words_merge_as_short_ones() {
     longest.sort_by_key(|t| std::cmp::Reverse(t.len()));
     let word = longest[..12].concat();
     let mut whole = Vec::new();
-    model.encode(&word, &mut Remembered::new(), &mut whole);
+    model.encode(&word, &mut Remembered::default(), &mut whole);
     let library = tokenizers::models::bpe::BPE::builder()
         .vocab_and_merges(
             all.iter().map(|(t, id)| (t.clone(), *id as u32)).collect::<tokenizers::models::bpe::Vocab>(),

@@ -2,10 +2,9 @@
 //! algorithm).
 //!
 //! Sources: SentencePiece's `unigram_model.cc` (`EncodeOptimized`), which computes the sums in double precision since
-//! version 0.2; the `tokenizers` crate's `models/unigram`, which follows SentencePiece. Pieces are found in a sorted
-//! list. Its memory is a small multiple of the size of the texts. A tree of hash maps takes hundreds of bytes for each
-//! byte of text.
+//! version 0.2; the `tokenizers` crate's `models/unigram`, which follows SentencePiece.
 
+use super::prefixes::Prefixes;
 use std::collections::HashMap;
 
 /// A character that no piece covers gets the lowest score of all pieces minus this value.
@@ -22,131 +21,89 @@ pub(super) struct Piece {
 
 /// A Unigram model.
 pub(super) struct Unigram {
-    /// Sorted by text. No two pieces have the same text.
-    pieces: Vec<Piece>,
-    /// The first two bytes as a number (see [`two_bytes`]) → index of the first piece with these or higher bytes.
-    starts: Vec<u32>,
-    /// Lowest score of all pieces that are not user-defined.
-    lowest: f64,
-    /// Highest score of all pieces that are not user-defined.
-    highest: f64,
+    prefixes: Prefixes,
+    /// Ids and scores of the pieces, in the order of `prefixes`.
+    ids: Vec<u32>,
+    scores: Vec<f64>,
+    /// Score of a character that no piece covers.
+    unknown: f64,
 }
 
 impl Unigram {
     /// Makes a model. If several pieces have the same text, the last piece counts.
     pub fn new(pieces: Vec<Piece>) -> Self {
-        let mut lowest = f64::INFINITY;
-        let mut highest = f64::NEG_INFINITY;
-        for piece in pieces.iter().filter(|p| !p.user_defined) {
-            lowest = lowest.min(piece.score);
-            highest = highest.max(piece.score);
-        }
-        let by_text: HashMap<String, Piece> =
-            pieces.into_iter().filter(|p| !p.text.is_empty()).map(|p| (p.text.clone(), p)).collect();
-        let mut pieces: Vec<Piece> = by_text.into_values().collect();
-        pieces.sort_unstable_by(|a, b| a.text.cmp(&b.text));
-        let mut starts = vec![pieces.len() as u32; (1 << 16) + 1];
-        for (at, piece) in pieces.iter().enumerate().rev() {
-            let key = two_bytes(piece.text.as_bytes());
-            starts[key] = at as u32;
-        }
-        for key in (0..1 << 16).rev() {
-            starts[key] = starts[key].min(starts[key + 1]);
-        }
-        Self { pieces, starts, lowest, highest }
+        let own = pieces.iter().filter(|p| !p.user_defined).map(|p| p.score);
+        let lowest = own.fold(f64::INFINITY, f64::min);
+        Self::with_unknown(pieces, lowest - UNKNOWN_PENALTY)
+    }
+
+    /// Makes a model whose score of a character that no piece covers is `unknown`.
+    pub fn with_unknown(pieces: Vec<Piece>, unknown: f64) -> Self {
+        let own = pieces.iter().filter(|p| !p.user_defined).map(|p| p.score);
+        let highest = own.fold(f64::NEG_INFINITY, f64::max);
+        let score = |piece: &Piece| match piece.user_defined {
+            true => piece.text.len() as f64 * highest - 0.1,
+            false => piece.score,
+        };
+        let by_text: HashMap<String, (u32, f64)> = pieces
+            .into_iter()
+            .filter(|p| !p.text.is_empty())
+            .map(|p| {
+                let entry = (p.id, score(&p));
+                (p.text, entry)
+            })
+            .collect();
+        let mut sorted: Vec<(String, (u32, f64))> = by_text.into_iter().collect();
+        sorted.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        let (texts, pieces): (Vec<String>, Vec<(u32, f64)>) = sorted.into_iter().unzip();
+        let (ids, scores) = pieces.into_iter().unzip();
+        Self { prefixes: Prefixes::new(&texts), ids, scores, unknown }
     }
 
     /// Calls `take` with every part of the best split, in order, and its id. The id is `None` if no piece covers the
     /// part; such a part is one character.
     pub fn encode<'a>(&self, text: &'a str, take: &mut dyn FnMut(&'a str, Option<u32>)) {
+        // The best split of the text before a place: its score, and its last part. A length of 0 means no split.
         #[derive(Clone, Copy)]
         struct Best {
             score: f64,
-            start: usize,
+            length: u32,
             piece: u32,
         }
         const NO_PIECE: u32 = u32::MAX;
-        let unknown = self.lowest - UNKNOWN_PENALTY;
-        let nowhere = Best { score: 0.0, start: usize::MAX, piece: NO_PIECE };
-        let mut best = vec![nowhere; text.len() + 1];
+        let mut best = vec![Best { score: 0.0, length: 0, piece: NO_PIECE }; text.len() + 1];
         for (start, c) in text.char_indices() {
             let before = best[start].score;
-            let mut consider = |end: usize, score: f64, piece: u32| {
+            let mut consider = |length: usize, score: f64, piece: u32| {
                 let score = score + before;
-                if best[end].start == usize::MAX || score > best[end].score {
-                    best[end] = Best { score, start, piece };
+                let place = &mut best[start + length];
+                if place.length == 0 || score > place.score {
+                    *place = Best { score, length: length as u32, piece };
                 }
             };
             let mut covered = false;
-            self.prefixes(&text.as_bytes()[start..], &mut |at| {
-                let piece = &self.pieces[at];
-                let length = piece.text.len();
-                let score = match piece.user_defined {
-                    true => length as f64 * self.highest - 0.1,
-                    false => piece.score,
-                };
+            self.prefixes.find(&text.as_bytes()[start..], |length, at| {
                 covered |= length == c.len_utf8();
-                consider(start + length, score, at as u32);
+                consider(length, self.scores[at], at as u32);
             });
             if !covered {
-                consider(start + c.len_utf8(), unknown, NO_PIECE);
+                consider(c.len_utf8(), self.unknown, NO_PIECE);
             }
         }
         let mut parts = Vec::new();
         let mut end = text.len();
         while end > 0 {
-            let Best { start, piece, .. } = best[end];
-            if start >= end {
+            let Best { length, piece, .. } = best[end];
+            let start = end - length as usize;
+            if start == end {
                 break;
             }
             parts.push((start, end, piece));
             end = start;
         }
         for (start, end, piece) in parts.into_iter().rev() {
-            let id = (piece != NO_PIECE).then(|| self.pieces[piece as usize].id);
+            let id = (piece != NO_PIECE).then(|| self.ids[piece as usize]);
             take(&text[start..end], id);
         }
     }
-
-    /// Calls `found` with the index of every piece that is a prefix of `text`, the shortest piece first.
-    fn prefixes(&self, text: &[u8], found: &mut dyn FnMut(usize)) {
-        let Some(&first) = text.first() else { return };
-        // In the sorted list, a piece of a single byte comes before all longer pieces with the same first byte.
-        let key = usize::from(first) << 8;
-        let one = self.starts[key] as usize;
-        if self.pieces.get(one).is_some_and(|p| p.text.len() == 1 && p.text.as_bytes()[0] == first) {
-            found(one);
-        }
-        if text.len() < 2 {
-            return;
-        }
-        let key = two_bytes(text);
-        let (mut low, mut high) = (self.starts[key] as usize, self.starts[key + 1] as usize);
-        let mut depth = 2;
-        while low < high {
-            let piece = self.pieces[low].text.as_bytes();
-            if piece.len() == depth {
-                found(low);
-                low += 1;
-                continue;
-            }
-            if piece.len() < depth {
-                low += 1;
-                continue;
-            }
-            let Some(&next) = text.get(depth) else { return };
-            let range = &self.pieces[low..high];
-            let begin = low + range.partition_point(|p| p.text.as_bytes()[depth] < next);
-            let range = &self.pieces[begin..high];
-            high = begin + range.partition_point(|p| p.text.as_bytes()[depth] == next);
-            low = begin;
-            depth += 1;
-        }
-    }
-}
-
-/// The first two bytes as a number. A missing second byte counts as 0, so the order of the numbers is the order of the
-/// texts.
-fn two_bytes(text: &[u8]) -> usize {
-    usize::from(text[0]) << 8 | usize::from(text.get(1).copied().unwrap_or(0))
 }

@@ -22,7 +22,7 @@ pub enum TokenKind {
 /// The algorithm of a vocabulary, as far as GGUF can express it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
-    /// Byte-level BPE (GGUF `gpt2`).
+    /// BPE with merges (GGUF `gpt2` and `gemma4`). The pre-tokenizer determines how words are spelled.
     BytePair {
         /// Merges (left and right token) in order of rank; the first merge is done first.
         merges: Vec<(String, String)>,
@@ -38,6 +38,26 @@ pub enum Kind {
         scores: Vec<f32>,
         /// True if a space is added before a text.
         add_space_prefix: bool,
+    },
+    /// WordPiece (GGUF `bert`). A token at the beginning of a word begins with `▁`.
+    WordPiece {
+        /// True if text is changed to lower case.
+        lowercase: bool,
+        /// True if accents are removed.
+        strip_accents: bool,
+        /// Id of the token after a text, such as `[SEP]`.
+        separator: Option<u32>,
+    },
+    /// Unigram (GGUF `t5`).
+    Unigram {
+        /// One score for each token, indexed by id.
+        scores: Vec<f32>,
+        /// SentencePiece's compiled rules that normalize text; empty for no rules.
+        charsmap: Vec<u8>,
+        /// True if a space is added before a text.
+        add_space_prefix: bool,
+        /// True if repeated spaces become one space.
+        remove_extra_whitespaces: bool,
     },
     /// The algorithm of a Hugging Face folder that GGUF cannot express.
     Folder {
@@ -69,6 +89,10 @@ pub struct Vocabulary {
     pub add_bos: bool,
     /// True if EOS is added after a text.
     pub add_eos: bool,
+    /// Ids of added tokens that take the white space before them. GGUF has no key for this; it follows from names.
+    pub takes_before: Vec<u32>,
+    /// Ids of added tokens that take the white space after them.
+    pub takes_after: Vec<u32>,
     /// Ids of further tokens that end an answer (the list in `generation_config.json`).
     pub more_ends: Vec<u32>,
     /// The model's own chat template.
