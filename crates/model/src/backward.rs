@@ -4,8 +4,10 @@
 //! sequence without earlier tokens, and computes the block's forward pass again. Source: the chain rule. The tests
 //! compare the gradients with finite differences of the forward pass, which other tests compare with `transformers`.
 
-use crate::block::{LoadedAttention, LoadedBody, LoadedFeedForward, LoadedSublayer, activate, scale_rows};
+use crate::attention::LoadedAttention;
+use crate::block::{LoadedBody, LoadedSublayer};
 use crate::experts::LoadedExperts;
+use crate::feed_forward::{LoadedFeedForward, activate, scale_rows};
 use crate::linear::{Linear, apply_all};
 use crate::{Activation, Block, Positions};
 use kvant_kernels::{Backend, Qkv, Ragged, attention, gradient, ops};

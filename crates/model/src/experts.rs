@@ -3,7 +3,7 @@
 //! The tokens that use an expert are multiplied together, so that its weights are read once. Invariant: the result of a
 //! token does not depend on other tokens.
 
-use crate::block::LoadedFeedForward;
+use crate::feed_forward::LoadedFeedForward;
 use crate::linear::Linear;
 use crate::{Error, Experts, OpCount, Weights, buffers};
 use kvant_kernels::{Backend, ops};

@@ -9,6 +9,7 @@
 //! sequences (the server).
 
 mod arch;
+mod attention;
 mod backward;
 mod block;
 mod buffers;
@@ -18,6 +19,7 @@ mod embedding;
 mod error;
 mod experts;
 pub mod export;
+mod feed_forward;
 mod generate;
 mod linear;
 mod norm;

@@ -1,0 +1,150 @@
+//! A feed-forward network with loaded weights: one network, or the equal networks of experts.
+
+use crate::linear::{Linear, apply_all, apply_many};
+use crate::{Activation, Error, Expansion, FeedForward, Slot, Weights, buffers};
+use kvant_kernels::{Backend, ops};
+
+/// A feed-forward network with loaded weights.
+#[derive(Clone)]
+pub(crate) struct LoadedFeedForward {
+    pub gate: Option<Linear>,
+    pub up: Linear,
+    pub activation: Activation,
+    /// The map of the factor of the input of `down`, before the sigmoid function.
+    pub factor: Option<Linear>,
+    pub down: Linear,
+}
+
+impl LoadedFeedForward {
+    pub fn load(weights: &Weights, backend: &Backend, spec: &FeedForward) -> Result<Self, Error> {
+        let linear = |slot: &Slot| Linear::load(weights, backend, slot);
+        let (gate, up) = match &spec.expansion {
+            Expansion::Plain(up) => (None, linear(up)?),
+            Expansion::Gated { gate, up } => (Some(linear(gate)?), linear(up)?),
+            Expansion::FusedGated(slot) => {
+                let (tensor, half) = (weights.tensor(&slot.weight())?, slot.rows / 2);
+                let part = |rows| Linear::of(weights, backend, slot, &tensor, Some(rows));
+                (Some(part(0..half)?), part(half..slot.rows)?)
+            }
+        };
+        let factor = spec.factor.as_ref().map(linear).transpose()?;
+        Ok(Self { gate, up, activation: spec.activation, factor, down: linear(&spec.down)? })
+    }
+
+    /// Loads `count` experts, whose maps are stored one after the other.
+    pub fn load_experts(
+        weights: &Weights,
+        backend: &Backend,
+        spec: &FeedForward,
+        count: usize,
+    ) -> Result<Vec<Self>, Error> {
+        let maps = |slot: &Slot| -> Result<Vec<Linear>, Error> {
+            let tensor = weights.tensor(&slot.weight())?;
+            let rows = |expert: usize| expert * slot.rows..(expert + 1) * slot.rows;
+            (0..count).map(|e| Linear::of(weights, backend, slot, &tensor, Some(rows(e)))).collect()
+        };
+        let (gates, ups) = match &spec.expansion {
+            Expansion::Gated { gate, up } => (maps(gate)?.into_iter().map(Some).collect(), maps(up)?),
+            Expansion::Plain(up) => (vec![None; count], maps(up)?),
+            Expansion::FusedGated(slot) => {
+                let tensor = weights.tensor(&slot.weight())?;
+                let half = slot.rows / 2;
+                let part = |expert: usize, half_index: usize| {
+                    let start = expert * slot.rows + half_index * half;
+                    Linear::of(weights, backend, slot, &tensor, Some(start..start + half))
+                };
+                let of_half = |index| (0..count).map(|e| part(e, index)).collect::<Result<Vec<_>, _>>();
+                (of_half(0)?.into_iter().map(Some).collect(), of_half(1)?)
+            }
+        };
+        let expert = |((gate, up), down)| Self { gate, up, activation: spec.activation, factor: None, down };
+        let gates: Vec<Option<Linear>> = gates;
+        Ok(gates.into_iter().zip(ups).zip(maps(&spec.down)?).map(expert).collect())
+    }
+
+    pub fn maps(&self) -> Vec<&Linear> {
+        self.gate.iter().chain([&self.up]).chain(&self.factor).chain([&self.down]).collect()
+    }
+
+    pub fn maps_mut(&mut self) -> Vec<&mut Linear> {
+        self.gate.iter_mut().chain([&mut self.up]).chain(&mut self.factor).chain([&mut self.down]).collect()
+    }
+
+    /// Computes the input of `down`.
+    pub fn inner(&self, backend: &Backend, input: &[f32]) -> Vec<f32> {
+        let mut inner = self.unscaled_inner(backend, input);
+        if let Some(factors) = self.factors(backend, input) {
+            scale_rows(&mut inner, &factors);
+        }
+        inner
+    }
+
+    /// Computes the input of `down` without the factor.
+    pub fn unscaled_inner(&self, backend: &Backend, input: &[f32]) -> Vec<f32> {
+        let Some(gate) = &self.gate else {
+            let mut up = self.up.apply(backend, &self.up.input(input));
+            activate(backend, self.activation, &mut up, None);
+            return up;
+        };
+        let [mut gate, up] = apply_all(backend, [gate, &self.up], input);
+        activate(backend, self.activation, &mut gate, Some(&up));
+        buffers::give(up);
+        gate
+    }
+
+    /// Computes the factor of each row, if there is one.
+    pub fn factors(&self, backend: &Backend, input: &[f32]) -> Option<Vec<f32>> {
+        let factor = self.factor.as_ref()?;
+        let mut factors = factor.apply(backend, &factor.input(input));
+        factors.iter_mut().for_each(|x| *x = 1.0 / (1.0 + (-*x).exp()));
+        Some(factors)
+    }
+
+    /// Computes the inputs of `down` of several networks of one size that read the same row, one after the other.
+    pub fn inner_of_all(backend: &Backend, networks: &[&Self], input: &[f32], out: &mut [f32]) {
+        let length = out.len() / networks.len();
+        let gates: Vec<&Linear> = networks.iter().filter_map(|network| network.gate.as_ref()).collect();
+        let ups: Vec<&Linear> = networks.iter().map(|network| &network.up).collect();
+        let mut up = buffers::take(out.len());
+        let gated = !gates.is_empty();
+        {
+            let first = if gated { &mut *out } else { &mut [][..] };
+            let results: Vec<&mut [f32]> =
+                first.chunks_exact_mut(length).chain(up.chunks_exact_mut(length)).collect();
+            apply_many(backend, &[gates, ups].concat(), input, results);
+        }
+        if gated {
+            activate(backend, networks[0].activation, out, Some(&up));
+        } else {
+            out.copy_from_slice(&up);
+            activate(backend, networks[0].activation, out, None);
+        }
+        buffers::give(up);
+    }
+}
+
+/// Multiplies each row of `x` by its factor.
+pub(crate) fn scale_rows(x: &mut [f32], factors: &[f32]) {
+    let columns = x.len() / factors.len().max(1);
+    for (row, factor) in x.chunks_exact_mut(columns.max(1)).zip(factors) {
+        row.iter_mut().for_each(|x| *x *= factor);
+    }
+}
+
+/// Computes `x` = activation(`x`) · `up`, without the factor if `up` is `None`.
+pub(crate) fn activate(backend: &Backend, activation: Activation, x: &mut [f32], up: Option<&[f32]>) {
+    match (activation, up) {
+        (Activation::Silu, Some(up)) => ops::swiglu(backend, x, up),
+        (Activation::Silu, None) => ops::swiglu(backend, x, &vec![1.0; x.len()]),
+        (Activation::Gelu | Activation::GeluTanh, up) => {
+            if activation == Activation::Gelu {
+                ops::gelu(backend, x)
+            } else {
+                ops::gelu_tanh(backend, x)
+            }
+            if let Some(up) = up {
+                ops::multiply(backend, x, up);
+            }
+        }
+    }
+}
