@@ -119,12 +119,15 @@ fn settings_that_are_not_computed_are_refused() {
         ("qwen3", "layer_types", json!(["chunked_attention", "full_attention"])),
         ("qwen3moe", "norm_topk_prob", json!(false)),
         ("qwen3moe", "num_experts_per_tok", json!(5)),
+        ("qwen3moe", "num_experts", json!(1 << 27)),
+        ("qwen3", "head_dim", json!(1 << 27)),
         ("qwen3", "hidden_act", json!("gelu")),
     ] {
         let mut tiny = families().into_iter().find(|(family, _)| *family == name).expect("a family").1;
         tiny.config.insert(key.into(), value);
         tiny.write(&folder.path().join("model"));
-        let word = if key.starts_with("n_") || key.starts_with("num_") { "expected" } else { key };
+        let general = ["n_", "num_", "head_"].iter().any(|start| key.starts_with(start));
+        let word = if general { "expected" } else { key };
         fault(folder.path(), &["logits", "model", "--tokens", "1"], &[word]);
     }
 }

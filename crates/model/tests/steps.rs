@@ -142,7 +142,8 @@ fn every_sequence_gets_the_bits_that_it_gets_alone() {
     // arithmetic.
     let every = if std::env::var_os("KVANT_EMULATED").is_some() { 5 } else { 1 };
     let (mut tried, mut case) = (0, 0);
-    for name in ["llama3-f16", "qwen3-tied-bf16", "gpt2-f16", "gemma2-bf16", "phi3-long-f32"] {
+    for name in ["llama3-f16", "qwen3-tied-bf16", "gpt2-f16", "gemma2-bf16", "phi3-long-f32", "qwen3moe-f32"]
+    {
         for isa in Isa::available() {
             for &format in KvFormat::ALL {
                 for arithmetic in [Arithmetic::Float, Arithmetic::Integer(Precision::default())] {

@@ -7,6 +7,10 @@ use crate::weights::{LONG_ROPE_FACTORS, ROPE_FACTORS, SHORT_ROPE_FACTORS};
 use crate::{Error, Rope, RopeLayout, RopeScaling};
 use kvant_io::{Checkpoint, Value};
 
+/// The largest head size: many times that of published models. Every attention has its own list of frequency factors, so
+/// a larger head would let a small file take much memory.
+const LARGEST_HEAD: usize = 8192;
+
 /// The properties of a network that its rotary embeddings depend on.
 #[derive(Clone, Copy)]
 pub(super) struct RopeContext {
@@ -22,6 +26,13 @@ pub(super) struct RopeContext {
 }
 
 impl RopeContext {
+    fn check(&self, settings: Settings) -> Result<(), Error> {
+        if self.head_size <= LARGEST_HEAD {
+            return Ok(());
+        }
+        Err(settings.error("head size", format!("at most {LARGEST_HEAD}"), self.head_size.to_string()))
+    }
+
     /// A network with the usual names of settings, and a context length of 0.
     pub fn new(head_size: usize, layout: RopeLayout) -> Self {
         Self { head_size, context: 0, layout, theta_key: "rope_theta", part_key: "partial_rotary_factor" }
@@ -44,7 +55,7 @@ fn yarn_attention_factor(factor: f32) -> f32 {
 /// LongRoPE's default factor of the sines and cosines (arXiv 2402.13753, section 3.2), for a context that was extended
 /// from `original` positions by `factor`.
 fn long_attention_factor(factor: f32, original: usize) -> f32 {
-    if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / (original as f32).ln()).sqrt() }
+    if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / (original.max(2) as f32).ln()).sqrt() }
 }
 
 /// Reads the rotary embeddings of a `config.json`.
@@ -52,6 +63,7 @@ fn long_attention_factor(factor: f32, original: usize) -> f32 {
 /// `transformers` 5 has all settings in `rope_parameters`, with one section for each kind of attention if the kinds
 /// differ. Older versions have `rope_theta` outside `rope_scaling`, and `rope_local_base_freq` for windows.
 pub(super) fn from_json(settings: Settings, of: RopeContext) -> Result<Ropes, Error> {
+    of.check(settings)?;
     let outer_theta = settings.positive(of.theta_key, 10_000.0)?;
     let section = match settings.section("rope_parameters")? {
         Some(section) => Some(section),
@@ -195,6 +207,7 @@ pub(super) fn from_gguf(
     windowed_theta: Option<f32>,
     of: RopeContext,
 ) -> Result<Ropes, Error> {
+    of.check(settings)?;
     let key = |key: &str| format!("{architecture}.rope.{key}");
     let RopeContext { head_size, context, layout, .. } = of;
     let rotated = settings.optional_count(&key("dimension_count"))?.unwrap_or(head_size);

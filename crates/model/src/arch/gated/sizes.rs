@@ -6,6 +6,7 @@ use crate::arch::settings::Settings;
 use crate::arch::{check_blocks, embedding_rows};
 use crate::{Error, Rope, Span};
 use kvant_io::{Checkpoint, Meta};
+use std::collections::HashSet;
 
 /// A network's sizes and other numbers.
 pub(in crate::arch) struct Sizes {
@@ -90,6 +91,14 @@ impl Family {
             }
         };
         check_blocks(&settings, found.layers, checkpoint)?;
+        // In a folder, each expert has tensors of its own, so the files bound the number of experts.
+        let tensors = checkpoint.tensors().len();
+        if let (Settings::Json(..), Some(experts)) = (settings, found.experts)
+            && experts.count > tensors
+        {
+            let expected = format!("at most as many experts as tensors ({tensors})");
+            return Err(settings.error("experts", expected, experts.count.to_string()));
+        }
         if let Some(windowed) = &found.windowed
             && windowed.len() != found.layers
         {
@@ -284,7 +293,8 @@ impl Family {
     fn blocks_with_experts(&self, settings: Settings) -> Result<Box<dyn Fn(usize) -> bool>, Error> {
         let step = settings.optional_count("decoder_sparse_step")?.unwrap_or(1);
         let dense = settings.optional_numbers("mlp_only_layers")?.unwrap_or_default();
-        Ok(Box::new(move |index| (index + 1).is_multiple_of(step) && !dense.contains(&(index as f32))))
+        let dense: HashSet<usize> = dense.into_iter().map(|index| index as usize).collect();
+        Ok(Box::new(move |index| (index + 1).is_multiple_of(step) && !dense.contains(&index)))
     }
 
     fn check_activation(&self, settings: Settings) -> Result<(), Error> {
