@@ -15,10 +15,14 @@ fn families() -> [(&'static str, Tiny); 3] {
 fn every_golden_model_is_converted_and_rounded() {
     let folder = tempfile::tempdir().unwrap();
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/models");
-    let mut converted = 0;
+    let (mut converted, mut with_notes) = (0, 0);
     for model in std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).filter(|p| p.is_dir()) {
         let path = model.to_str().unwrap();
-        json_of(folder.path(), &["convert", path, "-o", "same.gguf", "--force"]);
+        let report = json_of(folder.path(), &["convert", path, "-o", "same.gguf", "--force"]);
+        // llama.cpp ignores the windows of most families.
+        let ignored = path.contains("-window-") || path.ends_with("phi3-short-f16");
+        assert_eq!(report["warnings"].to_string().contains("llama.cpp ignores"), ignored, "{path}");
+        with_notes += usize::from(ignored);
         let logits = |model: &str| {
             json_of(folder.path(), &["logits", model, "--activations", "f32", "--tokens", "1,2,3,40,50,60,7"])
                 ["top"]
@@ -31,7 +35,7 @@ fn every_golden_model_is_converted_and_rounded() {
         logits("less.gguf");
         converted += 1;
     }
-    assert!(converted >= 35, "golden models are missing");
+    assert!(converted >= 35 && with_notes >= 5, "golden models are missing");
 }
 
 #[test]

@@ -70,6 +70,9 @@ fn translate(weights: &Weights, folder: &HuggingFace, with_notes: bool) -> Resul
     for (key, value) in weights.architecture().gguf_metadata(weights.spec()) {
         metadata.set(key, value);
     }
+    if with_notes {
+        notes.extend(weights.architecture().lost_in_llama_cpp(weights.spec()));
+    }
     metadata.set("general.type", Value::String("model".into()));
     let path = std::fs::canonicalize(&folder.folder).unwrap_or_else(|_| folder.folder.clone());
     if let Some(name) = path.file_name().and_then(|n| n.to_str()) {
@@ -88,7 +91,7 @@ fn translate(weights: &Weights, folder: &HuggingFace, with_notes: bool) -> Resul
                 metadata.set(key, value);
             }
             if with_notes {
-                notes = tokenizer.gguf_notes(rows).map_err(with_path)?;
+                notes.extend(tokenizer.gguf_notes(rows).map_err(with_path)?);
             }
         }
     }

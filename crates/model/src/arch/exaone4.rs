@@ -14,6 +14,7 @@ pub(super) static EXAONE4: Family = Family {
     sublayer_norms: SublayerNorms::After,
     query_key_norms: QueryKeyNorms::EachHead,
     windows: Windows::AllButEach(4),
+    windows_in_llama_cpp: |blocks| blocks == 64,
     adjust: |_, _, sizes| {
         if sizes.layers.iter().any(|layer| layer.span != Span::Full) {
             let full = sizes.layers.iter_mut().filter(|layer| layer.span == Span::Full);

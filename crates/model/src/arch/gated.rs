@@ -10,7 +10,7 @@ mod sizes;
 
 use super::rope_settings;
 use super::settings::Settings;
-use super::{Architecture, has_other_head, in_block};
+use super::{Architecture, has_other_head, in_block, lost_windows};
 use crate::{
     Activation, Attention, BlockSpec, Body, EmbeddingSpec, Error, Expansion, Experts, FeedForward, Norm,
     NormKind, OutputSpec, Projections, RopeLayout, Slot, Source, Span, Spec, Sublayer, VectorSlot,
@@ -94,6 +94,8 @@ pub(super) struct Family {
     pub fused: bool,
     /// The attentions that have a window.
     pub windows: Windows,
+    /// True if llama.cpp applies the windows of a network with this number of blocks.
+    pub windows_in_llama_cpp: fn(blocks: usize) -> bool,
     /// The base of the rotary frequencies of attentions with a window, if a GGUF file does not have one. `None` if it is
     /// the same as without a window.
     pub windowed_theta: Option<f32>,
@@ -122,6 +124,7 @@ impl Family {
         activation: Activation::Silu,
         fused: false,
         windows: Windows::All,
+        windows_in_llama_cpp: |_| false,
         windowed_theta: None,
         experts: None,
         tied: false,
@@ -224,6 +227,10 @@ impl Architecture for Family {
         name.starts_with("rope_f")
             || name.ends_with("rotary_emb.inv_freq")
             || (spec.output.head.is_none() && (name == "lm_head.weight" || name == "output.weight"))
+    }
+
+    fn lost_in_llama_cpp(&self, spec: &Spec) -> Vec<String> {
+        if (self.windows_in_llama_cpp)(spec.blocks.len()) { Vec::new() } else { lost_windows(spec) }
     }
 
     fn gguf_metadata(&self, spec: &Spec) -> Vec<(String, Value)> {

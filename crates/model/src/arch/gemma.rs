@@ -31,6 +31,7 @@ pub(super) static GEMMA2: Family = Family {
     model_types: &["gemma2"],
     sublayer_norms: SublayerNorms::Both,
     windows: Windows::AllButEach(2),
+    windows_in_llama_cpp: |_| true,
     adjust,
     set_gguf: set_softcaps,
     query_factor: |settings, spec| query_factor(settings, spec, GEMMA2_BLOCKS_27B),

@@ -21,7 +21,7 @@ mod starcoder;
 mod starcoder2;
 mod ungated;
 
-use crate::{Error, Source, Spec};
+use crate::{Error, Source, Span, Spec};
 use kvant_io::{Checkpoint, Value};
 use settings::Settings;
 
@@ -54,6 +54,9 @@ pub trait Architecture: Send + Sync {
     /// recomputed, or a second copy of a tied tensor.
     fn may_ignore(&self, spec: &Spec, name: &str) -> bool;
 
+    /// The properties of this network that llama.cpp does not compute from the GGUF file, one sentence each.
+    fn lost_in_llama_cpp(&self, spec: &Spec) -> Vec<String>;
+
     /// The GGUF metadata (`general.architecture` and the family's own keys) that llama.cpp writes for this network.
     fn gguf_metadata(&self, spec: &Spec) -> Vec<(String, Value)>;
 }
@@ -78,6 +81,20 @@ pub static ARCHITECTURES: &[&dyn Architecture] = &[
     &starcoder2::STARCODER2,
     &gptneox::GPTNEOX,
 ];
+
+/// Returns a sentence if the network has windows. For families whose windows llama.cpp ignores.
+fn lost_windows(spec: &Spec) -> Vec<String> {
+    let window = spec.attentions().find_map(|attention| match attention.span {
+        Span::Window(positions) => Some(positions),
+        Span::Full => None,
+    });
+    let sentence = |positions| {
+        format!(
+            "attention windows of {positions} positions: llama.cpp ignores them for this network, kvant applies them"
+        )
+    };
+    window.map(sentence).into_iter().collect()
+}
 
 /// Rejects a block count above the number of tensors. Each block has its own tensors, so the file bounds the block
 /// count before anything is allocated.

@@ -7,7 +7,7 @@
 
 use super::rope_settings::{self, RopeContext};
 use super::settings::Settings;
-use super::{Architecture, check_blocks, embedding_rows, has_other_head, in_block};
+use super::{Architecture, check_blocks, embedding_rows, has_other_head, in_block, lost_windows};
 use crate::{
     Activation, Attention, BlockSpec, Body, EmbeddingSpec, Error, Expansion, FeedForward, Norm, NormKind,
     OutputSpec, Projections, Rope, RopeLayout, Slot, Source, Span, Spec, Sublayer, VectorSlot,
@@ -176,6 +176,10 @@ impl Architecture for Family {
         let head = self.outer_names.iter().find(|(gguf, _)| *gguf == "output").map(|(_, name)| *name);
         let is_head = name.strip_suffix(".weight").is_some_and(|base| Some(base) == head);
         mask || name.ends_with("rotary_emb.inv_freq") || (spec.output.head.is_none() && is_head)
+    }
+
+    fn lost_in_llama_cpp(&self, spec: &Spec) -> Vec<String> {
+        lost_windows(spec)
     }
 
     fn gguf_metadata(&self, spec: &Spec) -> Vec<(String, Value)> {
