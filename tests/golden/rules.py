@@ -1,6 +1,6 @@
 """Token ids that llama.cpp gives for tiny vocabularies of our own, under every name of a pre-tokenizer.
 
-What it writes under `tokens_rules/` beside this script:
+The script writes these files under `tokens_rules/` beside itself:
 
   merged.gguf       byte-level BPE, trained on random strings that no rule split, so that merges cross every border
   marks.gguf        BPE of characters with byte tokens and ▁ (model gemma4), from tokens_folder/first.json

@@ -103,12 +103,9 @@ impl Block {
     pub fn op_count(&self) -> OpCount {
         let of_body = |body: &LoadedBody| match body {
             LoadedBody::Experts(experts) => experts.op_count(),
-            body => {
-                let counts = body.maps().into_iter().map(|map| OpCount::of(&*map.weight));
-                counts.fold(OpCount::default(), OpCount::plus)
-            }
+            body => body.maps().into_iter().map(|map| OpCount::of(&*map.weight)).sum(),
         };
-        self.sublayers.iter().map(|s| of_body(&s.body)).fold(OpCount::default(), OpCount::plus)
+        self.sublayers.iter().map(|s| of_body(&s.body)).sum()
     }
 
     /// Replaces the weight `name` with a tensor of the same shape. The bias does not change.

@@ -3,7 +3,7 @@
 //! The tokens that use an expert are multiplied together, so that its weights are read once. Invariant: the result of a
 //! token does not depend on other tokens.
 
-use crate::feed_forward::LoadedFeedForward;
+use crate::feed_forward::{LoadedFeedForward, scale_rows};
 use crate::linear::Linear;
 use crate::{Error, Experts, OpCount, Weights, buffers};
 use kvant_kernels::{Backend, ops};
@@ -77,8 +77,7 @@ impl LoadedExperts {
     /// Computes the inputs of `down`, tokens × used × inner length.
     pub fn inner(&self, backend: &Backend, input: &[f32], routing: &Routing) -> Vec<f32> {
         let columns = self.experts[0].up.weight.columns();
-        let inner = self.experts[0].down.weight.columns();
-        let mut out = buffers::take(routing.experts.len() * inner);
+        let mut out = buffers::take(routing.experts.len() * self.experts[0].down.weight.columns());
         if input.len() == columns {
             // All experts read the same row.
             let experts: Vec<&LoadedFeedForward> =
@@ -86,38 +85,43 @@ impl LoadedExperts {
             LoadedFeedForward::inner_of_all(backend, &experts, input, &mut out);
             return out;
         }
-        for (expert, rows) in routing.rows_of_experts() {
-            let mut own = buffers::take(rows.len() * columns);
-            for (own, row) in own.chunks_exact_mut(columns).zip(&rows) {
-                own.copy_from_slice(&input[row / routing.used * columns..][..columns]);
-            }
-            let result = self.experts[expert].inner(backend, &own);
-            for (result, row) in result.chunks_exact(inner).zip(&rows) {
-                out[row * inner..][..inner].copy_from_slice(result);
-            }
-            [own, result].into_iter().for_each(buffers::give);
-        }
+        self.for_each_expert(routing, input, columns, &mut out, &|expert, own| expert.inner(backend, own));
         out
     }
 
     /// Computes each expert's own result, tokens × used × hidden, from the inputs of `down`.
     fn results(&self, backend: &Backend, inner: &[f32], routing: &Routing) -> Vec<f32> {
         let down = &self.experts[0].down.weight;
-        let (columns, hidden) = (down.columns(), down.rows());
-        let mut out = buffers::take(routing.experts.len() * hidden);
+        let mut out = buffers::take(routing.experts.len() * down.rows());
+        self.for_each_expert(routing, inner, down.columns(), &mut out, &|expert, own| {
+            expert.down.apply(backend, &expert.down.input(own))
+        });
+        out
+    }
+
+    /// Applies each used expert to the rows of `input` that use it, and writes the results to `out`. A row of `input` has
+    /// `columns` floats. `input` has one row for each token, or one for each token and used expert, as `out`.
+    fn for_each_expert(
+        &self,
+        routing: &Routing,
+        input: &[f32],
+        columns: usize,
+        out: &mut [f32],
+        apply: &dyn Fn(&LoadedFeedForward, &[f32]) -> Vec<f32>,
+    ) {
+        let (all_rows, input_rows) = (routing.experts.len(), input.len() / columns);
+        let width = out.len() / all_rows;
         for (expert, rows) in routing.rows_of_experts() {
             let mut own = buffers::take(rows.len() * columns);
             for (own, row) in own.chunks_exact_mut(columns).zip(&rows) {
-                own.copy_from_slice(&inner[row * columns..][..columns]);
+                own.copy_from_slice(&input[row * input_rows / all_rows * columns..][..columns]);
             }
-            let map = &self.experts[expert].down;
-            let result = map.apply(backend, &map.input(&own));
-            for (result, row) in result.chunks_exact(hidden).zip(&rows) {
-                out[row * hidden..][..hidden].copy_from_slice(result);
+            let result = apply(&self.experts[expert], &own);
+            for (result, row) in result.chunks_exact(width).zip(&rows) {
+                out[row * width..][..width].copy_from_slice(result);
             }
             [own, result].into_iter().for_each(buffers::give);
         }
-        out
     }
 
     /// Computes the sums of the experts' results with their factors, tokens × hidden, from the inputs of `down`.
@@ -138,15 +142,8 @@ impl LoadedExperts {
 
     /// Multiply-adds and weight bytes of one token.
     pub fn op_count(&self) -> OpCount {
-        let of_one = |expert: &LoadedFeedForward| {
-            expert
-                .maps()
-                .into_iter()
-                .map(|map| OpCount::of(&*map.weight))
-                .fold(OpCount::default(), OpCount::plus)
-        };
-        let used = self.experts.iter().take(self.used).map(of_one);
-        used.fold(OpCount::of(&*self.router.weight), OpCount::plus)
+        let maps = self.experts.iter().take(self.used).flat_map(LoadedFeedForward::maps);
+        std::iter::once(&self.router).chain(maps).map(|map| OpCount::of(&*map.weight)).sum()
     }
 
     /// Adds the gradient at `input` to `input_gradient`. `gradient` is the gradient at the result. `sink` receives the
@@ -201,9 +198,8 @@ impl LoadedExperts {
             };
             let own_input = of_tokens(input, columns);
             let mut own_gradient = of_tokens(gradient, hidden);
-            for (gradient, row) in own_gradient.chunks_exact_mut(hidden).zip(&rows) {
-                gradient.iter_mut().for_each(|x| *x *= routing.factors[*row]);
-            }
+            let factors: Vec<f32> = rows.iter().map(|row| routing.factors[*row]).collect();
+            scale_rows(&mut own_gradient, &factors);
             let mut own_input_gradient = vec![0.0; own_input.len()];
             let expert = &self.experts[expert];
             expert.backward(backend, &own_input, &own_gradient, &mut own_input_gradient, &mut |_, _| {});

@@ -17,49 +17,40 @@ pub(crate) struct LoadedFeedForward {
 
 impl LoadedFeedForward {
     pub fn load(weights: &Weights, backend: &Backend, spec: &FeedForward) -> Result<Self, Error> {
-        let linear = |slot: &Slot| Linear::load(weights, backend, slot);
-        let (gate, up) = match &spec.expansion {
-            Expansion::Plain(up) => (None, linear(up)?),
-            Expansion::Gated { gate, up } => (Some(linear(gate)?), linear(up)?),
-            Expansion::FusedGated(slot) => {
-                let (tensor, half) = (weights.tensor(&slot.weight())?, slot.rows / 2);
-                let part = |rows| Linear::of(weights, backend, slot, &tensor, Some(rows));
-                (Some(part(0..half)?), part(half..slot.rows)?)
-            }
-        };
-        let factor = spec.factor.as_ref().map(linear).transpose()?;
-        Ok(Self { gate, up, activation: spec.activation, factor, down: linear(&spec.down)? })
+        Ok(Self::load_experts(weights, backend, spec, 1)?.remove(0))
     }
 
-    /// Loads `count` experts, whose maps are stored one after the other.
+    /// Loads `count` networks, whose maps are stored one after the other.
     pub fn load_experts(
         weights: &Weights,
         backend: &Backend,
         spec: &FeedForward,
         count: usize,
     ) -> Result<Vec<Self>, Error> {
-        let maps = |slot: &Slot| -> Result<Vec<Linear>, Error> {
+        // Loads part `part` of `parts` equal parts of each network's map.
+        let load = |slot: &Slot, part: usize, parts: usize| -> Result<Vec<Linear>, Error> {
+            // One read: if the checkpoint has to copy the tensor, all maps share the copy.
             let tensor = weights.tensor(&slot.weight())?;
-            let rows = |expert: usize| expert * slot.rows..(expert + 1) * slot.rows;
-            (0..count).map(|e| Linear::of(weights, backend, slot, &tensor, Some(rows(e)))).collect()
+            let rows = slot.rows / parts;
+            let start = |index: usize| index * slot.rows + part * rows;
+            let map =
+                |index| Linear::of(weights, backend, slot, &tensor, Some(start(index)..start(index) + rows));
+            (0..count).map(map).collect()
         };
-        let (gates, ups) = match &spec.expansion {
-            Expansion::Gated { gate, up } => (maps(gate)?.into_iter().map(Some).collect(), maps(up)?),
-            Expansion::Plain(up) => (vec![None; count], maps(up)?),
-            Expansion::FusedGated(slot) => {
-                let tensor = weights.tensor(&slot.weight())?;
-                let half = slot.rows / 2;
-                let part = |expert: usize, half_index: usize| {
-                    let start = expert * slot.rows + half_index * half;
-                    Linear::of(weights, backend, slot, &tensor, Some(start..start + half))
-                };
-                let of_half = |index| (0..count).map(|e| part(e, index)).collect::<Result<Vec<_>, _>>();
-                (of_half(0)?.into_iter().map(Some).collect(), of_half(1)?)
-            }
+        let optional = |maps: Vec<Linear>| maps.into_iter().map(Some).collect();
+        let none = || vec![None; count];
+        let (gates, ups): (Vec<Option<Linear>>, _) = match &spec.expansion {
+            Expansion::Plain(up) => (none(), load(up, 0, 1)?),
+            Expansion::Gated { gate, up } => (optional(load(gate, 0, 1)?), load(up, 0, 1)?),
+            Expansion::FusedGated(slot) => (optional(load(slot, 0, 2)?), load(slot, 1, 2)?),
         };
-        let expert = |((gate, up), down)| Self { gate, up, activation: spec.activation, factor: None, down };
-        let gates: Vec<Option<Linear>> = gates;
-        Ok(gates.into_iter().zip(ups).zip(maps(&spec.down)?).map(expert).collect())
+        let factors = match &spec.factor {
+            Some(slot) => optional(load(slot, 0, 1)?),
+            None => none(),
+        };
+        let networks = gates.into_iter().zip(ups).zip(factors).zip(load(&spec.down, 0, 1)?);
+        let activation = spec.activation;
+        Ok(networks.map(|(((gate, up), factor), down)| Self { gate, up, activation, factor, down }).collect())
     }
 
     pub fn maps(&self) -> Vec<&Linear> {

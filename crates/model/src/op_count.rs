@@ -43,3 +43,9 @@ impl OpCount {
         }
     }
 }
+
+impl std::iter::Sum for OpCount {
+    fn sum<I: Iterator<Item = Self>>(counts: I) -> Self {
+        counts.fold(Self::default(), Self::plus)
+    }
+}

@@ -75,7 +75,7 @@ impl Transformer {
 
     /// Multiply-adds and weight bytes of one token in all blocks.
     pub fn op_count_of_blocks(&self) -> OpCount {
-        self.blocks.iter().map(Block::op_count).fold(OpCount::default(), OpCount::plus)
+        self.blocks.iter().map(Block::op_count).sum()
     }
 
     /// Multiply-adds and weight bytes of the logits of one token.

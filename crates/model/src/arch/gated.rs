@@ -10,7 +10,7 @@ mod sizes;
 
 use super::rope_settings;
 use super::settings::Settings;
-use super::{Architecture, has_other_head, in_block, lost_windows};
+use super::{Architecture, has_other_head, in_block, lost_windows, window};
 use crate::{
     Activation, Attention, BlockSpec, Body, EmbeddingSpec, Error, Expansion, Experts, FeedForward, Norm,
     NormKind, OutputSpec, Projections, RopeLayout, Slot, Source, Span, Spec, Sublayer, VectorSlot,
@@ -265,11 +265,7 @@ impl Architecture for Family {
         }
         set("attention.layer_norm_rms_epsilon", Value::F32(spec.output.norm.epsilon));
         let windowed: Vec<bool> = spec.attentions().map(|a| a.span != Span::Full).collect();
-        let window = spec.attentions().find_map(|a| match a.span {
-            Span::Window(positions) => Some(positions),
-            Span::Full => None,
-        });
-        if let Some(positions) = window {
+        if let Some(positions) = window(spec) {
             set("attention.sliding_window", count(positions));
             if !windowed.iter().all(|windowed| *windowed) {
                 set("attention.sliding_window_pattern", Value::Array(Array::Bool(windowed.clone())));

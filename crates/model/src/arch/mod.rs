@@ -82,18 +82,22 @@ pub static ARCHITECTURES: &[&dyn Architecture] = &[
     &gptneox::GPTNEOX,
 ];
 
-/// Returns a sentence if the network has windows. For families whose windows llama.cpp ignores.
-fn lost_windows(spec: &Spec) -> Vec<String> {
-    let window = spec.attentions().find_map(|attention| match attention.span {
+/// Returns the length of the first attention window; `None` if no attention has a window.
+fn window(spec: &Spec) -> Option<usize> {
+    spec.attentions().find_map(|attention| match attention.span {
         Span::Window(positions) => Some(positions),
         Span::Full => None,
-    });
+    })
+}
+
+/// Returns a sentence if the network has windows. For families whose windows llama.cpp ignores.
+fn lost_windows(spec: &Spec) -> Vec<String> {
     let sentence = |positions| {
         format!(
             "attention windows of {positions} positions: llama.cpp ignores them for this network, kvant applies them"
         )
     };
-    window.map(sentence).into_iter().collect()
+    window(spec).map(sentence).into_iter().collect()
 }
 
 /// Rejects a block count above the number of tensors. Each block has its own tensors, so the file bounds the block

@@ -47,6 +47,15 @@ pub(super) struct Ropes {
     pub windowed: Rope,
 }
 
+/// Checks that the rotated part is an even number of elements, at most the head size.
+pub(super) fn check_rotated(settings: &Settings, rope: &Rope, head_size: usize) -> Result<(), Error> {
+    if rope.rotated <= head_size && rope.rotated.is_multiple_of(2) {
+        return Ok(());
+    }
+    let expected = format!("even, at most {head_size}");
+    Err(settings.error("rotated dimensions", expected, rope.rotated.to_string()))
+}
+
 /// YaRN's default factor of the sines and cosines (arXiv 2309.00071, equation 22).
 fn yarn_attention_factor(factor: f32) -> f32 {
     if factor <= 1.0 { 1.0 } else { 0.1 * factor.ln() + 1.0 }

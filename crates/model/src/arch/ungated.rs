@@ -7,7 +7,7 @@
 
 use super::rope_settings::{self, RopeContext};
 use super::settings::Settings;
-use super::{Architecture, check_blocks, embedding_rows, has_other_head, in_block, lost_windows};
+use super::{Architecture, check_blocks, embedding_rows, has_other_head, in_block, lost_windows, window};
 use crate::{
     Activation, Attention, BlockSpec, Body, EmbeddingSpec, Error, Expansion, FeedForward, Norm, NormKind,
     OutputSpec, Projections, Rope, RopeLayout, Slot, Source, Span, Spec, Sublayer, VectorSlot,
@@ -133,11 +133,8 @@ impl Architecture for Family {
             }
         }
         let head_size = sizes.hidden / sizes.heads;
-        if let Some(rope) = &sizes.rope
-            && (rope.rotated > head_size || !rope.rotated.is_multiple_of(2))
-        {
-            let expected = format!("even, at most {head_size}");
-            return Err(settings.error("rotated dimensions", expected, rope.rotated.to_string()));
+        if let Some(rope) = &sizes.rope {
+            rope_settings::check_rotated(&settings, rope, head_size)?;
         }
         let has_bias = |name: &str| match checkpoint.meta() {
             Meta::Gguf(_) => checkpoint.info(&format!("{name}.bias")).is_some(),
@@ -195,7 +192,7 @@ impl Architecture for Family {
             if self.kv_heads != KvHeads::All {
                 set("attention.head_count_kv", count(attention.kv_heads));
             }
-            if let Span::Window(positions) = attention.span {
+            if let Some(positions) = window(spec) {
                 set("attention.sliding_window", count(positions));
             }
             set("feed_forward_length", count(feed_forward.down.columns));

@@ -347,13 +347,7 @@ impl Sizes {
             return Err(settings.error("head size", expected, self.head_size.to_string()));
         }
         for rope in self.layers.iter().filter_map(|layer| layer.rope.as_ref()) {
-            if rope.rotated > self.head_size || !rope.rotated.is_multiple_of(2) {
-                return Err(settings.error(
-                    "rotated dimensions",
-                    format!("even, at most {}", self.head_size),
-                    rope.rotated.to_string(),
-                ));
-            }
+            rope_settings::check_rotated(settings, rope, self.head_size)?;
         }
         Ok(())
     }
