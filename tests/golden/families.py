@@ -76,6 +76,13 @@ SMALL = {
     "vocab_size": 96, "max_position_embeddings": 128, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
 }
 GEMMA = {**SMALL, "hidden_activation": "gelu_pytorch_tanh", "head_dim": 16, "rms_norm_eps": 1e-6, "rope_theta": 10000.0}
+# Gated delta nets (Qwen3-Next, Qwen3.5).
+DELTA_NET = {
+    "hidden_act": "silu", "head_dim": 32, "rms_norm_eps": 1e-6, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16, "linear_value_head_dim": 16, "linear_conv_kernel_dim": 4, "tie_word_embeddings": False,
+    "layer_types": ["linear_attention", "full_attention"],
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25},
+}
 
 GENERIC = {
     "mistral-window-bf16": {
@@ -218,6 +225,31 @@ GENERIC = {
                    "moe_intermediate_size": 16, "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": [],
                    "use_sliding_window": False, "tie_word_embeddings": True},
     },
+    "qwen35-f32": {
+        "about": "Qwen3.5: gated delta nets with two value heads for a key head, gated attention in every other block",
+        "storage": "f32", "prompt": 40, "norms": 0,
+        "config": {**SMALL, **DELTA_NET, "model_type": "qwen3_5_text", "architectures": ["Qwen3_5ForCausalLM"]},
+    },
+    "qwen35-tied-bf16": {
+        "about": "Qwen3.5: three gated delta nets for each attention, heads of 40, a convolution over 3 tokens, tied head",
+        "storage": "bf16", "prompt": 33, "norms": 0, "twin": False,
+        "config": {**SMALL, **DELTA_NET, "model_type": "qwen3_5_text", "architectures": ["Qwen3_5ForCausalLM"], "num_hidden_layers": 4,
+                   "layer_types": None, "linear_value_head_dim": 40, "linear_num_value_heads": 2, "linear_num_key_heads": 2,
+                   "linear_conv_kernel_dim": 3, "tie_word_embeddings": True},
+    },
+    "qwen35moe-f32": {
+        "about": "Qwen3.5-MoE: experts in one tensor, a shared expert, four value heads for a key head", "storage": "f32", "prompt": 30,
+        "norms": 0,
+        "config": {**SMALL, **DELTA_NET, "model_type": "qwen3_5_moe_text", "architectures": ["Qwen3_5MoeForCausalLM"],
+                   "linear_num_key_heads": 1, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
+                   "shared_expert_intermediate_size": 32},
+    },
+    "qwen3next-bf16": {
+        "about": "Qwen3-Next: fused maps of the delta nets, experts, a shared expert", "storage": "bf16", "prompt": 36, "norms": 0,
+        "config": {**SMALL, **DELTA_NET, "model_type": "qwen3_next", "architectures": ["Qwen3NextForCausalLM"],
+                   "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "shared_expert_intermediate_size": 32,
+                   "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": []},
+    },
 }
 
 
@@ -320,6 +352,8 @@ def convert_with(folder, out, storage, ModelBase, ModelType, get_model_architect
         self.gguf_writer.add_vocab_size(self.hparams["vocab_size"])
 
     kind.set_vocab = set_no_vocabulary
+    # Without the blocks that predict several tokens, which the tiny models do not have.
+    kind.no_mtp = True
     file_type = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16"}[storage]
     with torch.inference_mode():
         kind(folder, getattr(gguf.LlamaFileType, file_type), out).write()

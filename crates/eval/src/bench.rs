@@ -150,6 +150,7 @@ fn run_round(model: &Transformer, probe: &Probe, prepared: &mut Prepared) -> Res
         (probe.bandwidth(backend), probe.integer_peak(backend), probe.float_peak(backend));
     let sequences = &mut prepared.sequences;
     let before = sequences[0].len();
+    sequences.iter_mut().for_each(Sequence::checkpoint);
     let (meter, begin) = (Meter::start(), Instant::now());
     let (count, steps) = match prepared.test {
         Test::Prompt { tokens: count } => {

@@ -24,12 +24,10 @@
 //! page.
 
 mod pages;
-mod pool;
 
-use crate::Error;
+use crate::{Error, PagePool};
 use crate::kv_format::{KvFormat, PAGE};
 use pages::{Pages, PositionEncoder};
-pub use pool::PagePool;
 
 /// The KV cache of one layer and one sequence.
 ///

@@ -28,8 +28,10 @@ mod load;
 mod matrix;
 pub mod ops;
 mod pool;
+mod page_pool;
 mod precision;
 mod probe;
+mod recurrent;
 mod scratch;
 mod shared;
 mod view;
@@ -40,10 +42,15 @@ pub use cpu::instruction_sets::features;
 pub use error::Error;
 pub use input::Input;
 pub use isa::Isa;
-pub use key_values::{KeyValues, PagePool};
+pub use key_values::KeyValues;
 pub use kv_format::KvFormat;
 pub use load::{apply_all, kernel};
 pub use matrix::Matrix;
+pub use page_pool::PagePool;
 pub use pool::Pool;
 pub use precision::{Arithmetic, Precision};
 pub use probe::Probe;
+pub use recurrent::{
+    Convolution, DeltaGradient, DeltaInput, DeltaShape, HeadOrder, RecurrentState, delta_rule, delta_rule_gradient,
+    short_convolution, short_convolution_gradient, unit_rows, unit_rows_gradient,
+};

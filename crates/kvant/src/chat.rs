@@ -4,7 +4,8 @@
 
 use crate::Error;
 use kvant_model::{
-    ChatTemplate, Message, Sampler, Sampling, Sequence, TemplateError, Tokenizer, Transformer, generate,
+    ChatTemplate, Conversation, Ending, Message, Sampler, Sampling, Sequence, TemplateError, Tokenizer,
+    Transformer, generate, read_prompt,
 };
 use std::sync::Arc;
 
@@ -124,6 +125,15 @@ impl<'a> Chat<'a> {
         let limit = tokens.min(self.context - ids.len() + 1);
         let mut piece = |text: &str| emit(Event::Piece(text));
         let (network, tokenizer) = (self.network, self.tokenizer);
+        if self.sequence.needs_checkpoints() {
+            // The next turn repeats the tokens up to here. The beginning of an answer can differ, for example if the
+            // template removes the reasoning of earlier answers.
+            let end = self.repeated(&ids).min(ids.len() - 1);
+            let tokens = ids.get(self.sequence.len()..end).unwrap_or(&[]);
+            if read_prompt(network, &mut self.sequence, tokens, &mut piece)? {
+                self.sequence.checkpoint();
+            }
+        }
         let (sequence, sampler) = (&mut self.sequence, &mut self.sampler);
         let answer = generate(network, tokenizer, sequence, sampler, &ids, limit, &[], &mut piece)?;
         self.cached = ids;
@@ -131,6 +141,13 @@ impl<'a> Chat<'a> {
         self.cached.truncate(self.sequence.len());
         self.messages.push(Message::new("assistant", answer.text));
         Ok(())
+    }
+
+    /// Returns the number of tokens of `ids`, the rendered conversation, that do not belong to the beginning of an answer.
+    fn repeated(&self, ids: &[u32]) -> usize {
+        let whole = Conversation::new(&self.messages).ending(Ending::Whole);
+        let without_answer = self.template.encode_conversation(self.tokenizer, &whole).unwrap_or_default();
+        without_answer.iter().zip(ids).take_while(|(a, b)| a == b).count()
     }
 
     /// Renders the conversation as tokens. Drops the oldest turns if the conversation and an answer do not fit in the

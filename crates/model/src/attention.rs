@@ -16,6 +16,8 @@ pub(crate) struct LoadedAttention {
     /// Index of its rotary embedding in [`crate::Spec::ropes`].
     pub rope: Option<usize>,
     pub shape: AttentionShape,
+    /// True if the map of the queries also has the rows of a gate.
+    pub gated: bool,
     pub output: Linear,
 }
 
@@ -64,14 +66,33 @@ impl LoadedAttention {
                 softcap: spec.softcap,
                 sinks: spec.sinks.as_ref().map(|sinks| weights.vector(&sinks.name)).transpose()?,
             },
+            gated: spec.gated,
             output: linear(&spec.output)?,
         })
     }
 
-    /// Computes queries, keys and values, before norms and rotation.
-    pub fn project(&self, backend: &Backend, input: &[f32]) -> Qkv {
+    /// Computes queries, keys and values before norms and rotation, and the gate before the sigmoid function. The gate is
+    /// empty if the attention has none.
+    pub fn project(&self, backend: &Backend, input: &[f32]) -> (Qkv, Vec<f32>) {
         let [query, key, value] = apply_all(backend, [&self.query, &self.key, &self.value], input);
-        Qkv { query, key, value }
+        if !self.gated {
+            return (Qkv { query, key, value }, Vec::new());
+        }
+        let size = self.shape.head_size;
+        let half = |start: usize| -> Vec<f32> {
+            let heads = query.chunks_exact(2 * size);
+            heads.flat_map(|head| &head[start..start + size]).copied().collect()
+        };
+        let (own, gate) = (half(0), half(size));
+        buffers::give(query);
+        (Qkv { query: own, key, value }, gate)
+    }
+
+    /// Joins the rows of queries and gates in the order of the map.
+    pub fn with_gates(&self, query: &[f32], gate: &[f32]) -> Vec<f32> {
+        let size = self.shape.head_size;
+        let heads = query.chunks_exact(size).zip(gate.chunks_exact(size));
+        heads.flat_map(|(query, gate)| query.iter().chain(gate)).copied().collect()
     }
 
     /// Normalizes and rotates queries and keys in place.
@@ -100,4 +121,9 @@ impl LoadedAttention {
         let AttentionShape { kv_heads, head_size, .. } = self.shape;
         KeyValues::new(KvFormat::F32, kv_heads, head_size).expect("numbers as they are fit any head")
     }
+}
+
+/// Multiplies `x` by sigmoid(gate), number by number. An empty gate has no effect.
+pub(crate) fn multiply_by_sigmoid(x: &mut [f32], gate: &[f32]) {
+    x.iter_mut().zip(gate).for_each(|(x, gate)| *x /= 1.0 + (-gate).exp());
 }

@@ -4,8 +4,9 @@
 //! sequence without earlier tokens, and computes the block's forward pass again. Source: the chain rule. The tests
 //! compare the gradients with finite differences of the forward pass, which other tests compare with `transformers`.
 
-use crate::attention::LoadedAttention;
+use crate::attention::{LoadedAttention, multiply_by_sigmoid};
 use crate::block::{LoadedBody, LoadedSublayer};
+use crate::delta_net::LoadedDeltaNet;
 use crate::experts::LoadedExperts;
 use crate::feed_forward::{LoadedFeedForward, activate, scale_rows};
 use crate::linear::{Linear, apply_all};
@@ -44,6 +45,10 @@ impl Block {
                     let result = needs_result.then(|| apply(&a.output, &pass.attended));
                     (Pass::Attention(a, pass), result)
                 }
+                LoadedBody::DeltaNet(d) => {
+                    let result = needs_result.then(|| d.result_alone(backend, &input));
+                    (Pass::DeltaNet(d, input), result)
+                }
                 LoadedBody::FeedForward(f) => {
                     let result = needs_result.then(|| apply(&f.down, &f.inner(backend, &input)));
                     (Pass::FeedForward(f, input), result)
@@ -72,6 +77,9 @@ impl Block {
             match pass.body {
                 Pass::Attention(a, body) => {
                     a.backward(backend, body, &result_gradient, positions, &mut input_gradient, sink);
+                }
+                Pass::DeltaNet(d, input) => {
+                    d.backward(backend, &input, &result_gradient, &mut input_gradient, sink)
                 }
                 Pass::FeedForward(f, input) => {
                     f.backward(backend, &input, &result_gradient, &mut input_gradient, sink)
@@ -107,6 +115,8 @@ struct SublayerPass<'a> {
 /// The values of a body's forward pass that its backward pass needs.
 enum Pass<'a> {
     Attention(&'a LoadedAttention, AttentionPass),
+    /// The gated delta net and its input.
+    DeltaNet(&'a LoadedDeltaNet, Vec<f32>),
     /// The network and the input of its body.
     FeedForward(&'a LoadedFeedForward, Vec<f32>),
     /// The experts and the input of their body.
@@ -129,12 +139,16 @@ struct AttentionPass {
     /// Queries and keys before their norms; `None` if they have no norms.
     projected: Option<[Vec<f32>; 2]>,
     qkv: Qkv,
+    /// The gate before the sigmoid function, and the result of the attention before its gate; empty without a gate.
+    gate: Vec<f32>,
+    ungated: Vec<f32>,
+    /// The input of the output projection.
     attended: Vec<f32>,
 }
 
 impl LoadedAttention {
     fn forward(&self, backend: &Backend, input: &[f32], positions: &Positions) -> AttentionPass {
-        let mut qkv = self.project(backend, input);
+        let (mut qkv, gate) = self.project(backend, input);
         let normed = self.query_norm.is_some() || self.key_norm.is_some();
         let projected = normed.then(|| [qkv.query.clone(), qkv.key.clone()]);
         self.norm_and_rotate(backend, &mut qkv, positions);
@@ -142,14 +156,16 @@ impl LoadedAttention {
         let (mut states, tokens) = (self.empty_key_values(), positions.tokens());
         let sequence = Ragged { states: &mut states, tokens };
         attention(backend, &self.shape, &qkv, &mut [sequence], &mut attended);
-        AttentionPass { projected, qkv, attended }
+        let ungated = if self.gated { attended.clone() } else { Vec::new() };
+        multiply_by_sigmoid(&mut attended, &gate);
+        AttentionPass { projected, qkv, gate, ungated, attended }
     }
 
     /// Adds the gradient at the input to `input_gradient`. `gradient` is the gradient at the result.
     fn backward(
         &self,
         backend: &Backend,
-        AttentionPass { projected, qkv, mut attended }: AttentionPass,
+        AttentionPass { projected, qkv, gate, ungated, mut attended }: AttentionPass,
         gradient: &[f32],
         positions: &Positions,
         input_gradient: &mut [f32],
@@ -157,6 +173,13 @@ impl LoadedAttention {
     ) {
         attended.fill(0.0);
         self.output.backward(gradient, &mut attended, sink);
+        let at_gate: Vec<f32> = (ungated.iter().zip(&gate).zip(&attended))
+            .map(|((x, gate), gradient)| {
+                let sigmoid = 1.0 / (1.0 + (-gate).exp());
+                gradient * x * sigmoid * (1.0 - sigmoid)
+            })
+            .collect();
+        multiply_by_sigmoid(&mut attended, &gate);
         let mut gradients = gradient::attention(backend, &self.shape, &qkv, &attended);
         self.rotate(backend, &mut gradients, &positions.inverse());
         if let Some([query, key]) = &projected {
@@ -169,6 +192,9 @@ impl LoadedAttention {
                     *gradient = before_norm;
                 }
             }
+        }
+        if self.gated {
+            gradients.query = self.with_gates(&gradients.query, &at_gate);
         }
         let maps = [&self.query, &self.key, &self.value];
         backward_all(maps, [&gradients.query, &gradients.key, &gradients.value], input_gradient, sink);
@@ -269,7 +295,7 @@ fn gelu_gradient(backend: &Backend, activation: Activation, x: &mut [f32], gradi
 
 impl Linear {
     /// Passes the gradient at the map's output to `sink`, and adds the gradient at the map's input to `input_gradient`.
-    fn backward(&self, gradient: &[f32], input_gradient: &mut [f32], sink: GradientSink) {
+    pub fn backward(&self, gradient: &[f32], input_gradient: &mut [f32], sink: GradientSink) {
         sink(&self.name, gradient);
         self.weight.add_transposed(gradient, input_gradient);
     }

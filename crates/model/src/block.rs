@@ -5,20 +5,23 @@
 //! Calibration therefore can read each input, quantize the maps that read it, replace their weights
 //! ([`Block::replace`]) and continue. The forward pass runs the same stages. Not here: the embedding and the head.
 
-use crate::attention::LoadedAttention;
+use crate::attention::{LoadedAttention, multiply_by_sigmoid};
+use crate::delta_net::LoadedDeltaNet;
 use crate::experts::{LoadedExperts, Routing};
 use crate::feed_forward::LoadedFeedForward;
+use crate::layer_state::LayerState;
 use crate::linear::Linear;
 use crate::norm::LoadedNorm;
 use crate::step::BlockStates;
 use crate::{BlockSpec, Body, Error, OpCount, Positions, Sublayer, Weights, buffers};
 use kvant_core::Tensor;
-use kvant_kernels::{Backend, KeyValues, Ragged, attention, ops};
+use kvant_kernels::{Backend, Ragged, attention, ops};
 
 /// A sublayer's body with loaded weights.
 #[derive(Clone)]
 pub(crate) enum LoadedBody {
     Attention(LoadedAttention),
+    DeltaNet(LoadedDeltaNet),
     FeedForward(LoadedFeedForward),
     Experts(LoadedExperts),
 }
@@ -46,6 +49,7 @@ impl LoadedBody {
     fn maps(&self) -> Vec<&Linear> {
         match self {
             Self::Attention(a) => vec![&a.query, &a.key, &a.value, &a.output],
+            Self::DeltaNet(d) => d.maps(),
             Self::FeedForward(f) => f.maps(),
             Self::Experts(e) => {
                 std::iter::once(&e.router).chain(e.experts.iter().flat_map(LoadedFeedForward::maps)).collect()
@@ -53,9 +57,15 @@ impl LoadedBody {
         }
     }
 
+    /// True if the body reads other positions than the current one.
+    fn has_state(&self) -> bool {
+        matches!(self, Self::Attention(_) | Self::DeltaNet(_))
+    }
+
     fn maps_mut(&mut self) -> Vec<&mut Linear> {
         match self {
             Self::Attention(a) => vec![&mut a.query, &mut a.key, &mut a.value, &mut a.output],
+            Self::DeltaNet(d) => d.maps_mut(),
             Self::FeedForward(f) => f.maps_mut(),
             Self::Experts(e) => {
                 let experts = e.experts.iter_mut().flat_map(LoadedFeedForward::maps_mut);
@@ -77,6 +87,7 @@ impl Block {
                 |norm: &Option<_>| norm.as_ref().map(|norm| LoadedNorm::load(weights, norm)).transpose();
             let body = match &spec.body {
                 Body::Attention(a) => LoadedBody::Attention(LoadedAttention::load(weights, backend, a)?),
+                Body::DeltaNet(d) => LoadedBody::DeltaNet(LoadedDeltaNet::load(weights, backend, d)?),
                 Body::FeedForward(f) => {
                     LoadedBody::FeedForward(LoadedFeedForward::load(weights, backend, f)?)
                 }
@@ -150,23 +161,29 @@ impl Block {
         let (backend, (index, within)) = (&self.backend, self.stages[stage]);
         match (&self.sublayers[index].body, within) {
             (LoadedBody::Attention(a), 0) => {
-                let mut qkv = a.project(backend, input);
+                let (mut qkv, gate) = a.project(backend, input);
                 a.norm_and_rotate(backend, &mut qkv, positions);
                 let mut attended = buffers::take(qkv.query.len());
-                let before = &self.sublayers[..index];
-                let own = before.iter().filter(|s| matches!(s.body, LoadedBody::Attention(_))).count();
+                let own = self.index_of_state(index);
                 let mut layers: Vec<Ragged> = (states.iter_mut())
-                    .map(|sequence| Ragged { states: &mut sequence.layers[own], tokens: sequence.tokens })
+                    .map(|s| Ragged { states: s.layers[own].key_values(), tokens: s.tokens })
                     .collect();
                 attention(backend, &a.shape, &qkv, &mut layers, &mut attended);
+                multiply_by_sigmoid(&mut attended, &gate);
                 [qkv.query, qkv.key, qkv.value].into_iter().for_each(buffers::give);
                 attended
+            }
+            (LoadedBody::DeltaNet(d), 0) => {
+                let own = self.index_of_state(index);
+                let sequences = states.iter_mut().map(|s| (s.layers[own].recurrent(), s.tokens));
+                d.inner(backend, input, sequences.collect())
             }
             (LoadedBody::FeedForward(f), 0) => f.inner(backend, input),
             (LoadedBody::Experts(e), 0) => e.inner(backend, input, &e.route(backend, input)),
             (body, _) => {
                 let result = match body {
                     LoadedBody::Attention(LoadedAttention { output: last, .. })
+                    | LoadedBody::DeltaNet(LoadedDeltaNet { output: last, .. })
                     | LoadedBody::FeedForward(LoadedFeedForward { down: last, .. }) => {
                         last.apply(backend, &last.input(input))
                     }
@@ -224,13 +241,19 @@ impl Block {
         self.advance(stage, input, residual, positions, states)
     }
 
-    /// Empty KV caches, one for each attention of the block.
-    fn empty_states(&self) -> Vec<KeyValues> {
-        let attention = |sublayer: &LoadedSublayer| match &sublayer.body {
-            LoadedBody::Attention(a) => Some(a.empty_key_values()),
+    /// The index of the state of sublayer `index` among the states of the block.
+    fn index_of_state(&self, index: usize) -> usize {
+        self.sublayers[..index].iter().filter(|s| s.body.has_state()).count()
+    }
+
+    /// Empty states, one for each sublayer of the block that has a state.
+    fn empty_states(&self) -> Vec<LayerState> {
+        let state = |sublayer: &LoadedSublayer| match &sublayer.body {
+            LoadedBody::Attention(a) => Some(LayerState::KeyValues(a.empty_key_values())),
+            LoadedBody::DeltaNet(d) => Some(LayerState::Recurrent(d.empty_state())),
             LoadedBody::FeedForward(_) | LoadedBody::Experts(_) => None,
         };
-        self.sublayers.iter().filter_map(attention).collect()
+        self.sublayers.iter().filter_map(state).collect()
     }
 }
 

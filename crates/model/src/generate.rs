@@ -76,17 +76,15 @@ pub fn generate(
     emit: &mut dyn FnMut(&str) -> bool,
 ) -> Result<Answer, Error> {
     let begin = Instant::now();
-    let mut rest = tokens_so_far.get(sequence.len()..).unwrap_or(&[]);
-    while rest.len() > Transformer::PIECE {
-        let (piece, later) = rest.split_at(Transformer::PIECE);
-        transformer.prefill(sequence, piece, Want::Nothing)?;
-        rest = later;
-        if !emit("") {
-            let prefill_seconds = begin.elapsed().as_secs_f64();
-            return Ok(Answer { prefill_seconds, ..Answer::interrupted() });
-        }
+    let rest = tokens_so_far.get(sequence.len()..).unwrap_or(&[]);
+    let (pieces, last) = rest.split_at(rest.len().saturating_sub(1) / Transformer::PIECE * Transformer::PIECE);
+    if !read_prompt(transformer, sequence, pieces, emit)? {
+        let prefill_seconds = begin.elapsed().as_secs_f64();
+        return Ok(Answer { prefill_seconds, ..Answer::interrupted() });
     }
-    let mut logits = transformer.next_logits(sequence, rest)?;
+    let mut logits = transformer.next_logits(sequence, last)?;
+    // The next turn of a conversation can begin here.
+    sequence.checkpoint();
     let prefill_seconds = begin.elapsed().as_secs_f64();
     let begin = Instant::now();
     let mut recent = tokens_so_far.to_vec();
@@ -129,6 +127,26 @@ pub fn generate(
         emit(&text[sent..]);
     }
     Ok(Answer { tokens, text, finish, prefill_seconds, decode_seconds: begin.elapsed().as_secs_f64() })
+}
+
+/// Appends `tokens` to `sequence`. After each piece of a long prompt, `emit` is called with an empty text. Returns false
+/// if `emit` returned false, so that the rest was not read.
+///
+/// # Errors
+/// Errors of [`Transformer::step`].
+pub fn read_prompt(
+    transformer: &Transformer,
+    sequence: &mut Sequence,
+    tokens: &[u32],
+    emit: &mut dyn FnMut(&str) -> bool,
+) -> Result<bool, Error> {
+    for piece in tokens.chunks(Transformer::PIECE) {
+        transformer.prefill(sequence, piece, Want::Nothing)?;
+        if !emit("") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Number of bytes at the end of `text` that may be the beginning of a stop text.

@@ -15,12 +15,14 @@ mod block;
 mod buffers;
 mod chat_template;
 mod continuation;
+mod delta_net;
 mod embedding;
 mod error;
 mod experts;
 pub mod export;
 mod feed_forward;
 mod generate;
+mod layer_state;
 mod linear;
 mod norm;
 mod op_count;
@@ -42,7 +44,7 @@ pub use continuation::continue_together;
 pub use embedding::Embedding;
 pub use error::Error;
 pub use experts::Routing;
-pub use generate::{Answer, Finish, generate};
+pub use generate::{Answer, Finish, generate, read_prompt};
 pub use kvant_kernels::ops::RopeLayout;
 pub use linear::load_matrix;
 pub use norm::LoadedNorm;
@@ -54,8 +56,9 @@ pub use sampler::{
 };
 pub use sequence::{Sequence, Snapshot, StatePool};
 pub use spec::{
-    Activation, Attention, BlockSpec, Body, EmbeddingSpec, Expansion, Experts, FeedForward, Norm, NormKind,
-    OutputSpec, Projections, Slot, Span, Spec, Stage, StageOutput, Sublayer, VectorSlot,
+    Activation, Attention, BlockSpec, Body, ConvolutionSlot, DeltaNet, EmbeddingSpec, Expansion, Experts,
+    FeedForward, HeadScalars, Norm, NormKind, OutputSpec, Projections, Slot, Span, Spec, Stage, StageOutput,
+    Sublayer, VectorSlot,
 };
 pub use step::{Part, Want};
 pub use tokenizer::{

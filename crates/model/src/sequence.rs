@@ -1,11 +1,15 @@
-//! The KV cache of one sequence: keys and values of its earlier positions, in all blocks.
+//! The states of one sequence in all blocks: keys and values of its earlier positions, and recurrent states.
 //!
 //! A sequence grows by whole pages of 64 positions. A fork shares all pages. The first of the two sequences that
 //! appends to a shared page copies it, so a common prefix can end at any token. Memory comes from a [`StatePool`], or
 //! from the system. Invariant: a sequence's results do not depend on the sequences that share its pages.
+//!
+//! A recurrent state cannot lose its last positions. A sequence of a network with such states therefore keeps
+//! checkpoints: earlier states, which share pages with the sequence.
 
-use crate::{Attention, BlockSpec, Error, Spec};
-use kvant_kernels::{KeyValues, KvFormat, PagePool};
+use crate::layer_state::LayerState;
+use crate::{BlockSpec, Error, Spec};
+use kvant_kernels::{KvFormat, PagePool};
 
 /// The memory for the states of a network's sequences, with a fixed limit.
 ///
@@ -38,14 +42,23 @@ impl StatePool {
     }
 }
 
-/// The KV cache of one sequence, for up to `capacity` positions. A clone is a fork.
+/// The states of one sequence, for up to `capacity` positions. A clone is a fork.
 #[derive(Clone, Debug)]
 pub struct Sequence {
-    /// For each block, one KV cache per attention.
-    pub(crate) blocks: Vec<Vec<KeyValues>>,
+    /// For each block, the states of its sublayers that have one.
+    pub(crate) blocks: Vec<Vec<LayerState>>,
     pub(crate) length: usize,
+    /// Earlier states, shortest first. Empty if the network has no recurrent states.
+    checkpoints: Vec<Checkpoint>,
     capacity: usize,
     pages: PagePool,
+}
+
+/// All states after the first `length` positions of a sequence.
+#[derive(Clone, Debug)]
+struct Checkpoint {
+    length: usize,
+    blocks: Vec<Vec<LayerState>>,
 }
 
 /// An earlier state of a sequence. It shares the sequence's pages until the sequence appends to them.
@@ -68,15 +81,15 @@ impl Sequence {
     }
 
     fn in_pool(spec: &Spec, capacity: usize, format: KvFormat, pages: &PagePool) -> Result<Self, Error> {
-        let layer = |attention: &Attention| {
-            KeyValues::in_pool(format, attention.kv_heads, attention.head_size, pages)
-                .map_err(|source| Error::KvFormat { source })
+        let block = |block: &BlockSpec| {
+            let states = block.sublayers.iter().map(|s| LayerState::of(&s.body, format, pages).transpose());
+            states.flatten().collect::<Result<_, _>>()
         };
-        let block = |block: &BlockSpec| block.attentions().map(layer).collect::<Result<_, _>>();
         let blocks = spec.blocks.iter().map(block).collect::<Result<_, _>>()?;
         // Positions beyond the trained ones have no row in the position embedding.
         let limit = spec.embedding.positions.as_ref().map_or(usize::MAX, |positions| positions.rows);
-        Ok(Self { blocks, length: 0, capacity: capacity.min(limit), pages: pages.clone() })
+        let capacity = capacity.min(limit);
+        Ok(Self { blocks, length: 0, checkpoints: Vec::new(), capacity, pages: pages.clone() })
     }
 
     /// Takes the memory for all positions at once: exactly [`Sequence::bytes`] of the capacity.
@@ -94,12 +107,11 @@ impl Sequence {
     /// # Errors
     /// [`Error::States`] if the pool is too small.
     pub fn unshared(mut self) -> Result<Self, Error> {
-        let mut layers = self.blocks.iter_mut().flatten();
-        layers.try_for_each(KeyValues::unshare).map_err(|source| Error::States { source })?;
+        self.blocks.iter_mut().flatten().try_for_each(LayerState::unshare)?;
         Ok(self)
     }
 
-    fn layers(&self) -> impl Iterator<Item = &KeyValues> {
+    fn layers(&self) -> impl Iterator<Item = &LayerState> {
         self.blocks.iter().flatten()
     }
 
@@ -140,10 +152,43 @@ impl Sequence {
         self.give_back();
     }
 
-    /// Removes all positions from `length` on. It also removes up to 63 positions before `length` if
-    /// [`KeyValues::truncate`] requires that; [`Sequence::len`] returns the new length.
+    /// The largest number of checkpoints of a sequence.
+    pub const CHECKPOINTS: usize = 3;
+
+    /// Returns true if the network has recurrent states, which lose positions only by a return to a checkpoint.
+    pub fn needs_checkpoints(&self) -> bool {
+        self.layers().any(LayerState::is_recurrent)
+    }
+
+    /// Remembers the states at the current length, so that [`Sequence::truncate`] can return to them. A network without
+    /// recurrent states needs no checkpoints, and the call has no effect. The first checkpoint and the latest ones are
+    /// kept. A checkpoint shares pages with the sequence and takes the memory of the recurrent states.
+    pub fn checkpoint(&mut self) {
+        let known = self.checkpoints.last().is_some_and(|last| last.length == self.length);
+        if known || self.length == 0 || !self.needs_checkpoints() {
+            return;
+        }
+        if self.checkpoints.len() == Self::CHECKPOINTS {
+            self.checkpoints.remove(1);
+        }
+        self.checkpoints.push(Checkpoint { length: self.length, blocks: self.blocks.clone() });
+    }
+
+    /// Removes all positions from `length` on, or more; [`Sequence::len`] returns the new length. A network without
+    /// recurrent states loses up to 63 positions before `length`, if [`kvant_kernels::KeyValues::truncate`] requires
+    /// that. A network with recurrent states returns to its last checkpoint of at most `length` positions, or becomes
+    /// empty.
     pub fn truncate(&mut self, length: usize) {
-        self.length = self.length.min(length);
+        if length >= self.length {
+            return;
+        }
+        self.checkpoints.retain(|checkpoint| checkpoint.length <= length);
+        if let Some(Checkpoint { length, blocks }) = self.checkpoints.last() {
+            self.length = *length;
+            self.blocks.clone_from(blocks);
+            return;
+        }
+        self.length = length;
         // Repeat if a layer removed more positions than the others.
         while self.layers().any(|layer| layer.len() != self.length) {
             for layer in self.blocks.iter_mut().flatten() {
@@ -178,18 +223,15 @@ impl Sequence {
     /// that check.
     pub(crate) fn take(&mut self, count: usize) -> Result<(), Error> {
         let taken = self.blocks.iter_mut().flatten().try_for_each(|layer| layer.prepare(count));
-        taken.map_err(|source| {
-            self.give_back();
-            Error::States { source }
-        })
+        taken.inspect_err(|_| self.give_back())
     }
 
     /// Returns prepared memory that has no positions.
     pub(crate) fn give_back(&mut self) {
-        self.blocks.iter_mut().flatten().for_each(KeyValues::give_back);
+        self.blocks.iter_mut().flatten().for_each(LayerState::give_back);
     }
 
-    /// The number of bytes that the attentions read for the last of `positions` positions.
+    /// The number of bytes of the states that the last of `positions` positions reads.
     pub fn read_bytes(&self, positions: usize) -> usize {
         self.layers().map(|layer| layer.read_bytes(positions)).sum()
     }

@@ -5,7 +5,10 @@
 //! form a [`Stage`] (queries, keys and values; gate and up). Calibration gathers the statistics of that activation
 //! once.
 
+mod delta_net;
+
 use crate::Rope;
+pub use delta_net::{ConvolutionSlot, DeltaNet, HeadScalars};
 use kvant_kernels::{Backend, ops};
 
 /// One linear map: `rows × columns`, `y = W x (+ b)`; or the maps of all experts, stored as one tensor.
@@ -128,6 +131,9 @@ pub struct Attention {
     pub head_size: usize,
     /// Queries, keys and values.
     pub projections: Projections,
+    /// True if the map of the queries has, for each head, the rows of the query and then as many rows of a gate. The
+    /// result of the head is multiplied by sigmoid(gate).
+    pub gated: bool,
     /// Norm of each head of the queries, or of all heads together, before the rotary embedding.
     pub query_norm: Option<Norm>,
     /// Norm of each head of the keys, or of all heads together, before the rotary embedding.
@@ -228,6 +234,8 @@ pub struct Experts {
 pub enum Body {
     /// Reads the current and all earlier positions.
     Attention(Attention),
+    /// Reads the current position and a state of the earlier ones.
+    DeltaNet(DeltaNet),
     /// Reads only the current position.
     FeedForward(FeedForward),
     /// Reads only the current position.
@@ -311,10 +319,20 @@ impl StageOutput {
 }
 
 impl Body {
-    fn norms(&self) -> impl Iterator<Item = &Norm> {
+    fn norms(&self) -> Vec<&Norm> {
         match self {
-            Self::Attention(a) => a.query_norm.iter().chain(&a.key_norm),
-            Self::FeedForward(_) | Self::Experts(_) => None.iter().chain(&None),
+            Self::Attention(a) => a.query_norm.iter().chain(&a.key_norm).collect(),
+            Self::DeltaNet(d) => vec![&d.norm],
+            Self::FeedForward(_) | Self::Experts(_) => Vec::new(),
+        }
+    }
+
+    /// The vectors other than those of norms.
+    fn vectors(&self) -> Vec<&VectorSlot> {
+        match self {
+            Self::Attention(a) => a.sinks.iter().collect(),
+            Self::DeltaNet(d) => vec![&d.decay, &d.step_bias],
+            Self::FeedForward(_) | Self::Experts(_) => Vec::new(),
         }
     }
 }
@@ -324,6 +342,7 @@ impl Sublayer {
     pub fn stages(&self) -> Vec<Stage<'_>> {
         let (first, last) = match &self.body {
             Body::Attention(a) => (a.projections.slots(), &a.output),
+            Body::DeltaNet(d) => (d.first_slots(), &d.output),
             Body::FeedForward(f) => (f.first_slots(), &f.down),
             Body::Experts(e) => {
                 let first = std::iter::once(&e.router).chain(e.feed_forward.first_slots());
@@ -332,7 +351,7 @@ impl Sublayer {
         };
         let used = match &self.body {
             Body::Experts(experts) => Some(experts.used),
-            Body::Attention(_) | Body::FeedForward(_) => None,
+            _ => None,
         };
         // The factors of the experts change their results.
         let unchanged = self.adds_unchanged() && used.is_none();
@@ -359,7 +378,15 @@ impl BlockSpec {
     pub fn attentions(&self) -> impl Iterator<Item = &Attention> {
         self.sublayers.iter().filter_map(|sublayer| match &sublayer.body {
             Body::Attention(attention) => Some(attention),
-            Body::FeedForward(_) | Body::Experts(_) => None,
+            _ => None,
+        })
+    }
+
+    /// The gated delta nets, in order of computation.
+    pub fn delta_nets(&self) -> impl Iterator<Item = &DeltaNet> {
+        self.sublayers.iter().filter_map(|sublayer| match &sublayer.body {
+            Body::DeltaNet(delta_net) => Some(delta_net),
+            _ => None,
         })
     }
 
@@ -367,7 +394,7 @@ impl BlockSpec {
     pub fn feed_forwards(&self) -> impl Iterator<Item = &FeedForward> {
         self.sublayers.iter().filter_map(|sublayer| match &sublayer.body {
             Body::FeedForward(feed_forward) => Some(feed_forward),
-            Body::Attention(_) | Body::Experts(_) => None,
+            _ => None,
         })
     }
 
@@ -375,7 +402,7 @@ impl BlockSpec {
     pub fn experts(&self) -> impl Iterator<Item = &Experts> {
         self.sublayers.iter().filter_map(|sublayer| match &sublayer.body {
             Body::Experts(experts) => Some(experts),
-            Body::Attention(_) | Body::FeedForward(_) => None,
+            _ => None,
         })
     }
 
@@ -459,14 +486,20 @@ impl Spec {
         embedding.chain(self.blocks.iter().flat_map(BlockSpec::slots)).chain(&self.output.head)
     }
 
-    /// All vectors other than biases of maps: those of the norms in order of computation, then those of the attentions.
+    /// All vectors other than biases of maps: those of the norms in order of computation, then those of the bodies.
     pub fn vectors(&self) -> impl Iterator<Item = &VectorSlot> {
         let norms = self.blocks.iter().flat_map(BlockSpec::norms).chain([&self.output.norm]);
         let of_norms = norms.flat_map(|norm| std::iter::once(&norm.weight).chain(&norm.bias));
         let mut seen = std::collections::HashSet::new();
         // Parallel sublayers can share a norm.
         let of_norms = of_norms.filter(move |vector| seen.insert(&vector.name));
-        of_norms.chain(self.attentions().filter_map(|attention| attention.sinks.as_ref()))
+        let sublayers = self.blocks.iter().flat_map(|block| &block.sublayers);
+        of_norms.chain(sublayers.flat_map(|sublayer| sublayer.body.vectors()))
+    }
+
+    /// All gated delta nets, first to last.
+    pub fn delta_nets(&self) -> impl Iterator<Item = &DeltaNet> {
+        self.blocks.iter().flat_map(BlockSpec::delta_nets)
     }
 
     /// The linear map that computes the logits: the output head, or the token embedding if the head is tied.

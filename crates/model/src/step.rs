@@ -1,8 +1,8 @@
 //! Steps: each step runs any number of tokens of any number of sequences through the network in one batch.
 
+use crate::layer_state::LayerState;
 use crate::positions::SequencePosition;
 use crate::{Error, Positions, Sequence, Transformer};
-use kvant_kernels::KeyValues;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -45,8 +45,8 @@ pub struct Part<'a> {
 
 /// The states of one sequence in one block, and the number of its new tokens.
 pub(crate) struct BlockStates<'a> {
-    /// One KV cache per attention of the block.
-    pub layers: &'a mut [KeyValues],
+    /// The states of the block's sublayers that have one.
+    pub layers: &'a mut [LayerState],
     pub tokens: usize,
 }
 

@@ -47,6 +47,24 @@ pub enum Source {
         /// Factor of each sum.
         factor: f32,
     },
+    /// −eˣ for each number x of the tensor of this name, in `f32`.
+    NegativeExponential(String),
+    /// Rows of another source, in this order. Each element of a vector is a row.
+    Rows {
+        /// The other source.
+        of: Box<Source>,
+        /// Indices of its rows.
+        rows: Vec<usize>,
+        /// The dimensions of its rows, outermost first; their product is the number of rows.
+        stored: Vec<usize>,
+    },
+    /// All columns of another source, in this order.
+    Columns {
+        /// The other source.
+        of: Box<Source>,
+        /// Indices of its columns.
+        columns: Vec<usize>,
+    },
     /// Not a tensor of the checkpoint: the factors of the rotary frequencies. A GGUF stores them; for a Hugging Face
     /// checkpoint they are computed from `config.json`.
     RopeFactors(Vec<f32>),
@@ -60,9 +78,34 @@ impl Source {
             | Self::PermuteHeads { name, .. }
             | Self::Transpose(name)
             | Self::GroupParts { name, .. }
+            | Self::NegativeExponential(name)
             | Self::Affine { name, .. } => std::slice::from_ref(name),
+            Self::Rows { of, .. } | Self::Columns { of, .. } => of.names(),
             Self::Stack(names) => names,
             Self::RopeFactors(_) => &[],
+        }
+    }
+
+    /// True if the result is in `f32`, also if the checkpoint has another format.
+    fn is_computed(&self) -> bool {
+        match self {
+            Self::Affine { .. } | Self::NegativeExponential(_) => true,
+            Self::Rows { of, .. } | Self::Columns { of, .. } => of.is_computed(),
+            _ => false,
+        }
+    }
+
+    /// The dimensions of the stored tensors, for a result of `dimensions`.
+    fn stored_dimensions(&self, dimensions: &[usize]) -> Vec<usize> {
+        match self {
+            Self::Transpose(_) => dimensions.iter().rev().copied().collect(),
+            Self::Stack(_) => dimensions[1..].to_vec(),
+            Self::Rows { stored, .. } => {
+                // Only the innermost dimension of a matrix is no dimension of rows.
+                let columns = if dimensions.len() > 1 { &dimensions[dimensions.len() - 1..] } else { &[] };
+                [stored, columns].concat()
+            }
+            _ => dimensions.to_vec(),
         }
     }
 }
@@ -183,39 +226,50 @@ impl Weights {
             tensor: name.to_owned(),
             architecture: self.spec.architecture,
         })?;
-        let shape_error = |source| Error::Shape { path: self.path().to_owned(), source };
-        let shaped = |tensor| shaped_as(entry, tensor);
-        match &entry.source {
-            Source::Plain(name) => shaped(self.checkpoint.tensor(name)?).map_err(shape_error),
-            Source::PermuteHeads { name, heads } => {
-                let tensor = shaped(self.checkpoint.tensor(name)?);
-                tensor.and_then(|tensor| permute_heads(&tensor, *heads)).map_err(shape_error)
-            }
-            Source::GroupParts { name, heads } => {
-                let tensor = shaped(self.checkpoint.tensor(name)?);
-                tensor.and_then(|tensor| group_parts(&tensor, *heads)).map_err(shape_error)
-            }
+        self.read(&entry.source, entry.shape.dimensions(), entry.format)
+    }
+
+    /// Reads a source as a tensor of these dimensions.
+    fn read(&self, source: &Source, dimensions: &[usize], format: FormatRef) -> Result<Tensor, Error> {
+        let error = |source| Error::Shape { path: self.path().to_owned(), source };
+        let shape = Shape::new(dimensions).map_err(error)?;
+        // A file may store a vector as a matrix of one row or one column.
+        let shaped = |name: &str| {
+            let tensor = self.checkpoint.tensor(name)?;
+            Tensor::new(shape, tensor.format(), tensor.bytes().clone()).map_err(error)
+        };
+        let computed = |numbers: &mut dyn Iterator<Item = f32>| {
+            let bytes: Vec<u8> = numbers.flat_map(f32::to_le_bytes).collect();
+            Tensor::new(shape, &format::F32, Bytes::from(bytes)).map_err(error)
+        };
+        match source {
+            Source::Plain(name) => shaped(name),
+            Source::PermuteHeads { name, heads } => permute_heads(&shaped(name)?, *heads).map_err(error),
+            Source::GroupParts { name, heads } => group_parts(&shaped(name)?, *heads).map_err(error),
             Source::Stack(names) => {
-                let mut bytes =
-                    Vec::with_capacity(entry.format.tensor_bytes(&entry.shape).map_err(shape_error)?);
+                let mut bytes = Vec::with_capacity(format.tensor_bytes(&shape).map_err(error)?);
                 for name in names {
                     bytes.extend_from_slice(self.checkpoint.tensor(name)?.bytes());
                 }
-                Tensor::new(entry.shape, entry.format, Bytes::from(bytes)).map_err(shape_error)
+                Tensor::new(shape, format, Bytes::from(bytes)).map_err(error)
             }
             Source::Affine { name, add, factor } => {
                 let numbers = self.checkpoint.tensor(name)?.decode();
-                let bytes: Vec<u8> =
-                    numbers.iter().flat_map(|x| ((x + add) * factor).to_le_bytes()).collect();
-                Tensor::new(entry.shape, entry.format, Bytes::from(bytes)).map_err(shape_error)
+                computed(&mut numbers.iter().map(|x| (x + add) * factor))
             }
-            Source::Transpose(name) => {
-                transpose(&self.checkpoint.tensor(name)?, entry.shape).map_err(shape_error)
+            Source::NegativeExponential(name) => {
+                let numbers = self.checkpoint.tensor(name)?.decode();
+                computed(&mut numbers.iter().map(|x| -x.exp()))
             }
-            Source::RopeFactors(factors) => {
-                let bytes: Vec<u8> = factors.iter().flat_map(|x| x.to_le_bytes()).collect();
-                Tensor::new(entry.shape, entry.format, Bytes::from(bytes)).map_err(shape_error)
+            Source::Rows { of, rows, .. } => {
+                let of = self.read(of, &source.stored_dimensions(dimensions), format)?;
+                select_rows(&of, rows.iter().copied(), shape).map_err(error)
             }
+            Source::Columns { of, columns } => {
+                select_columns(&self.read(of, dimensions, format)?, columns).map_err(error)
+            }
+            Source::Transpose(name) => transpose(&self.checkpoint.tensor(name)?, shape).map_err(error),
+            Source::RopeFactors(factors) => computed(&mut factors.iter().copied()),
         }
     }
 
@@ -241,6 +295,8 @@ fn entries(
         wanted.extend(slot.bias().map(|name| (name, slot.bias_dimensions())));
     }
     wanted.extend(spec.vectors().map(|v| (v.name.clone(), vec![v.length])));
+    let convolutions = spec.delta_nets().map(|net| &net.convolution);
+    wanted.extend(convolutions.map(|c| (c.name.clone(), c.dimensions())));
 
     let gguf = matches!(checkpoint.meta(), Meta::Gguf(_));
     let mut entries = Vec::with_capacity(wanted.len());
@@ -250,11 +306,7 @@ fn entries(
         } else {
             architecture.hugging_face_source(checkpoint, spec, &name)?
         };
-        let dimensions_stored = match source {
-            Source::Transpose(_) => dimensions.iter().rev().copied().collect(),
-            Source::Stack(_) => dimensions[1..].to_vec(),
-            _ => dimensions.clone(),
-        };
+        let dimensions_stored = source.stored_dimensions(&dimensions);
         let mut format: Option<FormatRef> = None;
         for stored in source.names() {
             let info = checkpoint.info(stored).ok_or_else(|| Error::MissingTensor {
@@ -286,7 +338,8 @@ fn entries(
             format = Some(found);
         }
         let format = match (&source, format) {
-            (Source::Affine { .. }, _) | (_, None) => &format::F32,
+            (_, None) => &format::F32,
+            (source, _) if source.is_computed() => &format::F32,
             (_, Some(format)) => format,
         };
         let shape = Shape::new(&dimensions).map_err(|source| Error::Shape { path: path(), source })?;
@@ -319,23 +372,14 @@ fn entries(
     Ok(entries)
 }
 
-/// Gives the tensor the entry's shape. A file may store a vector as a matrix of one row or one column.
-fn shaped_as(entry: &Entry, tensor: Tensor) -> Result<Tensor, kvant_core::Error> {
-    Tensor::new(entry.shape, tensor.format(), tensor.bytes().clone())
-}
-
 /// Transposes a matrix. The result has `shape`, and `tensor` is stored with the two dimensions exchanged.
 fn transpose(tensor: &Tensor, shape: Shape) -> Result<Tensor, kvant_core::Error> {
     let (columns, rows) = (shape.rows(), shape.columns());
-    let block = tensor.format().block();
-    if block.elements > 1 {
-        let format = tensor.format().name();
-        return Err(kvant_core::Error::PartialBlock { columns: 1, block_elements: block.elements, format });
-    }
+    let block = single_elements(tensor)?;
     let mut bytes = Vec::with_capacity(tensor.bytes().len());
     for column in 0..columns {
         for row in 0..rows {
-            bytes.extend_from_slice(&tensor.bytes()[(row * columns + column) * block.bytes..][..block.bytes]);
+            bytes.extend_from_slice(&tensor.bytes()[(row * columns + column) * block..][..block]);
         }
     }
     Tensor::new(shape, tensor.format(), Bytes::from(bytes))
@@ -367,17 +411,52 @@ fn group_parts(tensor: &Tensor, heads: usize) -> Result<Tensor, kvant_core::Erro
 }
 
 /// Returns a tensor whose row `i` is row `from(i, rows)` of `tensor`, where `rows` is the number of rows. Each element of
-/// a 1-D tensor is a row.
+/// a vector is a row.
 fn reorder_rows(tensor: &Tensor, from: impl Fn(usize, usize) -> usize) -> Result<Tensor, kvant_core::Error> {
-    let shape = *tensor.shape();
-    let (rows, row_bytes) = match shape.dimensions() {
-        [length] => (*length, tensor.format().tensor_bytes(&Shape::new(&[1])?)?),
-        _ => (shape.rows(), tensor.row_bytes()),
+    let rows = rows_of(tensor.shape());
+    select_rows(tensor, (0..rows).map(|row| from(row, rows)), *tensor.shape())
+}
+
+/// The number of rows, where each element of a vector is a row.
+fn rows_of(shape: &Shape) -> usize {
+    if let [length] = shape.dimensions() { *length } else { shape.rows() }
+}
+
+/// Returns some rows of a tensor, in this order, as a tensor of `shape`. Each element of a vector is a row.
+fn select_rows(
+    tensor: &Tensor,
+    rows: impl Iterator<Item = usize>,
+    shape: Shape,
+) -> Result<Tensor, kvant_core::Error> {
+    let row_bytes = match tensor.shape().dimensions() {
+        [_] => tensor.format().tensor_bytes(&Shape::new(&[1])?)?,
+        _ => tensor.row_bytes(),
     };
-    let mut bytes = Vec::with_capacity(tensor.bytes().len());
-    for row in 0..rows {
-        let from = from(row, rows);
-        bytes.extend_from_slice(&tensor.bytes()[from * row_bytes..(from + 1) * row_bytes]);
+    let mut bytes = Vec::with_capacity(tensor.format().tensor_bytes(&shape)?);
+    for row in rows {
+        bytes.extend_from_slice(&tensor.bytes()[row * row_bytes..(row + 1) * row_bytes]);
     }
     Tensor::new(shape, tensor.format(), Bytes::from(bytes))
+}
+
+/// Returns a matrix whose column `i` is column `columns[i]` of `tensor`.
+fn select_columns(tensor: &Tensor, columns: &[usize]) -> Result<Tensor, kvant_core::Error> {
+    let block = single_elements(tensor)?;
+    let mut bytes = Vec::with_capacity(tensor.bytes().len());
+    for row in tensor.bytes().chunks_exact(tensor.row_bytes()) {
+        for column in columns {
+            bytes.extend_from_slice(&row[column * block..][..block]);
+        }
+    }
+    Tensor::new(*tensor.shape(), tensor.format(), Bytes::from(bytes))
+}
+
+/// Returns the bytes of an element, or an error if the format has blocks of several elements.
+fn single_elements(tensor: &Tensor) -> Result<usize, kvant_core::Error> {
+    let block = tensor.format().block();
+    if block.elements > 1 {
+        let format = tensor.format().name();
+        return Err(kvant_core::Error::PartialBlock { columns: 1, block_elements: block.elements, format });
+    }
+    Ok(block.bytes)
 }

@@ -56,10 +56,10 @@ fn schedule(model: &Transformer, seed: u64, place: &str) {
     let new = || Conversation { sequence: pool.sequence(CONTEXT), tokens: Vec::new(), saved: None };
     let mut all: Vec<Conversation> = (0..SEQUENCES).map(|_| new()).collect();
     for step in 0..STEPS {
-        // Between two steps, replace one sequence by a fork or a new sequence, take or restore a snapshot, or truncate
-        // it.
+        // Between two steps, replace one sequence by a fork or a new sequence, take or restore a snapshot, truncate
+        // it, or remember its states.
         let at = random.below(SEQUENCES);
-        match random.below(6) {
+        match random.below(7) {
             0 => {
                 let from = random.below(SEQUENCES);
                 let (sequence, tokens) = (all[from].sequence.fork(), all[from].tokens.clone());
@@ -79,6 +79,7 @@ fn schedule(model: &Transformer, seed: u64, place: &str) {
                 let left = all[at].sequence.len();
                 all[at].tokens.truncate(left);
             }
+            5 => all[at].sequence.checkpoint(),
             _ => {}
         }
         // Some sequences get a piece of random length, the others get one token or no token.
@@ -142,7 +143,7 @@ fn every_sequence_gets_the_bits_that_it_gets_alone() {
     // every fifth case. These cases include each model, format and arithmetic.
     let every = if std::env::var_os("KVANT_EMULATED").is_some() { [5, 5] } else { [1, 3] };
     let first = ["llama3-f16", "qwen3-tied-bf16", "gpt2-f16"].map(|name| (name, every[0]));
-    let others = ["gemma2-bf16", "phi3-long-f32", "qwen3moe-f32"].map(|name| (name, every[1]));
+    let others = ["gemma2-bf16", "phi3-long-f32", "qwen3moe-f32", "qwen35-f32"].map(|name| (name, every[1]));
     let (mut tried, mut case) = (0, 0);
     for (name, every) in first.into_iter().chain(others) {
         for isa in Isa::available() {

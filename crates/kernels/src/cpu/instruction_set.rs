@@ -12,6 +12,7 @@ use super::codes::matrix::{CodeMatrix, Sums};
 use super::codes::outliers::{Outlier, OutliersOfRows};
 use super::generic::attention_kernel::QueryRows;
 use super::generic::float_tile::{FloatType, Products};
+use crate::recurrent::{TILE, TileToken};
 use crate::shared::Shared;
 use crate::view::View;
 use crate::{Isa, KvFormat};
@@ -163,6 +164,11 @@ loops! {
     /// Computes the gradient of `gelu_tanh` in place. `x` is the input of `gelu_tanh`; the function replaces `x` by the
     /// gradient with respect to this input. `gradient` is the gradient with respect to the output.
     gelu_tanh_gradient(x: &mut [f32], gradient: &[f32]);
+    /// Updates the rows of a tile of a recurrent state by one token and writes the token's result.
+    delta_tile(state: &mut [[f32; TILE]], token: &TileToken, out: &mut [f32; TILE]);
+    /// Computes one token of a convolution, followed by SiLU. `rows` has a row of channels for each row of weights, and
+    /// may be longer.
+    convolve(rows: &[f32], weights: &[&[f32]], out: &mut [f32]);
 }
 
 impl Detected {

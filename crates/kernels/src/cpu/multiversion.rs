@@ -55,6 +55,12 @@ macro_rules! multiversion {
             gelu_tanh_gradient(x: &mut [f32], gradient: &[f32]) {
                 loops::gelu_tanh_gradient::<true>(x, gradient);
             }
+            delta_tile(state: &mut [[f32; TILE]], token: &TileToken, out: &mut [f32; TILE]) {
+                recurrent::delta_tile::<true>(state, token, out);
+            }
+            convolve(rows: &[f32], weights: &[&[f32]], out: &mut [f32]) {
+                recurrent::convolve::<true>(rows, weights, out);
+            }
         }
     };
 }

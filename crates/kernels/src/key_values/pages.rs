@@ -4,7 +4,7 @@
 //!
 //! Not covered here: which pages are stored, and which pages a query reads; see `key_values.rs`.
 
-use super::pool::{Line, Page, PagePool};
+use crate::page_pool::{Line, Page, PagePool};
 use crate::Error;
 use crate::kv_format::{BLOCK, KvFormat, LANES, PAGE};
 use half::f16;

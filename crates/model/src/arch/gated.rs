@@ -6,6 +6,7 @@
 //! Source: `transformers`' `models/llama`, `qwen2`, `qwen3`, `gemma`, `phi3` and the others; llama.cpp's `src/models` and
 //! its `conversion` scripts for names and row order.
 
+mod delta_net;
 mod sizes;
 
 use super::rope_settings;
@@ -15,7 +16,9 @@ use crate::{
     Activation, Attention, BlockSpec, Body, EmbeddingSpec, Error, Expansion, Experts, FeedForward, Norm,
     NormKind, OutputSpec, Projections, RopeLayout, Slot, Source, Span, Spec, Sublayer, VectorSlot,
 };
-use kvant_io::{Array, Checkpoint, Meta, Value};
+use kvant_io::{Array, Checkpoint, HuggingFace, Meta, Value};
+use std::path::Path;
+pub(super) use delta_net::DeltaNetNames;
 pub(super) use sizes::Sizes;
 
 /// The places of the norms in a block.
@@ -101,6 +104,16 @@ pub(super) struct Family {
     pub windowed_theta: Option<f32>,
     /// Experts, if the family has them.
     pub experts: Option<ExpertNames>,
+    /// GGUF's name of the norm before the feed-forward network.
+    pub feed_forward_norm: &'static str,
+    /// True if the map of the queries also has the rows of a gate.
+    pub gated_attention: bool,
+    /// The rotated part of a head, if the settings have none.
+    pub rotated_part: f32,
+    /// Gated delta nets instead of some of the attentions, if the family has them.
+    pub delta_net: Option<DeltaNetNames>,
+    /// The beginnings of the names of tensors that are not a part of the language model.
+    pub ignored_prefixes: &'static [&'static str],
     /// True if the head is tied unless `config.json` says the opposite.
     pub tied: bool,
     /// Reads the settings that only this family has.
@@ -127,6 +140,11 @@ impl Family {
         windows_in_llama_cpp: |_| false,
         windowed_theta: None,
         experts: None,
+        feed_forward_norm: "ffn_norm",
+        gated_attention: false,
+        rotated_part: 1.0,
+        delta_net: None,
+        ignored_prefixes: &[],
         tied: false,
         adjust: |_, _, _| Ok(()),
         set_gguf: |_, _| {},
@@ -154,6 +172,45 @@ const MAPS: [(&str, &str); 16] = [
     ("ffn_down_shexp", "mlp.shared_expert.down_proj"),
 ];
 
+/// Returns the beginning of the names of a language model's tensors in a Hugging Face checkpoint.
+fn model_prefix(checkpoint: &dyn Checkpoint) -> &'static str {
+    let nested = checkpoint.info("model.language_model.embed_tokens.weight").is_some();
+    if nested { "model.language_model" } else { "model" }
+}
+
+/// Returns the settings of the language model: a section of its own if the checkpoint also has a model of images.
+fn text_settings<'a>(path: &'a Path, folder: &'a HuggingFace) -> Result<Settings<'a>, Error> {
+    let settings = Settings::Json(path, &folder.config);
+    Ok(settings.section("text_config")?.unwrap_or(settings))
+}
+
+/// Returns the source of all experts' maps if the checkpoint stores the maps of all experts as one tensor: gate and up
+/// together, experts × 2 · inner × hidden, and down. `projection` is an index in [`ExpertNames::maps`].
+fn fused_experts(
+    checkpoint: &dyn Checkpoint,
+    spec: &Spec,
+    prefix: &str,
+    projection: usize,
+) -> Option<Source> {
+    let experts = spec.experts().next()?;
+    let (count, inner) = (experts.count, experts.feed_forward.down.columns);
+    let [fused, down] = ["gate_up_proj", "down_proj"].map(|map| format!("{prefix}.{map}"));
+    let shape = &checkpoint.info(&fused)?.shape;
+    if projection == 2 {
+        return Some(Source::Plain(down));
+    }
+    if shape.dimensions() != [count, 2 * inner, spec.hidden] {
+        // The check of shapes reports it.
+        return Some(Source::Plain(fused));
+    }
+    let start = |expert: usize| (2 * expert + projection) * inner;
+    Some(Source::Rows {
+        of: Source::Plain(fused).into(),
+        rows: (0..count).flat_map(|expert| start(expert)..start(expert) + inner).collect(),
+        stored: vec![count, 2 * inner],
+    })
+}
+
 /// Returns the index in [`ExpertNames::maps`] of a GGUF name of all experts' maps.
 fn expert_projection(name: &str) -> Option<usize> {
     ["ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"].into_iter().position(|map| map == name)
@@ -175,7 +232,8 @@ impl Architecture for Family {
         let has_bias = |name: &str| match checkpoint.meta() {
             Meta::Gguf(_) => checkpoint.info(&format!("{name}.bias")).is_some(),
             Meta::HuggingFace(_) => {
-                checkpoint.info(&self.hugging_face_name(&format!("{name}.bias"))).is_some()
+                let bias = self.hugging_face_name(checkpoint, &format!("{name}.bias"));
+                checkpoint.info(&bias).is_some()
             }
         };
         Ok(self.build(sizes, has_bias))
@@ -187,7 +245,7 @@ impl Architecture for Family {
         spec: &Spec,
         name: &str,
     ) -> Result<Source, Error> {
-        let mut from = self.hugging_face_name(name);
+        let mut from = self.hugging_face_name(checkpoint, name);
         // Some checkpoints were saved from the model without its head. Their names lack the prefix.
         if checkpoint.info(&from).is_none()
             && let Some(bare) = from.strip_prefix("model.").filter(|bare| checkpoint.info(bare).is_some())
@@ -195,16 +253,24 @@ impl Architecture for Family {
             from = bare.to_owned();
         }
         let map = name.split('.').nth(2);
+        let (index, tensor) = in_block(name);
+        let net = index.parse().ok().and_then(|index: usize| spec.blocks.get(index)?.delta_nets().next());
+        if let (Some(names), Some(net)) = (&self.delta_net, net) {
+            let block = format!("{}.layers.{index}", model_prefix(checkpoint));
+            if let Some(source) = names.source(net, &block, tensor) {
+                return Ok(source);
+            }
+        }
         if let (Some(experts), Some(projection)) = (&self.experts, map.and_then(expert_projection)) {
             let count = spec.experts().next().map_or(0, |experts| experts.count);
-            let (index, _) = in_block(name);
-            let expert = |e| {
-                let map = experts.maps[projection];
-                format!("model.layers.{index}.{}.experts.{e}.{map}.weight", experts.prefix)
-            };
+            let prefix = format!("{}.layers.{index}.{}.experts", model_prefix(checkpoint), experts.prefix);
+            if let Some(source) = fused_experts(checkpoint, spec, &prefix, projection) {
+                return Ok(source);
+            }
+            let expert = |e| format!("{prefix}.{e}.{}.weight", experts.maps[projection]);
             return Ok(Source::Stack((0..count).map(expert).collect()));
         }
-        if self.norms_add_one && name.ends_with("norm.weight") {
+        if self.norms_add_one && name.ends_with("norm.weight") && map != Some("ssm_norm") {
             let query_norm = map == Some("attn_q_norm");
             let factor = if query_norm { self.factor_of_queries(checkpoint, spec)? } else { 1.0 };
             return Ok(Source::Affine { name: from, add: 1.0, factor });
@@ -224,7 +290,10 @@ impl Architecture for Family {
     }
 
     fn may_ignore(&self, spec: &Spec, name: &str) -> bool {
+        let beyond = name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()?.parse().ok());
         name.starts_with("rope_f")
+            || self.ignored_prefixes.iter().any(|prefix| name.starts_with(prefix))
+            || (self.delta_net.is_some() && beyond.is_some_and(|index: usize| index >= spec.blocks.len()))
             || name.ends_with("rotary_emb.inv_freq")
             || (spec.output.head.is_none() && (name == "lm_head.weight" || name == "output.weight"))
     }
@@ -277,6 +346,9 @@ impl Architecture for Family {
         };
         rope_settings::to_gguf(rope_of(false), rope_of(true), &mut set);
         set("vocab_size", count(spec.vocabulary));
+        for (key, value) in delta_net::to_gguf(spec) {
+            set(key, value);
+        }
         (self.set_gguf)(spec, &mut set);
         entries
     }
@@ -287,17 +359,18 @@ impl Family {
         match checkpoint.meta() {
             Meta::Gguf(_) => Ok(1.0),
             Meta::HuggingFace(folder) => {
-                (self.query_factor)(Settings::Json(checkpoint.path(), &folder.config), spec)
+                (self.query_factor)(text_settings(checkpoint.path(), folder)?, spec)
             }
         }
     }
 
     /// Returns the name of the tensor `name` in a Hugging Face checkpoint.
-    fn hugging_face_name(&self, name: &str) -> String {
+    fn hugging_face_name(&self, checkpoint: &dyn Checkpoint, name: &str) -> String {
+        let model = model_prefix(checkpoint);
         let (base, suffix) = name.rsplit_once('.').unwrap_or((name, "weight"));
         let mapped = match base {
-            "token_embd" => "model.embed_tokens".to_owned(),
-            "output_norm" => "model.norm".to_owned(),
+            "token_embd" => format!("{model}.embed_tokens"),
+            "output_norm" => format!("{model}.norm"),
             "output" => "lm_head".to_owned(),
             _ => {
                 let (index, map) = in_block(base);
@@ -309,11 +382,11 @@ impl Family {
                     "ffn_up" => "mlp.up_proj",
                     "ffn_gate_inp" => {
                         let prefix = self.experts.as_ref().map_or("mlp", |experts| experts.prefix);
-                        return format!("model.layers.{index}.{prefix}.gate.{suffix}");
+                        return format!("{model}.layers.{index}.{prefix}.gate.{suffix}");
                     }
                     other => MAPS.iter().find(|(gguf, _)| *gguf == other).map_or(other, |(_, name)| name),
                 };
-                format!("model.layers.{index}.{map}")
+                format!("{model}.layers.{index}.{map}")
             }
         };
         format!("{mapped}.{suffix}")
@@ -338,11 +411,12 @@ impl Family {
                 QueryKeyNorms::EachHead => Some(norm(name, head_size)),
                 QueryKeyNorms::AllHeads => Some(norm(name, length)),
             };
+            let gates = if self.gated_attention { queries } else { 0 };
             let projections = if self.fused {
                 Projections::Fused(map("attn_qkv", queries + 2 * keys, hidden))
             } else {
                 Projections::Separate {
-                    query: map("attn_q", queries, hidden),
+                    query: map("attn_q", queries + gates, hidden),
                     key: map("attn_k", keys, hidden),
                     value: map("attn_v", keys, hidden),
                 }
@@ -352,6 +426,7 @@ impl Family {
                 kv_heads,
                 head_size,
                 projections,
+                gated: self.gated_attention,
                 query_norm: head_norm("attn_q_norm", queries),
                 key_norm: head_norm("attn_k_norm", keys),
                 rope: layer.rope.clone(),
@@ -386,8 +461,13 @@ impl Family {
                 scale: sizes.residual_scale,
                 parallel: false,
             };
-            let mut sublayers =
-                vec![sublayer("attn_norm", Body::Attention(attention), "post_attention_norm")];
+            let mixer = match (&self.delta_net, &sizes.delta_net) {
+                (Some(names), Some(sizes)) if layer.recurrent => {
+                    Body::DeltaNet(names.build(sizes, hidden, &format!("blk.{i}"), map, norm))
+                }
+                _ => Body::Attention(attention),
+            };
+            let mut sublayers = vec![sublayer("attn_norm", mixer, "post_attention_norm")];
             match &sizes.experts {
                 Some(experts) if layer.experts => {
                     let of_all = |slot: Slot| Slot { experts: Some(experts.count), ..slot };
@@ -407,17 +487,21 @@ impl Family {
                             down: of_experts("ffn_down_exps", hidden, experts.feed_forward),
                         },
                     });
-                    sublayers.push(sublayer("ffn_norm", body, "post_ffw_norm"));
+                    sublayers.push(sublayer(self.feed_forward_norm, body, "post_ffw_norm"));
                     if let Some(length) = experts.shared_feed_forward {
                         let network = FeedForward {
                             factor: Some(map("ffn_gate_inp_shexp", 1, hidden)),
                             ..gated(["ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp"], length)
                         };
-                        let shared = sublayer("ffn_norm", Body::FeedForward(network), "post_ffw_norm");
+                        let body = Body::FeedForward(network);
+                        let shared = sublayer(self.feed_forward_norm, body, "post_ffw_norm");
                         sublayers.push(Sublayer { parallel: true, ..shared });
                     }
                 }
-                _ => sublayers.push(sublayer("ffn_norm", Body::FeedForward(dense()), "post_ffw_norm")),
+                _ => {
+                    let body = Body::FeedForward(dense());
+                    sublayers.push(sublayer(self.feed_forward_norm, body, "post_ffw_norm"));
+                }
             }
             BlockSpec { sublayers }
         });

@@ -14,6 +14,7 @@ mod olmo2;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen35;
 mod rope_settings;
 mod settings;
 mod smollm3;
@@ -68,6 +69,9 @@ pub static ARCHITECTURES: &[&dyn Architecture] = &[
     &qwen2::QWEN2_MOE,
     &qwen3::QWEN3,
     &qwen3::QWEN3_MOE,
+    &qwen35::QWEN35,
+    &qwen35::QWEN35_MOE,
+    &qwen35::QWEN3_NEXT,
     &gemma::GEMMA,
     &gemma::GEMMA2,
     &gemma::GEMMA3,
@@ -128,11 +132,11 @@ fn in_block(name: &str) -> (&str, &str) {
 }
 
 /// Returns true if a Hugging Face checkpoint has an output head that differs from its embedding. `embeddings` are the
-/// two possible names of the embedding. Such a head is used even if the settings say that the head is tied, as in
+/// possible names of the embedding. Such a head is used even if the settings say that the head is tied, as in
 /// `transformers` 5.
-fn has_other_head(checkpoint: &dyn Checkpoint, embeddings: [&str; 2]) -> Result<bool, Error> {
+fn has_other_head(checkpoint: &dyn Checkpoint, embeddings: &[&str]) -> Result<bool, Error> {
     let head = "lm_head.weight";
-    let found = embeddings.into_iter().find_map(|name| Some((name, checkpoint.info(name)?)));
+    let found = embeddings.iter().find_map(|name| Some((*name, checkpoint.info(name)?)));
     let (Some((embedding, a)), Some(b)) = (found, checkpoint.info(head)) else { return Ok(false) };
     if a.shape != b.shape {
         return Ok(true);

@@ -23,6 +23,8 @@ pub(super) struct RopeContext {
     pub theta_key: &'static str,
     /// The name of the rotated part of a head in a `config.json` without `rope_parameters`.
     pub part_key: &'static str,
+    /// The rotated part of a head, if the settings have none.
+    pub part: f32,
 }
 
 impl RopeContext {
@@ -35,7 +37,14 @@ impl RopeContext {
 
     /// A network with the usual names of settings, and a context length of 0.
     pub fn new(head_size: usize, layout: RopeLayout) -> Self {
-        Self { head_size, context: 0, layout, theta_key: "rope_theta", part_key: "partial_rotary_factor" }
+        Self {
+            head_size,
+            context: 0,
+            layout,
+            theta_key: "rope_theta",
+            part_key: "partial_rotary_factor",
+            part: 1.0,
+        }
     }
 }
 
@@ -111,7 +120,7 @@ fn rope_from_json(
         section.map(|section| section.optional_number("partial_rotary_factor")).transpose()?.flatten();
     let part = match inner {
         Some(part) => part,
-        None => settings.positive(of.part_key, 1.0)?,
+        None => settings.positive(of.part_key, of.part)?,
     };
     if !(part > 0.0 && part <= 1.0) {
         let expected = "a number above 0, at most 1";

@@ -311,7 +311,7 @@ impl Family {
                 None => false,
                 Some((key, default)) => settings.optional_flag(key)?.unwrap_or(default),
             },
-            head: !tied || has_other_head(checkpoint, [&with, &without])?,
+            head: !tied || has_other_head(checkpoint, &[&with, &without])?,
         })
     }
 
@@ -345,6 +345,7 @@ impl Family {
                 kv_heads,
                 head_size,
                 projections,
+                gated: false,
                 query_norm: None,
                 key_norm: None,
                 rope: sizes.rope.clone(),

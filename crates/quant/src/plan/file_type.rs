@@ -148,6 +148,7 @@ fn is_quantizable(entry: &Entry) -> bool {
         && entry.name.ends_with("weight")
         && entry.name != "position_embd.weight"
         && !entry.name.contains("_norm.weight")
+        && !entry.name.contains("ssm_conv1d")
         // The routers of experts, and the factors of shared experts.
         && !entry.name.contains("ffn_gate_inp")
 }

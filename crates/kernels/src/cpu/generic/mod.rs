@@ -14,6 +14,7 @@ pub(crate) mod outliers;
 mod page_formats;
 #[cfg(test)]
 mod portable;
+pub(crate) mod recurrent;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", test))]
 pub(crate) mod simd;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", test))]

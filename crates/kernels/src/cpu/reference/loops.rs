@@ -3,7 +3,7 @@
 use crate::KvFormat;
 use crate::cpu::codes::activations;
 use crate::cpu::generic::lanes::Lanes;
-use crate::cpu::generic::{attention_kernel, float_tile, loops};
+use crate::cpu::generic::{attention_kernel, float_tile, loops, recurrent};
 use crate::cpu::instruction_set::Loops;
 use crate::view::View;
 use half::f16;
@@ -26,6 +26,8 @@ pub(super) const LOOPS: Loops = Loops {
     gelu_gradient,
     gelu_tanh,
     gelu_tanh_gradient,
+    delta_tile: recurrent::delta_tile::<false>,
+    convolve: recurrent::convolve::<false>,
 };
 
 fn dot(x: &[f32], y: &[f32]) -> f32 {

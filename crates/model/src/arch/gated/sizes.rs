@@ -1,6 +1,7 @@
 //! The sizes of a network, from GGUF metadata or from `config.json`.
 
-use super::{Family, Windows, has_other_head};
+use super::delta_net::DeltaNetSizes;
+use super::{Family, Windows, has_other_head, text_settings};
 use crate::arch::rope_settings::{self, RopeContext, Ropes};
 use crate::arch::settings::Settings;
 use crate::arch::{check_blocks, embedding_rows};
@@ -21,6 +22,7 @@ pub(in crate::arch) struct Sizes {
     pub tied: bool,
     pub layers: Vec<LayerSizes>,
     pub experts: Option<ExpertSizes>,
+    pub delta_net: Option<DeltaNetSizes>,
     pub embedding_scale: f32,
     /// Factor of each sublayer's result.
     pub residual_scale: f32,
@@ -36,6 +38,8 @@ pub(in crate::arch) struct LayerSizes {
     pub span: Span,
     /// True if the block has experts.
     pub experts: bool,
+    /// True if the block has a gated delta net instead of an attention.
+    pub recurrent: bool,
 }
 
 /// The sizes of experts.
@@ -65,6 +69,10 @@ struct Found<'a> {
     windowed: Option<Vec<bool>>,
     /// The first block with a window, for [`Windows::FromBlock`].
     first_windowed: usize,
+    /// For each block, true if it has a gated delta net; `None` if the settings have no such list.
+    recurrent: Option<Vec<bool>>,
+    /// The distance of attentions in a network with gated delta nets.
+    attention_each: usize,
     /// The distance of attentions without a window, for [`Windows::AllButEach`]; `None` for the family's own.
     full_each: Option<usize>,
     ropes: Ropes,
@@ -83,28 +91,35 @@ impl Family {
                 (settings, self.found_in_gguf(settings, checkpoint)?)
             }
             Meta::HuggingFace(folder) => {
-                let settings = Settings::Json(path, &folder.config);
+                let settings = text_settings(path, folder)?;
                 let mut found = self.found_in_json(settings)?;
                 found.tied = found.tied
-                    && !has_other_head(checkpoint, ["model.embed_tokens.weight", "embed_tokens.weight"])?;
+                    && !has_other_head(checkpoint, &[
+                        "model.embed_tokens.weight",
+                        "embed_tokens.weight",
+                        "model.language_model.embed_tokens.weight",
+                    ])?;
                 (settings, found)
             }
         };
         check_blocks(&settings, found.layers, checkpoint)?;
-        // In a folder, each expert has tensors of its own, so the files bound the number of experts.
-        let tensors = checkpoint.tensors().len();
+        // In a folder, each expert has tensors of its own, or is a part of a tensor. So the files bound the number of
+        // experts.
+        let parts = checkpoint.tensors().iter().map(|info| info.shape.dimensions()[0]);
+        let most = parts.max().unwrap_or(0).max(checkpoint.tensors().len());
         if let (Settings::Json(..), Some(experts)) = (settings, found.experts)
-            && experts.count > tensors
+            && experts.count > most
         {
-            let expected = format!("at most as many experts as tensors ({tensors})");
+            let expected = format!("at most as many experts as tensors or rows ({most})");
             return Err(settings.error("experts", expected, experts.count.to_string()));
         }
-        if let Some(windowed) = &found.windowed
-            && windowed.len() != found.layers
-        {
-            let expected = format!("one entry for each of {} blocks", found.layers);
-            return Err(settings.error("list of attentions", expected, windowed.len().to_string()));
+        for list in found.windowed.iter().chain(&found.recurrent) {
+            if list.len() != found.layers {
+                let expected = format!("one entry for each of {} blocks", found.layers);
+                return Err(settings.error("list of attentions", expected, list.len().to_string()));
+            }
         }
+        let delta_net = self.delta_net_sizes(settings)?;
         let layer = |index: usize| {
             let windowed = match (&found.windowed, self.windows) {
                 (Some(windowed), _) => windowed[index],
@@ -117,11 +132,17 @@ impl Family {
                 _ => (&found.ropes.full, Span::Full),
             };
             let experts = found.experts.is_some() && (found.has_experts)(index);
-            LayerSizes { rope: Some(rope.clone()), span, experts }
+            let recurrent = delta_net.is_some()
+                && match &found.recurrent {
+                    Some(recurrent) => recurrent[index],
+                    None => !(index + 1).is_multiple_of(found.attention_each),
+                };
+            LayerSizes { rope: Some(rope.clone()), span, experts, recurrent }
         };
         let sizes = Sizes {
             layers: (0..found.layers).map(layer).collect(),
             experts: found.experts,
+            delta_net,
             hidden: found.hidden,
             feed_forward: found.feed_forward,
             heads: found.heads,
@@ -189,12 +210,14 @@ impl Family {
             }
         };
         let context = settings.count(&key("context_length"))?;
-        let of = RopeContext { context, ..RopeContext::new(head_size, self.layout) };
+        let of = RopeContext { context, part: self.rotated_part, ..RopeContext::new(head_size, self.layout) };
         let pattern = key("attention.sliding_window_pattern");
         let listed = settings.is_list(&pattern);
         Ok(Found {
             hidden,
-            layers: settings.count(&key("block_count"))?,
+            layers: self.blocks_in_gguf(settings)?,
+            recurrent: settings.optional_flags(&key("attention.recurrent_layers"))?,
+            attention_each: settings.optional_count(&key("full_attention_interval"))?.unwrap_or(4),
             feed_forward: match experts {
                 None => settings.count(&key("feed_forward_length"))?,
                 // A network without dense blocks needs no such key.
@@ -221,6 +244,18 @@ impl Family {
         })
     }
 
+    /// The number of blocks of a GGUF file, without those that predict several tokens.
+    fn blocks_in_gguf(&self, settings: Settings) -> Result<usize, Error> {
+        let key = |key: &str| format!("{}.{key}", self.name);
+        let all = settings.count(&key("block_count"))?;
+        let more = settings.optional_length(&key("nextn_predict_layers"))?.unwrap_or(0);
+        if more >= all {
+            let expected = format!("less than {all} blocks");
+            return Err(settings.error(&key("nextn_predict_layers"), expected, more.to_string()));
+        }
+        Ok(all - more)
+    }
+
     fn found_in_json<'a>(&self, settings: Settings<'a>) -> Result<Found<'a>, Error> {
         let hidden = settings.count("hidden_size")?;
         let heads = settings.count("num_attention_heads")?;
@@ -233,19 +268,29 @@ impl Family {
             Windows::FromBlock if !settings.flag("use_sliding_window")? => None,
             _ => settings.optional_length("sliding_window")?,
         };
+        const RECURRENT: &str = "linear_attention";
+        let kinds = settings.optional_texts("layer_types")?;
         let of_kinds = |kinds: Vec<&str>| {
             let windowed = |kind: &str| match kind {
                 "full_attention" => Ok(false),
                 "sliding_attention" => Ok(true),
+                RECURRENT if self.delta_net.is_some() => Ok(false),
                 other => Err(settings.error("layer_types", "full_attention or sliding_attention", other)),
             };
             kinds.into_iter().map(windowed).collect::<Result<Vec<bool>, Error>>()
         };
-        let of = RopeContext { context, ..RopeContext::new(head_size, self.layout) };
+        let of = RopeContext { context, part: self.rotated_part, ..RopeContext::new(head_size, self.layout) };
         Ok(Found {
             hidden,
             layers,
-            feed_forward: settings.count("intermediate_size")?,
+            feed_forward: match self.experts.and_then(|names| names.feed_forward) {
+                None => settings.count("intermediate_size")?,
+                // A network without dense blocks needs no such key.
+                Some(of_experts) => match settings.optional_length("intermediate_size")? {
+                    Some(length) => length,
+                    None => settings.count(of_experts)?,
+                },
+            },
             heads,
             kv_heads: settings.optional_count("num_key_value_heads")?.unwrap_or(heads),
             head_size,
@@ -254,7 +299,9 @@ impl Family {
             norm_epsilon: settings.positive("rms_norm_eps", 1e-6)?,
             tied: settings.optional_flag("tie_word_embeddings")?.unwrap_or(self.tied),
             window,
-            windowed: settings.optional_texts("layer_types")?.map(of_kinds).transpose()?,
+            windowed: kinds.clone().map(of_kinds).transpose()?,
+            recurrent: kinds.map(|kinds| kinds.into_iter().map(|kind| kind == RECURRENT).collect()),
+            attention_each: settings.optional_count("full_attention_interval")?.unwrap_or(4),
             first_windowed: settings.optional_length("max_window_layers")?.unwrap_or(0),
             // A text describes a pattern, too: `LLLG` is the same as 4.
             full_each: match settings.optional_text("sliding_window_pattern") {

@@ -1,4 +1,4 @@
-//! Memory for pages of keys and values, with a limit and a list of free pages.
+//! Memory for the states of sequences: pages with a limit and a list of free pages.
 //!
 //! A page returns to the pool when its last owner drops it. Invariant: the bytes of all pages, used and free, never
 //! exceed the limit.
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// A cache line.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
-pub(super) struct Line([u8; 64]);
+pub(crate) struct Line([u8; 64]);
 
 impl Line {
     /// Bytes per cache line.
@@ -103,7 +103,7 @@ impl PagePool {
     ///
     /// # Errors
     /// [`Error::PoolFull`] if the page would exceed the limit.
-    pub(super) fn take(&self, lines: usize) -> Result<Page, Error> {
+    pub(crate) fn take(&self, lines: usize) -> Result<Page, Error> {
         let bytes = lines * Line::BYTES;
         let mut state = self.state();
         let free = self.0.limit - state.held;
@@ -118,9 +118,9 @@ impl PagePool {
     }
 }
 
-/// A page of keys and values.
+/// A page: bytes of the states of one sequence or of several sequences.
 #[derive(Debug)]
-pub(super) struct Page {
+pub(crate) struct Page {
     lines: Box<[Line]>,
     pool: PagePool,
 }

@@ -1,0 +1,112 @@
+//! The state of one layer and one sequence: a KV cache, or a recurrent state of fixed size.
+
+use crate::{Body, Error};
+use kvant_kernels::{KeyValues, KvFormat, PagePool, RecurrentState};
+
+/// The state of one layer and one sequence.
+#[derive(Clone, Debug)]
+pub(crate) enum LayerState {
+    /// Keys and values of all positions.
+    KeyValues(KeyValues),
+    /// A summary of all positions.
+    Recurrent(RecurrentState),
+}
+
+impl LayerState {
+    /// Creates the empty state of a sublayer's body; `None` if the body reads only the current position.
+    ///
+    /// # Errors
+    /// [`Error::KvFormat`] if the format's blocks do not divide the head size.
+    pub fn of(body: &Body, format: KvFormat, pages: &PagePool) -> Result<Option<Self>, Error> {
+        Ok(match body {
+            Body::Attention(a) => {
+                let empty = KeyValues::in_pool(format, a.kv_heads, a.head_size, pages);
+                Some(Self::KeyValues(empty.map_err(|source| Error::KvFormat { source })?))
+            }
+            Body::DeltaNet(d) => Some(Self::Recurrent(RecurrentState::in_pool(d.state_length(), pages))),
+            Body::FeedForward(_) | Body::Experts(_) => None,
+        })
+    }
+
+    /// The KV cache of an attention.
+    pub fn key_values(&mut self) -> &mut KeyValues {
+        match self {
+            Self::KeyValues(all) => all,
+            Self::Recurrent(_) => unreachable!("the state of an attention"),
+        }
+    }
+
+    /// The state of a recurrent layer.
+    pub fn recurrent(&mut self) -> &mut RecurrentState {
+        match self {
+            Self::Recurrent(state) => state,
+            Self::KeyValues(_) => unreachable!("the state of a recurrent layer"),
+        }
+    }
+
+    /// True if the state summarizes its positions, so that the last ones cannot be removed.
+    pub fn is_recurrent(&self) -> bool {
+        matches!(self, Self::Recurrent(_))
+    }
+
+    pub fn len(&self) -> usize {
+        match self {
+            Self::KeyValues(all) => all.len(),
+            Self::Recurrent(state) => state.len(),
+        }
+    }
+
+    /// Removes all positions from `length` on, or more of them. A recurrent state then has no position.
+    pub fn truncate(&mut self, length: usize) {
+        match self {
+            Self::KeyValues(all) => all.truncate(length),
+            Self::Recurrent(state) if length < state.len() => state.clear(),
+            Self::Recurrent(_) => {}
+        }
+    }
+
+    pub fn missing(&self, count: usize) -> usize {
+        match self {
+            Self::KeyValues(all) => all.missing(count),
+            Self::Recurrent(state) => state.missing(count),
+        }
+    }
+
+    pub fn prepare(&mut self, count: usize) -> Result<(), Error> {
+        let prepared = match self {
+            Self::KeyValues(all) => all.prepare(count),
+            Self::Recurrent(state) => state.prepare(count),
+        };
+        prepared.map_err(|source| Error::States { source })
+    }
+
+    pub fn unshare(&mut self) -> Result<(), Error> {
+        let unshared = match self {
+            Self::KeyValues(all) => all.unshare(),
+            Self::Recurrent(state) => state.unshare(),
+        };
+        unshared.map_err(|source| Error::States { source })
+    }
+
+    pub fn give_back(&mut self) {
+        match self {
+            Self::KeyValues(all) => all.give_back(),
+            Self::Recurrent(state) => state.give_back(),
+        }
+    }
+
+    /// The number of bytes that the last of `positions` positions reads.
+    pub fn read_bytes(&self, positions: usize) -> usize {
+        match self {
+            Self::KeyValues(all) => all.read_bytes(positions),
+            Self::Recurrent(state) => state.bytes(positions),
+        }
+    }
+
+    pub fn bytes(&self, positions: usize) -> usize {
+        match self {
+            Self::KeyValues(all) => all.bytes(positions),
+            Self::Recurrent(state) => state.bytes(positions),
+        }
+    }
+}
