@@ -6,8 +6,13 @@ mod tiny;
 use serde_json::json;
 use tiny::{Tiny, fault, json_of, kvant};
 
-fn families() -> [(&'static str, Tiny); 3] {
-    [("qwen3", Tiny::qwen3()), ("gpt2", Tiny::gpt2()), ("qwen3moe", Tiny::qwen3_moe())]
+fn families() -> [(&'static str, Tiny); 4] {
+    [
+        ("qwen3", Tiny::qwen3()),
+        ("gpt2", Tiny::gpt2()),
+        ("qwen3moe", Tiny::qwen3_moe()),
+        ("qwen35", Tiny::qwen35()),
+    ]
 }
 
 /// Every family of `tests/golden/models` is converted without a change of a logit, and its maps are rounded.
@@ -35,7 +40,7 @@ fn every_golden_model_is_converted_and_rounded() {
         logits("less.gguf");
         converted += 1;
     }
-    assert!(converted >= 35 && with_notes >= 5, "golden models are missing");
+    assert!(converted >= 39 && with_notes >= 5, "golden models are missing");
 }
 
 #[test]

@@ -30,7 +30,12 @@ pub struct Values {
 impl Values {
     /// Returns the distribution of the weights of a norm.
     pub fn norm() -> Self {
-        Self { mean: 1.0, deviation: 0.1, outlier_columns: 0 }
+        Self::around(1.0, 0.1)
+    }
+
+    /// Returns a normal distribution.
+    pub fn around(mean: f32, deviation: f32) -> Self {
+        Self { mean, deviation, outlier_columns: 0 }
     }
 
     /// Returns the distribution of the weights of a linear layer (map). A few columns are outliers, as in trained

@@ -114,6 +114,45 @@ impl Tiny {
         tiny
     }
 
+    /// Creates a model with two blocks in the format of Qwen3.5: a gated delta net with two value heads for each key head,
+    /// and an attention with a gate.
+    pub fn qwen35() -> Self {
+        let mut tiny = Self::qwen3();
+        for (key, value) in [
+            ("model_type", json!("qwen3_5_text")),
+            ("architectures", json!(["Qwen3_5ForCausalLM"])),
+            ("layer_types", json!(["linear_attention", "full_attention"])),
+            ("linear_num_key_heads", json!(2)),
+            ("linear_num_value_heads", json!(4)),
+            ("linear_key_head_dim", json!(WIDTH / 4)),
+            ("linear_value_head_dim", json!(WIDTH / 4)),
+            ("linear_conv_kernel_dim", json!(4)),
+        ] {
+            tiny.config.insert(key.into(), value);
+        }
+        let changed = |name: &str| name.contains("layers.0.self_attn") || name.ends_with("q_proj.weight");
+        tiny.tensors.retain(|(name, ..)| !changed(name));
+        let mut random = Random(17);
+        let mut numbers = |name: &str, shape: Vec<usize>, mean: f32, deviation: f32| {
+            let count = shape.iter().product();
+            let bytes = (0..count).flat_map(|_| bf16(mean + deviation * random.normal())).collect();
+            (format!("model.layers.{name}"), "BF16", shape, bytes)
+        };
+        tiny.tensors.extend([
+            numbers("0.linear_attn.in_proj_qkv.weight", vec![2 * WIDTH, WIDTH], 0.0, 0.05),
+            numbers("0.linear_attn.in_proj_z.weight", vec![WIDTH, WIDTH], 0.0, 0.05),
+            numbers("0.linear_attn.in_proj_b.weight", vec![4, WIDTH], 0.0, 0.05),
+            numbers("0.linear_attn.in_proj_a.weight", vec![4, WIDTH], 0.0, 0.05),
+            numbers("0.linear_attn.conv1d.weight", vec![2 * WIDTH, 1, 4], 0.0, 0.5),
+            numbers("0.linear_attn.A_log", vec![4], 0.0, 1.0),
+            numbers("0.linear_attn.dt_bias", vec![4], 0.0, 1.0),
+            numbers("0.linear_attn.norm.weight", vec![WIDTH / 4], 1.0, 0.1),
+            numbers("0.linear_attn.out_proj.weight", vec![WIDTH, WIDTH], 0.0, 0.05),
+            numbers("1.self_attn.q_proj.weight", vec![2 * WIDTH, WIDTH], 0.0, 0.05),
+        ]);
+        tiny
+    }
+
     /// Creates a model with two blocks in the format of GPT-2: learned positions, layer norms, linear layers (maps)
     /// stored as `in × out`.
     pub fn gpt2() -> Self {

@@ -281,6 +281,10 @@ impl Architecture for Family {
                 return Ok(Source::Affine { name: from, add: 0.0, factor });
             }
         }
+        if name.ends_with("ffn_gate_inp.weight") || name.ends_with("ffn_gate_inp_shexp.weight") {
+            // GGUF files have routers in 32 bits: llama.cpp would round the activations beside fewer bits.
+            return Ok(Source::Affine { name: from, add: 0.0, factor: 1.0 });
+        }
         let heads = match (self.layout, spec.attentions().next(), map) {
             (RopeLayout::Interleaved, Some(a), Some("attn_q")) => a.heads,
             (RopeLayout::Interleaved, Some(a), Some("attn_k")) => a.kv_heads,
