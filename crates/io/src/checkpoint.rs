@@ -1,6 +1,6 @@
 //! A model on disk: tensors by name, without a copy, and the metadata of the model.
 
-use crate::container::{gguf::GgufFile, safetensors::SafetensorsFolder};
+use crate::container::{gguf::{GgufFile, SplitGguf}, safetensors::SafetensorsFolder};
 use crate::{Error, Limits, MappedFile, Meta, NumberType, foreign, json};
 use kvant_core::{Bytes, FormatRef, Shape, Tensor};
 use std::borrow::Cow;
@@ -104,7 +104,8 @@ pub fn first_rounded(checkpoint: &dyn Checkpoint, name: &str) -> Option<usize> {
     }
 }
 
-/// Opens a `.gguf` file, a `.safetensors` file or a Hugging Face folder. For a `.safetensors` file, the JSON files are
+/// Opens a `.gguf` file, a `.safetensors` file or a Hugging Face folder. If a GGUF model has several files, any of them
+/// opens all of them. For a `.safetensors` file, the JSON files are
 /// read from its folder.
 ///
 /// Only headers are read. The kind of a file is determined first by its content (GGUF's magic) and then by its
@@ -121,7 +122,7 @@ pub fn open(path: &Path, limits: &Limits) -> Result<Box<dyn Checkpoint>, Error> 
     json::refuse_pointer(path, &bytes)?;
     let has_extension = |wanted| path.extension().is_some_and(|found| found.eq_ignore_ascii_case(wanted));
     if bytes.starts_with(b"GGUF") {
-        return Ok(Box::new(GgufFile::parse(path, bytes, limits)?));
+        return SplitGguf::join(GgufFile::parse(path, bytes, limits)?, limits);
     }
     foreign::refuse_file(path, &bytes)?;
     if has_extension("gguf") {

@@ -115,11 +115,9 @@ pub enum Error {
     /// The index names a tensor that its shard does not have.
     #[error("{path}: tensor {tensor:?} is not in shard {shard:?}, where the index places it")]
     NotInShard { path: PathBuf, tensor: String, shard: String },
-    /// One file of a GGUF model that is split into several files.
-    #[error(
-        "{path}: one of {count} GGUF parts; joining parts is not supported yet: merge them with `llama-gguf-split --merge`"
-    )]
-    Split { path: PathBuf, count: u64 },
+    /// A file of a GGUF model in several files that does not fit the others.
+    #[error("{path}: {reason}")]
+    Split { path: PathBuf, reason: String },
 
     /// The output file already exists.
     #[error("{path}: already exists; give --force to replace it")]

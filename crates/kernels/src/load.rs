@@ -31,13 +31,22 @@ impl Backend {
 /// Multiplies several matrices with the same input, as [`Matrix::apply`] does for one matrix. All matrices belong to
 /// the same backend. If all matrices have integer codes, one parallel run computes all products.
 pub fn apply_all(matrices: &[&dyn Matrix], x: &Input, results: &mut [&mut [f32]]) {
+    apply_each(matrices, &vec![x; matrices.len()], results);
+}
+
+/// Multiplies each of several matrices with its own input. The matrices have the same number of columns. Otherwise like
+/// [`apply_all`].
+pub fn apply_each(matrices: &[&dyn Matrix], inputs: &[&Input], results: &mut [&mut [f32]]) {
+    assert!(matrices.len() == inputs.len() && inputs.len() == results.len(), "an input for every matrix");
     let codes: Vec<&PackedCodes> =
         matrices.iter().filter_map(|matrix| matrix.as_any().downcast_ref()).collect();
     if codes.len() < matrices.len() || codes.is_empty() {
-        matrices.iter().zip(results).for_each(|(matrix, result)| matrix.apply(x, result));
+        for ((matrix, x), result) in matrices.iter().zip(inputs).zip(results) {
+            matrix.apply(x, result);
+        }
         return;
     }
-    packed_codes::multiply(&codes, x, results);
+    packed_codes::multiply(&codes, inputs, results);
 }
 
 /// Returns the name of the kernel that `backend` chooses for matrices in `format`.

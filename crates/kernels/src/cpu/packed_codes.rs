@@ -66,18 +66,20 @@ struct Product<'a> {
     y: Shared<'a, f32>,
 }
 
-/// Multiplies one input with several matrices of one backend. `results[i]` receives the product of `x` with
-/// `matrices[i]`; its shape is rows of `x` × rows of `matrices[i]`.
+/// Multiplies several matrices of one backend with an input each. `results[i]` receives the product of `inputs[i]` with
+/// `matrices[i]`; its shape is rows of `inputs[i]` × rows of `matrices[i]`. All matrices have the same number of columns.
 ///
 /// # Panics
 /// If the lengths do not match.
-pub(crate) fn multiply(matrices: &[&PackedCodes], x: &Input, results: &mut [&mut [f32]]) {
+pub(crate) fn multiply(matrices: &[&PackedCodes], inputs: &[&Input], results: &mut [&mut [f32]]) {
     let backend = &matrices[0].backend;
-    for (m, result) in matrices.iter().zip(&*results) {
+    for ((m, x), result) in matrices.iter().zip(inputs).zip(&*results) {
+        assert_eq!(m.columns(), matrices[0].columns(), "matrices of one number of columns");
         assert!(x.numbers().len() == x.rows() * m.columns(), "activations are rows of {}", m.columns());
         assert_eq!(result.len(), x.rows() * m.rows(), "a result for every row");
     }
-    let rounded: Vec<&Rounded> = matrices.iter().map(|m| x.rounded(backend, m.precision)).collect();
+    let rounded: Vec<&Rounded> =
+        matrices.iter().zip(inputs).map(|(m, x)| x.rounded(backend, m.precision)).collect();
     // If there are two rows of codes per row of activations, each result is the sum of two products. These buffers hold
     // the products.
     let mut row_pairs: Vec<Option<Buffer>> = (matrices.iter().zip(&rounded))
@@ -95,7 +97,7 @@ pub(crate) fn multiply(matrices: &[&PackedCodes], x: &Input, results: &mut [&mut
             y: Shared::new(row_pairs.as_deref_mut().unwrap_or(result)),
         })
         .collect();
-    if x.rows() <= BANDWIDTH_BOUND_ROWS {
+    if inputs.iter().all(|x| x.rows() <= BANDWIDTH_BOUND_ROWS) {
         multiply_few(backend, &products)
     } else {
         multiply_many(backend, &products)
@@ -359,7 +361,7 @@ impl Matrix for PackedCodes {
     }
 
     fn apply(&self, x: &Input, y: &mut [f32]) {
-        multiply(&[self], x, &mut [y]);
+        multiply(&[self], &[x], &mut [y]);
     }
 
     fn add_transposed(&self, x: &[f32], y: &mut [f32]) {

@@ -46,9 +46,6 @@ impl GgufFile {
         let entry_count = cursor.count("metadata count", 13, limits.metadata_entries)?;
         let metadata = metadata(&mut cursor, entry_count)?;
         let alignment = alignment(path, &metadata)?;
-        if let Some(count) = metadata.get("split.count").and_then(Value::as_u64).filter(|&n| n > 1) {
-            return Err(Error::Split { path: path.into(), count });
-        }
         let raw = (0..tensor_count).map(|_| RawInfo::read(&mut cursor)).collect::<Result<Vec<_>, _>>()?;
         let data_start = cursor.offset().next_multiple_of(alignment);
         let file = Extent { path, bytes: bytes.len() as u64, data_start, alignment };
