@@ -4,8 +4,8 @@
 //! Each operation divides its input into tasks of whole rows, with about [`CHUNK`] floats per task. An input that needs
 //! only one task is processed on the calling thread.
 
-use crate::Backend;
 use crate::shared::Shared;
+use crate::{Backend, ClampedSwiglu};
 
 /// Approximate number of floats per task.
 const CHUNK: usize = 16 * 1024;
@@ -125,6 +125,15 @@ pub fn swiglu(backend: &Backend, gate: &mut [f32], up: &[f32]) {
     let cpu = backend.cpu();
     by_rows(backend, gate, 1, &|start, gate| {
         cpu.swiglu(gate, &up[start..][..gate.len()]);
+    });
+}
+
+/// Computes `gate` = the clamped SwiGLU of `gate` and `up`.
+pub fn clamped_swiglu(backend: &Backend, gate: &mut [f32], up: &[f32], settings: ClampedSwiglu) {
+    assert_eq!(gate.len(), up.len(), "a gate for every number");
+    let cpu = backend.cpu();
+    by_rows(backend, gate, 1, &|start, gate| {
+        cpu.clamped_swiglu(gate, &up[start..][..gate.len()], settings);
     });
 }
 
