@@ -17,6 +17,7 @@ mod chat_template;
 mod continuation;
 mod embedding;
 mod error;
+mod expert_rows;
 mod experts;
 pub mod export;
 mod feed_forward;

@@ -6,7 +6,7 @@
 //! once.
 
 use crate::Rope;
-use kvant_kernels::{Backend, ops};
+use kvant_kernels::{Backend, ClampedSwiglu, ops};
 
 /// One linear map: `rows × columns`, `y = W x (+ b)`; or the maps of all experts, stored as one tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,7 +147,7 @@ pub struct Attention {
 }
 
 /// An elementwise activation function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Activation {
     /// x / (1 + e⁻ˣ).
     Silu,
@@ -155,6 +155,8 @@ pub enum Activation {
     Gelu,
     /// GELU, approximated by tanh.
     GeluTanh,
+    /// SwiGLU with limits. It replaces the whole product of [`Expansion::Gated`]: the up projection is clamped, too.
+    ClampedSwiglu(ClampedSwiglu),
 }
 
 /// The linear maps that read the input of a feed-forward network.

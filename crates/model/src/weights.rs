@@ -1,6 +1,6 @@
 //! A checkpoint's tensors under canonical (GGUF) names and in GGUF layout, from a GGUF or a Hugging Face checkpoint.
 
-use crate::{ARCHITECTURES, Architecture, Error, Spec};
+use crate::{ARCHITECTURES, Architecture, Error, Spec, expert_rows};
 use kvant_core::{Bytes, FormatRef, Shape, Tensor, format};
 use kvant_io::{Checkpoint, Meta};
 use std::collections::{HashMap, HashSet};
@@ -38,6 +38,28 @@ pub enum Source {
     },
     /// The matrices of these names, one for each expert, one after the other.
     Stack(Vec<String>),
+    /// Some rows of the matrices of all experts, in one tensor: experts × rows × columns, or experts × columns × rows if
+    /// `transposed` is true. Or some elements of the experts' biases: experts × rows.
+    ExpertRows {
+        /// The tensor's name.
+        name: String,
+        /// True if the matrices are transposed.
+        transposed: bool,
+        /// The index of each matrix's first row.
+        start: usize,
+        /// The distance of two rows.
+        step: usize,
+    },
+    /// Some rows of the matrices of all experts in MXFP4, in two tensors of bytes: the codes, experts × rows × blocks ×
+    /// 16, and the scales, experts × rows × blocks.
+    Mxfp4Rows {
+        /// The tensors' names.
+        names: [String; 2],
+        /// The index of each matrix's first row.
+        start: usize,
+        /// The distance of two rows.
+        step: usize,
+    },
     /// (x + `add`) · `factor` for each number x of the tensor of this name, in `f32`.
     Affine {
         /// The tensor's name.
@@ -60,9 +82,25 @@ impl Source {
             | Self::PermuteHeads { name, .. }
             | Self::Transpose(name)
             | Self::GroupParts { name, .. }
+            | Self::ExpertRows { name, .. }
             | Self::Affine { name, .. } => std::slice::from_ref(name),
             Self::Stack(names) => names,
+            Self::Mxfp4Rows { names, .. } => names,
             Self::RopeFactors(_) => &[],
+        }
+    }
+
+    /// The dimensions of the source's tensor with this index in [`Source::names`], for a canonical tensor of these
+    /// dimensions.
+    fn dimensions(&self, index: usize, canonical: &[usize]) -> Vec<usize> {
+        match self {
+            Self::Transpose(_) => canonical.iter().rev().copied().collect(),
+            Self::Stack(_) => canonical[1..].to_vec(),
+            Self::ExpertRows { transposed, step, .. } => {
+                expert_rows::dimensions(canonical, *transposed, *step)
+            }
+            Self::Mxfp4Rows { step, .. } => expert_rows::mxfp4_dimensions(canonical, *step)[index].clone(),
+            _ => canonical.to_vec(),
         }
     }
 }
@@ -88,6 +126,11 @@ impl Entry {
     /// The number of experts whose maps the tensor holds; 1 for all other tensors.
     pub fn experts(&self) -> usize {
         experts(&self.shape)
+    }
+
+    /// True for norms, biases and other tensors that are not matrices.
+    pub fn is_vector(&self) -> bool {
+        self.shape.dimensions().len() == 1 || self.name.ends_with(".bias")
     }
 
     /// Returns true if a read copies the bytes, because the checkpoint has others or another order.
@@ -209,6 +252,21 @@ impl Weights {
                     numbers.iter().flat_map(|x| ((x + add) * factor).to_le_bytes()).collect();
                 Tensor::new(entry.shape, entry.format, Bytes::from(bytes)).map_err(shape_error)
             }
+            Source::ExpertRows { name, transposed, start, step } => {
+                let tensor = self.checkpoint.tensor(name)?;
+                expert_rows::pick(&tensor, entry.shape, *transposed, *start, *step).map_err(shape_error)
+            }
+            Source::Mxfp4Rows { names, start, step } => {
+                let bytes = |name: &String| {
+                    self.checkpoint.stored_bytes(name).ok_or_else(|| Error::MissingTensor {
+                        path: self.path().to_owned(),
+                        tensor: name.to_owned(),
+                        architecture: self.spec.architecture,
+                    })
+                };
+                let [codes, scales] = [bytes(&names[0])?, bytes(&names[1])?];
+                expert_rows::pick_mxfp4(&codes, &scales, entry.shape, *start, *step).map_err(shape_error)
+            }
             Source::Transpose(name) => {
                 transpose(&self.checkpoint.tensor(name)?, entry.shape).map_err(shape_error)
             }
@@ -250,13 +308,9 @@ fn entries(
         } else {
             architecture.hugging_face_source(checkpoint, spec, &name)?
         };
-        let dimensions_stored = match source {
-            Source::Transpose(_) => dimensions.iter().rev().copied().collect(),
-            Source::Stack(_) => dimensions[1..].to_vec(),
-            _ => dimensions.clone(),
-        };
         let mut format: Option<FormatRef> = None;
-        for stored in source.names() {
+        for (index, stored) in source.names().iter().enumerate() {
+            let dimensions_stored = source.dimensions(index, &dimensions);
             let info = checkpoint.info(stored).ok_or_else(|| Error::MissingTensor {
                 path: path(),
                 tensor: stored.to_owned(),
@@ -270,7 +324,11 @@ fn entries(
                     found: format!("{:?}", info.shape.dimensions()),
                 });
             }
-            let found = info.format().ok_or_else(|| kvant_io::Error::UnsupportedType {
+            let found = match &source {
+                Source::Mxfp4Rows { .. } => (info.type_name() == "U8").then_some(&format::Mxfp4 as FormatRef),
+                _ => info.format(),
+            };
+            let found = found.ok_or_else(|| kvant_io::Error::UnsupportedType {
                 path: path(),
                 tensor: info.name.clone(),
                 type_name: info.type_name().to_owned().into(),
@@ -289,7 +347,10 @@ fn entries(
             (Source::Affine { .. }, _) | (_, None) => &format::F32,
             (_, Some(format)) => format,
         };
-        let shape = Shape::new(&dimensions).map_err(|source| Error::Shape { path: path(), source })?;
+        let shape_error = |source| Error::Shape { path: path(), source };
+        let shape = Shape::new(&dimensions).map_err(shape_error)?;
+        // A row of another length than the file's has another number of blocks.
+        format.tensor_bytes(&shape).map_err(shape_error)?;
         entries.push(Entry { name, shape, format, source });
     }
     let scalings = spec.ropes().into_iter().map(|rope| rope.scaling.tensors());

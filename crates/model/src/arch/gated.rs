@@ -6,6 +6,7 @@
 //! Source: `transformers`' `models/llama`, `qwen2`, `qwen3`, `gemma`, `phi3` and the others; llama.cpp's `src/models` and
 //! its `conversion` scripts for names and row order.
 
+mod expert_names;
 mod sizes;
 
 use super::rope_settings;
@@ -15,6 +16,7 @@ use crate::{
     Activation, Attention, BlockSpec, Body, EmbeddingSpec, Error, Expansion, Experts, FeedForward, Norm,
     NormKind, OutputSpec, Projections, RopeLayout, Slot, Source, Span, Spec, Sublayer, VectorSlot,
 };
+pub(super) use expert_names::{ExpertLayout, ExpertNames};
 use kvant_io::{Array, Checkpoint, Meta, Value};
 pub(super) use sizes::Sizes;
 
@@ -51,25 +53,6 @@ pub(super) enum Windows {
     AllButEach(usize),
 }
 
-/// Experts in a family's settings and in its names of tensors.
-#[derive(Clone, Copy)]
-pub(super) struct ExpertNames {
-    /// The setting of the number of experts.
-    pub count: &'static str,
-    /// The setting of an expert's inner length; `None` if it is that of all feed-forward networks.
-    pub feed_forward: Option<&'static str>,
-    /// The setting of a shared expert's inner length, if the family has shared experts.
-    pub shared_feed_forward: Option<&'static str>,
-    /// The prefix of the tensors in a block of a Hugging Face checkpoint.
-    pub prefix: &'static str,
-    /// The names of an expert's gate, up and down projections in a Hugging Face checkpoint.
-    pub maps: [&'static str; 3],
-    /// True if the factors of a token's experts have the sum 1.
-    pub normalized: bool,
-    /// The setting for `normalized`, with the value of an absent key. GGUF has no key for it.
-    pub normalized_key: Option<(&'static str, bool)>,
-}
-
 /// Sets a GGUF entry of the family: the key without the family's name, and the value.
 pub(super) type SetEntry<'a> = &'a mut dyn FnMut(&str, Value);
 
@@ -90,6 +73,12 @@ pub(super) struct Family {
     pub norms_add_one: bool,
     /// The activation function.
     pub activation: Activation,
+    /// The GGUF name of the norm before the feed-forward network.
+    pub feed_forward_norm: &'static str,
+    /// True if the attentions have sinks.
+    pub sinks: bool,
+    /// True if the ends of YaRN's ramp are rounded.
+    pub yarn_rounded: bool,
     /// True if queries, keys and values are one map, and gate and up are one map.
     pub fused: bool,
     /// The attentions that have a window.
@@ -122,6 +111,9 @@ impl Family {
         query_key_norms: QueryKeyNorms::None,
         norms_add_one: false,
         activation: Activation::Silu,
+        feed_forward_norm: "ffn_norm",
+        sinks: false,
+        yarn_rounded: true,
         fused: false,
         windows: Windows::All,
         windows_in_llama_cpp: |_| false,
@@ -153,11 +145,6 @@ const MAPS: [(&str, &str); 16] = [
     ("ffn_up_shexp", "mlp.shared_expert.up_proj"),
     ("ffn_down_shexp", "mlp.shared_expert.down_proj"),
 ];
-
-/// Returns the index in [`ExpertNames::maps`] of a GGUF name of all experts' maps.
-fn expert_projection(name: &str) -> Option<usize> {
-    ["ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"].into_iter().position(|map| map == name)
-}
 
 impl Architecture for Family {
     fn name(&self) -> &'static str {
@@ -195,14 +182,10 @@ impl Architecture for Family {
             from = bare.to_owned();
         }
         let map = name.split('.').nth(2);
-        if let (Some(experts), Some(projection)) = (&self.experts, map.and_then(expert_projection)) {
-            let count = spec.experts().next().map_or(0, |experts| experts.count);
-            let (index, _) = in_block(name);
-            let expert = |e| {
-                let map = experts.maps[projection];
-                format!("model.layers.{index}.{}.experts.{e}.{map}.weight", experts.prefix)
-            };
-            return Ok(Source::Stack((0..count).map(expert).collect()));
+        if let (Some(names), Some(experts)) = (&self.experts, spec.experts().next())
+            && let Some(source) = names.source(checkpoint, experts.count, name)
+        {
+            return Ok(source);
         }
         if self.norms_add_one && name.ends_with("norm.weight") {
             let query_norm = map == Some("attn_q_norm");
@@ -230,7 +213,9 @@ impl Architecture for Family {
     }
 
     fn lost_in_llama_cpp(&self, spec: &Spec) -> Vec<String> {
-        if (self.windows_in_llama_cpp)(spec.blocks.len()) { Vec::new() } else { lost_windows(spec) }
+        let windows =
+            if (self.windows_in_llama_cpp)(spec.blocks.len()) { Vec::new() } else { lost_windows(spec) };
+        windows.into_iter().chain(rope_settings::lost_in_llama_cpp(spec)).collect()
     }
 
     fn gguf_metadata(&self, spec: &Spec) -> Vec<(String, Value)> {
@@ -294,6 +279,9 @@ impl Family {
 
     /// Returns the name of the tensor `name` in a Hugging Face checkpoint.
     fn hugging_face_name(&self, name: &str) -> String {
+        if let Some(name) = self.experts.as_ref().and_then(|experts| experts.hugging_face_name(name)) {
+            return name;
+        }
         let (base, suffix) = name.rsplit_once('.').unwrap_or((name, "weight"));
         let mapped = match base {
             "token_embd" => "model.embed_tokens".to_owned(),
@@ -307,10 +295,7 @@ impl Family {
                     "ffn_norm" => "post_attention_layernorm",
                     "ffn_up" if self.fused => "mlp.gate_up_proj",
                     "ffn_up" => "mlp.up_proj",
-                    "ffn_gate_inp" => {
-                        let prefix = self.experts.as_ref().map_or("mlp", |experts| experts.prefix);
-                        return format!("model.layers.{index}.{prefix}.gate.{suffix}");
-                    }
+                    "attn_sinks" => return format!("model.layers.{index}.self_attn.sinks"),
                     other => MAPS.iter().find(|(gguf, _)| *gguf == other).map_or(other, |(_, name)| name),
                 };
                 format!("model.layers.{index}.{map}")
@@ -358,7 +343,9 @@ impl Family {
                 span: layer.span,
                 scale: sizes.attention_scale,
                 softcap: sizes.attention_softcap,
-                sinks: None,
+                sinks: self
+                    .sinks
+                    .then(|| VectorSlot { name: format!("blk.{i}.attn_sinks.weight"), length: heads }),
                 output: map("attn_output", hidden, queries),
             };
             let gated = |names: [&str; 3], length| FeedForward {
@@ -407,17 +394,22 @@ impl Family {
                             down: of_experts("ffn_down_exps", hidden, experts.feed_forward),
                         },
                     });
-                    sublayers.push(sublayer("ffn_norm", body, "post_ffw_norm"));
+                    sublayers.push(sublayer(self.feed_forward_norm, body, "post_ffw_norm"));
                     if let Some(length) = experts.shared_feed_forward {
                         let network = FeedForward {
                             factor: Some(map("ffn_gate_inp_shexp", 1, hidden)),
                             ..gated(["ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp"], length)
                         };
-                        let shared = sublayer("ffn_norm", Body::FeedForward(network), "post_ffw_norm");
+                        let shared =
+                            sublayer(self.feed_forward_norm, Body::FeedForward(network), "post_ffw_norm");
                         sublayers.push(Sublayer { parallel: true, ..shared });
                     }
                 }
-                _ => sublayers.push(sublayer("ffn_norm", Body::FeedForward(dense()), "post_ffw_norm")),
+                _ => sublayers.push(sublayer(
+                    self.feed_forward_norm,
+                    Body::FeedForward(dense()),
+                    "post_ffw_norm",
+                )),
             }
             BlockSpec { sublayers }
         });

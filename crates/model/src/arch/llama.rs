@@ -2,7 +2,7 @@
 //! files, adjacent elements form a rotary pair. llama.cpp ignores the windows of Mistral; kvant writes their length under
 //! the key of other families, and reads it.
 
-use super::gated::{ExpertNames, Family};
+use super::gated::{ExpertLayout, ExpertNames, Family};
 
 /// The family `llama`.
 pub(super) static LLAMA: Family = Family {
@@ -12,7 +12,8 @@ pub(super) static LLAMA: Family = Family {
         feed_forward: None,
         shared_feed_forward: None,
         prefix: "block_sparse_moe",
-        maps: ["w1", "w3", "w2"],
+        router: "gate",
+        layout: ExpertLayout::Separate(["w1", "w3", "w2"]),
         normalized: true,
         normalized_key: None,
     }),

@@ -7,6 +7,7 @@ mod exaone4;
 mod gated;
 mod gemma;
 mod gpt2;
+mod gpt_oss;
 mod gptneox;
 mod granite;
 mod llama;
@@ -76,6 +77,7 @@ pub static ARCHITECTURES: &[&dyn Architecture] = &[
     &exaone4::EXAONE4,
     &olmo2::OLMO2,
     &granite::GRANITE,
+    &gpt_oss::GPT_OSS,
     &gpt2::GPT2,
     &starcoder::STARCODER,
     &starcoder2::STARCODER2,

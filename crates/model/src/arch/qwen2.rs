@@ -1,6 +1,6 @@
 //! Qwen2 and Qwen2.5: queries, keys and values have biases. Qwen2-MoE has experts, and an expert that all tokens use.
 
-use super::gated::{ExpertNames, Family, Windows};
+use super::gated::{ExpertLayout, ExpertNames, Family, Windows};
 use crate::RopeLayout;
 
 /// The family `qwen2`.
@@ -31,7 +31,8 @@ pub(super) const QWEN_EXPERTS: ExpertNames = ExpertNames {
     feed_forward: Some("moe_intermediate_size"),
     shared_feed_forward: None,
     prefix: "mlp",
-    maps: ["gate_proj", "up_proj", "down_proj"],
+    router: "gate",
+    layout: ExpertLayout::Separate(["gate_proj", "up_proj", "down_proj"]),
     normalized: true,
     normalized_key: Some(("norm_topk_prob", false)),
 };

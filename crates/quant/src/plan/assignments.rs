@@ -28,7 +28,7 @@ pub fn plan_tensors(weights: &Weights, recipe: &Recipe) -> Result<Vec<Assignment
             (assignment.format, assignment.fallback_from) = (format, None);
         }
     }
-    for assignment in assignments.iter_mut().filter(|a| a.entry.shape.dimensions().len() == 1) {
+    for assignment in assignments.iter_mut().filter(|a| a.entry.is_vector()) {
         assignment.format = kept_format(weights, &assignment.entry);
     }
     if let Some(a) = assignments.iter().find(|a| a.changes() && a.format.encoder().is_none()) {
@@ -70,9 +70,8 @@ pub fn kept(weights: &Weights) -> Vec<Assignment> {
 /// Returns the format of a tensor that is not quantized. As in upstream's converter, vectors are widened to `f32`,
 /// because vectors are small and their errors have a large effect.
 fn kept_format(weights: &Weights, entry: &Entry) -> FormatRef {
-    let vector = entry.shape.dimensions().len() == 1;
     let hugging_face = matches!(weights.checkpoint().meta(), Meta::HuggingFace(_));
-    if vector && hugging_face { &format::F32 } else { entry.format }
+    if entry.is_vector() && hugging_face { &format::F32 } else { entry.format }
 }
 
 /// Returns upstream's number of the file type for the format that holds the most weights.

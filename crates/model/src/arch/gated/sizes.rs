@@ -1,6 +1,6 @@
 //! The sizes of a network, from GGUF metadata or from `config.json`.
 
-use super::{Family, Windows, has_other_head};
+use super::{ExpertLayout, Family, Windows, has_other_head};
 use crate::arch::rope_settings::{self, RopeContext, Ropes};
 use crate::arch::settings::Settings;
 use crate::arch::{check_blocks, embedding_rows};
@@ -91,9 +91,10 @@ impl Family {
             }
         };
         check_blocks(&settings, found.layers, checkpoint)?;
-        // In a folder, each expert has tensors of its own, so the files bound the number of experts.
+        // If each expert has tensors of its own, the files bound the number of experts.
         let tensors = checkpoint.tensors().len();
-        if let (Settings::Json(..), Some(experts)) = (settings, found.experts)
+        let separate = self.experts.is_some_and(|names| names.layout != ExpertLayout::Stacked);
+        if let (Settings::Json(..), Some(experts), true) = (settings, found.experts, separate)
             && experts.count > tensors
         {
             let expected = format!("at most as many experts as tensors ({tensors})");
@@ -189,7 +190,11 @@ impl Family {
             }
         };
         let context = settings.count(&key("context_length"))?;
-        let of = RopeContext { context, ..RopeContext::new(head_size, self.layout) };
+        let of = RopeContext {
+            context,
+            yarn_rounded: self.yarn_rounded,
+            ..RopeContext::new(head_size, self.layout)
+        };
         let pattern = key("attention.sliding_window_pattern");
         let listed = settings.is_list(&pattern);
         Ok(Found {
@@ -227,7 +232,7 @@ impl Family {
         let head_size = settings.optional_count("head_dim")?.unwrap_or(hidden / heads);
         let context = settings.optional_count("max_position_embeddings")?.unwrap_or(2048);
         self.check_activation(settings)?;
-        check_quantization(settings)?;
+        self.check_quantization(settings)?;
         let layers = settings.count("num_hidden_layers")?;
         let window = match self.windows {
             Windows::FromBlock if !settings.flag("use_sliding_window")? => None,
@@ -241,7 +246,11 @@ impl Family {
             };
             kinds.into_iter().map(windowed).collect::<Result<Vec<bool>, Error>>()
         };
-        let of = RopeContext { context, ..RopeContext::new(head_size, self.layout) };
+        let of = RopeContext {
+            context,
+            yarn_rounded: self.yarn_rounded,
+            ..RopeContext::new(head_size, self.layout)
+        };
         Ok(Found {
             hidden,
             layers,
@@ -297,9 +306,26 @@ impl Family {
         Ok(Box::new(move |index| (index + 1).is_multiple_of(step) && !dense.contains(&index)))
     }
 
+    /// Rejects checkpoints that other programs have quantized.
+    fn check_quantization(&self, settings: Settings) -> Result<(), Error> {
+        let Some(dialect) = settings.section("quantization_config")? else { return Ok(()) };
+        let stacked = self.experts.is_some_and(|names| names.layout == ExpertLayout::Stacked);
+        match dialect.optional_text("quant_method")? {
+            // FP8 needs nothing from this section: the tensors' type and their scales determine the values.
+            Some("fp8") => Ok(()),
+            // The names of the tensors show that they are in MXFP4.
+            Some("mxfp4") if stacked => Ok(()),
+            found => {
+                let found = found.unwrap_or("a dialect without a name");
+                let expected = "plain weights or `fp8` (other dialects are not built yet)";
+                Err(settings.error("quantization_config: quant_method", expected, found))
+            }
+        }
+    }
+
     fn check_activation(&self, settings: Settings) -> Result<(), Error> {
         let (known, names): (&[&str], &str) = match self.activation {
-            crate::Activation::Silu => (&["silu", "swish"], "silu"),
+            crate::Activation::Silu | crate::Activation::ClampedSwiglu(_) => (&["silu", "swish"], "silu"),
             // Gemma's first configurations say `gelu`; `transformers` uses the approximation for them.
             _ => (&["gelu_pytorch_tanh", "gelu", "gelu_new"], "gelu_pytorch_tanh"),
         };
@@ -309,20 +335,6 @@ impl Family {
             }
         }
         Ok(())
-    }
-}
-
-/// Rejects checkpoints that other programs have quantized.
-fn check_quantization(settings: Settings) -> Result<(), Error> {
-    let Some(dialect) = settings.section("quantization_config")? else { return Ok(()) };
-    // FP8 needs nothing from this section: the tensors' type and their scales determine the values.
-    match dialect.optional_text("quant_method")? {
-        Some("fp8") => Ok(()),
-        found => {
-            let found = found.unwrap_or("a dialect without a name");
-            let expected = "plain weights or `fp8` (other dialects are not built yet)";
-            Err(settings.error("quantization_config: quant_method", expected, found))
-        }
     }
 }
 

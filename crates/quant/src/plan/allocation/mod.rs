@@ -98,9 +98,8 @@ pub fn allocate(
     let cost_contexts = selection.first(COST_CONTEXTS);
     let importance = gather_importance(weights, &cost_contexts, backend, progress)?;
     let assignments = plan_tensors(weights, &Recipe { formats: None, ..recipe.clone() })?;
-    let (changing, kept): (Vec<_>, Vec<_>) = assignments
-        .into_iter()
-        .partition(|a| a.entry.shape.dimensions().len() > 1 && a.format != a.entry.format);
+    let (changing, kept): (Vec<_>, Vec<_>) =
+        assignments.into_iter().partition(|a| !a.entry.is_vector() && a.format != a.entry.format);
     let budget_left = budget.saturating_sub(planned_bytes(&kept));
     let (mut choices, count) = (Vec::with_capacity(changing.len()), changing.len() as u64);
     for (index, assignment) in changing.into_iter().enumerate() {
