@@ -82,6 +82,12 @@ GPT_OSS = {
     "intermediate_size": 40, "rms_norm_eps": 1e-5, "attention_bias": True, "sliding_window": 9, "num_local_experts": 6,
     "num_experts_per_tok": 3, "swiglu_limit": 7.0, "tie_word_embeddings": False,
 }
+GLM4_MOE = {
+    **SMALL, "model_type": "glm4_moe", "architectures": ["Glm4MoeForCausalLM"], "hidden_act": "silu", "head_dim": 16,
+    "rms_norm_eps": 1e-5, "attention_bias": False, "rope_theta": 10000.0, "partial_rotary_factor": 0.5, "n_routed_experts": 6,
+    "num_experts_per_tok": 3, "n_shared_experts": 1, "moe_intermediate_size": 16, "first_k_dense_replace": 1, "n_group": 1,
+    "topk_group": 1, "use_qk_norm": False, "tie_word_embeddings": False,
+}
 
 GENERIC = {
     "mistral-window-bf16": {
@@ -239,7 +245,29 @@ GENERIC = {
                    "quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": [
                        "model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]}},
     },
+    "glm4moe-f32": {
+        "about": "GLM-4.5: a dense block, then experts with a corrected choice and a shared expert; norms of heads, half of each"
+                 " head rotated, a block that predicts further tokens", "storage": "f32", "prompt": 40, "predictor": True,
+        "config": {**GLM4_MOE, "num_hidden_layers": 3, "attention_bias": True, "use_qk_norm": True, "norm_topk_prob": True,
+                   "routed_scaling_factor": 1.5, "num_nextn_predict_layers": 1},
+    },
+    "glm4moe-bf16": {
+        "about": "GLM-4.5 without norms of heads: sums of strengths other than 1, two shared experts, a tied head",
+        "storage": "bf16", "prompt": 40,
+        "config": {**GLM4_MOE, "norm_topk_prob": False, "routed_scaling_factor": 1.0, "num_nextn_predict_layers": 0,
+                   "n_shared_experts": 2, "tie_word_embeddings": True},
+    },
 }
+
+
+def predictor(weights, config):
+    """A block after the last one, as the published checkpoints have it. `transformers` ignores it."""
+    last, hidden = config["num_hidden_layers"], config["hidden_size"]
+    own = {name: tensor for name, tensor in weights.items() if name.startswith(f"model.layers.{last - 1}.")}
+    for name, tensor in own.items():
+        weights[name.replace(f".{last - 1}.", f".{last}.", 1)] = tensor.clone()
+    for name, shape in [("eh_proj", (hidden, 2 * hidden)), ("enorm", (hidden,)), ("hnorm", (hidden,)), ("shared_head.norm", (hidden,))]:
+        weights[f"model.layers.{last}.{name}.weight"] = torch.full(shape, 0.5)
 
 
 def mxfp4_experts(weights, random):
@@ -247,7 +275,7 @@ def mxfp4_experts(weights, random):
     for name in [name for name in weights if name.endswith(("experts.gate_up_proj", "experts.down_proj"))]:
         experts, columns, rows = weights.pop(name).shape
         blocks = random.integers(0, 256, (experts, rows, columns // 32, 16), dtype=numpy.uint8)
-        scales = random.integers(122, 127, (experts, rows, columns // 32), dtype=numpy.uint8)
+        scales = random.integers(120, 125, (experts, rows, columns // 32), dtype=numpy.uint8)
         weights[name + "_blocks"], weights[name + "_scales"] = torch.from_numpy(blocks), torch.from_numpy(scales)
 
 
@@ -270,6 +298,9 @@ def generic_weights(folder, config, normal, norm, mean, gains):
                 parameter.copy_(normal(shape, (1.7 if last else 2) / shape[1] ** 0.5))
             else:
                 parameter.copy_(normal(shape, 1.4 * gain / shape[-1] ** 0.5))
+        for name, buffer in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                buffer.copy_(normal(tuple(buffer.shape), 0.3))
     with tempfile.TemporaryDirectory() as saved:
         model.save_pretrained(saved)
         return load_file(pathlib.Path(saved) / "model.safetensors")
@@ -386,6 +417,8 @@ def make_variant(index, name, variant):
         weights = gpt2_weights(config, normal, norm, variant["prefix"])
     if variant.get("mxfp4"):
         mxfp4_experts(weights, random)
+    if variant.get("predictor"):
+        predictor(weights, config)
     stored = lambda tensor: tensor if tensor.dtype == torch.uint8 else tensor.to(models.TORCH_TYPES[storage])
     weights = {key: stored(tensor).contiguous() for key, tensor in weights.items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})

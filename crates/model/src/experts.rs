@@ -5,7 +5,7 @@
 
 use crate::feed_forward::{LoadedFeedForward, scale_rows};
 use crate::linear::Linear;
-use crate::{Error, Experts, OpCount, Weights, buffers};
+use crate::{Error, Experts, OpCount, Scoring, Weights, buffers};
 use kvant_kernels::{Backend, ops};
 
 /// Experts with loaded weights.
@@ -14,9 +14,58 @@ pub(crate) struct LoadedExperts {
     pub router: Linear,
     /// The number of experts that a token uses.
     pub used: usize,
-    /// True if the factors of the used experts have the sum 1.
+    scoring: LoadedScoring,
+    /// True if the strengths of the used experts are divided by their sum.
     pub normalized: bool,
+    /// Factor of all results.
+    scale: f32,
     pub experts: Vec<LoadedFeedForward>,
+}
+
+/// The strengths of experts, with a loaded correction.
+#[derive(Clone)]
+enum LoadedScoring {
+    Softmax,
+    Sigmoid { correction: Vec<f32> },
+}
+
+/// Added to a sum of sigmoids, which can underflow to zero. It is too small to change other sums.
+const SMALLEST_SUM: f32 = 1e-20;
+
+impl LoadedScoring {
+    fn load(weights: &Weights, scoring: &Scoring) -> Result<Self, Error> {
+        Ok(match scoring {
+            Scoring::Softmax => Self::Softmax,
+            Scoring::Sigmoid { correction } => {
+                Self::Sigmoid { correction: weights.vector(&correction.name)? }
+            }
+        })
+    }
+
+    /// Returns the strengths for the scores of one token, up to a common factor, and the sum of the strengths of all
+    /// experts with the same factor.
+    fn strengths(&self, scores: &[f32]) -> (Vec<f32>, f32) {
+        match self {
+            Self::Softmax => {
+                let maximum = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let strengths: Vec<f32> = scores.iter().map(|score| (score - maximum).exp()).collect();
+                let sum = strengths.iter().sum();
+                (strengths, sum)
+            }
+            Self::Sigmoid { .. } => (scores.iter().map(|score| 1.0 / (1.0 + (-score).exp())).collect(), 1.0),
+        }
+    }
+
+    /// Returns the indices of all experts, the first choice first. Of equal experts, the one with the lower index is first.
+    fn order(&self, scores: &[f32], strengths: &[f32]) -> Vec<usize> {
+        let keys: Vec<f32> = match self {
+            Self::Softmax => scores.to_vec(),
+            Self::Sigmoid { correction } => strengths.iter().zip(correction).map(|(p, c)| p + c).collect(),
+        };
+        let mut order: Vec<usize> = (0..keys.len()).collect();
+        order.sort_by(|a, b| keys[*b].total_cmp(&keys[*a]));
+        order
+    }
 }
 
 /// The experts of some tokens.
@@ -46,7 +95,9 @@ impl LoadedExperts {
             // Few rows, and the choice of the experts depends on them.
             router: Linear::load(weights, &backend.clone().precise(), &spec.router)?,
             used: spec.used,
+            scoring: LoadedScoring::load(weights, &spec.scoring)?,
             normalized: spec.normalized,
+            scale: spec.scale,
             experts: LoadedFeedForward::load_experts(weights, backend, &spec.feed_forward, spec.count)?,
         })
     }
@@ -57,17 +108,12 @@ impl LoadedExperts {
         let count = self.experts.len();
         let mut routing = Routing { used: self.used, experts: Vec::new(), factors: Vec::new() };
         for scores in scores.chunks_exact(count) {
-            let mut order: Vec<usize> = (0..count).collect();
-            // Of equal scores, the first expert is used.
-            order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
+            let (strengths, all) = self.scoring.strengths(scores);
+            let mut order = self.scoring.order(scores, &strengths);
             order.truncate(self.used);
-            let maximum = scores[order[0]];
-            let exponential = |index: &usize| (scores[*index] - maximum).exp();
-            let sum: f32 = match self.normalized {
-                true => order.iter().map(exponential).sum(),
-                false => (0..count).map(|index| exponential(&index)).sum(),
-            };
-            routing.factors.extend(order.iter().map(|index| exponential(index) / sum));
+            let own = order.iter().map(|index| strengths[*index]);
+            let sum = if self.normalized { own.clone().sum::<f32>() + SMALLEST_SUM } else { all };
+            routing.factors.extend(own.map(|strength| self.scale * strength / sum));
             routing.experts.extend(order);
         }
         buffers::give(scores);
@@ -174,18 +220,20 @@ impl LoadedExperts {
             let own: Vec<(usize, f32, f32)> =
                 rows.map(|row| (routing.experts[row], routing.factors[row], at_factor(row))).collect();
             let mean: f32 = own.iter().map(|(_, factor, gradient)| factor * gradient).sum();
-            if self.normalized {
-                for (expert, factor, gradient) in own {
-                    at_scores[expert] = factor * (gradient - mean);
-                }
-            } else {
-                let maximum = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                let sum: f32 = scores.iter().map(|x| (x - maximum).exp()).sum();
-                for (at_score, score) in at_scores.iter_mut().zip(scores) {
-                    *at_score = -mean * (score - maximum).exp() / sum;
-                }
-                for (expert, factor, gradient) in own {
-                    at_scores[expert] += factor * gradient;
+            let (strengths, all) = self.scoring.strengths(scores);
+            // The normalized factors have the sum `scale`; their gradients do not change if all strengths grow alike.
+            let common = if self.normalized { mean / self.scale } else { 0.0 };
+            for (expert, factor, gradient) in own {
+                // The derivative of the logarithm of the strength, without softmax's sum.
+                let slope = match self.scoring {
+                    LoadedScoring::Softmax => 1.0,
+                    LoadedScoring::Sigmoid { .. } => 1.0 - strengths[expert],
+                };
+                at_scores[expert] = factor * slope * (gradient - common);
+            }
+            if let (LoadedScoring::Softmax, false) = (&self.scoring, self.normalized) {
+                for (at_score, strength) in at_scores.iter_mut().zip(&strengths) {
+                    *at_score -= mean * strength / all;
                 }
             }
         }

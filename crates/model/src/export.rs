@@ -2,6 +2,7 @@
 //!
 //! Source: llama.cpp's `gguf-py/gguf/constants.py` for the keys; its conversion scripts for the selection of keys.
 
+use crate::arch::block_of;
 use crate::{Error, Tokenizer, TokenizerError, Weights};
 use kvant_io::{Checkpoint, HuggingFace, Meta, Metadata, Storage, Value};
 
@@ -41,7 +42,18 @@ fn gguf_export(weights: &Weights, with_notes: bool) -> Result<Exported, Error> {
         Meta::HuggingFace(folder) => translate(weights, folder, with_notes)?,
     };
     exported.notes.extend(widened_types(weights.checkpoint()));
+    exported.notes.extend(left_out_blocks(weights));
     Ok(exported)
+}
+
+/// Returns a note if the checkpoint has blocks after the network's last block, which predict further tokens.
+fn left_out_blocks(weights: &Weights) -> Option<String> {
+    let blocks = weights.spec().blocks.len();
+    let names = weights.checkpoint().tensors().iter().map(|info| info.name.as_str());
+    let mut after = names.filter(|name| block_of(name).is_some_and(|index| index >= blocks));
+    let first = after.next()?;
+    let more = after.count();
+    Some(format!("{first} and {more} more: left out, because they predict further tokens for other programs"))
 }
 
 /// Returns a note for each number type that kvant reads as a wider type, with the name of its first tensor.

@@ -56,7 +56,7 @@ pub use sampler::{
 pub use sequence::{Sequence, Snapshot, StatePool};
 pub use spec::{
     Activation, Attention, BlockSpec, Body, EmbeddingSpec, Expansion, Experts, FeedForward, Norm, NormKind,
-    OutputSpec, Projections, Slot, Span, Spec, Stage, StageOutput, Sublayer, VectorSlot,
+    OutputSpec, Projections, Scoring, Slot, Span, Spec, Stage, StageOutput, Sublayer, VectorSlot,
 };
 pub use step::{Part, Want};
 pub use tokenizer::{

@@ -6,17 +6,17 @@
 //! Source: `transformers`' `models/llama`, `qwen2`, `qwen3`, `gemma`, `phi3` and the others; llama.cpp's `src/models` and
 //! its `conversion` scripts for names and row order.
 
-mod expert_names;
+mod experts;
 mod sizes;
 
 use super::rope_settings;
 use super::settings::Settings;
-use super::{Architecture, has_other_head, in_block, lost_windows, window};
+use super::{Architecture, block_of, has_other_head, in_block, lost_windows, window};
 use crate::{
     Activation, Attention, BlockSpec, Body, EmbeddingSpec, Error, Expansion, Experts, FeedForward, Norm,
-    NormKind, OutputSpec, Projections, RopeLayout, Slot, Source, Span, Spec, Sublayer, VectorSlot,
+    NormKind, OutputSpec, Projections, RopeLayout, Scoring, Slot, Source, Span, Spec, Sublayer, VectorSlot,
 };
-pub(super) use expert_names::{ExpertLayout, ExpertNames};
+pub(super) use experts::{ExpertLayout, ExpertNames, SharedExpert, SharedLength};
 use kvant_io::{Array, Checkpoint, Meta, Value};
 pub(super) use sizes::Sizes;
 
@@ -38,6 +38,8 @@ pub(super) enum QueryKeyNorms {
     None,
     /// One norm for each head; all heads share the weight.
     EachHead,
+    /// Like `EachHead` if the setting `use_qk_norm` is true, or if a GGUF file has them. Otherwise no norms.
+    EachHeadIfUsed,
     /// One norm for all heads together.
     AllHeads,
 }
@@ -90,6 +92,8 @@ pub(super) struct Family {
     pub windowed_theta: Option<f32>,
     /// Experts, if the family has them.
     pub experts: Option<ExpertNames>,
+    /// True if a checkpoint can have more blocks after the last block, which predict further tokens. They are left out.
+    pub has_predictors: bool,
     /// True if the head is tied unless `config.json` says the opposite.
     pub tied: bool,
     /// Reads the settings that only this family has.
@@ -119,6 +123,7 @@ impl Family {
         windows_in_llama_cpp: |_| false,
         windowed_theta: None,
         experts: None,
+        has_predictors: false,
         tied: false,
         adjust: |_, _, _| Ok(()),
         set_gguf: |_, _| {},
@@ -127,7 +132,7 @@ impl Family {
 }
 
 /// Names of the linear maps and norms of a block, without suffix: GGUF, Hugging Face.
-const MAPS: [(&str, &str); 16] = [
+const MAPS: [(&str, &str); 13] = [
     ("attn_norm", "input_layernorm"),
     ("attn_q_norm", "self_attn.q_norm"),
     ("attn_k_norm", "self_attn.k_norm"),
@@ -141,9 +146,6 @@ const MAPS: [(&str, &str); 16] = [
     ("ffn_gate", "mlp.gate_proj"),
     ("ffn_down", "mlp.down_proj"),
     ("ffn_gate_inp_shexp", "mlp.shared_expert_gate"),
-    ("ffn_gate_shexp", "mlp.shared_expert.gate_proj"),
-    ("ffn_up_shexp", "mlp.shared_expert.up_proj"),
-    ("ffn_down_shexp", "mlp.shared_expert.down_proj"),
 ];
 
 impl Architecture for Family {
@@ -209,6 +211,7 @@ impl Architecture for Family {
     fn may_ignore(&self, spec: &Spec, name: &str) -> bool {
         name.starts_with("rope_f")
             || name.ends_with("rotary_emb.inv_freq")
+            || (self.has_predictors && block_of(name).is_some_and(|index| index >= spec.blocks.len()))
             || (spec.output.head.is_none() && (name == "lm_head.weight" || name == "output.weight"))
     }
 
@@ -225,19 +228,7 @@ impl Architecture for Family {
         set("block_count", count(spec.blocks.len()));
         set("context_length", count(spec.context));
         set("embedding_length", count(spec.hidden));
-        if let Some(experts) = spec.experts().next() {
-            let length = count(experts.feed_forward.down.columns);
-            set("expert_count", count(experts.count));
-            set("expert_used_count", count(experts.used));
-            match self.experts.and_then(|names| names.feed_forward) {
-                Some(_) => set("expert_feed_forward_length", length),
-                None => set("feed_forward_length", length),
-            }
-            let shared = spec.feed_forwards().find(|f| f.down.name.ends_with("shexp"));
-            if let Some(shared) = shared {
-                set("expert_shared_feed_forward_length", count(shared.down.columns));
-            }
-        }
+        self.set_experts(spec, &mut set);
         let dense = spec.feed_forwards().find(|f| f.down.name.ends_with("ffn_down"));
         if let Some(feed_forward) = dense {
             set("feed_forward_length", count(feed_forward.down.columns));
@@ -318,8 +309,8 @@ impl Family {
         let blocks = sizes.layers.iter().enumerate().map(|(i, layer)| {
             let map = |name: &str, rows, columns| slot(format!("blk.{i}.{name}"), rows, columns);
             let norm = |name: &str, length| norm(format!("blk.{i}.{name}"), length);
-            let head_norm = |name: &str, length| match self.query_key_norms {
-                QueryKeyNorms::None => None,
+            let head_norm = |name: &str, length| match sizes.query_key_norms {
+                QueryKeyNorms::None | QueryKeyNorms::EachHeadIfUsed => None,
                 QueryKeyNorms::EachHead => Some(norm(name, head_size)),
                 QueryKeyNorms::AllHeads => Some(norm(name, length)),
             };
@@ -383,7 +374,17 @@ impl Family {
                         count: experts.count,
                         used: experts.used,
                         router: map("ffn_gate_inp", experts.count, hidden),
+                        scoring: match experts.sigmoid {
+                            false => Scoring::Softmax,
+                            true => Scoring::Sigmoid {
+                                correction: VectorSlot {
+                                    name: format!("blk.{i}.exp_probs_b.bias"),
+                                    length: experts.count,
+                                },
+                            },
+                        },
                         normalized: experts.normalized,
+                        scale: experts.scale,
                         feed_forward: FeedForward {
                             expansion: Expansion::Gated {
                                 gate: of_experts("ffn_gate_exps", experts.feed_forward, hidden),
@@ -396,8 +397,10 @@ impl Family {
                     });
                     sublayers.push(sublayer(self.feed_forward_norm, body, "post_ffw_norm"));
                     if let Some(length) = experts.shared_feed_forward {
+                        let shared = self.experts.and_then(|names| names.shared);
+                        let with_factor = shared.is_some_and(|shared| shared.factor);
                         let network = FeedForward {
-                            factor: Some(map("ffn_gate_inp_shexp", 1, hidden)),
+                            factor: with_factor.then(|| map("ffn_gate_inp_shexp", 1, hidden)),
                             ..gated(["ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp"], length)
                         };
                         let shared =

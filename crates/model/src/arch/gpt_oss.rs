@@ -26,12 +26,10 @@ pub(super) static GPT_OSS: Family = Family {
     experts: Some(ExpertNames {
         count: "num_local_experts",
         feed_forward: Some("intermediate_size"),
-        shared_feed_forward: None,
-        prefix: "mlp",
         router: "router",
         layout: ExpertLayout::Stacked,
-        normalized: true,
         normalized_key: None,
+        ..ExpertNames::QWEN
     }),
     adjust,
     ..Family::LLAMA

@@ -10,12 +10,10 @@ pub(super) static LLAMA: Family = Family {
     experts: Some(ExpertNames {
         count: "num_local_experts",
         feed_forward: None,
-        shared_feed_forward: None,
         prefix: "block_sparse_moe",
-        router: "gate",
         layout: ExpertLayout::Separate(["w1", "w3", "w2"]),
-        normalized: true,
         normalized_key: None,
+        ..ExpertNames::QWEN
     }),
     ..Family::LLAMA
 };

@@ -6,6 +6,7 @@
 mod exaone4;
 mod gated;
 mod gemma;
+mod glm4;
 mod gpt2;
 mod gpt_oss;
 mod gptneox;
@@ -78,6 +79,7 @@ pub static ARCHITECTURES: &[&dyn Architecture] = &[
     &olmo2::OLMO2,
     &granite::GRANITE,
     &gpt_oss::GPT_OSS,
+    &glm4::GLM4_MOE,
     &gpt2::GPT2,
     &starcoder::STARCODER,
     &starcoder2::STARCODER2,
@@ -127,6 +129,12 @@ fn embedding_rows(checkpoint: &dyn Checkpoint, architecture: &'static str) -> Re
 fn in_block(name: &str) -> (&str, &str) {
     let mut parts = name.splitn(3, '.').skip(1);
     (parts.next().unwrap_or("0"), parts.next().unwrap_or(name))
+}
+
+/// Returns the index of the block that a tensor belongs to, from its GGUF or Hugging Face name; `None` for other tensors.
+pub(crate) fn block_of(name: &str) -> Option<usize> {
+    let rest = ["blk.", "model.layers.", "layers."].iter().find_map(|prefix| name.strip_prefix(prefix))?;
+    rest.split('.').next()?.parse().ok()
 }
 
 /// Returns true if a Hugging Face checkpoint has an output head that differs from its embedding. `embeddings` are the

@@ -1,12 +1,12 @@
 //! The sizes of a network, from GGUF metadata or from `config.json`.
 
-use super::{ExpertLayout, Family, Windows, has_other_head};
+use super::experts::ExpertSizes;
+use super::{ExpertLayout, Family, QueryKeyNorms, Windows, has_other_head};
 use crate::arch::rope_settings::{self, RopeContext, Ropes};
 use crate::arch::settings::Settings;
 use crate::arch::{check_blocks, embedding_rows};
 use crate::{Error, Rope, Span};
 use kvant_io::{Checkpoint, Meta};
-use std::collections::HashSet;
 
 /// A network's sizes and other numbers.
 pub(in crate::arch) struct Sizes {
@@ -19,6 +19,7 @@ pub(in crate::arch) struct Sizes {
     pub context: usize,
     pub norm_epsilon: f32,
     pub tied: bool,
+    pub query_key_norms: QueryKeyNorms,
     pub layers: Vec<LayerSizes>,
     pub experts: Option<ExpertSizes>,
     pub embedding_scale: f32,
@@ -36,16 +37,6 @@ pub(in crate::arch) struct LayerSizes {
     pub span: Span,
     /// True if the block has experts.
     pub experts: bool,
-}
-
-/// The sizes of experts.
-#[derive(Clone, Copy)]
-pub(in crate::arch) struct ExpertSizes {
-    pub count: usize,
-    pub used: usize,
-    pub feed_forward: usize,
-    pub shared_feed_forward: Option<usize>,
-    pub normalized: bool,
 }
 
 /// The settings that GGUF metadata and `config.json` have under different names.
@@ -132,6 +123,7 @@ impl Family {
             context: found.context,
             norm_epsilon: found.norm_epsilon,
             tied: found.tied,
+            query_key_norms: self.stored_query_key_norms(settings, checkpoint)?,
             embedding_scale: 1.0,
             residual_scale: 1.0,
             attention_scale: 1.0 / (found.head_size as f32).sqrt(),
@@ -163,32 +155,7 @@ impl Family {
                 value_size.to_string(),
             ));
         }
-        let experts = match (self.experts, settings.optional_length(&key("expert_count"))?) {
-            (_, None) => None,
-            (None, Some(count)) => {
-                return Err(settings.error(
-                    &key("expert_count"),
-                    "no experts in this family",
-                    count.to_string(),
-                ));
-            }
-            (Some(names), Some(count)) => {
-                let expert_length = settings.optional_length(&key("expert_feed_forward_length"))?;
-                Some(ExpertSizes {
-                    count,
-                    used: settings.count(&key("expert_used_count"))?,
-                    feed_forward: match expert_length {
-                        Some(length) => length,
-                        None => settings.count(&key("feed_forward_length"))?,
-                    },
-                    shared_feed_forward: match names.shared_feed_forward {
-                        None => None,
-                        Some(_) => settings.optional_length(&key("expert_shared_feed_forward_length"))?,
-                    },
-                    normalized: names.normalized,
-                })
-            }
-        };
+        let experts = self.experts_from_gguf(settings)?;
         let context = settings.count(&key("context_length"))?;
         let of = RopeContext {
             context,
@@ -199,7 +166,7 @@ impl Family {
         let listed = settings.is_list(&pattern);
         Ok(Found {
             hidden,
-            layers: settings.count(&key("block_count"))?,
+            layers: self.blocks_in_gguf(settings)?,
             feed_forward: match experts {
                 None => settings.count(&key("feed_forward_length"))?,
                 // A network without dense blocks needs no such key.
@@ -224,6 +191,36 @@ impl Family {
                 checkpoint.info(&format!("blk.{index}.ffn_gate_inp.weight")).is_some()
             }),
         })
+    }
+
+    /// Returns the number of blocks, without those for the prediction of further tokens.
+    fn blocks_in_gguf(&self, settings: Settings) -> Result<usize, Error> {
+        let blocks = settings.count(&format!("{}.block_count", self.name))?;
+        if !self.has_predictors {
+            return Ok(blocks);
+        }
+        let key = format!("{}.nextn_predict_layers", self.name);
+        let predictors = settings.optional_length(&key)?.unwrap_or(0);
+        if predictors >= blocks {
+            return Err(settings.error(&key, format!("less than {blocks} blocks"), predictors.to_string()));
+        }
+        Ok(blocks - predictors)
+    }
+
+    /// Returns the norms of queries and keys of this checkpoint.
+    fn stored_query_key_norms(
+        &self,
+        settings: Settings,
+        checkpoint: &dyn Checkpoint,
+    ) -> Result<QueryKeyNorms, Error> {
+        let stored = match (self.query_key_norms, settings) {
+            (QueryKeyNorms::EachHeadIfUsed, Settings::Json(..)) => settings.flag("use_qk_norm")?,
+            (QueryKeyNorms::EachHeadIfUsed, Settings::Gguf(..)) => {
+                checkpoint.info("blk.0.attn_q_norm.weight").is_some()
+            }
+            (norms, _) => return Ok(norms),
+        };
+        Ok(if stored { QueryKeyNorms::EachHead } else { QueryKeyNorms::None })
     }
 
     fn found_in_json<'a>(&self, settings: Settings<'a>) -> Result<Found<'a>, Error> {
@@ -274,36 +271,6 @@ impl Family {
             experts: self.experts_from_json(settings)?,
             has_experts: self.blocks_with_experts(settings)?,
         })
-    }
-
-    fn experts_from_json(&self, settings: Settings) -> Result<Option<ExpertSizes>, Error> {
-        let Some(names) = self.experts else { return Ok(None) };
-        let Some(count) = settings.optional_length(names.count)? else { return Ok(None) };
-        if let Some((key, default)) = names.normalized_key {
-            let found = settings.optional_flag(key)?.unwrap_or(default);
-            if found != names.normalized {
-                let expected = format!("{}, because GGUF has no key for other values", names.normalized);
-                return Err(settings.error(key, expected, found.to_string()));
-            }
-        }
-        Ok(Some(ExpertSizes {
-            count,
-            used: settings.count("num_experts_per_tok")?,
-            feed_forward: settings.count(names.feed_forward.unwrap_or("intermediate_size"))?,
-            shared_feed_forward: match names.shared_feed_forward {
-                None => None,
-                Some(key) => settings.optional_length(key)?,
-            },
-            normalized: names.normalized,
-        }))
-    }
-
-    /// Returns a function that is true for the index of each block with experts.
-    fn blocks_with_experts(&self, settings: Settings) -> Result<Box<dyn Fn(usize) -> bool>, Error> {
-        let step = settings.optional_count("decoder_sparse_step")?.unwrap_or(1);
-        let dense = settings.optional_numbers("mlp_only_layers")?.unwrap_or_default();
-        let dense: HashSet<usize> = dense.into_iter().map(|index| index as usize).collect();
-        Ok(Box::new(move |index| (index + 1).is_multiple_of(step) && !dense.contains(&index)))
     }
 
     /// Rejects checkpoints that other programs have quantized.
