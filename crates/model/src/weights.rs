@@ -1,5 +1,6 @@
 //! A checkpoint's tensors under canonical (GGUF) names and in GGUF layout, from a GGUF or a Hugging Face checkpoint.
 
+use crate::arch::unsupported;
 use crate::{ARCHITECTURES, Architecture, Error, Spec, expert_rows};
 use kvant_core::{Bytes, FormatRef, Shape, Tensor, format};
 use kvant_io::{Checkpoint, Meta};
@@ -177,6 +178,10 @@ impl Weights {
         };
         let architecture = ARCHITECTURES.iter().copied().find(|a| names(*a).contains(&found));
         let architecture = architecture.ok_or_else(|| {
+            if let Some(other) = unsupported(found) {
+                let (path, found) = (path.to_owned(), found.to_owned());
+                return Error::Unsupported { path, found, family: other.family, missing: other.missing };
+            }
             let known: Vec<_> = ARCHITECTURES.iter().flat_map(|a| names(*a)).collect();
             let (path, found, known) = (path.to_owned(), found.to_owned(), known.join(", "));
             match checkpoint.meta() {
@@ -214,6 +219,15 @@ impl Weights {
     /// All tensors of the network: in file order for a GGUF, else in order of computation.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    /// Returns true if the network reads the bytes of this tensor of the checkpoint, not the numbers that they would be by
+    /// the type in the file.
+    pub(crate) fn reads_bytes(&self, name: &str) -> bool {
+        let packed = |entry: &Entry| matches!(entry.source, Source::Mxfp4Rows { .. });
+        self.entries
+            .iter()
+            .any(|entry| packed(entry) && entry.source.names().iter().any(|other| other == name))
     }
 
     /// Returns a tensor by its canonical name. It is copied only if its bytes have to be reordered.

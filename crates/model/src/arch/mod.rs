@@ -22,10 +22,12 @@ mod smollm3;
 mod starcoder;
 mod starcoder2;
 mod ungated;
+mod unsupported;
 
 use crate::{Error, Source, Span, Spec};
 use kvant_io::{Checkpoint, Value};
 use settings::Settings;
+pub(crate) use unsupported::unsupported;
 
 /// A family of networks.
 pub trait Architecture: Send + Sync {

@@ -138,7 +138,8 @@ impl ExpertNames {
         // Gate and up alternate.
         let (start, step) = [(0, 2), (1, 2), (0, 1)][projection];
         let packed = MXFP4_ENDS.map(|end| format!("{from}{end}"));
-        Some(if checkpoint.info(&from).is_none() && checkpoint.info(&packed[0]).is_some() {
+        let is_packed = suffix == "weight" && checkpoint.info(&from).is_none();
+        Some(if is_packed && checkpoint.info(&packed[0]).is_some() {
             Source::Mxfp4Rows { names: packed, start, step }
         } else {
             Source::ExpertRows { name: from, transposed: suffix == "weight", start, step }
