@@ -221,10 +221,10 @@ impl LoadedExperts {
                 rows.map(|row| (routing.experts[row], routing.factors[row], at_factor(row))).collect();
             let mean: f32 = own.iter().map(|(_, factor, gradient)| factor * gradient).sum();
             let (strengths, all) = self.scoring.strengths(scores);
-            // The normalized factors have the sum `scale`; their gradients do not change if all strengths grow alike.
+            // Normalized factors do not change if all strengths are multiplied by one number. The mean has no effect then.
             let common = if self.normalized { mean / self.scale } else { 0.0 };
             for (expert, factor, gradient) in own {
-                // The derivative of the logarithm of the strength, without softmax's sum.
+                // The derivative of the strength's logarithm. The sum over all experts of softmax follows below.
                 let slope = match self.scoring {
                     LoadedScoring::Softmax => 1.0,
                     LoadedScoring::Sigmoid { .. } => 1.0 - strengths[expert],
