@@ -70,7 +70,8 @@ VARIANTS = {
 
 # The variants below are initialized through `transformers`, so that a family needs only its settings. `norms` is the mean
 # of the norms' weights (0 where the family adds 1). `twin` is False where llama.cpp does not compute what `transformers`
-# does: it ignores the windows of some families, and GGUF has no key for some settings.
+# does: it ignores the windows of some families, and GGUF has no key for some settings. `engine` is False where the file of
+# its converter has all that is needed, but llama.cpp computes something else from it.
 SMALL = {
     "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
     "vocab_size": 96, "max_position_embeddings": 128, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
@@ -82,6 +83,17 @@ DELTA_NET = {
     "linear_key_head_dim": 16, "linear_value_head_dim": 16, "linear_conv_kernel_dim": 4, "tie_word_embeddings": False,
     "layer_types": ["linear_attention", "full_attention"],
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25},
+}
+GPT_OSS = {
+    **SMALL, "model_type": "gpt_oss", "architectures": ["GptOssForCausalLM"], "hidden_act": "silu", "head_dim": 16,
+    "intermediate_size": 40, "rms_norm_eps": 1e-5, "attention_bias": True, "sliding_window": 9, "num_local_experts": 6,
+    "num_experts_per_tok": 3, "swiglu_limit": 7.0, "tie_word_embeddings": False,
+}
+GLM4_MOE = {
+    **SMALL, "model_type": "glm4_moe", "architectures": ["Glm4MoeForCausalLM"], "hidden_act": "silu", "head_dim": 16,
+    "rms_norm_eps": 1e-5, "attention_bias": False, "rope_theta": 10000.0, "partial_rotary_factor": 0.5, "n_routed_experts": 6,
+    "num_experts_per_tok": 3, "n_shared_experts": 1, "moe_intermediate_size": 16, "first_k_dense_replace": 1, "n_group": 1,
+    "topk_group": 1, "use_qk_norm": False, "tie_word_embeddings": False,
 }
 
 GENERIC = {
@@ -225,6 +237,33 @@ GENERIC = {
                    "moe_intermediate_size": 16, "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": [],
                    "use_sliding_window": False, "tie_word_embeddings": True},
     },
+    "gpt-oss-bf16": {
+        "about": "gpt-oss: experts with biases, values beyond the limits of SwiGLU, sinks, a window of 9 in every other block",
+        "storage": "bf16", "prompt": 45, "gains": {"gate_up_proj": 5},
+        "config": {**GPT_OSS, "rope_parameters": {"rope_type": "default", "rope_theta": 150000.0}},
+    },
+    "gpt-oss-yarn-mxfp4": {
+        "about": "gpt-oss as it is published: experts in MXFP4, YaRN whose ramp has no rounded ends", "storage": "bf16",
+        "prompt": 45, "mxfp4": True, "engine": False,
+        "config": {**GPT_OSS, "hidden_size": 64, "intermediate_size": 32, "num_hidden_layers": 3, "num_local_experts": 4,
+                   "rope_theta": 150000.0,
+                   "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False,
+                                    "original_max_position_embeddings": 32},
+                   "quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": [
+                       "model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]}},
+    },
+    "glm4moe-f32": {
+        "about": "GLM-4.5: a dense block, then experts with a corrected choice and a shared expert; norms of heads, half of each"
+                 " head rotated, a block that predicts further tokens", "storage": "f32", "prompt": 40, "predictor": True,
+        "config": {**GLM4_MOE, "num_hidden_layers": 3, "attention_bias": True, "use_qk_norm": True, "norm_topk_prob": True,
+                   "routed_scaling_factor": 1.5, "num_nextn_predict_layers": 1},
+    },
+    "glm4moe-bf16": {
+        "about": "GLM-4.5 without norms of heads: sums of strengths other than 1, two shared experts, a tied head",
+        "storage": "bf16", "prompt": 40,
+        "config": {**GLM4_MOE, "norm_topk_prob": False, "routed_scaling_factor": 1.0, "num_nextn_predict_layers": 0,
+                   "n_shared_experts": 2, "tie_word_embeddings": True},
+    },
     "qwen35-f32": {
         "about": "Qwen3.5: gated delta nets with two value heads for a key head, gated attention in every other block",
         "storage": "f32", "prompt": 40, "norms": 0,
@@ -253,12 +292,35 @@ GENERIC = {
 }
 
 
-def generic_weights(folder, config, normal, norm, mean):
+def predictor(weights, config):
+    """A block after the last one, as the published checkpoints have it. `transformers` ignores it."""
+    last, hidden = config["num_hidden_layers"], config["hidden_size"]
+    own = {name: tensor for name, tensor in weights.items() if name.startswith(f"model.layers.{last - 1}.")}
+    for name, tensor in own.items():
+        weights[name.replace(f".{last - 1}.", f".{last}.", 1)] = tensor.clone()
+    for name, shape in [("eh_proj", (hidden, 2 * hidden)), ("enorm", (hidden,)), ("hnorm", (hidden,)), ("shared_head.norm", (hidden,))]:
+        weights[f"model.layers.{last}.{name}.weight"] = torch.full(shape, 0.5)
+
+
+def mxfp4_experts(weights, random):
+    """Replaces the matrices of experts by random ones in MXFP4, in the layout of the published checkpoints."""
+    for name in [name for name in weights if name.endswith(("experts.gate_up_proj", "experts.down_proj"))]:
+        experts, columns, rows = weights.pop(name).shape
+        blocks = random.integers(0, 256, (experts, rows, columns // 32, 16), dtype=numpy.uint8)
+        scales = random.integers(120, 125, (experts, rows, columns // 32), dtype=numpy.uint8)
+        weights[name + "_blocks"], weights[name + "_scales"] = torch.from_numpy(blocks), torch.from_numpy(scales)
+
+
+def generic_weights(folder, config, normal, norm, mean, gains):
     """Random weights under the names that `transformers` saves."""
-    model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.from_pretrained(folder), dtype=torch.float32)
+    settings = transformers.AutoConfig.from_pretrained(folder)
+    if hasattr(settings, "quantization_config"):
+        del settings.quantization_config
+    model = transformers.AutoModelForCausalLM.from_config(settings, dtype=torch.float32)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             shape = tuple(parameter.shape)
+            gain = next((gain for part, gain in gains.items() if part in name), 1)
             if name.endswith("bias"):
                 parameter.copy_(normal(shape, 0.25))
             elif len(shape) == 1:
@@ -267,7 +329,10 @@ def generic_weights(folder, config, normal, norm, mean):
                 last = name.startswith("embed_out")
                 parameter.copy_(normal(shape, (1.7 if last else 2) / shape[1] ** 0.5))
             else:
-                parameter.copy_(normal(shape, 1.4 / shape[-1] ** 0.5))
+                parameter.copy_(normal(shape, 1.4 * gain / shape[-1] ** 0.5))
+        for name, buffer in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                buffer.copy_(normal(tuple(buffer.shape), 0.3))
     with tempfile.TemporaryDirectory() as saved:
         model.save_pretrained(saved)
         return load_file(pathlib.Path(saved) / "model.safetensors")
@@ -319,7 +384,11 @@ def gpt2_weights(config, normal, norm, prefix):
 
 
 def forward(folder, prompt, dtype=torch.float32):
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager", **EAGER_EXPERTS).eval()
+    # `transformers` has kernels for MXFP4 with 16 bits only.
+    packed = "quantization_config" in json.loads((folder / "config.json").read_text())
+    more = {"quantization_config": transformers.Mxfp4Config(dequantize=True)} if packed else {}
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, attn_implementation="eager", **EAGER_EXPERTS, **more).eval()
     with torch.no_grad():
         return model(torch.tensor([prompt]), use_cache=False).logits[0].to(torch.float64).numpy()
 
@@ -375,12 +444,17 @@ def make_variant(index, name, variant):
 
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     if "norms" in variant or name in GENERIC:
-        weights = generic_weights(folder, config, normal, norm, variant.get("norms", 1))
+        weights = generic_weights(folder, config, normal, norm, variant.get("norms", 1), variant.get("gains", {}))
     elif config["model_type"] == "qwen3":
         weights = qwen3_weights(config, normal, norm)
     else:
         weights = gpt2_weights(config, normal, norm, variant["prefix"])
-    weights = {key: tensor.to(models.TORCH_TYPES[storage]).contiguous() for key, tensor in weights.items()}
+    if variant.get("mxfp4"):
+        mxfp4_experts(weights, random)
+    if variant.get("predictor"):
+        predictor(weights, config)
+    stored = lambda tensor: tensor if tensor.dtype == torch.uint8 else tensor.to(models.TORCH_TYPES[storage])
+    weights = {key: stored(tensor).contiguous() for key, tensor in weights.items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
     context = config.get("max_position_embeddings", config.get("n_positions"))
@@ -394,11 +468,10 @@ def make_variant(index, name, variant):
         with tempfile.TemporaryDirectory() as scratch:
             exact = pathlib.Path(scratch) / "exact.gguf"
             convert(folder, exact, "f32")
-            twin = {
-                "file": "model.gguf",
-                "llama_cpp_on_f32_copy": models.differences(models.llama_logits(exact, prompt), logits),
-                "llama_cpp": models.differences(models.llama_logits(folder / "model.gguf", prompt), logits),
-            }
+            twin = {"file": "model.gguf"}
+            if variant.get("engine", True):
+                twin["llama_cpp_on_f32_copy"] = models.differences(models.llama_logits(exact, prompt), logits)
+                twin["llama_cpp"] = models.differences(models.llama_logits(folder / "model.gguf", prompt), logits)
     if variant.get("masks"):
         # The converter says that it leaves these out, but stops at them.
         for layer in range(config["n_layer"]):
@@ -425,7 +498,7 @@ def make_variant(index, name, variant):
     assert 1 < golden["logits_std"] < 3.5, golden["logits_std"]
     # llama.cpp reads GELU from a table of 16-bit floats.
     gelu = any("gelu" in str(value) for value in config.values())
-    assert twin is None or twin["llama_cpp_on_f32_copy"]["max"] < (3e-2 if gelu else 1e-3), twin
+    assert "llama_cpp" not in (twin or {}) or twin["llama_cpp_on_f32_copy"]["max"] < (3e-2 if gelu else 1e-3), twin
 
 
 def main():

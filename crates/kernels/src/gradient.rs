@@ -11,7 +11,7 @@
 use crate::dense::{View, product};
 use crate::ops::{by_rows, mean_and_scale};
 use crate::shared::Shared;
-use crate::{AttentionShape, Backend, Qkv, scratch};
+use crate::{AttentionShape, Backend, ClampedSwiglu, Qkv, scratch};
 
 /// Number of queries whose scores are in memory at the same time, per task.
 const QUERY_BLOCK: usize = 32;
@@ -116,6 +116,24 @@ pub fn swiglu(backend: &Backend, gate: &mut [f32], up: &mut [f32], gradient: &[f
         // SAFETY: tasks have disjoint ranges of `gate`, so their ranges of `up` are disjoint too.
         let up = unsafe { up.part(start, gate.len()) };
         cpu.swiglu_gradient(gate, up, &gradient[start..][..gate.len()]);
+    });
+}
+
+/// Replaces the inputs `gate` and `up` of [`crate::ops::clamped_swiglu`] by the gradients with respect to these inputs.
+/// `gradient` is the gradient with respect to the result of the operation.
+pub fn clamped_swiglu(
+    backend: &Backend,
+    gate: &mut [f32],
+    up: &mut [f32],
+    gradient: &[f32],
+    settings: ClampedSwiglu,
+) {
+    assert!(gate.len() == up.len() && gate.len() == gradient.len(), "a gradient for every gate");
+    let (cpu, up) = (backend.cpu(), Shared::new(up));
+    by_rows(backend, gate, 1, &|start, gate| {
+        // SAFETY: tasks have disjoint ranges of `gate`, so their ranges of `up` are disjoint too.
+        let up = unsafe { up.part(start, gate.len()) };
+        cpu.clamped_swiglu_gradient(gate, up, &gradient[start..][..gate.len()], settings);
     });
 }
 

@@ -15,6 +15,7 @@
 
 mod attention;
 mod backend;
+mod clamped_swiglu;
 mod cpu;
 pub mod dense;
 mod error;
@@ -38,6 +39,7 @@ mod view;
 
 pub use attention::{AttentionShape, Qkv, Ragged, attention};
 pub use backend::Backend;
+pub use clamped_swiglu::ClampedSwiglu;
 pub use cpu::instruction_sets::features;
 pub use error::Error;
 pub use input::Input;

@@ -4,8 +4,8 @@
 //! Each operation divides its input into tasks of whole rows, with about [`CHUNK`] floats per task. An input that needs
 //! only one task is processed on the calling thread.
 
-use crate::Backend;
 use crate::shared::Shared;
+use crate::{Backend, ClampedSwiglu};
 
 /// Approximate number of floats per task.
 const CHUNK: usize = 16 * 1024;
@@ -107,6 +107,35 @@ pub fn scale_rows(backend: &Backend, x: &[f32], factors: &[f32], out: &mut [f32]
     });
 }
 
+/// Copies row `rows[i]` of `x` to row i of `out`, for each i. A row has `columns` floats.
+pub fn copy_rows(backend: &Backend, x: &[f32], columns: usize, rows: &[usize], out: &mut [f32]) {
+    assert_eq!(out.len(), rows.len() * columns, "a row for each index");
+    by_rows(backend, out, columns, &|start, out| {
+        for (out, row) in out.chunks_exact_mut(columns).zip(&rows[start / columns..]) {
+            out.copy_from_slice(&x[row * columns..][..columns]);
+        }
+    });
+}
+
+/// Adds groups of rows of `columns` floats with factors: row i of `out` is the sum of the rows of group i of `x`, each
+/// multiplied by its factor. Each group has the same number of rows, and `factors` has a number for each row of `x`.
+pub fn weighted_sums(backend: &Backend, x: &[f32], factors: &[f32], columns: usize, out: &mut [f32]) {
+    assert_eq!(x.len(), factors.len() * columns, "a factor for every row");
+    let group = x.len() / out.len().max(1);
+    assert_eq!(out.len() * group, x.len(), "equal groups");
+    by_rows(backend, out, columns, &|start, out| {
+        for (i, out) in out.chunks_exact_mut(columns).enumerate() {
+            let first = (start / columns + i) * group;
+            out.fill(0.0);
+            for row in first..first + group {
+                let factor = factors[row];
+                let x = &x[row * columns..][..columns];
+                out.iter_mut().zip(x).for_each(|(out, x)| *out += factor * x);
+            }
+        }
+    });
+}
+
 /// Adds `bias` to every row of `x`.
 pub fn add_bias(backend: &Backend, x: &mut [f32], bias: &[f32]) {
     assert!(x.len().is_multiple_of(bias.len().max(1)), "rows of {} numbers", bias.len());
@@ -125,6 +154,15 @@ pub fn swiglu(backend: &Backend, gate: &mut [f32], up: &[f32]) {
     let cpu = backend.cpu();
     by_rows(backend, gate, 1, &|start, gate| {
         cpu.swiglu(gate, &up[start..][..gate.len()]);
+    });
+}
+
+/// Computes `gate` = the clamped SwiGLU of `gate` and `up`.
+pub fn clamped_swiglu(backend: &Backend, gate: &mut [f32], up: &[f32], settings: ClampedSwiglu) {
+    assert_eq!(gate.len(), up.len(), "a gate for every number");
+    let cpu = backend.cpu();
+    by_rows(backend, gate, 1, &|start, gate| {
+        cpu.clamped_swiglu(gate, &up[start..][..gate.len()], settings);
     });
 }
 

@@ -33,16 +33,14 @@ impl LoadedAttention {
             }
             Projections::Fused(slot) => {
                 let (queries, keys) = (spec.heads * spec.head_size, spec.kv_heads * spec.head_size);
-                // One read: if the checkpoint has to copy the tensor, the three parts share the copy.
-                let tensor = weights.tensor(&slot.weight())?;
-                let part = |backend, start, rows| {
-                    Linear::of(weights, backend, slot, &tensor, Some(start..start + rows))
-                };
-                (
-                    part(backend, 0, queries)?,
-                    part(backend, queries, keys)?,
-                    part(&precise, queries + keys, keys)?,
-                )
+                let parts = [
+                    (backend, 0..queries),
+                    (backend, queries..queries + keys),
+                    (&precise, queries + keys..queries + 2 * keys),
+                ];
+                let mut maps = Linear::load_parts(weights, slot, parts)?.into_iter();
+                let mut next = || maps.next().expect("three parts give three maps");
+                (next(), next(), next())
             }
         };
         let norm = |norm: &Option<_>| norm.as_ref().map(|norm| LoadedNorm::load(weights, norm)).transpose();

@@ -268,6 +268,13 @@ impl LoadedFeedForward {
                 let mut ones = vec![1.0; up.len()];
                 gradient::swiglu(backend, &mut up, &mut ones, &inner_gradient);
             }
+            (Activation::ClampedSwiglu(settings), Some(gate)) => {
+                gradient::clamped_swiglu(backend, gate, &mut up, &inner_gradient, settings);
+            }
+            (Activation::ClampedSwiglu(settings), None) => {
+                let mut zeros = vec![0.0; up.len()];
+                gradient::clamped_swiglu(backend, &mut up, &mut zeros, &inner_gradient, settings);
+            }
             (activation, Some(gate)) => {
                 let mut activated = gate.clone();
                 activate(backend, activation, &mut activated, None);

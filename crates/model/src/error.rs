@@ -49,6 +49,18 @@ pub enum Error {
         /// The supported names.
         known: String,
     },
+    /// A family that kvant does not support, although its name is known.
+    #[error("{path}: {family} ({found:?}) is not built yet: it needs {missing}")]
+    Unsupported {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The architecture's name in the checkpoint.
+        found: String,
+        /// The family's usual name.
+        family: &'static str,
+        /// A part of the network that kvant does not compute.
+        missing: &'static str,
+    },
     /// A model of text and images.
     #[error(
         "{path}: {found:?} is a model of text and images, which this version does not read; it reads: {known}"

@@ -3,10 +3,10 @@
 //! The tokens that use an expert are multiplied together, so that its weights are read once. Invariant: the result of a
 //! token does not depend on other tokens.
 
-use crate::feed_forward::{LoadedFeedForward, scale_rows};
-use crate::linear::Linear;
-use crate::{Error, Experts, OpCount, Weights, buffers};
-use kvant_kernels::{Backend, ops};
+use crate::feed_forward::{LoadedFeedForward, activate, scale_rows};
+use crate::linear::{Linear, apply_each};
+use crate::{Error, Experts, OpCount, Scoring, Weights, buffers};
+use kvant_kernels::{Backend, Input, ops};
 
 /// Experts with loaded weights.
 #[derive(Clone)]
@@ -14,9 +14,58 @@ pub(crate) struct LoadedExperts {
     pub router: Linear,
     /// The number of experts that a token uses.
     pub used: usize,
-    /// True if the factors of the used experts have the sum 1.
+    scoring: LoadedScoring,
+    /// True if the strengths of the used experts are divided by their sum.
     pub normalized: bool,
+    /// Factor of all results.
+    scale: f32,
     pub experts: Vec<LoadedFeedForward>,
+}
+
+/// The strengths of experts, with a loaded correction.
+#[derive(Clone)]
+enum LoadedScoring {
+    Softmax,
+    Sigmoid { correction: Vec<f32> },
+}
+
+/// Added to a sum of sigmoids, which can underflow to zero. It is too small to change other sums.
+const SMALLEST_SUM: f32 = 1e-20;
+
+impl LoadedScoring {
+    fn load(weights: &Weights, scoring: &Scoring) -> Result<Self, Error> {
+        Ok(match scoring {
+            Scoring::Softmax => Self::Softmax,
+            Scoring::Sigmoid { correction } => {
+                Self::Sigmoid { correction: weights.vector(&correction.name)? }
+            }
+        })
+    }
+
+    /// Returns the strengths for the scores of one token, up to a common factor, and the sum of the strengths of all
+    /// experts with the same factor.
+    fn strengths(&self, scores: &[f32]) -> (Vec<f32>, f32) {
+        match self {
+            Self::Softmax => {
+                let maximum = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let strengths: Vec<f32> = scores.iter().map(|score| (score - maximum).exp()).collect();
+                let sum = strengths.iter().sum();
+                (strengths, sum)
+            }
+            Self::Sigmoid { .. } => (scores.iter().map(|score| 1.0 / (1.0 + (-score).exp())).collect(), 1.0),
+        }
+    }
+
+    /// Returns the indices of all experts, the first choice first. Of equal experts, the one with the lower index is first.
+    fn order(&self, scores: &[f32], strengths: &[f32]) -> Vec<usize> {
+        let keys: Vec<f32> = match self {
+            Self::Softmax => scores.to_vec(),
+            Self::Sigmoid { correction } => strengths.iter().zip(correction).map(|(p, c)| p + c).collect(),
+        };
+        let mut order: Vec<usize> = (0..keys.len()).collect();
+        order.sort_by(|a, b| keys[*b].total_cmp(&keys[*a]));
+        order
+    }
 }
 
 /// The experts of some tokens.
@@ -46,7 +95,9 @@ impl LoadedExperts {
             // Few rows, and the choice of the experts depends on them.
             router: Linear::load(weights, &backend.clone().precise(), &spec.router)?,
             used: spec.used,
+            scoring: LoadedScoring::load(weights, &spec.scoring)?,
             normalized: spec.normalized,
+            scale: spec.scale,
             experts: LoadedFeedForward::load_experts(weights, backend, &spec.feed_forward, spec.count)?,
         })
     }
@@ -57,17 +108,12 @@ impl LoadedExperts {
         let count = self.experts.len();
         let mut routing = Routing { used: self.used, experts: Vec::new(), factors: Vec::new() };
         for scores in scores.chunks_exact(count) {
-            let mut order: Vec<usize> = (0..count).collect();
-            // Of equal scores, the first expert is used.
-            order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
+            let (strengths, all) = self.scoring.strengths(scores);
+            let mut order = self.scoring.order(scores, &strengths);
             order.truncate(self.used);
-            let maximum = scores[order[0]];
-            let exponential = |index: &usize| (scores[*index] - maximum).exp();
-            let sum: f32 = match self.normalized {
-                true => order.iter().map(exponential).sum(),
-                false => (0..count).map(|index| exponential(&index)).sum(),
-            };
-            routing.factors.extend(order.iter().map(|index| exponential(index) / sum));
+            let own = order.iter().map(|index| strengths[*index]);
+            let sum = if self.normalized { own.clone().sum::<f32>() + SMALLEST_SUM } else { all };
+            routing.factors.extend(own.map(|strength| self.scale * strength / sum));
             routing.experts.extend(order);
         }
         buffers::give(scores);
@@ -76,8 +122,9 @@ impl LoadedExperts {
 
     /// Computes the inputs of `down`, tokens × used × inner length.
     pub fn inner(&self, backend: &Backend, input: &[f32], routing: &Routing) -> Vec<f32> {
-        let columns = self.experts[0].up.weight.columns();
-        let mut out = buffers::take(routing.experts.len() * self.experts[0].down.weight.columns());
+        let first = &self.experts[0];
+        let (columns, length) = (first.up.weight.columns(), first.down.weight.columns());
+        let mut out = buffers::take(routing.experts.len() * length);
         if input.len() == columns {
             // All experts read the same row.
             let experts: Vec<&LoadedFeedForward> =
@@ -85,43 +132,60 @@ impl LoadedExperts {
             LoadedFeedForward::inner_of_all(backend, &experts, input, &mut out);
             return out;
         }
-        self.for_each_expert(routing, input, columns, &mut out, &|expert, own| expert.inner(backend, own));
+        let groups = routing.rows_of_experts();
+        let own = gather(backend, input, columns, &groups, |row| row / self.used);
+        let ups = self.products(backend, &groups, &own, columns, |expert| &expert.up);
+        let (mut activated, ups) = match first.gate {
+            None => (ups, None),
+            Some(_) => {
+                let gates = self.products(backend, &groups, &own, columns, |expert| {
+                    expert.gate.as_ref().expect("networks of one kind")
+                });
+                (gates, Some(ups))
+            }
+        };
+        activate(backend, first.activation, &mut activated, ups.as_deref());
+        scatter(backend, &activated, length, &groups, &mut out);
+        ups.into_iter().chain([own, activated]).for_each(buffers::give);
+        out
+    }
+
+    /// Multiplies one map of each used expert with the expert's rows of `own`, which follow each other in the order of
+    /// `groups`. All products are one parallel run.
+    fn products<'a>(
+        &'a self,
+        backend: &Backend,
+        groups: &[(usize, Vec<usize>)],
+        own: &[f32],
+        columns: usize,
+        map: impl Fn(&'a LoadedFeedForward) -> &'a Linear,
+    ) -> Vec<f32> {
+        let maps: Vec<&Linear> = groups.iter().map(|(expert, _)| map(&self.experts[*expert])).collect();
+        let width = maps[0].weight.rows();
+        let mut out = buffers::take(own.len() / columns * width);
+        let (mut rest, mut results) = (own, &mut out[..]);
+        let mut parts = Vec::with_capacity(groups.len());
+        for (_, rows) in groups {
+            let (part, after) = rest.split_at(rows.len() * columns);
+            let (result, after_result) = results.split_at_mut(rows.len() * width);
+            parts.push((Input::new(part, columns), result));
+            (rest, results) = (after, after_result);
+        }
+        let (inputs, results): (Vec<Input>, Vec<&mut [f32]>) = parts.into_iter().unzip();
+        apply_each(backend, &maps, &inputs, results);
         out
     }
 
     /// Computes each expert's own result, tokens × used × hidden, from the inputs of `down`.
     fn results(&self, backend: &Backend, inner: &[f32], routing: &Routing) -> Vec<f32> {
         let down = &self.experts[0].down.weight;
-        let mut out = buffers::take(routing.experts.len() * down.rows());
-        self.for_each_expert(routing, inner, down.columns(), &mut out, &|expert, own| {
-            expert.down.apply(backend, &expert.down.input(own))
-        });
+        let groups = routing.rows_of_experts();
+        let own = gather(backend, inner, down.columns(), &groups, |row| row);
+        let grouped = self.products(backend, &groups, &own, down.columns(), |expert| &expert.down);
+        let mut out = buffers::take(grouped.len());
+        scatter(backend, &grouped, down.rows(), &groups, &mut out);
+        [own, grouped].into_iter().for_each(buffers::give);
         out
-    }
-
-    /// Applies each used expert to the rows of `input` that use it, and writes the results to `out`. A row of `input` has
-    /// `columns` floats. `input` has one row for each token, or one for each token and used expert, as `out`.
-    fn for_each_expert(
-        &self,
-        routing: &Routing,
-        input: &[f32],
-        columns: usize,
-        out: &mut [f32],
-        apply: &dyn Fn(&LoadedFeedForward, &[f32]) -> Vec<f32>,
-    ) {
-        let (all_rows, input_rows) = (routing.experts.len(), input.len() / columns);
-        let width = out.len() / all_rows;
-        for (expert, rows) in routing.rows_of_experts() {
-            let mut own = buffers::take(rows.len() * columns);
-            for (own, row) in own.chunks_exact_mut(columns).zip(&rows) {
-                own.copy_from_slice(&input[row * input_rows / all_rows * columns..][..columns]);
-            }
-            let result = apply(&self.experts[expert], &own);
-            for (result, row) in result.chunks_exact(width).zip(&rows) {
-                out[row * width..][..width].copy_from_slice(result);
-            }
-            [own, result].into_iter().for_each(buffers::give);
-        }
     }
 
     /// Computes the sums of the experts' results with their factors, tokens × hidden, from the inputs of `down`.
@@ -129,13 +193,7 @@ impl LoadedExperts {
         let hidden = self.experts[0].down.weight.rows();
         let results = self.results(backend, inner, routing);
         let mut out = buffers::take(results.len() / self.used);
-        let tokens = out.chunks_exact_mut(hidden).zip(results.chunks_exact(self.used * hidden));
-        for ((out, results), factors) in tokens.zip(routing.factors.chunks_exact(self.used)) {
-            out.fill(0.0);
-            for (result, factor) in results.chunks_exact(hidden).zip(factors) {
-                out.iter_mut().zip(result).for_each(|(out, x)| *out += factor * x);
-            }
-        }
+        ops::weighted_sums(backend, &results, &routing.factors, hidden, &mut out);
         buffers::give(results);
         out
     }
@@ -174,18 +232,20 @@ impl LoadedExperts {
             let own: Vec<(usize, f32, f32)> =
                 rows.map(|row| (routing.experts[row], routing.factors[row], at_factor(row))).collect();
             let mean: f32 = own.iter().map(|(_, factor, gradient)| factor * gradient).sum();
-            if self.normalized {
-                for (expert, factor, gradient) in own {
-                    at_scores[expert] = factor * (gradient - mean);
-                }
-            } else {
-                let maximum = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                let sum: f32 = scores.iter().map(|x| (x - maximum).exp()).sum();
-                for (at_score, score) in at_scores.iter_mut().zip(scores) {
-                    *at_score = -mean * (score - maximum).exp() / sum;
-                }
-                for (expert, factor, gradient) in own {
-                    at_scores[expert] += factor * gradient;
+            let (strengths, all) = self.scoring.strengths(scores);
+            // Normalized factors do not change if all strengths are multiplied by one number. The mean has no effect then.
+            let common = if self.normalized { mean / self.scale } else { 0.0 };
+            for (expert, factor, gradient) in own {
+                // The derivative of the strength's logarithm. The sum over all experts of softmax follows below.
+                let slope = match self.scoring {
+                    LoadedScoring::Softmax => 1.0,
+                    LoadedScoring::Sigmoid { .. } => 1.0 - strengths[expert],
+                };
+                at_scores[expert] = factor * slope * (gradient - common);
+            }
+            if let (LoadedScoring::Softmax, false) = (&self.scoring, self.normalized) {
+                for (at_score, strength) in at_scores.iter_mut().zip(&strengths) {
+                    *at_score -= mean * strength / all;
                 }
             }
         }
@@ -209,4 +269,32 @@ impl LoadedExperts {
             }
         }
     }
+}
+
+/// Copies rows of `columns` floats of `x` to the order of `groups`: row `from(row)` of `x` for each row of each group.
+fn gather(
+    backend: &Backend,
+    x: &[f32],
+    columns: usize,
+    groups: &[(usize, Vec<usize>)],
+    from: impl Fn(usize) -> usize,
+) -> Vec<f32> {
+    let rows: Vec<usize> = groups.iter().flat_map(|(_, rows)| rows.iter().map(|row| from(*row))).collect();
+    let mut out = buffers::take(rows.len() * columns);
+    ops::copy_rows(backend, x, columns, &rows, &mut out);
+    out
+}
+
+/// The opposite of [`gather`]: copies the rows of `grouped`, in the order of `groups`, to their rows of `out`.
+fn scatter(
+    backend: &Backend,
+    grouped: &[f32],
+    columns: usize,
+    groups: &[(usize, Vec<usize>)],
+    out: &mut [f32],
+) {
+    let mut rows = vec![0; out.len() / columns];
+    let in_order = groups.iter().flat_map(|(_, rows)| rows);
+    in_order.enumerate().for_each(|(place, row)| rows[*row] = place);
+    ops::copy_rows(backend, grouped, columns, &rows, out);
 }

@@ -2,8 +2,9 @@
 //!
 //! Source: llama.cpp's `gguf-py/gguf/constants.py` for the keys; its conversion scripts for the selection of keys.
 
+use crate::arch::block_of;
 use crate::{Error, Tokenizer, TokenizerError, Weights};
-use kvant_io::{Checkpoint, HuggingFace, Meta, Metadata, Storage, Value};
+use kvant_io::{HuggingFace, Meta, Metadata, Storage, Value};
 
 /// Metadata for a GGUF of this model, and notes on the information that it cannot express.
 pub struct Exported {
@@ -40,15 +41,29 @@ fn gguf_export(weights: &Weights, with_notes: bool) -> Result<Exported, Error> {
         }
         Meta::HuggingFace(folder) => translate(weights, folder, with_notes)?,
     };
-    exported.notes.extend(widened_types(weights.checkpoint()));
+    exported.notes.extend(widened_types(weights));
+    exported.notes.extend(left_out_blocks(weights));
     Ok(exported)
 }
 
+/// Returns a note if the checkpoint has blocks after the network's last block, which predict further tokens.
+fn left_out_blocks(weights: &Weights) -> Option<String> {
+    let blocks = weights.spec().blocks.len();
+    let names = weights.checkpoint().tensors().iter().map(|info| info.name.as_str());
+    let mut after = names.filter(|name| block_of(name).is_some_and(|index| index >= blocks));
+    let first = after.next()?;
+    let more = after.count();
+    Some(format!("{first} and {more} more: left out, because they predict further tokens for other programs"))
+}
+
 /// Returns a note for each number type that kvant reads as a wider type, with the name of its first tensor.
-fn widened_types(checkpoint: &dyn Checkpoint) -> Vec<String> {
+fn widened_types(weights: &Weights) -> Vec<String> {
     let mut types: Vec<(&str, &str, &str, usize)> = Vec::new();
-    for info in checkpoint.tensors() {
+    for info in weights.checkpoint().tensors() {
         let Storage::Numbers { kind, widened } = &info.storage else { continue };
+        if weights.reads_bytes(&info.name) {
+            continue;
+        }
         let found = types.iter_mut().find(|t| (t.0, t.1) == (kind.name(), widened.name()));
         match found {
             Some(group) => group.3 += 1,

@@ -29,13 +29,10 @@ impl LoadedFeedForward {
     ) -> Result<Vec<Self>, Error> {
         // Loads part `part` of `parts` equal parts of each network's map.
         let load = |slot: &Slot, part: usize, parts: usize| -> Result<Vec<Linear>, Error> {
-            // One read: if the checkpoint has to copy the tensor, all maps share the copy.
-            let tensor = weights.tensor(&slot.weight())?;
             let rows = slot.rows / parts;
             let start = |index: usize| index * slot.rows + part * rows;
-            let map =
-                |index| Linear::of(weights, backend, slot, &tensor, Some(start(index)..start(index) + rows));
-            (0..count).map(map).collect()
+            let ranges = (0..count).map(|index| (backend, start(index)..start(index) + rows));
+            Linear::load_parts(weights, slot, ranges)
         };
         let optional = |maps: Vec<Linear>| maps.into_iter().map(Some).collect();
         let none = || vec![None; count];
@@ -127,6 +124,10 @@ pub(crate) fn activate(backend: &Backend, activation: Activation, x: &mut [f32],
     match (activation, up) {
         (Activation::Silu, Some(up)) => ops::swiglu(backend, x, up),
         (Activation::Silu, None) => ops::swiglu(backend, x, &vec![1.0; x.len()]),
+        (Activation::ClampedSwiglu(settings), Some(up)) => ops::clamped_swiglu(backend, x, up, settings),
+        (Activation::ClampedSwiglu(settings), None) => {
+            ops::clamped_swiglu(backend, x, &vec![0.0; x.len()], settings);
+        }
         (Activation::Gelu | Activation::GeluTanh, up) => {
             if activation == Activation::Gelu {
                 ops::gelu(backend, x)

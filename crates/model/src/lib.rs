@@ -18,6 +18,7 @@ mod continuation;
 mod delta_net;
 mod embedding;
 mod error;
+mod expert_rows;
 mod experts;
 pub mod export;
 mod feed_forward;
@@ -57,8 +58,8 @@ pub use sampler::{
 pub use sequence::{Sequence, Snapshot, StatePool};
 pub use spec::{
     Activation, Attention, BlockSpec, Body, ConvolutionSlot, DeltaNet, EmbeddingSpec, Expansion, Experts,
-    FeedForward, HeadScalars, Norm, NormKind, OutputSpec, Projections, Slot, Span, Spec, Stage, StageOutput,
-    Sublayer, VectorSlot,
+    FeedForward, HeadScalars, Norm, NormKind, OutputSpec, Projections, Scoring, Slot, Span, Spec, Stage,
+    StageOutput, Sublayer, VectorSlot,
 };
 pub use step::{Part, Want};
 pub use tokenizer::{

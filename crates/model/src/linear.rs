@@ -19,24 +19,28 @@ pub(crate) struct Linear {
 
 impl Linear {
     pub fn load(weights: &Weights, backend: &Backend, slot: &Slot) -> Result<Self, Error> {
-        Self::of(weights, backend, slot, &weights.tensor(&slot.weight())?, None)
+        let name = slot.weight();
+        let weight = prepare_rows(backend, &weights.tensor(&name)?, weights, &name, None)?;
+        let bias = slot.bias().map(|name| weights.vector(&name)).transpose()?;
+        Ok(Self { name, weight, bias, rows: None })
     }
 
-    /// Builds a linear map from its tensor, or from some rows of it.
-    pub fn of(
+    /// Builds one linear map from each of the given ranges of rows of one tensor. The maps share the tensor's copy if the
+    /// checkpoint has to copy it.
+    pub fn load_parts<'a>(
         weights: &Weights,
-        backend: &Backend,
         slot: &Slot,
-        tensor: &Tensor,
-        rows: Option<Range<usize>>,
-    ) -> Result<Self, Error> {
+        parts: impl IntoIterator<Item = (&'a Backend, Range<usize>)>,
+    ) -> Result<Vec<Self>, Error> {
         let name = slot.weight();
-        let weight = prepare_rows(backend, tensor, weights, &name, rows.as_ref())?;
-        let mut bias = slot.bias().map(|name| weights.vector(&name)).transpose()?;
-        if let (Some(bias), Some(rows)) = (&mut bias, &rows) {
-            *bias = bias[rows.clone()].to_vec();
-        }
-        Ok(Self { name, weight, bias, rows })
+        let tensor = weights.tensor(&name)?;
+        let biases = slot.bias().map(|name| weights.vector(&name)).transpose()?;
+        let part = |(backend, rows): (&Backend, Range<usize>)| {
+            let weight = prepare_rows(backend, &tensor, weights, &name, Some(&rows))?;
+            let bias = biases.as_ref().map(|biases| biases[rows.clone()].to_vec());
+            Ok(Self { name: name.clone(), weight, bias, rows: Some(rows) })
+        };
+        parts.into_iter().map(part).collect()
     }
 
     pub fn without_bias(weight: Arc<dyn Matrix>) -> Self {
@@ -96,6 +100,14 @@ pub(crate) fn apply_many(backend: &Backend, maps: &[&Linear], x: &[f32], mut res
     let input = maps[0].input(x);
     let matrices: Vec<&dyn Matrix> = maps.iter().map(|map| &*map.weight).collect();
     kvant_kernels::apply_all(&matrices, &input, &mut results);
+    maps.iter().zip(results).for_each(|(map, y)| map.add_bias(backend, y));
+}
+
+/// Applies each of several maps with equally many columns to its own activations. `results[i]` receives the result of
+/// `maps[i]`.
+pub(crate) fn apply_each(backend: &Backend, maps: &[&Linear], inputs: &[Input], mut results: Vec<&mut [f32]>) {
+    let matrices: Vec<&dyn Matrix> = maps.iter().map(|map| &*map.weight).collect();
+    kvant_kernels::apply_each(&matrices, &inputs.iter().collect::<Vec<_>>(), &mut results);
     maps.iter().zip(results).for_each(|(map, y)| map.add_bias(backend, y));
 }
 

@@ -28,6 +28,8 @@ pub enum RopeScaling {
         beta_fast: f32,
         /// A frequency with fewer rotations than this in the original context is divided by `factor`.
         beta_slow: f32,
+        /// True if the ends of the ramp are rounded to whole pairs.
+        rounded: bool,
         /// Factor of the sines and cosines.
         attention_factor: f32,
     },
@@ -90,13 +92,24 @@ impl Rope {
                 let factors = if capacity > *original_context { long } else { short };
                 (as_f32(divided(&base, factors)), *attention_factor)
             }
-            RopeScaling::Yarn { factor, original_context, beta_fast, beta_slow, attention_factor } => {
+            RopeScaling::Yarn {
+                factor,
+                original_context,
+                beta_fast,
+                beta_slow,
+                rounded,
+                attention_factor,
+            } => {
                 let pair_of = |rotations: f32| {
                     let period = *original_context as f64 / (f64::from(rotations) * 2.0 * PI);
                     self.rotated as f64 * period.ln() / (2.0 * f64::from(self.theta).ln())
                 };
-                let low = pair_of(*beta_fast).floor().max(0.0);
-                let mut high = pair_of(*beta_slow).ceil().min(self.rotated as f64 - 1.0);
+                let (mut low, mut high) = (pair_of(*beta_fast), pair_of(*beta_slow));
+                if *rounded {
+                    (low, high) = (low.floor(), high.ceil());
+                }
+                let low = low.max(0.0);
+                high = high.min(self.rotated as f64 - 1.0);
                 if high <= low {
                     high = low + 0.001;
                 }

@@ -9,7 +9,7 @@ mod delta_net;
 
 use crate::Rope;
 pub use delta_net::{ConvolutionSlot, DeltaNet, HeadScalars};
-use kvant_kernels::{Backend, ops};
+use kvant_kernels::{Backend, ClampedSwiglu, ops};
 
 /// One linear map: `rows × columns`, `y = W x (+ b)`; or the maps of all experts, stored as one tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,7 +153,7 @@ pub struct Attention {
 }
 
 /// An elementwise activation function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Activation {
     /// x / (1 + e⁻ˣ).
     Silu,
@@ -161,6 +161,8 @@ pub enum Activation {
     Gelu,
     /// GELU, approximated by tanh.
     GeluTanh,
+    /// SwiGLU with limits. It replaces the whole product of [`Expansion::Gated`]: the up projection is clamped, too.
+    ClampedSwiglu(ClampedSwiglu),
 }
 
 /// The linear maps that read the input of a feed-forward network.
@@ -209,11 +211,25 @@ impl FeedForward {
     }
 }
 
-/// Experts: feed-forward networks of one size, of which each token uses the few with the highest scores.
+/// The strengths of experts, from their scores.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Scoring {
+    /// The strengths p(i) = e^s(i) / Σ e^s(j), with the sum over all experts. The strongest experts are used.
+    Softmax,
+    /// The strengths p(i) = 1 / (1 + e^−s(i)). The experts with the largest p(i) + c(i) are used. The correction c balances
+    /// the load of the experts. It changes only the choice, and has no gradient.
+    Sigmoid {
+        /// The correction, one number for each expert.
+        correction: VectorSlot,
+    },
+}
+
+/// Experts: feed-forward networks of one size, of which each token uses few.
 ///
-/// With the scores s = router x and the set U of the `used` experts with the highest scores, the result is
-/// Σ w(i) · expert(i)(x) over i in U, with w(i) = e^s(i) / Σ e^s(j). The last sum is over U if `normalized` is true,
-/// otherwise over all experts. Source: Shazeer et al., Outrageously Large Neural Networks, arXiv 1701.06538, section 2.
+/// With the scores s = router x, the strengths p of [`Scoring`], and the set U of the `used` experts, the result is
+/// Σ w(i) · expert(i)(x) over i in U. The factors are w(i) = `scale` · p(i) / Σ p(j) with the sum over U if `normalized` is
+/// true, otherwise w(i) = `scale` · p(i). Source: Shazeer et al., Outrageously Large Neural Networks, arXiv 1701.06538,
+/// section 2; DeepSeek-AI, DeepSeek-V3, arXiv 2412.19437, section 2.1.2.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Experts {
     /// The number of experts.
@@ -222,15 +238,27 @@ pub struct Experts {
     pub used: usize,
     /// The map of the scores; one row for each expert.
     pub router: Slot,
-    /// True if the factors of the used experts have the sum 1.
+    /// The strengths of the experts, and the choice of the used experts.
+    pub scoring: Scoring,
+    /// True if the strengths of the used experts are divided by their sum.
     pub normalized: bool,
+    /// Factor of all results.
+    pub scale: f32,
     /// All experts; each slot holds the maps of all of them.
     pub feed_forward: FeedForward,
 }
 
+impl Experts {
+    fn correction(&self) -> Option<&VectorSlot> {
+        match &self.scoring {
+            Scoring::Softmax => None,
+            Scoring::Sigmoid { correction } => Some(correction),
+        }
+    }
+}
+
 /// The computation of a sublayer.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "plain data, a few of them a block")]
 pub enum Body {
     /// Reads the current and all earlier positions.
     Attention(Attention),
@@ -332,7 +360,8 @@ impl Body {
         match self {
             Self::Attention(a) => a.sinks.iter().collect(),
             Self::DeltaNet(d) => vec![&d.decay, &d.step_bias],
-            Self::FeedForward(_) | Self::Experts(_) => Vec::new(),
+            Self::Experts(e) => e.correction().into_iter().collect(),
+            Self::FeedForward(_) => Vec::new(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A checkpoint's tensors under canonical (GGUF) names and in GGUF layout, from a GGUF or a Hugging Face checkpoint.
 
-use crate::{ARCHITECTURES, Architecture, Error, Spec};
+use crate::arch::unsupported;
+use crate::{ARCHITECTURES, Architecture, Error, Spec, expert_rows};
 use kvant_core::{Bytes, FormatRef, Shape, Tensor, format};
 use kvant_io::{Checkpoint, Meta};
 use std::collections::{HashMap, HashSet};
@@ -38,6 +39,28 @@ pub enum Source {
     },
     /// The matrices of these names, one for each expert, one after the other.
     Stack(Vec<String>),
+    /// Some rows of the matrices of all experts, in one tensor: experts × rows × columns, or experts × columns × rows if
+    /// `transposed` is true. Or some elements of the experts' biases: experts × rows.
+    ExpertRows {
+        /// The tensor's name.
+        name: String,
+        /// True if the matrices are transposed.
+        transposed: bool,
+        /// The index of each matrix's first row.
+        start: usize,
+        /// The distance of two rows.
+        step: usize,
+    },
+    /// Some rows of the matrices of all experts in MXFP4, in two tensors of bytes: the codes, experts × rows × blocks ×
+    /// 16, and the scales, experts × rows × blocks.
+    Mxfp4Rows {
+        /// The tensors' names.
+        names: [String; 2],
+        /// The index of each matrix's first row.
+        start: usize,
+        /// The distance of two rows.
+        step: usize,
+    },
     /// (x + `add`) · `factor` for each number x of the tensor of this name, in `f32`.
     Affine {
         /// The tensor's name.
@@ -79,9 +102,11 @@ impl Source {
             | Self::Transpose(name)
             | Self::GroupParts { name, .. }
             | Self::NegativeExponential(name)
+            | Self::ExpertRows { name, .. }
             | Self::Affine { name, .. } => std::slice::from_ref(name),
             Self::Rows { of, .. } | Self::Columns { of, .. } => of.names(),
             Self::Stack(names) => names,
+            Self::Mxfp4Rows { names, .. } => names,
             Self::RopeFactors(_) => &[],
         }
     }
@@ -95,17 +120,22 @@ impl Source {
         }
     }
 
-    /// The dimensions of the stored tensors, for a result of `dimensions`.
-    fn stored_dimensions(&self, dimensions: &[usize]) -> Vec<usize> {
+    /// The dimensions of the source's tensor with this index in [`Source::names`], for a canonical tensor of these
+    /// dimensions.
+    fn dimensions(&self, index: usize, canonical: &[usize]) -> Vec<usize> {
         match self {
-            Self::Transpose(_) => dimensions.iter().rev().copied().collect(),
-            Self::Stack(_) => dimensions[1..].to_vec(),
+            Self::Transpose(_) => canonical.iter().rev().copied().collect(),
+            Self::Stack(_) => canonical[1..].to_vec(),
+            Self::ExpertRows { transposed, step, .. } => {
+                expert_rows::dimensions(canonical, *transposed, *step)
+            }
+            Self::Mxfp4Rows { step, .. } => expert_rows::mxfp4_dimensions(canonical, *step)[index].clone(),
             Self::Rows { stored, .. } => {
                 // Only the innermost dimension of a matrix is no dimension of rows.
-                let columns = if dimensions.len() > 1 { &dimensions[dimensions.len() - 1..] } else { &[] };
+                let columns = if canonical.len() > 1 { &canonical[canonical.len() - 1..] } else { &[] };
                 [stored, columns].concat()
             }
-            _ => dimensions.to_vec(),
+            _ => canonical.to_vec(),
         }
     }
 }
@@ -131,6 +161,11 @@ impl Entry {
     /// The number of experts whose maps the tensor holds; 1 for all other tensors.
     pub fn experts(&self) -> usize {
         experts(&self.shape)
+    }
+
+    /// True for norms, biases and other tensors that are not matrices.
+    pub fn is_vector(&self) -> bool {
+        self.shape.dimensions().len() == 1 || self.name.ends_with(".bias")
     }
 
     /// Returns true if a read copies the bytes, because the checkpoint has others or another order.
@@ -177,6 +212,10 @@ impl Weights {
         };
         let architecture = ARCHITECTURES.iter().copied().find(|a| names(*a).contains(&found));
         let architecture = architecture.ok_or_else(|| {
+            if let Some(other) = unsupported(found) {
+                let (path, found) = (path.to_owned(), found.to_owned());
+                return Error::Unsupported { path, found, family: other.family, missing: other.missing };
+            }
             let known: Vec<_> = ARCHITECTURES.iter().flat_map(|a| names(*a)).collect();
             let (path, found, known) = (path.to_owned(), found.to_owned(), known.join(", "));
             match checkpoint.meta() {
@@ -214,6 +253,15 @@ impl Weights {
     /// All tensors of the network: in file order for a GGUF, else in order of computation.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    /// Returns true if the network reads the bytes of this tensor of the checkpoint, not the numbers that they would be by
+    /// the type in the file.
+    pub(crate) fn reads_bytes(&self, name: &str) -> bool {
+        let packed = |entry: &Entry| matches!(entry.source, Source::Mxfp4Rows { .. });
+        self.entries
+            .iter()
+            .any(|entry| packed(entry) && entry.source.names().iter().any(|other| other == name))
     }
 
     /// Returns a tensor by its canonical name. It is copied only if its bytes have to be reordered.
@@ -261,8 +309,23 @@ impl Weights {
                 let numbers = self.checkpoint.tensor(name)?.decode();
                 computed(&mut numbers.iter().map(|x| -x.exp()))
             }
+            Source::ExpertRows { name, transposed, start, step } => {
+                let tensor = self.checkpoint.tensor(name)?;
+                expert_rows::pick(&tensor, shape, *transposed, *start, *step).map_err(error)
+            }
+            Source::Mxfp4Rows { names, start, step } => {
+                let bytes = |name: &String| {
+                    self.checkpoint.stored_bytes(name).ok_or_else(|| Error::MissingTensor {
+                        path: self.path().to_owned(),
+                        tensor: name.to_owned(),
+                        architecture: self.spec.architecture,
+                    })
+                };
+                let [codes, scales] = [bytes(&names[0])?, bytes(&names[1])?];
+                expert_rows::pick_mxfp4(&codes, &scales, shape, *start, *step).map_err(error)
+            }
             Source::Rows { of, rows, .. } => {
-                let of = self.read(of, &source.stored_dimensions(dimensions), format)?;
+                let of = self.read(of, &source.dimensions(0, dimensions), format)?;
                 select_rows(&of, rows.iter().copied(), shape).map_err(error)
             }
             Source::Columns { of, columns } => {
@@ -306,9 +369,9 @@ fn entries(
         } else {
             architecture.hugging_face_source(checkpoint, spec, &name)?
         };
-        let dimensions_stored = source.stored_dimensions(&dimensions);
         let mut format: Option<FormatRef> = None;
-        for stored in source.names() {
+        for (index, stored) in source.names().iter().enumerate() {
+            let dimensions_stored = source.dimensions(index, &dimensions);
             let info = checkpoint.info(stored).ok_or_else(|| Error::MissingTensor {
                 path: path(),
                 tensor: stored.to_owned(),
@@ -322,7 +385,11 @@ fn entries(
                     found: format!("{:?}", info.shape.dimensions()),
                 });
             }
-            let found = info.format().ok_or_else(|| kvant_io::Error::UnsupportedType {
+            let found = match &source {
+                Source::Mxfp4Rows { .. } => (info.type_name() == "U8").then_some(&format::Mxfp4 as FormatRef),
+                _ => info.format(),
+            };
+            let found = found.ok_or_else(|| kvant_io::Error::UnsupportedType {
                 path: path(),
                 tensor: info.name.clone(),
                 type_name: info.type_name().to_owned().into(),
@@ -342,7 +409,10 @@ fn entries(
             (source, _) if source.is_computed() => &format::F32,
             (_, Some(format)) => format,
         };
-        let shape = Shape::new(&dimensions).map_err(|source| Error::Shape { path: path(), source })?;
+        let shape_error = |source| Error::Shape { path: path(), source };
+        let shape = Shape::new(&dimensions).map_err(shape_error)?;
+        // A row of another length than the file's has another number of blocks.
+        format.tensor_bytes(&shape).map_err(shape_error)?;
         entries.push(Entry { name, shape, format, source });
     }
     let scalings = spec.ropes().into_iter().map(|rope| rope.scaling.tensors());

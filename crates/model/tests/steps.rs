@@ -143,7 +143,8 @@ fn every_sequence_gets_the_bits_that_it_gets_alone() {
     // every fifth case. These cases include each model, format and arithmetic.
     let every = if std::env::var_os("KVANT_EMULATED").is_some() { [5, 5] } else { [1, 3] };
     let first = ["llama3-f16", "qwen3-tied-bf16", "gpt2-f16"].map(|name| (name, every[0]));
-    let others = ["gemma2-bf16", "phi3-long-f32", "qwen3moe-f32", "qwen35-f32"].map(|name| (name, every[1]));
+    let others = ["gemma2-bf16", "phi3-long-f32", "qwen3moe-f32", "gpt-oss-bf16", "qwen35-f32"]
+        .map(|name| (name, every[1]));
     let (mut tried, mut case) = (0, 0);
     for (name, every) in first.into_iter().chain(others) {
         for isa in Isa::available() {

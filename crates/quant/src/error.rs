@@ -59,7 +59,8 @@ pub enum Error {
     /// The input already holds quantized tensors.
     #[error(
         "{path}: tensor {tensor} is already quantized ({format}); quantizing it again loses more than starting from \
-         the original. Use the 16-bit original, or --allow-requantize"
+         the original. Use the 16-bit original, or --set PATTERN={format} to keep tensors as they are, or \
+         --allow-requantize"
     )]
     AlreadyQuantized {
         /// The checkpoint.

@@ -153,6 +153,49 @@ impl Tiny {
         tiny
     }
 
+    /// Creates a model with two blocks in the format of gpt-oss: four experts with biases, of which a token uses two, in
+    /// stacked and transposed tensors, and sinks.
+    pub fn gpt_oss() -> Self {
+        let mut tiny = Self::with(2, &["<|endoftext|>", "<|im_start|>", "<|im_end|>"]);
+        for (key, value) in [
+            ("model_type", json!("gpt_oss")),
+            ("architectures", json!(["GptOssForCausalLM"])),
+            ("head_dim", json!(WIDTH / 4)),
+            ("num_local_experts", json!(4)),
+            ("num_experts_per_tok", json!(2)),
+            ("sliding_window", json!(20)),
+            ("rope_scaling", json!({ "rope_type": "default" })),
+        ] {
+            tiny.config.insert(key.into(), value);
+        }
+        tiny.tensors.retain(|(name, ..)| !name.contains(".mlp."));
+        let mut random = Random(17);
+        let mut numbers = |name: String, shape: &[usize], deviation: f32| {
+            let count = shape.iter().product();
+            let bytes = (0..count).flat_map(|_| bf16(deviation * random.normal())).collect();
+            (name, "BF16", shape.to_vec(), bytes)
+        };
+        for (block, (part, shape, deviation)) in (0..2).flat_map(|block| {
+            let parts: [(&str, &[usize], f32); 11] = [
+                ("self_attn.q_proj.bias", &[WIDTH], 0.1),
+                ("self_attn.k_proj.bias", &[WIDTH / 2], 0.1),
+                ("self_attn.v_proj.bias", &[WIDTH / 2], 0.1),
+                ("self_attn.o_proj.bias", &[WIDTH], 0.1),
+                ("self_attn.sinks", &[4], 1.0),
+                ("mlp.router.weight", &[4, WIDTH], 0.2),
+                ("mlp.router.bias", &[4], 0.5),
+                ("mlp.experts.gate_up_proj", &[4, WIDTH, 2 * WIDTH], 0.1),
+                ("mlp.experts.gate_up_proj_bias", &[4, 2 * WIDTH], 0.3),
+                ("mlp.experts.down_proj", &[4, WIDTH, WIDTH], 0.1),
+                ("mlp.experts.down_proj_bias", &[4, WIDTH], 0.1),
+            ];
+            parts.map(|part| (block, part))
+        }) {
+            tiny.tensors.push(numbers(format!("model.layers.{block}.{part}"), shape, deviation));
+        }
+        tiny
+    }
+
     /// Creates a model with two blocks in the format of GPT-2: learned positions, layer norms, linear layers (maps)
     /// stored as `in × out`.
     pub fn gpt2() -> Self {

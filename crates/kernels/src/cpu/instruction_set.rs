@@ -15,7 +15,7 @@ use super::generic::float_tile::{FloatType, Products};
 use crate::recurrent::{TILE, TileToken};
 use crate::shared::Shared;
 use crate::view::View;
-use crate::{Isa, KvFormat};
+use crate::{ClampedSwiglu, Isa, KvFormat};
 use std::ops::Range;
 
 /// All kernels of one instruction set.
@@ -153,6 +153,10 @@ loops! {
     /// Computes the gradients of `swiglu` in place. `gate` and `up` are the inputs of `swiglu`; the function replaces
     /// them by the gradients with respect to these inputs. `gradient` is the gradient with respect to the output.
     swiglu_gradient(gate: &mut [f32], up: &mut [f32], gradient: &[f32]);
+    /// Computes the clamped SwiGLU of `gate` and `up` in place of `gate`; see [`ClampedSwiglu`].
+    clamped_swiglu(gate: &mut [f32], up: &[f32], settings: ClampedSwiglu);
+    /// Computes the gradients of `clamped_swiglu` in place, as `swiglu_gradient` does for `swiglu`.
+    clamped_swiglu_gradient(gate: &mut [f32], up: &mut [f32], gradient: &[f32], settings: ClampedSwiglu);
     /// Computes `cap` · tanh(x / `cap`) in place.
     softcap(x: &mut [f32], cap: f32);
     /// Computes GELU in place.

@@ -40,6 +40,12 @@ macro_rules! multiversion {
             swiglu_gradient(gate: &mut [f32], up: &mut [f32], gradient: &[f32]) {
                 loops::swiglu_gradient::<true>(gate, up, gradient);
             }
+            clamped_swiglu(gate: &mut [f32], up: &[f32], settings: $crate::ClampedSwiglu) {
+                loops::clamped_swiglu::<true>(gate, up, settings);
+            }
+            clamped_swiglu_gradient(gate: &mut [f32], up: &mut [f32], gradient: &[f32], settings: $crate::ClampedSwiglu) {
+                loops::clamped_swiglu_gradient::<true>(gate, up, gradient, settings);
+            }
             softcap(x: &mut [f32], cap: f32) {
                 loops::softcap::<true>(x, cap);
             }

@@ -7,18 +7,20 @@
 //! its `conversion` scripts for names and row order.
 
 mod delta_net;
+mod experts;
 mod sizes;
 
 use super::rope_settings;
 use super::settings::Settings;
-use super::{Architecture, has_other_head, in_block, lost_windows, window};
+use super::{Architecture, block_of, has_other_head, in_block, lost_windows, window};
 use crate::{
     Activation, Attention, BlockSpec, Body, EmbeddingSpec, Error, Expansion, Experts, FeedForward, Norm,
-    NormKind, OutputSpec, Projections, RopeLayout, Slot, Source, Span, Spec, Sublayer, VectorSlot,
+    NormKind, OutputSpec, Projections, RopeLayout, Scoring, Slot, Source, Span, Spec, Sublayer, VectorSlot,
 };
+pub(super) use delta_net::DeltaNetNames;
+pub(super) use experts::{ExpertLayout, ExpertNames, SharedExpert, SharedLength};
 use kvant_io::{Array, Checkpoint, HuggingFace, Meta, Value};
 use std::path::Path;
-pub(super) use delta_net::DeltaNetNames;
 pub(super) use sizes::Sizes;
 
 /// The places of the norms in a block.
@@ -39,6 +41,8 @@ pub(super) enum QueryKeyNorms {
     None,
     /// One norm for each head; all heads share the weight.
     EachHead,
+    /// Like `EachHead` if the setting `use_qk_norm` is true, or if a GGUF file has them. Otherwise no norms.
+    EachHeadIfUsed,
     /// One norm for all heads together.
     AllHeads,
 }
@@ -52,25 +56,6 @@ pub(super) enum Windows {
     FromBlock,
     /// All attentions but each `n`-th.
     AllButEach(usize),
-}
-
-/// Experts in a family's settings and in its names of tensors.
-#[derive(Clone, Copy)]
-pub(super) struct ExpertNames {
-    /// The setting of the number of experts.
-    pub count: &'static str,
-    /// The setting of an expert's inner length; `None` if it is that of all feed-forward networks.
-    pub feed_forward: Option<&'static str>,
-    /// The setting of a shared expert's inner length, if the family has shared experts.
-    pub shared_feed_forward: Option<&'static str>,
-    /// The prefix of the tensors in a block of a Hugging Face checkpoint.
-    pub prefix: &'static str,
-    /// The names of an expert's gate, up and down projections in a Hugging Face checkpoint.
-    pub maps: [&'static str; 3],
-    /// True if the factors of a token's experts have the sum 1.
-    pub normalized: bool,
-    /// The setting for `normalized`, with the value of an absent key. GGUF has no key for it.
-    pub normalized_key: Option<(&'static str, bool)>,
 }
 
 /// Sets a GGUF entry of the family: the key without the family's name, and the value.
@@ -93,6 +78,12 @@ pub(super) struct Family {
     pub norms_add_one: bool,
     /// The activation function.
     pub activation: Activation,
+    /// The GGUF name of the norm before the feed-forward network.
+    pub feed_forward_norm: &'static str,
+    /// True if the attentions have sinks.
+    pub sinks: bool,
+    /// True if the ends of YaRN's ramp are rounded.
+    pub yarn_rounded: bool,
     /// True if queries, keys and values are one map, and gate and up are one map.
     pub fused: bool,
     /// The attentions that have a window.
@@ -104,8 +95,6 @@ pub(super) struct Family {
     pub windowed_theta: Option<f32>,
     /// Experts, if the family has them.
     pub experts: Option<ExpertNames>,
-    /// GGUF's name of the norm before the feed-forward network.
-    pub feed_forward_norm: &'static str,
     /// True if the map of the queries also has the rows of a gate.
     pub gated_attention: bool,
     /// The rotated part of a head, if the settings have none.
@@ -114,6 +103,8 @@ pub(super) struct Family {
     pub delta_net: Option<DeltaNetNames>,
     /// The beginnings of the names of tensors that are not a part of the language model.
     pub ignored_prefixes: &'static [&'static str],
+    /// True if a checkpoint can have more blocks after the last block, which predict further tokens. They are left out.
+    pub has_predictors: bool,
     /// True if the head is tied unless `config.json` says the opposite.
     pub tied: bool,
     /// Reads the settings that only this family has.
@@ -135,16 +126,19 @@ impl Family {
         query_key_norms: QueryKeyNorms::None,
         norms_add_one: false,
         activation: Activation::Silu,
+        feed_forward_norm: "ffn_norm",
+        sinks: false,
+        yarn_rounded: true,
         fused: false,
         windows: Windows::All,
         windows_in_llama_cpp: |_| false,
         windowed_theta: None,
         experts: None,
-        feed_forward_norm: "ffn_norm",
         gated_attention: false,
         rotated_part: 1.0,
         delta_net: None,
         ignored_prefixes: &[],
+        has_predictors: false,
         tied: false,
         adjust: |_, _, _| Ok(()),
         set_gguf: |_, _| {},
@@ -153,7 +147,7 @@ impl Family {
 }
 
 /// Names of the linear maps and norms of a block, without suffix: GGUF, Hugging Face.
-const MAPS: [(&str, &str); 16] = [
+const MAPS: [(&str, &str); 13] = [
     ("attn_norm", "input_layernorm"),
     ("attn_q_norm", "self_attn.q_norm"),
     ("attn_k_norm", "self_attn.k_norm"),
@@ -167,9 +161,6 @@ const MAPS: [(&str, &str); 16] = [
     ("ffn_gate", "mlp.gate_proj"),
     ("ffn_down", "mlp.down_proj"),
     ("ffn_gate_inp_shexp", "mlp.shared_expert_gate"),
-    ("ffn_gate_shexp", "mlp.shared_expert.gate_proj"),
-    ("ffn_up_shexp", "mlp.shared_expert.up_proj"),
-    ("ffn_down_shexp", "mlp.shared_expert.down_proj"),
 ];
 
 /// Returns the beginning of the names of a language model's tensors in a Hugging Face checkpoint.
@@ -182,38 +173,6 @@ fn model_prefix(checkpoint: &dyn Checkpoint) -> &'static str {
 fn text_settings<'a>(path: &'a Path, folder: &'a HuggingFace) -> Result<Settings<'a>, Error> {
     let settings = Settings::Json(path, &folder.config);
     Ok(settings.section("text_config")?.unwrap_or(settings))
-}
-
-/// Returns the source of all experts' maps if the checkpoint stores the maps of all experts as one tensor: gate and up
-/// together, experts × 2 · inner × hidden, and down. `projection` is an index in [`ExpertNames::maps`].
-fn fused_experts(
-    checkpoint: &dyn Checkpoint,
-    spec: &Spec,
-    prefix: &str,
-    projection: usize,
-) -> Option<Source> {
-    let experts = spec.experts().next()?;
-    let (count, inner) = (experts.count, experts.feed_forward.down.columns);
-    let [fused, down] = ["gate_up_proj", "down_proj"].map(|map| format!("{prefix}.{map}"));
-    let shape = &checkpoint.info(&fused)?.shape;
-    if projection == 2 {
-        return Some(Source::Plain(down));
-    }
-    if shape.dimensions() != [count, 2 * inner, spec.hidden] {
-        // The check of shapes reports it.
-        return Some(Source::Plain(fused));
-    }
-    let start = |expert: usize| (2 * expert + projection) * inner;
-    Some(Source::Rows {
-        of: Source::Plain(fused).into(),
-        rows: (0..count).flat_map(|expert| start(expert)..start(expert) + inner).collect(),
-        stored: vec![count, 2 * inner],
-    })
-}
-
-/// Returns the index in [`ExpertNames::maps`] of a GGUF name of all experts' maps.
-fn expert_projection(name: &str) -> Option<usize> {
-    ["ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"].into_iter().position(|map| map == name)
 }
 
 impl Architecture for Family {
@@ -261,14 +220,10 @@ impl Architecture for Family {
                 return Ok(source);
             }
         }
-        if let (Some(experts), Some(projection)) = (&self.experts, map.and_then(expert_projection)) {
-            let count = spec.experts().next().map_or(0, |experts| experts.count);
-            let prefix = format!("{}.layers.{index}.{}.experts", model_prefix(checkpoint), experts.prefix);
-            if let Some(source) = fused_experts(checkpoint, spec, &prefix, projection) {
-                return Ok(source);
-            }
-            let expert = |e| format!("{prefix}.{e}.{}.weight", experts.maps[projection]);
-            return Ok(Source::Stack((0..count).map(expert).collect()));
+        if let (Some(names), Some(experts)) = (&self.experts, spec.experts().next())
+            && let Some(source) = names.source(checkpoint, experts, model_prefix(checkpoint), name)
+        {
+            return Ok(source);
         }
         if self.norms_add_one && name.ends_with("norm.weight") && map != Some("ssm_norm") {
             let query_norm = map == Some("attn_q_norm");
@@ -281,10 +236,6 @@ impl Architecture for Family {
                 return Ok(Source::Affine { name: from, add: 0.0, factor });
             }
         }
-        if name.ends_with("ffn_gate_inp.weight") || name.ends_with("ffn_gate_inp_shexp.weight") {
-            // GGUF files have routers in 32 bits: llama.cpp would round the activations beside fewer bits.
-            return Ok(Source::Affine { name: from, add: 0.0, factor: 1.0 });
-        }
         let heads = match (self.layout, spec.attentions().next(), map) {
             (RopeLayout::Interleaved, Some(a), Some("attn_q")) => a.heads,
             (RopeLayout::Interleaved, Some(a), Some("attn_k")) => a.kv_heads,
@@ -294,16 +245,17 @@ impl Architecture for Family {
     }
 
     fn may_ignore(&self, spec: &Spec, name: &str) -> bool {
-        let beyond = name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()?.parse().ok());
         name.starts_with("rope_f")
             || self.ignored_prefixes.iter().any(|prefix| name.starts_with(prefix))
-            || (self.delta_net.is_some() && beyond.is_some_and(|index: usize| index >= spec.blocks.len()))
             || name.ends_with("rotary_emb.inv_freq")
+            || (self.has_predictors && block_of(name).is_some_and(|index| index >= spec.blocks.len()))
             || (spec.output.head.is_none() && (name == "lm_head.weight" || name == "output.weight"))
     }
 
     fn lost_in_llama_cpp(&self, spec: &Spec) -> Vec<String> {
-        if (self.windows_in_llama_cpp)(spec.blocks.len()) { Vec::new() } else { lost_windows(spec) }
+        let windows =
+            if (self.windows_in_llama_cpp)(spec.blocks.len()) { Vec::new() } else { lost_windows(spec) };
+        windows.into_iter().chain(rope_settings::lost_in_llama_cpp(spec)).collect()
     }
 
     fn gguf_metadata(&self, spec: &Spec) -> Vec<(String, Value)> {
@@ -313,19 +265,7 @@ impl Architecture for Family {
         set("block_count", count(spec.blocks.len()));
         set("context_length", count(spec.context));
         set("embedding_length", count(spec.hidden));
-        if let Some(experts) = spec.experts().next() {
-            let length = count(experts.feed_forward.down.columns);
-            set("expert_count", count(experts.count));
-            set("expert_used_count", count(experts.used));
-            match self.experts.and_then(|names| names.feed_forward) {
-                Some(_) => set("expert_feed_forward_length", length),
-                None => set("feed_forward_length", length),
-            }
-            let shared = spec.feed_forwards().find(|f| f.down.name.ends_with("shexp"));
-            if let Some(shared) = shared {
-                set("expert_shared_feed_forward_length", count(shared.down.columns));
-            }
-        }
+        self.set_experts(spec, &mut set);
         let dense = spec.feed_forwards().find(|f| f.down.name.ends_with("ffn_down"));
         if let Some(feed_forward) = dense {
             set("feed_forward_length", count(feed_forward.down.columns));
@@ -371,6 +311,9 @@ impl Family {
     /// Returns the name of the tensor `name` in a Hugging Face checkpoint.
     fn hugging_face_name(&self, checkpoint: &dyn Checkpoint, name: &str) -> String {
         let model = model_prefix(checkpoint);
+        if let Some(name) = self.experts.as_ref().and_then(|experts| experts.hugging_face_name(model, name)) {
+            return name;
+        }
         let (base, suffix) = name.rsplit_once('.').unwrap_or((name, "weight"));
         let mapped = match base {
             "token_embd" => format!("{model}.embed_tokens"),
@@ -384,10 +327,7 @@ impl Family {
                     "ffn_norm" => "post_attention_layernorm",
                     "ffn_up" if self.fused => "mlp.gate_up_proj",
                     "ffn_up" => "mlp.up_proj",
-                    "ffn_gate_inp" => {
-                        let prefix = self.experts.as_ref().map_or("mlp", |experts| experts.prefix);
-                        return format!("{model}.layers.{index}.{prefix}.gate.{suffix}");
-                    }
+                    "attn_sinks" => return format!("{model}.layers.{index}.self_attn.sinks"),
                     other => MAPS.iter().find(|(gguf, _)| *gguf == other).map_or(other, |(_, name)| name),
                 };
                 format!("{model}.layers.{index}.{map}")
@@ -410,8 +350,8 @@ impl Family {
         let blocks = sizes.layers.iter().enumerate().map(|(i, layer)| {
             let map = |name: &str, rows, columns| slot(format!("blk.{i}.{name}"), rows, columns);
             let norm = |name: &str, length| norm(format!("blk.{i}.{name}"), length);
-            let head_norm = |name: &str, length| match self.query_key_norms {
-                QueryKeyNorms::None => None,
+            let head_norm = |name: &str, length| match sizes.query_key_norms {
+                QueryKeyNorms::None | QueryKeyNorms::EachHeadIfUsed => None,
                 QueryKeyNorms::EachHead => Some(norm(name, head_size)),
                 QueryKeyNorms::AllHeads => Some(norm(name, length)),
             };
@@ -437,7 +377,9 @@ impl Family {
                 span: layer.span,
                 scale: sizes.attention_scale,
                 softcap: sizes.attention_softcap,
-                sinks: None,
+                sinks: self
+                    .sinks
+                    .then(|| VectorSlot { name: format!("blk.{i}.attn_sinks.weight"), length: heads }),
                 output: map("attn_output", hidden, queries),
             };
             let gated = |names: [&str; 3], length| FeedForward {
@@ -480,7 +422,17 @@ impl Family {
                         count: experts.count,
                         used: experts.used,
                         router: map("ffn_gate_inp", experts.count, hidden),
+                        scoring: match experts.sigmoid {
+                            false => Scoring::Softmax,
+                            true => Scoring::Sigmoid {
+                                correction: VectorSlot {
+                                    name: format!("blk.{i}.exp_probs_b.bias"),
+                                    length: experts.count,
+                                },
+                            },
+                        },
                         normalized: experts.normalized,
+                        scale: experts.scale,
                         feed_forward: FeedForward {
                             expansion: Expansion::Gated {
                                 gate: of_experts("ffn_gate_exps", experts.feed_forward, hidden),
@@ -493,8 +445,10 @@ impl Family {
                     });
                     sublayers.push(sublayer(self.feed_forward_norm, body, "post_ffw_norm"));
                     if let Some(length) = experts.shared_feed_forward {
+                        let shared = self.experts.and_then(|names| names.shared);
+                        let with_factor = shared.is_some_and(|shared| shared.factor);
                         let network = FeedForward {
-                            factor: Some(map("ffn_gate_inp_shexp", 1, hidden)),
+                            factor: with_factor.then(|| map("ffn_gate_inp_shexp", 1, hidden)),
                             ..gated(["ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp"], length)
                         };
                         let body = Body::FeedForward(network);

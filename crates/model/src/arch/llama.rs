@@ -2,7 +2,7 @@
 //! files, adjacent elements form a rotary pair. llama.cpp ignores the windows of Mistral; kvant writes their length under
 //! the key of other families, and reads it.
 
-use super::gated::{ExpertNames, Family};
+use super::gated::{ExpertLayout, ExpertNames, Family};
 
 /// The family `llama`.
 pub(super) static LLAMA: Family = Family {
@@ -10,11 +10,10 @@ pub(super) static LLAMA: Family = Family {
     experts: Some(ExpertNames {
         count: "num_local_experts",
         feed_forward: None,
-        shared_feed_forward: None,
         prefix: "block_sparse_moe",
-        maps: ["w1", "w3", "w2"],
-        normalized: true,
+        layout: ExpertLayout::Separate(["w1", "w3", "w2"]),
         normalized_key: None,
+        ..ExpertNames::QWEN
     }),
     ..Family::LLAMA
 };

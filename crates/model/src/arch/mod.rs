@@ -6,7 +6,9 @@
 mod exaone4;
 mod gated;
 mod gemma;
+mod glm4;
 mod gpt2;
+mod gpt_oss;
 mod gptneox;
 mod granite;
 mod llama;
@@ -21,10 +23,12 @@ mod smollm3;
 mod starcoder;
 mod starcoder2;
 mod ungated;
+mod unsupported;
 
 use crate::{Error, Source, Span, Spec};
 use kvant_io::{Checkpoint, Value};
 use settings::Settings;
+pub(crate) use unsupported::unsupported;
 
 /// A family of networks.
 pub trait Architecture: Send + Sync {
@@ -80,6 +84,8 @@ pub static ARCHITECTURES: &[&dyn Architecture] = &[
     &exaone4::EXAONE4,
     &olmo2::OLMO2,
     &granite::GRANITE,
+    &gpt_oss::GPT_OSS,
+    &glm4::GLM4_MOE,
     &gpt2::GPT2,
     &starcoder::STARCODER,
     &starcoder2::STARCODER2,
@@ -129,6 +135,12 @@ fn embedding_rows(checkpoint: &dyn Checkpoint, architecture: &'static str) -> Re
 fn in_block(name: &str) -> (&str, &str) {
     let mut parts = name.splitn(3, '.').skip(1);
     (parts.next().unwrap_or("0"), parts.next().unwrap_or(name))
+}
+
+/// Returns the index of the block that a tensor belongs to, from its GGUF or Hugging Face name; `None` for other tensors.
+pub(crate) fn block_of(name: &str) -> Option<usize> {
+    let rest = ["blk.", "model.layers.", "layers."].iter().find_map(|prefix| name.strip_prefix(prefix))?;
+    rest.split('.').next()?.parse().ok()
 }
 
 /// Returns true if a Hugging Face checkpoint has an output head that differs from its embedding. `embeddings` are the

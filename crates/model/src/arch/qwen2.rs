@@ -1,6 +1,6 @@
 //! Qwen2 and Qwen2.5: queries, keys and values have biases. Qwen2-MoE has experts, and an expert that all tokens use.
 
-use super::gated::{ExpertNames, Family, Windows};
+use super::gated::{ExpertNames, Family, SharedExpert, SharedLength, Windows};
 use crate::RopeLayout;
 
 /// The family `qwen2`.
@@ -17,21 +17,17 @@ pub(super) static QWEN2_MOE: Family = Family {
     name: "qwen2moe",
     model_types: &["qwen2_moe"],
     experts: Some(ExpertNames {
-        shared_feed_forward: Some("shared_expert_intermediate_size"),
+        shared: Some(SHARED_EXPERT),
         normalized: false,
         normalized_key: Some(("norm_topk_prob", false)),
-        ..QWEN_EXPERTS
+        ..ExpertNames::QWEN
     }),
     ..QWEN2
 };
 
-/// The experts of Qwen3-MoE.
-pub(super) const QWEN_EXPERTS: ExpertNames = ExpertNames {
-    count: "num_experts",
-    feed_forward: Some("moe_intermediate_size"),
-    shared_feed_forward: None,
-    prefix: "mlp",
-    maps: ["gate_proj", "up_proj", "down_proj"],
-    normalized: true,
-    normalized_key: Some(("norm_topk_prob", false)),
+/// The shared expert of Qwen2-MoE and of Qwen3-Next.
+pub(super) const SHARED_EXPERT: SharedExpert = SharedExpert {
+    prefix: "mlp.shared_expert",
+    length: SharedLength::Setting("shared_expert_intermediate_size"),
+    factor: true,
 };

@@ -1,8 +1,7 @@
 //! Qwen3: each head of the queries and keys has a norm. The head size does not depend on the hidden size. Qwen3-MoE has
 //! experts.
 
-use super::gated::{Family, QueryKeyNorms, Windows};
-use super::qwen2::QWEN_EXPERTS;
+use super::gated::{ExpertNames, Family, QueryKeyNorms, Windows};
 use crate::RopeLayout;
 
 /// The family `qwen3`.
@@ -17,4 +16,4 @@ pub(super) static QWEN3: Family = Family {
 
 /// The family `qwen3moe`.
 pub(super) static QWEN3_MOE: Family =
-    Family { name: "qwen3moe", model_types: &["qwen3_moe"], experts: Some(QWEN_EXPERTS), ..QWEN3 };
+    Family { name: "qwen3moe", model_types: &["qwen3_moe"], experts: Some(ExpertNames::QWEN), ..QWEN3 };

@@ -2,7 +2,7 @@
 //! gate.
 
 use super::gated::{DeltaNetNames, ExpertNames, Family, SetEntry};
-use super::qwen2::QWEN_EXPERTS;
+use super::qwen2::SHARED_EXPERT;
 use super::qwen3::QWEN3;
 use crate::Spec;
 use kvant_io::{Array, Value};
@@ -13,6 +13,7 @@ pub(super) static QWEN35: Family = Family {
     name: "qwen35",
     model_types: &["qwen3_5_text", "qwen3_5"],
     norms_add_one: true,
+    has_predictors: true,
     feed_forward_norm: "post_attention_norm",
     gated_attention: true,
     rotated_part: 0.25,
@@ -41,9 +42,9 @@ pub(super) static QWEN3_NEXT: Family = Family {
 };
 
 const NEXT_EXPERTS: ExpertNames = ExpertNames {
-    shared_feed_forward: Some("shared_expert_intermediate_size"),
+    shared: Some(SHARED_EXPERT),
     normalized_key: Some(("norm_topk_prob", true)),
-    ..QWEN_EXPERTS
+    ..ExpertNames::QWEN
 };
 
 /// Sets the number of rotary pairs that rotate by the position of text, and by row and column of an image. The three

@@ -4,7 +4,7 @@
 
 use super::settings::Settings;
 use crate::weights::{LONG_ROPE_FACTORS, ROPE_FACTORS, SHORT_ROPE_FACTORS};
-use crate::{Error, Rope, RopeLayout, RopeScaling};
+use crate::{Error, Rope, RopeLayout, RopeScaling, Spec};
 use kvant_io::{Checkpoint, Value};
 
 /// The largest head size: many times that of published models. Every attention has its own list of frequency factors, so
@@ -19,6 +19,8 @@ pub(super) struct RopeContext {
     pub context: usize,
     /// The layout in GGUF files.
     pub layout: RopeLayout,
+    /// True if the ends of YaRN's ramp are rounded. GGUF has no key for it.
+    pub yarn_rounded: bool,
     /// The name of the base of the frequencies in a `config.json` without `rope_parameters`.
     pub theta_key: &'static str,
     /// The name of the rotated part of a head in a `config.json` without `rope_parameters`.
@@ -44,6 +46,7 @@ impl RopeContext {
             theta_key: "rope_theta",
             part_key: "partial_rotary_factor",
             part: 1.0,
+            yarn_rounded: true,
         }
     }
 }
@@ -129,7 +132,7 @@ fn rope_from_json(
     let rotated = (head_size as f32 * part) as usize;
     let scaling = match section {
         None => RopeScaling::None,
-        Some(section) => scaling_from_json(settings, section, theta, rotated, of.context)?,
+        Some(section) => scaling_from_json(settings, section, theta, rotated, of)?,
     };
     Ok(Rope { theta, rotated, layout, scaling })
 }
@@ -139,7 +142,7 @@ fn scaling_from_json(
     rope: Settings,
     theta: f32,
     rotated: usize,
-    context: usize,
+    RopeContext { context, yarn_rounded, .. }: RopeContext,
 ) -> Result<RopeScaling, Error> {
     let kind = match rope.optional_text("rope_type")? {
         Some(kind) => Some(kind),
@@ -179,12 +182,18 @@ fn scaling_from_json(
                     return Err(rope.error(key, "nothing (not built yet)", "a number"));
                 }
             }
+            let found = rope.optional_flag("truncate")?.unwrap_or(true);
+            if found != yarn_rounded {
+                let expected = format!("{yarn_rounded}, because GGUF has no key for other values");
+                return Err(rope.error("truncate", expected, found.to_string()));
+            }
             let factor = factor()?;
             Ok(RopeScaling::Yarn {
                 factor,
                 original_context: original()?,
                 beta_fast: rope.positive("beta_fast", 32.0)?,
                 beta_slow: rope.positive("beta_slow", 1.0)?,
+                rounded: yarn_rounded,
                 attention_factor: rope.positive("attention_factor", yarn_attention_factor(factor))?,
             })
         }
@@ -227,7 +236,7 @@ pub(super) fn from_gguf(
 ) -> Result<Ropes, Error> {
     of.check(settings)?;
     let key = |key: &str| format!("{architecture}.rope.{key}");
-    let RopeContext { head_size, context, layout, .. } = of;
+    let RopeContext { head_size, context, layout, yarn_rounded, .. } = of;
     let rotated = settings.optional_count(&key("dimension_count"))?.unwrap_or(head_size);
     let theta = settings.positive(&key("freq_base"), 10_000.0)?;
     // Older files have only the divisor, without a scaling type.
@@ -251,6 +260,7 @@ pub(super) fn from_gguf(
             original_context,
             beta_fast: settings.positive(&key("scaling.yarn_beta_fast"), 32.0)?,
             beta_slow: settings.positive(&key("scaling.yarn_beta_slow"), 1.0)?,
+            rounded: yarn_rounded,
             attention_factor: settings.positive(&key("scaling.attn_factor"), 1.0)?
                 * yarn_attention_factor(factor),
         },
@@ -297,6 +307,21 @@ fn rope_vector(
     Ok(Some(factors))
 }
 
+/// Returns a sentence if llama.cpp rounds the ends of YaRN's ramp, and the network's frequencies differ from these.
+pub(super) fn lost_in_llama_cpp(spec: &Spec) -> Option<String> {
+    let differs = |rope: &Rope| {
+        let RopeScaling::Yarn { rounded: false, .. } = &rope.scaling else { return false };
+        let mut other = rope.clone();
+        if let RopeScaling::Yarn { rounded, .. } = &mut other.scaling {
+            *rounded = true;
+        }
+        other.frequencies(spec.context) != rope.frequencies(spec.context)
+    };
+    let sentence = "YaRN without rounded ends of its ramp (`truncate` false): llama.cpp ignores this and rounds them, kvant \
+                    doesn't";
+    spec.ropes().into_iter().any(differs).then(|| sentence.to_owned())
+}
+
 /// Sets the keys of a network's rotary embeddings. `full` is that of attentions that read all earlier positions,
 /// `windowed` that of attentions with a window.
 pub(super) fn to_gguf(full: Option<&Rope>, windowed: Option<&Rope>, set: &mut dyn FnMut(&str, Value)) {
@@ -315,7 +340,7 @@ pub(super) fn to_gguf(full: Option<&Rope>, windowed: Option<&Rope>, set: &mut dy
             set("rope.scaling.type", Value::String("linear".into()));
             set("rope.scaling.factor", Value::F32(*factor));
         }
-        RopeScaling::Yarn { factor, original_context, beta_fast, beta_slow, attention_factor } => {
+        RopeScaling::Yarn { factor, original_context, beta_fast, beta_slow, attention_factor, .. } => {
             set("rope.scaling.type", Value::String("yarn".into()));
             set("rope.scaling.factor", Value::F32(*factor));
             set("rope.scaling.original_context_length", count(*original_context));

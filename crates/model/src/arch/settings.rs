@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 use std::path::Path;
 
 /// The largest dimension that a file may have: far above real models, and the product of two dimensions fits 64 bits.
-const LARGEST_DIMENSION: u64 = 1 << 28;
+pub(super) const LARGEST_DIMENSION: u64 = 1 << 28;
 
 /// `config.json` or GGUF metadata, with the path for error messages.
 #[derive(Clone, Copy)]

@@ -1,6 +1,6 @@
 //! Assigns a format to each tensor of a model.
 
-use super::file_type::{Assignment, FILE_TYPES, assign, format_file_type};
+use super::file_type::{Assignment, FILE_TYPES, assign, format_file_type, is_always_wide};
 use super::recipe::{Formats, Recipe};
 use crate::Error;
 use kvant_core::{FormatRef, format};
@@ -28,7 +28,7 @@ pub fn plan_tensors(weights: &Weights, recipe: &Recipe) -> Result<Vec<Assignment
             (assignment.format, assignment.fallback_from) = (format, None);
         }
     }
-    for assignment in assignments.iter_mut().filter(|a| a.entry.shape.dimensions().len() == 1) {
+    for assignment in assignments.iter_mut().filter(|a| is_always_wide(&a.entry)) {
         assignment.format = kept_format(weights, &assignment.entry);
     }
     if let Some(a) = assignments.iter().find(|a| a.changes() && a.format.encoder().is_none()) {
@@ -60,19 +60,18 @@ impl Recipe {
     }
 }
 
-/// Assigns to every tensor the format that it has in the input. Vectors of a Hugging Face checkpoint get `f32`.
+/// Assigns to every tensor the format that it has in the input. Vectors and routers of a Hugging Face checkpoint get `f32`.
 pub fn kept(weights: &Weights) -> Vec<Assignment> {
     let entries = weights.entries().iter().cloned();
     let format = |entry: &Entry| kept_format(weights, entry);
     entries.map(|entry| Assignment { format: format(&entry), entry, fallback_from: None }).collect()
 }
 
-/// Returns the format of a tensor that is not quantized. As in upstream's converter, vectors are widened to `f32`,
-/// because vectors are small and their errors have a large effect.
+/// Returns the format of a tensor that is not quantized. As in upstream's converter, vectors and routers are widened to
+/// `f32`.
 fn kept_format(weights: &Weights, entry: &Entry) -> FormatRef {
-    let vector = entry.shape.dimensions().len() == 1;
     let hugging_face = matches!(weights.checkpoint().meta(), Meta::HuggingFace(_));
-    if vector && hugging_face { &format::F32 } else { entry.format }
+    if is_always_wide(entry) && hugging_face { &format::F32 } else { entry.format }
 }
 
 /// Returns upstream's number of the file type for the format that holds the most weights.

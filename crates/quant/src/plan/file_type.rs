@@ -141,16 +141,20 @@ impl Assignment {
     }
 }
 
+/// Returns true for the tensors that upstream always stores in `f32`: vectors, the routers of experts, and the factors of
+/// shared experts. They are small, and their errors have a large effect.
+pub fn is_always_wide(entry: &Entry) -> bool {
+    entry.is_vector() || entry.name.contains("ffn_gate_inp")
+}
+
 /// Returns true if upstream quantizes this tensor: a matrix whose name ends in `weight`, except norms, learned positions
 /// and routers.
 fn is_quantizable(entry: &Entry) -> bool {
-    entry.shape.dimensions().len() >= 2
+    !is_always_wide(entry)
         && entry.name.ends_with("weight")
         && entry.name != "position_embd.weight"
         && !entry.name.contains("_norm.weight")
         && !entry.name.contains("ssm_conv1d")
-        // The routers of experts, and the factors of shared experts.
-        && !entry.name.contains("ffn_gate_inp")
 }
 
 /// Assigns every tensor its format. If `pure` is true, the per-tensor rules are disabled, but the fall-back formats

@@ -4,6 +4,7 @@
 //! `FUSED` is true if the instruction set has fused multiply-add. Without this instruction, `mul_add` would be a slow
 //! function call.
 
+use crate::ClampedSwiglu;
 use crate::view::View;
 
 /// Number of lanes of a sum: the number of floats in four vectors of eight floats.
@@ -203,6 +204,34 @@ pub(crate) fn swiglu_gradient<const FUSED: bool>(gate: &mut [f32], up: &mut [f32
         let silu = *gate * sigmoid;
         let slope = sigmoid + silu * (1.0 - sigmoid);
         (*gate, *up) = (gradient * *up * slope, gradient * silu);
+    }
+}
+
+/// Computes the clamped SwiGLU of `gate` and `up` in place of `gate`; see [`ClampedSwiglu`].
+#[inline(always)]
+pub(crate) fn clamped_swiglu<const FUSED: bool>(gate: &mut [f32], up: &[f32], settings: ClampedSwiglu) {
+    for (gate, up) in gate.iter_mut().zip(up) {
+        let (clamped, up) = settings.clamp(*gate, *up);
+        *gate = clamped / (1.0 + exp::<FUSED>(-settings.alpha * clamped)) * (up + 1.0);
+    }
+}
+
+/// Computes the gradients of [`clamped_swiglu`] in place, as [`swiglu_gradient`] does for [`swiglu`].
+#[inline(always)]
+pub(crate) fn clamped_swiglu_gradient<const FUSED: bool>(
+    gate: &mut [f32],
+    up: &mut [f32],
+    gradient: &[f32],
+    settings: ClampedSwiglu,
+) {
+    for ((gate, up), gradient) in gate.iter_mut().zip(up).zip(gradient) {
+        let (clamped_gate, clamped_up) = settings.clamp(*gate, *up);
+        let (gate_moves, up_moves) = settings.moves(*gate, *up);
+        let sigmoid = 1.0 / (1.0 + exp::<FUSED>(-settings.alpha * clamped_gate));
+        let activated = clamped_gate * sigmoid;
+        let slope = sigmoid + settings.alpha * activated * (1.0 - sigmoid);
+        *gate = gradient * (clamped_up + 1.0) * slope * gate_moves;
+        *up = gradient * activated * up_moves;
     }
 }
 

@@ -1,11 +1,11 @@
 //! The loops over floats in plain Rust. The order of the additions is fixed.
 
-use crate::KvFormat;
 use crate::cpu::codes::activations;
 use crate::cpu::generic::lanes::Lanes;
 use crate::cpu::generic::{attention_kernel, float_tile, loops, recurrent};
 use crate::cpu::instruction_set::Loops;
 use crate::view::View;
+use crate::{ClampedSwiglu, KvFormat};
 use half::f16;
 
 /// The loops of [`super::SCALAR`].
@@ -21,6 +21,8 @@ pub(super) const LOOPS: Loops = Loops {
     softmax,
     swiglu,
     swiglu_gradient,
+    clamped_swiglu,
+    clamped_swiglu_gradient,
     softcap,
     gelu,
     gelu_gradient,
@@ -77,6 +79,24 @@ fn swiglu_gradient(gate: &mut [f32], up: &mut [f32], gradient: &[f32]) {
         let sigmoid = 1.0 / (1.0 + (-*gate).exp());
         let slope = sigmoid * (1.0 + *gate * (1.0 - sigmoid));
         (*gate, *up) = (gradient * *up * slope, gradient * *gate * sigmoid);
+    }
+}
+
+fn clamped_swiglu(gate: &mut [f32], up: &[f32], settings: ClampedSwiglu) {
+    for (gate, up) in gate.iter_mut().zip(up) {
+        let (clamped, up) = settings.clamp(*gate, *up);
+        *gate = clamped / (1.0 + (-settings.alpha * clamped).exp()) * (up + 1.0);
+    }
+}
+
+fn clamped_swiglu_gradient(gate: &mut [f32], up: &mut [f32], gradient: &[f32], settings: ClampedSwiglu) {
+    for ((gate, up), gradient) in gate.iter_mut().zip(up).zip(gradient) {
+        let (clamped_gate, clamped_up) = settings.clamp(*gate, *up);
+        let (gate_moves, up_moves) = settings.moves(*gate, *up);
+        let sigmoid = 1.0 / (1.0 + (-settings.alpha * clamped_gate).exp());
+        let slope = sigmoid * (1.0 + settings.alpha * clamped_gate * (1.0 - sigmoid));
+        *gate = gradient * (clamped_up + 1.0) * slope * gate_moves;
+        *up = gradient * clamped_gate * sigmoid * up_moves;
     }
 }
 
@@ -200,6 +220,11 @@ mod tests {
             let (mut expected, mut found) = (x.clone(), x.clone());
             swiglu(&mut expected, &x);
             loops::swiglu::<true>(&mut found, &x);
+            assert!(expected.iter().zip(&found).all(|(a, b)| (a - b).abs() <= 1e-6 * a.abs()), "{count}");
+            let settings = ClampedSwiglu { alpha: 1.702, limit: 7.0 };
+            let (mut expected, mut found) = (x.clone(), x.clone());
+            clamped_swiglu(&mut expected, &x, settings);
+            loops::clamped_swiglu::<true>(&mut found, &x, settings);
             assert!(expected.iter().zip(&found).all(|(a, b)| (a - b).abs() <= 1e-6 * a.abs()), "{count}");
             let (mut expected, mut found) = (x.clone(), x.clone());
             softcap(&mut expected, 5.0);

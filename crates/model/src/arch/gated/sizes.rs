@@ -1,13 +1,13 @@
 //! The sizes of a network, from GGUF metadata or from `config.json`.
 
 use super::delta_net::DeltaNetSizes;
-use super::{Family, Windows, has_other_head, text_settings};
+use super::experts::ExpertSizes;
+use super::{ExpertLayout, Family, QueryKeyNorms, Windows, has_other_head, text_settings};
 use crate::arch::rope_settings::{self, RopeContext, Ropes};
 use crate::arch::settings::Settings;
 use crate::arch::{check_blocks, embedding_rows};
 use crate::{Error, Rope, Span};
 use kvant_io::{Checkpoint, Meta};
-use std::collections::HashSet;
 
 /// A network's sizes and other numbers.
 pub(in crate::arch) struct Sizes {
@@ -20,6 +20,7 @@ pub(in crate::arch) struct Sizes {
     pub context: usize,
     pub norm_epsilon: f32,
     pub tied: bool,
+    pub query_key_norms: QueryKeyNorms,
     pub layers: Vec<LayerSizes>,
     pub experts: Option<ExpertSizes>,
     pub delta_net: Option<DeltaNetSizes>,
@@ -40,16 +41,6 @@ pub(in crate::arch) struct LayerSizes {
     pub experts: bool,
     /// True if the block has a gated delta net instead of an attention.
     pub recurrent: bool,
-}
-
-/// The sizes of experts.
-#[derive(Clone, Copy)]
-pub(in crate::arch) struct ExpertSizes {
-    pub count: usize,
-    pub used: usize,
-    pub feed_forward: usize,
-    pub shared_feed_forward: Option<usize>,
-    pub normalized: bool,
 }
 
 /// The settings that GGUF metadata and `config.json` have under different names.
@@ -103,11 +94,11 @@ impl Family {
             }
         };
         check_blocks(&settings, found.layers, checkpoint)?;
-        // In a folder, each expert has tensors of its own, or is a part of a tensor. So the files bound the number of
-        // experts.
+        // If each expert has tensors of its own, or is a part of a tensor, the files bound the number of experts.
         let parts = checkpoint.tensors().iter().map(|info| info.shape.dimensions()[0]);
         let most = parts.max().unwrap_or(0).max(checkpoint.tensors().len());
-        if let (Settings::Json(..), Some(experts)) = (settings, found.experts)
+        let separate = self.experts.is_some_and(|names| names.layout != ExpertLayout::Stacked);
+        if let (Settings::Json(..), Some(experts), true) = (settings, found.experts, separate)
             && experts.count > most
         {
             let expected = format!("at most as many experts as tensors or rows ({most})");
@@ -152,6 +143,7 @@ impl Family {
             context: found.context,
             norm_epsilon: found.norm_epsilon,
             tied: found.tied,
+            query_key_norms: self.stored_query_key_norms(settings, checkpoint)?,
             embedding_scale: 1.0,
             residual_scale: 1.0,
             attention_scale: 1.0 / (found.head_size as f32).sqrt(),
@@ -183,34 +175,14 @@ impl Family {
                 value_size.to_string(),
             ));
         }
-        let experts = match (self.experts, settings.optional_length(&key("expert_count"))?) {
-            (_, None) => None,
-            (None, Some(count)) => {
-                return Err(settings.error(
-                    &key("expert_count"),
-                    "no experts in this family",
-                    count.to_string(),
-                ));
-            }
-            (Some(names), Some(count)) => {
-                let expert_length = settings.optional_length(&key("expert_feed_forward_length"))?;
-                Some(ExpertSizes {
-                    count,
-                    used: settings.count(&key("expert_used_count"))?,
-                    feed_forward: match expert_length {
-                        Some(length) => length,
-                        None => settings.count(&key("feed_forward_length"))?,
-                    },
-                    shared_feed_forward: match names.shared_feed_forward {
-                        None => None,
-                        Some(_) => settings.optional_length(&key("expert_shared_feed_forward_length"))?,
-                    },
-                    normalized: names.normalized,
-                })
-            }
-        };
+        let experts = self.experts_from_gguf(settings)?;
         let context = settings.count(&key("context_length"))?;
-        let of = RopeContext { context, part: self.rotated_part, ..RopeContext::new(head_size, self.layout) };
+        let of = RopeContext {
+            context,
+            part: self.rotated_part,
+            yarn_rounded: self.yarn_rounded,
+            ..RopeContext::new(head_size, self.layout)
+        };
         let pattern = key("attention.sliding_window_pattern");
         let listed = settings.is_list(&pattern);
         Ok(Found {
@@ -244,16 +216,34 @@ impl Family {
         })
     }
 
-    /// The number of blocks of a GGUF file, without those that predict several tokens.
+    /// Returns the number of blocks, without those for the prediction of further tokens.
     fn blocks_in_gguf(&self, settings: Settings) -> Result<usize, Error> {
-        let key = |key: &str| format!("{}.{key}", self.name);
-        let all = settings.count(&key("block_count"))?;
-        let more = settings.optional_length(&key("nextn_predict_layers"))?.unwrap_or(0);
-        if more >= all {
-            let expected = format!("less than {all} blocks");
-            return Err(settings.error(&key("nextn_predict_layers"), expected, more.to_string()));
+        let blocks = settings.count(&format!("{}.block_count", self.name))?;
+        if !self.has_predictors {
+            return Ok(blocks);
         }
-        Ok(all - more)
+        let key = format!("{}.nextn_predict_layers", self.name);
+        let predictors = settings.optional_length(&key)?.unwrap_or(0);
+        if predictors >= blocks {
+            return Err(settings.error(&key, format!("less than {blocks} blocks"), predictors.to_string()));
+        }
+        Ok(blocks - predictors)
+    }
+
+    /// Returns the norms of queries and keys of this checkpoint.
+    fn stored_query_key_norms(
+        &self,
+        settings: Settings,
+        checkpoint: &dyn Checkpoint,
+    ) -> Result<QueryKeyNorms, Error> {
+        let stored = match (self.query_key_norms, settings) {
+            (QueryKeyNorms::EachHeadIfUsed, Settings::Json(..)) => settings.flag("use_qk_norm")?,
+            (QueryKeyNorms::EachHeadIfUsed, Settings::Gguf(..)) => {
+                checkpoint.info("blk.0.attn_q_norm.weight").is_some()
+            }
+            (norms, _) => return Ok(norms),
+        };
+        Ok(if stored { QueryKeyNorms::EachHead } else { QueryKeyNorms::None })
     }
 
     fn found_in_json<'a>(&self, settings: Settings<'a>) -> Result<Found<'a>, Error> {
@@ -262,7 +252,7 @@ impl Family {
         let head_size = settings.optional_count("head_dim")?.unwrap_or(hidden / heads);
         let context = settings.optional_count("max_position_embeddings")?.unwrap_or(2048);
         self.check_activation(settings)?;
-        check_quantization(settings)?;
+        self.check_quantization(settings)?;
         let layers = settings.count("num_hidden_layers")?;
         let window = match self.windows {
             Windows::FromBlock if !settings.flag("use_sliding_window")? => None,
@@ -279,7 +269,12 @@ impl Family {
             };
             kinds.into_iter().map(windowed).collect::<Result<Vec<bool>, Error>>()
         };
-        let of = RopeContext { context, part: self.rotated_part, ..RopeContext::new(head_size, self.layout) };
+        let of = RopeContext {
+            context,
+            part: self.rotated_part,
+            yarn_rounded: self.yarn_rounded,
+            ..RopeContext::new(head_size, self.layout)
+        };
         Ok(Found {
             hidden,
             layers,
@@ -314,39 +309,26 @@ impl Family {
         })
     }
 
-    fn experts_from_json(&self, settings: Settings) -> Result<Option<ExpertSizes>, Error> {
-        let Some(names) = self.experts else { return Ok(None) };
-        let Some(count) = settings.optional_length(names.count)? else { return Ok(None) };
-        if let Some((key, default)) = names.normalized_key {
-            let found = settings.optional_flag(key)?.unwrap_or(default);
-            if found != names.normalized {
-                let expected = format!("{}, because GGUF has no key for other values", names.normalized);
-                return Err(settings.error(key, expected, found.to_string()));
+    /// Rejects checkpoints that other programs have quantized.
+    fn check_quantization(&self, settings: Settings) -> Result<(), Error> {
+        let Some(dialect) = settings.section("quantization_config")? else { return Ok(()) };
+        let stacked = self.experts.is_some_and(|names| names.layout == ExpertLayout::Stacked);
+        match dialect.optional_text("quant_method")? {
+            // FP8 needs nothing from this section: the tensors' type and their scales determine the values.
+            Some("fp8") => Ok(()),
+            // The names of the tensors show that they are in MXFP4.
+            Some("mxfp4") if stacked => Ok(()),
+            found => {
+                let found = found.unwrap_or("a dialect without a name");
+                let expected = "plain weights or `fp8` (other dialects are not built yet)";
+                Err(settings.error("quantization_config: quant_method", expected, found))
             }
         }
-        Ok(Some(ExpertSizes {
-            count,
-            used: settings.count("num_experts_per_tok")?,
-            feed_forward: settings.count(names.feed_forward.unwrap_or("intermediate_size"))?,
-            shared_feed_forward: match names.shared_feed_forward {
-                None => None,
-                Some(key) => settings.optional_length(key)?,
-            },
-            normalized: names.normalized,
-        }))
-    }
-
-    /// Returns a function that is true for the index of each block with experts.
-    fn blocks_with_experts(&self, settings: Settings) -> Result<Box<dyn Fn(usize) -> bool>, Error> {
-        let step = settings.optional_count("decoder_sparse_step")?.unwrap_or(1);
-        let dense = settings.optional_numbers("mlp_only_layers")?.unwrap_or_default();
-        let dense: HashSet<usize> = dense.into_iter().map(|index| index as usize).collect();
-        Ok(Box::new(move |index| (index + 1).is_multiple_of(step) && !dense.contains(&index)))
     }
 
     fn check_activation(&self, settings: Settings) -> Result<(), Error> {
         let (known, names): (&[&str], &str) = match self.activation {
-            crate::Activation::Silu => (&["silu", "swish"], "silu"),
+            crate::Activation::Silu | crate::Activation::ClampedSwiglu(_) => (&["silu", "swish"], "silu"),
             // Gemma's first configurations say `gelu`; `transformers` uses the approximation for them.
             _ => (&["gelu_pytorch_tanh", "gelu", "gelu_new"], "gelu_pytorch_tanh"),
         };
@@ -356,20 +338,6 @@ impl Family {
             }
         }
         Ok(())
-    }
-}
-
-/// Rejects checkpoints that other programs have quantized.
-fn check_quantization(settings: Settings) -> Result<(), Error> {
-    let Some(dialect) = settings.section("quantization_config")? else { return Ok(()) };
-    // FP8 needs nothing from this section: the tensors' type and their scales determine the values.
-    match dialect.optional_text("quant_method")? {
-        Some("fp8") => Ok(()),
-        found => {
-            let found = found.unwrap_or("a dialect without a name");
-            let expected = "plain weights or `fp8` (other dialects are not built yet)";
-            Err(settings.error("quantization_config: quant_method", expected, found))
-        }
     }
 }
 

@@ -21,7 +21,7 @@ mod spend;
 mod variants;
 
 use super::assignments::{block_and_kind, plan_tensors, planned_bytes};
-use super::file_type::{Assignment, FILE_TYPES};
+use super::file_type::{Assignment, FILE_TYPES, is_always_wide};
 use super::recipe::{Formats, Recipe};
 use crate::gather::{Calibration, compared_positions, gather_importance};
 use crate::{Error, Progress};
@@ -98,9 +98,8 @@ pub fn allocate(
     let cost_contexts = selection.first(COST_CONTEXTS);
     let importance = gather_importance(weights, &cost_contexts, backend, progress)?;
     let assignments = plan_tensors(weights, &Recipe { formats: None, ..recipe.clone() })?;
-    let (changing, kept): (Vec<_>, Vec<_>) = assignments
-        .into_iter()
-        .partition(|a| a.entry.shape.dimensions().len() > 1 && a.format != a.entry.format);
+    let (changing, kept): (Vec<_>, Vec<_>) =
+        assignments.into_iter().partition(|a| !is_always_wide(&a.entry) && a.format != a.entry.format);
     let budget_left = budget.saturating_sub(planned_bytes(&kept));
     let (mut choices, count) = (Vec::with_capacity(changing.len()), changing.len() as u64);
     for (index, assignment) in changing.into_iter().enumerate() {
