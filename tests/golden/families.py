@@ -76,6 +76,15 @@ SMALL = {
     "vocab_size": 96, "max_position_embeddings": 128, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
 }
 GEMMA = {**SMALL, "hidden_activation": "gelu_pytorch_tanh", "head_dim": 16, "rms_norm_eps": 1e-6, "rope_theta": 10000.0}
+# A quarter of the pairs of a head of 32 is rotated where there is no window.
+GEMMA4 = {
+    **SMALL, "model_type": "gemma4_text", "architectures": ["Gemma4ForCausalLM"], "hidden_activation": "gelu_pytorch_tanh",
+    "head_dim": 16, "global_head_dim": 32, "rms_norm_eps": 1e-6, "sliding_window": 12, "intermediate_size": 32,
+    "num_hidden_layers": 3, "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+    "rope_parameters": {"full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1000000.0},
+                        "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}},
+    "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0, "attention_k_eq_v": False, "num_global_key_value_heads": None,
+}
 
 GENERIC = {
     "mistral-window-bf16": {
@@ -218,6 +227,17 @@ GENERIC = {
                    "moe_intermediate_size": 16, "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": [],
                    "use_sliding_window": False, "tie_word_embeddings": True},
     },
+    "gemma4-f32": {
+        "about": "Gemma 4: head sizes and heads of keys by kind of attention, values that are the keys, a scale of each block, a part "
+                 "of the pairs rotated", "storage": "f32", "prompt": 50,
+        "config": {**GEMMA4, "attention_k_eq_v": True, "num_global_key_value_heads": 1, "final_logit_softcapping": 6.0},
+    },
+    "gemma4-untied-bf16": {
+        "about": "Gemma 4: values with their own map in all blocks, untied head, no soft cap (llama.cpp then caps at 30)",
+        "storage": "bf16", "prompt": 40, "twin": False,
+        "config": {**GEMMA4, "num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"],
+                   "num_key_value_heads": 1, "num_attention_heads": 3, "tie_word_embeddings": False},
+    },
 }
 
 
@@ -231,11 +251,18 @@ def generic_weights(folder, config, normal, norm, mean):
                 parameter.copy_(normal(shape, 0.25))
             elif len(shape) == 1:
                 parameter.copy_(norm(shape[0]) - 1 + mean)
+                if config["model_type"] == "gemma4_text" and name.endswith("q_norm.weight"):
+                    # The scores have no other factor.
+                    parameter.mul_(0.3)
             elif "embed" in name or name.split(".")[-2] in ("wte", "wpe"):
                 last = name.startswith("embed_out")
                 parameter.copy_(normal(shape, (1.7 if last else 2) / shape[1] ** 0.5))
             else:
                 parameter.copy_(normal(shape, 1.4 / shape[-1] ** 0.5))
+        # Gemma 4's scales of blocks are no parameters.
+        for name, buffer in model.named_buffers():
+            if name.endswith("layer_scalar"):
+                buffer.copy_(norm(1))
     with tempfile.TemporaryDirectory() as saved:
         model.save_pretrained(saved)
         return load_file(pathlib.Path(saved) / "model.safetensors")

@@ -10,9 +10,11 @@ use kvant_kernels::{AttentionShape, Backend, KeyValues, KvFormat, Qkv, ops};
 pub(crate) struct LoadedAttention {
     pub query: Linear,
     pub key: Linear,
-    pub value: Linear,
+    /// `None` if the values are the results of the key map.
+    pub value: Option<Linear>,
     pub query_norm: Option<LoadedNorm>,
     pub key_norm: Option<LoadedNorm>,
+    pub value_norm: Option<LoadedNorm>,
     /// Index of its rotary embedding in [`crate::Spec::ropes`].
     pub rope: Option<usize>,
     pub shape: AttentionShape,
@@ -27,7 +29,10 @@ impl LoadedAttention {
         let precise = backend.clone().precise();
         let (query, key, value) = match &spec.projections {
             Projections::Separate { query, key, value } => {
-                (linear(query)?, linear(key)?, Linear::load(weights, &precise, value)?)
+                (linear(query)?, linear(key)?, Some(Linear::load(weights, &precise, value)?))
+            }
+            Projections::KeysAsValues { query, key } => {
+                (linear(query)?, Linear::load(weights, &precise, key)?, None)
             }
             Projections::Fused(slot) => {
                 let (queries, keys) = (spec.heads * spec.head_size, spec.kv_heads * spec.head_size);
@@ -39,7 +44,7 @@ impl LoadedAttention {
                 (
                     part(backend, 0, queries)?,
                     part(backend, queries, keys)?,
-                    part(&precise, queries + keys, keys)?,
+                    Some(part(&precise, queries + keys, keys)?),
                 )
             }
         };
@@ -51,6 +56,7 @@ impl LoadedAttention {
             value,
             query_norm: norm(&spec.query_norm)?,
             key_norm: norm(&spec.key_norm)?,
+            value_norm: spec.value_norm.map(|epsilon| LoadedNorm::without_weight(spec.head_size, epsilon)),
             rope: spec.rope.as_ref().and_then(|rope| ropes.iter().position(|other| *other == rope)),
             shape: AttentionShape {
                 heads: spec.heads,
@@ -70,19 +76,43 @@ impl LoadedAttention {
 
     /// Computes queries, keys and values, before norms and rotation.
     pub fn project(&self, backend: &Backend, input: &[f32]) -> Qkv {
-        let [query, key, value] = apply_all(backend, [&self.query, &self.key, &self.value], input);
+        let Some(value) = &self.value else {
+            let [query, key] = apply_all(backend, [&self.query, &self.key], input);
+            let value = key.clone();
+            return Qkv { query, key, value };
+        };
+        let [query, key, value] = apply_all(backend, [&self.query, &self.key, value], input);
         Qkv { query, key, value }
     }
 
-    /// Normalizes and rotates queries and keys in place.
+    /// All maps, in the order queries, keys, values, output.
+    pub fn maps(&self) -> Vec<&Linear> {
+        [&self.query, &self.key].into_iter().chain(&self.value).chain([&self.output]).collect()
+    }
+
+    /// Like [`LoadedAttention::maps`].
+    pub fn maps_mut(&mut self) -> Vec<&mut Linear> {
+        [&mut self.query, &mut self.key]
+            .into_iter()
+            .chain(&mut self.value)
+            .chain([&mut self.output])
+            .collect()
+    }
+
+    /// Normalizes queries, keys and values, and rotates queries and keys, in place.
     pub fn norm_and_rotate(&self, backend: &Backend, qkv: &mut Qkv, positions: &Positions) {
-        for (norm, x) in [(&self.query_norm, &mut qkv.query), (&self.key_norm, &mut qkv.key)] {
+        for (norm, x) in self.norms().into_iter().zip([&mut qkv.query, &mut qkv.key, &mut qkv.value]) {
             if let Some(norm) = norm {
                 let normed = norm.apply(backend, x);
                 buffers::give(std::mem::replace(x, normed));
             }
         }
         self.rotate(backend, qkv, positions);
+    }
+
+    /// The norms of queries, keys and values.
+    pub fn norms(&self) -> [&Option<LoadedNorm>; 3] {
+        [&self.query_norm, &self.key_norm, &self.value_norm]
     }
 
     /// Rotates queries and keys in place by the angles of their positions.

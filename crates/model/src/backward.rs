@@ -63,7 +63,7 @@ impl Block {
             let result = result.filter(|_| sublayer.after.is_some()).unwrap_or_default();
             passes.push(SublayerPass { residual, body, result });
         }
-        let mut gradient = output_gradient.to_vec();
+        let mut gradient: Vec<f32> = output_gradient.iter().map(|x| x * self.scale).collect();
         // The gradient at the input of a parallel sublayer, which is the input of the previous sublayer, too.
         let mut of_parallel: Option<Vec<f32>> = None;
         for (sublayer, pass) in self.sublayers.iter().zip(passes).rev() {
@@ -126,8 +126,8 @@ impl LoadedSublayer {
 
 /// The values of an attention's forward pass that its backward pass needs.
 struct AttentionPass {
-    /// Queries and keys before their norms; `None` if they have no norms.
-    projected: Option<[Vec<f32>; 2]>,
+    /// Queries, keys and values before their norms; empty for those without a norm.
+    projected: [Vec<f32>; 3],
     qkv: Qkv,
     attended: Vec<f32>,
 }
@@ -135,8 +135,9 @@ struct AttentionPass {
 impl LoadedAttention {
     fn forward(&self, backend: &Backend, input: &[f32], positions: &Positions) -> AttentionPass {
         let mut qkv = self.project(backend, input);
-        let normed = self.query_norm.is_some() || self.key_norm.is_some();
-        let projected = normed.then(|| [qkv.query.clone(), qkv.key.clone()]);
+        let [query, key, value] = self.norms().map(Option::is_some);
+        let copy = |kept: bool, x: &[f32]| if kept { x.to_vec() } else { Vec::new() };
+        let projected = [copy(query, &qkv.query), copy(key, &qkv.key), copy(value, &qkv.value)];
         self.norm_and_rotate(backend, &mut qkv, positions);
         let mut attended = vec![0.0; qkv.query.len()];
         let (mut states, tokens) = (self.empty_key_values(), positions.tokens());
@@ -159,19 +160,24 @@ impl LoadedAttention {
         self.output.backward(gradient, &mut attended, sink);
         let mut gradients = gradient::attention(backend, &self.shape, &qkv, &attended);
         self.rotate(backend, &mut gradients, &positions.inverse());
-        if let Some([query, key]) = &projected {
-            for (norm, x, gradient) in
-                [(&self.query_norm, query, &mut gradients.query), (&self.key_norm, key, &mut gradients.key)]
-            {
-                if let Some(norm) = norm {
-                    let mut before_norm = vec![0.0; x.len()];
-                    norm.add_gradient(backend, x, gradient, &mut before_norm);
-                    *gradient = before_norm;
-                }
+        let all = [&mut gradients.query, &mut gradients.key, &mut gradients.value];
+        for ((norm, x), gradient) in self.norms().into_iter().zip(&projected).zip(all) {
+            if let Some(norm) = norm {
+                let mut before_norm = vec![0.0; x.len()];
+                norm.add_gradient(backend, x, gradient, &mut before_norm);
+                *gradient = before_norm;
             }
         }
-        let maps = [&self.query, &self.key, &self.value];
-        backward_all(maps, [&gradients.query, &gradients.key, &gradients.value], input_gradient, sink);
+        let Qkv { query, mut key, value } = gradients;
+        match &self.value {
+            Some(map) => {
+                backward_all([&self.query, &self.key, map], [&query, &key, &value], input_gradient, sink)
+            }
+            None => {
+                ops::add(backend, &mut key, &value);
+                backward_all([&self.query, &self.key], [&query, &key], input_gradient, sink);
+            }
+        }
     }
 }
 

@@ -38,6 +38,8 @@ pub(crate) struct LoadedSublayer {
 pub struct Block {
     pub(crate) backend: Backend,
     pub(crate) sublayers: Vec<LoadedSublayer>,
+    /// Factor of the residual stream after the last sublayer.
+    pub(crate) scale: f32,
     /// For each stage of the block: the index of its sublayer, and its index within the sublayer's body.
     stages: Vec<(usize, usize)>,
 }
@@ -45,7 +47,7 @@ pub struct Block {
 impl LoadedBody {
     fn maps(&self) -> Vec<&Linear> {
         match self {
-            Self::Attention(a) => vec![&a.query, &a.key, &a.value, &a.output],
+            Self::Attention(a) => a.maps(),
             Self::FeedForward(f) => f.maps(),
             Self::Experts(e) => {
                 std::iter::once(&e.router).chain(e.experts.iter().flat_map(LoadedFeedForward::maps)).collect()
@@ -55,7 +57,7 @@ impl LoadedBody {
 
     fn maps_mut(&mut self) -> Vec<&mut Linear> {
         match self {
-            Self::Attention(a) => vec![&mut a.query, &mut a.key, &mut a.value, &mut a.output],
+            Self::Attention(a) => a.maps_mut(),
             Self::FeedForward(f) => f.maps_mut(),
             Self::Experts(e) => {
                 let experts = e.experts.iter_mut().flat_map(LoadedFeedForward::maps_mut);
@@ -87,9 +89,11 @@ impl Block {
             Ok::<_, Error>(LoadedSublayer { before, body, after, scale, parallel })
         };
         let stages = spec.sublayers.iter().enumerate();
+        let scale = spec.scale.as_ref().map(|scale| weights.vector(&scale.name)).transpose()?;
         Ok(Self {
             backend: backend.clone(),
             sublayers: spec.sublayers.iter().map(sublayer).collect::<Result<_, _>>()?,
+            scale: scale.map_or(1.0, |scale| scale[0]),
             stages: stages.flat_map(|(i, s)| (0..s.stages().len()).map(move |stage| (i, stage))).collect(),
         })
     }
@@ -179,6 +183,9 @@ impl Block {
                 let parallel = self.sublayers.get(index + 1).is_some_and(|next| next.parallel);
                 let before_addition = parallel.then(|| self.sublayer_input(index + 1, residual));
                 self.sublayers[index].add(backend, result, residual);
+                if index + 1 == self.sublayers.len() && self.scale != 1.0 {
+                    residual.iter_mut().for_each(|x| *x *= self.scale);
+                }
                 before_addition.unwrap_or_else(|| self.sublayer_input(index + 1, residual))
             }
         }

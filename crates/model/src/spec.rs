@@ -96,6 +96,13 @@ pub enum Projections {
     },
     /// One map for all three; its rows are in the order queries, keys, values.
     Fused(Slot),
+    /// The values are the results of the key map, without the norm and the rotation of the keys.
+    KeysAsValues {
+        /// Queries, `heads × head_size` rows.
+        query: Slot,
+        /// Keys and values, `kv_heads × head_size` rows.
+        key: Slot,
+    },
 }
 
 impl Projections {
@@ -104,6 +111,7 @@ impl Projections {
         match self {
             Self::Separate { query, key, value } => vec![query, key, value],
             Self::Fused(slot) => vec![slot],
+            Self::KeysAsValues { query, key } => vec![query, key],
         }
     }
 }
@@ -132,6 +140,9 @@ pub struct Attention {
     pub query_norm: Option<Norm>,
     /// Norm of each head of the keys, or of all heads together, before the rotary embedding.
     pub key_norm: Option<Norm>,
+    /// Norm of each head of the values by its root mean square, without a weight: the number that is added to the mean
+    /// square.
+    pub value_norm: Option<f32>,
     /// Rotary embedding of queries and keys.
     pub rope: Option<Rope>,
     /// The earlier positions that a position reads.
@@ -267,6 +278,8 @@ impl Sublayer {
 pub struct BlockSpec {
     /// The sublayers, in order of computation.
     pub sublayers: Vec<Sublayer>,
+    /// Factor of the residual stream after the last sublayer: one number.
+    pub scale: Option<VectorSlot>,
 }
 
 /// The linear maps of a block that read the same activation. They are calibrated together.
@@ -347,7 +360,11 @@ impl Sublayer {
 impl BlockSpec {
     /// The block's stages, in the order in which [`crate::Block`] runs them.
     pub fn stages(&self) -> Vec<Stage<'_>> {
-        self.sublayers.iter().flat_map(Sublayer::stages).collect()
+        let mut stages: Vec<Stage> = self.sublayers.iter().flat_map(Sublayer::stages).collect();
+        if let (Some(last), Some(_)) = (stages.last_mut(), &self.scale) {
+            last.output = StageOutput::AddedAfterChange;
+        }
+        stages
     }
 
     /// All linear maps, in order of computation.
@@ -459,14 +476,17 @@ impl Spec {
         embedding.chain(self.blocks.iter().flat_map(BlockSpec::slots)).chain(&self.output.head)
     }
 
-    /// All vectors other than biases of maps: those of the norms in order of computation, then those of the attentions.
+    /// All vectors other than biases of maps: those of the norms in order of computation, those of the attentions, those
+    /// of the blocks.
     pub fn vectors(&self) -> impl Iterator<Item = &VectorSlot> {
         let norms = self.blocks.iter().flat_map(BlockSpec::norms).chain([&self.output.norm]);
         let of_norms = norms.flat_map(|norm| std::iter::once(&norm.weight).chain(&norm.bias));
         let mut seen = std::collections::HashSet::new();
         // Parallel sublayers can share a norm.
         let of_norms = of_norms.filter(move |vector| seen.insert(&vector.name));
-        of_norms.chain(self.attentions().filter_map(|attention| attention.sinks.as_ref()))
+        let of_attentions = self.attentions().filter_map(|attention| attention.sinks.as_ref());
+        let of_blocks = self.blocks.iter().filter_map(|block| block.scale.as_ref());
+        of_norms.chain(of_attentions).chain(of_blocks)
     }
 
     /// The linear map that computes the logits: the output head, or the token embedding if the head is tied.

@@ -16,7 +16,7 @@ use crate::{
     NormKind, OutputSpec, Projections, RopeLayout, Slot, Source, Span, Spec, Sublayer, VectorSlot,
 };
 use kvant_io::{Array, Checkpoint, Meta, Value};
-pub(super) use sizes::Sizes;
+pub(super) use sizes::{Sizes, check_quantization};
 
 /// The places of the norms in a block.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -135,7 +135,7 @@ impl Family {
 }
 
 /// Names of the linear maps and norms of a block, without suffix: GGUF, Hugging Face.
-const MAPS: [(&str, &str); 16] = [
+pub(super) const MAPS: [(&str, &str); 16] = [
     ("attn_norm", "input_layernorm"),
     ("attn_q_norm", "self_attn.q_norm"),
     ("attn_k_norm", "self_attn.k_norm"),
@@ -354,6 +354,7 @@ impl Family {
                 projections,
                 query_norm: head_norm("attn_q_norm", queries),
                 key_norm: head_norm("attn_k_norm", keys),
+                value_norm: None,
                 rope: layer.rope.clone(),
                 span: layer.span,
                 scale: sizes.attention_scale,
@@ -419,7 +420,7 @@ impl Family {
                 }
                 _ => sublayers.push(sublayer("ffn_norm", Body::FeedForward(dense()), "post_ffw_norm")),
             }
-            BlockSpec { sublayers }
+            BlockSpec { sublayers, scale: None }
         });
         Spec {
             architecture: self.name,

@@ -347,6 +347,7 @@ impl Family {
                 projections,
                 query_norm: None,
                 key_norm: None,
+                value_norm: None,
                 rope: sizes.rope.clone(),
                 span: sizes.span,
                 scale: 1.0 / (head_size as f32).sqrt(),
@@ -364,6 +365,7 @@ impl Family {
             let of_feed_forward = Sublayer::pre_norm(norm("ffn_norm"), Body::FeedForward(feed_forward));
             BlockSpec {
                 sublayers: vec![of_attention, Sublayer { parallel: sizes.parallel, ..of_feed_forward }],
+                scale: None,
             }
         });
         Spec {

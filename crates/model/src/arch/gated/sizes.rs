@@ -313,7 +313,7 @@ impl Family {
 }
 
 /// Rejects checkpoints that other programs have quantized.
-fn check_quantization(settings: Settings) -> Result<(), Error> {
+pub(in crate::arch) fn check_quantization(settings: Settings) -> Result<(), Error> {
     let Some(dialect) = settings.section("quantization_config")? else { return Ok(()) };
     // FP8 needs nothing from this section: the tensors' type and their scales determine the values.
     match dialect.optional_text("quant_method")? {
