@@ -238,6 +238,14 @@ GENERIC = {
         "config": {**GEMMA4, "num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"],
                    "num_key_value_heads": 1, "num_attention_heads": 3, "tie_word_embeddings": False},
     },
+    "gemma4-shared-f32": {
+        "about": "Gemma 4: the last three blocks share keys and values and have wider feed-forward networks, layer embeddings of 16",
+        "storage": "f32", "prompt": 50,
+        "config": {**GEMMA4, "num_hidden_layers": 5, "num_kv_shared_layers": 3, "use_double_wide_mlp": True,
+                   "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "sliding_attention", "full_attention"],
+                   "num_key_value_heads": 1, "hidden_size_per_layer_input": 16, "vocab_size_per_layer_input": 96,
+                   "hidden_size": 32, "final_logit_softcapping": 6.0},
+    },
 }
 
 

@@ -34,7 +34,7 @@ mod scratch;
 mod shared;
 mod view;
 
-pub use attention::{AttentionShape, Qkv, Ragged, attention};
+pub use attention::{AttentionShape, Qkv, Ragged, attention, attention_of_held};
 pub use backend::Backend;
 pub use cpu::instruction_sets::features;
 pub use error::Error;

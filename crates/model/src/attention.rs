@@ -2,6 +2,7 @@
 
 use crate::linear::{Linear, apply_all};
 use crate::norm::LoadedNorm;
+use crate::stream::{StreamLayout, StreamStates};
 use crate::{Attention, Error, Positions, Projections, Slot, Span, Weights, buffers};
 use kvant_kernels::{AttentionShape, Backend, KeyValues, KvFormat, Qkv, ops};
 
@@ -9,7 +10,8 @@ use kvant_kernels::{AttentionShape, Backend, KeyValues, KvFormat, Qkv, ops};
 #[derive(Clone)]
 pub(crate) struct LoadedAttention {
     pub query: Linear,
-    pub key: Linear,
+    /// `None` if keys and values are those of an earlier block.
+    pub key: Option<Linear>,
     /// `None` if the values are the results of the key map.
     pub value: Option<Linear>,
     pub query_norm: Option<LoadedNorm>,
@@ -18,22 +20,34 @@ pub(crate) struct LoadedAttention {
     /// Index of its rotary embedding in [`crate::Spec::ropes`].
     pub rope: Option<usize>,
     pub shape: AttentionShape,
+    /// The place in the stream of the keys and values of an earlier block that this attention reads.
+    pub reads: Option<StreamStates>,
+    /// The place in the stream of the keys and values that later blocks read.
+    pub keeps: Option<StreamStates>,
     pub output: Linear,
 }
 
 impl LoadedAttention {
-    pub fn load(weights: &Weights, backend: &Backend, spec: &Attention) -> Result<Self, Error> {
+    /// Loads an attention of block `index`.
+    pub fn load(
+        weights: &Weights,
+        backend: &Backend,
+        spec: &Attention,
+        layout: &StreamLayout,
+        index: usize,
+    ) -> Result<Self, Error> {
         let linear = |slot: &Slot| Linear::load(weights, backend, slot);
         // The value map has few rows, and every later token reads its output. It causes a large part of the rounding
         // error with a small part of the multiply-adds. Higher precision is therefore cheap here.
         let precise = backend.clone().precise();
         let (query, key, value) = match &spec.projections {
             Projections::Separate { query, key, value } => {
-                (linear(query)?, linear(key)?, Some(Linear::load(weights, &precise, value)?))
+                (linear(query)?, Some(linear(key)?), Some(Linear::load(weights, &precise, value)?))
             }
             Projections::KeysAsValues { query, key } => {
-                (linear(query)?, Linear::load(weights, &precise, key)?, None)
+                (linear(query)?, Some(Linear::load(weights, &precise, key)?), None)
             }
+            Projections::Queries { query, .. } => (linear(query)?, None, None),
             Projections::Fused(slot) => {
                 let (queries, keys) = (spec.heads * spec.head_size, spec.kv_heads * spec.head_size);
                 // One read: if the checkpoint has to copy the tensor, the three parts share the copy.
@@ -43,7 +57,7 @@ impl LoadedAttention {
                 };
                 (
                     part(backend, 0, queries)?,
-                    part(backend, queries, keys)?,
+                    Some(part(backend, queries, keys)?),
                     Some(part(&precise, queries + keys, keys)?),
                 )
             }
@@ -70,33 +84,41 @@ impl LoadedAttention {
                 softcap: spec.softcap,
                 sinks: spec.sinks.as_ref().map(|sinks| weights.vector(&sinks.name)).transpose()?,
             },
+            reads: spec.states_of().and_then(|source| layout.states.get(&source).copied()),
+            keeps: layout.states.get(&index).copied(),
             output: linear(&spec.output)?,
         })
     }
 
-    /// Computes queries, keys and values, before norms and rotation.
+    /// Computes queries, keys and values, before norms and rotation. Keys and values are empty if they are those of an
+    /// earlier block.
     pub fn project(&self, backend: &Backend, input: &[f32]) -> Qkv {
-        let Some(value) = &self.value else {
-            let [query, key] = apply_all(backend, [&self.query, &self.key], input);
-            let value = key.clone();
-            return Qkv { query, key, value };
-        };
-        let [query, key, value] = apply_all(backend, [&self.query, &self.key, value], input);
-        Qkv { query, key, value }
+        match (&self.key, &self.value) {
+            (Some(key), Some(value)) => {
+                let [query, key, value] = apply_all(backend, [&self.query, key, value], input);
+                Qkv { query, key, value }
+            }
+            (Some(key), None) => {
+                let [query, key] = apply_all(backend, [&self.query, key], input);
+                let value = key.clone();
+                Qkv { query, key, value }
+            }
+            (None, _) => {
+                let [query] = apply_all(backend, [&self.query], input);
+                Qkv { query, key: Vec::new(), value: Vec::new() }
+            }
+        }
     }
 
     /// All maps, in the order queries, keys, values, output.
     pub fn maps(&self) -> Vec<&Linear> {
-        [&self.query, &self.key].into_iter().chain(&self.value).chain([&self.output]).collect()
+        [&self.query].into_iter().chain(&self.key).chain(&self.value).chain([&self.output]).collect()
     }
 
     /// Like [`LoadedAttention::maps`].
     pub fn maps_mut(&mut self) -> Vec<&mut Linear> {
-        [&mut self.query, &mut self.key]
-            .into_iter()
-            .chain(&mut self.value)
-            .chain([&mut self.output])
-            .collect()
+        let inner = [&mut self.query].into_iter().chain(&mut self.key).chain(&mut self.value);
+        inner.chain([&mut self.output]).collect()
     }
 
     /// Normalizes queries, keys and values, and rotates queries and keys, in place.
@@ -121,8 +143,20 @@ impl LoadedAttention {
         if let Some(rope) = self.rope {
             let rotation = positions.rotation(rope, head_size);
             ops::rope(backend, &mut qkv.query, heads, &rotation);
-            ops::rope(backend, &mut qkv.key, kv_heads, &rotation);
+            if !qkv.key.is_empty() {
+                ops::rope(backend, &mut qkv.key, kv_heads, &rotation);
+            }
         }
+    }
+
+    /// A KV cache in `f32` for a sequence that runs alone: empty, or with the keys and values of an earlier block.
+    /// `stream` is the stream of the sequence.
+    pub fn key_values_alone(&self, stream: &[f32], tokens: usize) -> KeyValues {
+        let mut states = self.empty_key_values();
+        if let Some(StreamStates { keys, values }) = self.reads {
+            states.append(&stream[keys.range(tokens)], &stream[values.range(tokens)]);
+        }
+        states
     }
 
     /// An empty KV cache in `f32`.

@@ -8,7 +8,9 @@ use crate::attention::LoadedAttention;
 use crate::block::{LoadedBody, LoadedSublayer};
 use crate::experts::LoadedExperts;
 use crate::feed_forward::{LoadedFeedForward, activate, scale_rows};
+use crate::layer_embedding::LoadedLayerGate;
 use crate::linear::{Linear, apply_all};
+use crate::stream::StreamStates;
 use crate::{Activation, Block, Positions};
 use kvant_kernels::{Backend, Qkv, Ragged, attention, gradient, ops};
 
@@ -16,19 +18,20 @@ use kvant_kernels::{Backend, Qkv, Ragged, attention, gradient, ops};
 pub type GradientSink<'a> = &'a mut dyn FnMut(&str, &[f32]);
 
 impl Block {
-    /// Returns the gradient at the residual stream before the block. `residual` is the residual stream before the
-    /// block, tokens × hidden. `output_gradient` is the gradient at the residual stream after the block. `sink`
-    /// receives the gradient at the output of each linear map.
+    /// Returns the gradient at the stream before the block. `before` is the stream before the block, tokens ×
+    /// [`crate::Spec::stream_width`]. `output_gradient` is the gradient at the stream after the block. `sink` receives the
+    /// gradient at the output of each linear map.
     pub fn backward(
         &self,
-        residual: &[f32],
+        before: &[f32],
         output_gradient: &[f32],
         positions: &Positions,
         sink: GradientSink,
     ) -> Vec<f32> {
         let backend = &self.backend;
+        let tokens = positions.tokens();
         let mut passes: Vec<SublayerPass> = Vec::with_capacity(self.sublayers.len());
-        let mut stream = residual.to_vec();
+        let mut stream = self.layout.residual(before).to_vec();
         for (index, sublayer) in self.sublayers.iter().enumerate() {
             let residual = match passes.last() {
                 Some(previous) if sublayer.parallel => previous.residual.clone(),
@@ -40,13 +43,18 @@ impl Block {
             let apply = |map: &Linear, x: &[f32]| map.apply(backend, &map.input(x));
             let (body, result) = match &sublayer.body {
                 LoadedBody::Attention(a) => {
-                    let pass = a.forward(backend, &input, positions);
+                    let pass = a.forward(backend, &input, before, positions);
                     let result = needs_result.then(|| apply(&a.output, &pass.attended));
                     (Pass::Attention(a, pass), result)
                 }
                 LoadedBody::FeedForward(f) => {
                     let result = needs_result.then(|| apply(&f.down, &f.inner(backend, &input)));
                     (Pass::FeedForward(f, input), result)
+                }
+                LoadedBody::LayerGate(l) => {
+                    let inner = || l.inner(backend, &input, &before[l.part.range(tokens)]);
+                    let result = needs_result.then(|| apply(&l.output, &inner()));
+                    (Pass::LayerGate(l, input), result)
                 }
                 LoadedBody::Experts(e) => {
                     let result = || {
@@ -63,7 +71,11 @@ impl Block {
             let result = result.filter(|_| sublayer.after.is_some()).unwrap_or_default();
             passes.push(SublayerPass { residual, body, result });
         }
-        let mut gradient: Vec<f32> = output_gradient.iter().map(|x| x * self.scale).collect();
+        let (of_residual, beside) = output_gradient.split_at(stream.len());
+        let mut gradient: Vec<f32> = of_residual.iter().map(|x| x * self.scale).collect();
+        // The gradient at the parts of the stream beside the residual stream, at their places in the stream.
+        let mut at_stream = vec![0.0; before.len()];
+        at_stream[stream.len()..].copy_from_slice(beside);
         // The gradient at the input of a parallel sublayer, which is the input of the previous sublayer, too.
         let mut of_parallel: Option<Vec<f32>> = None;
         for (sublayer, pass) in self.sublayers.iter().zip(passes).rev() {
@@ -71,7 +83,15 @@ impl Block {
             let mut input_gradient = vec![0.0; gradient.len()];
             match pass.body {
                 Pass::Attention(a, body) => {
-                    a.backward(backend, body, &result_gradient, positions, &mut input_gradient, sink);
+                    let of_states = StatesGradient { at_stream: &mut at_stream, tokens };
+                    let gradients = (&result_gradient[..], &mut input_gradient[..]);
+                    a.backward(backend, body, gradients, positions, of_states, sink);
+                }
+                Pass::LayerGate(l, input) => {
+                    let part = l.part.range(tokens);
+                    let inputs = [&input[..], &before[part.clone()]];
+                    let gradients = [&mut input_gradient[..], &mut at_stream[part]];
+                    l.backward(backend, inputs, &result_gradient, gradients, sink);
                 }
                 Pass::FeedForward(f, input) => {
                     f.backward(backend, &input, &result_gradient, &mut input_gradient, sink)
@@ -91,8 +111,15 @@ impl Block {
                 ops::add(backend, &mut gradient, &at_residual);
             }
         }
-        gradient
+        at_stream[..gradient.len()].copy_from_slice(&gradient);
+        at_stream
     }
+}
+
+/// The gradient at a stream of `tokens` tokens.
+struct StatesGradient<'a> {
+    at_stream: &'a mut [f32],
+    tokens: usize,
 }
 
 /// The values of a sublayer's forward pass that its backward pass needs.
@@ -111,6 +138,8 @@ enum Pass<'a> {
     FeedForward(&'a LoadedFeedForward, Vec<f32>),
     /// The experts and the input of their body.
     Experts(&'a LoadedExperts, Vec<f32>),
+    /// The gate and the input of its body.
+    LayerGate(&'a LoadedLayerGate, Vec<f32>),
 }
 
 impl LoadedSublayer {
@@ -133,7 +162,13 @@ struct AttentionPass {
 }
 
 impl LoadedAttention {
-    fn forward(&self, backend: &Backend, input: &[f32], positions: &Positions) -> AttentionPass {
+    fn forward(
+        &self,
+        backend: &Backend,
+        input: &[f32],
+        stream: &[f32],
+        positions: &Positions,
+    ) -> AttentionPass {
         let mut qkv = self.project(backend, input);
         let [query, key, value] = self.norms().map(Option::is_some);
         let copy = |kept: bool, x: &[f32]| if kept { x.to_vec() } else { Vec::new() };
@@ -141,24 +176,42 @@ impl LoadedAttention {
         self.norm_and_rotate(backend, &mut qkv, positions);
         let mut attended = vec![0.0; qkv.query.len()];
         let (mut states, tokens) = (self.empty_key_values(), positions.tokens());
+        if let Some(StreamStates { keys, values }) = self.reads {
+            qkv.key = stream[keys.range(tokens)].to_vec();
+            qkv.value = stream[values.range(tokens)].to_vec();
+        }
         let sequence = Ragged { states: &mut states, tokens };
         attention(backend, &self.shape, &qkv, &mut [sequence], &mut attended);
         AttentionPass { projected, qkv, attended }
     }
 
-    /// Adds the gradient at the input to `input_gradient`. `gradient` is the gradient at the result.
+    /// Adds the gradient at the input to `input_gradient`. `gradient` is the gradient at the result. Shared keys and
+    /// values pass their gradient on through the stream.
     fn backward(
         &self,
         backend: &Backend,
         AttentionPass { projected, qkv, mut attended }: AttentionPass,
-        gradient: &[f32],
+        (gradient, input_gradient): (&[f32], &mut [f32]),
         positions: &Positions,
-        input_gradient: &mut [f32],
+        StatesGradient { at_stream, tokens }: StatesGradient,
         sink: GradientSink,
     ) {
         attended.fill(0.0);
         self.output.backward(gradient, &mut attended, sink);
         let mut gradients = gradient::attention(backend, &self.shape, &qkv, &attended);
+        if let Some(StreamStates { keys, values }) = self.keeps {
+            // The block replaces these parts of the stream, so the gradient before the block is 0.
+            for (gradient, part) in [(&mut gradients.key, keys), (&mut gradients.value, values)] {
+                let of_later = &mut at_stream[part.range(tokens)];
+                ops::add(backend, gradient, of_later);
+                of_later.fill(0.0);
+            }
+        }
+        if let Some(StreamStates { keys, values }) = self.reads {
+            ops::add(backend, &mut at_stream[keys.range(tokens)], &gradients.key);
+            ops::add(backend, &mut at_stream[values.range(tokens)], &gradients.value);
+            gradients.key.clear();
+        }
         self.rotate(backend, &mut gradients, &positions.inverse());
         let all = [&mut gradients.query, &mut gradients.key, &mut gradients.value];
         for ((norm, x), gradient) in self.norms().into_iter().zip(&projected).zip(all) {
@@ -169,14 +222,16 @@ impl LoadedAttention {
             }
         }
         let Qkv { query, mut key, value } = gradients;
-        match &self.value {
-            Some(map) => {
-                backward_all([&self.query, &self.key, map], [&query, &key, &value], input_gradient, sink)
+        match (&self.key, &self.value) {
+            (Some(key_map), Some(value_map)) => {
+                let maps = [&self.query, key_map, value_map];
+                backward_all(maps, [&query, &key, &value], input_gradient, sink);
             }
-            None => {
+            (Some(key_map), None) => {
                 ops::add(backend, &mut key, &value);
-                backward_all([&self.query, &self.key], [&query, &key], input_gradient, sink);
+                backward_all([&self.query, key_map], [&query, &key], input_gradient, sink);
             }
+            (None, _) => self.query.backward(&query, input_gradient, sink),
         }
     }
 }
@@ -244,19 +299,15 @@ impl LoadedFeedForward {
         }
         match (self.activation, &mut gate) {
             (Activation::Silu, Some(gate)) => gradient::swiglu(backend, gate, &mut up, &inner_gradient),
-            (Activation::Silu, None) => {
-                let mut ones = vec![1.0; up.len()];
-                gradient::swiglu(backend, &mut up, &mut ones, &inner_gradient);
-            }
             (activation, Some(gate)) => {
                 let mut activated = gate.clone();
                 activate(backend, activation, &mut activated, None);
                 ops::multiply(backend, &mut activated, &inner_gradient);
                 ops::multiply(backend, &mut inner_gradient, &up);
-                gelu_gradient(backend, activation, gate, &inner_gradient);
+                activation_gradient(backend, activation, gate, &inner_gradient);
                 up = activated;
             }
-            (activation, None) => gelu_gradient(backend, activation, &mut up, &inner_gradient),
+            (activation, None) => activation_gradient(backend, activation, &mut up, &inner_gradient),
         }
         match (&self.gate, &gate) {
             (Some(map), Some(gate)) => backward_all([map, &self.up], [gate, &up], input_gradient, sink),
@@ -265,17 +316,23 @@ impl LoadedFeedForward {
     }
 }
 
-/// Replaces the input `x` of GELU by the gradient at `x`.
-fn gelu_gradient(backend: &Backend, activation: Activation, x: &mut [f32], gradient: &[f32]) {
+/// Replaces the input `x` of an activation function by the gradient at `x`.
+pub(crate) fn activation_gradient(
+    backend: &Backend,
+    activation: Activation,
+    x: &mut [f32],
+    gradient: &[f32],
+) {
     match activation {
+        Activation::Silu => gradient::swiglu(backend, x, &mut vec![1.0; x.len()], gradient),
         Activation::Gelu => gradient::gelu(backend, x, gradient),
-        _ => gradient::gelu_tanh(backend, x, gradient),
+        Activation::GeluTanh => gradient::gelu_tanh(backend, x, gradient),
     }
 }
 
 impl Linear {
     /// Passes the gradient at the map's output to `sink`, and adds the gradient at the map's input to `input_gradient`.
-    fn backward(&self, gradient: &[f32], input_gradient: &mut [f32], sink: GradientSink) {
+    pub fn backward(&self, gradient: &[f32], input_gradient: &mut [f32], sink: GradientSink) {
         sink(&self.name, gradient);
         self.weight.add_transposed(gradient, input_gradient);
     }

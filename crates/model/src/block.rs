@@ -8,12 +8,14 @@
 use crate::attention::LoadedAttention;
 use crate::experts::{LoadedExperts, Routing};
 use crate::feed_forward::LoadedFeedForward;
+use crate::layer_embedding::LoadedLayerGate;
 use crate::linear::Linear;
 use crate::norm::LoadedNorm;
 use crate::step::BlockStates;
+use crate::stream::{StreamLayout, StreamStates};
 use crate::{BlockSpec, Body, Error, OpCount, Positions, Sublayer, Weights, buffers};
 use kvant_core::Tensor;
-use kvant_kernels::{Backend, KeyValues, Ragged, attention, ops};
+use kvant_kernels::{Backend, KeyValues, Ragged, attention, attention_of_held, ops};
 
 /// A sublayer's body with loaded weights.
 #[derive(Clone)]
@@ -21,6 +23,7 @@ pub(crate) enum LoadedBody {
     Attention(LoadedAttention),
     FeedForward(LoadedFeedForward),
     Experts(LoadedExperts),
+    LayerGate(LoadedLayerGate),
 }
 
 /// A sublayer with loaded weights.
@@ -40,6 +43,8 @@ pub struct Block {
     pub(crate) sublayers: Vec<LoadedSublayer>,
     /// Factor of the residual stream after the last sublayer.
     pub(crate) scale: f32,
+    /// The layout of the stream that the block reads and writes.
+    pub(crate) layout: StreamLayout,
     /// For each stage of the block: the index of its sublayer, and its index within the sublayer's body.
     stages: Vec<(usize, usize)>,
 }
@@ -49,6 +54,7 @@ impl LoadedBody {
         match self {
             Self::Attention(a) => a.maps(),
             Self::FeedForward(f) => f.maps(),
+            Self::LayerGate(l) => vec![&l.gate, &l.output],
             Self::Experts(e) => {
                 std::iter::once(&e.router).chain(e.experts.iter().flat_map(LoadedFeedForward::maps)).collect()
             }
@@ -59,6 +65,7 @@ impl LoadedBody {
         match self {
             Self::Attention(a) => a.maps_mut(),
             Self::FeedForward(f) => f.maps_mut(),
+            Self::LayerGate(l) => vec![&mut l.gate, &mut l.output],
             Self::Experts(e) => {
                 let experts = e.experts.iter_mut().flat_map(LoadedFeedForward::maps_mut);
                 std::iter::once(&mut e.router).chain(experts).collect()
@@ -74,11 +81,18 @@ impl Block {
     /// Errors of [`Weights::tensor`] or of a kernel.
     pub fn load(weights: &Weights, backend: &Backend, index: usize) -> Result<Self, Error> {
         let spec: &BlockSpec = &weights.spec().blocks[index];
+        let layout = StreamLayout::of(weights.spec());
         let sublayer = |spec: &Sublayer| {
             let norm =
                 |norm: &Option<_>| norm.as_ref().map(|norm| LoadedNorm::load(weights, norm)).transpose();
             let body = match &spec.body {
-                Body::Attention(a) => LoadedBody::Attention(LoadedAttention::load(weights, backend, a)?),
+                Body::Attention(a) => {
+                    LoadedBody::Attention(LoadedAttention::load(weights, backend, a, &layout, index)?)
+                }
+                Body::LayerGate(l) => {
+                    let part = layout.layer_embeddings[index];
+                    LoadedBody::LayerGate(LoadedLayerGate::load(weights, backend, l, part)?)
+                }
                 Body::FeedForward(f) => {
                     LoadedBody::FeedForward(LoadedFeedForward::load(weights, backend, f)?)
                 }
@@ -93,6 +107,7 @@ impl Block {
         Ok(Self {
             backend: backend.clone(),
             sublayers: spec.sublayers.iter().map(sublayer).collect::<Result<_, _>>()?,
+            layout,
             scale: scale.map_or(1.0, |scale| scale[0]),
             stages: stages.flat_map(|(i, s)| (0..s.stages().len()).map(move |stage| (i, stage))).collect(),
         })
@@ -127,31 +142,33 @@ impl Block {
         Ok(())
     }
 
-    /// Computes the first stage's input from the residual stream (tokens × hidden).
-    pub fn enter(&self, residual: &[f32]) -> Vec<f32> {
-        self.sublayer_input(0, residual)
+    /// Computes the first stage's input from the stream before the block, tokens × [`crate::Spec::stream_width`].
+    pub fn enter(&self, stream: &[f32]) -> Vec<f32> {
+        self.sublayer_input(0, stream)
     }
 
     /// Computes the input of sublayer `index`; empty after the last sublayer.
-    fn sublayer_input(&self, index: usize, residual: &[f32]) -> Vec<f32> {
+    fn sublayer_input(&self, index: usize, stream: &[f32]) -> Vec<f32> {
         match self.sublayers.get(index) {
             None => Vec::new(),
-            Some(sublayer) => sublayer.input(&self.backend, residual),
+            Some(sublayer) => sublayer.input(&self.backend, self.layout.residual(stream)),
         }
     }
 
     /// Runs stage `stage` of [`Block::stages`] on its input and returns the input of the next stage; empty after the
-    /// last stage. Stages that write to the residual stream add to `residual`. An attention appends keys and values to
-    /// the KV cache of each sequence. `input` has one row per token, one sequence after the other.
+    /// last stage. Stages that write to the residual stream add to that of `stream`. An attention appends keys and values
+    /// to the KV cache of each sequence; if later blocks share them, it also writes them to `stream`. `input` has one row
+    /// per token, one sequence after the other.
     pub(crate) fn advance(
         &self,
         stage: usize,
         input: &[f32],
-        residual: &mut [f32],
+        stream: &mut [f32],
         positions: &Positions,
         states: &mut [BlockStates],
     ) -> Vec<f32> {
         let (backend, (index, within)) = (&self.backend, self.stages[stage]);
+        let tokens = self.layout.tokens(stream);
         match (&self.sublayers[index].body, within) {
             (LoadedBody::Attention(a), 0) => {
                 let mut qkv = a.project(backend, input);
@@ -162,60 +179,74 @@ impl Block {
                 let mut layers: Vec<Ragged> = (states.iter_mut())
                     .map(|sequence| Ragged { states: &mut sequence.layers[own], tokens: sequence.tokens })
                     .collect();
-                attention(backend, &a.shape, &qkv, &mut layers, &mut attended);
+                if a.reads.is_some() {
+                    attention_of_held(backend, &a.shape, &qkv.query, &layers, &mut attended);
+                } else {
+                    attention(backend, &a.shape, &qkv, &mut layers, &mut attended);
+                }
+                if let Some(StreamStates { keys, values }) = a.keeps {
+                    stream[keys.range(tokens)].copy_from_slice(&qkv.key);
+                    stream[values.range(tokens)].copy_from_slice(&qkv.value);
+                }
                 [qkv.query, qkv.key, qkv.value].into_iter().for_each(buffers::give);
                 attended
             }
             (LoadedBody::FeedForward(f), 0) => f.inner(backend, input),
+            (LoadedBody::LayerGate(l), 0) => l.inner(backend, input, &stream[l.part.range(tokens)]),
             (LoadedBody::Experts(e), 0) => e.inner(backend, input, &e.route(backend, input)),
             (body, _) => {
                 let result = match body {
                     LoadedBody::Attention(LoadedAttention { output: last, .. })
-                    | LoadedBody::FeedForward(LoadedFeedForward { down: last, .. }) => {
+                    | LoadedBody::FeedForward(LoadedFeedForward { down: last, .. })
+                    | LoadedBody::LayerGate(LoadedLayerGate { output: last, .. }) => {
                         last.apply(backend, &last.input(input))
                     }
                     LoadedBody::Experts(e) => {
                         // The residual stream is still the one that the experts were chosen from.
-                        let routing = e.route(backend, &self.sublayer_input(index, residual));
+                        let routing = e.route(backend, &self.sublayer_input(index, stream));
                         e.result(backend, input, &routing)
                     }
                 };
                 let parallel = self.sublayers.get(index + 1).is_some_and(|next| next.parallel);
-                let before_addition = parallel.then(|| self.sublayer_input(index + 1, residual));
+                let before_addition = parallel.then(|| self.sublayer_input(index + 1, stream));
+                let residual = self.layout.residual_mut(stream);
                 self.sublayers[index].add(backend, result, residual);
                 if index + 1 == self.sublayers.len() && self.scale != 1.0 {
                     residual.iter_mut().for_each(|x| *x *= self.scale);
                 }
-                before_addition.unwrap_or_else(|| self.sublayer_input(index + 1, residual))
+                before_addition.unwrap_or_else(|| self.sublayer_input(index + 1, stream))
             }
         }
     }
 
     /// Returns the experts that each token uses in stage `stage`, or `None` if the stage is not one of experts. `input`
-    /// is the input of the stage, and `residual` is the residual stream before it.
-    pub fn routing(&self, stage: usize, input: &[f32], residual: &[f32]) -> Option<Routing> {
+    /// is the input of the stage, and `stream` is the stream before it.
+    pub fn routing(&self, stage: usize, input: &[f32], stream: &[f32]) -> Option<Routing> {
         let (index, within) = self.stages[stage];
         let LoadedBody::Experts(experts) = &self.sublayers[index].body else { return None };
         Some(match within {
             0 => experts.route(&self.backend, input),
-            _ => experts.route(&self.backend, &self.sublayer_input(index, residual)),
+            _ => experts.route(&self.backend, &self.sublayer_input(index, stream)),
         })
     }
 
     /// Runs all stages; see [`Block::advance`].
-    pub(crate) fn forward(&self, residual: &mut [f32], positions: &Positions, states: &mut [BlockStates]) {
-        let mut input = self.enter(residual);
+    pub(crate) fn forward(&self, stream: &mut [f32], positions: &Positions, states: &mut [BlockStates]) {
+        let mut input = self.enter(stream);
         for stage in 0..self.stages() {
-            let next = self.advance(stage, &input, residual, positions, states);
+            let next = self.advance(stage, &input, stream, positions, states);
             buffers::give(std::mem::replace(&mut input, next));
         }
     }
 
-    /// Runs all stages for one whole sequence, without a KV cache from earlier tokens. `residual` becomes the residual
-    /// stream after the block.
-    pub fn forward_alone(&self, residual: &mut [f32], positions: &Positions) {
-        let tokens = positions.tokens();
-        self.forward(residual, positions, &mut [BlockStates { layers: &mut self.empty_states(), tokens }]);
+    /// Runs all stages for one whole sequence, without a KV cache from earlier tokens. `stream` becomes the stream after
+    /// the block.
+    pub fn forward_alone(&self, stream: &mut [f32], positions: &Positions) {
+        let mut input = self.enter(stream);
+        for stage in 0..self.stages() {
+            let next = self.advance_alone(stage, &input, stream, positions);
+            buffers::give(std::mem::replace(&mut input, next));
+        }
     }
 
     /// Runs one stage as [`Block::advance`] does, for one whole sequence, without a KV cache from earlier tokens.
@@ -223,21 +254,20 @@ impl Block {
         &self,
         stage: usize,
         input: &[f32],
-        residual: &mut [f32],
+        stream: &mut [f32],
         positions: &Positions,
     ) -> Vec<f32> {
         let tokens = positions.tokens();
-        let states = &mut [BlockStates { layers: &mut self.empty_states(), tokens }];
-        self.advance(stage, input, residual, positions, states)
-    }
-
-    /// Empty KV caches, one for each attention of the block.
-    fn empty_states(&self) -> Vec<KeyValues> {
         let attention = |sublayer: &LoadedSublayer| match &sublayer.body {
-            LoadedBody::Attention(a) => Some(a.empty_key_values()),
-            LoadedBody::FeedForward(_) | LoadedBody::Experts(_) => None,
+            LoadedBody::Attention(a) => Some(a.key_values_alone(stream, tokens)),
+            LoadedBody::FeedForward(_) | LoadedBody::Experts(_) | LoadedBody::LayerGate(_) => None,
         };
-        self.sublayers.iter().filter_map(attention).collect()
+        let mut layers: Vec<KeyValues> = match self.stages[stage] {
+            // Only the first stage of an attention reads states.
+            (_, 0) => self.sublayers.iter().filter_map(attention).collect(),
+            _ => Vec::new(),
+        };
+        self.advance(stage, input, stream, positions, &mut [BlockStates { layers: &mut layers, tokens }])
     }
 }
 

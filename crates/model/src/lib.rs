@@ -21,6 +21,7 @@ mod experts;
 pub mod export;
 mod feed_forward;
 mod generate;
+mod layer_embedding;
 mod linear;
 mod norm;
 mod op_count;
@@ -30,6 +31,7 @@ mod sampler;
 mod sequence;
 mod spec;
 mod step;
+mod stream;
 mod tokenizer;
 mod transformer;
 mod weights;
@@ -54,8 +56,9 @@ pub use sampler::{
 };
 pub use sequence::{Sequence, Snapshot, StatePool};
 pub use spec::{
-    Activation, Attention, BlockSpec, Body, EmbeddingSpec, Expansion, Experts, FeedForward, Norm, NormKind,
-    OutputSpec, Projections, Slot, Span, Spec, Stage, StageOutput, Sublayer, VectorSlot,
+    Activation, Attention, BlockSpec, Body, EmbeddingSpec, Expansion, Experts, FeedForward, LayerEmbeddings,
+    LayerGate, Norm, NormKind, OutputSpec, Projections, Slot, Span, Spec, Stage, StageOutput, Sublayer,
+    VectorSlot,
 };
 pub use step::{Part, Want};
 pub use tokenizer::{

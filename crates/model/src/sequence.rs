@@ -41,8 +41,10 @@ impl StatePool {
 /// The KV cache of one sequence, for up to `capacity` positions. A clone is a fork.
 #[derive(Clone, Debug)]
 pub struct Sequence {
-    /// For each block, one KV cache per attention.
+    /// For each block, one KV cache per attention that has its own keys and values.
     pub(crate) blocks: Vec<Vec<KeyValues>>,
+    /// For each block that reads the states of an earlier block: the index of the earlier block.
+    shared: Vec<usize>,
     pub(crate) length: usize,
     capacity: usize,
     pages: PagePool,
@@ -72,11 +74,14 @@ impl Sequence {
             KeyValues::in_pool(format, attention.kv_heads, attention.head_size, pages)
                 .map_err(|source| Error::KvFormat { source })
         };
-        let block = |block: &BlockSpec| block.attentions().map(layer).collect::<Result<_, _>>();
+        let block = |block: &BlockSpec| {
+            block.attentions().filter(|attention| attention.states_of().is_none()).map(layer).collect()
+        };
         let blocks = spec.blocks.iter().map(block).collect::<Result<_, _>>()?;
+        let shared = spec.attentions().filter_map(Attention::states_of).collect();
         // Positions beyond the trained ones have no row in the position embedding.
         let limit = spec.embedding.positions.as_ref().map_or(usize::MAX, |positions| positions.rows);
-        Ok(Self { blocks, length: 0, capacity: capacity.min(limit), pages: pages.clone() })
+        Ok(Self { blocks, shared, length: 0, capacity: capacity.min(limit), pages: pages.clone() })
     }
 
     /// Takes the memory for all positions at once: exactly [`Sequence::bytes`] of the capacity.
@@ -153,6 +158,15 @@ impl Sequence {
         }
     }
 
+    /// The largest number of tokens that may run in one step.
+    ///
+    /// With [`KvFormat::Q4_0`], a query reads its own page in more bits than later queries do. Attentions that read the
+    /// states of an earlier block run after all positions of the step are appended, so a step ends with the page.
+    pub(crate) fn room(&self) -> usize {
+        let sources = self.shared.iter().flat_map(|block| &self.blocks[*block]);
+        sources.map(KeyValues::room).min().unwrap_or(usize::MAX)
+    }
+
     /// The number of bytes that the next `count` positions take from the pool.
     pub(crate) fn missing(&self, count: usize) -> usize {
         self.layers().map(|layer| layer.missing(count)).sum()
@@ -191,7 +205,8 @@ impl Sequence {
 
     /// The number of bytes that the attentions read for the last of `positions` positions.
     pub fn read_bytes(&self, positions: usize) -> usize {
-        self.layers().map(|layer| layer.read_bytes(positions)).sum()
+        let shared = self.shared.iter().flat_map(|block| &self.blocks[*block]);
+        self.layers().chain(shared).map(|layer| layer.read_bytes(positions)).sum()
     }
 
     /// The number of bytes that `positions` positions take.

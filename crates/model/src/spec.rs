@@ -6,6 +6,7 @@
 //! once.
 
 use crate::Rope;
+use crate::stream::StreamLayout;
 use kvant_kernels::{Backend, ops};
 
 /// One linear map: `rows × columns`, `y = W x (+ b)`; or the maps of all experts, stored as one tensor.
@@ -103,6 +104,13 @@ pub enum Projections {
         /// Keys and values, `kv_heads × head_size` rows.
         key: Slot,
     },
+    /// Only queries. The keys and values are those of the only attention of an earlier block.
+    Queries {
+        /// Queries, `heads × head_size` rows.
+        query: Slot,
+        /// The index of the earlier block, whose keys and values have the same sizes.
+        states_of: usize,
+    },
 }
 
 impl Projections {
@@ -112,6 +120,7 @@ impl Projections {
             Self::Separate { query, key, value } => vec![query, key, value],
             Self::Fused(slot) => vec![slot],
             Self::KeysAsValues { query, key } => vec![query, key],
+            Self::Queries { query, .. } => vec![query],
         }
     }
 }
@@ -155,6 +164,16 @@ pub struct Attention {
     pub sinks: Option<VectorSlot>,
     /// The output projection.
     pub output: Slot,
+}
+
+impl Attention {
+    /// The index of the earlier block whose keys and values this attention reads; `None` if it has its own.
+    pub fn states_of(&self) -> Option<usize> {
+        match self.projections {
+            Projections::Queries { states_of, .. } => Some(states_of),
+            _ => None,
+        }
+    }
 }
 
 /// An elementwise activation function.
@@ -233,6 +252,17 @@ pub struct Experts {
     pub feed_forward: FeedForward,
 }
 
+/// Adds a part of a token's layer embedding ([`LayerEmbeddings`]): `output(activation(gate x) · embedding)`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerGate {
+    /// The map of the gate, `width × hidden`.
+    pub gate: Slot,
+    /// The activation function.
+    pub activation: Activation,
+    /// The output projection, `hidden × width`.
+    pub output: Slot,
+}
+
 /// The computation of a sublayer.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "plain data, a few of them a block")]
@@ -243,6 +273,8 @@ pub enum Body {
     FeedForward(FeedForward),
     /// Reads only the current position.
     Experts(Experts),
+    /// Reads only the current position, and its layer embedding for this block.
+    LayerGate(LayerGate),
 }
 
 /// One sublayer. It adds `scale · after(body(before(x)))` to the residual stream x.
@@ -327,7 +359,7 @@ impl Body {
     fn norms(&self) -> impl Iterator<Item = &Norm> {
         match self {
             Self::Attention(a) => a.query_norm.iter().chain(&a.key_norm),
-            Self::FeedForward(_) | Self::Experts(_) => None.iter().chain(&None),
+            Self::FeedForward(_) | Self::Experts(_) | Self::LayerGate(_) => None.iter().chain(&None),
         }
     }
 }
@@ -338,6 +370,7 @@ impl Sublayer {
         let (first, last) = match &self.body {
             Body::Attention(a) => (a.projections.slots(), &a.output),
             Body::FeedForward(f) => (f.first_slots(), &f.down),
+            Body::LayerGate(l) => (vec![&l.gate], &l.output),
             Body::Experts(e) => {
                 let first = std::iter::once(&e.router).chain(e.feed_forward.first_slots());
                 (first.collect(), &e.feed_forward.down)
@@ -345,7 +378,7 @@ impl Sublayer {
         };
         let used = match &self.body {
             Body::Experts(experts) => Some(experts.used),
-            Body::Attention(_) | Body::FeedForward(_) => None,
+            Body::Attention(_) | Body::FeedForward(_) | Body::LayerGate(_) => None,
         };
         // The factors of the experts change their results.
         let unchanged = self.adds_unchanged() && used.is_none();
@@ -376,7 +409,7 @@ impl BlockSpec {
     pub fn attentions(&self) -> impl Iterator<Item = &Attention> {
         self.sublayers.iter().filter_map(|sublayer| match &sublayer.body {
             Body::Attention(attention) => Some(attention),
-            Body::FeedForward(_) | Body::Experts(_) => None,
+            Body::FeedForward(_) | Body::Experts(_) | Body::LayerGate(_) => None,
         })
     }
 
@@ -384,7 +417,7 @@ impl BlockSpec {
     pub fn feed_forwards(&self) -> impl Iterator<Item = &FeedForward> {
         self.sublayers.iter().filter_map(|sublayer| match &sublayer.body {
             Body::FeedForward(feed_forward) => Some(feed_forward),
-            Body::Attention(_) | Body::Experts(_) => None,
+            Body::Attention(_) | Body::Experts(_) | Body::LayerGate(_) => None,
         })
     }
 
@@ -392,7 +425,7 @@ impl BlockSpec {
     pub fn experts(&self) -> impl Iterator<Item = &Experts> {
         self.sublayers.iter().filter_map(|sublayer| match &sublayer.body {
             Body::Experts(experts) => Some(experts),
-            Body::Attention(_) | Body::FeedForward(_) => None,
+            Body::Attention(_) | Body::FeedForward(_) | Body::LayerGate(_) => None,
         })
     }
 
@@ -410,6 +443,29 @@ pub struct EmbeddingSpec {
     pub scale: f32,
     /// One row per position, `context × hidden`, which is added to the token's row.
     pub positions: Option<Slot>,
+    /// The layer embeddings.
+    pub layers: Option<LayerEmbeddings>,
+}
+
+/// Layer embeddings: for each token, one vector for each block, which the block's [`LayerGate`] reads. They are
+/// `scale · (norm(projection_scale · projection x) + table_scale · row)` with the token's embedding x and its row of a
+/// table. Both have one vector for each block, one after the other.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerEmbeddings {
+    /// The length of a vector.
+    pub width: usize,
+    /// The table, `vocabulary × (blocks × width)`.
+    pub tokens: Slot,
+    /// Factor of the table's row.
+    pub table_scale: f32,
+    /// The projection of the embedding, `(blocks × width) × hidden`.
+    pub projection: Slot,
+    /// Factor of the projection's result.
+    pub projection_scale: f32,
+    /// Norm of each vector of the projection's result.
+    pub norm: Norm,
+    /// Factor of the sum.
+    pub scale: f32,
 }
 
 /// The output norm and the output head, after the last block.
@@ -472,14 +528,17 @@ pub struct Spec {
 impl Spec {
     /// All matrices in order of computation: embedding first, head last.
     pub fn slots(&self) -> impl Iterator<Item = &Slot> {
-        let embedding = std::iter::once(&self.embedding.tokens).chain(&self.embedding.positions);
+        let layers = self.embedding.layers.iter().flat_map(|layers| [&layers.tokens, &layers.projection]);
+        let embedding =
+            std::iter::once(&self.embedding.tokens).chain(&self.embedding.positions).chain(layers);
         embedding.chain(self.blocks.iter().flat_map(BlockSpec::slots)).chain(&self.output.head)
     }
 
     /// All vectors other than biases of maps: those of the norms in order of computation, those of the attentions, those
     /// of the blocks.
     pub fn vectors(&self) -> impl Iterator<Item = &VectorSlot> {
-        let norms = self.blocks.iter().flat_map(BlockSpec::norms).chain([&self.output.norm]);
+        let first = self.embedding.layers.iter().map(|layers| &layers.norm);
+        let norms = first.chain(self.blocks.iter().flat_map(BlockSpec::norms)).chain([&self.output.norm]);
         let of_norms = norms.flat_map(|norm| std::iter::once(&norm.weight).chain(&norm.bias));
         let mut seen = std::collections::HashSet::new();
         // Parallel sublayers can share a norm.
@@ -487,6 +546,17 @@ impl Spec {
         let of_attentions = self.attentions().filter_map(|attention| attention.sinks.as_ref());
         let of_blocks = self.blocks.iter().filter_map(|block| block.scale.as_ref());
         of_norms.chain(of_attentions).chain(of_blocks)
+    }
+
+    /// The number of elements that pass from block to block for each token: those of the residual stream, followed by
+    /// those that later blocks read beside it.
+    pub fn stream_width(&self) -> usize {
+        StreamLayout::of(self).width()
+    }
+
+    /// The residual stream of `stream`, tokens × hidden. A stream has [`Spec::stream_width`] elements for each token.
+    pub fn residual<'a>(&self, stream: &'a [f32]) -> &'a [f32] {
+        StreamLayout::of(self).residual(stream)
     }
 
     /// The linear map that computes the logits: the output head, or the token embedding if the head is tied.

@@ -432,6 +432,7 @@ impl Family {
                 tokens: slot("token_embd".into(), sizes.vocabulary, hidden),
                 scale: sizes.embedding_scale,
                 positions: None,
+                layers: None,
             },
             output: OutputSpec {
                 norm: norm("output_norm".into(), hidden),

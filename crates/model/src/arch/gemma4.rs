@@ -1,5 +1,6 @@
 //! Gemma 4, text: windowed and full attentions have their own head size and number of key heads. The values are normed
-//! without a weight, and can be the results of the key map. Each block has a factor. Attention has no scale.
+//! without a weight, and can be the results of the key map. Each block has a factor. Attention has no scale. The last blocks
+//! can share the keys and values of the last earlier attention of their kind. Blocks can have layer embeddings.
 //!
 //! Source: `transformers`' `models/gemma4`; llama.cpp's `src/models/gemma4.cpp` and `conversion/gemma.py`. Folders of the
 //! type `gemma4` have the text part in `text_config`, beside encoders of images and sound, which are left out.
@@ -9,8 +10,9 @@ use super::rope_settings::{self, RopeContext};
 use super::settings::Settings;
 use super::{Architecture, check_blocks, embedding_rows, has_other_head, in_block, window};
 use crate::{
-    Activation, Attention, BlockSpec, Body, EmbeddingSpec, Error, Expansion, FeedForward, Norm, NormKind,
-    OutputSpec, Projections, Rope, RopeLayout, RopeScaling, Slot, Source, Span, Spec, Sublayer, VectorSlot,
+    Activation, Attention, BlockSpec, Body, EmbeddingSpec, Error, Expansion, FeedForward, LayerEmbeddings,
+    LayerGate, Norm, NormKind, OutputSpec, Projections, Rope, RopeLayout, RopeScaling, Slot, Source, Span,
+    Spec, Sublayer, VectorSlot,
 };
 use kvant_io::{Array, Checkpoint, Meta, Value};
 
@@ -21,6 +23,8 @@ const NAME: &str = "gemma4";
 
 /// The base of the rotary frequencies of attentions with a window, if a GGUF file does not have one.
 const WINDOWED_THETA: f32 = 10_000.0;
+
+const EXPERTS: &str = "experts beside a dense network";
 
 /// Prefixes of the text part's tensors in folders of the types `gemma4_text` and `gemma4`.
 const PREFIXES: [&str; 4] = ["model.", "model.language_model.", "language_model.model.", ""];
@@ -37,6 +41,8 @@ struct Sizes {
     norm_epsilon: f32,
     tied: bool,
     logit_softcap: Option<f32>,
+    /// The length of a layer embedding.
+    layer_embedding: Option<usize>,
     layers: Vec<LayerSizes>,
 }
 
@@ -48,6 +54,8 @@ struct LayerSizes {
     rope: Rope,
     span: Span,
     values_are_keys: bool,
+    /// The block whose keys and values the attention reads.
+    states_of: Option<usize>,
     has_scale: bool,
 }
 
@@ -91,11 +99,21 @@ impl Architecture for Gemma4 {
         let inner = name.strip_prefix("model.").unwrap_or(name);
         name == "rope_freqs.weight"
             || ENCODERS.iter().any(|encoder| inner.starts_with(encoder))
+            || is_unused_key_or_value(spec, name)
             || (spec.output.head.is_none() && (name == "lm_head.weight" || name == "output.weight"))
     }
 
-    fn lost_in_llama_cpp(&self, _spec: &Spec) -> Vec<String> {
-        Vec::new()
+    fn lost_in_llama_cpp(&self, spec: &Spec) -> Vec<String> {
+        // llama.cpp takes the last two blocks with their own states, first one with a window, then one without.
+        let own = spec.attentions().filter(|attention| attention.states_of().is_none()).count();
+        let expected = |attention: &Attention| match attention.span {
+            Span::Window(_) => own.checked_sub(2),
+            Span::Full => own.checked_sub(1),
+        };
+        let lost = spec.attentions().any(|a| a.states_of().is_some() && a.states_of() != expected(a));
+        let sentence =
+            "keys and values that blocks share: llama.cpp takes those of other blocks for this network";
+        lost.then(|| sentence.to_owned()).into_iter().collect()
     }
 
     fn gguf_metadata(&self, spec: &Spec) -> Vec<(String, Value)> {
@@ -116,8 +134,10 @@ impl Architecture for Gemma4 {
         let windowed: Vec<bool> = spec.attentions().map(|a| a.span != Span::Full).collect();
         set("attention.sliding_window", count(window(spec).unwrap_or(spec.context)));
         set("attention.sliding_window_pattern", Value::Array(Array::Bool(windowed)));
-        set("attention.shared_kv_layers", count(0));
-        set("embedding_length_per_layer_input", count(0));
+        let shared = spec.attentions().filter(|attention| attention.states_of().is_some()).count();
+        set("attention.shared_kv_layers", count(shared));
+        let width = spec.embedding.layers.as_ref().map_or(0, |layers| layers.width);
+        set("embedding_length_per_layer_input", count(width));
         let of_kind = |windowed: bool| spec.attentions().find(|a| (a.span != Span::Full) == windowed);
         let (full, window) = (of_kind(false), of_kind(true));
         let rope = |of: Option<&'_ Attention>| of.and_then(|a| a.rope.clone());
@@ -149,6 +169,9 @@ fn hugging_face_name(prefix: &str, name: &str) -> String {
     let (base, suffix) = name.rsplit_once('.').unwrap_or((name, "weight"));
     match base {
         "token_embd" => format!("{prefix}embed_tokens.{suffix}"),
+        "per_layer_token_embd" => format!("{prefix}embed_tokens_per_layer.{suffix}"),
+        "per_layer_model_proj" => format!("{prefix}per_layer_model_projection.{suffix}"),
+        "per_layer_proj_norm" => format!("{prefix}per_layer_projection_norm.{suffix}"),
         "output_norm" => format!("{prefix}norm.{suffix}"),
         "output" => format!("lm_head.{suffix}"),
         _ => {
@@ -157,6 +180,9 @@ fn hugging_face_name(prefix: &str, name: &str) -> String {
                 "layer_output_scale" => return format!("{prefix}layers.{index}.layer_scalar"),
                 "ffn_norm" => "pre_feedforward_layernorm",
                 "ffn_up" => "mlp.up_proj",
+                "inp_gate" => "per_layer_input_gate",
+                "proj" => "per_layer_projection",
+                "post_norm" => "post_per_layer_input_norm",
                 other => MAPS.iter().find(|(gguf, _)| *gguf == other).map_or(other, |(_, name)| name),
             };
             format!("{prefix}layers.{index}.{map}.{suffix}")
@@ -167,14 +193,8 @@ fn hugging_face_name(prefix: &str, name: &str) -> String {
 impl Sizes {
     fn from_gguf(settings: Settings, checkpoint: &dyn Checkpoint) -> Result<Self, Error> {
         let key = |key: &str| format!("{NAME}.{key}");
-        for (name, feature) in [
-            ("attention.shared_kv_layers", "keys and values that blocks share"),
-            ("embedding_length_per_layer_input", "embeddings of each block"),
-            ("expert_count", "experts beside a dense network"),
-        ] {
-            if let Some(found) = settings.optional_length(&key(name))? {
-                return Err(missing_feature(settings, &key(name), feature, found));
-            }
+        if let Some(found) = settings.optional_length(&key("expert_count"))? {
+            return Err(missing_feature(settings, &key("expert_count"), EXPERTS, found));
         }
         let layers = settings.count(&key("block_count"))?;
         check_blocks(&settings, layers, checkpoint)?;
@@ -184,6 +204,8 @@ impl Sizes {
             let expected = format!("one entry for each of {layers} blocks");
             return Err(settings.error(&pattern, expected, windowed.len().to_string()));
         }
+        let shared = settings.optional_length(&key("attention.shared_kv_layers"))?.unwrap_or(0);
+        let states_of = shared_states(settings, &windowed, shared)?;
         let heads = settings.count(&key("attention.head_count"))?;
         let context = settings.count(&key("context_length"))?;
         let window = settings.count(&key("attention.sliding_window"))?;
@@ -215,8 +237,9 @@ impl Sizes {
         let has = |index: usize, map: &str| checkpoint.info(&format!("blk.{index}.{map}.weight")).is_some();
         let layer = |index: usize| LayerSizes {
             head_size: if windowed[index] { windowed_size } else { full_size },
-            kv_heads: kv_heads[index],
+            kv_heads: kv_heads[states_of[index].unwrap_or(index)],
             feed_forward: feed_forward[index],
+            states_of: states_of[index],
             rope: if windowed[index] { windowed_rope.clone() } else { full.clone() },
             span: if windowed[index] { Span::Window(window) } else { Span::Full },
             values_are_keys: !has(index, "attn_v"),
@@ -232,6 +255,7 @@ impl Sizes {
             logit_softcap: settings
                 .optional_number(&key("final_logit_softcapping"))?
                 .filter(|cap| *cap > 0.0),
+            layer_embedding: settings.optional_length(&key("embedding_length_per_layer_input"))?,
             layers: (0..layers).map(layer).collect(),
         })
     }
@@ -247,6 +271,9 @@ impl Sizes {
         let feed_forward = settings.count("intermediate_size")?;
         let keys_are_values = settings.flag("attention_k_eq_v")?;
         let windowed = windowed_layers(settings, layers)?;
+        let shared = settings.optional_length("num_kv_shared_layers")?.unwrap_or(0);
+        let states_of = shared_states(settings, &windowed, shared)?;
+        let wide = settings.flag("use_double_wide_mlp")?;
         let windowed_size = settings.optional_count("head_dim")?.unwrap_or(256);
         // `transformers` 5 saves the sizes of full attentions block by block.
         let by_layer = settings.section("per_layer_config")?;
@@ -299,10 +326,16 @@ impl Sizes {
                 return Err(settings.error(&key, expected, found.to_string()));
             }
             let full_kv_heads = if windowed { None } else { full_kv_heads };
+            let source = states_of[index].unwrap_or(index);
             Ok(LayerSizes {
                 head_size: size,
-                kv_heads: of_layer(index, "num_key_value_heads")?.or(full_kv_heads).unwrap_or(kv_heads),
-                feed_forward,
+                kv_heads: of_layer(source, "num_key_value_heads")?.or(full_kv_heads).unwrap_or(kv_heads),
+                feed_forward: if wide && states_of[index].is_some() {
+                    2 * feed_forward
+                } else {
+                    feed_forward
+                },
+                states_of: states_of[index],
                 rope: if windowed { windowed_rope.clone() } else { full.clone() },
                 span: if windowed { Span::Window(window) } else { Span::Full },
                 values_are_keys: keys_are_values && !windowed,
@@ -319,6 +352,11 @@ impl Sizes {
             tied: settings.optional_flag("tie_word_embeddings")?.unwrap_or(true)
                 && !has_other_head(checkpoint, embeddings)?,
             logit_softcap: settings.optional_positive("final_logit_softcapping")?,
+            // An absent key means the default of `transformers`.
+            layer_embedding: match settings.optional_number("hidden_size_per_layer_input")? {
+                None => Some(256),
+                Some(_) => settings.optional_length("hidden_size_per_layer_input")?,
+            },
             layers: (0..layers).map(layer).collect::<Result<_, _>>()?,
         })
     }
@@ -339,7 +377,7 @@ impl Sizes {
     }
 
     fn build(self) -> Spec {
-        let Self { hidden, heads, norm_epsilon, .. } = self;
+        let Self { hidden, heads, norm_epsilon, layer_embedding, vocabulary, .. } = self;
         let slot = |name: String, rows, columns| Slot { name, rows, columns, bias: false, experts: None };
         let vector = |name: String, length| VectorSlot { name: format!("{name}.weight"), length };
         let norm = |name: String, length| Norm {
@@ -348,23 +386,34 @@ impl Sizes {
             bias: None,
             epsilon: norm_epsilon,
         };
+        let embeddings = layer_embedding.map(|width| LayerEmbeddings {
+            width,
+            tokens: slot("per_layer_token_embd".into(), vocabulary, self.layers.len() * width),
+            table_scale: (width as f32).sqrt(),
+            projection: slot("per_layer_model_proj".into(), self.layers.len() * width, hidden),
+            projection_scale: 1.0 / (hidden as f32).sqrt(),
+            norm: norm("per_layer_proj_norm".into(), width),
+            scale: std::f32::consts::FRAC_1_SQRT_2,
+        });
         let blocks = self.layers.into_iter().enumerate().map(|(i, layer)| {
             let map = |name: &str, rows, columns| slot(format!("blk.{i}.{name}"), rows, columns);
             let norm = |name: &str, length| norm(format!("blk.{i}.{name}"), length);
             let LayerSizes { head_size, kv_heads, feed_forward, .. } = layer;
             let (queries, keys) = (heads * head_size, kv_heads * head_size);
             let (query, key) = (map("attn_q", queries, hidden), map("attn_k", keys, hidden));
+            let own_states = layer.states_of.is_none();
             let attention = Attention {
                 heads,
                 kv_heads,
                 head_size,
-                projections: match layer.values_are_keys {
-                    true => Projections::KeysAsValues { query, key },
-                    false => Projections::Separate { query, key, value: map("attn_v", keys, hidden) },
+                projections: match (layer.states_of, layer.values_are_keys) {
+                    (Some(states_of), _) => Projections::Queries { query, states_of },
+                    (None, true) => Projections::KeysAsValues { query, key },
+                    (None, false) => Projections::Separate { query, key, value: map("attn_v", keys, hidden) },
                 },
                 query_norm: Some(norm("attn_q_norm", head_size)),
-                key_norm: Some(norm("attn_k_norm", head_size)),
-                value_norm: Some(norm_epsilon),
+                key_norm: own_states.then(|| norm("attn_k_norm", head_size)),
+                value_norm: own_states.then_some(norm_epsilon),
                 rope: Some(layer.rope),
                 span: layer.span,
                 scale: 1.0,
@@ -381,35 +430,45 @@ impl Sizes {
                 factor: None,
                 down: map("ffn_down", hidden, feed_forward),
             };
-            let sublayer = |before: &str, body, after: &str| Sublayer {
-                before: Some(norm(before, hidden)),
+            let sublayer = |before: Option<&str>, body, after: &str| Sublayer {
+                before: before.map(|before| norm(before, hidden)),
                 body,
                 after: Some(norm(after, hidden)),
                 scale: 1.0,
                 parallel: false,
             };
+            let mut sublayers = vec![
+                sublayer(Some("attn_norm"), Body::Attention(attention), "post_attention_norm"),
+                sublayer(Some("ffn_norm"), Body::FeedForward(network), "post_ffw_norm"),
+            ];
+            sublayers.extend(layer_embedding.map(|width| {
+                let gate = LayerGate {
+                    gate: map("inp_gate", width, hidden),
+                    activation: Activation::GeluTanh,
+                    output: map("proj", hidden, width),
+                };
+                sublayer(None, Body::LayerGate(gate), "post_norm")
+            }));
             BlockSpec {
-                sublayers: vec![
-                    sublayer("attn_norm", Body::Attention(attention), "post_attention_norm"),
-                    sublayer("ffn_norm", Body::FeedForward(network), "post_ffw_norm"),
-                ],
+                sublayers,
                 scale: layer.has_scale.then(|| vector(format!("blk.{i}.layer_output_scale"), 1)),
             }
         });
         Spec {
             architecture: NAME,
-            vocabulary: self.vocabulary,
+            vocabulary,
             hidden,
             context: self.context,
             blocks: blocks.collect(),
             embedding: EmbeddingSpec {
-                tokens: slot("token_embd".into(), self.vocabulary, hidden),
+                tokens: slot("token_embd".into(), vocabulary, hidden),
                 scale: (hidden as f32).sqrt(),
                 positions: None,
+                layers: embeddings,
             },
             output: OutputSpec {
                 norm: norm("output_norm".into(), hidden),
-                head: (!self.tied).then(|| slot("output".into(), self.vocabulary, hidden)),
+                head: (!self.tied).then(|| slot("output".into(), vocabulary, hidden)),
                 scale: 1.0,
                 softcap: self.logit_softcap,
             },
@@ -440,21 +499,36 @@ fn windowed_layers(settings: Settings, layers: usize) -> Result<Vec<bool>, Error
     Ok(windowed)
 }
 
+/// Returns for each block the earlier block whose keys and values its attention reads. The last `shared` blocks read those
+/// of the last block before them whose attention is of the same kind.
+fn shared_states(settings: Settings, windowed: &[bool], shared: usize) -> Result<Vec<Option<usize>>, Error> {
+    let own = windowed.len().saturating_sub(shared);
+    let source = |index: usize| match windowed[..own].iter().rposition(|kind| *kind == windowed[index]) {
+        _ if index < own => Ok(None),
+        Some(source) => Ok(Some(source)),
+        None => {
+            let expected = "fewer blocks: each kind of attention needs a block with its own keys and values";
+            Err(settings.error("blocks that share keys and values", expected, shared.to_string()))
+        }
+    };
+    (0..windowed.len()).map(source).collect()
+}
+
+/// Returns true for the name of a key or value map, or of its norm, in a block that reads the states of an earlier block.
+/// Published checkpoints have such tensors, which no program reads.
+fn is_unused_key_or_value(spec: &Spec, name: &str) -> bool {
+    let unused = [".attn_k.", ".attn_v.", ".attn_k_norm.", ".k_proj.", ".v_proj.", ".k_norm.", ".v_norm."];
+    let after = name.split_once("layers.").or_else(|| name.split_once("blk.")).map(|(_, after)| after);
+    let index = after.and_then(|after| after.split('.').next()?.parse::<usize>().ok());
+    let block = index.and_then(|index| spec.blocks.get(index));
+    unused.iter().any(|map| name.contains(map))
+        && block.is_some_and(|block| block.attentions().any(|a| a.states_of().is_some()))
+}
+
 /// Rejects the settings of a `config.json` that the network's description cannot express.
 fn check_settings(settings: Settings) -> Result<(), Error> {
-    let blocks = settings.optional_length("num_kv_shared_layers")?.unwrap_or(0);
-    let width = match settings.optional_number("hidden_size_per_layer_input")? {
-        None => 256,
-        Some(width) => width as usize,
-    };
-    for (key, feature, found) in [
-        ("num_kv_shared_layers", "keys and values that blocks share", blocks),
-        ("hidden_size_per_layer_input", "embeddings of each block", width),
-        ("enable_moe_block", "experts beside a dense network", settings.flag("enable_moe_block")?.into()),
-    ] {
-        if found > 0 {
-            return Err(missing_feature(settings, key, feature, found));
-        }
+    if settings.flag("enable_moe_block")? {
+        return Err(missing_feature(settings, "enable_moe_block", EXPERTS, 1));
     }
     if settings.flag("attention_bias")? {
         return Err(settings.error("attention_bias", "false", "true"));

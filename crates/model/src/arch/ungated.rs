@@ -377,6 +377,7 @@ impl Family {
                 tokens: outer("token_embd", vocabulary),
                 scale: 1.0,
                 positions: self.rotary.is_none().then(|| outer("position_embd", context)),
+                layers: None,
             },
             blocks: blocks.collect(),
             output: OutputSpec {
