@@ -230,6 +230,17 @@ impl Block {
         })
     }
 
+    /// Returns true if stage `stage` changes the stream: the last stage of each sublayer, and the first stage of an
+    /// attention whose keys and values later blocks read.
+    pub fn changes_stream(&self, stage: usize) -> bool {
+        let (index, within) = self.stages[stage];
+        match (&self.sublayers[index].body, within) {
+            (LoadedBody::Attention(a), 0) => a.keeps.is_some(),
+            (_, 0) => false,
+            _ => true,
+        }
+    }
+
     /// Runs all stages; see [`Block::advance`].
     pub(crate) fn forward(&self, stream: &mut [f32], positions: &Positions, states: &mut [BlockStates]) {
         let mut input = self.enter(stream);

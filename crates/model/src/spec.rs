@@ -348,13 +348,6 @@ pub enum StageOutput {
     AddedAfterChange,
 }
 
-impl StageOutput {
-    /// True if the stage changes the residual stream.
-    pub fn changes_residual(self) -> bool {
-        self != Self::Inner
-    }
-}
-
 impl Body {
     fn norms(&self) -> impl Iterator<Item = &Norm> {
         match self {
