@@ -238,6 +238,12 @@ GENERIC = {
         "config": {**GEMMA4, "num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"],
                    "num_key_value_heads": 1, "num_attention_heads": 3, "tie_word_embeddings": False},
     },
+    "gemma4-experts-f32": {
+        "about": "Gemma 4: six experts, of which a token uses two, beside a dense network", "storage": "f32", "prompt": 40,
+        "config": {**GEMMA4, "num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"], "attention_k_eq_v": True,
+                   "num_global_key_value_heads": 1, "enable_moe_block": True, "num_experts": 6, "top_k_experts": 2,
+                   "moe_intermediate_size": 16, "final_logit_softcapping": 6.0},
+    },
     "gemma4-shared-f32": {
         "about": "Gemma 4: the last three blocks share keys and values and have wider feed-forward networks, layer embeddings of 16",
         "storage": "f32", "prompt": 50,

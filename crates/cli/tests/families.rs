@@ -158,7 +158,6 @@ fn settings_that_are_not_computed_are_refused() {
         ("qwen3moe", "num_experts", json!(1 << 27)),
         ("qwen3", "head_dim", json!(1 << 27)),
         ("qwen3", "hidden_act", json!("gelu")),
-        ("gemma4", "enable_moe_block", json!(true)),
         ("gemma4", "num_kv_shared_layers", json!(3)),
         ("gemma4", "use_bidirectional_attention", json!("all")),
         (

@@ -10,6 +10,7 @@ use crate::experts::LoadedExperts;
 use crate::feed_forward::{LoadedFeedForward, activate, scale_rows};
 use crate::layer_embedding::LoadedLayerGate;
 use crate::linear::{Linear, apply_all};
+use crate::norm::LoadedNorm;
 use crate::stream::StreamStates;
 use crate::{Activation, Block, Positions};
 use kvant_kernels::{Backend, Qkv, Ragged, attention, gradient, ops};
@@ -32,6 +33,8 @@ impl Block {
         let tokens = positions.tokens();
         let mut passes: Vec<SublayerPass> = Vec::with_capacity(self.sublayers.len());
         let mut stream = self.layout.residual(before).to_vec();
+        // The result of a sublayer that waits for the sum with the next one.
+        let mut held = Vec::new();
         for (index, sublayer) in self.sublayers.iter().enumerate() {
             let residual = match passes.last() {
                 Some(previous) if sublayer.parallel => previous.residual.clone(),
@@ -39,7 +42,7 @@ impl Block {
             };
             let input = sublayer.input(backend, &residual);
             let has_next = index + 1 < self.sublayers.len();
-            let needs_result = has_next || sublayer.after.is_some();
+            let needs_result = has_next || sublayer.after.is_some() || sublayer.sum_norm.is_some();
             let apply = |map: &Linear, x: &[f32]| map.apply(backend, &map.input(x));
             let (body, result) = match &sublayer.body {
                 LoadedBody::Attention(a) => {
@@ -58,28 +61,49 @@ impl Block {
                 }
                 LoadedBody::Experts(e) => {
                     let result = || {
-                        let routing = e.route(backend, &input);
+                        let of_router = e.router_norm.as_ref().map(|norm| norm.apply(backend, &residual));
+                        let routing = e.route(backend, of_router.as_ref().unwrap_or(&input));
                         e.result(backend, &e.inner(backend, &input, &routing), &routing)
                     };
                     let result = needs_result.then(result);
                     (Pass::Experts(e, input), result)
                 }
             };
-            if let (true, Some(result)) = (has_next, &result) {
-                sublayer.add(backend, result.clone(), &mut stream);
+            let mut sum = Vec::new();
+            if let (true, Some(result)) = (has_next || sublayer.sum_norm.is_some(), &result) {
+                let mut normed = sublayer.normed(backend, result.clone());
+                if self.sublayers.get(index + 1).is_some_and(|next| next.sum_norm.is_some()) {
+                    held = normed;
+                } else {
+                    if let Some(norm) = &sublayer.sum_norm {
+                        ops::add(backend, &mut normed, &held);
+                        sum = normed;
+                        normed = norm.apply(backend, &sum);
+                    }
+                    sublayer.add_normed(backend, normed, &mut stream);
+                }
             }
             let result = result.filter(|_| sublayer.after.is_some()).unwrap_or_default();
-            passes.push(SublayerPass { residual, body, result });
+            passes.push(SublayerPass { residual, body, result, sum });
         }
         let (of_residual, beside) = output_gradient.split_at(stream.len());
         let mut gradient: Vec<f32> = of_residual.iter().map(|x| x * self.scale).collect();
         // The gradient at the parts of the stream beside the residual stream, at their places in the stream.
         let mut at_stream = vec![0.0; before.len()];
         at_stream[stream.len()..].copy_from_slice(beside);
+        // The block writes 0 there.
+        at_stream[self.layout.held_range(before)].fill(0.0);
         // The gradient at the input of a parallel sublayer, which is the input of the previous sublayer, too.
         let mut of_parallel: Option<Vec<f32>> = None;
+        // The gradient at a result that waits for the sum with the next one.
+        let mut of_held: Option<Vec<f32>> = None;
         for (sublayer, pass) in self.sublayers.iter().zip(passes).rev() {
-            let result_gradient = sublayer.result_gradient(backend, &pass.result, &gradient);
+            let at_result = of_held.take().unwrap_or_else(|| sublayer.at_sum(backend, &pass.sum, &gradient));
+            if sublayer.sum_norm.is_some() {
+                of_held = Some(at_result.clone());
+            }
+            let result_gradient = sublayer.result_gradient(backend, &pass.result, at_result);
+            let mut router_gradient: Option<Vec<f32>> = None;
             let mut input_gradient = vec![0.0; gradient.len()];
             match pass.body {
                 Pass::Attention(a, body) => {
@@ -97,13 +121,21 @@ impl Block {
                     f.backward(backend, &input, &result_gradient, &mut input_gradient, sink)
                 }
                 Pass::Experts(e, input) => {
-                    e.backward(backend, &input, &result_gradient, &mut input_gradient, sink)
+                    let router_input = e.router_norm.as_ref().map(|norm| norm.apply(backend, &pass.residual));
+                    router_gradient = router_input.as_ref().map(|input| vec![0.0; input.len()]);
+                    let router = router_input.as_deref().zip(router_gradient.as_deref_mut());
+                    e.backward(backend, &input, router, &result_gradient, &mut input_gradient, sink);
                 }
             }
             let mut at_residual = of_parallel.take().unwrap_or_else(|| vec![0.0; gradient.len()]);
             match &sublayer.before {
                 Some(norm) => norm.add_gradient(backend, &pass.residual, &input_gradient, &mut at_residual),
                 None => ops::add(backend, &mut at_residual, &input_gradient),
+            }
+            if let (LoadedBody::Experts(e), Some(gradient)) = (&sublayer.body, &router_gradient)
+                && let Some(norm) = &e.router_norm
+            {
+                norm.add_gradient(backend, &pass.residual, gradient, &mut at_residual);
             }
             if sublayer.parallel {
                 of_parallel = Some(at_residual);
@@ -129,6 +161,8 @@ struct SublayerPass<'a> {
     body: Pass<'a>,
     /// The body's result, if it has a norm; else empty.
     result: Vec<f32>,
+    /// The sum of this result and the previous one, if it has a norm; else empty.
+    sum: Vec<f32>,
 }
 
 /// The values of a body's forward pass that its backward pass needs.
@@ -143,14 +177,25 @@ enum Pass<'a> {
 }
 
 impl LoadedSublayer {
-    /// Returns the gradient at the body's result from the gradient at the residual stream.
-    fn result_gradient(&self, backend: &Backend, result: &[f32], gradient: &[f32]) -> Vec<f32> {
+    /// Returns the gradient at the body's result after its norm, from the gradient at the residual stream. `sum` is the
+    /// sum of this result and the previous one, if it has a norm.
+    fn at_sum(&self, backend: &Backend, sum: &[f32], gradient: &[f32]) -> Vec<f32> {
         let scaled: Vec<f32> = gradient.iter().map(|x| x * self.scale).collect();
-        let Some(norm) = &self.after else { return scaled };
-        let mut before_norm = vec![0.0; result.len()];
-        norm.add_gradient(backend, result, &scaled, &mut before_norm);
-        before_norm
+        before_norm(backend, &self.sum_norm, sum, scaled)
     }
+
+    /// Returns the gradient at the body's result from the gradient after its norm.
+    fn result_gradient(&self, backend: &Backend, result: &[f32], gradient: Vec<f32>) -> Vec<f32> {
+        before_norm(backend, &self.after, result, gradient)
+    }
+}
+
+/// Returns the gradient at `x`, the input of a norm, from the gradient at its output.
+fn before_norm(backend: &Backend, norm: &Option<LoadedNorm>, x: &[f32], gradient: Vec<f32>) -> Vec<f32> {
+    let Some(norm) = norm else { return gradient };
+    let mut before = vec![0.0; x.len()];
+    norm.add_gradient(backend, x, &gradient, &mut before);
+    before
 }
 
 /// The values of an attention's forward pass that its backward pass needs.

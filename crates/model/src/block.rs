@@ -34,6 +34,7 @@ pub(crate) struct LoadedSublayer {
     pub after: Option<LoadedNorm>,
     pub scale: f32,
     pub parallel: bool,
+    pub sum_norm: Option<LoadedNorm>,
 }
 
 /// A block with loaded weights. A clone shares the weights.
@@ -98,9 +99,9 @@ impl Block {
                 }
                 Body::Experts(e) => LoadedBody::Experts(LoadedExperts::load(weights, backend, e)?),
             };
-            let (before, after) = (norm(&spec.before)?, norm(&spec.after)?);
+            let (before, after, sum_norm) = (norm(&spec.before)?, norm(&spec.after)?, norm(&spec.sum_norm)?);
             let Sublayer { scale, parallel, .. } = *spec;
-            Ok::<_, Error>(LoadedSublayer { before, body, after, scale, parallel })
+            Ok::<_, Error>(LoadedSublayer { before, body, after, scale, parallel, sum_norm })
         };
         let stages = spec.sublayers.iter().enumerate();
         let scale = spec.scale.as_ref().map(|scale| weights.vector(&scale.name)).transpose()?;
@@ -151,7 +152,7 @@ impl Block {
     fn sublayer_input(&self, index: usize, stream: &[f32]) -> Vec<f32> {
         match self.sublayers.get(index) {
             None => Vec::new(),
-            Some(sublayer) => sublayer.input(&self.backend, self.layout.residual(stream)),
+            Some(sublayer) => sublayer.first_input(&self.backend, self.layout.residual(stream)),
         }
     }
 
@@ -193,7 +194,13 @@ impl Block {
             }
             (LoadedBody::FeedForward(f), 0) => f.inner(backend, input),
             (LoadedBody::LayerGate(l), 0) => l.inner(backend, input, &stream[l.part.range(tokens)]),
-            (LoadedBody::Experts(e), 0) => e.inner(backend, input, &e.route(backend, input)),
+            (LoadedBody::Experts(e), 0) if e.router_norm.is_none() => {
+                e.inner(backend, input, &e.route(backend, input))
+            }
+            (LoadedBody::Experts(_), 0) => self.sublayers[index].input(backend, self.layout.residual(stream)),
+            (LoadedBody::Experts(e), 1) if e.router_norm.is_some() => {
+                e.inner(backend, input, &e.route(backend, &self.sublayer_input(index, stream)))
+            }
             (body, _) => {
                 let result = match body {
                     LoadedBody::Attention(LoadedAttention { output: last, .. })
@@ -209,8 +216,22 @@ impl Block {
                 };
                 let parallel = self.sublayers.get(index + 1).is_some_and(|next| next.parallel);
                 let before_addition = parallel.then(|| self.sublayer_input(index + 1, stream));
+                let (sublayer, held) = (&self.sublayers[index], self.layout.held_range(stream));
+                if self.sublayers.get(index + 1).is_some_and(|next| next.sum_norm.is_some()) {
+                    stream[held].copy_from_slice(&sublayer.normed(backend, result));
+                    return self.sublayer_input(index + 1, stream);
+                }
+                if let Some(norm) = &sublayer.sum_norm {
+                    let mut sum = sublayer.normed(backend, result);
+                    ops::add(backend, &mut sum, &stream[held.clone()]);
+                    stream[held].fill(0.0);
+                    let residual = self.layout.residual_mut(stream);
+                    sublayer.add_normed(backend, norm.apply(backend, &sum), residual);
+                } else {
+                    let normed = sublayer.normed(backend, result);
+                    sublayer.add_normed(backend, normed, self.layout.residual_mut(stream));
+                }
                 let residual = self.layout.residual_mut(stream);
-                self.sublayers[index].add(backend, result, residual);
                 if index + 1 == self.sublayers.len() && self.scale != 1.0 {
                     residual.iter_mut().for_each(|x| *x *= self.scale);
                 }
@@ -236,8 +257,8 @@ impl Block {
         let (index, within) = self.stages[stage];
         match (&self.sublayers[index].body, within) {
             (LoadedBody::Attention(a), 0) => a.keeps.is_some(),
-            (_, 0) => false,
-            _ => true,
+            (LoadedBody::Experts(e), 1) => e.router_norm.is_none(),
+            (_, within) => within > 0,
         }
     }
 
@@ -283,18 +304,34 @@ impl Block {
 }
 
 impl LoadedSublayer {
-    /// Adds the body's result to the residual stream, after the norm and the factor.
-    pub fn add(&self, backend: &Backend, mut result: Vec<f32>, residual: &mut [f32]) {
+    /// Returns the body's result after its norm.
+    pub fn normed(&self, backend: &Backend, mut result: Vec<f32>) -> Vec<f32> {
         if let Some(norm) = &self.after {
             let normed = norm.apply(backend, &result);
             buffers::give(std::mem::replace(&mut result, normed));
         }
+        result
+    }
+
+    /// Adds a result to the residual stream after its norms, with the factor.
+    pub fn add_normed(&self, backend: &Backend, result: Vec<f32>, residual: &mut [f32]) {
         if self.scale == 1.0 {
             ops::add(backend, residual, &result);
         } else {
             ops::add_scaled(backend, residual, self.scale, &result);
         }
         buffers::give(result);
+    }
+
+    /// Computes the input of the first stage from the residual stream: that of a router with its own norm, or that of the
+    /// body.
+    fn first_input(&self, backend: &Backend, residual: &[f32]) -> Vec<f32> {
+        match &self.body {
+            LoadedBody::Experts(LoadedExperts { router_norm: Some(norm), .. }) => {
+                norm.apply(backend, residual)
+            }
+            _ => self.input(backend, residual),
+        }
     }
 
     /// Computes the input of the body from the residual stream.

@@ -5,6 +5,7 @@
 
 use crate::feed_forward::{LoadedFeedForward, scale_rows};
 use crate::linear::Linear;
+use crate::norm::LoadedNorm;
 use crate::{Error, Experts, OpCount, Weights, buffers};
 use kvant_kernels::{Backend, ops};
 
@@ -12,10 +13,14 @@ use kvant_kernels::{Backend, ops};
 #[derive(Clone)]
 pub(crate) struct LoadedExperts {
     pub router: Linear,
+    /// Norm of the residual stream for the router; `None` if the router reads the same input as the experts.
+    pub router_norm: Option<LoadedNorm>,
     /// The number of experts that a token uses.
     pub used: usize,
     /// True if the factors of the used experts have the sum 1.
     pub normalized: bool,
+    /// For each expert, one more factor of its result.
+    result_scales: Option<Vec<f32>>,
     pub experts: Vec<LoadedFeedForward>,
 }
 
@@ -45,13 +50,22 @@ impl LoadedExperts {
         Ok(Self {
             // Few rows, and the choice of the experts depends on them.
             router: Linear::load(weights, &backend.clone().precise(), &spec.router)?,
+            router_norm: match &spec.router_norm {
+                Some(norm) => Some(LoadedNorm::load(weights, norm)?.scaled(spec.router_scale)),
+                None => None,
+            },
+            result_scales: spec
+                .result_scales
+                .as_ref()
+                .map(|scales| weights.vector(&scales.name))
+                .transpose()?,
             used: spec.used,
             normalized: spec.normalized,
             experts: LoadedFeedForward::load_experts(weights, backend, &spec.feed_forward, spec.count)?,
         })
     }
 
-    /// Chooses the experts of each row of `input`.
+    /// Chooses the experts of each row of the router's input.
     pub fn route(&self, backend: &Backend, input: &[f32]) -> Routing {
         let scores = self.router.apply(backend, &self.router.input(input));
         let count = self.experts.len();
@@ -61,17 +75,27 @@ impl LoadedExperts {
             // Of equal scores, the first expert is used.
             order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
             order.truncate(self.used);
-            let maximum = scores[order[0]];
-            let exponential = |index: &usize| (scores[*index] - maximum).exp();
-            let sum: f32 = match self.normalized {
-                true => order.iter().map(exponential).sum(),
-                false => (0..count).map(|index| exponential(&index)).sum(),
-            };
-            routing.factors.extend(order.iter().map(|index| exponential(index) / sum));
+            let mut factors = self.factors(scores, &order);
+            if let Some(scales) = &self.result_scales {
+                factors.iter_mut().zip(&order).for_each(|(factor, expert)| *factor *= scales[*expert]);
+            }
+            routing.factors.extend(factors);
             routing.experts.extend(order);
         }
         buffers::give(scores);
         routing
+    }
+
+    /// Computes the factors of the used experts of one token, without those of [`Experts::result_scales`]. The first of
+    /// `used` has the highest score.
+    fn factors(&self, scores: &[f32], used: &[usize]) -> Vec<f32> {
+        let maximum = scores[used[0]];
+        let exponential = |index: &usize| (scores[*index] - maximum).exp();
+        let sum: f32 = match self.normalized {
+            true => used.iter().map(exponential).sum(),
+            false => (0..scores.len()).map(|index| exponential(&index)).sum(),
+        };
+        used.iter().map(|index| exponential(index) / sum).collect()
     }
 
     /// Computes the inputs of `down`, tokens × used × inner length.
@@ -146,17 +170,20 @@ impl LoadedExperts {
         std::iter::once(&self.router).chain(maps).map(|map| OpCount::of(&*map.weight)).sum()
     }
 
-    /// Adds the gradient at `input` to `input_gradient`. `gradient` is the gradient at the result. `sink` receives the
-    /// gradient at the scores; the gradients at the outputs of the experts' maps are not passed on.
+    /// Adds the gradient at `input` to `input_gradient`. `router` has the router's input and the gradient there, if this
+    /// is another input. `gradient` is the gradient at the result. `sink` receives the gradient at the scores; the
+    /// gradients at the outputs of the experts' maps are not passed on.
     pub fn backward(
         &self,
         backend: &Backend,
         input: &[f32],
+        router: Option<(&[f32], &mut [f32])>,
         gradient: &[f32],
         input_gradient: &mut [f32],
         sink: crate::GradientSink,
     ) {
-        let routing = self.route(backend, input);
+        let router_input = router.as_ref().map_or(input, |(input, _)| *input);
+        let routing = self.route(backend, router_input);
         let inner = self.inner(backend, input, &routing);
         let results = self.results(backend, &inner, &routing);
         let (used, count) = (self.used, self.experts.len());
@@ -165,18 +192,19 @@ impl LoadedExperts {
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
         let at_factor =
             |row: usize| dot(&gradient[row / used * hidden..][..hidden], &results[row * hidden..][..hidden]);
-        let scores = self.router.apply(backend, &self.router.input(input));
+        let scores = self.router.apply(backend, &self.router.input(router_input));
         let mut at_scores = vec![0.0; scores.len()];
         for (token, (scores, at_scores)) in
             scores.chunks_exact(count).zip(at_scores.chunks_exact_mut(count)).enumerate()
         {
             let rows = token * used..(token + 1) * used;
+            let factors = self.factors(scores, &routing.experts[rows.clone()]);
             let own: Vec<(usize, f32, f32)> =
                 rows.map(|row| (routing.experts[row], routing.factors[row], at_factor(row))).collect();
             let mean: f32 = own.iter().map(|(_, factor, gradient)| factor * gradient).sum();
             if self.normalized {
-                for (expert, factor, gradient) in own {
-                    at_scores[expert] = factor * (gradient - mean);
+                for ((expert, factor, gradient), unscaled) in own.into_iter().zip(factors) {
+                    at_scores[expert] = factor * gradient - unscaled * mean;
                 }
             } else {
                 let maximum = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -190,7 +218,8 @@ impl LoadedExperts {
             }
         }
         sink(&self.router.name, &at_scores);
-        self.router.weight.add_transposed(&at_scores, input_gradient);
+        let router_gradient = router.map_or(&mut *input_gradient, |(_, gradient)| gradient);
+        self.router.weight.add_transposed(&at_scores, router_gradient);
         let columns = self.router.weight.columns();
         for (expert, rows) in routing.rows_of_experts() {
             let of_tokens = |x: &[f32], width: usize| -> Vec<f32> {

@@ -246,8 +246,14 @@ pub struct Experts {
     pub used: usize,
     /// The map of the scores; one row for each expert.
     pub router: Slot,
+    /// Norm of the residual stream for the router; `None` if the router reads the same input as the experts.
+    pub router_norm: Option<Norm>,
+    /// Factor of the norm's result.
+    pub router_scale: f32,
     /// True if the factors of the used experts have the sum 1.
     pub normalized: bool,
+    /// For each expert, one more factor of its result.
+    pub result_scales: Option<VectorSlot>,
     /// All experts; each slot holds the maps of all of them.
     pub feed_forward: FeedForward,
 }
@@ -291,17 +297,20 @@ pub struct Sublayer {
     /// True if the sublayer reads the same residual stream as the previous sublayer of the block, so that both could
     /// run at the same time.
     pub parallel: bool,
+    /// Norm of the sum of this result and that of the previous sublayer, both after their own norms. The previous
+    /// sublayer then adds nothing to the residual stream itself.
+    pub sum_norm: Option<Norm>,
 }
 
 impl Sublayer {
     /// A sublayer `x + body(before(x))`.
     pub fn pre_norm(before: Norm, body: Body) -> Self {
-        Self { before: Some(before), body, after: None, scale: 1.0, parallel: false }
+        Self { before: Some(before), body, after: None, scale: 1.0, parallel: false, sum_norm: None }
     }
 
     /// True if the body's result is added to the residual stream without a change.
     fn adds_unchanged(&self) -> bool {
-        self.after.is_none() && self.scale == 1.0
+        self.after.is_none() && self.sum_norm.is_none() && self.scale == 1.0
     }
 }
 
@@ -352,7 +361,8 @@ impl Body {
     fn norms(&self) -> impl Iterator<Item = &Norm> {
         match self {
             Self::Attention(a) => a.query_norm.iter().chain(&a.key_norm),
-            Self::FeedForward(_) | Self::Experts(_) | Self::LayerGate(_) => None.iter().chain(&None),
+            Self::Experts(e) => e.router_norm.iter().chain(&None),
+            Self::FeedForward(_) | Self::LayerGate(_) => None.iter().chain(&None),
         }
     }
 }
@@ -360,13 +370,17 @@ impl Body {
 impl Sublayer {
     /// The stages, in order of computation. The last stage changes the residual stream.
     pub fn stages(&self) -> Vec<Stage<'_>> {
+        // The maps of the stages before the last stage.
         let (first, last) = match &self.body {
-            Body::Attention(a) => (a.projections.slots(), &a.output),
-            Body::FeedForward(f) => (f.first_slots(), &f.down),
-            Body::LayerGate(l) => (vec![&l.gate], &l.output),
+            Body::Attention(a) => (vec![a.projections.slots()], &a.output),
+            Body::FeedForward(f) => (vec![f.first_slots()], &f.down),
+            Body::LayerGate(l) => (vec![vec![&l.gate]], &l.output),
+            Body::Experts(e) if e.router_norm.is_some() => {
+                (vec![vec![&e.router], e.feed_forward.first_slots()], &e.feed_forward.down)
+            }
             Body::Experts(e) => {
                 let first = std::iter::once(&e.router).chain(e.feed_forward.first_slots());
-                (first.collect(), &e.feed_forward.down)
+                (vec![first.collect()], &e.feed_forward.down)
             }
         };
         let used = match &self.body {
@@ -376,17 +390,24 @@ impl Sublayer {
         // The factors of the experts change their results.
         let unchanged = self.adds_unchanged() && used.is_none();
         let output = if unchanged { StageOutput::Added } else { StageOutput::AddedAfterChange };
-        vec![
-            Stage { slots: first, output: StageOutput::Inner, rows_per_token: 1 },
-            Stage { slots: vec![last], output, rows_per_token: used.unwrap_or(1) },
-        ]
+        let first =
+            first.into_iter().map(|slots| Stage { slots, output: StageOutput::Inner, rows_per_token: 1 });
+        let last = Stage { slots: vec![last], output, rows_per_token: used.unwrap_or(1) };
+        first.chain([last]).collect()
     }
 }
 
 impl BlockSpec {
     /// The block's stages, in the order in which [`crate::Block`] runs them.
     pub fn stages(&self) -> Vec<Stage<'_>> {
-        let mut stages: Vec<Stage> = self.sublayers.iter().flat_map(Sublayer::stages).collect();
+        let mut stages: Vec<Stage> = Vec::new();
+        for sublayer in &self.sublayers {
+            // The norm of the sum changes the result of the previous sublayer, too.
+            if let (Some(last), Some(_)) = (stages.last_mut(), &sublayer.sum_norm) {
+                last.output = StageOutput::AddedAfterChange;
+            }
+            stages.extend(sublayer.stages());
+        }
         if let (Some(last), Some(_)) = (stages.last_mut(), &self.scale) {
             last.output = StageOutput::AddedAfterChange;
         }
@@ -423,7 +444,9 @@ impl BlockSpec {
     }
 
     fn norms(&self) -> impl Iterator<Item = &Norm> {
-        self.sublayers.iter().flat_map(|s| s.before.iter().chain(s.body.norms()).chain(&s.after))
+        self.sublayers
+            .iter()
+            .flat_map(|s| s.before.iter().chain(s.body.norms()).chain(&s.after).chain(&s.sum_norm))
     }
 }
 
@@ -528,7 +551,7 @@ impl Spec {
     }
 
     /// All vectors other than biases of maps: those of the norms in order of computation, those of the attentions, those
-    /// of the blocks.
+    /// of the experts, those of the blocks.
     pub fn vectors(&self) -> impl Iterator<Item = &VectorSlot> {
         let first = self.embedding.layers.iter().map(|layers| &layers.norm);
         let norms = first.chain(self.blocks.iter().flat_map(BlockSpec::norms)).chain([&self.output.norm]);
@@ -537,8 +560,9 @@ impl Spec {
         // Parallel sublayers can share a norm.
         let of_norms = of_norms.filter(move |vector| seen.insert(&vector.name));
         let of_attentions = self.attentions().filter_map(|attention| attention.sinks.as_ref());
+        let of_experts = self.experts().filter_map(|experts| experts.result_scales.as_ref());
         let of_blocks = self.blocks.iter().filter_map(|block| block.scale.as_ref());
-        of_norms.chain(of_attentions).chain(of_blocks)
+        of_norms.chain(of_attentions).chain(of_experts).chain(of_blocks)
     }
 
     /// The number of elements that pass from block to block for each token: those of the residual stream, followed by

@@ -1,7 +1,7 @@
 //! The values that pass from block to block for the tokens of a step.
 //!
 //! A stream begins with the residual stream, tokens × hidden. Parts follow that later blocks read beside it: the layer
-//! embeddings of each block, and the keys and values of the attentions whose states later blocks share. Each part is a
+//! embeddings of each block, a result that waits for the sum with the next one, and the keys and values of the attentions whose states later blocks share. Each part is a
 //! matrix with one row for each token. A network without such parts has the residual stream alone.
 
 use crate::Spec;
@@ -39,6 +39,9 @@ pub(crate) struct StreamLayout {
     width: usize,
     /// For each block, its layer embeddings; empty if the network has none.
     pub layer_embeddings: Vec<StreamPart>,
+    /// The result of a sublayer that waits for the sum with the next result ([`crate::Sublayer::sum_norm`]). It is 0
+    /// between two blocks.
+    pub held: Option<StreamPart>,
     /// The keys and values that later blocks share, by the index of their block.
     pub states: BTreeMap<usize, StreamStates>,
 }
@@ -53,6 +56,8 @@ impl StreamLayout {
         let layers = spec.embedding.layers.as_ref();
         let layer_embeddings =
             layers.map(|layers| spec.blocks.iter().map(|_| part(layers.width)).collect()).unwrap_or_default();
+        let sums = spec.blocks.iter().flat_map(|block| &block.sublayers).any(|s| s.sum_norm.is_some());
+        let held = sums.then(|| part(spec.hidden));
         let mut states = BTreeMap::new();
         for source in spec.attentions().filter_map(|attention| attention.states_of()) {
             if let Some(attention) = spec.blocks.get(source).and_then(|block| block.attentions().next()) {
@@ -62,7 +67,7 @@ impl StreamLayout {
                     .or_insert_with(|| StreamStates { keys: part(elements), values: part(elements) });
             }
         }
-        Self { hidden: spec.hidden, width, layer_embeddings, states }
+        Self { hidden: spec.hidden, width, layer_embeddings, held, states }
     }
 
     /// The number of elements for each token.
@@ -78,6 +83,11 @@ impl StreamLayout {
     /// The residual stream, tokens × hidden.
     pub fn residual<'a>(&self, stream: &'a [f32]) -> &'a [f32] {
         &stream[..self.tokens(stream) * self.hidden]
+    }
+
+    /// The elements of the result that waits for the sum with the next one; empty if no result does.
+    pub fn held_range(&self, stream: &[f32]) -> Range<usize> {
+        self.held.map_or(0..0, |part| part.range(self.tokens(stream)))
     }
 
     /// See [`StreamLayout::residual`].

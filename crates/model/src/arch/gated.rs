@@ -386,6 +386,7 @@ impl Family {
                 after: (self.sublayer_norms != SublayerNorms::Before).then(|| norm(after, hidden)),
                 scale: sizes.residual_scale,
                 parallel: false,
+                sum_norm: None,
             };
             let mut sublayers =
                 vec![sublayer("attn_norm", Body::Attention(attention), "post_attention_norm")];
@@ -398,6 +399,9 @@ impl Family {
                         used: experts.used,
                         router: map("ffn_gate_inp", experts.count, hidden),
                         normalized: experts.normalized,
+                        router_norm: None,
+                        router_scale: 1.0,
+                        result_scales: None,
                         feed_forward: FeedForward {
                             expansion: Expansion::Gated {
                                 gate: of_experts("ffn_gate_exps", experts.feed_forward, hidden),
