@@ -95,6 +95,15 @@ GLM4_MOE = {
     "num_experts_per_tok": 3, "n_shared_experts": 1, "moe_intermediate_size": 16, "first_k_dense_replace": 1, "n_group": 1,
     "topk_group": 1, "use_qk_norm": False, "tie_word_embeddings": False,
 }
+# A quarter of the pairs of a head of 32 is rotated where there is no window.
+GEMMA4 = {
+    **SMALL, "model_type": "gemma4_text", "architectures": ["Gemma4ForCausalLM"], "hidden_activation": "gelu_pytorch_tanh",
+    "head_dim": 16, "global_head_dim": 32, "rms_norm_eps": 1e-6, "sliding_window": 12, "intermediate_size": 32,
+    "num_hidden_layers": 3, "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+    "rope_parameters": {"full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1000000.0},
+                        "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}},
+    "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0, "attention_k_eq_v": False, "num_global_key_value_heads": None,
+}
 
 GENERIC = {
     "mistral-window-bf16": {
@@ -289,6 +298,31 @@ GENERIC = {
                    "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "shared_expert_intermediate_size": 32,
                    "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": []},
     },
+    "gemma4-f32": {
+        "about": "Gemma 4: head sizes and heads of keys by kind of attention, values that are the keys, a scale of each block, a part "
+                 "of the pairs rotated", "storage": "f32", "prompt": 50,
+        "config": {**GEMMA4, "attention_k_eq_v": True, "num_global_key_value_heads": 1, "final_logit_softcapping": 6.0},
+    },
+    "gemma4-untied-bf16": {
+        "about": "Gemma 4: values with their own map in all blocks, untied head, no soft cap (llama.cpp then caps at 30)",
+        "storage": "bf16", "prompt": 40, "twin": False,
+        "config": {**GEMMA4, "num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"],
+                   "num_key_value_heads": 1, "num_attention_heads": 3, "tie_word_embeddings": False},
+    },
+    "gemma4-experts-f32": {
+        "about": "Gemma 4: six experts, of which a token uses two, beside a dense network", "storage": "f32", "prompt": 40,
+        "config": {**GEMMA4, "num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"], "attention_k_eq_v": True,
+                   "num_global_key_value_heads": 1, "enable_moe_block": True, "num_experts": 6, "top_k_experts": 2,
+                   "moe_intermediate_size": 16, "final_logit_softcapping": 6.0},
+    },
+    "gemma4-shared-f32": {
+        "about": "Gemma 4: the last three blocks share keys and values and have wider feed-forward networks, layer embeddings of 16",
+        "storage": "f32", "prompt": 50,
+        "config": {**GEMMA4, "num_hidden_layers": 5, "num_kv_shared_layers": 3, "use_double_wide_mlp": True,
+                   "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "sliding_attention", "full_attention"],
+                   "num_key_value_heads": 1, "hidden_size_per_layer_input": 16, "vocab_size_per_layer_input": 96,
+                   "hidden_size": 32, "final_logit_softcapping": 6.0},
+    },
 }
 
 
@@ -325,14 +359,20 @@ def generic_weights(folder, config, normal, norm, mean, gains):
                 parameter.copy_(normal(shape, 0.25))
             elif len(shape) == 1:
                 parameter.copy_(norm(shape[0]) - 1 + mean)
+                if config["model_type"] == "gemma4_text" and name.endswith("q_norm.weight"):
+                    # The scores have no other factor.
+                    parameter.mul_(0.3)
             elif "embed" in name or name.split(".")[-2] in ("wte", "wpe"):
                 last = name.startswith("embed_out")
                 parameter.copy_(normal(shape, (1.7 if last else 2) / shape[1] ** 0.5))
             else:
                 parameter.copy_(normal(shape, 1.4 * gain / shape[-1] ** 0.5))
+        # The corrections of GLM's routers and Gemma 4's scales of blocks are no parameters.
         for name, buffer in model.named_buffers():
             if name.endswith("e_score_correction_bias"):
                 buffer.copy_(normal(tuple(buffer.shape), 0.3))
+            elif name.endswith("layer_scalar"):
+                buffer.copy_(norm(1))
     with tempfile.TemporaryDirectory() as saved:
         model.save_pretrained(saved)
         return load_file(pathlib.Path(saved) / "model.safetensors")

@@ -6,13 +6,14 @@ mod tiny;
 use serde_json::json;
 use tiny::{Tiny, fault, json_of, kvant};
 
-fn families() -> [(&'static str, Tiny); 4] {
+fn families() -> [(&'static str, Tiny); 6] {
     [
         ("qwen3", Tiny::qwen3()),
         ("gpt2", Tiny::gpt2()),
         ("qwen3moe", Tiny::qwen3_moe()),
         ("qwen35", Tiny::qwen35()),
         ("gpt-oss", Tiny::gpt_oss()),
+        ("gemma4", Tiny::gemma4()),
     ]
 }
 
@@ -46,7 +47,7 @@ fn every_golden_model_is_converted_and_rounded() {
         logits("less.gguf");
         converted += 1;
     }
-    assert!(converted >= 39 && with_notes >= 5, "golden models are missing");
+    assert!(converted >= 47 && with_notes >= 5, "golden models are missing");
 }
 
 #[test]
@@ -90,6 +91,33 @@ fn every_method_solves_it_and_auto_loses_less_than_rounding() {
         }
         assert!(losses[3] < 0.8 * losses[0], "{name}: {losses:?}");
     }
+}
+
+/// A folder of Gemma 4 with encoders of images gives the logits of its text part.
+#[test]
+fn the_text_part_of_gemma4_is_read_from_a_folder_with_encoders() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut tiny = Tiny::gemma4();
+    let logits = |tiny: &Tiny| {
+        tiny.write(&folder.path().join("model"));
+        json_of(folder.path(), &["logits", "model", "--tokens", "1,2,3"])["top"].clone()
+    };
+    let alone = logits(&tiny);
+    let text = serde_json::Value::Object(std::mem::take(&mut tiny.config));
+    for (key, value) in [("model_type", json!("gemma4")), ("text_config", text), ("vision_config", json!({}))]
+    {
+        tiny.config.insert(key.into(), value);
+    }
+    for (name, ..) in &mut tiny.tensors {
+        *name = name.replacen("model.", "model.language_model.", 1);
+    }
+    // Published checkpoints have keys of blocks that share those of others.
+    for name in ["model.vision_tower.patch.weight", "model.language_model.layers.3.self_attn.k_proj.weight"] {
+        tiny.tensors.push((name.into(), "BF16", vec![1], vec![0, 0]));
+    }
+    assert_eq!(logits(&tiny), alone);
+    let report = json_of(folder.path(), &["convert", "model", "-o", "model.gguf"]);
+    assert!(report["warnings"].to_string().contains("the encoder of images is left out"));
 }
 
 /// An output head that differs from the embedding is used, whatever the settings say. A copy of the embedding changes
@@ -165,6 +193,13 @@ fn settings_that_are_not_computed_are_refused() {
         ("gpt-oss", "rope_scaling", json!({ "rope_type": "yarn", "factor": 2.0 })),
         ("qwen3", "head_dim", json!(1 << 27)),
         ("qwen3", "hidden_act", json!("gelu")),
+        ("gemma4", "num_kv_shared_layers", json!(3)),
+        ("gemma4", "use_bidirectional_attention", json!("all")),
+        (
+            "gemma4",
+            "rope_parameters",
+            json!({ "full_attention": { "rope_type": "default", "partial_rotary_factor": 0.5 } }),
+        ),
     ] {
         let mut tiny = families().into_iter().find(|(family, _)| *family == name).expect("a family").1;
         tiny.config.insert(key.into(), value);

@@ -1,6 +1,9 @@
 //! A model on disk: tensors by name, without a copy, and the metadata of the model.
 
-use crate::container::{gguf::{GgufFile, SplitGguf}, safetensors::SafetensorsFolder};
+use crate::container::{
+    gguf::{GgufFile, SplitGguf},
+    safetensors::SafetensorsFolder,
+};
 use crate::{Error, Limits, MappedFile, Meta, NumberType, foreign, json};
 use kvant_core::{Bytes, FormatRef, Shape, Tensor};
 use std::borrow::Cow;

@@ -21,7 +21,8 @@ fn part(folder: &Path, number: u16, count: u16, first: usize, all: i32) -> PathB
     let mut sink = create(&path, &plan, true).unwrap();
     for i in first..first + 2 {
         let bytes: Vec<u8> = [i as f32; 8].iter().flat_map(|x| x.to_le_bytes()).collect();
-        sink.put(&format!("tensor.{i}"), &Tensor::new(shape, &format::F32, Bytes::from(bytes)).unwrap()).unwrap();
+        sink.put(&format!("tensor.{i}"), &Tensor::new(shape, &format::F32, Bytes::from(bytes)).unwrap())
+            .unwrap();
     }
     sink.finish().unwrap();
     path
@@ -59,7 +60,11 @@ fn parts_that_do_not_fit_are_named() {
     let [first, second, third] = [0, 1, 2].map(|i| part(folder.path(), i, 3, 2 * usize::from(i), 6));
     let renamed = folder.path().join("other.gguf");
     std::fs::copy(&second, &renamed).unwrap();
-    assert!(fault(&renamed).contains("needs a name that ends in -00002-of-00003.gguf"), "{}", fault(&renamed));
+    assert!(
+        fault(&renamed).contains("needs a name that ends in -00002-of-00003.gguf"),
+        "{}",
+        fault(&renamed)
+    );
     // The file of another part under this name.
     std::fs::copy(&third, &second).unwrap();
     assert!(fault(&first).contains("00002-of-00003.gguf: belongs to another model"), "{}", fault(&first));

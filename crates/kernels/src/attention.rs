@@ -130,6 +130,35 @@ pub fn attention(
     }
 }
 
+/// Writes the result of causal attention to `out`, over keys and values that the KV caches hold already. The queries of a
+/// sequence are those of its last positions. `query` and `out` have the shape of the queries.
+///
+/// Panics if the total number of new tokens differs from the number of queries, or if a KV cache has fewer positions, other
+/// heads or another head size.
+pub fn attention_of_held(
+    backend: &Backend,
+    shape: &AttentionShape,
+    query: &[f32],
+    sequences: &[Ragged],
+    out: &mut [f32],
+) {
+    let &AttentionShape { heads, kv_heads, head_size, .. } = shape;
+    let columns = heads * head_size;
+    assert!(shape.sinks.as_ref().is_none_or(|sinks| sinks.len() == heads), "a sink for every query head");
+    assert!(kv_heads > 0 && heads.is_multiple_of(kv_heads) && head_size > 0, "heads in equal groups");
+    let tokens: usize = sequences.iter().map(|sequence| sequence.tokens).sum();
+    assert!(query.len() == tokens * columns && out.len() == tokens * columns, "a query for every token");
+    let mut row = 0;
+    let mut spans = Vec::with_capacity(sequences.len());
+    for Ragged { states, tokens } in sequences {
+        let fits = states.heads() == kv_heads && states.head_size() == head_size;
+        assert!(fits && states.len() >= *tokens, "{kv_heads} heads of {head_size}");
+        spans.push(Span { states, row, count: *tokens });
+        row += tokens;
+    }
+    attend(backend, shape, query, &spans, out);
+}
+
 /// The queries of one sequence: rows `row..row + count` of the batch. These queries belong to the last `count`
 /// positions of `states`.
 struct Span<'a> {

@@ -25,8 +25,8 @@
 
 mod pages;
 
-use crate::{Error, PagePool};
 use crate::kv_format::{KvFormat, PAGE};
+use crate::{Error, PagePool};
 use pages::{Pages, PositionEncoder};
 
 /// The KV cache of one layer and one sequence.
@@ -217,7 +217,7 @@ impl KeyValues {
     }
 
     /// Returns the maximum number of positions that may be appended before the queries of these positions must run.
-    pub(crate) fn room(&self) -> usize {
+    pub fn room(&self) -> usize {
         if self.precise.is_some() { PAGE - self.positions % PAGE } else { usize::MAX }
     }
 
@@ -235,7 +235,7 @@ impl KeyValues {
     ///
     /// Panics unless `keys` and `values` have the same length, and this length is a multiple of heads × head size. Also
     /// panics if the pool is full. To avoid this panic, call [`KeyValues::prepare`] first.
-    pub(crate) fn append(&mut self, keys: &[f32], values: &[f32]) {
+    pub fn append(&mut self, keys: &[f32], values: &[f32]) {
         let head_size = self.head_size();
         let width = self.heads() * head_size;
         assert!(keys.len() == values.len() && keys.len().is_multiple_of(width), "rows of {width}");

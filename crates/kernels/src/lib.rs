@@ -28,8 +28,8 @@ mod kv_format;
 mod load;
 mod matrix;
 pub mod ops;
-mod pool;
 mod page_pool;
+mod pool;
 mod precision;
 mod probe;
 mod recurrent;
@@ -37,7 +37,7 @@ mod scratch;
 mod shared;
 mod view;
 
-pub use attention::{AttentionShape, Qkv, Ragged, attention};
+pub use attention::{AttentionShape, Qkv, Ragged, attention, attention_of_held};
 pub use backend::Backend;
 pub use clamped_swiglu::ClampedSwiglu;
 pub use cpu::instruction_sets::features;
@@ -53,6 +53,6 @@ pub use pool::Pool;
 pub use precision::{Arithmetic, Precision};
 pub use probe::Probe;
 pub use recurrent::{
-    Convolution, DeltaGradient, DeltaInput, DeltaShape, HeadOrder, RecurrentState, delta_rule, delta_rule_gradient,
-    short_convolution, short_convolution_gradient, unit_rows, unit_rows_gradient,
+    Convolution, DeltaGradient, DeltaInput, DeltaShape, HeadOrder, RecurrentState, delta_rule,
+    delta_rule_gradient, short_convolution, short_convolution_gradient, unit_rows, unit_rows_gradient,
 };

@@ -9,7 +9,10 @@ use crate::block::{LoadedBody, LoadedSublayer};
 use crate::delta_net::LoadedDeltaNet;
 use crate::experts::LoadedExperts;
 use crate::feed_forward::{LoadedFeedForward, activate, scale_rows};
+use crate::layer_embedding::LoadedLayerGate;
 use crate::linear::{Linear, apply_all};
+use crate::norm::LoadedNorm;
+use crate::stream::StreamStates;
 use crate::{Activation, Block, Positions};
 use kvant_kernels::{Backend, Qkv, Ragged, attention, gradient, ops};
 
@@ -17,19 +20,22 @@ use kvant_kernels::{Backend, Qkv, Ragged, attention, gradient, ops};
 pub type GradientSink<'a> = &'a mut dyn FnMut(&str, &[f32]);
 
 impl Block {
-    /// Returns the gradient at the residual stream before the block. `residual` is the residual stream before the
-    /// block, tokens × hidden. `output_gradient` is the gradient at the residual stream after the block. `sink`
-    /// receives the gradient at the output of each linear map.
+    /// Returns the gradient at the stream before the block. `before` is the stream before the block, tokens ×
+    /// [`crate::Spec::stream_width`]. `output_gradient` is the gradient at the stream after the block. `sink` receives the
+    /// gradient at the output of each linear map.
     pub fn backward(
         &self,
-        residual: &[f32],
+        before: &[f32],
         output_gradient: &[f32],
         positions: &Positions,
         sink: GradientSink,
     ) -> Vec<f32> {
         let backend = &self.backend;
+        let tokens = positions.tokens();
         let mut passes: Vec<SublayerPass> = Vec::with_capacity(self.sublayers.len());
-        let mut stream = residual.to_vec();
+        let mut stream = self.layout.residual(before).to_vec();
+        // The result of a sublayer that waits for the sum with the next one.
+        let mut held = Vec::new();
         for (index, sublayer) in self.sublayers.iter().enumerate() {
             let residual = match passes.last() {
                 Some(previous) if sublayer.parallel => previous.residual.clone(),
@@ -37,11 +43,11 @@ impl Block {
             };
             let input = sublayer.input(backend, &residual);
             let has_next = index + 1 < self.sublayers.len();
-            let needs_result = has_next || sublayer.after.is_some();
+            let needs_result = has_next || sublayer.after.is_some() || sublayer.sum_norm.is_some();
             let apply = |map: &Linear, x: &[f32]| map.apply(backend, &map.input(x));
             let (body, result) = match &sublayer.body {
                 LoadedBody::Attention(a) => {
-                    let pass = a.forward(backend, &input, positions);
+                    let pass = a.forward(backend, &input, before, positions);
                     let result = needs_result.then(|| apply(&a.output, &pass.attended));
                     (Pass::Attention(a, pass), result)
                 }
@@ -53,30 +59,68 @@ impl Block {
                     let result = needs_result.then(|| apply(&f.down, &f.inner(backend, &input)));
                     (Pass::FeedForward(f, input), result)
                 }
+                LoadedBody::LayerGate(l) => {
+                    let inner = || l.inner(backend, &input, &before[l.part.range(tokens)]);
+                    let result = needs_result.then(|| apply(&l.output, &inner()));
+                    (Pass::LayerGate(l, input), result)
+                }
                 LoadedBody::Experts(e) => {
                     let result = || {
-                        let routing = e.route(backend, &input);
+                        let of_router = e.router_norm.as_ref().map(|norm| norm.apply(backend, &residual));
+                        let routing = e.route(backend, of_router.as_ref().unwrap_or(&input));
                         e.result(backend, &e.inner(backend, &input, &routing), &routing)
                     };
                     let result = needs_result.then(result);
                     (Pass::Experts(e, input), result)
                 }
             };
-            if let (true, Some(result)) = (has_next, &result) {
-                sublayer.add(backend, result.clone(), &mut stream);
+            let mut sum = Vec::new();
+            if let (true, Some(result)) = (has_next || sublayer.sum_norm.is_some(), &result) {
+                let mut normed = sublayer.normed(backend, result.clone());
+                if self.sublayers.get(index + 1).is_some_and(|next| next.sum_norm.is_some()) {
+                    held = normed;
+                } else {
+                    if let Some(norm) = &sublayer.sum_norm {
+                        ops::add(backend, &mut normed, &held);
+                        sum = normed;
+                        normed = norm.apply(backend, &sum);
+                    }
+                    sublayer.add_normed(backend, normed, &mut stream);
+                }
             }
             let result = result.filter(|_| sublayer.after.is_some()).unwrap_or_default();
-            passes.push(SublayerPass { residual, body, result });
+            passes.push(SublayerPass { residual, body, result, sum });
         }
-        let mut gradient = output_gradient.to_vec();
+        let (of_residual, beside) = output_gradient.split_at(stream.len());
+        let mut gradient: Vec<f32> = of_residual.iter().map(|x| x * self.scale).collect();
+        // The gradient at the parts of the stream beside the residual stream, at their places in the stream.
+        let mut at_stream = vec![0.0; before.len()];
+        at_stream[stream.len()..].copy_from_slice(beside);
+        // The block writes 0 there.
+        at_stream[self.layout.held_range(before)].fill(0.0);
         // The gradient at the input of a parallel sublayer, which is the input of the previous sublayer, too.
         let mut of_parallel: Option<Vec<f32>> = None;
+        // The gradient at a result that waits for the sum with the next one.
+        let mut of_held: Option<Vec<f32>> = None;
         for (sublayer, pass) in self.sublayers.iter().zip(passes).rev() {
-            let result_gradient = sublayer.result_gradient(backend, &pass.result, &gradient);
+            let at_result = of_held.take().unwrap_or_else(|| sublayer.at_sum(backend, &pass.sum, &gradient));
+            if sublayer.sum_norm.is_some() {
+                of_held = Some(at_result.clone());
+            }
+            let result_gradient = sublayer.result_gradient(backend, &pass.result, at_result);
+            let mut router_gradient: Option<Vec<f32>> = None;
             let mut input_gradient = vec![0.0; gradient.len()];
             match pass.body {
                 Pass::Attention(a, body) => {
-                    a.backward(backend, body, &result_gradient, positions, &mut input_gradient, sink);
+                    let of_states = StatesGradient { at_stream: &mut at_stream, tokens };
+                    let gradients = (&result_gradient[..], &mut input_gradient[..]);
+                    a.backward(backend, body, gradients, positions, of_states, sink);
+                }
+                Pass::LayerGate(l, input) => {
+                    let part = l.part.range(tokens);
+                    let inputs = [&input[..], &before[part.clone()]];
+                    let gradients = [&mut input_gradient[..], &mut at_stream[part]];
+                    l.backward(backend, inputs, &result_gradient, gradients, sink);
                 }
                 Pass::DeltaNet(d, input) => {
                     d.backward(backend, &input, &result_gradient, &mut input_gradient, sink)
@@ -85,7 +129,10 @@ impl Block {
                     f.backward(backend, &input, &result_gradient, &mut input_gradient, sink)
                 }
                 Pass::Experts(e, input) => {
-                    e.backward(backend, &input, &result_gradient, &mut input_gradient, sink)
+                    let router_input = e.router_norm.as_ref().map(|norm| norm.apply(backend, &pass.residual));
+                    router_gradient = router_input.as_ref().map(|input| vec![0.0; input.len()]);
+                    let router = router_input.as_deref().zip(router_gradient.as_deref_mut());
+                    e.backward(backend, &input, router, &result_gradient, &mut input_gradient, sink);
                 }
             }
             let mut at_residual = of_parallel.take().unwrap_or_else(|| vec![0.0; gradient.len()]);
@@ -93,14 +140,26 @@ impl Block {
                 Some(norm) => norm.add_gradient(backend, &pass.residual, &input_gradient, &mut at_residual),
                 None => ops::add(backend, &mut at_residual, &input_gradient),
             }
+            if let (LoadedBody::Experts(e), Some(gradient)) = (&sublayer.body, &router_gradient)
+                && let Some(norm) = &e.router_norm
+            {
+                norm.add_gradient(backend, &pass.residual, gradient, &mut at_residual);
+            }
             if sublayer.parallel {
                 of_parallel = Some(at_residual);
             } else {
                 ops::add(backend, &mut gradient, &at_residual);
             }
         }
-        gradient
+        at_stream[..gradient.len()].copy_from_slice(&gradient);
+        at_stream
     }
+}
+
+/// The gradient at a stream of `tokens` tokens.
+struct StatesGradient<'a> {
+    at_stream: &'a mut [f32],
+    tokens: usize,
 }
 
 /// The values of a sublayer's forward pass that its backward pass needs.
@@ -110,6 +169,8 @@ struct SublayerPass<'a> {
     body: Pass<'a>,
     /// The body's result, if it has a norm; else empty.
     result: Vec<f32>,
+    /// The sum of this result and the previous one, if it has a norm; else empty.
+    sum: Vec<f32>,
 }
 
 /// The values of a body's forward pass that its backward pass needs.
@@ -121,23 +182,36 @@ enum Pass<'a> {
     FeedForward(&'a LoadedFeedForward, Vec<f32>),
     /// The experts and the input of their body.
     Experts(&'a LoadedExperts, Vec<f32>),
+    /// The gate and the input of its body.
+    LayerGate(&'a LoadedLayerGate, Vec<f32>),
 }
 
 impl LoadedSublayer {
-    /// Returns the gradient at the body's result from the gradient at the residual stream.
-    fn result_gradient(&self, backend: &Backend, result: &[f32], gradient: &[f32]) -> Vec<f32> {
+    /// Returns the gradient at the body's result after its norm, from the gradient at the residual stream. `sum` is the
+    /// sum of this result and the previous one, if it has a norm.
+    fn at_sum(&self, backend: &Backend, sum: &[f32], gradient: &[f32]) -> Vec<f32> {
         let scaled: Vec<f32> = gradient.iter().map(|x| x * self.scale).collect();
-        let Some(norm) = &self.after else { return scaled };
-        let mut before_norm = vec![0.0; result.len()];
-        norm.add_gradient(backend, result, &scaled, &mut before_norm);
-        before_norm
+        before_norm(backend, &self.sum_norm, sum, scaled)
     }
+
+    /// Returns the gradient at the body's result from the gradient after its norm.
+    fn result_gradient(&self, backend: &Backend, result: &[f32], gradient: Vec<f32>) -> Vec<f32> {
+        before_norm(backend, &self.after, result, gradient)
+    }
+}
+
+/// Returns the gradient at `x`, the input of a norm, from the gradient at its output.
+fn before_norm(backend: &Backend, norm: &Option<LoadedNorm>, x: &[f32], gradient: Vec<f32>) -> Vec<f32> {
+    let Some(norm) = norm else { return gradient };
+    let mut before = vec![0.0; x.len()];
+    norm.add_gradient(backend, x, &gradient, &mut before);
+    before
 }
 
 /// The values of an attention's forward pass that its backward pass needs.
 struct AttentionPass {
-    /// Queries and keys before their norms; `None` if they have no norms.
-    projected: Option<[Vec<f32>; 2]>,
+    /// Queries, keys and values before their norms; empty for those without a norm.
+    projected: [Vec<f32>; 3],
     qkv: Qkv,
     /// The gate before the sigmoid function, and the result of the attention before its gate; empty without a gate.
     gate: Vec<f32>,
@@ -147,13 +221,24 @@ struct AttentionPass {
 }
 
 impl LoadedAttention {
-    fn forward(&self, backend: &Backend, input: &[f32], positions: &Positions) -> AttentionPass {
+    fn forward(
+        &self,
+        backend: &Backend,
+        input: &[f32],
+        stream: &[f32],
+        positions: &Positions,
+    ) -> AttentionPass {
         let (mut qkv, gate) = self.project(backend, input);
-        let normed = self.query_norm.is_some() || self.key_norm.is_some();
-        let projected = normed.then(|| [qkv.query.clone(), qkv.key.clone()]);
+        let [query, key, value] = self.norms().map(Option::is_some);
+        let copy = |kept: bool, x: &[f32]| if kept { x.to_vec() } else { Vec::new() };
+        let projected = [copy(query, &qkv.query), copy(key, &qkv.key), copy(value, &qkv.value)];
         self.norm_and_rotate(backend, &mut qkv, positions);
         let mut attended = vec![0.0; qkv.query.len()];
         let (mut states, tokens) = (self.empty_key_values(), positions.tokens());
+        if let Some(StreamStates { keys, values }) = self.reads {
+            qkv.key = stream[keys.range(tokens)].to_vec();
+            qkv.value = stream[values.range(tokens)].to_vec();
+        }
         let sequence = Ragged { states: &mut states, tokens };
         attention(backend, &self.shape, &qkv, &mut [sequence], &mut attended);
         let ungated = if self.gated { attended.clone() } else { Vec::new() };
@@ -161,14 +246,15 @@ impl LoadedAttention {
         AttentionPass { projected, qkv, gate, ungated, attended }
     }
 
-    /// Adds the gradient at the input to `input_gradient`. `gradient` is the gradient at the result.
+    /// Adds the gradient at the input to `input_gradient`. `gradient` is the gradient at the result. Shared keys and
+    /// values pass their gradient on through the stream.
     fn backward(
         &self,
         backend: &Backend,
         AttentionPass { projected, qkv, gate, ungated, mut attended }: AttentionPass,
-        gradient: &[f32],
+        (gradient, input_gradient): (&[f32], &mut [f32]),
         positions: &Positions,
-        input_gradient: &mut [f32],
+        StatesGradient { at_stream, tokens }: StatesGradient,
         sink: GradientSink,
     ) {
         attended.fill(0.0);
@@ -181,23 +267,43 @@ impl LoadedAttention {
             .collect();
         multiply_by_sigmoid(&mut attended, &gate);
         let mut gradients = gradient::attention(backend, &self.shape, &qkv, &attended);
-        self.rotate(backend, &mut gradients, &positions.inverse());
-        if let Some([query, key]) = &projected {
-            for (norm, x, gradient) in
-                [(&self.query_norm, query, &mut gradients.query), (&self.key_norm, key, &mut gradients.key)]
-            {
-                if let Some(norm) = norm {
-                    let mut before_norm = vec![0.0; x.len()];
-                    norm.add_gradient(backend, x, gradient, &mut before_norm);
-                    *gradient = before_norm;
-                }
+        if let Some(StreamStates { keys, values }) = self.keeps {
+            // The block replaces these parts of the stream, so the gradient before the block is 0.
+            for (gradient, part) in [(&mut gradients.key, keys), (&mut gradients.value, values)] {
+                let of_later = &mut at_stream[part.range(tokens)];
+                ops::add(backend, gradient, of_later);
+                of_later.fill(0.0);
             }
         }
-        if self.gated {
-            gradients.query = self.with_gates(&gradients.query, &at_gate);
+        if let Some(StreamStates { keys, values }) = self.reads {
+            ops::add(backend, &mut at_stream[keys.range(tokens)], &gradients.key);
+            ops::add(backend, &mut at_stream[values.range(tokens)], &gradients.value);
+            gradients.key.clear();
         }
-        let maps = [&self.query, &self.key, &self.value];
-        backward_all(maps, [&gradients.query, &gradients.key, &gradients.value], input_gradient, sink);
+        self.rotate(backend, &mut gradients, &positions.inverse());
+        let all = [&mut gradients.query, &mut gradients.key, &mut gradients.value];
+        for ((norm, x), gradient) in self.norms().into_iter().zip(&projected).zip(all) {
+            if let Some(norm) = norm {
+                let mut before_norm = vec![0.0; x.len()];
+                norm.add_gradient(backend, x, gradient, &mut before_norm);
+                *gradient = before_norm;
+            }
+        }
+        let Qkv { mut query, mut key, value } = gradients;
+        if self.gated {
+            query = self.with_gates(&query, &at_gate);
+        }
+        match (&self.key, &self.value) {
+            (Some(key_map), Some(value_map)) => {
+                let maps = [&self.query, key_map, value_map];
+                backward_all(maps, [&query, &key, &value], input_gradient, sink);
+            }
+            (Some(key_map), None) => {
+                ops::add(backend, &mut key, &value);
+                backward_all([&self.query, key_map], [&query, &key], input_gradient, sink);
+            }
+            (None, _) => self.query.backward(&query, input_gradient, sink),
+        }
     }
 }
 
@@ -264,26 +370,18 @@ impl LoadedFeedForward {
         }
         match (self.activation, &mut gate) {
             (Activation::Silu, Some(gate)) => gradient::swiglu(backend, gate, &mut up, &inner_gradient),
-            (Activation::Silu, None) => {
-                let mut ones = vec![1.0; up.len()];
-                gradient::swiglu(backend, &mut up, &mut ones, &inner_gradient);
-            }
             (Activation::ClampedSwiglu(settings), Some(gate)) => {
                 gradient::clamped_swiglu(backend, gate, &mut up, &inner_gradient, settings);
-            }
-            (Activation::ClampedSwiglu(settings), None) => {
-                let mut zeros = vec![0.0; up.len()];
-                gradient::clamped_swiglu(backend, &mut up, &mut zeros, &inner_gradient, settings);
             }
             (activation, Some(gate)) => {
                 let mut activated = gate.clone();
                 activate(backend, activation, &mut activated, None);
                 ops::multiply(backend, &mut activated, &inner_gradient);
                 ops::multiply(backend, &mut inner_gradient, &up);
-                gelu_gradient(backend, activation, gate, &inner_gradient);
+                activation_gradient(backend, activation, gate, &inner_gradient);
                 up = activated;
             }
-            (activation, None) => gelu_gradient(backend, activation, &mut up, &inner_gradient),
+            (activation, None) => activation_gradient(backend, activation, &mut up, &inner_gradient),
         }
         match (&self.gate, &gate) {
             (Some(map), Some(gate)) => backward_all([map, &self.up], [gate, &up], input_gradient, sink),
@@ -292,11 +390,20 @@ impl LoadedFeedForward {
     }
 }
 
-/// Replaces the input `x` of GELU by the gradient at `x`.
-fn gelu_gradient(backend: &Backend, activation: Activation, x: &mut [f32], gradient: &[f32]) {
+/// Replaces the input `x` of an activation function by the gradient at `x`.
+pub(crate) fn activation_gradient(
+    backend: &Backend,
+    activation: Activation,
+    x: &mut [f32],
+    gradient: &[f32],
+) {
     match activation {
+        Activation::Silu => gradient::swiglu(backend, x, &mut vec![1.0; x.len()], gradient),
+        Activation::ClampedSwiglu(settings) => {
+            gradient::clamped_swiglu(backend, x, &mut vec![0.0; x.len()], gradient, settings);
+        }
         Activation::Gelu => gradient::gelu(backend, x, gradient),
-        _ => gradient::gelu_tanh(backend, x, gradient),
+        Activation::GeluTanh => gradient::gelu_tanh(backend, x, gradient),
     }
 }
 

@@ -9,13 +9,15 @@ use crate::attention::{LoadedAttention, multiply_by_sigmoid};
 use crate::delta_net::LoadedDeltaNet;
 use crate::experts::{LoadedExperts, Routing};
 use crate::feed_forward::LoadedFeedForward;
+use crate::layer_embedding::LoadedLayerGate;
 use crate::layer_state::LayerState;
 use crate::linear::Linear;
 use crate::norm::LoadedNorm;
 use crate::step::BlockStates;
+use crate::stream::{StreamLayout, StreamStates};
 use crate::{BlockSpec, Body, Error, OpCount, Positions, Sublayer, Weights, buffers};
 use kvant_core::Tensor;
-use kvant_kernels::{Backend, Ragged, attention, ops};
+use kvant_kernels::{Backend, Ragged, attention, attention_of_held, ops};
 
 /// A sublayer's body with loaded weights.
 #[derive(Clone)]
@@ -24,6 +26,7 @@ pub(crate) enum LoadedBody {
     DeltaNet(LoadedDeltaNet),
     FeedForward(LoadedFeedForward),
     Experts(LoadedExperts),
+    LayerGate(LoadedLayerGate),
 }
 
 /// A sublayer with loaded weights.
@@ -34,6 +37,7 @@ pub(crate) struct LoadedSublayer {
     pub after: Option<LoadedNorm>,
     pub scale: f32,
     pub parallel: bool,
+    pub sum_norm: Option<LoadedNorm>,
 }
 
 /// A block with loaded weights. A clone shares the weights.
@@ -41,6 +45,10 @@ pub(crate) struct LoadedSublayer {
 pub struct Block {
     pub(crate) backend: Backend,
     pub(crate) sublayers: Vec<LoadedSublayer>,
+    /// Factor of the residual stream after the last sublayer.
+    pub(crate) scale: f32,
+    /// The layout of the stream that the block reads and writes.
+    pub(crate) layout: StreamLayout,
     /// For each stage of the block: the index of its sublayer, and its index within the sublayer's body.
     stages: Vec<(usize, usize)>,
 }
@@ -48,9 +56,10 @@ pub struct Block {
 impl LoadedBody {
     fn maps(&self) -> Vec<&Linear> {
         match self {
-            Self::Attention(a) => vec![&a.query, &a.key, &a.value, &a.output],
+            Self::Attention(a) => a.maps(),
             Self::DeltaNet(d) => d.maps(),
             Self::FeedForward(f) => f.maps(),
+            Self::LayerGate(l) => vec![&l.gate, &l.output],
             Self::Experts(e) => {
                 std::iter::once(&e.router).chain(e.experts.iter().flat_map(LoadedFeedForward::maps)).collect()
             }
@@ -64,9 +73,10 @@ impl LoadedBody {
 
     fn maps_mut(&mut self) -> Vec<&mut Linear> {
         match self {
-            Self::Attention(a) => vec![&mut a.query, &mut a.key, &mut a.value, &mut a.output],
+            Self::Attention(a) => a.maps_mut(),
             Self::DeltaNet(d) => d.maps_mut(),
             Self::FeedForward(f) => f.maps_mut(),
+            Self::LayerGate(l) => vec![&mut l.gate, &mut l.output],
             Self::Experts(e) => {
                 let experts = e.experts.iter_mut().flat_map(LoadedFeedForward::maps_mut);
                 std::iter::once(&mut e.router).chain(experts).collect()
@@ -82,25 +92,35 @@ impl Block {
     /// Errors of [`Weights::tensor`] or of a kernel.
     pub fn load(weights: &Weights, backend: &Backend, index: usize) -> Result<Self, Error> {
         let spec: &BlockSpec = &weights.spec().blocks[index];
+        let layout = StreamLayout::of(weights.spec());
         let sublayer = |spec: &Sublayer| {
             let norm =
                 |norm: &Option<_>| norm.as_ref().map(|norm| LoadedNorm::load(weights, norm)).transpose();
             let body = match &spec.body {
-                Body::Attention(a) => LoadedBody::Attention(LoadedAttention::load(weights, backend, a)?),
+                Body::Attention(a) => {
+                    LoadedBody::Attention(LoadedAttention::load(weights, backend, a, &layout, index)?)
+                }
+                Body::LayerGate(l) => {
+                    let part = layout.layer_embeddings[index];
+                    LoadedBody::LayerGate(LoadedLayerGate::load(weights, backend, l, part)?)
+                }
                 Body::DeltaNet(d) => LoadedBody::DeltaNet(LoadedDeltaNet::load(weights, backend, d)?),
                 Body::FeedForward(f) => {
                     LoadedBody::FeedForward(LoadedFeedForward::load(weights, backend, f)?)
                 }
                 Body::Experts(e) => LoadedBody::Experts(LoadedExperts::load(weights, backend, e)?),
             };
-            let (before, after) = (norm(&spec.before)?, norm(&spec.after)?);
+            let (before, after, sum_norm) = (norm(&spec.before)?, norm(&spec.after)?, norm(&spec.sum_norm)?);
             let Sublayer { scale, parallel, .. } = *spec;
-            Ok::<_, Error>(LoadedSublayer { before, body, after, scale, parallel })
+            Ok::<_, Error>(LoadedSublayer { before, body, after, scale, parallel, sum_norm })
         };
         let stages = spec.sublayers.iter().enumerate();
+        let scale = spec.scale.as_ref().map(|scale| weights.vector(&scale.name)).transpose()?;
         Ok(Self {
             backend: backend.clone(),
             sublayers: spec.sublayers.iter().map(sublayer).collect::<Result<_, _>>()?,
+            layout,
+            scale: scale.map_or(1.0, |scale| scale[0]),
             stages: stages.flat_map(|(i, s)| (0..s.stages().len()).map(move |stage| (i, stage))).collect(),
         })
     }
@@ -134,31 +154,33 @@ impl Block {
         Ok(())
     }
 
-    /// Computes the first stage's input from the residual stream (tokens × hidden).
-    pub fn enter(&self, residual: &[f32]) -> Vec<f32> {
-        self.sublayer_input(0, residual)
+    /// Computes the first stage's input from the stream before the block, tokens × [`crate::Spec::stream_width`].
+    pub fn enter(&self, stream: &[f32]) -> Vec<f32> {
+        self.sublayer_input(0, stream)
     }
 
     /// Computes the input of sublayer `index`; empty after the last sublayer.
-    fn sublayer_input(&self, index: usize, residual: &[f32]) -> Vec<f32> {
+    fn sublayer_input(&self, index: usize, stream: &[f32]) -> Vec<f32> {
         match self.sublayers.get(index) {
             None => Vec::new(),
-            Some(sublayer) => sublayer.input(&self.backend, residual),
+            Some(sublayer) => sublayer.first_input(&self.backend, self.layout.residual(stream)),
         }
     }
 
     /// Runs stage `stage` of [`Block::stages`] on its input and returns the input of the next stage; empty after the
-    /// last stage. Stages that write to the residual stream add to `residual`. An attention appends keys and values to
-    /// the KV cache of each sequence. `input` has one row per token, one sequence after the other.
+    /// last stage. Stages that write to the residual stream add to that of `stream`. An attention appends keys and values
+    /// to the KV cache of each sequence; if later blocks share them, it also writes them to `stream`. `input` has one row
+    /// per token, one sequence after the other.
     pub(crate) fn advance(
         &self,
         stage: usize,
         input: &[f32],
-        residual: &mut [f32],
+        stream: &mut [f32],
         positions: &Positions,
         states: &mut [BlockStates],
     ) -> Vec<f32> {
         let (backend, (index, within)) = (&self.backend, self.stages[stage]);
+        let tokens = self.layout.tokens(stream);
         match (&self.sublayers[index].body, within) {
             (LoadedBody::Attention(a), 0) => {
                 let (mut qkv, gate) = a.project(backend, input);
@@ -168,8 +190,16 @@ impl Block {
                 let mut layers: Vec<Ragged> = (states.iter_mut())
                     .map(|s| Ragged { states: s.layers[own].key_values(), tokens: s.tokens })
                     .collect();
-                attention(backend, &a.shape, &qkv, &mut layers, &mut attended);
+                if a.reads.is_some() {
+                    attention_of_held(backend, &a.shape, &qkv.query, &layers, &mut attended);
+                } else {
+                    attention(backend, &a.shape, &qkv, &mut layers, &mut attended);
+                }
                 multiply_by_sigmoid(&mut attended, &gate);
+                if let Some(StreamStates { keys, values }) = a.keeps {
+                    stream[keys.range(tokens)].copy_from_slice(&qkv.key);
+                    stream[values.range(tokens)].copy_from_slice(&qkv.value);
+                }
                 [qkv.query, qkv.key, qkv.value].into_iter().for_each(buffers::give);
                 attended
             }
@@ -179,53 +209,93 @@ impl Block {
                 d.inner(backend, input, sequences.collect())
             }
             (LoadedBody::FeedForward(f), 0) => f.inner(backend, input),
-            (LoadedBody::Experts(e), 0) => e.inner(backend, input, &e.route(backend, input)),
+            (LoadedBody::LayerGate(l), 0) => l.inner(backend, input, &stream[l.part.range(tokens)]),
+            (LoadedBody::Experts(e), 0) if e.router_norm.is_none() => {
+                e.inner(backend, input, &e.route(backend, input))
+            }
+            (LoadedBody::Experts(_), 0) => self.sublayers[index].input(backend, self.layout.residual(stream)),
+            (LoadedBody::Experts(e), 1) if e.router_norm.is_some() => {
+                e.inner(backend, input, &e.route(backend, &self.sublayer_input(index, stream)))
+            }
             (body, _) => {
                 let result = match body {
                     LoadedBody::Attention(LoadedAttention { output: last, .. })
                     | LoadedBody::DeltaNet(LoadedDeltaNet { output: last, .. })
-                    | LoadedBody::FeedForward(LoadedFeedForward { down: last, .. }) => {
+                    | LoadedBody::FeedForward(LoadedFeedForward { down: last, .. })
+                    | LoadedBody::LayerGate(LoadedLayerGate { output: last, .. }) => {
                         last.apply(backend, &last.input(input))
                     }
                     LoadedBody::Experts(e) => {
                         // The residual stream is still the one that the experts were chosen from.
-                        let routing = e.route(backend, &self.sublayer_input(index, residual));
+                        let routing = e.route(backend, &self.sublayer_input(index, stream));
                         e.result(backend, input, &routing)
                     }
                 };
                 let parallel = self.sublayers.get(index + 1).is_some_and(|next| next.parallel);
-                let before_addition = parallel.then(|| self.sublayer_input(index + 1, residual));
-                self.sublayers[index].add(backend, result, residual);
-                before_addition.unwrap_or_else(|| self.sublayer_input(index + 1, residual))
+                let before_addition = parallel.then(|| self.sublayer_input(index + 1, stream));
+                let (sublayer, held) = (&self.sublayers[index], self.layout.held_range(stream));
+                if self.sublayers.get(index + 1).is_some_and(|next| next.sum_norm.is_some()) {
+                    stream[held].copy_from_slice(&sublayer.normed(backend, result));
+                    return self.sublayer_input(index + 1, stream);
+                }
+                if let Some(norm) = &sublayer.sum_norm {
+                    let mut sum = sublayer.normed(backend, result);
+                    ops::add(backend, &mut sum, &stream[held.clone()]);
+                    stream[held].fill(0.0);
+                    let residual = self.layout.residual_mut(stream);
+                    sublayer.add_normed(backend, norm.apply(backend, &sum), residual);
+                } else {
+                    let normed = sublayer.normed(backend, result);
+                    sublayer.add_normed(backend, normed, self.layout.residual_mut(stream));
+                }
+                let residual = self.layout.residual_mut(stream);
+                if index + 1 == self.sublayers.len() && self.scale != 1.0 {
+                    residual.iter_mut().for_each(|x| *x *= self.scale);
+                }
+                before_addition.unwrap_or_else(|| self.sublayer_input(index + 1, stream))
             }
         }
     }
 
     /// Returns the experts that each token uses in stage `stage`, or `None` if the stage is not one of experts. `input`
-    /// is the input of the stage, and `residual` is the residual stream before it.
-    pub fn routing(&self, stage: usize, input: &[f32], residual: &[f32]) -> Option<Routing> {
+    /// is the input of the stage, and `stream` is the stream before it.
+    pub fn routing(&self, stage: usize, input: &[f32], stream: &[f32]) -> Option<Routing> {
         let (index, within) = self.stages[stage];
         let LoadedBody::Experts(experts) = &self.sublayers[index].body else { return None };
         Some(match within {
             0 => experts.route(&self.backend, input),
-            _ => experts.route(&self.backend, &self.sublayer_input(index, residual)),
+            _ => experts.route(&self.backend, &self.sublayer_input(index, stream)),
         })
     }
 
+    /// Returns true if stage `stage` changes the stream: the last stage of each sublayer, and the first stage of an
+    /// attention whose keys and values later blocks read.
+    pub fn changes_stream(&self, stage: usize) -> bool {
+        let (index, within) = self.stages[stage];
+        match (&self.sublayers[index].body, within) {
+            (LoadedBody::Attention(a), 0) => a.keeps.is_some(),
+            (LoadedBody::Experts(e), 1) => e.router_norm.is_none(),
+            (_, within) => within > 0,
+        }
+    }
+
     /// Runs all stages; see [`Block::advance`].
-    pub(crate) fn forward(&self, residual: &mut [f32], positions: &Positions, states: &mut [BlockStates]) {
-        let mut input = self.enter(residual);
+    pub(crate) fn forward(&self, stream: &mut [f32], positions: &Positions, states: &mut [BlockStates]) {
+        let mut input = self.enter(stream);
         for stage in 0..self.stages() {
-            let next = self.advance(stage, &input, residual, positions, states);
+            let next = self.advance(stage, &input, stream, positions, states);
             buffers::give(std::mem::replace(&mut input, next));
         }
     }
 
-    /// Runs all stages for one whole sequence, without a KV cache from earlier tokens. `residual` becomes the residual
-    /// stream after the block.
-    pub fn forward_alone(&self, residual: &mut [f32], positions: &Positions) {
-        let tokens = positions.tokens();
-        self.forward(residual, positions, &mut [BlockStates { layers: &mut self.empty_states(), tokens }]);
+    /// Runs all stages for one whole sequence, without a KV cache from earlier tokens. `stream` becomes the stream after
+    /// the block.
+    pub fn forward_alone(&self, stream: &mut [f32], positions: &Positions) {
+        let mut input = self.enter(stream);
+        for stage in 0..self.stages() {
+            let next = self.advance_alone(stage, &input, stream, positions);
+            buffers::give(std::mem::replace(&mut input, next));
+        }
     }
 
     /// Runs one stage as [`Block::advance`] does, for one whole sequence, without a KV cache from earlier tokens.
@@ -233,43 +303,58 @@ impl Block {
         &self,
         stage: usize,
         input: &[f32],
-        residual: &mut [f32],
+        stream: &mut [f32],
         positions: &Positions,
     ) -> Vec<f32> {
         let tokens = positions.tokens();
-        let states = &mut [BlockStates { layers: &mut self.empty_states(), tokens }];
-        self.advance(stage, input, residual, positions, states)
+        let state = |sublayer: &LoadedSublayer| match &sublayer.body {
+            LoadedBody::Attention(a) => Some(LayerState::KeyValues(a.key_values_alone(stream, tokens))),
+            LoadedBody::DeltaNet(d) => Some(LayerState::Recurrent(d.empty_state())),
+            LoadedBody::FeedForward(_) | LoadedBody::Experts(_) | LoadedBody::LayerGate(_) => None,
+        };
+        let mut layers: Vec<LayerState> = match self.stages[stage] {
+            // Only the first stage of a sublayer reads states.
+            (_, 0) => self.sublayers.iter().filter_map(state).collect(),
+            _ => Vec::new(),
+        };
+        self.advance(stage, input, stream, positions, &mut [BlockStates { layers: &mut layers, tokens }])
     }
 
     /// The index of the state of sublayer `index` among the states of the block.
     fn index_of_state(&self, index: usize) -> usize {
         self.sublayers[..index].iter().filter(|s| s.body.has_state()).count()
     }
-
-    /// Empty states, one for each sublayer of the block that has a state.
-    fn empty_states(&self) -> Vec<LayerState> {
-        let state = |sublayer: &LoadedSublayer| match &sublayer.body {
-            LoadedBody::Attention(a) => Some(LayerState::KeyValues(a.empty_key_values())),
-            LoadedBody::DeltaNet(d) => Some(LayerState::Recurrent(d.empty_state())),
-            LoadedBody::FeedForward(_) | LoadedBody::Experts(_) => None,
-        };
-        self.sublayers.iter().filter_map(state).collect()
-    }
 }
 
 impl LoadedSublayer {
-    /// Adds the body's result to the residual stream, after the norm and the factor.
-    pub fn add(&self, backend: &Backend, mut result: Vec<f32>, residual: &mut [f32]) {
+    /// Returns the body's result after its norm.
+    pub fn normed(&self, backend: &Backend, mut result: Vec<f32>) -> Vec<f32> {
         if let Some(norm) = &self.after {
             let normed = norm.apply(backend, &result);
             buffers::give(std::mem::replace(&mut result, normed));
         }
+        result
+    }
+
+    /// Adds a result to the residual stream after its norms, with the factor.
+    pub fn add_normed(&self, backend: &Backend, result: Vec<f32>, residual: &mut [f32]) {
         if self.scale == 1.0 {
             ops::add(backend, residual, &result);
         } else {
             ops::add_scaled(backend, residual, self.scale, &result);
         }
         buffers::give(result);
+    }
+
+    /// Computes the input of the first stage from the residual stream: that of a router with its own norm, or that of the
+    /// body.
+    fn first_input(&self, backend: &Backend, residual: &[f32]) -> Vec<f32> {
+        match &self.body {
+            LoadedBody::Experts(LoadedExperts { router_norm: Some(norm), .. }) => {
+                norm.apply(backend, residual)
+            }
+            _ => self.input(backend, residual),
+        }
     }
 
     /// Computes the input of the body from the residual stream.

@@ -68,7 +68,9 @@ impl LoadedDeltaNet {
             shape: spec.shape,
             convolution_length: spec.convolution_length(),
             state_length: spec.state_length(),
-            convolution: (0..kernel * channels).map(|i| stored[i % channels * kernel + i / channels]).collect(),
+            convolution: (0..kernel * channels)
+                .map(|i| stored[i % channels * kernel + i / channels])
+                .collect(),
             decay: weights.vector(&spec.decay.name)?,
             step_bias: weights.vector(&spec.step_bias.name)?,
             norm: LoadedNorm::load(weights, &spec.norm)?,
@@ -80,7 +82,11 @@ impl LoadedDeltaNet {
     }
 
     pub fn maps_mut(&mut self) -> Vec<&mut Linear> {
-        [&mut self.qkv, &mut self.gate].into_iter().chain(&mut self.scalars).chain([&mut self.output]).collect()
+        [&mut self.qkv, &mut self.gate]
+            .into_iter()
+            .chain(&mut self.scalars)
+            .chain([&mut self.output])
+            .collect()
     }
 
     /// An empty state with memory of its own.
@@ -159,7 +165,8 @@ impl LoadedDeltaNet {
         unit_rows(backend, &mut query, size, self.query_factor());
         unit_rows(backend, &mut key, size, 1.0);
         let heads = self.shape.value_heads;
-        let decay = |(i, step): (usize, &f32)| self.decay[i % heads] * softplus(step + self.step_bias[i % heads]);
+        let decay =
+            |(i, step): (usize, &f32)| self.decay[i % heads] * softplus(step + self.step_bias[i % heads]);
         RuleInput {
             query,
             key,

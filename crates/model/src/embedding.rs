@@ -1,7 +1,9 @@
-//! Lookup of the token embedding and of learned positions.
+//! Lookup of the token embedding, of learned positions and of layer embeddings.
 
 use crate::linear::Linear;
-use crate::{Error, Slot, Spec, Weights};
+use crate::norm::LoadedNorm;
+use crate::stream::StreamLayout;
+use crate::{Error, LayerEmbeddings, Slot, Spec, Weights};
 use kvant_kernels::{Arithmetic, Backend, Matrix};
 use std::sync::Arc;
 
@@ -12,6 +14,20 @@ pub struct Embedding {
     /// Factor of a token's row.
     scale: f32,
     positions: Option<Arc<dyn Matrix>>,
+    layers: Option<LoadedLayers>,
+    layout: StreamLayout,
+}
+
+/// Layer embeddings with loaded weights.
+#[derive(Clone)]
+struct LoadedLayers {
+    backend: Backend,
+    tokens: Arc<dyn Matrix>,
+    table_scale: f32,
+    projection: Linear,
+    projection_scale: f32,
+    norm: LoadedNorm,
+    scale: f32,
 }
 
 impl Embedding {
@@ -37,7 +53,20 @@ impl Embedding {
         let lookup_backend = backend.clone().with(Arithmetic::Float);
         let load = |slot: &Slot| Ok::<_, Error>(Linear::load(weights, &lookup_backend, slot)?.into_weight());
         let positions = weights.spec().embedding.positions.as_ref().map(load).transpose()?;
-        Ok(Self { tokens, scale: weights.spec().embedding.scale, positions })
+        let layers = |spec: &LayerEmbeddings| -> Result<LoadedLayers, Error> {
+            Ok(LoadedLayers {
+                backend: backend.clone(),
+                tokens: load(&spec.tokens)?,
+                table_scale: spec.table_scale,
+                projection: Linear::load(weights, &backend.clone().precise(), &spec.projection)?,
+                projection_scale: spec.projection_scale,
+                norm: LoadedNorm::load(weights, &spec.norm)?,
+                scale: spec.scale,
+            })
+        };
+        let layers = weights.spec().embedding.layers.as_ref().map(layers).transpose()?;
+        let layout = StreamLayout::of(weights.spec());
+        Ok(Self { tokens, scale: weights.spec().embedding.scale, positions, layers, layout })
     }
 
     /// The token table, which is also the output head of a network with a tied head.
@@ -45,7 +74,8 @@ impl Embedding {
         &self.tokens
     }
 
-    /// Returns the embeddings of `tokens` at `positions`, tokens × hidden.
+    /// Returns the stream of `tokens` at `positions` before the first block, tokens × [`Spec::stream_width`]: their
+    /// embeddings, their layer embeddings, and zeros for the states that blocks write.
     ///
     /// Panics for a token outside the vocabulary, or for a position without a row.
     pub fn rows(&self, tokens: &[u32], positions: impl Iterator<Item = usize>) -> Vec<f32> {
@@ -64,6 +94,33 @@ impl Embedding {
                 row.iter_mut().zip(&learned).for_each(|(x, learned)| *x += learned);
             }
         }
+        let embeddings = self.layers.as_ref().map(|layers| layers.rows(tokens, &x)).unwrap_or_default();
+        x.resize(tokens.len() * self.layout.width(), 0.0);
+        let parts = &self.layout.layer_embeddings;
+        let columns = (embeddings.len() / tokens.len().max(1)).max(1);
+        let width = columns / parts.len().max(1);
+        for (block, part) in parts.iter().enumerate() {
+            let rows = x[part.range(tokens.len())].chunks_exact_mut(width);
+            for (row, embeddings) in rows.zip(embeddings.chunks_exact(columns)) {
+                row.copy_from_slice(&embeddings[block * width..][..width]);
+            }
+        }
         x
+    }
+}
+
+impl LoadedLayers {
+    /// Returns the layer embeddings of `tokens`, tokens × (blocks × width). `x` are the embeddings of the tokens.
+    fn rows(&self, tokens: &[u32], x: &[f32]) -> Vec<f32> {
+        let mut projected = self.projection.apply(&self.backend, &self.projection.input(x));
+        projected.iter_mut().for_each(|x| *x *= self.projection_scale);
+        let mut sums = self.norm.apply(&self.backend, &projected);
+        let columns = self.tokens.columns();
+        let mut row = vec![0.0; columns];
+        for (sums, &token) in sums.chunks_exact_mut(columns).zip(tokens) {
+            self.tokens.row(token as usize, &mut row);
+            sums.iter_mut().zip(&row).for_each(|(sum, x)| *sum = (*sum + self.table_scale * x) * self.scale);
+        }
+        sums
     }
 }

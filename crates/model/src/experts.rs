@@ -5,6 +5,7 @@
 
 use crate::feed_forward::{LoadedFeedForward, activate, scale_rows};
 use crate::linear::{Linear, apply_each};
+use crate::norm::LoadedNorm;
 use crate::{Error, Experts, OpCount, Scoring, Weights, buffers};
 use kvant_kernels::{Backend, Input, ops};
 
@@ -12,6 +13,8 @@ use kvant_kernels::{Backend, Input, ops};
 #[derive(Clone)]
 pub(crate) struct LoadedExperts {
     pub router: Linear,
+    /// Norm of the residual stream for the router; `None` if the router reads the same input as the experts.
+    pub router_norm: Option<LoadedNorm>,
     /// The number of experts that a token uses.
     pub used: usize,
     scoring: LoadedScoring,
@@ -19,6 +22,8 @@ pub(crate) struct LoadedExperts {
     pub normalized: bool,
     /// Factor of all results.
     scale: f32,
+    /// For each expert, one more factor of its result.
+    result_scales: Option<Vec<f32>>,
     pub experts: Vec<LoadedFeedForward>,
 }
 
@@ -94,6 +99,15 @@ impl LoadedExperts {
         Ok(Self {
             // Few rows, and the choice of the experts depends on them.
             router: Linear::load(weights, &backend.clone().precise(), &spec.router)?,
+            router_norm: match &spec.router_norm {
+                Some(norm) => Some(LoadedNorm::load(weights, norm)?.scaled(spec.router_scale)),
+                None => None,
+            },
+            result_scales: spec
+                .result_scales
+                .as_ref()
+                .map(|scales| weights.vector(&scales.name))
+                .transpose()?,
             used: spec.used,
             scoring: LoadedScoring::load(weights, &spec.scoring)?,
             normalized: spec.normalized,
@@ -102,7 +116,7 @@ impl LoadedExperts {
         })
     }
 
-    /// Chooses the experts of each row of `input`.
+    /// Chooses the experts of each row of the router's input.
     pub fn route(&self, backend: &Backend, input: &[f32]) -> Routing {
         let scores = self.router.apply(backend, &self.router.input(input));
         let count = self.experts.len();
@@ -113,7 +127,11 @@ impl LoadedExperts {
             order.truncate(self.used);
             let own = order.iter().map(|index| strengths[*index]);
             let sum = if self.normalized { own.clone().sum::<f32>() + SMALLEST_SUM } else { all };
-            routing.factors.extend(own.map(|strength| self.scale * strength / sum));
+            let factors = own.zip(&order).map(|(strength, expert)| {
+                let own_scale = self.result_scales.as_ref().map_or(1.0, |scales| scales[*expert]);
+                self.scale * own_scale * strength / sum
+            });
+            routing.factors.extend(factors);
             routing.experts.extend(order);
         }
         buffers::give(scores);
@@ -204,17 +222,20 @@ impl LoadedExperts {
         std::iter::once(&self.router).chain(maps).map(|map| OpCount::of(&*map.weight)).sum()
     }
 
-    /// Adds the gradient at `input` to `input_gradient`. `gradient` is the gradient at the result. `sink` receives the
-    /// gradient at the scores; the gradients at the outputs of the experts' maps are not passed on.
+    /// Adds the gradient at `input` to `input_gradient`. `router` has the router's input and the gradient there, if this
+    /// is another input. `gradient` is the gradient at the result. `sink` receives the gradient at the scores; the
+    /// gradients at the outputs of the experts' maps are not passed on.
     pub fn backward(
         &self,
         backend: &Backend,
         input: &[f32],
+        router: Option<(&[f32], &mut [f32])>,
         gradient: &[f32],
         input_gradient: &mut [f32],
         sink: crate::GradientSink,
     ) {
-        let routing = self.route(backend, input);
+        let router_input = router.as_ref().map_or(input, |(input, _)| *input);
+        let routing = self.route(backend, router_input);
         let inner = self.inner(backend, input, &routing);
         let results = self.results(backend, &inner, &routing);
         let (used, count) = (self.used, self.experts.len());
@@ -223,7 +244,7 @@ impl LoadedExperts {
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
         let at_factor =
             |row: usize| dot(&gradient[row / used * hidden..][..hidden], &results[row * hidden..][..hidden]);
-        let scores = self.router.apply(backend, &self.router.input(input));
+        let scores = self.router.apply(backend, &self.router.input(router_input));
         let mut at_scores = vec![0.0; scores.len()];
         for (token, (scores, at_scores)) in
             scores.chunks_exact(count).zip(at_scores.chunks_exact_mut(count)).enumerate()
@@ -233,15 +254,16 @@ impl LoadedExperts {
                 rows.map(|row| (routing.experts[row], routing.factors[row], at_factor(row))).collect();
             let mean: f32 = own.iter().map(|(_, factor, gradient)| factor * gradient).sum();
             let (strengths, all) = self.scoring.strengths(scores);
-            // Normalized factors do not change if all strengths are multiplied by one number. The mean has no effect then.
-            let common = if self.normalized { mean / self.scale } else { 0.0 };
+            let sum = own.iter().map(|(expert, ..)| strengths[*expert]).sum::<f32>() + SMALLEST_SUM;
             for (expert, factor, gradient) in own {
                 // The derivative of the strength's logarithm. The sum over all experts of softmax follows below.
                 let slope = match self.scoring {
                     LoadedScoring::Softmax => 1.0,
                     LoadedScoring::Sigmoid { .. } => 1.0 - strengths[expert],
                 };
-                at_scores[expert] = factor * slope * (gradient - common);
+                // A change of one strength also changes the sum that divides all strengths.
+                let of_sum = if self.normalized { mean * strengths[expert] / sum } else { 0.0 };
+                at_scores[expert] = slope * (factor * gradient - of_sum);
             }
             if let (LoadedScoring::Softmax, false) = (&self.scoring, self.normalized) {
                 for (at_score, strength) in at_scores.iter_mut().zip(&strengths) {
@@ -250,7 +272,8 @@ impl LoadedExperts {
             }
         }
         sink(&self.router.name, &at_scores);
-        self.router.weight.add_transposed(&at_scores, input_gradient);
+        let router_gradient = router.map_or(&mut *input_gradient, |(_, gradient)| gradient);
+        self.router.weight.add_transposed(&at_scores, router_gradient);
         let columns = self.router.weight.columns();
         for (expert, rows) in routing.rows_of_experts() {
             let of_tokens = |x: &[f32], width: usize| -> Vec<f32> {

@@ -87,6 +87,7 @@ fn translate(weights: &Weights, folder: &HuggingFace, with_notes: bool) -> Resul
     }
     if with_notes {
         notes.extend(weights.architecture().lost_in_llama_cpp(weights.spec()));
+        notes.extend(left_out_encoders(&folder.config));
     }
     metadata.set("general.type", Value::String("model".into()));
     let path = std::fs::canonicalize(&folder.folder).unwrap_or_else(|_| folder.folder.clone());
@@ -112,6 +113,13 @@ fn translate(weights: &Weights, folder: &HuggingFace, with_notes: bool) -> Resul
     }
     notes.extend(folder.generation_config.as_ref().and_then(lost_sampling));
     Ok(Exported { metadata, notes })
+}
+
+/// Returns a note for each encoder that a folder has beside its text part.
+fn left_out_encoders(settings: &serde_json::Value) -> Vec<String> {
+    let encoders = [("vision_config", "images"), ("audio_config", "sound")];
+    let found = encoders.into_iter().filter(|(key, _)| settings.get(key).is_some_and(|x| x.is_object()));
+    found.map(|(key, kind)| format!("{key}: the encoder of {kind} is left out")).collect()
 }
 
 /// Sets llama.cpp's `general.sampling.*` keys from a `generation_config.json`.

@@ -77,7 +77,8 @@ pub fn generate(
 ) -> Result<Answer, Error> {
     let begin = Instant::now();
     let rest = tokens_so_far.get(sequence.len()..).unwrap_or(&[]);
-    let (pieces, last) = rest.split_at(rest.len().saturating_sub(1) / Transformer::PIECE * Transformer::PIECE);
+    let (pieces, last) =
+        rest.split_at(rest.len().saturating_sub(1) / Transformer::PIECE * Transformer::PIECE);
     if !read_prompt(transformer, sequence, pieces, emit)? {
         let prefill_seconds = begin.elapsed().as_secs_f64();
         return Ok(Answer { prefill_seconds, ..Answer::interrupted() });

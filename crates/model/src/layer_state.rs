@@ -13,18 +13,20 @@ pub(crate) enum LayerState {
 }
 
 impl LayerState {
-    /// Creates the empty state of a sublayer's body; `None` if the body reads only the current position.
+    /// Creates the empty state of a sublayer's body; `None` if the body has no state of its own.
     ///
     /// # Errors
     /// [`Error::KvFormat`] if the format's blocks do not divide the head size.
     pub fn of(body: &Body, format: KvFormat, pages: &PagePool) -> Result<Option<Self>, Error> {
         Ok(match body {
+            // It reads the states of an earlier block.
+            Body::Attention(a) if a.states_of().is_some() => None,
             Body::Attention(a) => {
                 let empty = KeyValues::in_pool(format, a.kv_heads, a.head_size, pages);
                 Some(Self::KeyValues(empty.map_err(|source| Error::KvFormat { source })?))
             }
             Body::DeltaNet(d) => Some(Self::Recurrent(RecurrentState::in_pool(d.state_length(), pages))),
-            Body::FeedForward(_) | Body::Experts(_) => None,
+            Body::FeedForward(_) | Body::Experts(_) | Body::LayerGate(_) => None,
         })
     }
 
@@ -53,6 +55,14 @@ impl LayerState {
         match self {
             Self::KeyValues(all) => all.len(),
             Self::Recurrent(state) => state.len(),
+        }
+    }
+
+    /// The largest number of positions that may be appended before the queries of these positions run.
+    pub fn room(&self) -> usize {
+        match self {
+            Self::KeyValues(all) => all.room(),
+            Self::Recurrent(_) => usize::MAX,
         }
     }
 

@@ -23,6 +23,7 @@ mod experts;
 pub mod export;
 mod feed_forward;
 mod generate;
+mod layer_embedding;
 mod layer_state;
 mod linear;
 mod norm;
@@ -33,6 +34,7 @@ mod sampler;
 mod sequence;
 mod spec;
 mod step;
+mod stream;
 mod tokenizer;
 mod transformer;
 mod weights;
@@ -58,8 +60,8 @@ pub use sampler::{
 pub use sequence::{Sequence, Snapshot, StatePool};
 pub use spec::{
     Activation, Attention, BlockSpec, Body, ConvolutionSlot, DeltaNet, EmbeddingSpec, Expansion, Experts,
-    FeedForward, HeadScalars, Norm, NormKind, OutputSpec, Projections, Scoring, Slot, Span, Spec, Stage,
-    StageOutput, Sublayer, VectorSlot,
+    FeedForward, HeadScalars, LayerEmbeddings, LayerGate, Norm, NormKind, OutputSpec, Projections, Scoring,
+    Slot, Span, Spec, Stage, StageOutput, Sublayer, VectorSlot,
 };
 pub use step::{Part, Want};
 pub use tokenizer::{

@@ -105,7 +105,12 @@ pub(crate) fn apply_many(backend: &Backend, maps: &[&Linear], x: &[f32], mut res
 
 /// Applies each of several maps with equally many columns to its own activations. `results[i]` receives the result of
 /// `maps[i]`.
-pub(crate) fn apply_each(backend: &Backend, maps: &[&Linear], inputs: &[Input], mut results: Vec<&mut [f32]>) {
+pub(crate) fn apply_each(
+    backend: &Backend,
+    maps: &[&Linear],
+    inputs: &[Input],
+    mut results: Vec<&mut [f32]>,
+) {
     let matrices: Vec<&dyn Matrix> = maps.iter().map(|map| &*map.weight).collect();
     kvant_kernels::apply_each(&matrices, &inputs.iter().collect::<Vec<_>>(), &mut results);
     maps.iter().zip(results).for_each(|(map, y)| map.add_bias(backend, y));

@@ -26,6 +26,17 @@ impl LoadedNorm {
         })
     }
 
+    /// A norm of vectors of `length` by their root mean square, without a weight.
+    pub fn without_weight(length: usize, epsilon: f32) -> Self {
+        Self { kind: NormKind::RootMeanSquare, weight: vec![1.0; length], bias: None, epsilon }
+    }
+
+    /// Multiplies the weight by `factor`.
+    pub fn scaled(mut self, factor: f32) -> Self {
+        self.weight.iter_mut().for_each(|weight| *weight *= factor);
+        self
+    }
+
     /// Normalizes each row of `x`. A row has the length of the weight.
     pub fn apply(&self, backend: &Backend, x: &[f32]) -> Vec<f32> {
         let mut out = buffers::take(x.len());

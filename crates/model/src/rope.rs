@@ -9,6 +9,9 @@ use crate::weights::{LONG_ROPE_FACTORS, ROPE_FACTORS, SHORT_ROPE_FACTORS};
 use kvant_kernels::ops::RopeLayout;
 use std::f64::consts::PI;
 
+/// The divisor of the frequency of a pair that is not rotated. llama.cpp's converter writes the same number.
+const NO_ROTATION: f32 = 1e30;
+
 /// The method of context extension.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RopeScaling {
@@ -120,6 +123,12 @@ impl Rope {
                 (as_f32(stretched.collect()), *attention_factor)
             }
         }
+    }
+
+    /// Computes the frequency divisors of a head in which only the pairs of the first `rotated` elements of each half are
+    /// rotated: Gemma 4's proportional rope. The other pairs get a divisor that leaves no angle.
+    pub fn proportional_factors(head_size: usize, rotated: usize, factor: f32) -> Vec<f32> {
+        (0..head_size / 2).map(|pair| if pair < rotated / 2 { factor } else { NO_ROTATION }).collect()
     }
 
     /// Computes Llama 3.1's frequency divisor of each pair. `low` and `high` are `low_freq_factor` and

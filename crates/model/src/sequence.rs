@@ -8,7 +8,7 @@
 //! checkpoints: earlier states, which share pages with the sequence.
 
 use crate::layer_state::LayerState;
-use crate::{BlockSpec, Error, Spec};
+use crate::{Attention, BlockSpec, Error, Spec};
 use kvant_kernels::{KvFormat, PagePool};
 
 /// The memory for the states of a network's sequences, with a fixed limit.
@@ -47,6 +47,8 @@ impl StatePool {
 pub struct Sequence {
     /// For each block, the states of its sublayers that have one.
     pub(crate) blocks: Vec<Vec<LayerState>>,
+    /// For each block that reads the states of an earlier block: the index of the earlier block.
+    shared: Vec<usize>,
     pub(crate) length: usize,
     /// Earlier states, shortest first. Empty if the network has no recurrent states.
     checkpoints: Vec<Checkpoint>,
@@ -86,10 +88,12 @@ impl Sequence {
             states.flatten().collect::<Result<_, _>>()
         };
         let blocks = spec.blocks.iter().map(block).collect::<Result<_, _>>()?;
+        let shared = spec.attentions().filter_map(Attention::states_of).collect();
         // Positions beyond the trained ones have no row in the position embedding.
         let limit = spec.embedding.positions.as_ref().map_or(usize::MAX, |positions| positions.rows);
         let capacity = capacity.min(limit);
-        Ok(Self { blocks, length: 0, checkpoints: Vec::new(), capacity, pages: pages.clone() })
+        let (checkpoints, pages) = (Vec::new(), pages.clone());
+        Ok(Self { blocks, shared, length: 0, checkpoints, capacity, pages })
     }
 
     /// Takes the memory for all positions at once: exactly [`Sequence::bytes`] of the capacity.
@@ -198,6 +202,15 @@ impl Sequence {
         }
     }
 
+    /// The largest number of tokens that may run in one step.
+    ///
+    /// With [`KvFormat::Q4_0`], a query reads its own page in more bits than later queries do. Attentions that read the
+    /// states of an earlier block run after all positions of the step are appended, so a step ends with the page.
+    pub(crate) fn room(&self) -> usize {
+        let sources = self.shared.iter().flat_map(|block| &self.blocks[*block]);
+        sources.map(LayerState::room).min().unwrap_or(usize::MAX)
+    }
+
     /// The number of bytes that the next `count` positions take from the pool.
     pub(crate) fn missing(&self, count: usize) -> usize {
         self.layers().map(|layer| layer.missing(count)).sum()
@@ -233,7 +246,8 @@ impl Sequence {
 
     /// The number of bytes of the states that the last of `positions` positions reads.
     pub fn read_bytes(&self, positions: usize) -> usize {
-        self.layers().map(|layer| layer.read_bytes(positions)).sum()
+        let shared = self.shared.iter().flat_map(|block| &self.blocks[*block]);
+        self.layers().chain(shared).map(|layer| layer.read_bytes(positions)).sum()
     }
 
     /// The number of bytes that `positions` positions take.

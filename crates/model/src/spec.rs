@@ -8,6 +8,7 @@
 mod delta_net;
 
 use crate::Rope;
+use crate::stream::StreamLayout;
 pub use delta_net::{ConvolutionSlot, DeltaNet, HeadScalars};
 use kvant_kernels::{Backend, ClampedSwiglu, ops};
 
@@ -99,6 +100,20 @@ pub enum Projections {
     },
     /// One map for all three; its rows are in the order queries, keys, values.
     Fused(Slot),
+    /// The values are the results of the key map, without the norm and the rotation of the keys.
+    KeysAsValues {
+        /// Queries, `heads × head_size` rows.
+        query: Slot,
+        /// Keys and values, `kv_heads × head_size` rows.
+        key: Slot,
+    },
+    /// Only queries. The keys and values are those of the only attention of an earlier block.
+    Queries {
+        /// Queries, `heads × head_size` rows.
+        query: Slot,
+        /// The index of the earlier block, whose keys and values have the same sizes.
+        states_of: usize,
+    },
 }
 
 impl Projections {
@@ -107,6 +122,8 @@ impl Projections {
         match self {
             Self::Separate { query, key, value } => vec![query, key, value],
             Self::Fused(slot) => vec![slot],
+            Self::KeysAsValues { query, key } => vec![query, key],
+            Self::Queries { query, .. } => vec![query],
         }
     }
 }
@@ -138,6 +155,9 @@ pub struct Attention {
     pub query_norm: Option<Norm>,
     /// Norm of each head of the keys, or of all heads together, before the rotary embedding.
     pub key_norm: Option<Norm>,
+    /// Norm of each head of the values by its root mean square, without a weight: the number that is added to the mean
+    /// square.
+    pub value_norm: Option<f32>,
     /// Rotary embedding of queries and keys.
     pub rope: Option<Rope>,
     /// The earlier positions that a position reads.
@@ -150,6 +170,16 @@ pub struct Attention {
     pub sinks: Option<VectorSlot>,
     /// The output projection.
     pub output: Slot,
+}
+
+impl Attention {
+    /// The index of the earlier block whose keys and values this attention reads; `None` if it has its own.
+    pub fn states_of(&self) -> Option<usize> {
+        match self.projections {
+            Projections::Queries { states_of, .. } => Some(states_of),
+            _ => None,
+        }
+    }
 }
 
 /// An elementwise activation function.
@@ -238,12 +268,18 @@ pub struct Experts {
     pub used: usize,
     /// The map of the scores; one row for each expert.
     pub router: Slot,
+    /// Norm of the residual stream for the router; `None` if the router reads the same input as the experts.
+    pub router_norm: Option<Norm>,
+    /// Factor of the norm's result.
+    pub router_scale: f32,
     /// The strengths of the experts, and the choice of the used experts.
     pub scoring: Scoring,
     /// True if the strengths of the used experts are divided by their sum.
     pub normalized: bool,
     /// Factor of all results.
     pub scale: f32,
+    /// For each expert, one more factor of its result.
+    pub result_scales: Option<VectorSlot>,
     /// All experts; each slot holds the maps of all of them.
     pub feed_forward: FeedForward,
 }
@@ -257,6 +293,17 @@ impl Experts {
     }
 }
 
+/// Adds a part of a token's layer embedding ([`LayerEmbeddings`]): `output(activation(gate x) · embedding)`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerGate {
+    /// The map of the gate, `width × hidden`.
+    pub gate: Slot,
+    /// The activation function.
+    pub activation: Activation,
+    /// The output projection, `hidden × width`.
+    pub output: Slot,
+}
+
 /// The computation of a sublayer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Body {
@@ -268,6 +315,8 @@ pub enum Body {
     FeedForward(FeedForward),
     /// Reads only the current position.
     Experts(Experts),
+    /// Reads only the current position, and its layer embedding for this block.
+    LayerGate(LayerGate),
 }
 
 /// One sublayer. It adds `scale · after(body(before(x)))` to the residual stream x.
@@ -284,17 +333,20 @@ pub struct Sublayer {
     /// True if the sublayer reads the same residual stream as the previous sublayer of the block, so that both could
     /// run at the same time.
     pub parallel: bool,
+    /// Norm of the sum of this result and that of the previous sublayer, both after their own norms. The previous
+    /// sublayer then adds nothing to the residual stream itself.
+    pub sum_norm: Option<Norm>,
 }
 
 impl Sublayer {
     /// A sublayer `x + body(before(x))`.
     pub fn pre_norm(before: Norm, body: Body) -> Self {
-        Self { before: Some(before), body, after: None, scale: 1.0, parallel: false }
+        Self { before: Some(before), body, after: None, scale: 1.0, parallel: false, sum_norm: None }
     }
 
     /// True if the body's result is added to the residual stream without a change.
     fn adds_unchanged(&self) -> bool {
-        self.after.is_none() && self.scale == 1.0
+        self.after.is_none() && self.sum_norm.is_none() && self.scale == 1.0
     }
 }
 
@@ -303,6 +355,8 @@ impl Sublayer {
 pub struct BlockSpec {
     /// The sublayers, in order of computation.
     pub sublayers: Vec<Sublayer>,
+    /// Factor of the residual stream after the last sublayer: one number.
+    pub scale: Option<VectorSlot>,
 }
 
 /// The linear maps of a block that read the same activation. They are calibrated together.
@@ -339,19 +393,13 @@ pub enum StageOutput {
     AddedAfterChange,
 }
 
-impl StageOutput {
-    /// True if the stage changes the residual stream.
-    pub fn changes_residual(self) -> bool {
-        self != Self::Inner
-    }
-}
-
 impl Body {
     fn norms(&self) -> Vec<&Norm> {
         match self {
             Self::Attention(a) => a.query_norm.iter().chain(&a.key_norm).collect(),
             Self::DeltaNet(d) => vec![&d.norm],
-            Self::FeedForward(_) | Self::Experts(_) => Vec::new(),
+            Self::Experts(e) => e.router_norm.iter().collect(),
+            Self::FeedForward(_) | Self::LayerGate(_) => Vec::new(),
         }
     }
 
@@ -360,8 +408,8 @@ impl Body {
         match self {
             Self::Attention(a) => a.sinks.iter().collect(),
             Self::DeltaNet(d) => vec![&d.decay, &d.step_bias],
-            Self::Experts(e) => e.correction().into_iter().collect(),
-            Self::FeedForward(_) => Vec::new(),
+            Self::Experts(e) => e.correction().into_iter().chain(&e.result_scales).collect(),
+            Self::FeedForward(_) | Self::LayerGate(_) => Vec::new(),
         }
     }
 }
@@ -369,13 +417,18 @@ impl Body {
 impl Sublayer {
     /// The stages, in order of computation. The last stage changes the residual stream.
     pub fn stages(&self) -> Vec<Stage<'_>> {
+        // The maps of the stages before the last stage.
         let (first, last) = match &self.body {
-            Body::Attention(a) => (a.projections.slots(), &a.output),
-            Body::DeltaNet(d) => (d.first_slots(), &d.output),
-            Body::FeedForward(f) => (f.first_slots(), &f.down),
+            Body::Attention(a) => (vec![a.projections.slots()], &a.output),
+            Body::DeltaNet(d) => (vec![d.first_slots()], &d.output),
+            Body::FeedForward(f) => (vec![f.first_slots()], &f.down),
+            Body::LayerGate(l) => (vec![vec![&l.gate]], &l.output),
+            Body::Experts(e) if e.router_norm.is_some() => {
+                (vec![vec![&e.router], e.feed_forward.first_slots()], &e.feed_forward.down)
+            }
             Body::Experts(e) => {
                 let first = std::iter::once(&e.router).chain(e.feed_forward.first_slots());
-                (first.collect(), &e.feed_forward.down)
+                (vec![first.collect()], &e.feed_forward.down)
             }
         };
         let used = match &self.body {
@@ -385,17 +438,28 @@ impl Sublayer {
         // The factors of the experts change their results.
         let unchanged = self.adds_unchanged() && used.is_none();
         let output = if unchanged { StageOutput::Added } else { StageOutput::AddedAfterChange };
-        vec![
-            Stage { slots: first, output: StageOutput::Inner, rows_per_token: 1 },
-            Stage { slots: vec![last], output, rows_per_token: used.unwrap_or(1) },
-        ]
+        let first =
+            first.into_iter().map(|slots| Stage { slots, output: StageOutput::Inner, rows_per_token: 1 });
+        let last = Stage { slots: vec![last], output, rows_per_token: used.unwrap_or(1) };
+        first.chain([last]).collect()
     }
 }
 
 impl BlockSpec {
     /// The block's stages, in the order in which [`crate::Block`] runs them.
     pub fn stages(&self) -> Vec<Stage<'_>> {
-        self.sublayers.iter().flat_map(Sublayer::stages).collect()
+        let mut stages: Vec<Stage> = Vec::new();
+        for sublayer in &self.sublayers {
+            // The norm of the sum changes the result of the previous sublayer, too.
+            if let (Some(last), Some(_)) = (stages.last_mut(), &sublayer.sum_norm) {
+                last.output = StageOutput::AddedAfterChange;
+            }
+            stages.extend(sublayer.stages());
+        }
+        if let (Some(last), Some(_)) = (stages.last_mut(), &self.scale) {
+            last.output = StageOutput::AddedAfterChange;
+        }
+        stages
     }
 
     /// All linear maps, in order of computation.
@@ -436,7 +500,9 @@ impl BlockSpec {
     }
 
     fn norms(&self) -> impl Iterator<Item = &Norm> {
-        self.sublayers.iter().flat_map(|s| s.before.iter().chain(s.body.norms()).chain(&s.after))
+        self.sublayers
+            .iter()
+            .flat_map(|s| s.before.iter().chain(s.body.norms()).chain(&s.after).chain(&s.sum_norm))
     }
 }
 
@@ -449,6 +515,29 @@ pub struct EmbeddingSpec {
     pub scale: f32,
     /// One row per position, `context × hidden`, which is added to the token's row.
     pub positions: Option<Slot>,
+    /// The layer embeddings.
+    pub layers: Option<LayerEmbeddings>,
+}
+
+/// Layer embeddings: for each token, one vector for each block, which the block's [`LayerGate`] reads. They are
+/// `scale · (norm(projection_scale · projection x) + table_scale · row)` with the token's embedding x and its row of a
+/// table. Both have one vector for each block, one after the other.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerEmbeddings {
+    /// The length of a vector.
+    pub width: usize,
+    /// The table, `vocabulary × (blocks × width)`.
+    pub tokens: Slot,
+    /// Factor of the table's row.
+    pub table_scale: f32,
+    /// The projection of the embedding, `(blocks × width) × hidden`.
+    pub projection: Slot,
+    /// Factor of the projection's result.
+    pub projection_scale: f32,
+    /// Norm of each vector of the projection's result.
+    pub norm: Norm,
+    /// Factor of the sum.
+    pub scale: f32,
 }
 
 /// The output norm and the output head, after the last block.
@@ -511,24 +600,40 @@ pub struct Spec {
 impl Spec {
     /// All matrices in order of computation: embedding first, head last.
     pub fn slots(&self) -> impl Iterator<Item = &Slot> {
-        let embedding = std::iter::once(&self.embedding.tokens).chain(&self.embedding.positions);
+        let layers = self.embedding.layers.iter().flat_map(|layers| [&layers.tokens, &layers.projection]);
+        let embedding =
+            std::iter::once(&self.embedding.tokens).chain(&self.embedding.positions).chain(layers);
         embedding.chain(self.blocks.iter().flat_map(BlockSpec::slots)).chain(&self.output.head)
     }
 
-    /// All vectors other than biases of maps: those of the norms in order of computation, then those of the bodies.
+    /// All vectors other than biases of maps: those of the norms in order of computation, those of the bodies, those of
+    /// the blocks.
     pub fn vectors(&self) -> impl Iterator<Item = &VectorSlot> {
-        let norms = self.blocks.iter().flat_map(BlockSpec::norms).chain([&self.output.norm]);
+        let first = self.embedding.layers.iter().map(|layers| &layers.norm);
+        let norms = first.chain(self.blocks.iter().flat_map(BlockSpec::norms)).chain([&self.output.norm]);
         let of_norms = norms.flat_map(|norm| std::iter::once(&norm.weight).chain(&norm.bias));
         let mut seen = std::collections::HashSet::new();
         // Parallel sublayers can share a norm.
         let of_norms = of_norms.filter(move |vector| seen.insert(&vector.name));
         let sublayers = self.blocks.iter().flat_map(|block| &block.sublayers);
-        of_norms.chain(sublayers.flat_map(|sublayer| sublayer.body.vectors()))
+        let of_blocks = self.blocks.iter().filter_map(|block| block.scale.as_ref());
+        of_norms.chain(sublayers.flat_map(|sublayer| sublayer.body.vectors())).chain(of_blocks)
     }
 
     /// All gated delta nets, first to last.
     pub fn delta_nets(&self) -> impl Iterator<Item = &DeltaNet> {
         self.blocks.iter().flat_map(BlockSpec::delta_nets)
+    }
+
+    /// The number of elements that pass from block to block for each token: those of the residual stream, followed by
+    /// those that later blocks read beside it.
+    pub fn stream_width(&self) -> usize {
+        StreamLayout::of(self).width()
+    }
+
+    /// The residual stream of `stream`, tokens × hidden. A stream has [`Spec::stream_width`] elements for each token.
+    pub fn residual<'a>(&self, stream: &'a [f32]) -> &'a [f32] {
+        StreamLayout::of(self).residual(stream)
     }
 
     /// The linear map that computes the logits: the output head, or the token embedding if the head is tied.

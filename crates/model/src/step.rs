@@ -2,7 +2,7 @@
 
 use crate::layer_state::LayerState;
 use crate::positions::SequencePosition;
-use crate::{Error, Positions, Sequence, Transformer};
+use crate::{Attention, Error, Positions, Sequence, Transformer};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -69,28 +69,58 @@ impl Transformer {
         Ok(self.run(parts))
     }
 
-    /// Runs a step. The tokens must be checked and the memory must be taken.
+    /// Runs a step, in several rounds if a sequence has no room for all its tokens ([`Sequence::room`]). The tokens must be
+    /// checked and the memory must be taken.
     fn run(&self, parts: &mut [Part]) -> Vec<f32> {
+        if parts.iter().all(|part| part.tokens.len() <= part.sequence.room()) {
+            return self.run_at_once(parts);
+        }
+        let hidden = self.spec().hidden;
+        let mut found = vec![Vec::new(); parts.len()];
+        let mut done = vec![0; parts.len()];
+        while parts.iter().zip(&done).any(|(part, done)| *done < part.tokens.len()) {
+            let mut pieces: Vec<Part> = Vec::with_capacity(parts.len());
+            for (part, done) in parts.iter_mut().zip(&mut done) {
+                let start = *done;
+                *done = part.tokens.len().min(start.saturating_add(part.sequence.room()));
+                let (rows, end) = (part.want.rows(part.tokens.len()), *done);
+                let within = |row: usize| row.clamp(start, end) - start;
+                let want = Want::Rows(within(rows.start)..within(rows.end));
+                pieces.push(Part { sequence: part.sequence, tokens: &part.tokens[start..end], want });
+            }
+            let states = self.run_at_once(&mut pieces);
+            let mut rest = &states[..];
+            for (found, piece) in found.iter_mut().zip(&pieces) {
+                let (own, others) = rest.split_at(piece.want.rows(piece.tokens.len()).len() * hidden);
+                found.extend_from_slice(own);
+                rest = others;
+            }
+        }
+        found.concat()
+    }
+
+    fn run_at_once(&self, parts: &mut [Part]) -> Vec<f32> {
         let tokens: Vec<u32> = parts.iter().flat_map(|part| part.tokens).copied().collect();
         let of_part = |part: &Part| {
             let (start, capacity) = (part.sequence.len(), part.sequence.capacity());
             (start..start + part.tokens.len()).map(move |position| SequencePosition { position, capacity })
         };
         let indices: Vec<SequencePosition> = parts.iter().flat_map(of_part).collect();
-        let mut residual = self.embedding.rows(&tokens, indices.iter().map(|at| at.position));
+        let mut stream = self.embedding.rows(&tokens, indices.iter().map(|at| at.position));
         let positions = Positions::at(&self.ropes, indices.iter().copied());
         for (index, block) in self.blocks.iter().enumerate() {
+            let states_of = self.spec().blocks[index].attentions().find_map(Attention::states_of);
             let mut states: Vec<BlockStates> = (parts.iter_mut())
                 .map(|part| BlockStates {
-                    layers: &mut part.sequence.blocks[index],
+                    layers: &mut part.sequence.blocks[states_of.unwrap_or(index)],
                     tokens: part.tokens.len(),
                 })
                 .collect();
-            block.forward(&mut residual, &positions, &mut states);
+            block.forward(&mut stream, &positions, &mut states);
         }
         let hidden = self.spec().hidden;
         let mut selected = Vec::new();
-        let mut rest = &residual[..];
+        let mut rest = self.spec().residual(&stream);
         for part in parts {
             part.sequence.length += part.tokens.len();
             let (own, others) = rest.split_at(part.tokens.len() * hidden);

@@ -69,7 +69,7 @@ fn gradients_are_slopes() {
             let backend = Backend::new(isa, 2);
             let mut block = Block::load(&weights, &backend, index).unwrap();
             let positions = Positions::new(spec, 0, TOKENS);
-            let count = TOKENS * spec.hidden;
+            let count = TOKENS * spec.stream_width();
             let (residual, along, after) = (numbers(count, 1), numbers(count, 2), numbers(count, 3));
             let mut heard = BTreeMap::new();
             let before = block.backward(&residual, &after, &positions, &mut |name, gradient| {

@@ -143,8 +143,9 @@ fn every_sequence_gets_the_bits_that_it_gets_alone() {
     // every fifth case. These cases include each model, format and arithmetic.
     let every = if std::env::var_os("KVANT_EMULATED").is_some() { [5, 5] } else { [1, 3] };
     let first = ["llama3-f16", "qwen3-tied-bf16", "gpt2-f16"].map(|name| (name, every[0]));
-    let others = ["gemma2-bf16", "phi3-long-f32", "qwen3moe-f32", "gpt-oss-bf16", "qwen35-f32"]
-        .map(|name| (name, every[1]));
+    let others =
+        ["gemma2-bf16", "phi3-long-f32", "qwen3moe-f32", "gpt-oss-bf16", "qwen35-f32", "gemma4-shared-f32"];
+    let others = others.map(|name| (name, every[1]));
     let (mut tried, mut case) = (0, 0);
     for (name, every) in first.into_iter().chain(others) {
         for isa in Isa::available() {
@@ -162,6 +163,21 @@ fn every_sequence_gets_the_bits_that_it_gets_alone() {
         }
     }
     assert!(tried > 0, "a model at least");
+}
+
+/// Blocks that share keys and values take no memory for their own.
+#[test]
+fn shared_states_count_once() {
+    let model = load("gemma4-shared-f32", Isa::best(), Arithmetic::Float, KvFormat::F32).unwrap();
+    let own = model.spec().attentions().filter(|attention| attention.states_of().is_none());
+    let floats: usize = own.map(|attention| 2 * attention.kv_heads * attention.head_size).sum();
+    let sequence = model.sequence(64);
+    assert_eq!(sequence.bytes(64), 4 * 64 * floats);
+    assert!(sequence.read_bytes(64) > sequence.bytes(64));
+    let pool = model.pool(usize::MAX);
+    let mut sequence = pool.sequence(64);
+    model.prefill(&mut sequence, &[1, 2, 3], Want::Last).unwrap();
+    assert_eq!(pool.held(), 4 * 64 * floats);
 }
 
 #[test]

@@ -135,7 +135,10 @@ fn tensors(shape: &NetworkShape) -> Result<Vec<(PlannedTensor, Values)>, kvant::
                 maps(name("ffn_down"), &[hidden, length], to_residual)?,
             ]),
             FeedForwardShape::Experts { count, length, .. } => tensors.extend([
-                (plan(name("ffn_gate_inp.weight"), &[count, hidden], &format::F32)?, Values::map(hidden, 0.1)),
+                (
+                    plan(name("ffn_gate_inp.weight"), &[count, hidden], &format::F32)?,
+                    Values::map(hidden, 0.1),
+                ),
                 maps(name("ffn_gate_exps"), &[count, length, hidden], DEVIATION)?,
                 maps(name("ffn_up_exps"), &[count, length, hidden], DEVIATION)?,
                 maps(name("ffn_down_exps"), &[count, hidden, length], to_residual)?,
@@ -208,8 +211,8 @@ mod tests {
 
     fn tiny(shape: &str, tensors: usize, path: PathBuf, threads: usize) -> PathBuf {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
-        let written = pool
-            .install(|| write(by_name(shape).expect("a shape"), &path, false).map_err(|e| e.to_string()));
+        let written =
+            pool.install(|| write(by_name(shape).expect("a shape"), &path, false).map_err(|e| e.to_string()));
         assert_eq!(written, Ok(tensors));
         path
     }

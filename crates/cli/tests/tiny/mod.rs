@@ -196,6 +196,77 @@ impl Tiny {
         tiny
     }
 
+    /// Creates a model with four blocks in the format of Gemma 4: windows in every second block, values that are the keys
+    /// in the others, layer embeddings. The last two blocks share keys and values.
+    pub fn gemma4() -> Self {
+        let mut tiny = Self::with(4, &["<|endoftext|>", "<|im_start|>", "<|im_end|>"]);
+        let vocabulary = tiny.config["vocab_size"].as_u64().unwrap() as usize;
+        let (blocks, width) = (4, WIDTH / 4);
+        for (key, value) in [
+            ("model_type", json!("gemma4_text")),
+            ("architectures", json!(["Gemma4ForCausalLM"])),
+            ("hidden_activation", json!("gelu_pytorch_tanh")),
+            ("head_dim", json!(WIDTH / 4)),
+            ("global_head_dim", json!(WIDTH / 2)),
+            ("num_global_key_value_heads", json!(1)),
+            ("attention_k_eq_v", json!(true)),
+            ("num_kv_shared_layers", json!(2)),
+            ("hidden_size_per_layer_input", json!(width)),
+            ("final_logit_softcapping", json!(30.0)),
+            ("sliding_window", json!(16)),
+            ("layer_types", json!(["sliding_attention", "full_attention"].repeat(2))),
+            (
+                "rope_parameters",
+                json!({
+                    "full_attention":
+                        { "rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1e6 },
+                    "sliding_attention": { "rope_type": "default", "rope_theta": 1e4 },
+                }),
+            ),
+        ] {
+            tiny.config.insert(key.into(), value);
+        }
+        let mut random = Random(17);
+        let mut numbers = |name: String, shape: Vec<usize>| {
+            let count = shape.iter().product();
+            let bytes = (0..count).flat_map(|_| bf16(0.05 * random.normal())).collect();
+            (name, "BF16", shape, bytes)
+        };
+        let constant = |name: String, length: usize, value: f32| {
+            (name, "BF16", vec![length], bf16(value).repeat(length))
+        };
+        tiny.tensors.retain(|(name, ..)| !name.contains("self_attn."));
+        for block in 0..blocks {
+            let name = |part: &str| format!("model.layers.{block}.{part}.weight");
+            let (full, shares) = (block % 2 == 1, block >= 2);
+            let head = if full { WIDTH / 2 } else { WIDTH / 4 };
+            let keys = if full { head } else { 2 * head };
+            tiny.tensors.push(numbers(name("self_attn.q_proj"), vec![4 * head, WIDTH]));
+            tiny.tensors.push(numbers(name("self_attn.o_proj"), vec![WIDTH, 4 * head]));
+            tiny.tensors.push(constant(name("self_attn.q_norm"), head, 0.5));
+            if !shares {
+                tiny.tensors.push(numbers(name("self_attn.k_proj"), vec![keys, WIDTH]));
+                tiny.tensors.push(constant(name("self_attn.k_norm"), head, 0.5));
+            }
+            if !shares && !full {
+                tiny.tensors.push(numbers(name("self_attn.v_proj"), vec![keys, WIDTH]));
+            }
+            tiny.tensors.push(numbers(name("per_layer_input_gate"), vec![width, WIDTH]));
+            tiny.tensors.push(numbers(name("per_layer_projection"), vec![WIDTH, width]));
+            for norm in
+                ["pre_feedforward_layernorm", "post_feedforward_layernorm", "post_per_layer_input_norm"]
+            {
+                tiny.tensors.push(constant(name(norm), WIDTH, 0.5));
+            }
+            tiny.tensors.push(constant(format!("model.layers.{block}.layer_scalar"), 1, 0.75));
+        }
+        let name = |part: &str| format!("model.{part}.weight");
+        tiny.tensors.push(numbers(name("embed_tokens_per_layer"), vec![vocabulary, blocks * width]));
+        tiny.tensors.push(numbers(name("per_layer_model_projection"), vec![blocks * width, WIDTH]));
+        tiny.tensors.push(constant(name("per_layer_projection_norm"), width, 1.0));
+        tiny
+    }
+
     /// Creates a model with two blocks in the format of GPT-2: learned positions, layer norms, linear layers (maps)
     /// stored as `in × out`.
     pub fn gpt2() -> Self {

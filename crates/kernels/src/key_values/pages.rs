@@ -4,9 +4,9 @@
 //!
 //! Not covered here: which pages are stored, and which pages a query reads; see `key_values.rs`.
 
-use crate::page_pool::{Line, Page, PagePool};
 use crate::Error;
 use crate::kv_format::{BLOCK, KvFormat, LANES, PAGE};
+use crate::page_pool::{Line, Page, PagePool};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use kvant_core::{Encoder, Format, format};

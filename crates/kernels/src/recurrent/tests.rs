@@ -188,7 +188,13 @@ fn every_instruction_set_computes_the_convolution_in_pieces_of_any_length() {
                 for end in cuts.iter().copied().chain([TOKENS]) {
                     let part = &x[start * channels..end * channels];
                     let mut out = vec![0.0; part.len()];
-                    short_convolution(&backend, &convolution, part, &mut [(&mut state, end - start)], &mut out);
+                    short_convolution(
+                        &backend,
+                        &convolution,
+                        part,
+                        &mut [(&mut state, end - start)],
+                        &mut out,
+                    );
                     found.extend(out);
                     start = end;
                 }

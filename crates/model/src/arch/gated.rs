@@ -20,8 +20,8 @@ use crate::{
 pub(super) use delta_net::DeltaNetNames;
 pub(super) use experts::{ExpertLayout, ExpertNames, SharedExpert, SharedLength};
 use kvant_io::{Array, Checkpoint, HuggingFace, Meta, Value};
+pub(super) use sizes::{Sizes, check_quantization};
 use std::path::Path;
-pub(super) use sizes::Sizes;
 
 /// The places of the norms in a block.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -147,7 +147,7 @@ impl Family {
 }
 
 /// Names of the linear maps and norms of a block, without suffix: GGUF, Hugging Face.
-const MAPS: [(&str, &str); 13] = [
+pub(super) const MAPS: [(&str, &str); 13] = [
     ("attn_norm", "input_layernorm"),
     ("attn_q_norm", "self_attn.q_norm"),
     ("attn_k_norm", "self_attn.k_norm"),
@@ -302,9 +302,7 @@ impl Family {
     fn factor_of_queries(&self, checkpoint: &dyn Checkpoint, spec: &Spec) -> Result<f32, Error> {
         match checkpoint.meta() {
             Meta::Gguf(_) => Ok(1.0),
-            Meta::HuggingFace(folder) => {
-                (self.query_factor)(text_settings(checkpoint.path(), folder)?, spec)
-            }
+            Meta::HuggingFace(folder) => (self.query_factor)(text_settings(checkpoint.path(), folder)?, spec),
         }
     }
 
@@ -373,6 +371,7 @@ impl Family {
                 gated: self.gated_attention,
                 query_norm: head_norm("attn_q_norm", queries),
                 key_norm: head_norm("attn_k_norm", keys),
+                value_norm: None,
                 rope: layer.rope.clone(),
                 span: layer.span,
                 scale: sizes.attention_scale,
@@ -406,6 +405,7 @@ impl Family {
                 after: (self.sublayer_norms != SublayerNorms::Before).then(|| norm(after, hidden)),
                 scale: sizes.residual_scale,
                 parallel: false,
+                sum_norm: None,
             };
             let mixer = match (&self.delta_net, &sizes.delta_net) {
                 (Some(names), Some(sizes)) if layer.recurrent => {
@@ -433,6 +433,9 @@ impl Family {
                         },
                         normalized: experts.normalized,
                         scale: experts.scale,
+                        router_norm: None,
+                        router_scale: 1.0,
+                        result_scales: None,
                         feed_forward: FeedForward {
                             expansion: Expansion::Gated {
                                 gate: of_experts("ffn_gate_exps", experts.feed_forward, hidden),
@@ -461,7 +464,7 @@ impl Family {
                     sublayers.push(sublayer(self.feed_forward_norm, body, "post_ffw_norm"));
                 }
             }
-            BlockSpec { sublayers }
+            BlockSpec { sublayers, scale: None }
         });
         Spec {
             architecture: self.name,
@@ -473,6 +476,7 @@ impl Family {
                 tokens: slot("token_embd".into(), sizes.vocabulary, hidden),
                 scale: sizes.embedding_scale,
                 positions: None,
+                layers: None,
             },
             output: OutputSpec {
                 norm: norm("output_norm".into(), hidden),

@@ -6,6 +6,7 @@
 mod exaone4;
 mod gated;
 mod gemma;
+mod gemma4;
 mod glm4;
 mod gpt2;
 mod gpt_oss;
@@ -79,6 +80,7 @@ pub static ARCHITECTURES: &[&dyn Architecture] = &[
     &gemma::GEMMA,
     &gemma::GEMMA2,
     &gemma::GEMMA3,
+    &gemma4::Gemma4,
     &phi3::PHI3,
     &smollm3::SMOLLM3,
     &exaone4::EXAONE4,

@@ -130,6 +130,13 @@ fn rope_from_json(
         return Err(settings.error("partial_rotary_factor", expected, part.to_string()));
     }
     let rotated = (head_size as f32 * part) as usize;
+    if let Some(section) = section
+        && section.optional_text("rope_type")? == Some("proportional")
+    {
+        let factor = section.positive("factor", 1.0)?;
+        let scaling = RopeScaling::Factors(Rope::proportional_factors(head_size, rotated, factor));
+        return Ok(Rope { theta, rotated: head_size, layout, scaling });
+    }
     let scaling = match section {
         None => RopeScaling::None,
         Some(section) => scaling_from_json(settings, section, theta, rotated, of)?,
@@ -219,9 +226,11 @@ fn scaling_from_json(
                     .positive("attention_factor", long_attention_factor(factor, original_context))?,
             })
         }
-        Some(other) => {
-            Err(rope.error("rope_type", "default, linear, dynamic, llama3, yarn or longrope", other))
-        }
+        Some(other) => Err(rope.error(
+            "rope_type",
+            "default, linear, dynamic, llama3, yarn, longrope or proportional",
+            other,
+        )),
     }
 }
 

@@ -92,6 +92,28 @@ impl<'a> Settings<'a> {
         self.optional_count(key)?.ok_or_else(|| self.error(key, "a whole number", "nothing"))
     }
 
+    /// Returns a positive integer for each of `length` blocks: one number for all of them, or a GGUF list. `None` if the
+    /// key is absent.
+    pub fn optional_counts(&self, key: &str, length: usize) -> Result<Option<Vec<usize>>, Error> {
+        let Some(found) = self.find(key) else { return Ok(None) };
+        let Found::Gguf(Value::Array(array)) = &found else {
+            return Ok(self.optional_count(key)?.map(|count| vec![count; length]));
+        };
+        let counts: Option<Vec<u64>> = match array {
+            Array::U32(all) => Some(all.iter().map(|x| u64::from(*x)).collect()),
+            Array::I32(all) => all.iter().map(|x| u64::try_from(*x).ok()).collect(),
+            _ => None,
+        };
+        let valid = counts.filter(|all| all.iter().all(|n| (1..=LARGEST_DIMENSION).contains(n)));
+        match valid {
+            Some(all) if all.len() == length => Ok(Some(all.into_iter().map(|n| n as usize).collect())),
+            _ => {
+                let expected = format!("a list of {length} whole numbers from 1 to 2^28");
+                Err(self.wrong_value(key, &expected, &found))
+            }
+        }
+    }
+
     /// Returns a finite number, or `None` if the key is absent.
     pub fn optional_number(&self, key: &str) -> Result<Option<f32>, Error> {
         let Some(found) = self.find(key) else { return Ok(None) };

@@ -348,6 +348,7 @@ impl Family {
                 gated: false,
                 query_norm: None,
                 key_norm: None,
+                value_norm: None,
                 rope: sizes.rope.clone(),
                 span: sizes.span,
                 scale: 1.0 / (head_size as f32).sqrt(),
@@ -365,6 +366,7 @@ impl Family {
             let of_feed_forward = Sublayer::pre_norm(norm("ffn_norm"), Body::FeedForward(feed_forward));
             BlockSpec {
                 sublayers: vec![of_attention, Sublayer { parallel: sizes.parallel, ..of_feed_forward }],
+                scale: None,
             }
         });
         Spec {
@@ -376,6 +378,7 @@ impl Family {
                 tokens: outer("token_embd", vocabulary),
                 scale: 1.0,
                 positions: self.rotary.is_none().then(|| outer("position_embd", context)),
+                layers: None,
             },
             blocks: blocks.collect(),
             output: OutputSpec {

@@ -42,9 +42,10 @@ impl<'a> Head<'a> {
         x
     }
 
-    /// Returns the head's input at some positions of one context, positions × hidden.
-    pub fn states_at(&self, residual: &[f32], positions: &[usize]) -> Vec<f32> {
-        let hidden = self.weights.spec().hidden;
+    /// Returns the head's input at some positions of one context, positions × hidden. `stream` is the context's last
+    /// stream.
+    pub fn states_at(&self, stream: &[f32], positions: &[usize]) -> Vec<f32> {
+        let (hidden, residual) = (self.weights.spec().hidden, self.weights.spec().residual(stream));
         let rows = positions.iter().flat_map(|&p| residual[p * hidden..][..hidden].iter().copied());
         self.states(&rows.collect::<Vec<f32>>())
     }

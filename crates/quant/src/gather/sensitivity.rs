@@ -74,7 +74,7 @@ pub fn work_bytes(spec: &Spec, contexts: usize, length: usize) -> u64 {
         slots(block).iter().flat_map(|slot| piece_rows(slot.rows)).map(triangle_values).sum()
     };
     let stored: usize = spec.blocks.iter().map(sums).sum();
-    let streams = (spec.blocks.len() + 2) * CONTEXTS.min(contexts) * length * spec.hidden;
+    let streams = (spec.blocks.len() + 2) * CONTEXTS.min(contexts) * length * spec.stream_width();
     (size_of::<f32>() * (stored + streams + spec.hidden * spec.hidden)) as u64
 }
 
@@ -102,8 +102,8 @@ pub fn gather(
         step += 1;
         if progress.stop() { Err(Error::Interrupted) } else { Ok(()) }
     };
-    let context_values = length * spec.hidden;
-    // The residual stream of context c before block b has index b · count + c, where count is the number of contexts.
+    let context_values = length * spec.stream_width();
+    // The stream of context c before block b has index b · count + c, where count is the number of contexts.
     // The gradient later replaces the stream after the last block.
     let mut streams = ActivationFile::unnamed(&work.path("key"), context_values)?;
     let embedding = Embedding::load(weights, backend)?;
@@ -116,9 +116,9 @@ pub fn gather(
         let block = Block::load(weights, backend, b)?;
         for c in 0..count {
             report_step()?;
-            let mut residual = streams.read(b * count + c, context_values)?;
-            block.forward_alone(&mut residual, &positions);
-            streams.write((b + 1) * count + c, &residual)?;
+            let mut stream = streams.read(b * count + c, context_values)?;
+            block.forward_alone(&mut stream, &positions);
+            streams.write((b + 1) * count + c, &stream)?;
         }
     }
     let last = spec.blocks.len() * count;
@@ -128,10 +128,14 @@ pub fn gather(
     let mut head_input = Statistics::new(spec.hidden, Missing::Nothing);
     for c in 0..count {
         report_step()?;
-        let residual = streams.read(last + c, context_values)?;
-        let states = head.states(&residual);
+        let stream = streams.read(last + c, context_values)?;
+        let residual = spec.residual(&stream);
+        let states = head.states(residual);
         head_input.add(backend, &Inputs { quantized: &states, missed: &[], weights: None });
-        streams.write(last + c, &head.gradient(&*matrix, &residual, seed.of(c)))?;
+        let mut gradient = head.gradient(&*matrix, residual, seed.of(c));
+        // Nothing after the last block reads the parts of the stream beside the residual stream.
+        gradient.resize(context_values, 0.0);
+        streams.write(last + c, &gradient)?;
     }
     work.save_floats(work_folder::HEAD_INPUT, &head_input.gram)?;
     drop((matrix, head_input));
@@ -140,10 +144,10 @@ pub fn gather(
         let mut sums = Sums::new(&spec.blocks[b]);
         for c in 0..count {
             report_step()?;
-            let residual = streams.read(b * count + c, context_values)?;
+            let stream = streams.read(b * count + c, context_values)?;
             let after = streams.read(last + c, context_values)?;
             let before =
-                block.backward(&residual, &after, &positions, &mut |name, g| sums.add(backend, name, g));
+                block.backward(&stream, &after, &positions, &mut |name, g| sums.add(backend, name, g));
             streams.write(last + c, &before)?;
         }
         work.save_floats(&work_folder::sensitivity(b), &sums.packed(&spec.blocks[b]))?;

@@ -7,7 +7,7 @@
 
 use crate::solve::Need;
 use kvant_core::{FormatRef, format};
-use kvant_model::{Entry, Spec};
+use kvant_model::{BlockSpec, Entry, Spec};
 
 /// A file type, with its name for users and upstream's number in `general.file_type`.
 #[derive(Debug, PartialEq, Eq)]
@@ -147,12 +147,13 @@ pub fn is_always_wide(entry: &Entry) -> bool {
     entry.is_vector() || entry.name.contains("ffn_gate_inp")
 }
 
-/// Returns true if upstream quantizes this tensor: a matrix whose name ends in `weight`, except norms, learned positions
-/// and routers.
+/// Returns true if upstream quantizes this tensor: a matrix whose name ends in `weight`, except norms, learned positions,
+/// the projection of layer embeddings, and routers.
 fn is_quantizable(entry: &Entry) -> bool {
     !is_always_wide(entry)
         && entry.name.ends_with("weight")
         && entry.name != "position_embd.weight"
+        && entry.name != "per_layer_model_proj.weight"
         && !entry.name.contains("_norm.weight")
         && !entry.name.contains("ssm_conv1d")
 }
@@ -200,7 +201,8 @@ fn by_rule(spec: &Spec, entry: &Entry, file_type: &FileType, calibrated: bool) -
     let rules = file_type.rules();
     let name = entry.name.as_str();
     let tied = spec.output.head.is_none();
-    if name == "output.weight" || (tied && name == "token_embd.weight") {
+    let is_table = ["token_embd.weight", "per_layer_token_embd.weight"].contains(&name);
+    if name == "output.weight" || (tied && is_table) {
         return if rules == "mxfp4" || !entry.shape.columns().is_multiple_of(base.block().elements) {
             named("q8_0")
         } else if base.name() == "q8_0" {
@@ -229,10 +231,15 @@ fn by_rule(spec: &Spec, entry: &Entry, file_type: &FileType, calibrated: bool) -
             _ => base,
         },
         "attn_v" | "attn_qkv" => {
+            // Only blocks with such a map count.
+            let has_map = |block: &&BlockSpec| {
+                block.slots().any(|slot| slot.name.ends_with(".attn_v") || slot.name.ends_with(".attn_qkv"))
+            };
+            let count = |blocks: usize| spec.blocks.iter().take(blocks).filter(has_map).count();
             let chosen = match rules {
                 "iq4_nl" | "iq4_xs" if queries_per_kv_head >= 4 => "q5_k",
-                "q4_k_m" | "q5_k_m" if use_more_bits(layer, layers) => "q6_k",
-                "q4_k_s" if layer < 4 => "q5_k",
+                "q4_k_m" | "q5_k_m" if use_more_bits(count(layer), count(layers)) => "q6_k",
+                "q4_k_s" if count(layer) < 4 => "q5_k",
                 _ => base.name(),
             };
             if eight_experts {

@@ -94,7 +94,7 @@ fn activation_bytes(weights: &Weights, length: usize) -> usize {
     let spec = weights.spec();
     let widest = spec.blocks.iter().flat_map(BlockSpec::stages).map(|s| width(&s)).max().unwrap_or(0);
     let heads = spec.attentions().map(|attention| attention.heads).max().unwrap_or(0);
-    4 * length * (4 * spec.hidden + 4 * widest) + 4 * heads.min(64) * length * length
+    4 * length * (4 * spec.stream_width() + 4 * widest) + 4 * heads.min(64) * length * length
 }
 
 /// Returns the bytes that computing gradients takes: the sums of the largest block three times (square matrices, packed
@@ -164,7 +164,7 @@ fn walk_bytes(weights: &Weights, recipe: &Recipe, assignments: &[Assignment]) ->
     largest.max(ends)
         + 2 * activation_bytes(weights, length)
         + 8 * LOGIT_ROWS * spec.vocabulary
-        + SENSITIVITY_CONTEXTS * 4 * length * spec.hidden
+        + SENSITIVITY_CONTEXTS * 4 * length * spec.stream_width()
 }
 
 /// Returns an upper bound of the bytes of a recipe's work folder; 0 for methods without a work folder. `bytes_out` is
@@ -180,7 +180,7 @@ pub fn work_bytes(weights: &Weights, recipe: &Recipe, bytes_out: u64) -> u64 {
         true => sensitivity_bytes(spec, contexts, calibration.length()),
         false => 0,
     };
-    // The folder holds, for both networks, the residual streams before, inside and after a block, and the widest input.
-    let streams = (tokens * 2 * (3 * spec.hidden + widest) * size_of::<f32>()) as u64;
+    // The folder holds, for both networks, the streams before, inside and after a block, and the widest input.
+    let streams = (tokens * 2 * (3 * spec.stream_width() + widest) * size_of::<f32>()) as u64;
     bytes_out + sensitivities + streams
 }

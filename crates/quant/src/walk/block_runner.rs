@@ -11,8 +11,8 @@ use kvant_model::{Block, Positions, Stage};
 /// The activations of a context between two stages.
 #[derive(Clone)]
 pub struct State {
-    /// The residual stream, tokens × hidden.
-    pub residual: Vec<f32>,
+    /// The stream: the residual stream, tokens × hidden, followed by the values that later blocks read beside it.
+    pub stream: Vec<f32>,
     /// The next stage's input, tokens × columns; empty after the last stage.
     pub input: Vec<f32>,
 }
@@ -23,18 +23,18 @@ pub struct Path<'a> {
     pub positions: &'a Positions,
     /// Tokens of a context.
     pub length: usize,
-    /// The hidden size.
-    pub hidden: usize,
+    /// The number of elements of the stream for each token.
+    pub stream_width: usize,
 }
 
-/// Runs one of the two networks (float or quantized) in one block. The files `before` and `after` hold the residual
-/// stream before and after the block. The file `input` holds the input of the next stage.
+/// Runs one of the two networks (float or quantized) in one block. The files `before` and `after` hold the stream
+/// before and after the block. The file `input` holds the input of the next stage.
 pub struct BlockRunner<'a> {
     pub block: Block,
     path: &'a Path<'a>,
     before: &'a mut ActivationFile,
     input: ActivationFile,
-    /// The residual stream after the first stage that adds to it.
+    /// The stream after the first stage that changes it.
     middle: ActivationFile,
     after: &'a mut ActivationFile,
 }
@@ -62,28 +62,28 @@ impl<'a> BlockRunner<'a> {
             path,
             before,
             input: open("input", widest)?,
-            middle: open("middle", path.hidden)?,
+            middle: open("middle", path.stream_width)?,
             after,
         })
     }
 
     /// Reads the activations of context `context` before stage number `stage`.
     pub fn before(&mut self, stage: usize, context: usize) -> Result<State, Error> {
-        let Path { stages, length, hidden, .. } = *self.path;
-        let written = stages[..stage].iter().any(|s| s.output.changes_residual());
+        let Path { stages, length, stream_width, .. } = *self.path;
+        let written = (0..stage).any(|stage| self.block.changes_stream(stage));
         let stream = if written { &mut self.middle } else { &mut *self.before };
-        let residual = stream.read(context, length * hidden)?;
+        let stream = stream.read(context, length * stream_width)?;
         let input = match stage {
-            0 => self.block.enter(&residual),
+            0 => self.block.enter(&stream),
             _ => self.input.read(context, length * stages[stage].input_width())?,
         };
-        Ok(State { residual, input })
+        Ok(State { stream, input })
     }
 
     /// Runs stage number `stage` on the activations of one context. Returns the activations after the stage.
     pub fn advance(&self, stage: usize, mut state: State) -> State {
         let positions = self.path.positions;
-        state.input = self.block.advance_alone(stage, &state.input, &mut state.residual, positions);
+        state.input = self.block.advance_alone(stage, &state.input, &mut state.stream, positions);
         state
     }
 
@@ -91,11 +91,11 @@ impl<'a> BlockRunner<'a> {
     pub fn store(&mut self, stage: usize, context: usize, state: &State) -> Result<(), Error> {
         let stages = self.path.stages;
         if stage + 1 == stages.len() {
-            return self.after.write(context, &state.residual);
+            return self.after.write(context, &state.stream);
         }
         self.input.write(context, &state.input)?;
-        if stages[stage].output.changes_residual() {
-            self.middle.write(context, &state.residual)?;
+        if self.block.changes_stream(stage) {
+            self.middle.write(context, &state.stream)?;
         }
         Ok(())
     }

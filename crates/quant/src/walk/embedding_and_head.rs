@@ -63,13 +63,14 @@ impl Walk<'_> {
         let mut streams: Vec<Vec<f32>> = chosen.map(|tokens| embedding.rows(tokens, 0..)).collect();
         for index in 0..spec.blocks.len() {
             let block = Block::load(self.weights, self.backend, index)?;
-            for residual in &mut streams {
+            for stream in &mut streams {
                 self.report("embedding: what the head reads", 0, 0, 0)?;
-                block.forward_alone(residual, &positions);
+                block.forward_alone(stream, &positions);
             }
         }
-        for residual in &streams {
-            sums.add(self.backend, &Inputs { quantized: &head.states(residual), missed: &[], weights: None });
+        for stream in &streams {
+            let states = head.states(spec.residual(stream));
+            sums.add(self.backend, &Inputs { quantized: &states, missed: &[], weights: None });
         }
         Ok(())
     }
@@ -80,8 +81,9 @@ impl Walk<'_> {
         let mut sums = self.sums(slot.columns, Missing::Input, true);
         for context in 0..self.calibration.contexts().len() {
             self.report("head", self.weights.spec().blocks.len(), 0, context)?;
-            let (rf, rq) = residuals.read(context, self.residual_values())?;
-            let (xf, xq) = (head.states(&rf), head.states(&rq));
+            let (rf, rq) = residuals.read(context, self.stream_values())?;
+            let spec = self.weights.spec();
+            let (xf, xq) = (head.states(spec.residual(&rf)), head.states(spec.residual(&rq)));
             let missed = if self.recipe.method.corrects() { self.difference(xf, &xq) } else { Vec::new() };
             self.add(&mut sums, context, &Inputs { quantized: &xq, missed: &missed, weights: None });
         }
@@ -118,7 +120,7 @@ impl Walk<'_> {
         let mut expected = Expected { kld: 0.0, head_kld: 0.0, contexts: contexts.len() };
         for &context in &contexts {
             self.report("what it came to", spec.blocks.len(), 0, 0)?;
-            let (rf, rq) = residuals.read(context, self.residual_values())?;
+            let (rf, rq) = residuals.read(context, self.stream_values())?;
             for positions in positions.chunks(LOGIT_ROWS) {
                 let (xf, xq) = (head.states_at(&rf, positions), head.states_at(&rq, positions));
                 let reference = head.logits(&*float, &xf);

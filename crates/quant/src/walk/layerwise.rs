@@ -125,7 +125,7 @@ impl<'a> Walk<'a> {
         solutions: &mut Solutions,
         carried: bool,
     ) -> Result<(usize, Choices, [ResidualPair; 2]), Error> {
-        let context_values = self.residual_values();
+        let context_values = self.stream_values();
         let mut residuals = [
             ResidualPair::open(self.work, "residual-0", context_values)?,
             ResidualPair::open(self.work, "residual-1", context_values)?,
@@ -220,7 +220,10 @@ impl<'a> Walk<'a> {
         let (length, hidden) = (self.calibration.length(), self.weights.spec().hidden);
         let stages = self.weights.spec().blocks[index].stages();
         let positions = Positions::new(self.weights.spec(), 0, length);
-        let path = Path { stages: &stages, positions: &positions, length, hidden };
+        let stream_width = self.weights.spec().stream_width();
+        let path = Path { stages: &stages, positions: &positions, length, stream_width };
+        // The residual stream is the first part of the stream.
+        let residual = |state: &State| state.stream[..length * hidden].to_vec();
         let [even, odd] = residuals;
         let (before, after) = if index.is_multiple_of(2) { (even, odd) } else { (odd, even) };
         let block = Block::load(self.weights, self.backend, index)?;
@@ -265,15 +268,15 @@ impl<'a> Walk<'a> {
                     || float.store(number, context, &float_next),
                 );
                 quantized_stored.and(float_stored)?;
-                let weights =
-                    (stage.output == StageOutput::Added).then(|| token_weights(&float_next.residual, hidden));
+                let weights = (stage.output == StageOutput::Added)
+                    .then(|| token_weights(&residual(&float_next), hidden));
                 let missed = match missing {
                     Missing::Nothing => Vec::new(),
                     Missing::Input => self.difference(float_input, &quantized_state.input),
                     Missing::Result(_) => {
                         // Applies the float weights to the quantized network's input.
                         let quantized_next = self.advance(&float, stage, number, quantized_state.clone());
-                        self.difference(float_next.residual, &quantized_next.residual)
+                        self.difference(residual(&float_next), &residual(&quantized_next))
                     }
                 };
                 let inputs = Inputs {
@@ -282,7 +285,7 @@ impl<'a> Walk<'a> {
                     weights: weights.as_deref(),
                 };
                 let routing =
-                    quantized.block.routing(number, &quantized_state.input, &quantized_state.residual);
+                    quantized.block.routing(number, &quantized_state.input, &quantized_state.stream);
                 self.add(&mut sums, context, &inputs);
                 self.add_routed(&mut sums.experts, &inputs, routing.as_ref());
             }

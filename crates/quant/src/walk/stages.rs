@@ -63,9 +63,10 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Returns the number of values in the residual stream of one context.
-    pub fn residual_values(&self) -> usize {
-        self.calibration.length() * self.weights.spec().hidden
+    /// Returns the number of values in the stream of one context: the residual stream, followed by the values that later
+    /// blocks read beside it.
+    pub fn stream_values(&self) -> usize {
+        self.calibration.length() * self.weights.spec().stream_width()
     }
 
     /// Returns the assignments of the maps that must be solved. A map must be solved if its format changes, or if the

@@ -45,7 +45,10 @@ impl SplitGguf {
         let ending = |index: u64| format!("-{:05}-of-{count:05}.gguf", index + 1);
         let own = number(&part, NUMBER).unwrap_or(u64::MAX);
         let stem = name.strip_suffix(&ending(own.min(count))).ok_or_else(|| {
-            let expected = format!("a name that ends in {} (split.no {own}, split.count {count})", ending(own.min(count)));
+            let expected = format!(
+                "a name that ends in {} (split.no {own}, split.count {count})",
+                ending(own.min(count))
+            );
             wrong(&path, format!("is a part of a model and needs {expected}"))
         })?;
         let mut parts = Vec::new();
@@ -54,7 +57,10 @@ impl SplitGguf {
         for index in 0..count {
             let path = path.with_file_name(format!("{stem}{}", ending(index)));
             if !path.exists() {
-                return Err(wrong(&path, format!("is missing: the model has {count} parts; put all of them into one folder")));
+                return Err(wrong(
+                    &path,
+                    format!("is missing: the model has {count} parts; put all of them into one folder"),
+                ));
             }
             let part = GgufFile::open(&path, limits)?;
             if number(&part, COUNT) != Some(count) || number(&part, NUMBER) != Some(index) {
@@ -80,7 +86,10 @@ impl SplitGguf {
                 && expected != tensors.len() as u64
             {
                 let found = tensors.len();
-                return Err(wrong(&path, format!("is incomplete: {found} of {expected} tensors in its {count} parts")));
+                return Err(wrong(
+                    &path,
+                    format!("is incomplete: {found} of {expected} tensors in its {count} parts"),
+                ));
             }
             metadata.retain(|key| ![COUNT, NUMBER, TENSORS].contains(&key));
         }

@@ -53,7 +53,8 @@ impl DeltaNetSizes {
         let bounded = widths.iter().all(|(heads, size)| heads.saturating_mul(*size) <= LARGEST_WIDTH);
         let shape = DeltaShape { key_heads, value_heads, key_size, value_size, order };
         if !bounded || shape.state_length() > LARGEST_STATE {
-            let expected = format!("at most {LARGEST_WIDTH} keys and values, and {LARGEST_STATE} numbers in a state");
+            let expected =
+                format!("at most {LARGEST_WIDTH} keys and values, and {LARGEST_STATE} numbers in a state");
             let found = format!("{key_heads} × {key_size} keys, {value_heads} × {value_size} values");
             return Err(settings.error("heads of delta nets", expected, found));
         }
@@ -82,8 +83,13 @@ impl DeltaNetSizes {
             let expected = format!("a multiple of {value_heads} heads");
             return Err(settings.error(&format!("{name}.ssm.inner_size"), expected, inner.to_string()));
         }
-        let sizes =
-            [count("group_count")?, value_heads, count("state_size")?, inner / value_heads, count("conv_kernel")?];
+        let sizes = [
+            count("group_count")?,
+            value_heads,
+            count("state_size")?,
+            inner / value_heads,
+            count("conv_kernel")?,
+        ];
         Self::new(settings, order, sizes)
     }
 
@@ -122,8 +128,7 @@ impl DeltaNetNames {
         norm: impl Fn(&str, usize) -> Norm,
     ) -> DeltaNet {
         let shape = sizes.shape;
-        let vector =
-            |name: &str| VectorSlot { name: format!("{prefix}.{name}"), length: shape.value_heads };
+        let vector = |name: &str| VectorSlot { name: format!("{prefix}.{name}"), length: shape.value_heads };
         DeltaNet {
             shape,
             qkv: map("attn_qkv", sizes.channels(), hidden),
@@ -161,8 +166,10 @@ impl DeltaNetNames {
             in_order.flat_map(move |head| first + head * size..first + (head + 1) * size).collect::<Vec<_>>()
         };
         let with_keys = || (0..2 * keys).chain(heads(2 * keys, shape.value_size)).collect::<Vec<_>>();
-        let rows = |of: Source, rows: Vec<usize>, stored: usize| {
-            Source::Rows { of: of.into(), rows, stored: vec![stored] }
+        let rows = |of: Source, rows: Vec<usize>, stored: usize| Source::Rows {
+            of: of.into(),
+            rows,
+            stored: vec![stored],
         };
         Some(match tensor {
             "attn_qkv.weight" if self.fused => {

@@ -85,11 +85,14 @@ impl Family {
                 let settings = text_settings(path, folder)?;
                 let mut found = self.found_in_json(settings)?;
                 found.tied = found.tied
-                    && !has_other_head(checkpoint, &[
-                        "model.embed_tokens.weight",
-                        "embed_tokens.weight",
-                        "model.language_model.embed_tokens.weight",
-                    ])?;
+                    && !has_other_head(
+                        checkpoint,
+                        &[
+                            "model.embed_tokens.weight",
+                            "embed_tokens.weight",
+                            "model.language_model.embed_tokens.weight",
+                        ],
+                    )?;
                 (settings, found)
             }
         };
@@ -252,7 +255,8 @@ impl Family {
         let head_size = settings.optional_count("head_dim")?.unwrap_or(hidden / heads);
         let context = settings.optional_count("max_position_embeddings")?.unwrap_or(2048);
         self.check_activation(settings)?;
-        self.check_quantization(settings)?;
+        let stacked = self.experts.is_some_and(|names| names.layout == ExpertLayout::Stacked);
+        check_quantization(settings, stacked)?;
         let layers = settings.count("num_hidden_layers")?;
         let window = match self.windows {
             Windows::FromBlock if !settings.flag("use_sliding_window")? => None,
@@ -309,23 +313,6 @@ impl Family {
         })
     }
 
-    /// Rejects checkpoints that other programs have quantized.
-    fn check_quantization(&self, settings: Settings) -> Result<(), Error> {
-        let Some(dialect) = settings.section("quantization_config")? else { return Ok(()) };
-        let stacked = self.experts.is_some_and(|names| names.layout == ExpertLayout::Stacked);
-        match dialect.optional_text("quant_method")? {
-            // FP8 needs nothing from this section: the tensors' type and their scales determine the values.
-            Some("fp8") => Ok(()),
-            // The names of the tensors show that they are in MXFP4.
-            Some("mxfp4") if stacked => Ok(()),
-            found => {
-                let found = found.unwrap_or("a dialect without a name");
-                let expected = "plain weights or `fp8` (other dialects are not built yet)";
-                Err(settings.error("quantization_config: quant_method", expected, found))
-            }
-        }
-    }
-
     fn check_activation(&self, settings: Settings) -> Result<(), Error> {
         let (known, names): (&[&str], &str) = match self.activation {
             crate::Activation::Silu | crate::Activation::ClampedSwiglu(_) => (&["silu", "swish"], "silu"),
@@ -338,6 +325,22 @@ impl Family {
             }
         }
         Ok(())
+    }
+}
+
+/// Rejects checkpoints that other programs have quantized. `mxfp4` is true if the family has experts in MXFP4.
+pub(in crate::arch) fn check_quantization(settings: Settings, mxfp4: bool) -> Result<(), Error> {
+    let Some(dialect) = settings.section("quantization_config")? else { return Ok(()) };
+    match dialect.optional_text("quant_method")? {
+        // FP8 needs nothing from this section: the tensors' type and their scales determine the values.
+        Some("fp8") => Ok(()),
+        // The names of the tensors show that they are in MXFP4.
+        Some("mxfp4") if mxfp4 => Ok(()),
+        found => {
+            let found = found.unwrap_or("a dialect without a name");
+            let expected = "plain weights or `fp8` (other dialects are not built yet)";
+            Err(settings.error("quantization_config: quant_method", expected, found))
+        }
     }
 }
 

@@ -45,7 +45,7 @@ impl Variants<'_> {
     ) -> Result<Vec<f64>, Error> {
         let spec = self.weights.spec();
         let (count, length) = (contexts.contexts().len(), contexts.length());
-        let mut streams = ActivationFile::unnamed(self.scratch, length * spec.hidden)?;
+        let mut streams = ActivationFile::unnamed(self.scratch, length * spec.stream_width())?;
         // Stream 0 belongs to the float network. Stream i + 1 belongs to variant i; this stream is valid after the
         // variant has diverged from the float network.
         let index_of = |stream: usize, context: usize| stream * count + context;
@@ -66,7 +66,7 @@ impl Variants<'_> {
         // A tied head uses the embedding's matrices.
         let shared = spec.output.head.is_none().then_some(tables);
         let positions = Positions::new(spec, 0, length);
-        let context_values = length * spec.hidden;
+        let context_values = length * spec.stream_width();
         for index in 0..spec.blocks.len() {
             let names: Vec<String> = spec.blocks[index].slots().map(Slot::weight).collect();
             let float = Block::load(self.weights, self.backend, index)?;
@@ -124,13 +124,14 @@ impl Variants<'_> {
     ) -> Result<Vec<f64>, Error> {
         let spec = self.weights.spec();
         let (count, length, hidden) = (contexts.contexts().len(), contexts.length(), spec.hidden);
+        let context_values = length * spec.stream_width();
         let head = Head::new(self.weights, self.backend)?;
         let name = spec.head().weight();
         let scored = compared_positions(length, stride);
         let mut sums = vec![0.0f64; variants.len()];
         for context in 0..count {
             let mut states = |stream: usize| -> Result<Vec<f32>, Error> {
-                Ok(head.states_at(&streams.read(stream * count + context, length * hidden)?, &scored))
+                Ok(head.states_at(&streams.read(stream * count + context, context_values)?, &scored))
             };
             let float = states(0)?;
             let variant_states: Vec<Option<Vec<f32>>> = (0..variants.len())
