@@ -194,6 +194,7 @@ fn settings_that_are_not_computed_are_refused() {
         ("qwen3", "head_dim", json!(1 << 27)),
         ("qwen3", "hidden_act", json!("gelu")),
         ("gemma4", "num_kv_shared_layers", json!(3)),
+        ("gemma4", "top_k_experts", json!(5)),
         ("gemma4", "use_bidirectional_attention", json!("all")),
         (
             "gemma4",
@@ -204,7 +205,7 @@ fn settings_that_are_not_computed_are_refused() {
         let mut tiny = families().into_iter().find(|(family, _)| *family == name).expect("a family").1;
         tiny.config.insert(key.into(), value);
         tiny.write(&folder.path().join("model"));
-        let general = ["n_", "num_", "head_", "rope_"].iter().any(|start| key.starts_with(start));
+        let general = ["n_", "num_", "head_", "rope_", "top_"].iter().any(|start| key.starts_with(start));
         let word = if general { "expected" } else { key };
         fault(folder.path(), &["logits", "model", "--tokens", "1"], &[word]);
     }

@@ -197,11 +197,12 @@ impl Tiny {
     }
 
     /// Creates a model with four blocks in the format of Gemma 4: windows in every second block, values that are the keys
-    /// in the others, layer embeddings. The last two blocks share keys and values.
+    /// in the others, layer embeddings, four small experts beside each dense network. The last two blocks share keys and
+    /// values.
     pub fn gemma4() -> Self {
         let mut tiny = Self::with(4, &["<|endoftext|>", "<|im_start|>", "<|im_end|>"]);
         let vocabulary = tiny.config["vocab_size"].as_u64().unwrap() as usize;
-        let (blocks, width) = (4, WIDTH / 4);
+        let (blocks, width, experts) = (4, WIDTH / 4, 4);
         for (key, value) in [
             ("model_type", json!("gemma4_text")),
             ("architectures", json!(["Gemma4ForCausalLM"])),
@@ -214,6 +215,10 @@ impl Tiny {
             ("hidden_size_per_layer_input", json!(width)),
             ("final_logit_softcapping", json!(30.0)),
             ("sliding_window", json!(16)),
+            ("enable_moe_block", json!(true)),
+            ("num_experts", json!(experts)),
+            ("top_k_experts", json!(2)),
+            ("moe_intermediate_size", json!(width)),
             ("layer_types", json!(["sliding_attention", "full_attention"].repeat(2))),
             (
                 "rope_parameters",
@@ -253,9 +258,20 @@ impl Tiny {
             }
             tiny.tensors.push(numbers(name("per_layer_input_gate"), vec![width, WIDTH]));
             tiny.tensors.push(numbers(name("per_layer_projection"), vec![WIDTH, width]));
-            for norm in
-                ["pre_feedforward_layernorm", "post_feedforward_layernorm", "post_per_layer_input_norm"]
-            {
+            let bare = |part: &str| format!("model.layers.{block}.{part}");
+            tiny.tensors.push(numbers(name("router.proj"), vec![experts, WIDTH]));
+            tiny.tensors.push(constant(bare("router.scale"), WIDTH, 16.0));
+            tiny.tensors.push(constant(bare("router.per_expert_scale"), experts, 0.75));
+            tiny.tensors.push(numbers(bare("experts.gate_up_proj"), vec![experts, 2 * width, WIDTH]));
+            tiny.tensors.push(numbers(bare("experts.down_proj"), vec![experts, WIDTH, width]));
+            for norm in [
+                "pre_feedforward_layernorm",
+                "post_feedforward_layernorm",
+                "pre_feedforward_layernorm_2",
+                "post_feedforward_layernorm_1",
+                "post_feedforward_layernorm_2",
+                "post_per_layer_input_norm",
+            ] {
                 tiny.tensors.push(constant(name(norm), WIDTH, 0.5));
             }
             tiny.tensors.push(constant(format!("model.layers.{block}.layer_scalar"), 1, 0.75));
