@@ -36,7 +36,7 @@ impl Block {
             };
             let input = sublayer.input(backend, &residual);
             let has_next = index + 1 < self.sublayers.len();
-            let needs_result = has_next || sublayer.after.is_some();
+            let needs_result = has_next || sublayer.after.is_some() || sublayer.of_sum.is_some();
             let apply = |map: &Linear, x: &[f32]| map.apply(backend, &map.input(x));
             let (body, result) = match &sublayer.body {
                 LoadedBody::Attention(a) => {
@@ -57,16 +57,25 @@ impl Block {
                     (Pass::Experts(e, input), result)
                 }
             };
-            if let (true, Some(result)) = (has_next, &result) {
-                sublayer.add(backend, result.clone(), &mut stream);
+            let mut sum = Vec::new();
+            if let Some(result) = &result {
+                sublayer.add_without_norm(backend, result.clone(), &mut stream);
+                if let Some(norm) = &sublayer.of_sum {
+                    sum.clone_from(&stream);
+                    norm.apply_into(backend, &sum, &mut stream);
+                }
             }
             let result = result.filter(|_| sublayer.after.is_some()).unwrap_or_default();
-            passes.push(SublayerPass { residual, body, result });
+            passes.push(SublayerPass { residual, body, result, sum });
         }
         let mut gradient = output_gradient.to_vec();
         // The gradient at the input of a parallel sublayer, which is the input of the previous sublayer, too.
         let mut of_parallel: Option<Vec<f32>> = None;
         for (sublayer, pass) in self.sublayers.iter().zip(passes).rev() {
+            if let Some(norm) = &sublayer.of_sum {
+                let of_norm = std::mem::replace(&mut gradient, vec![0.0; pass.sum.len()]);
+                norm.add_gradient(backend, &pass.sum, &of_norm, &mut gradient);
+            }
             let result_gradient = sublayer.result_gradient(backend, &pass.result, &gradient);
             let mut input_gradient = vec![0.0; gradient.len()];
             match pass.body {
@@ -102,6 +111,8 @@ struct SublayerPass<'a> {
     body: Pass<'a>,
     /// The body's result, if it has a norm; else empty.
     result: Vec<f32>,
+    /// The residual stream after the addition, if it has a norm; else empty.
+    sum: Vec<f32>,
 }
 
 /// The values of a body's forward pass that its backward pass needs.

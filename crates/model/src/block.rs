@@ -30,6 +30,7 @@ pub(crate) struct LoadedSublayer {
     pub body: LoadedBody,
     pub after: Option<LoadedNorm>,
     pub scale: f32,
+    pub of_sum: Option<LoadedNorm>,
     pub parallel: bool,
 }
 
@@ -82,9 +83,9 @@ impl Block {
                 }
                 Body::Experts(e) => LoadedBody::Experts(LoadedExperts::load(weights, backend, e)?),
             };
-            let (before, after) = (norm(&spec.before)?, norm(&spec.after)?);
+            let (before, after, of_sum) = (norm(&spec.before)?, norm(&spec.after)?, norm(&spec.of_sum)?);
             let Sublayer { scale, parallel, .. } = *spec;
-            Ok::<_, Error>(LoadedSublayer { before, body, after, scale, parallel })
+            Ok::<_, Error>(LoadedSublayer { before, body, after, scale, of_sum, parallel })
         };
         let stages = spec.sublayers.iter().enumerate();
         Ok(Self {
@@ -235,8 +236,18 @@ impl Block {
 }
 
 impl LoadedSublayer {
+    /// Adds the body's result to the residual stream, after the norm and the factor, and normalizes the sum.
+    pub fn add(&self, backend: &Backend, result: Vec<f32>, residual: &mut [f32]) {
+        self.add_without_norm(backend, result, residual);
+        if let Some(norm) = &self.of_sum {
+            let normed = norm.apply(backend, residual);
+            residual.copy_from_slice(&normed);
+            buffers::give(normed);
+        }
+    }
+
     /// Adds the body's result to the residual stream, after the norm and the factor.
-    pub fn add(&self, backend: &Backend, mut result: Vec<f32>, residual: &mut [f32]) {
+    pub fn add_without_norm(&self, backend: &Backend, mut result: Vec<f32>, residual: &mut [f32]) {
         if let Some(norm) = &self.after {
             let normed = norm.apply(backend, &result);
             buffers::give(std::mem::replace(&mut result, normed));

@@ -1,17 +1,21 @@
 //! Lookup of the token embedding and of learned positions.
 
 use crate::linear::Linear;
-use crate::{Error, Slot, Spec, Weights};
-use kvant_kernels::{Arithmetic, Backend, Matrix};
+use crate::{Error, LoadedNorm, Slot, Spec, Weights};
+use kvant_kernels::{Arithmetic, Backend, Matrix, ops};
 use std::sync::Arc;
 
 /// The token embedding, and the position embedding if the network has learned positions.
 #[derive(Clone)]
 pub struct Embedding {
+    backend: Backend,
     tokens: Arc<dyn Matrix>,
     /// Factor of a token's row.
     scale: f32,
     positions: Option<Arc<dyn Matrix>>,
+    /// The row of token type 0.
+    of_type: Option<Vec<f32>>,
+    norm: Option<LoadedNorm>,
 }
 
 impl Embedding {
@@ -24,20 +28,28 @@ impl Embedding {
         // The lookup reads single rows and does not need a repacked table. A tied table is also the output head, and is
         // repacked for the matrix product.
         let lookup_backend = backend.clone().with(Arithmetic::Float);
-        let token_backend = if output.head.is_some() { &lookup_backend } else { backend };
+        let token_backend = if output.head.is_tied() { backend } else { &lookup_backend };
         let tokens = Linear::load(weights, token_backend, &embedding.tokens)?.into_weight();
         Self::with_tokens(weights, backend, tokens)
     }
 
-    /// Loads the position table, and uses `tokens` as the token table.
+    /// Loads all tables but the token table, which is `tokens`.
     ///
     /// # Errors
     /// See [`Embedding::load`].
     pub fn with_tokens(weights: &Weights, backend: &Backend, tokens: Arc<dyn Matrix>) -> Result<Self, Error> {
         let lookup_backend = backend.clone().with(Arithmetic::Float);
         let load = |slot: &Slot| Ok::<_, Error>(Linear::load(weights, &lookup_backend, slot)?.into_weight());
-        let positions = weights.spec().embedding.positions.as_ref().map(load).transpose()?;
-        Ok(Self { tokens, scale: weights.spec().embedding.scale, positions })
+        let spec = &weights.spec().embedding;
+        let positions = spec.positions.as_ref().map(load).transpose()?;
+        let types = spec.types.as_ref().map(load).transpose()?;
+        let of_type = types.map(|table| {
+            let mut row = vec![0.0; table.columns()];
+            table.row(0, &mut row);
+            row
+        });
+        let norm = spec.norm.as_ref().map(|norm| LoadedNorm::load(weights, norm)).transpose()?;
+        Ok(Self { backend: backend.clone(), tokens, scale: spec.scale, positions, of_type, norm })
     }
 
     /// The token table, which is also the output head of a network with a tied head.
@@ -64,6 +76,12 @@ impl Embedding {
                 row.iter_mut().zip(&learned).for_each(|(x, learned)| *x += learned);
             }
         }
-        x
+        if let Some(of_type) = &self.of_type {
+            ops::add_bias(&self.backend, &mut x, of_type);
+        }
+        match &self.norm {
+            Some(norm) => norm.apply(&self.backend, &x),
+            None => x,
+        }
     }
 }

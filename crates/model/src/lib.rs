@@ -16,6 +16,7 @@ mod buffers;
 mod chat_template;
 mod continuation;
 mod embedding;
+mod encode;
 mod error;
 mod experts;
 pub mod export;
@@ -54,8 +55,9 @@ pub use sampler::{
 };
 pub use sequence::{Sequence, Snapshot, StatePool};
 pub use spec::{
-    Activation, Attention, BlockSpec, Body, EmbeddingSpec, Expansion, Experts, FeedForward, Norm, NormKind,
-    OutputSpec, Projections, Slot, Span, Spec, Stage, StageOutput, Sublayer, VectorSlot,
+    Activation, Attention, BlockSpec, Body, EmbeddingSpec, Expansion, Experts, FeedForward, Head, Norm,
+    NormKind, OutputSpec, Pooling, Projections, Slot, Span, Spec, Stage, StageOutput, Sublayer, TextVector,
+    VectorSlot,
 };
 pub use step::{Part, Want};
 pub use tokenizer::{

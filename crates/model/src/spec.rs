@@ -108,16 +108,17 @@ impl Projections {
     }
 }
 
-/// The earlier positions that an attention reads.
+/// The positions that an attention reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Span {
-    /// All earlier positions.
+    /// All positions.
     Full,
-    /// This number of positions: the current position and the positions directly before it. Above 0.
+    /// This number of positions: the current position and the positions directly before it. Above 0. An attention that
+    /// is not causal also reads as many positions after the current position as before it.
     Window(usize),
 }
 
-/// Causal self-attention with grouped queries.
+/// Self-attention with grouped queries.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attention {
     /// The number of query heads.
@@ -134,7 +135,9 @@ pub struct Attention {
     pub key_norm: Option<Norm>,
     /// Rotary embedding of queries and keys.
     pub rope: Option<Rope>,
-    /// The earlier positions that a position reads.
+    /// True if a position reads no position after itself.
+    pub causal: bool,
+    /// The positions that a position reads.
     pub span: Span,
     /// Factor of the dot products of queries and keys: the scores.
     pub scale: f32,
@@ -226,7 +229,7 @@ pub struct Experts {
 #[derive(Clone, Debug, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "plain data, a few of them a block")]
 pub enum Body {
-    /// Reads the current and all earlier positions.
+    /// Reads other positions.
     Attention(Attention),
     /// Reads only the current position.
     FeedForward(FeedForward),
@@ -234,7 +237,8 @@ pub enum Body {
     Experts(Experts),
 }
 
-/// One sublayer. It adds `scale · after(body(before(x)))` to the residual stream x.
+/// One sublayer. It adds `scale · after(body(before(x)))` to the residual stream x, and normalizes the sum if it has a
+/// norm for it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sublayer {
     /// Norm of the body's input.
@@ -245,20 +249,27 @@ pub struct Sublayer {
     pub after: Option<Norm>,
     /// Factor of the result.
     pub scale: f32,
+    /// Norm of the residual stream after the addition, as in BERT.
+    pub of_sum: Option<Norm>,
     /// True if the sublayer reads the same residual stream as the previous sublayer of the block, so that both could
     /// run at the same time.
     pub parallel: bool,
 }
 
 impl Sublayer {
-    /// A sublayer `x + body(before(x))`.
-    pub fn pre_norm(before: Norm, body: Body) -> Self {
-        Self { before: Some(before), body, after: None, scale: 1.0, parallel: false }
+    /// A sublayer `of_sum(x + body(x))`.
+    pub fn post_norm(body: Body, of_sum: Norm) -> Self {
+        Self { before: None, body, after: None, scale: 1.0, of_sum: Some(of_sum), parallel: false }
     }
 
-    /// True if the body's result is added to the residual stream without a change.
+    /// A sublayer `x + body(before(x))`.
+    pub fn pre_norm(before: Norm, body: Body) -> Self {
+        Self { before: Some(before), body, after: None, scale: 1.0, of_sum: None, parallel: false }
+    }
+
+    /// True if the body's result is added to the residual stream, and nothing else changes.
     fn adds_unchanged(&self) -> bool {
-        self.after.is_none() && self.scale == 1.0
+        self.after.is_none() && self.scale == 1.0 && self.of_sum.is_none()
     }
 }
 
@@ -299,7 +310,7 @@ pub enum StageOutput {
     Inner,
     /// It is added to the residual stream.
     Added,
-    /// It is added to the residual stream after a norm or a factor.
+    /// It is added to the residual stream after a norm or a factor, or the sum is normalized.
     AddedAfterChange,
 }
 
@@ -380,7 +391,9 @@ impl BlockSpec {
     }
 
     fn norms(&self) -> impl Iterator<Item = &Norm> {
-        self.sublayers.iter().flat_map(|s| s.before.iter().chain(s.body.norms()).chain(&s.after))
+        self.sublayers
+            .iter()
+            .flat_map(|s| s.before.iter().chain(s.body.norms()).chain(&s.after).chain(&s.of_sum))
     }
 }
 
@@ -393,15 +406,52 @@ pub struct EmbeddingSpec {
     pub scale: f32,
     /// One row per position, `context × hidden`, which is added to the token's row.
     pub positions: Option<Slot>,
+    /// One row per kind of text, of which row 0 is added to each token's row: BERT's token types.
+    pub types: Option<Slot>,
+    /// Norm of the sum.
+    pub norm: Option<Norm>,
+}
+
+impl EmbeddingSpec {
+    /// A table of tokens, without a factor, positions or a norm.
+    pub fn of(tokens: Slot) -> Self {
+        Self { tokens, scale: 1.0, positions: None, types: None, norm: None }
+    }
+}
+
+/// The linear map that computes logits from hidden states.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Head {
+    /// No map: the network computes hidden states, but no logits.
+    None,
+    /// The token embedding.
+    Tied,
+    /// A map of its own, `vocabulary × hidden`.
+    Own(Slot),
+}
+
+impl Head {
+    /// The map, if it is not the token embedding.
+    pub fn own(&self) -> Option<&Slot> {
+        match self {
+            Self::Own(slot) => Some(slot),
+            Self::None | Self::Tied => None,
+        }
+    }
+
+    /// True if the token embedding is the output head.
+    pub fn is_tied(&self) -> bool {
+        *self == Self::Tied
+    }
 }
 
 /// The output norm and the output head, after the last block.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OutputSpec {
-    /// Norm before the head.
-    pub norm: Norm,
-    /// The output head, `vocabulary × hidden`; `None` if it is tied to the embedding.
-    pub head: Option<Slot>,
+    /// Norm of the last residual stream.
+    pub norm: Option<Norm>,
+    /// The output head.
+    pub head: Head,
     /// Factor of the head's result.
     pub scale: f32,
     /// The soft cap c of the logits: a logit x becomes c · tanh(x / c), after the factor. Above 0.
@@ -433,6 +483,44 @@ impl OutputSpec {
     }
 }
 
+/// The vector of a text that pooling takes from the hidden states of its tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// The mean of all tokens.
+    Mean,
+    /// The first token.
+    First,
+    /// The last token.
+    Last,
+}
+
+/// The vector of a whole text: `normalize(dense(pooling(hidden states)))`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TextVector {
+    /// The pooling.
+    pub pooling: Pooling,
+    /// Linear maps after the pooling, in order of computation.
+    pub dense: Vec<Slot>,
+    /// True if the vector is divided by its length.
+    pub normalized: bool,
+    /// The largest number of tokens of a text. Longer texts are cut.
+    pub longest: usize,
+}
+
+impl TextVector {
+    /// The length of a vector, for a network of width `hidden`.
+    pub fn length(&self, hidden: usize) -> usize {
+        self.dense.last().map_or(hidden, |map| map.rows)
+    }
+
+    /// Returns the input length of a linear map that is not the output length of the map before it, as text.
+    pub(crate) fn misfit(&self, hidden: usize) -> Option<String> {
+        let widths = std::iter::once(hidden).chain(self.dense.iter().map(|map| map.rows));
+        let mut maps = self.dense.iter().zip(widths);
+        maps.find(|(map, width)| map.columns != *width).map(|(map, _)| map.columns.to_string())
+    }
+}
+
 /// A whole network.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spec {
@@ -450,18 +538,26 @@ pub struct Spec {
     pub blocks: Vec<BlockSpec>,
     /// The output norm and head, after the last block.
     pub output: OutputSpec,
+    /// The vector of a text, for networks that are made for it.
+    pub text_vector: Option<TextVector>,
 }
 
 impl Spec {
     /// All matrices in order of computation: embedding first, head last.
     pub fn slots(&self) -> impl Iterator<Item = &Slot> {
-        let embedding = std::iter::once(&self.embedding.tokens).chain(&self.embedding.positions);
-        embedding.chain(self.blocks.iter().flat_map(BlockSpec::slots)).chain(&self.output.head)
+        let EmbeddingSpec { tokens, positions, types, .. } = &self.embedding;
+        let embedding = std::iter::once(tokens).chain(positions).chain(types);
+        let dense = self.text_vector.iter().flat_map(|vector| &vector.dense);
+        embedding
+            .chain(self.blocks.iter().flat_map(BlockSpec::slots))
+            .chain(self.output.head.own())
+            .chain(dense)
     }
 
     /// All vectors other than biases of maps: those of the norms in order of computation, then those of the attentions.
     pub fn vectors(&self) -> impl Iterator<Item = &VectorSlot> {
-        let norms = self.blocks.iter().flat_map(BlockSpec::norms).chain([&self.output.norm]);
+        let blocks = self.blocks.iter().flat_map(BlockSpec::norms);
+        let norms = self.embedding.norm.iter().chain(blocks).chain(&self.output.norm);
         let of_norms = norms.flat_map(|norm| std::iter::once(&norm.weight).chain(&norm.bias));
         let mut seen = std::collections::HashSet::new();
         // Parallel sublayers can share a norm.
@@ -469,9 +565,19 @@ impl Spec {
         of_norms.chain(self.attentions().filter_map(|attention| attention.sinks.as_ref()))
     }
 
-    /// The linear map that computes the logits: the output head, or the token embedding if the head is tied.
-    pub fn head(&self) -> &Slot {
-        self.output.head.as_ref().unwrap_or(&self.embedding.tokens)
+    /// The linear map that computes the logits: the output head, or the token embedding if the head is tied. `None` if
+    /// the network computes no logits.
+    pub fn head(&self) -> Option<&Slot> {
+        match &self.output.head {
+            Head::None => None,
+            Head::Tied => Some(&self.embedding.tokens),
+            Head::Own(slot) => Some(slot),
+        }
+    }
+
+    /// True if a position reads only positions before it, so that a sequence can grow.
+    pub fn is_causal(&self) -> bool {
+        self.attentions().all(|attention| attention.causal)
     }
 
     /// All attentions, first to last.

@@ -36,6 +36,13 @@ pub enum Source {
         /// The number of heads.
         heads: usize,
     },
+    /// The matrix of this name without its first rows.
+    RowsFrom {
+        /// The tensor's name.
+        name: String,
+        /// The number of rows that are left out.
+        skip: usize,
+    },
     /// The matrices of these names, one for each expert, one after the other.
     Stack(Vec<String>),
     /// (x + `add`) · `factor` for each number x of the tensor of this name, in `f32`.
@@ -60,6 +67,7 @@ impl Source {
             | Self::PermuteHeads { name, .. }
             | Self::Transpose(name)
             | Self::GroupParts { name, .. }
+            | Self::RowsFrom { name, .. }
             | Self::Affine { name, .. } => std::slice::from_ref(name),
             Self::Stack(names) => names,
             Self::RopeFactors(_) => &[],
@@ -92,7 +100,7 @@ impl Entry {
 
     /// Returns true if a read copies the bytes, because the checkpoint has others or another order.
     pub fn is_copied(&self) -> bool {
-        !matches!(self.source, Source::Plain(_))
+        !matches!(self.source, Source::Plain(_) | Source::RowsFrom { .. })
     }
 }
 
@@ -132,7 +140,8 @@ impl Weights {
             Meta::Gguf(_) => vec![architecture.name()],
             Meta::HuggingFace(_) => architecture.model_types().to_vec(),
         };
-        let architecture = ARCHITECTURES.iter().copied().find(|a| names(*a).contains(&found));
+        let reads = |a: &&'static dyn Architecture| names(*a).contains(&found) && a.reads(&*checkpoint);
+        let architecture = ARCHITECTURES.iter().copied().find(reads);
         let architecture = architecture.ok_or_else(|| {
             let known: Vec<_> = ARCHITECTURES.iter().flat_map(|a| names(*a)).collect();
             let (path, found, known) = (path.to_owned(), found.to_owned(), known.join(", "));
@@ -195,6 +204,12 @@ impl Weights {
                 let tensor = shaped(self.checkpoint.tensor(name)?);
                 tensor.and_then(|tensor| group_parts(&tensor, *heads)).map_err(shape_error)
             }
+            Source::RowsFrom { name, skip } => {
+                let tensor = self.checkpoint.tensor(name)?;
+                let bytes = tensor.bytes().slice(skip * tensor.row_bytes()..tensor.bytes().len());
+                let bytes = bytes.expect("rows of the tensor");
+                Tensor::new(entry.shape, tensor.format(), bytes).map_err(shape_error)
+            }
             Source::Stack(names) => {
                 let mut bytes =
                     Vec::with_capacity(entry.format.tensor_bytes(&entry.shape).map_err(shape_error)?);
@@ -253,6 +268,7 @@ fn entries(
         let dimensions_stored = match source {
             Source::Transpose(_) => dimensions.iter().rev().copied().collect(),
             Source::Stack(_) => dimensions[1..].to_vec(),
+            Source::RowsFrom { skip, .. } => vec![dimensions[0] + skip, dimensions[1]],
             _ => dimensions.clone(),
         };
         let mut format: Option<FormatRef> = None;

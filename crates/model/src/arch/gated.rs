@@ -10,10 +10,11 @@ mod sizes;
 
 use super::rope_settings;
 use super::settings::Settings;
-use super::{Architecture, has_other_head, in_block, lost_windows, window};
+use super::{Architecture, has_other_head, in_block, lost_windows, text_vector, window};
 use crate::{
-    Activation, Attention, BlockSpec, Body, EmbeddingSpec, Error, Expansion, Experts, FeedForward, Norm,
-    NormKind, OutputSpec, Projections, RopeLayout, Slot, Source, Span, Spec, Sublayer, VectorSlot,
+    Activation, Attention, BlockSpec, Body, EmbeddingSpec, Error, Expansion, Experts, FeedForward, Head,
+    Norm, NormKind, OutputSpec, Pooling, Projections, RopeLayout, Slot, Source, Span, Spec, Sublayer,
+    VectorSlot,
 };
 use kvant_io::{Array, Checkpoint, Meta, Value};
 pub(super) use sizes::Sizes;
@@ -101,6 +102,8 @@ pub(super) struct Family {
     pub windowed_theta: Option<f32>,
     /// Experts, if the family has them.
     pub experts: Option<ExpertNames>,
+    /// True if a position reads no position after itself.
+    pub causal: bool,
     /// True if the head is tied unless `config.json` says the opposite.
     pub tied: bool,
     /// Reads the settings that only this family has.
@@ -127,6 +130,7 @@ impl Family {
         windows_in_llama_cpp: |_| false,
         windowed_theta: None,
         experts: None,
+        causal: true,
         tied: false,
         adjust: |_, _, _| Ok(()),
         set_gguf: |_, _| {},
@@ -154,6 +158,11 @@ const MAPS: [(&str, &str); 16] = [
     ("ffn_down_shexp", "mlp.shared_expert.down_proj"),
 ];
 
+/// True if the checkpoint stores an output head.
+fn has_own_head(checkpoint: &dyn Checkpoint) -> bool {
+    ["output.weight", "lm_head.weight"].iter().any(|name| checkpoint.info(name).is_some())
+}
+
 /// Returns the index in [`ExpertNames::maps`] of a GGUF name of all experts' maps.
 fn expert_projection(name: &str) -> Option<usize> {
     ["ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"].into_iter().position(|map| map == name)
@@ -168,6 +177,12 @@ impl Architecture for Family {
         self.model_types
     }
 
+    fn reads(&self, checkpoint: &dyn Checkpoint) -> bool {
+        let Meta::HuggingFace(folder) = checkpoint.meta() else { return true };
+        let both_directions = folder.config.get("use_bidirectional_attention").and_then(|x| x.as_bool());
+        both_directions.unwrap_or(false) != self.causal
+    }
+
     fn spec(&self, checkpoint: &dyn Checkpoint) -> Result<Spec, Error> {
         let (settings, mut sizes) = self.sizes(checkpoint)?;
         (self.adjust)(self, settings, &mut sizes)?;
@@ -178,7 +193,13 @@ impl Architecture for Family {
                 checkpoint.info(&self.hugging_face_name(&format!("{name}.bias"))).is_some()
             }
         };
-        Ok(self.build(sizes, has_bias))
+        let mut spec = self.build(sizes, has_bias);
+        let default = (!self.causal).then_some(Pooling::Mean);
+        spec.text_vector = text_vector::read(settings, checkpoint, self.name, &spec, default)?;
+        if spec.text_vector.is_some() && !has_own_head(checkpoint) {
+            spec.output.head = Head::None;
+        }
+        Ok(spec)
     }
 
     fn hugging_face_source(
@@ -187,6 +208,9 @@ impl Architecture for Family {
         spec: &Spec,
         name: &str,
     ) -> Result<Source, Error> {
+        if let Some(source) = text_vector::source(checkpoint, name) {
+            return Ok(source);
+        }
         let mut from = self.hugging_face_name(name);
         // Some checkpoints were saved from the model without its head. Their names lack the prefix.
         if checkpoint.info(&from).is_none()
@@ -226,11 +250,13 @@ impl Architecture for Family {
     fn may_ignore(&self, spec: &Spec, name: &str) -> bool {
         name.starts_with("rope_f")
             || name.ends_with("rotary_emb.inv_freq")
-            || (spec.output.head.is_none() && (name == "lm_head.weight" || name == "output.weight"))
+            || (spec.output.head.own().is_none() && (name == "lm_head.weight" || name == "output.weight"))
     }
 
     fn lost_in_llama_cpp(&self, spec: &Spec) -> Vec<String> {
-        if (self.windows_in_llama_cpp)(spec.blocks.len()) { Vec::new() } else { lost_windows(spec) }
+        let windows =
+            if (self.windows_in_llama_cpp)(spec.blocks.len()) { Vec::new() } else { lost_windows(spec) };
+        [windows, text_vector::lost(spec)].concat()
     }
 
     fn gguf_metadata(&self, spec: &Spec) -> Vec<(String, Value)> {
@@ -263,10 +289,12 @@ impl Architecture for Family {
             set("attention.key_length", count(attention.head_size));
             set("attention.value_length", count(attention.head_size));
         }
-        set("attention.layer_norm_rms_epsilon", Value::F32(spec.output.norm.epsilon));
+        if let Some(norm) = &spec.output.norm {
+            set("attention.layer_norm_rms_epsilon", Value::F32(norm.epsilon));
+        }
         let windowed: Vec<bool> = spec.attentions().map(|a| a.span != Span::Full).collect();
         if let Some(positions) = window(spec) {
-            set("attention.sliding_window", count(positions));
+            set("attention.sliding_window", count(self.window_setting(positions)));
             if !windowed.iter().all(|windowed| *windowed) {
                 set("attention.sliding_window_pattern", Value::Array(Array::Bool(windowed.clone())));
             }
@@ -277,12 +305,27 @@ impl Architecture for Family {
         };
         rope_settings::to_gguf(rope_of(false), rope_of(true), &mut set);
         set("vocab_size", count(spec.vocabulary));
+        if !self.causal {
+            set("attention.causal", Value::Bool(false));
+        }
+        text_vector::to_gguf(spec, &mut set);
         (self.set_gguf)(spec, &mut set);
         entries
     }
 }
 
 impl Family {
+    /// Returns the span of a window of this setting. Without `causal`, the setting is the number of positions before and
+    /// after a position together.
+    fn window_span(&self, setting: usize) -> Span {
+        Span::Window(if self.causal { setting } else { setting / 2 + 1 })
+    }
+
+    /// Returns the setting of a window of this number of positions.
+    fn window_setting(&self, positions: usize) -> usize {
+        if self.causal { positions } else { 2 * (positions - 1) }
+    }
+
     fn factor_of_queries(&self, checkpoint: &dyn Checkpoint, spec: &Spec) -> Result<f32, Error> {
         match checkpoint.meta() {
             Meta::Gguf(_) => Ok(1.0),
@@ -355,6 +398,7 @@ impl Family {
                 query_norm: head_norm("attn_q_norm", queries),
                 key_norm: head_norm("attn_k_norm", keys),
                 rope: layer.rope.clone(),
+                causal: self.causal,
                 span: layer.span,
                 scale: sizes.attention_scale,
                 softcap: sizes.attention_softcap,
@@ -384,6 +428,7 @@ impl Family {
                 body,
                 after: (self.sublayer_norms != SublayerNorms::Before).then(|| norm(after, hidden)),
                 scale: sizes.residual_scale,
+                of_sum: None,
                 parallel: false,
             };
             let mut sublayers =
@@ -431,13 +476,19 @@ impl Family {
                 tokens: slot("token_embd".into(), sizes.vocabulary, hidden),
                 scale: sizes.embedding_scale,
                 positions: None,
+                types: None,
+                norm: None,
             },
             output: OutputSpec {
-                norm: norm("output_norm".into(), hidden),
-                head: (!sizes.tied).then(|| slot("output".into(), sizes.vocabulary, hidden)),
+                norm: Some(norm("output_norm".into(), hidden)),
+                head: match sizes.tied {
+                    true => Head::Tied,
+                    false => Head::Own(slot("output".into(), sizes.vocabulary, hidden)),
+                },
                 scale: sizes.logit_scale,
                 softcap: sizes.logit_softcap,
             },
+            text_vector: None,
         }
     }
 }

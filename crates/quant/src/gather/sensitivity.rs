@@ -28,7 +28,7 @@ use super::{ActivationFile, Calibration, Head, Inputs, Missing, Seed, Statistics
 use crate::work_folder::{self, WorkFolder};
 use crate::{Error, Progress};
 use kvant_kernels::{Backend, dense, ops};
-use kvant_model::{Block, BlockSpec, Embedding, Positions, Slot, Spec, Weights, load_matrix};
+use kvant_model::{Block, BlockSpec, Embedding, Positions, Slot, Spec, Weights};
 use std::collections::BTreeMap;
 
 /// Maximum number of contexts whose gradients are used.
@@ -123,15 +123,14 @@ pub fn gather(
     }
     let last = spec.blocks.len() * count;
     let head = Head::new(weights, backend)?;
-    let head_name = spec.head().weight();
-    let matrix = load_matrix(backend, &weights.tensor(&head_name)?, weights, &head_name)?;
+    let matrix = head.float_matrix()?;
     let mut head_input = Statistics::new(spec.hidden, Missing::Nothing);
     for c in 0..count {
         report_step()?;
         let residual = streams.read(last + c, context_values)?;
         let states = head.states(&residual);
         head_input.add(backend, &Inputs { quantized: &states, missed: &[], weights: None });
-        streams.write(last + c, &head.gradient(&*matrix, &residual, seed.of(c)))?;
+        streams.write(last + c, &head.gradient(&matrix, &residual, seed.of(c)))?;
     }
     work.save_floats(work_folder::HEAD_INPUT, &head_input.gram)?;
     drop((matrix, head_input));

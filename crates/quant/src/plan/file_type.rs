@@ -141,12 +141,13 @@ impl Assignment {
     }
 }
 
-/// Returns true if upstream quantizes this tensor: a matrix whose name ends in `weight`, except norms, learned positions
-/// and routers.
+/// Returns true if upstream quantizes this tensor: a matrix whose name ends in `weight`, except norms, learned positions,
+/// token types and routers.
 fn is_quantizable(entry: &Entry) -> bool {
     entry.shape.dimensions().len() >= 2
         && entry.name.ends_with("weight")
         && entry.name != "position_embd.weight"
+        && entry.name != "token_types.weight"
         && !entry.name.contains("_norm.weight")
         // The routers of experts, and the factors of shared experts.
         && !entry.name.contains("ffn_gate_inp")
@@ -194,7 +195,8 @@ fn by_rule(spec: &Spec, entry: &Entry, file_type: &FileType, calibrated: bool) -
     let named = |name: &str| format::by_name(name).unwrap_or(base);
     let rules = file_type.rules();
     let name = entry.name.as_str();
-    let tied = spec.output.head.is_none();
+    // Upstream treats the embedding of a network without a head like a tied one.
+    let tied = spec.output.head.own().is_none();
     if name == "output.weight" || (tied && name == "token_embd.weight") {
         return if rules == "mxfp4" || !entry.shape.columns().is_multiple_of(base.block().elements) {
             named("q8_0")
