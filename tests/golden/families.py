@@ -459,6 +459,8 @@ def convert_with(folder, out, storage, ModelBase, ModelType, get_model_architect
     def set_no_vocabulary(self):
         self._set_vocab_none()
         self.gguf_writer.add_vocab_size(self.hparams["vocab_size"])
+        if "type_vocab_size" in self.hparams:
+            self.gguf_writer.add_token_type_count(self.hparams["type_vocab_size"])
 
     kind.set_vocab = set_no_vocabulary
     # Without the blocks that predict several tokens, which the tiny models do not have.

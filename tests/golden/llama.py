@@ -134,3 +134,30 @@ class Context:
             pointer = bindings.llama_get_logits_ith(self.context, place)
             logits[row] = numpy.ctypeslib.as_array(pointer, shape=(width,))
         return logits
+
+
+def hidden_states(path, ids):
+    """The last hidden states of a whole text, tokens × width, without pooling."""
+    model = Model(path)
+    parameters = bindings.llama_context_default_params()
+    parameters.n_ctx = parameters.n_batch = parameters.n_ubatch = max(len(ids), 64)
+    parameters.n_threads = parameters.n_threads_batch = 1
+    parameters.flash_attn_type = parameters.pooling_type = 0
+    parameters.type_k = parameters.type_v = 0
+    parameters.embeddings = True
+    context = bindings.llama_init_from_model(model.model, parameters)
+    assert context
+    batch = bindings.llama_batch_init(len(ids), 0, 1)
+    batch.n_tokens = len(ids)
+    for place, token in enumerate(ids):
+        batch.token[place], batch.pos[place], batch.n_seq_id[place] = token, place, 1
+        batch.seq_id[place][0] = 0
+        batch.logits[place] = True
+    status = bindings.llama_decode(context, batch)
+    assert status == 0, status
+    width = bindings.llama_model_n_embd(model.model)
+    rows = [numpy.ctypeslib.as_array(bindings.llama_get_embeddings_ith(context, i), shape=(width,)).copy() for i in range(len(ids))]
+    bindings.llama_batch_free(batch)
+    bindings.llama_free(context)
+    model.close()
+    return numpy.stack(rows).astype(numpy.float64)

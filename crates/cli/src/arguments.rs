@@ -3,11 +3,12 @@
 use crate::failure::Failure;
 use crate::sampling_flags::SamplingFlags;
 use crate::terminal;
-use crate::values::{ACTIVATIONS, KV, Seed, one_of, seed, tokens, whole};
+use crate::values::{ACTIVATIONS, KV, POOLING, Seed, one_of, seed, tokens, whole};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use kvant::RunSettings;
 use kvant::kernels::{Arithmetic, KvFormat};
+use kvant::model::Pooling;
 use kvant::report::parse_size;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -130,6 +131,9 @@ pub enum Command {
     /// Another container, the same values
     #[command(after_help = "Example: kvant convert folder/ -o model.gguf")]
     Convert(Convert),
+    /// Vectors of texts, one text a line
+    #[command(after_help = "Example: kvant embed all-MiniLM-L6-v2 --text sentences.txt -o vectors.npy")]
+    Embed(Embed),
     /// All logits of a prompt
     #[command(after_help = "Example: kvant logits model.gguf --tokens 1,2,3 --npy logits.npy")]
     Logits(Logits),
@@ -167,6 +171,7 @@ impl Command {
                 | Self::Chat(_)
                 | Self::Bench(_)
                 | Self::Convert(_)
+                | Self::Embed(_)
         )
     }
 }
@@ -425,6 +430,27 @@ pub struct Convert {
     /// Say what would be done
     #[arg(long)]
     pub dry_run: bool,
+}
+
+#[derive(Args)]
+pub struct Embed {
+    #[command(flatten)]
+    pub model: Model,
+    /// A file with one text a line, `-` for the standard input
+    #[arg(long, default_value = "-")]
+    pub text: PathBuf,
+    /// Write the vectors as a NumPy file instead of JSON lines
+    #[arg(short = 'o', long)]
+    pub npy: Option<PathBuf>,
+    /// Replace an existing NumPy file
+    #[arg(long)]
+    pub force: bool,
+    /// The vector of a text: mean of its tokens, cls (the first token), last token (default: the model's own)
+    #[arg(long, value_parser = one_of(POOLING), hide_possible_values = true)]
+    pub pooling: Option<Pooling>,
+    /// Activations are rounded to: f32 (not at all), int16, int8-outliers, int8 (default: as `run` does)
+    #[arg(long, value_parser = one_of(ACTIVATIONS), hide_possible_values = true)]
+    pub activations: Option<Arithmetic>,
 }
 
 #[derive(Args)]

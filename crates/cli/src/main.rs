@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         Command::Doctor => cmd::doctor::run(common),
         Command::Convert(a) => cmd::convert::run(common, a),
         Command::Logits(a) => cmd::logits::run(common, a),
+        Command::Embed(a) => cmd::embed::run(common, a),
         Command::Tokenize(a) => cmd::tokenize::run(common, a),
         Command::Inspect(a) => cmd::inspect::run(common, a),
         Command::Schema(a) => cmd::about::schema(a),

@@ -3,6 +3,7 @@
 use crate::terminal;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use kvant::kernels::{Arithmetic, KvFormat, Precision};
+use kvant::model::Pooling;
 
 /// The values of `--activations`: the arithmetic of products between activations and quantized weights.
 pub const ACTIVATIONS: &[(&str, Arithmetic)] = &[
@@ -15,6 +16,10 @@ pub const ACTIVATIONS: &[(&str, Arithmetic)] = &[
 /// The values of `--kv`: the format of the KV cache.
 pub const KV: &[(&str, KvFormat)] =
     &[("f32", KvFormat::F32), ("f16", KvFormat::F16), ("q8_0", KvFormat::Q8_0), ("q4_0", KvFormat::Q4_0)];
+
+/// The values of `--pooling`: the vector of a text.
+pub const POOLING: &[(&str, Pooling)] =
+    &[("mean", Pooling::Mean), ("cls", Pooling::First), ("last", Pooling::Last)];
 
 /// Returns a parser that accepts one of the given words and returns the value of the word.
 pub fn one_of<T: Copy + Send + Sync + 'static>(

@@ -30,6 +30,7 @@ pub use allocator::Allocator;
 pub use checkpoint::{
     Checkpoint, Storage, TensorInfo, content_hash, content_hash_with, first_rounded, hash, open,
 };
+pub use container::modules::Module;
 pub use container::safetensors::F8_SCALES;
 pub use error::Error;
 pub use guard::guard_mapped_files;

@@ -1,6 +1,7 @@
 //! Metadata of a checkpoint: the typed metadata of a GGUF file, or the JSON files of a Hugging Face folder.
 
 use crate::Error;
+use crate::container::modules::Module;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -154,6 +155,8 @@ pub struct HuggingFace {
     pub tokenizer_config: Option<serde_json::Value>,
     /// `chat_template.jinja`; `None` if the template has no separate file.
     pub chat_template: Option<String>,
+    /// The modules of a sentence-transformers folder; empty for other folders.
+    pub modules: Vec<Module>,
     /// One error for each file, other than `config.json`, that exists but cannot be read.
     pub unreadable: Vec<Arc<Error>>,
 }

@@ -42,6 +42,7 @@ fn main() {
                 kv_heads: KV_HEADS,
                 head_size,
                 scale: 0.125,
+                causal: true,
                 window: None,
                 softcap: None,
                 sinks: None,

@@ -1,4 +1,4 @@
-//! Causal grouped-query attention over the KV caches of sequences ([`KeyValues`]).
+//! Grouped-query attention over the KV caches of sequences ([`KeyValues`]), causal or in both directions.
 //!
 //! A task processes one head of keys and values, and up to 16 tokens of one sequence. It processes all query heads that
 //! share this head together, so that it reads each page of the head only one time. A page is the keys and values of 64
@@ -34,8 +34,10 @@ pub struct AttentionShape {
     pub head_size: usize,
     /// Factor of the dot products.
     pub scale: f32,
-    /// The number of positions that a query reads: its own position and the positions directly before it. `None` if it
-    /// reads all earlier positions. Above 0.
+    /// True if a query reads no position after its own.
+    pub causal: bool,
+    /// The number of positions that a query reads: its own position and the positions directly before it. Without
+    /// `causal`, it also reads as many positions after its own as before. `None` if it reads all positions. Above 0.
     pub window: Option<usize>,
     /// The soft cap of the scores, above 0.
     pub softcap: Option<f32>,
@@ -48,6 +50,16 @@ impl AttentionShape {
     /// Returns the first position that the query of position `position` reads.
     pub(crate) fn first_read(&self, position: usize) -> usize {
         self.window.map_or(0, |window| (position + 1).saturating_sub(window))
+    }
+
+    /// Returns the positions that the query of position `position` reads in a sequence of `length` positions.
+    pub(crate) fn read(&self, position: usize, length: usize) -> Range<usize> {
+        let end = match (self.causal, self.window) {
+            (true, _) => position + 1,
+            (false, None) => length,
+            (false, Some(window)) => position.saturating_add(window).min(length),
+        };
+        self.first_read(position)..end
     }
 }
 
@@ -73,16 +85,17 @@ pub struct Ragged<'a> {
     pub tokens: usize,
 }
 
-/// Appends the new keys and values to the KV caches of their sequences, and writes the result of causal attention to
-/// `out`. `out` has the shape of the queries. Each query attends to the positions of its sequence up to and including
-/// its own position.
+/// Appends the new keys and values to the KV caches of their sequences, and writes the result of attention to `out`.
+/// `out` has the shape of the queries. Each query attends to the positions of its sequence up to and including its own
+/// position; without [`AttentionShape::causal`], also to the positions after its own.
 ///
 /// [`KvFormat::Q4_0`](crate::KvFormat::Q4_0) stores the last page in more bits, and every query reads its own page in
 /// these bits. So with this format, the function processes new tokens page by page: it computes all queries of a page
 /// before it appends to the next page.
 ///
 /// Panics if the total number of new tokens differs from the number of queries, keys or values. Panics if the heads or
-/// the head size of a KV cache differ from `shape`.
+/// the head size of a KV cache differ from `shape`. Panics if attention is not causal, and a KV cache has earlier
+/// positions or takes the new ones page by page.
 pub fn attention(
     backend: &Backend,
     shape: &AttentionShape,
@@ -103,6 +116,9 @@ pub fn attention(
             states.heads() == kv_heads && states.head_size() == head_size,
             "{kv_heads} heads of {head_size}"
         );
+    }
+    for Ragged { states, tokens } in sequences.iter().filter(|_| !shape.causal) {
+        assert!(states.is_empty() && states.room() >= *tokens, "a whole sequence at once");
     }
     let mut next = 0;
     // For each sequence: the first row that is not yet processed, and the end of the rows (exclusive).
@@ -168,7 +184,7 @@ struct Span<'a> {
 }
 
 /// Writes the results of attention for the queries of all spans to `out`. Query i of a span attends to all positions of
-/// its sequence except the last `count − 1 − i` positions, and except the positions before its window.
+/// its sequence except the positions outside its window and, with causal attention, the last `count − 1 − i` positions.
 fn attend(backend: &Backend, shape: &AttentionShape, query: &[f32], spans: &[Span], out: &mut [f32]) {
     let &AttentionShape { heads, kv_heads, head_size, scale, softcap, .. } = shape;
     let (columns, group) = (heads * head_size, heads / kv_heads);
@@ -187,7 +203,7 @@ fn attend(backend: &Backend, shape: &AttentionShape, query: &[f32], spans: &[Spa
         let visible: Vec<Range<usize>> = (0..count * group)
             .map(|r| {
                 let position = states.len() - n + first + r / group;
-                shape.first_read(position)..position + 1
+                shape.read(position, states.len())
             })
             .collect();
         let format = states.format();
@@ -258,6 +274,7 @@ mod tests {
             kv_heads: 2,
             head_size,
             scale: 0.1,
+            causal: true,
             window: None,
             softcap: None,
             sinks: None,
@@ -294,8 +311,10 @@ mod tests {
             let of = |all: &[f32], t: usize, k: usize| {
                 f64::from(all[t * kv_columns + head / group * head_size + k])
             };
-            let first = shape.window.map_or(0, |window| (past + i + 1).saturating_sub(window));
-            let scores = (first..=past + i).map(|t| {
+            let (at, distance) = (past + i, shape.window.map_or(usize::MAX, |window| window - 1));
+            let read = |t: &usize| at.abs_diff(*t) <= distance && (*t <= at || !shape.causal);
+            let positions: Vec<usize> = (0..past + n).filter(read).collect();
+            let scores = positions.iter().map(|&t| {
                 let query = |k: usize| f64::from(query[i * columns + head * head_size + k]);
                 let score = f64::from(scale) * (0..head_size).map(|k| query(k) * of(keys, t, k)).sum::<f64>();
                 shape.softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh()).exp()
@@ -304,7 +323,7 @@ mod tests {
             let sink = shape.sinks.as_ref().map_or(0.0, |sinks| f64::from(sinks[head]).exp());
             let total: f64 = scores.iter().sum::<f64>() + sink;
             let sum =
-                |k: usize| scores.iter().enumerate().map(|(t, s)| s * of(values, first + t, k)).sum::<f64>();
+                |k: usize| scores.iter().zip(&positions).map(|(s, &t)| s * of(values, t, k)).sum::<f64>();
             out.extend((0..head_size).map(|k| (sum(k) / total) as f32));
         }
         out
@@ -355,6 +374,34 @@ mod tests {
                         let worst = expected.iter().zip(&out).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
                         assert!(worst < most, "{shape:?}, {n} after {past}, {format:?}, {isa:?}: {worst}");
                     }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn attention_in_both_directions_matches_plain_sums() {
+        for shape in shapes(64).into_iter().chain(shapes(20)) {
+            let (shape, columns) = (AttentionShape { causal: false, ..shape.clone() }, 6 * shape.head_size);
+            for isa in Isa::available() {
+                // Several sequences in one batch.
+                let lengths = [1, 70, 129, 20, 300];
+                let all: Vec<Qkv> = lengths.iter().map(|&n| qkv_of_positions(&shape, n)).collect();
+                let join = |of: fn(&Qkv) -> &Vec<f32>| all.iter().flat_map(|qkv| of(qkv).clone()).collect();
+                let qkv = Qkv { query: join(|x| &x.query), key: join(|x| &x.key), value: join(|x| &x.value) };
+                let mut held: Vec<_> = all.iter().map(|x| held(KvFormat::F32, &shape, x, 0)).collect();
+                let parts = held.iter_mut().zip(lengths);
+                let mut sequences: Vec<Ragged> =
+                    parts.map(|(states, tokens)| Ragged { states, tokens }).collect();
+                let mut found = vec![0.0; qkv.query.len()];
+                attention(&Backend::new(isa, 3), &shape, &qkv, &mut sequences, &mut found);
+                let mut rest = &found[..];
+                for (qkv, n) in all.iter().zip(lengths) {
+                    let (own, others) = rest.split_at(n * columns);
+                    let expected = reference(&shape, &qkv.query, &qkv.key, &qkv.value);
+                    let worst = expected.iter().zip(own).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                    assert!(worst < 1e-5, "{shape:?}, {n} positions, {isa:?}: {worst}");
+                    rest = others;
                 }
             }
         }

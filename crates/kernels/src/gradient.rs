@@ -170,7 +170,7 @@ pub fn attention(backend: &Backend, shape: &AttentionShape, qkv: &Qkv, gradient:
         for head in kv_head * group..(kv_head + 1) * group {
             for start in (0..n).step_by(QUERY_BLOCK) {
                 let count = QUERY_BLOCK.min(n - start);
-                let seen = start + count;
+                let seen = if shape.causal { start + count } else { n };
                 let at = start * columns + head * head_size;
                 let query = View::new(&qkv.query[at..], count, head_size, columns);
                 let gradient = View::new(&gradient[at..], count, head_size, columns);
@@ -182,10 +182,10 @@ pub fn attention(backend: &Backend, shape: &AttentionShape, qkv: &Qkv, gradient:
                     let rows =
                         probabilities.chunks_exact_mut(seen).zip(score_gradients.chunks_exact_mut(seen));
                     for (i, (probabilities, score_gradients)) in rows.enumerate() {
-                        let position = start + i;
-                        let (visible, hidden) = probabilities.split_at_mut(position + 1);
+                        let read = shape.read(start + i, n);
+                        let (visible, hidden) = probabilities.split_at_mut(read.end);
                         hidden.fill(0.0);
-                        let (before_window, visible) = visible.split_at_mut(shape.first_read(position));
+                        let (before_window, visible) = visible.split_at_mut(read.start);
                         before_window.fill(0.0);
                         // The derivative of the soft cap, for each visible score.
                         let cap_derivatives = softcap.map(|cap| apply_softcap(visible, cap));
@@ -204,7 +204,7 @@ pub fn attention(backend: &Backend, shape: &AttentionShape, qkv: &Qkv, gradient:
                             },
                         );
                         if let Some(derivatives) = cap_derivatives {
-                            let visible = &mut score_gradients[shape.first_read(position)..=position];
+                            let visible = &mut score_gradients[read];
                             visible.iter_mut().zip(derivatives).for_each(|(x, derivative)| *x *= derivative);
                         }
                     }

@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 /// Number of tokens of a context. If the model's context is shorter, the model's context is used.
 pub const CALIBRATION_CONTEXT: usize = 512;
 
+/// Number of tokens of a context for a model that gives vectors of texts.
+const TEXT_CONTEXT: usize = 128;
+
 /// The built-in plain texts (`assets/calibration`).
 const BUILTIN: &[&str] = &[
     include_str!("../../../assets/calibration/encyclopaedia.txt"),
@@ -116,10 +119,19 @@ pub fn calibration(
         }
     }
     let spec = weights.spec();
-    let length = CALIBRATION_CONTEXT.min(spec.context);
-    let bos = tokenizer.adds_bos().then(|| tokenizer.bos()).flatten();
+    // Texts for vectors are short, and each of them stands between the ids that begin and end a text.
+    let vectors = spec.text_vector.is_some();
+    let length = if vectors { TEXT_CONTEXT } else { CALIBRATION_CONTEXT }.min(spec.context);
+    let (before, after) = tokenizer.around();
+    let bos = match vectors {
+        true => before.first().copied(),
+        false => tokenizer.adds_bos().then(|| tokenizer.bos()).flatten(),
+    };
     let names: Vec<String> = texts.iter().map(CalibrationText::name).collect();
     let mut calibration = Calibration::new(&all, length, most_tokens.div_ceil(length), bos, names.join(","))?;
+    if let (true, Some(&end)) = (vectors, after.last()) {
+        calibration = calibration.ending_in(end);
+    }
     if let Some(seed) = noise {
         let places = calibration.noisy();
         calibration =

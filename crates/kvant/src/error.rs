@@ -52,6 +52,12 @@ pub enum Error {
         /// An alternative for the user; empty if there is no alternative.
         hint: &'static str,
     },
+    /// A job that needs logits, with a model that has none.
+    #[error("{path}: this model gives vectors of texts and writes no text; `kvant embed` runs it")]
+    Encoder {
+        /// The model.
+        path: PathBuf,
+    },
     /// A path that does not exist.
     #[error("{path}: no such file or folder")]
     Absent {

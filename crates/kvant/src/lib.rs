@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`Quantize`] | quantizes a model |
 //! | [`Evaluate`] | perplexity, KL divergence from a reference |
+//! | [`Embed`], [`EvaluateVectors`] | vectors of texts, their agreement with those of a reference |
 //! | [`Compare`] | compares several file types of one model |
 //! | [`Generate`], [`Chat`] | continues a prompt, holds a conversation |
 //! | [`Bench`] | speed, absolute and as a share of the machine's limits |
@@ -45,8 +46,10 @@ mod chat;
 mod compare;
 mod convert;
 mod demo;
+mod embed;
 mod error;
 mod evaluate;
+mod evaluate_vectors;
 mod generate;
 mod importance;
 mod inspect;
@@ -62,8 +65,10 @@ pub use chat::{Chat, Event, Refusal};
 pub use compare::{Alone, Compare, CompareRow, Compared, RunAlone};
 pub use convert::{Convert, Converted};
 pub use demo::{DEMO_TEXT, is_demo};
+pub use embed::{Embed, Embedded};
 pub use error::Error;
 pub use evaluate::Evaluate;
+pub use evaluate_vectors::{EvaluateVectors, VectorQuality};
 pub use generate::{Generate, Generated};
 pub use importance::{GatherImportance, GatheredImportance, TensorImportance};
 pub use inspect::{Inspected, InspectedTensor, inspect};
@@ -77,5 +82,5 @@ pub use kvant_quant as quant;
 pub use kvant_report as report;
 pub use logits::{Logits, LogitsResult, TopToken};
 pub use machine::{Cpu, FormatKernel, Machine};
-pub use opened::{Model, Opened, RunSettings, context, fast, read_text};
+pub use opened::{Model, Opened, RunSettings, context, fast, lines, read_input, read_text};
 pub use quantize::{Budget, Quantize, Quantized};

@@ -157,7 +157,20 @@ impl Model {
             None => fast(backend),
             Some(arithmetic) => backend.with(arithmetic),
         };
+        self.check_logits()?;
         Ok(Transformer::load(&self.weights, backend)?.with_kv_format(run.kv)?)
+    }
+
+    /// True if the model is made for vectors of texts ([`crate::Embed`]).
+    pub fn gives_vectors(&self) -> bool {
+        self.weights.spec().text_vector.is_some()
+    }
+
+    fn check_logits(&self) -> Result<(), Error> {
+        match self.weights.spec().head() {
+            Some(_) => Ok(()),
+            None => Err(Error::Encoder { path: self.path.clone() }),
+        }
     }
 
     /// Loads the network and the tokenizer at the same time, because both take a noticeable time even for a small
@@ -271,6 +284,26 @@ pub fn read_text(path: &Path) -> Result<String, Error> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, "reading", e))?;
     String::from_utf8(bytes)
         .map_err(|e| Error::NotUtf8 { path: path.to_owned(), at: e.utf8_error().valid_up_to() })
+}
+
+/// Reads a text file, or the standard input for `-`.
+///
+/// # Errors
+/// Errors of reading; [`Error::NotUtf8`].
+pub fn read_input(path: &Path) -> Result<String, Error> {
+    if path != Path::new("-") {
+        return read_text(path);
+    }
+    let mut bytes = Vec::new();
+    let read = std::io::Read::read_to_end(&mut std::io::stdin().lock(), &mut bytes);
+    read.map_err(|e| Error::io(path, "reading", e))?;
+    String::from_utf8(bytes)
+        .map_err(|e| Error::NotUtf8 { path: path.to_owned(), at: e.utf8_error().valid_up_to() })
+}
+
+/// Returns the lines of a text. An empty line is an empty text.
+pub fn lines(text: &str) -> Vec<&str> {
+    text.lines().collect()
 }
 
 #[cfg(test)]

@@ -77,6 +77,7 @@ impl LoadedAttention {
                 kv_heads: spec.kv_heads,
                 head_size: spec.head_size,
                 scale: spec.scale,
+                causal: spec.causal,
                 window: match spec.span {
                     Span::Full => None,
                     Span::Window(positions) => Some(positions),

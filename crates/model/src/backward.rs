@@ -43,7 +43,8 @@ impl Block {
             };
             let input = sublayer.input(backend, &residual);
             let has_next = index + 1 < self.sublayers.len();
-            let needs_result = has_next || sublayer.after.is_some() || sublayer.sum_norm.is_some();
+            let norm_after_addition = sublayer.sum_norm.is_some() || sublayer.residual_norm.is_some();
+            let needs_result = has_next || sublayer.after.is_some() || norm_after_addition;
             let apply = |map: &Linear, x: &[f32]| map.apply(backend, &map.input(x));
             let (body, result) = match &sublayer.body {
                 LoadedBody::Attention(a) => {
@@ -75,7 +76,8 @@ impl Block {
                 }
             };
             let mut sum = Vec::new();
-            if let (true, Some(result)) = (has_next || sublayer.sum_norm.is_some(), &result) {
+            let mut unnormed = Vec::new();
+            if let (true, Some(result)) = (has_next || norm_after_addition, &result) {
                 let mut normed = sublayer.normed(backend, result.clone());
                 if self.sublayers.get(index + 1).is_some_and(|next| next.sum_norm.is_some()) {
                     held = normed;
@@ -85,11 +87,15 @@ impl Block {
                         sum = normed;
                         normed = norm.apply(backend, &sum);
                     }
-                    sublayer.add_normed(backend, normed, &mut stream);
+                    sublayer.add_without_norm(backend, normed, &mut stream);
+                    if let Some(norm) = &sublayer.residual_norm {
+                        unnormed.clone_from(&stream);
+                        norm.apply_into(backend, &unnormed, &mut stream);
+                    }
                 }
             }
             let result = result.filter(|_| sublayer.after.is_some()).unwrap_or_default();
-            passes.push(SublayerPass { residual, body, result, sum });
+            passes.push(SublayerPass { residual, body, result, sum, unnormed });
         }
         let (of_residual, beside) = output_gradient.split_at(stream.len());
         let mut gradient: Vec<f32> = of_residual.iter().map(|x| x * self.scale).collect();
@@ -103,6 +109,10 @@ impl Block {
         // The gradient at a result that waits for the sum with the next one.
         let mut of_held: Option<Vec<f32>> = None;
         for (sublayer, pass) in self.sublayers.iter().zip(passes).rev() {
+            if let Some(norm) = &sublayer.residual_norm {
+                let of_norm = std::mem::replace(&mut gradient, vec![0.0; pass.unnormed.len()]);
+                norm.add_gradient(backend, &pass.unnormed, &of_norm, &mut gradient);
+            }
             let at_result = of_held.take().unwrap_or_else(|| sublayer.at_sum(backend, &pass.sum, &gradient));
             if sublayer.sum_norm.is_some() {
                 of_held = Some(at_result.clone());
@@ -169,6 +179,8 @@ struct SublayerPass<'a> {
     body: Pass<'a>,
     /// The body's result, if it has a norm; else empty.
     result: Vec<f32>,
+    /// The residual stream after the addition, if it has a norm; else empty.
+    unnormed: Vec<f32>,
     /// The sum of this result and the previous one, if it has a norm; else empty.
     sum: Vec<f32>,
 }

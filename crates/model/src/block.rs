@@ -36,6 +36,7 @@ pub(crate) struct LoadedSublayer {
     pub body: LoadedBody,
     pub after: Option<LoadedNorm>,
     pub scale: f32,
+    pub residual_norm: Option<LoadedNorm>,
     pub parallel: bool,
     pub sum_norm: Option<LoadedNorm>,
 }
@@ -110,9 +111,10 @@ impl Block {
                 }
                 Body::Experts(e) => LoadedBody::Experts(LoadedExperts::load(weights, backend, e)?),
             };
-            let (before, after, sum_norm) = (norm(&spec.before)?, norm(&spec.after)?, norm(&spec.sum_norm)?);
+            let (before, after) = (norm(&spec.before)?, norm(&spec.after)?);
+            let (sum_norm, residual_norm) = (norm(&spec.sum_norm)?, norm(&spec.residual_norm)?);
             let Sublayer { scale, parallel, .. } = *spec;
-            Ok::<_, Error>(LoadedSublayer { before, body, after, scale, parallel, sum_norm })
+            Ok::<_, Error>(LoadedSublayer { before, body, after, scale, residual_norm, parallel, sum_norm })
         };
         let stages = spec.sublayers.iter().enumerate();
         let scale = spec.scale.as_ref().map(|scale| weights.vector(&scale.name)).transpose()?;
@@ -336,8 +338,18 @@ impl LoadedSublayer {
         result
     }
 
-    /// Adds a result to the residual stream after its norms, with the factor.
+    /// Adds a result to the residual stream after its norms, with the factor, and normalizes the sum.
     pub fn add_normed(&self, backend: &Backend, result: Vec<f32>, residual: &mut [f32]) {
+        self.add_without_norm(backend, result, residual);
+        if let Some(norm) = &self.residual_norm {
+            let normed = norm.apply(backend, residual);
+            residual.copy_from_slice(&normed);
+            buffers::give(normed);
+        }
+    }
+
+    /// Adds a result to the residual stream after its norms, with the factor.
+    pub fn add_without_norm(&self, backend: &Backend, result: Vec<f32>, residual: &mut [f32]) {
         if self.scale == 1.0 {
             ops::add(backend, residual, &result);
         } else {

@@ -1,19 +1,22 @@
 //! Lookup of the token embedding, of learned positions and of layer embeddings.
 
 use crate::linear::Linear;
-use crate::norm::LoadedNorm;
 use crate::stream::StreamLayout;
-use crate::{Error, LayerEmbeddings, Slot, Spec, Weights};
-use kvant_kernels::{Arithmetic, Backend, Matrix};
+use crate::{Error, LayerEmbeddings, LoadedNorm, Slot, Spec, Weights};
+use kvant_kernels::{Arithmetic, Backend, Matrix, ops};
 use std::sync::Arc;
 
 /// The token embedding, and the position embedding if the network has learned positions.
 #[derive(Clone)]
 pub struct Embedding {
+    backend: Backend,
     tokens: Arc<dyn Matrix>,
     /// Factor of a token's row.
     scale: f32,
     positions: Option<Arc<dyn Matrix>>,
+    /// The row of token type 0.
+    of_type: Option<Vec<f32>>,
+    norm: Option<LoadedNorm>,
     layers: Option<LoadedLayers>,
     layout: StreamLayout,
 }
@@ -40,19 +43,27 @@ impl Embedding {
         // The lookup reads single rows and does not need a repacked table. A tied table is also the output head, and is
         // repacked for the matrix product.
         let lookup_backend = backend.clone().with(Arithmetic::Float);
-        let token_backend = if output.head.is_some() { &lookup_backend } else { backend };
+        let token_backend = if output.head.is_tied() { backend } else { &lookup_backend };
         let tokens = Linear::load(weights, token_backend, &embedding.tokens)?.into_weight();
         Self::with_tokens(weights, backend, tokens)
     }
 
-    /// Loads the position table, and uses `tokens` as the token table.
+    /// Loads all tables but the token table, which is `tokens`.
     ///
     /// # Errors
     /// See [`Embedding::load`].
     pub fn with_tokens(weights: &Weights, backend: &Backend, tokens: Arc<dyn Matrix>) -> Result<Self, Error> {
         let lookup_backend = backend.clone().with(Arithmetic::Float);
         let load = |slot: &Slot| Ok::<_, Error>(Linear::load(weights, &lookup_backend, slot)?.into_weight());
-        let positions = weights.spec().embedding.positions.as_ref().map(load).transpose()?;
+        let spec = &weights.spec().embedding;
+        let positions = spec.positions.as_ref().map(load).transpose()?;
+        let types = spec.types.as_ref().map(load).transpose()?;
+        let of_type = types.map(|table| {
+            let mut row = vec![0.0; table.columns()];
+            table.row(0, &mut row);
+            row
+        });
+        let norm = spec.norm.as_ref().map(|norm| LoadedNorm::load(weights, norm)).transpose()?;
         let layers = |spec: &LayerEmbeddings| -> Result<LoadedLayers, Error> {
             Ok(LoadedLayers {
                 backend: backend.clone(),
@@ -64,9 +75,10 @@ impl Embedding {
                 scale: spec.scale,
             })
         };
-        let layers = weights.spec().embedding.layers.as_ref().map(layers).transpose()?;
+        let layers = spec.layers.as_ref().map(layers).transpose()?;
         let layout = StreamLayout::of(weights.spec());
-        Ok(Self { tokens, scale: weights.spec().embedding.scale, positions, layers, layout })
+        let backend = backend.clone();
+        Ok(Self { backend, tokens, scale: spec.scale, positions, of_type, norm, layers, layout })
     }
 
     /// The token table, which is also the output head of a network with a tied head.
@@ -93,6 +105,12 @@ impl Embedding {
                 table.row(position, &mut learned);
                 row.iter_mut().zip(&learned).for_each(|(x, learned)| *x += learned);
             }
+        }
+        if let Some(of_type) = &self.of_type {
+            ops::add_bias(&self.backend, &mut x, of_type);
+        }
+        if let Some(norm) = &self.norm {
+            x = norm.apply(&self.backend, &x);
         }
         let embeddings = self.layers.as_ref().map(|layers| layers.rows(tokens, &x)).unwrap_or_default();
         x.resize(tokens.len() * self.layout.width(), 0.0);

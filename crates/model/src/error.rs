@@ -145,6 +145,18 @@ pub enum Error {
         /// The context's length.
         context: usize,
     },
+    /// A network without an output head.
+    #[error("the {architecture} architecture is an encoder: it gives vectors of texts, and no logits")]
+    NoLogits {
+        /// The family.
+        architecture: &'static str,
+    },
+    /// More tokens for a text of an encoder that was already run.
+    #[error("the {architecture} architecture reads whole texts: a sequence that has positions cannot grow")]
+    NotCausal {
+        /// The family.
+        architecture: &'static str,
+    },
     /// An error of the tokenizer.
     #[error("{0}")]
     Tokenizer(#[from] TokenizerError),

@@ -17,6 +17,7 @@ mod chat_template;
 mod continuation;
 mod delta_net;
 mod embedding;
+mod encode;
 mod error;
 mod expert_rows;
 mod experts;
@@ -60,8 +61,8 @@ pub use sampler::{
 pub use sequence::{Sequence, Snapshot, StatePool};
 pub use spec::{
     Activation, Attention, BlockSpec, Body, ConvolutionSlot, DeltaNet, EmbeddingSpec, Expansion, Experts,
-    FeedForward, HeadScalars, LayerEmbeddings, LayerGate, Norm, NormKind, OutputSpec, Projections, Scoring,
-    Slot, Span, Spec, Stage, StageOutput, Sublayer, VectorSlot,
+    FeedForward, Head, HeadScalars, LayerEmbeddings, LayerGate, Norm, NormKind, OutputSpec, Pooling,
+    Projections, Scoring, Slot, Span, Spec, Stage, StageOutput, Sublayer, TextVector, VectorSlot,
 };
 pub use step::{Part, Want};
 pub use tokenizer::{

@@ -128,16 +128,17 @@ impl Projections {
     }
 }
 
-/// The earlier positions that an attention reads.
+/// The positions that an attention reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Span {
-    /// All earlier positions.
+    /// All positions.
     Full,
-    /// This number of positions: the current position and the positions directly before it. Above 0.
+    /// This number of positions: the current position and the positions directly before it. Above 0. An attention that
+    /// is not causal also reads as many positions after the current position as before it.
     Window(usize),
 }
 
-/// Causal self-attention with grouped queries.
+/// Self-attention with grouped queries.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attention {
     /// The number of query heads.
@@ -160,7 +161,9 @@ pub struct Attention {
     pub value_norm: Option<f32>,
     /// Rotary embedding of queries and keys.
     pub rope: Option<Rope>,
-    /// The earlier positions that a position reads.
+    /// True if a position reads no position after itself.
+    pub causal: bool,
+    /// The positions that a position reads.
     pub span: Span,
     /// Factor of the dot products of queries and keys: the scores.
     pub scale: f32,
@@ -307,7 +310,7 @@ pub struct LayerGate {
 /// The computation of a sublayer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Body {
-    /// Reads the current and all earlier positions.
+    /// Reads other positions.
     Attention(Attention),
     /// Reads the current position and a state of the earlier ones.
     DeltaNet(DeltaNet),
@@ -319,7 +322,8 @@ pub enum Body {
     LayerGate(LayerGate),
 }
 
-/// One sublayer. It adds `scale · after(body(before(x)))` to the residual stream x.
+/// One sublayer. It adds `scale · after(body(before(x)))` to the residual stream x, and normalizes the sum if it has a
+/// norm for it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sublayer {
     /// Norm of the body's input.
@@ -330,6 +334,8 @@ pub struct Sublayer {
     pub after: Option<Norm>,
     /// Factor of the result.
     pub scale: f32,
+    /// Norm of the residual stream after the addition, as in BERT.
+    pub residual_norm: Option<Norm>,
     /// True if the sublayer reads the same residual stream as the previous sublayer of the block, so that both could
     /// run at the same time.
     pub parallel: bool,
@@ -339,14 +345,33 @@ pub struct Sublayer {
 }
 
 impl Sublayer {
-    /// A sublayer `x + body(before(x))`.
-    pub fn pre_norm(before: Norm, body: Body) -> Self {
-        Self { before: Some(before), body, after: None, scale: 1.0, parallel: false, sum_norm: None }
+    /// A sublayer `residual_norm(x + body(x))`.
+    pub fn post_norm(body: Body, residual_norm: Norm) -> Self {
+        Self { residual_norm: Some(residual_norm), ..Self::plain(body) }
     }
 
-    /// True if the body's result is added to the residual stream without a change.
+    /// A sublayer `x + body(x)`.
+    fn plain(body: Body) -> Self {
+        Self {
+            before: None,
+            body,
+            after: None,
+            scale: 1.0,
+            residual_norm: None,
+            parallel: false,
+            sum_norm: None,
+        }
+    }
+
+    /// A sublayer `x + body(before(x))`.
+    pub fn pre_norm(before: Norm, body: Body) -> Self {
+        Self { before: Some(before), ..Self::plain(body) }
+    }
+
+    /// True if the body's result is added to the residual stream, and nothing else changes.
     fn adds_unchanged(&self) -> bool {
-        self.after.is_none() && self.sum_norm.is_none() && self.scale == 1.0
+        let norms = [&self.after, &self.sum_norm, &self.residual_norm];
+        norms.iter().all(|norm| norm.is_none()) && self.scale == 1.0
     }
 }
 
@@ -389,7 +414,7 @@ pub enum StageOutput {
     Inner,
     /// It is added to the residual stream.
     Added,
-    /// It is added to the residual stream after a norm or a factor.
+    /// It is added to the residual stream after a norm or a factor, or the sum is normalized.
     AddedAfterChange,
 }
 
@@ -502,7 +527,10 @@ impl BlockSpec {
     fn norms(&self) -> impl Iterator<Item = &Norm> {
         self.sublayers
             .iter()
-            .flat_map(|s| s.before.iter().chain(s.body.norms()).chain(&s.after).chain(&s.sum_norm))
+            .flat_map(|s| {
+                let after = s.after.iter().chain(&s.sum_norm).chain(&s.residual_norm);
+                s.before.iter().chain(s.body.norms()).chain(after)
+            })
     }
 }
 
@@ -515,8 +543,19 @@ pub struct EmbeddingSpec {
     pub scale: f32,
     /// One row per position, `context × hidden`, which is added to the token's row.
     pub positions: Option<Slot>,
+    /// One row per kind of text, of which row 0 is added to each token's row: BERT's token types.
+    pub types: Option<Slot>,
+    /// Norm of the sum.
+    pub norm: Option<Norm>,
     /// The layer embeddings.
     pub layers: Option<LayerEmbeddings>,
+}
+
+impl EmbeddingSpec {
+    /// A table of tokens, without a factor, positions or a norm.
+    pub fn of(tokens: Slot) -> Self {
+        Self { tokens, scale: 1.0, positions: None, types: None, norm: None, layers: None }
+    }
 }
 
 /// Layer embeddings: for each token, one vector for each block, which the block's [`LayerGate`] reads. They are
@@ -540,13 +579,39 @@ pub struct LayerEmbeddings {
     pub scale: f32,
 }
 
+/// The linear map that computes logits from hidden states.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Head {
+    /// No map: the network computes hidden states, but no logits.
+    None,
+    /// The token embedding.
+    Tied,
+    /// A map of its own, `vocabulary × hidden`.
+    Own(Slot),
+}
+
+impl Head {
+    /// The map, if it is not the token embedding.
+    pub fn own(&self) -> Option<&Slot> {
+        match self {
+            Self::Own(slot) => Some(slot),
+            Self::None | Self::Tied => None,
+        }
+    }
+
+    /// True if the token embedding is the output head.
+    pub fn is_tied(&self) -> bool {
+        *self == Self::Tied
+    }
+}
+
 /// The output norm and the output head, after the last block.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OutputSpec {
-    /// Norm before the head.
-    pub norm: Norm,
-    /// The output head, `vocabulary × hidden`; `None` if it is tied to the embedding.
-    pub head: Option<Slot>,
+    /// Norm of the last residual stream.
+    pub norm: Option<Norm>,
+    /// The output head.
+    pub head: Head,
     /// Factor of the head's result.
     pub scale: f32,
     /// The soft cap c of the logits: a logit x becomes c · tanh(x / c), after the factor. Above 0.
@@ -578,6 +643,44 @@ impl OutputSpec {
     }
 }
 
+/// The vector of a text that pooling takes from the hidden states of its tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// The mean of all tokens.
+    Mean,
+    /// The first token.
+    First,
+    /// The last token.
+    Last,
+}
+
+/// The vector of a whole text: `normalize(dense(pooling(hidden states)))`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TextVector {
+    /// The pooling.
+    pub pooling: Pooling,
+    /// Linear maps after the pooling, in order of computation.
+    pub dense: Vec<Slot>,
+    /// True if the vector is divided by its length.
+    pub normalized: bool,
+    /// The largest number of tokens of a text. Longer texts are cut.
+    pub longest: usize,
+}
+
+impl TextVector {
+    /// The length of a vector, for a network of width `hidden`.
+    pub fn length(&self, hidden: usize) -> usize {
+        self.dense.last().map_or(hidden, |map| map.rows)
+    }
+
+    /// Returns the input length of a linear map that is not the output length of the map before it, as text.
+    pub(crate) fn misfit(&self, hidden: usize) -> Option<String> {
+        let widths = std::iter::once(hidden).chain(self.dense.iter().map(|map| map.rows));
+        let mut maps = self.dense.iter().zip(widths);
+        maps.find(|(map, width)| map.columns != *width).map(|(map, _)| map.columns.to_string())
+    }
+}
+
 /// A whole network.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spec {
@@ -595,22 +698,28 @@ pub struct Spec {
     pub blocks: Vec<BlockSpec>,
     /// The output norm and head, after the last block.
     pub output: OutputSpec,
+    /// The vector of a text, for networks that are made for it.
+    pub text_vector: Option<TextVector>,
 }
 
 impl Spec {
     /// All matrices in order of computation: embedding first, head last.
     pub fn slots(&self) -> impl Iterator<Item = &Slot> {
-        let layers = self.embedding.layers.iter().flat_map(|layers| [&layers.tokens, &layers.projection]);
-        let embedding =
-            std::iter::once(&self.embedding.tokens).chain(&self.embedding.positions).chain(layers);
-        embedding.chain(self.blocks.iter().flat_map(BlockSpec::slots)).chain(&self.output.head)
+        let EmbeddingSpec { tokens, positions, types, layers, .. } = &self.embedding;
+        let layers = layers.iter().flat_map(|layers| [&layers.tokens, &layers.projection]);
+        let embedding = std::iter::once(tokens).chain(positions).chain(types).chain(layers);
+        let dense = self.text_vector.iter().flat_map(|vector| &vector.dense);
+        embedding
+            .chain(self.blocks.iter().flat_map(BlockSpec::slots))
+            .chain(self.output.head.own())
+            .chain(dense)
     }
 
     /// All vectors other than biases of maps: those of the norms in order of computation, those of the bodies, those of
     /// the blocks.
     pub fn vectors(&self) -> impl Iterator<Item = &VectorSlot> {
-        let first = self.embedding.layers.iter().map(|layers| &layers.norm);
-        let norms = first.chain(self.blocks.iter().flat_map(BlockSpec::norms)).chain([&self.output.norm]);
+        let first = self.embedding.norm.iter().chain(self.embedding.layers.iter().map(|layers| &layers.norm));
+        let norms = first.chain(self.blocks.iter().flat_map(BlockSpec::norms)).chain(&self.output.norm);
         let of_norms = norms.flat_map(|norm| std::iter::once(&norm.weight).chain(&norm.bias));
         let mut seen = std::collections::HashSet::new();
         // Parallel sublayers can share a norm.
@@ -636,9 +745,19 @@ impl Spec {
         StreamLayout::of(self).residual(stream)
     }
 
-    /// The linear map that computes the logits: the output head, or the token embedding if the head is tied.
-    pub fn head(&self) -> &Slot {
-        self.output.head.as_ref().unwrap_or(&self.embedding.tokens)
+    /// The linear map that computes the logits: the output head, or the token embedding if the head is tied. `None` if
+    /// the network computes no logits.
+    pub fn head(&self) -> Option<&Slot> {
+        match &self.output.head {
+            Head::None => None,
+            Head::Tied => Some(&self.embedding.tokens),
+            Head::Own(slot) => Some(slot),
+        }
+    }
+
+    /// True if a position reads only positions before it, so that a sequence can grow.
+    pub fn is_causal(&self) -> bool {
+        self.attentions().all(|attention| attention.causal)
     }
 
     /// All attentions, first to last.

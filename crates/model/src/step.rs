@@ -60,7 +60,8 @@ impl Transformer {
     ///
     /// # Errors
     /// [`Error::Token`] for an id outside the vocabulary, [`Error::Context`] if a sequence would exceed its capacity,
-    /// [`Error::States`] if the pool has no room. After an error, all sequences are unchanged.
+    /// [`Error::States`] if the pool has no room, [`Error::NotCausal`] if a sequence of an encoder is not empty. After
+    /// an error, all sequences are unchanged.
     pub fn step(&self, parts: &mut [Part]) -> Result<Vec<f32>, Error> {
         for part in &*parts {
             self.check(part.sequence, part.tokens)?;
@@ -128,12 +129,11 @@ impl Transformer {
             selected.extend_from_slice(&own[rows.start * hidden..rows.end * hidden]);
             rest = others;
         }
-        let mut states = vec![0.0; selected.len()];
-        self.output_norm.apply_into(self.backend(), &selected, &mut states);
-        states
+        self.normalized(selected)
     }
 
-    /// Runs a prompt piece by piece and returns the selected normalized hidden states.
+    /// Runs a prompt piece by piece and returns the selected normalized hidden states. A network that is not causal reads
+    /// a prompt as one piece.
     ///
     /// # Errors
     /// Errors of [`Transformer::step`]. If the whole prompt does not fit, no token runs.
@@ -142,8 +142,9 @@ impl Transformer {
         sequence.prepare(tokens.len())?;
         let rows = want.rows(tokens.len());
         let mut states = Vec::with_capacity(rows.len() * self.spec().hidden);
-        for (index, piece) in tokens.chunks(Self::PIECE).enumerate() {
-            let start = index * Self::PIECE;
+        let length = if self.spec().is_causal() { Self::PIECE } else { tokens.len().max(1) };
+        for (index, piece) in tokens.chunks(length).enumerate() {
+            let start = index * length;
             let within = |row: usize| row.clamp(start, start + piece.len()) - start;
             let want = Want::Rows(within(rows.start)..within(rows.end));
             states.extend(self.run(&mut [Part { sequence: &mut *sequence, tokens: piece, want }]));
@@ -154,22 +155,32 @@ impl Transformer {
     /// Runs `tokens` and returns the logits of the last one.
     ///
     /// # Errors
-    /// Errors of [`Transformer::prefill`]; [`Error::Context`] with `needed` 0 if `tokens` is empty.
+    /// Errors of [`Transformer::prefill`]; [`Error::NoLogits`]; [`Error::Context`] with `needed` 0 if `tokens` is empty.
     pub fn next_logits(&self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, Error> {
         if tokens.is_empty() {
             return Err(Error::Context { needed: 0, context: sequence.capacity() });
         }
+        self.check_logits()?;
         Ok(self.logits(&self.prefill(sequence, tokens, Want::Last)?))
     }
 
     /// Checks that `tokens` are in the vocabulary and fit the capacity of `sequence`.
     fn check(&self, sequence: &Sequence, tokens: &[u32]) -> Result<(), Error> {
-        let vocabulary = self.spec().vocabulary;
-        if let Some(&token) = tokens.iter().find(|&&t| t as usize >= vocabulary) {
-            return Err(Error::Token { token, vocabulary });
+        self.check_tokens(tokens)?;
+        if !sequence.is_empty() && !self.spec().is_causal() {
+            return Err(Error::NotCausal { architecture: self.spec().architecture });
         }
         let (needed, context) = (sequence.len() + tokens.len(), sequence.capacity());
         if needed > context { Err(Error::Context { needed, context }) } else { Ok(()) }
+    }
+
+    /// Checks that `tokens` are in the vocabulary.
+    pub(crate) fn check_tokens(&self, tokens: &[u32]) -> Result<(), Error> {
+        let vocabulary = self.spec().vocabulary;
+        match tokens.iter().find(|&&token| token as usize >= vocabulary) {
+            Some(&token) => Err(Error::Token { token, vocabulary }),
+            None => Ok(()),
+        }
     }
 }
 

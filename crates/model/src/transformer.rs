@@ -6,7 +6,7 @@
 use crate::linear::Linear;
 use crate::norm::LoadedNorm;
 use crate::positions::RopeFrequencies;
-use crate::{Block, Embedding, Error, OpCount, Sequence, Spec, StatePool, Weights};
+use crate::{Block, Embedding, Error, Head, OpCount, Sequence, Spec, StatePool, Weights};
 use kvant_kernels::{Backend, KvFormat};
 
 /// A network with loaded weights.
@@ -15,8 +15,9 @@ pub struct Transformer {
     backend: Backend,
     pub(crate) embedding: Embedding,
     pub(crate) blocks: Vec<Block>,
-    pub(crate) output_norm: LoadedNorm,
-    head: Linear,
+    output_norm: Option<LoadedNorm>,
+    head: Option<Linear>,
+    pub(crate) dense: Vec<Linear>,
     pub(crate) ropes: Vec<RopeFrequencies>,
     kv_format: KvFormat,
 }
@@ -33,14 +34,19 @@ impl Transformer {
         let spec = weights.spec().clone();
         let embedding = Embedding::load(weights, &backend)?;
         let head = match &spec.output.head {
-            Some(slot) => Linear::load(weights, &backend, slot)?,
-            None => Linear::without_bias(embedding.tokens().clone()),
+            Head::None => None,
+            Head::Tied => Some(Linear::without_bias(embedding.tokens().clone())),
+            Head::Own(slot) => Some(Linear::load(weights, &backend, slot)?),
         };
+        let dense = spec.text_vector.iter().flat_map(|vector| &vector.dense);
+        let dense = dense.map(|slot| Linear::load(weights, &backend, slot)).collect::<Result<_, _>>()?;
         let blocks =
             (0..spec.blocks.len()).map(|i| Block::load(weights, &backend, i)).collect::<Result<_, _>>()?;
-        let output_norm = LoadedNorm::load(weights, &spec.output.norm)?;
+        let norm = spec.output.norm.as_ref();
+        let output_norm = norm.map(|norm| LoadedNorm::load(weights, norm)).transpose()?;
         let ropes = RopeFrequencies::of(&spec);
-        Ok(Self { spec, backend, embedding, blocks, output_norm, head, ropes, kv_format: KvFormat::F32 })
+        let kv_format = KvFormat::F32;
+        Ok(Self { spec, backend, embedding, blocks, output_norm, head, dense, ropes, kv_format })
     }
 
     /// Sets the format of the KV cache.
@@ -80,14 +86,34 @@ impl Transformer {
 
     /// Multiply-adds and weight bytes of the logits of one token.
     pub fn op_count_of_head(&self) -> OpCount {
-        OpCount::of(self.head.weight())
+        self.head.as_ref().map(|head| OpCount::of(head.weight())).unwrap_or_default()
+    }
+
+    /// Normalizes rows of the last residual stream.
+    pub(crate) fn normalized(&self, residual: Vec<f32>) -> Vec<f32> {
+        match &self.output_norm {
+            Some(norm) => norm.apply(&self.backend, &residual),
+            None => residual,
+        }
+    }
+
+    /// Returns an error if the network computes no logits.
+    ///
+    /// # Errors
+    /// [`Error::NoLogits`].
+    pub fn check_logits(&self) -> Result<(), Error> {
+        let architecture = self.spec.architecture;
+        if self.head.is_some() { Ok(()) } else { Err(Error::NoLogits { architecture }) }
     }
 
     /// Computes logits from normalized hidden states. The input is n × hidden, the result n × vocabulary.
+    ///
+    /// Panics if the network computes no logits.
     pub fn logits(&self, hidden: &[f32]) -> Vec<f32> {
+        let head = self.head.as_ref().expect("a network with an output head");
         let rows = hidden.len() / self.spec.hidden;
-        let mut logits = vec![0.0; rows * self.head.weight().rows()];
-        self.head.apply_into(&self.backend, &self.head.input(hidden), &mut logits);
+        let mut logits = vec![0.0; rows * head.weight().rows()];
+        head.apply_into(&self.backend, &head.input(hidden), &mut logits);
         self.spec.output.apply(&self.backend, &mut logits);
         logits
     }

@@ -37,6 +37,13 @@ pub enum Source {
         /// The number of heads.
         heads: usize,
     },
+    /// The matrix of this name without its first rows.
+    RowsFrom {
+        /// The tensor's name.
+        name: String,
+        /// The number of rows that are left out.
+        skip: usize,
+    },
     /// The matrices of these names, one for each expert, one after the other.
     Stack(Vec<String>),
     /// Some rows of the matrices of all experts, in one tensor: experts × rows × columns, or experts × columns × rows if
@@ -103,6 +110,7 @@ impl Source {
             | Self::GroupParts { name, .. }
             | Self::NegativeExponential(name)
             | Self::ExpertRows { name, .. }
+            | Self::RowsFrom { name, .. }
             | Self::Affine { name, .. } => std::slice::from_ref(name),
             Self::Rows { of, .. } | Self::Columns { of, .. } => of.names(),
             Self::Stack(names) => names,
@@ -126,6 +134,7 @@ impl Source {
         match self {
             Self::Transpose(_) => canonical.iter().rev().copied().collect(),
             Self::Stack(_) => canonical[1..].to_vec(),
+            Self::RowsFrom { skip, .. } => vec![canonical[0] + skip, canonical[1]],
             Self::ExpertRows { transposed, step, .. } => {
                 expert_rows::dimensions(canonical, *transposed, *step)
             }
@@ -170,7 +179,7 @@ impl Entry {
 
     /// Returns true if a read copies the bytes, because the checkpoint has others or another order.
     pub fn is_copied(&self) -> bool {
-        !matches!(self.source, Source::Plain(_))
+        !matches!(self.source, Source::Plain(_) | Source::RowsFrom { .. })
     }
 }
 
@@ -210,7 +219,8 @@ impl Weights {
             Meta::Gguf(_) => vec![architecture.name()],
             Meta::HuggingFace(_) => architecture.model_types().to_vec(),
         };
-        let architecture = ARCHITECTURES.iter().copied().find(|a| names(*a).contains(&found));
+        let reads = |a: &&'static dyn Architecture| names(*a).contains(&found) && a.reads(&*checkpoint);
+        let architecture = ARCHITECTURES.iter().copied().find(reads);
         let architecture = architecture.ok_or_else(|| {
             if let Some(other) = unsupported(found) {
                 let (path, found) = (path.to_owned(), found.to_owned());
@@ -294,6 +304,11 @@ impl Weights {
             Source::Plain(name) => shaped(name),
             Source::PermuteHeads { name, heads } => permute_heads(&shaped(name)?, *heads).map_err(error),
             Source::GroupParts { name, heads } => group_parts(&shaped(name)?, *heads).map_err(error),
+            Source::RowsFrom { name, skip } => {
+                let tensor = self.checkpoint.tensor(name)?;
+                let bytes = tensor.bytes().slice(skip * tensor.row_bytes()..tensor.bytes().len());
+                Tensor::new(shape, tensor.format(), bytes.expect("rows of the tensor")).map_err(error)
+            }
             Source::Stack(names) => {
                 let mut bytes = Vec::with_capacity(format.tensor_bytes(&shape).map_err(error)?);
                 for name in names {

@@ -56,10 +56,11 @@ fn moved(x: &[f32], by: f32, along: &[f32]) -> Vec<f32> {
 
 #[test]
 fn gradients_are_slopes() {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/models");
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
     let mut looked_at = 0;
     let every = if std::env::var_os("KVANT_EMULATED").is_some() { 4 } else { 1 };
-    let folders = std::fs::read_dir(root).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_dir());
+    let sets = ["encoders", "models"].map(|set| std::fs::read_dir(root.join(set)).unwrap());
+    let folders = sets.into_iter().flatten().map(|e| e.unwrap().path()).filter(|p| p.is_dir());
     for folder in folders.step_by(every) {
         let weights = Weights::new(kvant_io::open(&folder, &Limits::default()).unwrap()).unwrap();
         let spec = weights.spec();

@@ -1,6 +1,6 @@
 //! `kvant schema`, `completions` and `man`: print descriptions of the program.
 
-use super::tokenize;
+use super::{eval, tokenize};
 use crate::arguments::{Arguments, Completions, Schema};
 use crate::failure::Failure;
 use crate::output;
@@ -13,12 +13,13 @@ pub fn schema(arguments: &Schema) -> Result<ExitCode, Failure> {
     let schema = match arguments.command.as_str() {
         "quantize" => schema_for!(kvant::Quantized),
         "imatrix" => schema_for!(kvant::GatheredImportance),
-        "eval" => schema_for!(kvant::eval::Quality),
+        "eval" => schema_for!(eval::Measured),
         "compare" | "demo" => schema_for!(kvant::Compared),
         "run" => schema_for!(kvant::Generated),
         "bench" => schema_for!(kvant::Benched),
         "doctor" => schema_for!(kvant::Machine),
         "convert" => schema_for!(kvant::Converted),
+        "embed" => schema_for!(kvant::Embedded),
         "logits" => schema_for!(kvant::LogitsResult),
         "tokenize" => schema_for!(tokenize::Tokenized),
         "inspect" => schema_for!(kvant::Inspected),

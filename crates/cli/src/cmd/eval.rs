@@ -1,18 +1,38 @@
-//! `kvant eval`: measures perplexity, and KL divergence from a reference.
+//! `kvant eval`: measures perplexity and KL divergence from a reference, or compares vectors of texts.
 
 use crate::arguments::{Common, Eval};
 use crate::failure::Failure;
 use crate::output::Bar;
 use crate::{machine, output};
 use kvant::eval::Quality;
-use kvant::{Evaluate, Model, read_text};
+use kvant::{Evaluate, EvaluateVectors, Model, VectorQuality, lines, read_text};
 use std::process::ExitCode;
+
+/// The result, by the kind of the model.
+#[derive(serde::Serialize, schemars::JsonSchema)]
+#[serde(untagged)]
+pub enum Measured {
+    Text(Quality),
+    Vectors(VectorQuality),
+}
 
 /// Runs the command.
 pub fn run(common: &Common, arguments: &Eval) -> Result<ExitCode, Failure> {
     let model = Model::open(&arguments.model.path())?;
     let reference = arguments.reference.as_ref().map(|path| Model::open(path)).transpose()?;
     let text = read_text(&arguments.text)?;
+    if model.gives_vectors() {
+        let Some(reference) = &reference else {
+            let message = "a model for vectors of texts is compared with its --reference";
+            return Err(Failure::Usage(message.to_owned()));
+        };
+        let mut texts = lines(&text);
+        texts.truncate(arguments.contexts.chunks.unwrap_or(usize::MAX));
+        let job =
+            EvaluateVectors { model: &model, reference, texts: &texts, arithmetic: arguments.activations };
+        let quality = job.run(&machine::backend(common)?, &Bar::new(common))?;
+        return output::show(common, &Measured::Vectors(quality), print);
+    }
     let job = Evaluate {
         reference: reference.as_ref(),
         context: arguments.contexts.ctx,
@@ -22,10 +42,30 @@ pub fn run(common: &Common, arguments: &Eval) -> Result<ExitCode, Failure> {
         ..Evaluate::new(&model, &text)
     };
     let quality = job.run(&machine::backend(common)?, &Bar::new(common))?;
-    output::show(common, &quality, print)
+    output::show(common, &Measured::Text(quality), print)
 }
 
-fn print(quality: &Quality) -> Result<(), Failure> {
+fn print(measured: &Measured) -> Result<(), Failure> {
+    match measured {
+        Measured::Text(quality) => print_text(quality),
+        Measured::Vectors(quality) => print_vectors(quality),
+    }
+}
+
+fn print_vectors(quality: &VectorQuality) -> Result<(), Failure> {
+    output::line(&format!("texts           {} (vectors of {})", quality.texts, quality.dimension))?;
+    output::line(&format!("mean cosine     {:.6}", quality.cosine_mean))?;
+    output::line(&format!("smallest cosine {:.6}", quality.cosine_min))?;
+    if let Some(share) = quality.neighbour_agreement {
+        output::line(&format!("equal neighbour {share:.6}"))?;
+    }
+    match quality.other_ids {
+        0 => Ok(()),
+        count => output::line(&format!("other ids       {count} texts; the reference's ids are used")),
+    }
+}
+
+fn print_text(quality: &Quality) -> Result<(), Failure> {
     output::line(&format!("tokens scored   {}", quality.tokens_scored))?;
     output::line(&format!("perplexity      {:.4} ± {:.4}", quality.ppl, quality.ppl_se))?;
     let (Some(mean), Some(error)) = (quality.kld_mean, quality.kld_se) else { return Ok(()) };

@@ -6,6 +6,7 @@ pub mod chat;
 pub mod compare;
 pub mod convert;
 pub mod doctor;
+pub mod embed;
 pub mod eval;
 pub mod imatrix;
 pub mod inspect;

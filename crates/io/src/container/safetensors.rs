@@ -5,6 +5,7 @@
 //! several files. The header is parsed here and not by the `safetensors` crate, because errors here name the tensor,
 //! and a name that occurs twice is an error.
 
+use super::modules;
 use crate::json::{beside, read_json, refuse_pointer};
 use crate::number::scaled;
 use crate::{Checkpoint, Error, HuggingFace, Limits, MappedFile, Meta, NumberType, Storage, TensorInfo};
@@ -49,6 +50,9 @@ impl SafetensorsFolder {
         } else {
             all.add(&folder.join(SINGLE), limits)?;
         }
+        if is_folder {
+            all.add_modules(folder, limits)?;
+        }
         for index in 0..all.tensors.len() {
             let has_scales = all.scales_name(&all.tensors[index]).is_some();
             if let (true, Storage::Numbers { widened, .. }) = (has_scales, &mut all.tensors[index].storage) {
@@ -59,8 +63,24 @@ impl SafetensorsFolder {
         Ok(all)
     }
 
+    /// Adds the tensors of the modules that have their own. The name of the module's folder and a slash precede their
+    /// names.
+    fn add_modules(&mut self, folder: &Path, limits: &Limits) -> Result<(), Error> {
+        let Meta::HuggingFace(files) = &self.meta else { return Ok(()) };
+        let folders = files.modules.iter().filter(|m| m.kind == "Dense" && !m.folder.is_empty());
+        let names: Vec<String> = folders.map(|module| module.folder.clone()).collect();
+        names
+            .iter()
+            .try_for_each(|name| self.add_named(&folder.join(name).join(SINGLE), &format!("{name}/"), limits))
+    }
+
     /// Adds the tensors of one `.safetensors` file.
     fn add(&mut self, file: &Path, limits: &Limits) -> Result<(), Error> {
+        self.add_named(file, "", limits)
+    }
+
+    /// Adds the tensors of one `.safetensors` file, with `prefix` before their names.
+    fn add_named(&mut self, file: &Path, prefix: &str, limits: &Limits) -> Result<(), Error> {
         let absent = |source: &io::Error| {
             source.kind() == io::ErrorKind::NotFound && std::fs::symlink_metadata(file).is_err()
         };
@@ -74,7 +94,8 @@ impl SafetensorsFolder {
             mapped => mapped?.into_bytes(),
         };
         refuse_pointer(file, &bytes)?;
-        for (info, bytes) in parse(file, &bytes, limits)? {
+        for (mut info, bytes) in parse(file, &bytes, limits)? {
+            info.name.insert_str(0, prefix);
             let name = info.name.clone();
             if self.places.insert(name.clone(), (self.tensors.len(), bytes)).is_some() {
                 return Err(Error::DuplicateName { path: file.into(), what: "tensor", name });
@@ -417,6 +438,7 @@ fn json_files(folder: &Path, limits: &Limits) -> Result<HuggingFace, Error> {
     let (tokenizer_config, generation_config) =
         (json("tokenizer_config.json"), json("generation_config.json"));
     let chat_template = text("chat_template.jinja");
+    let modules = kept(&unreadable, modules::read(folder, limits).map(Some)).unwrap_or_default();
     Ok(HuggingFace {
         folder: folder.into(),
         config,
@@ -429,6 +451,7 @@ fn json_files(folder: &Path, limits: &Limits) -> Result<HuggingFace, Error> {
         special_tokens_map,
         tokenizer_config,
         chat_template,
+        modules,
         unreadable: unreadable.into_inner(),
     })
 }

@@ -161,6 +161,13 @@ impl Quantize<'_> {
         if calibration.length() <= SELF_GENERATED_START {
             return Ok(0);
         }
+        let spec = self.model.weights().spec();
+        if spec.head().is_none() || spec.text_vector.is_some() {
+            return match self.self_generated_tokens {
+                Some(n) if n > 0 => Err(Error::option("--own-tokens", "a model for vectors writes no text")),
+                _ => Ok(0),
+            };
+        }
         if let Some(tokens) = self.self_generated_tokens {
             return Ok(tokens.div_ceil(calibration.length()));
         }

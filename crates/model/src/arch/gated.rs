@@ -12,10 +12,11 @@ mod sizes;
 
 use super::rope_settings;
 use super::settings::Settings;
-use super::{Architecture, block_of, has_other_head, in_block, lost_windows, window};
+use super::{Architecture, block_of, has_other_head, in_block, lost_windows, text_vector, window};
 use crate::{
-    Activation, Attention, BlockSpec, Body, EmbeddingSpec, Error, Expansion, Experts, FeedForward, Norm,
-    NormKind, OutputSpec, Projections, RopeLayout, Scoring, Slot, Source, Span, Spec, Sublayer, VectorSlot,
+    Activation, Attention, BlockSpec, Body, EmbeddingSpec, Error, Expansion, Experts, FeedForward, Head,
+    Norm, NormKind, OutputSpec, Pooling, Projections, RopeLayout, Scoring, Slot, Source, Span, Spec,
+    Sublayer, VectorSlot,
 };
 pub(super) use delta_net::DeltaNetNames;
 pub(super) use experts::{ExpertLayout, ExpertNames, SharedExpert, SharedLength};
@@ -105,6 +106,8 @@ pub(super) struct Family {
     pub ignored_prefixes: &'static [&'static str],
     /// True if a checkpoint can have more blocks after the last block, which predict further tokens. They are left out.
     pub has_predictors: bool,
+    /// True if a position reads no position after itself.
+    pub causal: bool,
     /// True if the head is tied unless `config.json` says the opposite.
     pub tied: bool,
     /// Reads the settings that only this family has.
@@ -139,6 +142,7 @@ impl Family {
         delta_net: None,
         ignored_prefixes: &[],
         has_predictors: false,
+        causal: true,
         tied: false,
         adjust: |_, _, _| Ok(()),
         set_gguf: |_, _| {},
@@ -175,6 +179,11 @@ fn text_settings<'a>(path: &'a Path, folder: &'a HuggingFace) -> Result<Settings
     Ok(settings.section("text_config")?.unwrap_or(settings))
 }
 
+/// True if the checkpoint stores an output head.
+fn has_own_head(checkpoint: &dyn Checkpoint) -> bool {
+    ["output.weight", "lm_head.weight"].iter().any(|name| checkpoint.info(name).is_some())
+}
+
 impl Architecture for Family {
     fn name(&self) -> &'static str {
         self.name
@@ -182,6 +191,12 @@ impl Architecture for Family {
 
     fn model_types(&self) -> &'static [&'static str] {
         self.model_types
+    }
+
+    fn reads(&self, checkpoint: &dyn Checkpoint) -> bool {
+        let Meta::HuggingFace(folder) = checkpoint.meta() else { return true };
+        let both_directions = folder.config.get("use_bidirectional_attention").and_then(|x| x.as_bool());
+        both_directions.unwrap_or(false) != self.causal
     }
 
     fn spec(&self, checkpoint: &dyn Checkpoint) -> Result<Spec, Error> {
@@ -195,7 +210,13 @@ impl Architecture for Family {
                 checkpoint.info(&bias).is_some()
             }
         };
-        Ok(self.build(sizes, has_bias))
+        let mut spec = self.build(sizes, has_bias);
+        let default = (!self.causal).then_some(Pooling::Mean);
+        spec.text_vector = text_vector::read(settings, checkpoint, self.name, &spec, default)?;
+        if spec.text_vector.is_some() && !has_own_head(checkpoint) {
+            spec.output.head = Head::None;
+        }
+        Ok(spec)
     }
 
     fn hugging_face_source(
@@ -204,6 +225,9 @@ impl Architecture for Family {
         spec: &Spec,
         name: &str,
     ) -> Result<Source, Error> {
+        if let Some(source) = text_vector::source(checkpoint, name) {
+            return Ok(source);
+        }
         let mut from = self.hugging_face_name(checkpoint, name);
         // Some checkpoints were saved from the model without its head. Their names lack the prefix.
         if checkpoint.info(&from).is_none()
@@ -249,13 +273,14 @@ impl Architecture for Family {
             || self.ignored_prefixes.iter().any(|prefix| name.starts_with(prefix))
             || name.ends_with("rotary_emb.inv_freq")
             || (self.has_predictors && block_of(name).is_some_and(|index| index >= spec.blocks.len()))
-            || (spec.output.head.is_none() && (name == "lm_head.weight" || name == "output.weight"))
+            || (spec.output.head.own().is_none() && (name == "lm_head.weight" || name == "output.weight"))
     }
 
     fn lost_in_llama_cpp(&self, spec: &Spec) -> Vec<String> {
         let windows =
             if (self.windows_in_llama_cpp)(spec.blocks.len()) { Vec::new() } else { lost_windows(spec) };
-        windows.into_iter().chain(rope_settings::lost_in_llama_cpp(spec)).collect()
+        let of_ropes = rope_settings::lost_in_llama_cpp(spec);
+        windows.into_iter().chain(of_ropes).chain(text_vector::lost(spec)).collect()
     }
 
     fn gguf_metadata(&self, spec: &Spec) -> Vec<(String, Value)> {
@@ -276,10 +301,12 @@ impl Architecture for Family {
             set("attention.key_length", count(attention.head_size));
             set("attention.value_length", count(attention.head_size));
         }
-        set("attention.layer_norm_rms_epsilon", Value::F32(spec.output.norm.epsilon));
+        if let Some(norm) = &spec.output.norm {
+            set("attention.layer_norm_rms_epsilon", Value::F32(norm.epsilon));
+        }
         let windowed: Vec<bool> = spec.attentions().map(|a| a.span != Span::Full).collect();
         if let Some(positions) = window(spec) {
-            set("attention.sliding_window", count(positions));
+            set("attention.sliding_window", count(self.window_setting(positions)));
             if !windowed.iter().all(|windowed| *windowed) {
                 set("attention.sliding_window_pattern", Value::Array(Array::Bool(windowed.clone())));
             }
@@ -293,12 +320,27 @@ impl Architecture for Family {
         for (key, value) in delta_net::to_gguf(spec) {
             set(key, value);
         }
+        if !self.causal {
+            set("attention.causal", Value::Bool(false));
+        }
+        text_vector::to_gguf(spec, &mut set);
         (self.set_gguf)(spec, &mut set);
         entries
     }
 }
 
 impl Family {
+    /// Returns the span of a window of this setting. Without `causal`, the setting is the number of positions before and
+    /// after a position together.
+    fn window_span(&self, setting: usize) -> Span {
+        Span::Window(if self.causal { setting } else { setting / 2 + 1 })
+    }
+
+    /// Returns the setting of a window of this number of positions.
+    fn window_setting(&self, positions: usize) -> usize {
+        if self.causal { positions } else { 2 * (positions - 1) }
+    }
+
     fn factor_of_queries(&self, checkpoint: &dyn Checkpoint, spec: &Spec) -> Result<f32, Error> {
         match checkpoint.meta() {
             Meta::Gguf(_) => Ok(1.0),
@@ -373,6 +415,7 @@ impl Family {
                 key_norm: head_norm("attn_k_norm", keys),
                 value_norm: None,
                 rope: layer.rope.clone(),
+                causal: self.causal,
                 span: layer.span,
                 scale: sizes.attention_scale,
                 softcap: sizes.attention_softcap,
@@ -404,6 +447,7 @@ impl Family {
                 body,
                 after: (self.sublayer_norms != SublayerNorms::Before).then(|| norm(after, hidden)),
                 scale: sizes.residual_scale,
+                residual_norm: None,
                 parallel: false,
                 sum_norm: None,
             };
@@ -477,13 +521,19 @@ impl Family {
                 scale: sizes.embedding_scale,
                 positions: None,
                 layers: None,
+                types: None,
+                norm: None,
             },
             output: OutputSpec {
-                norm: norm("output_norm".into(), hidden),
-                head: (!sizes.tied).then(|| slot("output".into(), sizes.vocabulary, hidden)),
+                norm: Some(norm("output_norm".into(), hidden)),
+                head: match sizes.tied {
+                    true => Head::Tied,
+                    false => Head::Own(slot("output".into(), sizes.vocabulary, hidden)),
+                },
                 scale: sizes.logit_scale,
                 softcap: sizes.logit_softcap,
             },
+            text_vector: None,
         }
     }
 }

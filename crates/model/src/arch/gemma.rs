@@ -1,4 +1,4 @@
-//! Gemma 1 to 3, text: an embedding with a factor, norms that add 1, GELU gates. Gemma 2 and 3 have norms after the
+//! Gemma 1 to 3, text, and EmbeddingGemma: an embedding with a factor, norms that add 1, GELU gates. Gemma 2 and 3 have norms after the
 //! sublayers and windows, Gemma 2 soft caps, Gemma 3 norms of queries and keys and two rotary embeddings.
 //!
 //! Source: `transformers`' `models/gemma`, `gemma2` and `gemma3`; llama.cpp's `src/models/gemma*.cpp`. GGUF has no key for
@@ -49,12 +49,24 @@ pub(super) static GEMMA3: Family = Family {
     ..GEMMA2
 };
 
+/// The family `gemma-embedding`: Gemma 3 with attention in both directions.
+pub(super) static GEMMA_EMBEDDING: Family = Family {
+    name: "gemma-embedding",
+    causal: false,
+    query_factor: |settings, spec| query_factor(settings, spec, usize::MAX),
+    ..GEMMA3
+};
+
 const GEMMA2_BLOCKS_27B: usize = 46;
 const GEMMA3_BLOCKS_27B: usize = 62;
 
 fn adjust(family: &Family, settings: Settings, sizes: &mut Sizes) -> Result<(), Error> {
     (GEMMA.adjust)(family, settings, sizes)?;
-    let blocks_27b = if family.name == GEMMA3.name { GEMMA3_BLOCKS_27B } else { GEMMA2_BLOCKS_27B };
+    let blocks_27b = match family.name {
+        "gemma2" => GEMMA2_BLOCKS_27B,
+        "gemma3" => GEMMA3_BLOCKS_27B,
+        _ => usize::MAX,
+    };
     sizes.attention_scale =
         scale_in_gguf(sizes.hidden, sizes.heads, sizes.head_size, sizes.layers.len() == blocks_27b);
     let cap = |key: &str| {

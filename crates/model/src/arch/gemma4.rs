@@ -10,7 +10,7 @@ use super::rope_settings;
 use super::settings::Settings;
 use super::{Architecture, in_block, window};
 use crate::{
-    Activation, Attention, BlockSpec, Body, EmbeddingSpec, Error, Expansion, Experts, FeedForward,
+    Activation, Attention, BlockSpec, Body, EmbeddingSpec, Error, Expansion, Experts, FeedForward, Head,
     LayerEmbeddings, LayerGate, Norm, NormKind, OutputSpec, Projections, Scoring, Slot, Source, Span, Spec,
     Sublayer, VectorSlot,
 };
@@ -71,7 +71,7 @@ impl Architecture for Gemma4 {
         name == "rope_freqs.weight"
             || ENCODERS.iter().any(|encoder| inner.starts_with(encoder))
             || is_unused_key_or_value(spec, name)
-            || (spec.output.head.is_none() && (name == "lm_head.weight" || name == "output.weight"))
+            || (spec.output.head.own().is_none() && (name == "lm_head.weight" || name == "output.weight"))
     }
 
     fn lost_in_llama_cpp(&self, spec: &Spec) -> Vec<String> {
@@ -101,7 +101,7 @@ impl Architecture for Gemma4 {
         set("feed_forward_length", counts(spec.feed_forwards().map(|f| f.down.columns).collect()));
         set("attention.head_count", count(spec.attentions().next().map_or(0, |a| a.heads)));
         set("attention.head_count_kv", counts(spec.attentions().map(|a| a.kv_heads).collect()));
-        set("attention.layer_norm_rms_epsilon", Value::F32(spec.output.norm.epsilon));
+        set("attention.layer_norm_rms_epsilon", Value::F32(spec.output.norm.as_ref().map_or(0.0, |norm| norm.epsilon)));
         let windowed: Vec<bool> = spec.attentions().map(|a| a.span != Span::Full).collect();
         set("attention.sliding_window", count(window(spec).unwrap_or(spec.context)));
         set("attention.sliding_window_pattern", Value::Array(Array::Bool(windowed)));
@@ -221,6 +221,7 @@ impl Sizes {
                 key_norm: own_states.then(|| norm("attn_k_norm", head_size)),
                 value_norm: own_states.then_some(norm_epsilon),
                 rope: Some(layer.rope),
+                causal: true,
                 span: layer.span,
                 scale: 1.0,
                 softcap: None,
@@ -241,6 +242,7 @@ impl Sizes {
                 body,
                 after: Some(norm(after, hidden)),
                 scale: 1.0,
+                residual_norm: None,
                 parallel: false,
                 sum_norm: None,
             };
@@ -271,20 +273,23 @@ impl Sizes {
             }
         });
         Spec {
+            text_vector: None,
             architecture: NAME,
             vocabulary,
             hidden,
             context: self.context,
             blocks: blocks.collect(),
             embedding: EmbeddingSpec {
-                tokens: slot("token_embd".into(), vocabulary, hidden),
                 scale: (hidden as f32).sqrt(),
-                positions: None,
                 layers: embeddings,
+                ..EmbeddingSpec::of(slot("token_embd".into(), vocabulary, hidden))
             },
             output: OutputSpec {
-                norm: norm("output_norm".into(), hidden),
-                head: (!self.tied).then(|| slot("output".into(), vocabulary, hidden)),
+                norm: Some(norm("output_norm".into(), hidden)),
+                head: match self.tied {
+                    true => Head::Tied,
+                    false => Head::Own(slot("output".into(), vocabulary, hidden)),
+                },
                 scale: 1.0,
                 softcap: self.logit_softcap,
             },

@@ -3,6 +3,7 @@
 //! A family reads its settings from GGUF metadata or from `config.json`, describes the network as a [`Spec`], and gives
 //! each tensor's name in a Hugging Face checkpoint. To add a family, write its file and add it to [`ARCHITECTURES`].
 
+mod bert;
 mod exaone4;
 mod gated;
 mod gemma;
@@ -13,6 +14,7 @@ mod gpt_oss;
 mod gptneox;
 mod granite;
 mod llama;
+mod modern_bert;
 mod olmo2;
 mod phi3;
 mod qwen2;
@@ -23,6 +25,7 @@ mod settings;
 mod smollm3;
 mod starcoder;
 mod starcoder2;
+mod text_vector;
 mod ungated;
 mod unsupported;
 
@@ -38,6 +41,11 @@ pub trait Architecture: Send + Sync {
 
     /// The values of `model_type` in `config.json`.
     fn model_types(&self) -> &'static [&'static str];
+
+    /// True if this family reads the checkpoint. Families with the same name in `model_type` differ in other settings.
+    fn reads(&self, _checkpoint: &dyn Checkpoint) -> bool {
+        true
+    }
 
     /// Describes the network of a checkpoint, from its settings and its tensors' shapes.
     ///
@@ -80,6 +88,7 @@ pub static ARCHITECTURES: &[&dyn Architecture] = &[
     &gemma::GEMMA,
     &gemma::GEMMA2,
     &gemma::GEMMA3,
+    &gemma::GEMMA_EMBEDDING,
     &gemma4::Gemma4,
     &phi3::PHI3,
     &smollm3::SMOLLM3,
@@ -92,6 +101,8 @@ pub static ARCHITECTURES: &[&dyn Architecture] = &[
     &starcoder::STARCODER,
     &starcoder2::STARCODER2,
     &gptneox::GPTNEOX,
+    &bert::Bert,
+    &modern_bert::ModernBert,
 ];
 
 /// Returns the length of the first attention window; `None` if no attention has a window.

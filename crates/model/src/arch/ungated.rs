@@ -9,8 +9,8 @@ use super::rope_settings::{self, RopeContext};
 use super::settings::Settings;
 use super::{Architecture, check_blocks, embedding_rows, has_other_head, in_block, lost_windows, window};
 use crate::{
-    Activation, Attention, BlockSpec, Body, EmbeddingSpec, Error, Expansion, FeedForward, Norm, NormKind,
-    OutputSpec, Projections, Rope, RopeLayout, Slot, Source, Span, Spec, Sublayer, VectorSlot,
+    Activation, Attention, BlockSpec, Body, EmbeddingSpec, Error, Expansion, FeedForward, Head, Norm,
+    NormKind, OutputSpec, Projections, Rope, RopeLayout, Slot, Source, Span, Spec, Sublayer, VectorSlot,
 };
 use kvant_io::{Checkpoint, Meta, Value};
 
@@ -172,7 +172,7 @@ impl Architecture for Family {
         });
         let head = self.outer_names.iter().find(|(gguf, _)| *gguf == "output").map(|(_, name)| *name);
         let is_head = name.strip_suffix(".weight").is_some_and(|base| Some(base) == head);
-        mask || name.ends_with("rotary_emb.inv_freq") || (spec.output.head.is_none() && is_head)
+        mask || name.ends_with("rotary_emb.inv_freq") || (spec.output.head.is_tied() && is_head)
     }
 
     fn lost_in_llama_cpp(&self, spec: &Spec) -> Vec<String> {
@@ -197,7 +197,9 @@ impl Architecture for Family {
             }
             set("feed_forward_length", count(feed_forward.down.columns));
         }
-        set("attention.layer_norm_epsilon", Value::F32(spec.output.norm.epsilon));
+        if let Some(norm) = &spec.output.norm {
+            set("attention.layer_norm_epsilon", Value::F32(norm.epsilon));
+        }
         rope_settings::to_gguf(spec.ropes().first().copied(), None, &mut set);
         if self.parallel.is_some() {
             let parallel = spec.blocks.iter().flat_map(|block| &block.sublayers).any(|s| s.parallel);
@@ -350,6 +352,7 @@ impl Family {
                 key_norm: None,
                 value_norm: None,
                 rope: sizes.rope.clone(),
+                causal: true,
                 span: sizes.span,
                 scale: 1.0 / (head_size as f32).sqrt(),
                 softcap: None,
@@ -375,18 +378,17 @@ impl Family {
             hidden,
             context,
             embedding: EmbeddingSpec {
-                tokens: outer("token_embd", vocabulary),
-                scale: 1.0,
                 positions: self.rotary.is_none().then(|| outer("position_embd", context)),
-                layers: None,
+                ..EmbeddingSpec::of(outer("token_embd", vocabulary))
             },
             blocks: blocks.collect(),
             output: OutputSpec {
-                norm: norm("output_norm".into()),
-                head: sizes.head.then(|| outer("output", vocabulary)),
+                norm: Some(norm("output_norm".into())),
+                head: if sizes.head { Head::Own(outer("output", vocabulary)) } else { Head::Tied },
                 scale: 1.0,
                 softcap: None,
             },
+            text_vector: None,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::json::{self, AddedToken};
 use super::model::type_of;
-use super::{Kind, PreTokenizer, Vocabulary, expressions, sentencepiece, words};
+use super::{Kind, PreTokenizer, TokenKind, Vocabulary, expressions, sentencepiece, steps, words};
 use serde_json::Value as Json;
 use std::collections::HashMap;
 
@@ -65,9 +65,11 @@ pub(super) fn gguf_kind(
     pre_tokenizer: &Json,
     tokens: &[String],
 ) -> Kind {
-    let kind = type_of(model);
-    if kind != "BPE" {
-        return Kind::Folder { reason: format!("its model is {kind}; GGUF files of kvant hold BPE") };
+    match type_of(model) {
+        "BPE" => {}
+        "WordPiece" => return word_piece(model, normalizer, pre_tokenizer).unwrap_or_else(folder),
+        "Unigram" => return unigram(model, normalizer, pre_tokenizer, tokens.len()).unwrap_or_else(folder),
+        other => return folder(format!("its model is {other}")),
     }
     let merges: Vec<(String, String)> =
         model.merges.iter().flatten().map(|m| (m.0.clone(), m.1.clone())).collect();
@@ -86,6 +88,91 @@ pub(super) fn gguf_kind(
         Ok(pre_tokenizer) => Kind::BytePair { merges, pre_tokenizer, ignore_merges },
         Err(reason) => Kind::Folder { reason },
     }
+}
+
+fn folder(reason: String) -> Kind {
+    Kind::Folder { reason }
+}
+
+/// The kind of a WordPiece vocabulary with BERT's steps. The separator is not known here. Otherwise returns an error with
+/// the reason.
+fn word_piece(model: &json::Model, normalizer: &Json, pre_tokenizer: &Json) -> Result<Kind, String> {
+    let normalizers = json::steps(normalizer, "normalizers");
+    let [bert] = &normalizers[..] else { return Err("its normalizer is not BERT's".into()) };
+    let is = |key: &str, default: bool| bert[key].as_bool().unwrap_or(default);
+    if json::kind(bert) != "BertNormalizer" || !is("clean_text", true) || !is("handle_chinese_chars", true) {
+        return Err("its normalizer is not BERT's".into());
+    }
+    let splits = json::steps(pre_tokenizer, "pretokenizers");
+    if !matches!(&splits[..], [step] if json::kind(step) == "BertPreTokenizer") {
+        return Err("its pre-tokenizer is not BERT's".into());
+    }
+    if model.continuing_subword_prefix.as_deref().is_some_and(|prefix| prefix != WORD_PIECE_PREFIX) {
+        return Err("its tokens inside words have a prefix other than ##".into());
+    }
+    let lowercase = is("lowercase", true);
+    Ok(Kind::WordPiece { lowercase, strip_accents: is("strip_accents", lowercase), separator: None })
+}
+
+/// The text before every token of a WordPiece folder that does not begin a word.
+const WORD_PIECE_PREFIX: &str = "##";
+
+/// Changes the tokens of a WordPiece folder to GGUF's spelling: tokens that begin a word begin with `▁`, and other tokens
+/// have no prefix.
+pub(super) fn respell_word_pieces(vocabulary: &mut Vocabulary) {
+    for (token, kind) in vocabulary.tokens.iter_mut().zip(&vocabulary.kinds) {
+        if *kind == TokenKind::Normal {
+            *token = match token.strip_prefix(WORD_PIECE_PREFIX) {
+                Some(rest) => rest.to_owned(),
+                None => format!("{}{token}", sentencepiece::SPACE),
+            };
+        }
+    }
+}
+
+/// The kind of a Unigram vocabulary of `count` tokens with SentencePiece's steps. Otherwise returns an error with the
+/// reason.
+fn unigram(
+    model: &json::Model,
+    normalizer: &Json,
+    pre_tokenizer: &Json,
+    count: usize,
+) -> Result<Kind, String> {
+    let Some(json::Vocab::Scores(scores)) = &model.vocab else {
+        return Err("its tokens have no scores".into());
+    };
+    if model.byte_fallback.unwrap_or(false) {
+        return Err("it spells unknown characters as bytes".into());
+    }
+    let (mut charsmap, mut add_space_prefix, mut remove_extra_whitespaces) = (Vec::new(), false, false);
+    for (index, step) in json::steps(normalizer, "normalizers").iter().enumerate() {
+        match json::kind(step) {
+            "Precompiled" if index == 0 => {
+                let decoded = step["precompiled_charsmap"].as_str().and_then(steps::base64);
+                charsmap = decoded.ok_or("its rules of normalization are not base64")?;
+            }
+            "Replace" if step["pattern"]["Regex"].as_str() == Some(" {2,}") => {
+                remove_extra_whitespaces = true
+            }
+            "Strip" => remove_extra_whitespaces = true,
+            other => return Err(format!("its normalizer is {other}")),
+        }
+    }
+    for step in json::steps(pre_tokenizer, "pretokenizers") {
+        match json::kind(&step) {
+            "WhitespaceSplit" => remove_extra_whitespaces = true,
+            "Metaspace" => {
+                let never = step["prepend_scheme"].as_str() == Some("never")
+                    || step["add_prefix_space"].as_bool() == Some(false);
+                add_space_prefix = !never;
+            }
+            other => return Err(format!("its pre-tokenizer is {other}")),
+        }
+    }
+    let mut scores: Vec<f32> = scores.iter().map(|(_, score)| *score as f32).collect();
+    // Added tokens are found by their text, not by a score.
+    scores.resize(count, 0.0);
+    Ok(Kind::Unigram { scores, charsmap, add_space_prefix, remove_extra_whitespaces })
 }
 
 /// True if the steps of a SentencePiece-like file put a space before text. Returns an error with the reason if a step

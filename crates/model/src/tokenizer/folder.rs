@@ -7,7 +7,7 @@
 //! [`Kind::Folder`].
 
 use super::added::Added;
-use super::express::{added_notes, gguf_kind, merges_notes, metaspace_notes};
+use super::express::{added_notes, gguf_kind, merges_notes, metaspace_notes, respell_word_pieces};
 use super::json::{self, AddedToken};
 use super::model::{Model, type_of};
 use super::pipeline::{Entry, Pipeline};
@@ -195,11 +195,15 @@ fn fast(folder: &HuggingFace, bytes: &[u8]) -> Result<Loaded, TokenizerError> {
             }
         }
     }
-    let kind = gguf_kind(&file.model, &file.normalizer.0, &file.pre_tokenizer.0, &table.tokens);
+    let mut kind = gguf_kind(&file.model, &file.normalizer.0, &file.pre_tokenizer.0, &table.tokens);
     let names = |id: &str| table.by_text.get(id).copied();
     let around = post_processor(&file.post_processor.0, &names)?;
     let spelling = spelling(&file.decoder.0, of_bytes, byte_fallback, &file.model);
-    let unknown = file.model.unk_token.clone();
+    if let Kind::WordPiece { separator, .. } = &mut kind {
+        *separator = around.1.last().copied();
+    }
+    let by_id = || table.tokens.get(usize::try_from(file.model.unk_id?).ok()?).cloned();
+    let unknown = file.model.unk_token.clone().or_else(by_id);
     let pipeline = Pipeline::new(
         &file.normalizer.0,
         &file.pre_tokenizer.0,
@@ -209,6 +213,10 @@ fn fast(folder: &HuggingFace, bytes: &[u8]) -> Result<Loaded, TokenizerError> {
     )?;
     let engine = (Engine::Pipeline(Box::new(pipeline)), spelling);
     let mut loaded = finish(folder, table, kind, unknown, around, &settings, engine)?;
+    if matches!(loaded.vocabulary.kind, Kind::WordPiece { .. }) {
+        respell_word_pieces(&mut loaded.vocabulary);
+        loaded.spelling = Spelling::Marks;
+    }
     loaded.notes.extend(added_notes(&added));
     loaded.notes.extend(metaspace_notes(&file.pre_tokenizer.0));
     loaded.notes.extend(merges_notes(&loaded.vocabulary));
@@ -367,7 +375,7 @@ pub(super) fn finish(
         .id(settings, "bos_token")
         .or(named.ids(Some(&folder.config), "bos_token_id").first().copied())
         .or(around.0.first().copied().filter(control));
-    let padding = named.id(settings, "pad_token");
+    let (padding, mask) = (named.id(settings, "pad_token"), named.id(settings, "mask_token"));
     let (mut before, mut after) = around;
     let begins = bos.is_some() && before.first().copied() == bos;
     let ends_text = eos.is_some() && after.last().copied() == eos;
@@ -416,6 +424,7 @@ pub(super) fn finish(
         eot: ends.iter().copied().find(|id| Some(*id) != eos),
         unknown,
         padding,
+        mask,
         add_bos,
         add_eos,
         takes_before: Vec::new(),

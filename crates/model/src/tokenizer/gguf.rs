@@ -27,6 +27,8 @@ const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
 const ADD_SPACE: &str = "tokenizer.ggml.add_space_prefix";
 // Upstream's spelling.
 const SEPARATOR: &str = "tokenizer.ggml.seperator_token_id";
+const CLS: &str = "tokenizer.ggml.cls_token_id";
+const MASK: &str = "tokenizer.ggml.mask_token_id";
 const REMOVE_SPACES: &str = "tokenizer.ggml.remove_extra_whitespaces";
 const CHARSMAP: &str = "tokenizer.ggml.precompiled_charsmap";
 const LOWERCASE: &str = "tokenizer.ggml.normalizer.lowercase";
@@ -149,6 +151,7 @@ pub(super) fn read(metadata: &Metadata) -> Result<Option<Vocabulary>, TokenizerE
         eot: id(EOT)?,
         unknown: or_default(UNKNOWN, defaults.unknown)?,
         padding: or_default(PADDING, defaults.padding)?,
+        mask: id(MASK)?,
         add_bos: flag(ADD_BOS, adds_bos)? || always,
         add_eos: flag(ADD_EOS, model == "t5")?,
         takes_before,
@@ -349,12 +352,16 @@ pub(super) fn write(vocabulary: &Vocabulary, rows: usize) -> Result<Vec<(String,
         let lines = merges.iter().map(|(left, right)| format!("{left} {right}")).collect();
         set(MERGES, Value::Array(Array::String(lines)));
     }
+    // Upstream knows the ends of WordPiece's texts as BOS and separator.
+    let words = matches!(vocabulary.kind, Kind::WordPiece { .. });
     let ids = [
         (BOS, vocabulary.bos),
-        (EOS, vocabulary.eos),
-        (EOT, vocabulary.eot),
+        (EOS, vocabulary.eos.filter(|_| !words)),
+        (EOT, vocabulary.eot.filter(|_| !words)),
         (UNKNOWN, vocabulary.unknown),
         (PADDING, vocabulary.padding),
+        (CLS, vocabulary.bos.filter(|_| words)),
+        (MASK, vocabulary.mask),
     ];
     for (key, id) in ids {
         if let Some(id) = id {
@@ -362,7 +369,7 @@ pub(super) fn write(vocabulary: &Vocabulary, rows: usize) -> Result<Vec<(String,
         }
     }
     set(ADD_BOS, Value::Bool(vocabulary.add_bos));
-    set(ADD_EOS, Value::Bool(vocabulary.add_eos));
+    set(ADD_EOS, Value::Bool(vocabulary.add_eos && !words));
     match &vocabulary.kind {
         Kind::SentencePiece { add_space_prefix, .. } => set(ADD_SPACE, Value::Bool(*add_space_prefix)),
         Kind::WordPiece { lowercase, strip_accents, separator } => {

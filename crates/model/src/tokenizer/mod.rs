@@ -283,6 +283,11 @@ impl Tokenizer {
         self.vocabulary.add_bos && self.vocabulary.bos.is_some()
     }
 
+    /// The ids that are added before and after a whole text.
+    pub fn around(&self) -> (&[u32], &[u32]) {
+        (&self.around.0, &self.around.1)
+    }
+
     /// Tokens that end an answer.
     pub fn end_of_generation(&self) -> &[u32] {
         &self.end_of_generation

@@ -56,9 +56,10 @@ pub(super) fn sentencepiece(folder: &HuggingFace, bytes: &[u8]) -> Result<Loaded
             let prefix = settings.flag("add_prefix_space").unwrap_or(true) && file.add_dummy_prefix;
             Kind::SentencePiece { scores, add_space_prefix: prefix }
         }
-        _ => {
-            Kind::Folder { reason: "its SentencePiece model is Unigram; GGUF files of kvant hold BPE".into() }
-        }
+        _ => Kind::Folder {
+            reason: "its SentencePiece model is Unigram; GGUF files of kvant hold it from tokenizer.json"
+                .into(),
+        },
     };
     let unknown = file.pieces.iter().find(|p| p.kind == PieceType::Unknown).map(|p| p.text.clone());
     // Without a setting, these classes add EOS after a text, and all other classes add BOS before a text.

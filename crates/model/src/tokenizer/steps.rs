@@ -188,7 +188,7 @@ impl Split {
 }
 
 /// Decodes a base64 text; returns `None` if it has a character that is not base64.
-fn base64(text: &str) -> Option<Vec<u8>> {
+pub(super) fn base64(text: &str) -> Option<Vec<u8>> {
     let digit = |c: u8| match c {
         b'A'..=b'Z' => Some(c - b'A'),
         b'a'..=b'z' => Some(c - b'a' + 26),

@@ -85,6 +85,8 @@ pub struct Vocabulary {
     pub unknown: Option<u32>,
     /// Id of the token that pads the texts of a batch.
     pub padding: Option<u32>,
+    /// Id of the token that hides a token of a text.
+    pub mask: Option<u32>,
     /// True if BOS is added before a text.
     pub add_bos: bool,
     /// True if EOS is added after a text.

@@ -24,6 +24,8 @@ pub struct Calibration {
     source: String,
     /// True if the first token of each context is BOS.
     bos: bool,
+    /// True if the last token of each context ends a text.
+    ends: bool,
     /// Indices of the contexts that are noise.
     noise: Vec<usize>,
 }
@@ -60,7 +62,15 @@ impl Calibration {
         if let Some(bos) = bos {
             contexts.iter_mut().for_each(|context| context[0] = bos);
         }
-        Ok(Self { contexts, source, bos: bos.is_some(), noise: Vec::new() })
+        Ok(Self { contexts, source, bos: bos.is_some(), ends: false, noise: Vec::new() })
+    }
+
+    /// Replaces the last token of each context by a token that ends a text.
+    #[must_use]
+    pub fn ending_in(mut self, token: u32) -> Self {
+        self.contexts.iter_mut().filter_map(|context| context.last_mut()).for_each(|last| *last = token);
+        self.ends = true;
+        self
     }
 
     /// Returns the number of contexts that noise may replace; 0 if the calibration has fewer than 16 contexts.
@@ -73,16 +83,20 @@ impl Calibration {
         self.contexts.len() >= 2 * SELECTION_EVERY && index % SELECTION_EVERY == NOISE_AT
     }
 
-    /// Replaces contexts by `noise` (tokens, context after context). BOS at the start of a context is not replaced.
+    /// Replaces contexts by `noise` (tokens, context after context). Tokens that begin or end a text are
+    /// not replaced.
     #[must_use]
     pub fn with_noise(mut self, noise: &[u32]) -> Self {
         let length = self.length();
         let places: Vec<usize> = (0..self.contexts.len()).filter(|&i| self.is_noise_place(i)).collect();
         for (noise, place) in noise.chunks_exact(length).zip(places) {
-            let first = self.contexts[place][0];
+            let (first, last) = (self.contexts[place][0], self.contexts[place][length - 1]);
             self.contexts[place].copy_from_slice(noise);
             if self.bos {
                 self.contexts[place][0] = first;
+            }
+            if self.ends {
+                self.contexts[place][length - 1] = last;
             }
             self.noise.push(place);
         }
@@ -162,7 +176,8 @@ impl Calibration {
     }
 
     fn of(&self, contexts: Vec<Vec<u32>>) -> Self {
-        Self { contexts, source: self.source.clone(), bos: self.bos, noise: Vec::new() }
+        let Self { bos, ends, .. } = *self;
+        Self { contexts, source: self.source.clone(), bos, ends, noise: Vec::new() }
     }
 
     /// Returns blake3 over all tokens, in hexadecimal.

@@ -28,7 +28,7 @@ use super::{ActivationFile, Calibration, Head, Inputs, Missing, Seed, Statistics
 use crate::work_folder::{self, WorkFolder};
 use crate::{Error, Progress};
 use kvant_kernels::{Backend, dense, ops};
-use kvant_model::{Block, BlockSpec, Embedding, Positions, Slot, Spec, Weights, load_matrix};
+use kvant_model::{Block, BlockSpec, Embedding, Positions, Slot, Spec, Weights};
 use std::collections::BTreeMap;
 
 /// Maximum number of contexts whose gradients are used.
@@ -123,8 +123,7 @@ pub fn gather(
     }
     let last = spec.blocks.len() * count;
     let head = Head::new(weights, backend)?;
-    let head_name = spec.head().weight();
-    let matrix = load_matrix(backend, &weights.tensor(&head_name)?, weights, &head_name)?;
+    let matrix = head.float_matrix()?;
     let mut head_input = Statistics::new(spec.hidden, Missing::Nothing);
     for c in 0..count {
         report_step()?;
@@ -132,7 +131,7 @@ pub fn gather(
         let residual = spec.residual(&stream);
         let states = head.states(residual);
         head_input.add(backend, &Inputs { quantized: &states, missed: &[], weights: None });
-        let mut gradient = head.gradient(&*matrix, residual, seed.of(c));
+        let mut gradient = head.gradient(&matrix, residual, seed.of(c));
         // Nothing after the last block reads the parts of the stream beside the residual stream.
         gradient.resize(context_values, 0.0);
         streams.write(last + c, &gradient)?;

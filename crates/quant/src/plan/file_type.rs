@@ -148,12 +148,13 @@ pub fn is_always_wide(entry: &Entry) -> bool {
 }
 
 /// Returns true if upstream quantizes this tensor: a matrix whose name ends in `weight`, except norms, learned positions,
-/// the projection of layer embeddings, and routers.
+/// token types, the projection of layer embeddings, and routers.
 fn is_quantizable(entry: &Entry) -> bool {
     !is_always_wide(entry)
         && entry.name.ends_with("weight")
         && entry.name != "position_embd.weight"
         && entry.name != "per_layer_model_proj.weight"
+        && entry.name != "token_types.weight"
         && !entry.name.contains("_norm.weight")
         && !entry.name.contains("ssm_conv1d")
 }
@@ -200,7 +201,8 @@ fn by_rule(spec: &Spec, entry: &Entry, file_type: &FileType, calibrated: bool) -
     let named = |name: &str| format::by_name(name).unwrap_or(base);
     let rules = file_type.rules();
     let name = entry.name.as_str();
-    let tied = spec.output.head.is_none();
+    // Upstream treats the embedding of a network without a head like a tied one.
+    let tied = spec.output.head.own().is_none();
     let is_table = ["token_embd.weight", "per_layer_token_embd.weight"].contains(&name);
     if name == "output.weight" || (tied && is_table) {
         return if rules == "mxfp4" || !entry.shape.columns().is_multiple_of(base.block().elements) {

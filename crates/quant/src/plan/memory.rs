@@ -56,7 +56,7 @@ pub fn allocation_bytes(weights: &Weights, recipe: &Recipe, threads: usize) -> u
     let weight_count = |slot: &Slot| slot.all_rows() * slot.columns;
     let block = |b: &BlockSpec| b.slots().map(weight_count).sum::<usize>();
     let largest_block = spec.blocks.iter().map(block).max().unwrap_or(0);
-    let ends = weight_count(&spec.embedding.tokens) + spec.output.head.as_ref().map_or(0, weight_count);
+    let ends = weight_count(&spec.embedding.tokens) + spec.output.head.own().map_or(0, weight_count);
     // No candidate format takes more than two bytes per weight. If embedding and head are two matrices, they are not in
     // memory at the same time, unless they keep their format. Matrices that keep their format are mapped.
     let encoded = 2 * (RIVALS + 1) * (largest_block + ends);
@@ -159,8 +159,10 @@ fn walk_bytes(weights: &Weights, recipe: &Recipe, assignments: &[Assignment]) ->
             );
         }
     }
-    let head = spec.head();
-    let ends = stage(head.columns, head.rows, Missing::Input, false) + 2 * stored(&head.weight());
+    let of_head =
+        |head: &Slot| stage(head.columns, head.rows, Missing::Input, false) + 2 * stored(&head.weight());
+    // Without a head, the embedding is the only matrix outside the blocks. It is solved without sums.
+    let ends = spec.head().map_or_else(|| 2 * stored(&spec.embedding.tokens.weight()), of_head);
     largest.max(ends)
         + 2 * activation_bytes(weights, length)
         + 8 * LOGIT_ROWS * spec.vocabulary

@@ -10,7 +10,7 @@ use crate::gather::{
 };
 use crate::work_folder::HEAD_INPUT;
 use kvant_core::Tensor;
-use kvant_model::{Block, Embedding, Positions, Slot, load_matrix};
+use kvant_model::{Block, Embedding, Positions, Slot};
 
 /// Maximum number of contexts on which the loss is measured.
 const EXPECTED_CONTEXTS: usize = 8;
@@ -32,7 +32,7 @@ impl Walk<'_> {
     pub(super) fn embedding(&self) -> Result<Unit, Error> {
         let spec = self.weights.spec();
         self.report("embedding", 0, 0, 0)?;
-        let tied = spec.output.head.is_none();
+        let tied = spec.output.head.is_tied();
         let quantized = self
             .assignment(&spec.embedding.tokens.weight())
             .is_some_and(|a| a.format != a.entry.format && a.format.grid().is_some());
@@ -103,9 +103,7 @@ impl Walk<'_> {
     ) -> Result<Option<Expected>, Error> {
         let spec = self.weights.spec();
         let (head, length) = (Head::new(self.weights, self.backend)?, self.calibration.length());
-        let name = spec.head().weight();
-        let float = load_matrix(self.backend, &self.weights.tensor(&name)?, self.weights, &name)?;
-        let quantized = load_matrix(self.backend, solved, self.weights, &name)?;
+        let (float, quantized) = (head.float_matrix()?, Some(head.matrix(solved)?));
         let all = 0..self.calibration.contexts().len();
         let mut contexts: Vec<usize> =
             all.clone().filter(|&i| self.calibration.selects(i) && !self.calibration.is_noise(i)).collect();
@@ -123,9 +121,9 @@ impl Walk<'_> {
             let (rf, rq) = residuals.read(context, self.stream_values())?;
             for positions in positions.chunks(LOGIT_ROWS) {
                 let (xf, xq) = (head.states_at(&rf, positions), head.states_at(&rq, positions));
-                let reference = head.logits(&*float, &xf);
-                expected.kld += head.divergence(&reference, &head.logits(&*quantized, &xq));
-                expected.head_kld += head.divergence(&reference, &head.logits(&*quantized, &xf));
+                let reference = head.logits(&float, &xf);
+                expected.kld += head.divergence(&reference, &head.logits(&quantized, &xq));
+                expected.head_kld += head.divergence(&reference, &head.logits(&quantized, &xf));
             }
         }
         let count = (contexts.len() * positions.len()) as f64;

@@ -71,13 +71,13 @@ impl<'a> Walk<'a> {
             solutions.record_flags(&unit);
             next += 1;
         }
-        if let Some(head) = &spec.output.head {
+        if let Some(head) = spec.output.head.own() {
             let unit =
                 self.unit(&solutions, work_folder::HEAD, || self.head(head, &mut residuals[next % 2]))?;
             solutions.record_flags(&unit);
         }
-        if !carried && !spec.blocks.is_empty() {
-            let name = spec.head().weight();
+        if let Some(head) = spec.head().filter(|_| !carried && !spec.blocks.is_empty()) {
+            let name = head.weight();
             let head = solutions
                 .get(&name)?
                 .map_or_else(|| self.weights.tensor(&name).map_err(Error::from), |s| Ok(s.tensor))?;
@@ -163,12 +163,12 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Returns true if the walk needs no activations: the head is tied to the embedding, and every map of every block
+    /// Returns true if the walk needs no activations: the network has no head of its own, and every map of every block
     /// keeps its format or is carried over. A map is carried over, not solved, if its weights are already points of the
     /// format's lattice.
     fn all_carried(&self) -> Result<bool, Error> {
         let Spec { blocks, output, .. } = self.weights.spec();
-        if blocks.is_empty() || output.head.is_some() {
+        if blocks.is_empty() || output.head.own().is_some() {
             return Ok(false);
         }
         for slot in blocks.iter().flat_map(BlockSpec::slots) {

@@ -43,7 +43,7 @@ impl<'a> Solutions<'a> {
             let slots: Vec<&Slot> = block.slots().collect();
             put(&slots, work_folder::block(index));
         }
-        if let Some(head) = &spec.output.head {
+        if let Some(head) = spec.output.head.own() {
             put(&[head], work_folder::HEAD.to_owned());
         }
         Self { work, units, plans, flags: HashMap::new(), loaded: None, expected: None }

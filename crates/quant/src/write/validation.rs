@@ -64,7 +64,10 @@ pub fn validate(
     let network = Transformer::load(&weights, backend.clone())?;
     let count = network.spec().vocabulary.min(network.spec().context).min(4);
     let tokens: Vec<u32> = (0..count as u32).collect();
-    let logits = network.next_logits(&mut network.sequence(tokens.len()), &tokens)?;
+    let logits = match network.check_logits() {
+        Ok(()) => network.next_logits(&mut network.sequence(tokens.len()), &tokens)?,
+        Err(_) => network.encode(&[&tokens])?,
+    };
     match logits.iter().position(|x| !x.is_finite()) {
         Some(token) => Err(Error::ForwardPass { path: path.to_owned(), token, value: logits[token] }),
         None => Ok(hash),

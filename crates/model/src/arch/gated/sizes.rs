@@ -122,7 +122,7 @@ impl Family {
                 (None, Windows::AllButEach(n)) => !(index + 1).is_multiple_of(found.full_each.unwrap_or(n)),
             };
             let (rope, span) = match found.window {
-                Some(positions) if windowed => (&found.ropes.windowed, Span::Window(positions)),
+                Some(positions) if windowed => (&found.ropes.windowed, self.window_span(positions)),
                 _ => (&found.ropes.full, Span::Full),
             };
             let experts = found.experts.is_some() && (found.has_experts)(index);

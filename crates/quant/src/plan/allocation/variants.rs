@@ -64,7 +64,7 @@ impl Variants<'_> {
             }
         }
         // A tied head uses the embedding's matrices.
-        let shared = spec.output.head.is_none().then_some(tables);
+        let shared = spec.output.head.is_tied().then_some(tables);
         let positions = Positions::new(spec, 0, length);
         let context_values = length * spec.stream_width();
         for index in 0..spec.blocks.len() {
@@ -108,7 +108,11 @@ impl Variants<'_> {
                 }
             }
         }
-        let heads = shared.map_or_else(|| self.matrices(&spec.head().weight(), variants), Ok)?;
+        let heads = match (shared, spec.head()) {
+            (Some(tables), _) => Some(tables),
+            (None, Some(head)) => Some(self.matrices(&head.weight(), variants)?),
+            (None, None) => None,
+        };
         self.compare(contexts, variants, &heads, &diverged, stride, &mut streams)
     }
 
@@ -117,7 +121,7 @@ impl Variants<'_> {
         &self,
         contexts: &Calibration,
         variants: &[&Formats],
-        heads: &Matrices,
+        heads: &Option<Matrices>,
         diverged: &[bool],
         stride: usize,
         streams: &mut ActivationFile,
@@ -126,7 +130,8 @@ impl Variants<'_> {
         let (count, length, hidden) = (contexts.contexts().len(), contexts.length(), spec.hidden);
         let context_values = length * spec.stream_width();
         let head = Head::new(self.weights, self.backend)?;
-        let name = spec.head().weight();
+        let name = spec.head().map(Slot::weight).unwrap_or_default();
+        let matrix = |format: Option<&'static str>| heads.as_ref().map(|heads| heads[&format].clone());
         let scored = compared_positions(length, stride);
         let mut sums = vec![0.0f64; variants.len()];
         for context in 0..count {
@@ -138,7 +143,7 @@ impl Variants<'_> {
                 .map(|i| diverged[i].then(|| states(i + 1)).transpose())
                 .collect::<Result<_, _>>()?;
             for (chunk, rows) in float.chunks(LOGIT_ROWS * hidden).enumerate() {
-                let expected = head.logits(&*heads[&None], rows);
+                let expected = head.logits(&matrix(None), rows);
                 for (i, variant) in variants.iter().enumerate() {
                     if self.progress.stop() {
                         return Err(Error::Interrupted);
@@ -146,7 +151,7 @@ impl Variants<'_> {
                     let start = chunk * LOGIT_ROWS * hidden;
                     let variant_rows =
                         variant_states[i].as_ref().map_or(rows, |states| &states[start..][..rows.len()]);
-                    let found = head.logits(&*heads[&variant.get(&name).map(|f| f.name())], variant_rows);
+                    let found = head.logits(&matrix(variant.get(&name).map(|f| f.name())), variant_rows);
                     sums[i] += head.divergence(&expected, &found);
                 }
             }
