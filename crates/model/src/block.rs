@@ -19,6 +19,7 @@ use kvant_kernels::{Backend, KeyValues, Ragged, attention, attention_of_held, op
 
 /// A sublayer's body with loaded weights.
 #[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "a few of them a block")]
 pub(crate) enum LoadedBody {
     Attention(LoadedAttention),
     FeedForward(LoadedFeedForward),

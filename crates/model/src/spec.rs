@@ -271,7 +271,6 @@ pub struct LayerGate {
 
 /// The computation of a sublayer.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "plain data, a few of them a block")]
 pub enum Body {
     /// Reads the current and all earlier positions.
     Attention(Attention),
