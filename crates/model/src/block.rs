@@ -21,6 +21,7 @@ use kvant_kernels::{Backend, Ragged, attention, attention_of_held, ops};
 
 /// A sublayer's body with loaded weights.
 #[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "a few of them a block")]
 pub(crate) enum LoadedBody {
     Attention(LoadedAttention),
     DeltaNet(LoadedDeltaNet),

@@ -1,7 +1,7 @@
 //! Runs one network through a block, stage by stage and context by context. A stage is the set of linear layers (maps)
-//! of a block that read the same input. Files hold the input of the next stage and the residual stream.
+//! of a block that read the same input. Files hold the input of the next stage and the stream.
 //!
-//! Invariant: the residual stream before the block is never changed, so that a run can restart the block after a crash.
+//! Invariant: the stream before the block is never changed, so that a run can restart the block after a crash.
 
 use crate::Error;
 use crate::gather::ActivationFile;
