@@ -126,7 +126,7 @@ impl Architecture for ModernBert {
             set("feed_forward_length", count(network.down.columns));
             set("attention.head_count", count(attention.heads));
             let silu = network.activation == Activation::Silu;
-            set("hidden_act", Value::String(if silu { "silu" } else { "gelu" }.into()));
+            set("hidden_activation", Value::String(if silu { "silu" } else { "gelu" }.into()));
         }
         if let Some(norm) = &spec.output.norm {
             set("attention.layer_norm_epsilon", Value::F32(norm.epsilon));
@@ -211,7 +211,7 @@ fn sizes_from_gguf(settings: Settings, checkpoint: &dyn Checkpoint) -> Result<Si
         vocabulary: embedding_rows(checkpoint, "modern-bert")?,
         context,
         norm_epsilon: settings.positive(&key("attention.layer_norm_epsilon"), 1e-5)?,
-        activation: activation(settings, &key("hidden_act"))?,
+        activation: activation(settings, &key("hidden_activation"))?,
         layers: layers(blocks, window, &ropes, windowed),
     })
 }
