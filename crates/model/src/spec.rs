@@ -525,12 +525,10 @@ impl BlockSpec {
     }
 
     fn norms(&self) -> impl Iterator<Item = &Norm> {
-        self.sublayers
-            .iter()
-            .flat_map(|s| {
-                let after = s.after.iter().chain(&s.sum_norm).chain(&s.residual_norm);
-                s.before.iter().chain(s.body.norms()).chain(after)
-            })
+        self.sublayers.iter().flat_map(|s| {
+            let after = s.after.iter().chain(&s.sum_norm).chain(&s.residual_norm);
+            s.before.iter().chain(s.body.norms()).chain(after)
+        })
     }
 }
 

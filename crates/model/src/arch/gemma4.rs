@@ -101,7 +101,10 @@ impl Architecture for Gemma4 {
         set("feed_forward_length", counts(spec.feed_forwards().map(|f| f.down.columns).collect()));
         set("attention.head_count", count(spec.attentions().next().map_or(0, |a| a.heads)));
         set("attention.head_count_kv", counts(spec.attentions().map(|a| a.kv_heads).collect()));
-        set("attention.layer_norm_rms_epsilon", Value::F32(spec.output.norm.as_ref().map_or(0.0, |norm| norm.epsilon)));
+        set(
+            "attention.layer_norm_rms_epsilon",
+            Value::F32(spec.output.norm.as_ref().map_or(0.0, |norm| norm.epsilon)),
+        );
         let windowed: Vec<bool> = spec.attentions().map(|a| a.span != Span::Full).collect();
         set("attention.sliding_window", count(window(spec).unwrap_or(spec.context)));
         set("attention.sliding_window_pattern", Value::Array(Array::Bool(windowed)));
