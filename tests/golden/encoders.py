@@ -29,10 +29,11 @@ import llama
 # `models.py`, once the path leads to the gguf package that the converter comes with.
 models = None
 
-OUT = pathlib.Path(__file__).resolve().parent / "encoders"
+HERE = pathlib.Path(__file__).resolve().parent
+OUT = HERE / "encoders"
 
 BERT = {
-    "model_type": "bert", "architectures": ["BertModel"], "hidden_act": "gelu", "hidden_size": 48, "intermediate_size": 80,
+    "model_type": "bert", "architectures": ["BertModel"], "hidden_act": "gelu", "hidden_size": 36, "intermediate_size": 52,
     "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 96, "max_position_embeddings": 64, "layer_norm_eps": 1e-12,
     "type_vocab_size": 2, "pad_token_id": 0, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
 }
@@ -42,10 +43,13 @@ SMALL = {
 }
 
 # `pooling` is a value of `pooling_mode`; None for a folder without modules. `dense` lists the output lengths of linear maps
-# after the pooling. `older` gives the vectors of norms TensorFlow's names.
+# after the pooling. `older` gives the vectors of norms TensorFlow's names. `tokenizer` is a file of `tokens_folder/`, and
+# `longest` the number of tokens after which texts are cut.
+TEXTS = ["the quick brown fox jumps over it", "Two words", "", "what do models give for a longer text, which is cut after some tokens?", "the"]
+
 VARIANTS = {
     "bert-mean-f32": {
-        "about": "BERT: heads of 12, mean pooling", "storage": "f32", "prompt": 40, "pooling": "mean", "config": BERT,
+        "about": "BERT: heads of 9, mean pooling", "storage": "f32", "prompt": 40, "pooling": "mean", "config": BERT,
     },
     "bert-prefix-f16": {
         "about": "BERT: names with a prefix, TensorFlow's names of norms, heads of the training, first token", "storage": "f16",
@@ -55,6 +59,11 @@ VARIANTS = {
     "bert-plain-f32": {
         "about": "BERT: no modules, one token type", "storage": "f32", "prompt": 1, "pooling": None,
         "config": {**BERT, "type_vocab_size": 1, "num_hidden_layers": 1},
+    },
+    "bert-words-f16": {
+        "about": "BERT: a WordPiece tokenizer; vectors of texts", "storage": "f16", "prompt": 20, "pooling": "mean", "twin": False,
+        "tokenizer": "pieces.json", "longest": 24,
+        "config": {**BERT, "vocab_size": 300, "hidden_size": 64, "intermediate_size": 96, "torch_dtype": "float16"},
     },
     "xlm-roberta-f32": {
         "about": "XLM-RoBERTa: positions with an offset, first token", "storage": "f32", "prompt": 64, "pooling": "cls",
@@ -146,6 +155,8 @@ def write_modules(folder, variant, normal):
     (folder / "modules.json").write_text(json.dumps(modules, indent=1) + "\n")
     flags = {"mean": "mean_tokens", "cls": "cls_token", "lasttoken": "lasttoken"}
     pooling = {"word_embedding_dimension": hidden, **{f"pooling_mode_{flag}": mode == variant["pooling"] for mode, flag in flags.items()}}
+    if "longest" in variant:
+        (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": variant["longest"]}) + "\n")
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling, indent=1) + "\n")
     maps, width = [], hidden
@@ -164,6 +175,13 @@ def states_of(folder, prompt, dtype=torch.float32):
     model = transformers.AutoModel.from_pretrained(folder, dtype=dtype, attn_implementation="eager").eval()
     with torch.no_grad():
         return model(torch.tensor([prompt])).last_hidden_state[0].to(torch.float64).numpy()
+
+
+def vectors_of_texts(folder, variant, maps):
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    ids = [tokenizer(text, truncation=True, max_length=variant["longest"])["input_ids"] for text in TEXTS]
+    vectors = [vector_of(states_of(folder, own), variant, maps) for own in ids]
+    return {"texts": TEXTS, "tokens": [len(own) for own in ids], "vectors": [[round(float(x), 8) for x in v] for v in vectors]}
 
 
 def vector_of(states, variant, maps):
@@ -195,6 +213,10 @@ def make_variant(index, name, variant):
     prompt = random.integers(3, config["vocab_size"], variant["prompt"]).tolist()
     states, wide = states_of(folder, prompt), states_of(folder, prompt, torch.float64)
     states.astype("<f4").tofile(folder / "golden_states.f32")
+    of_texts = {}
+    if "tokenizer" in variant:
+        shutil.copy(HERE / "tokens_folder" / variant["tokenizer"], folder / "tokenizer.json")
+        of_texts = vectors_of_texts(folder, variant, maps)
     twin = None
     if variant.get("twin", True):
         families.convert(folder, folder / "model.gguf", storage)
@@ -216,6 +238,7 @@ def make_variant(index, name, variant):
         "states_std": round(float(states.std()), 3),
         "f32_against_f64": models.differences(states, wide),
         "transformers": transformers.__version__,
+        **of_texts,
         **({"twin": twin} if twin else {}),
     }
     (folder / "golden.json").write_text(json.dumps(golden, indent=1) + "\n")

@@ -13,7 +13,7 @@ fn folders() -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> =
         std::fs::read_dir(root).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_dir()).collect();
     folders.sort();
-    assert!(folders.len() >= 5, "golden encoders are missing");
+    assert!(folders.len() >= 9, "golden encoders are missing");
     folders
 }
 

@@ -71,6 +71,44 @@ fn every_kind_of_tokenizer_json_gives_the_librarys_ids() {
     }
 }
 
+/// Tokenizers of both kinds in a GGUF have llama.cpp's rules, which differ for accents and repeated spaces.
+#[test]
+fn word_pieces_and_unigram_become_a_gguf_with_the_same_ids() {
+    let whole = |name: &str, change: &dyn Fn(&mut Json)| {
+        let bytes = std::fs::read(golden("tokens_folder").join(name)).unwrap();
+        let mut json: Json = serde_json::from_slice(&bytes).unwrap();
+        change(&mut json);
+        tokenizer(&[("tokenizer.json", json.to_string().as_bytes())])
+    };
+    let pieces = whole("pieces.json", &|_| {});
+    let unigram = whole("one.json", &|json| json["normalizer"] = json["normalizer"]["normalizers"][1].take());
+    for (tokenizer, model) in [(pieces, "bert"), (unigram, "t5")] {
+        let mut metadata = Metadata::default();
+        for (key, value) in tokenizer.to_gguf(tokenizer.len() + 4).unwrap() {
+            metadata.set(key, value);
+        }
+        assert_eq!(metadata.get("tokenizer.ggml.model").unwrap().as_str(), Some(model));
+        let twin = Tokenizer::from_meta(&Meta::Gguf(metadata)).unwrap().unwrap();
+        assert_eq!(twin.around(), tokenizer.around());
+        let plain = |text: &&String| {
+            text.is_ascii() && text.split_whitespace().collect::<Vec<_>>().join(" ") == **text
+        };
+        let (_, texts) = golden_texts();
+        let mut compared = 0;
+        for text in texts.iter().filter(plain) {
+            let ids = tokenizer.encode(text, WHOLE).unwrap();
+            assert_eq!(twin.encode(text, WHOLE).unwrap(), ids, "{model}: {text:?}");
+            assert_eq!(twin.decode(&ids), tokenizer.decode(&ids));
+            compared += 1;
+        }
+        assert!(compared > 10, "{compared}");
+        assert_eq!(tokenizer.difference(&twin, "the quick brown fox").unwrap(), None);
+    }
+    let bytes = std::fs::read(golden("tokens_folder/one.json")).unwrap();
+    let error = tokenizer(&[("tokenizer.json", &bytes)]).to_gguf(300).unwrap_err().to_string();
+    assert!(error.contains("NFKC"), "{error}");
+}
+
 #[test]
 fn sentencepiece_models_give_its_ids() {
     for name in ["bpe", "unigram"] {
