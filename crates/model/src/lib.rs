@@ -33,6 +33,7 @@ mod positions;
 mod rope;
 mod sampler;
 mod sequence;
+mod source;
 mod spec;
 mod step;
 mod stream;
@@ -59,6 +60,7 @@ pub use sampler::{
     Dry, DynamicTemperature, LogProbabilities, Mirostat, Sampler, SamplerError, Sampling, TokenMask, Xtc,
 };
 pub use sequence::{Sequence, Snapshot, StatePool};
+pub use source::Source;
 pub use spec::{
     Activation, Attention, BlockSpec, Body, ConvolutionSlot, DeltaNet, EmbeddingSpec, Expansion, Experts,
     FeedForward, Head, HeadScalars, LayerEmbeddings, LayerGate, Norm, NormKind, OutputSpec, Pooling,
@@ -69,4 +71,4 @@ pub use tokenizer::{
     Kind, PreTokenizer, Special, TextStream, TokenKind, Tokenizer, TokenizerError, Vocabulary,
 };
 pub use transformer::Transformer;
-pub use weights::{Entry, Source, Weights, experts};
+pub use weights::{Entry, Weights, experts};
