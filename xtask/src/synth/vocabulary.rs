@@ -46,6 +46,7 @@ pub fn vocabulary(size: usize) -> Vocabulary {
         eot: None,
         unknown: Some(0),
         padding: None,
+        mask: None,
         add_bos: true,
         add_eos: false,
         takes_before: Vec::new(),
