@@ -172,7 +172,7 @@ pub fn short_convolution_gradient(
     let tokens = x.len() / channels;
     assert_eq!(x.len(), gradient.len(), "a gradient for each result");
     let mut out = vec![0.0; x.len()];
-    let shared = Shared::new(&mut out);
+    let columns = Shared::new(&mut out);
     backend.pool().run(channels, &|channel| {
         let weight = |row: usize| convolution.weight[row * channels + channel];
         for token in 0..tokens {
@@ -183,12 +183,11 @@ pub fn short_convolution_gradient(
             for row in 0..=past {
                 if let Some(at) = sources(row) {
                     // SAFETY: each task has its own channel.
-                    let own = unsafe { shared.part(at, 1) };
+                    let own = unsafe { columns.part(at, 1) };
                     own[0] += weight(row) * slope;
                 }
             }
         }
     });
-    drop(shared);
     out
 }
