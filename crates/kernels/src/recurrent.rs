@@ -19,13 +19,11 @@ mod state;
 mod tests;
 
 use crate::Backend;
+use crate::cpu::generic::recurrent::{TILE, TileToken};
 use crate::ops::by_rows;
 use crate::shared::Shared;
 pub use gradient::{DeltaGradient, delta_rule_gradient, short_convolution_gradient};
 pub use state::RecurrentState;
-
-/// Columns of a tile of the state.
-pub(crate) const TILE: usize = 32;
 
 /// Channels of one task of a convolution.
 const CHANNELS: usize = 256;
@@ -118,15 +116,6 @@ impl DeltaInput<'_> {
         );
         tokens
     }
-}
-
-/// One token's inputs of one tile.
-pub(crate) struct TileToken<'a> {
-    pub query: &'a [f32],
-    pub key: &'a [f32],
-    pub value: &'a [f32; TILE],
-    pub decay: f32,
-    pub strength: f32,
 }
 
 /// Applies the gated delta rule. `sequences` has the state of each sequence ([`DeltaShape::state_length`] floats) and the

@@ -12,7 +12,7 @@ use super::codes::matrix::{CodeMatrix, Sums};
 use super::codes::outliers::{Outlier, OutliersOfRows};
 use super::generic::attention_kernel::QueryRows;
 use super::generic::float_tile::{FloatType, Products};
-use crate::recurrent::{TILE, TileToken};
+use super::generic::recurrent::{TILE, TileToken};
 use crate::shared::Shared;
 use crate::view::View;
 use crate::{ClampedSwiglu, Isa, KvFormat};

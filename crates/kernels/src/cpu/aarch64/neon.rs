@@ -3,10 +3,10 @@
 use crate::cpu::codes::{activations, outliers};
 use crate::cpu::generic::float_tile::{self, FloatType, ROWS, Tile};
 use crate::cpu::generic::lanes::Lanes;
+use crate::cpu::generic::recurrent::{TILE, TileToken};
 use crate::cpu::generic::{attention_kernel, loops, recurrent};
 use crate::cpu::multiversion::multiversion;
 use crate::cpu::prefetch::prefetch_codes;
-use crate::recurrent::{TILE, TileToken};
 use crate::view::View;
 use std::arch::aarch64::*;
 use std::arch::asm;

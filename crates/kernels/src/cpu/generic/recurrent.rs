@@ -1,7 +1,18 @@
 //! The inner loops of recurrent layers: one token of one tile of a state, and one token of a convolution.
 
 use super::loops::{exp, multiply_add};
-use crate::recurrent::{TILE, TileToken};
+
+/// Columns of a tile of the state.
+pub(crate) const TILE: usize = 32;
+
+/// One token's inputs of one tile.
+pub(crate) struct TileToken<'a> {
+    pub query: &'a [f32],
+    pub key: &'a [f32],
+    pub value: &'a [f32; TILE],
+    pub decay: f32,
+    pub strength: f32,
+}
 
 /// Updates the rows of a tile by one token and writes the result. The source of the formula is in `recurrent.rs`.
 #[inline(always)]
