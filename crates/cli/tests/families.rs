@@ -50,6 +50,20 @@ fn every_golden_model_is_converted_and_rounded() {
     assert!(converted >= 47 && with_notes >= 5, "golden models are missing");
 }
 
+/// `transformers` 5 saves the number of experts under another name than the published settings.
+#[test]
+fn both_names_of_the_number_of_experts_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut tiny = Tiny::qwen3_moe();
+    tiny.write(&folder.path().join("published"));
+    let count = tiny.config.remove("num_experts").expect("a number");
+    tiny.config.insert("num_local_experts".into(), count);
+    tiny.write(&folder.path().join("saved"));
+    let [published, saved] = ["published", "saved"]
+        .map(|model| json_of(folder.path(), &["logits", model, "--tokens", "1,2,3"])["top"].clone());
+    assert_eq!(published, saved);
+}
+
 #[test]
 fn a_converted_file_gives_the_folders_logits() {
     let folder = tempfile::tempdir().unwrap();

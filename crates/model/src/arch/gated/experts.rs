@@ -237,7 +237,12 @@ impl Family {
 
     pub(super) fn experts_from_json(&self, settings: Settings) -> Result<Option<ExpertSizes>, Error> {
         let Some(names) = self.experts else { return Ok(None) };
-        let Some(count) = settings.optional_length(names.count)? else { return Ok(None) };
+        // `transformers` 5 writes the second name for families whose published settings have another one.
+        let mut count = None;
+        for key in [names.count, "num_local_experts"] {
+            count = count.or(settings.optional_length(key)?);
+        }
+        let Some(count) = count else { return Ok(None) };
         let mut normalized = names.normalized;
         if let Some((key, default)) = names.normalized_key {
             normalized = settings.optional_flag(key)?.unwrap_or(default);

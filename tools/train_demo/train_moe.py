@@ -7,13 +7,11 @@ It needs torch, transformers and tokenizers. The model is not shipped: 8 M param
 
 import argparse
 import pathlib
-import sys
 import time
 
 import torch
 from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "train_demo"))
 import corpus
 from train import rate_factor
 
@@ -46,8 +44,7 @@ def main():
         batch = rows[order].long()
         for group in optimizer.param_groups:
             group["lr"] = 2e-3 * rate_factor(progress)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = model(input_ids=batch, labels=batch).loss
+        loss = model(input_ids=batch, labels=batch).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
