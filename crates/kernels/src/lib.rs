@@ -46,7 +46,7 @@ pub use input::Input;
 pub use isa::Isa;
 pub use key_values::KeyValues;
 pub use kv_format::KvFormat;
-pub use load::{apply_all, apply_each, kernel};
+pub use load::{apply_each, kernel};
 pub use matrix::Matrix;
 pub use page_pool::PagePool;
 pub use pool::Pool;

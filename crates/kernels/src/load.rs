@@ -28,14 +28,9 @@ impl Backend {
     }
 }
 
-/// Multiplies several matrices with the same input, as [`Matrix::apply`] does for one matrix. All matrices belong to
-/// the same backend. If all matrices have integer codes, one parallel run computes all products.
-pub fn apply_all(matrices: &[&dyn Matrix], x: &Input, results: &mut [&mut [f32]]) {
-    apply_each(matrices, &vec![x; matrices.len()], results);
-}
-
-/// Multiplies each of several matrices with its own input. The matrices have the same number of columns. Otherwise like
-/// [`apply_all`].
+/// Multiplies each of several matrices with its own input, as [`Matrix::apply`] does for one matrix. All matrices belong
+/// to the same backend and have the same number of columns. If all matrices have integer codes, one parallel run computes
+/// all products. An input that several matrices share is rounded once.
 pub fn apply_each(matrices: &[&dyn Matrix], inputs: &[&Input], results: &mut [&mut [f32]]) {
     assert!(matrices.len() == inputs.len() && inputs.len() == results.len(), "an input for every matrix");
     let codes: Vec<&PackedCodes> =

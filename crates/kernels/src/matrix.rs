@@ -41,7 +41,7 @@ pub trait Matrix: Send + Sync {
     /// activations are rounded only one time.
     fn apply(&self, x: &Input, y: &mut [f32]);
 
-    /// Allows a downcast to the concrete type, which [`crate::apply_all`] needs.
+    /// Allows a downcast to the concrete type, which [`crate::apply_each`] needs.
     #[doc(hidden)]
     fn as_any(&self) -> &dyn Any;
 

@@ -8,7 +8,7 @@ use crate::attention::{LoadedAttention, multiply_by_sigmoid};
 use crate::block::{LoadedBody, LoadedSublayer};
 use crate::delta_net::LoadedDeltaNet;
 use crate::experts::LoadedExperts;
-use crate::feed_forward::{LoadedFeedForward, activate, scale_rows};
+use crate::feed_forward::{LoadedFeedForward, activate, scale_rows, sigmoid};
 use crate::layer_embedding::LoadedLayerGate;
 use crate::linear::{Linear, apply_all};
 use crate::norm::LoadedNorm;
@@ -273,7 +273,7 @@ impl LoadedAttention {
         self.output.backward(gradient, &mut attended, sink);
         let at_gate: Vec<f32> = (ungated.iter().zip(&gate).zip(&attended))
             .map(|((x, gate), gradient)| {
-                let sigmoid = 1.0 / (1.0 + (-gate).exp());
+                let sigmoid = sigmoid(*gate);
                 gradient * x * sigmoid * (1.0 - sigmoid)
             })
             .collect();
@@ -336,7 +336,7 @@ fn backward_all<const N: usize>(
 }
 
 /// Concatenates matrices row by row: row `i` of the result has row `i` of each matrix.
-fn concatenate_rows<const N: usize>(parts: [&[f32]; N], columns: [usize; N]) -> Vec<f32> {
+pub(crate) fn concatenate_rows<const N: usize>(parts: [&[f32]; N], columns: [usize; N]) -> Vec<f32> {
     let tokens = parts[0].len() / columns[0];
     let mut joined = Vec::with_capacity(tokens * columns.iter().sum::<usize>());
     for token in 0..tokens {

@@ -1,5 +1,7 @@
 //! A gated delta net with loaded weights: its forward pass and its gradient.
 
+use crate::backward::concatenate_rows;
+use crate::feed_forward::sigmoid;
 use crate::linear::{Linear, apply_many};
 use crate::norm::LoadedNorm;
 use crate::{DeltaNet, Error, GradientSink, Slot, Weights, buffers};
@@ -229,12 +231,8 @@ impl LoadedDeltaNet {
         unit_rows_gradient(&query, size, self.query_factor(), &mut at_rule.query);
         unit_rows_gradient(&key, size, 1.0, &mut at_rule.key);
         let (keys, values) = (self.shape.keys(), self.shape.values());
-        let mut at_convolved = Vec::with_capacity(convolved.len());
-        for token in 0..tokens {
-            at_convolved.extend_from_slice(&at_rule.query[token * keys..][..keys]);
-            at_convolved.extend_from_slice(&at_rule.key[token * keys..][..keys]);
-            at_convolved.extend_from_slice(&at_rule.value[token * values..][..values]);
-        }
+        let at_parts = [&at_rule.query[..], &at_rule.key, &at_rule.value];
+        let at_convolved = concatenate_rows(at_parts, [keys, keys, values]);
         let at_qkv = short_convolution_gradient(backend, &convolution, &projected.qkv, &at_convolved);
         let heads = self.shape.value_heads;
         let at_step = |(i, step): (usize, &f32)| {
@@ -253,10 +251,6 @@ impl LoadedDeltaNet {
             map.backward(gradient, input_gradient, sink);
         }
     }
-}
-
-fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + (-x).exp())
 }
 
 /// Returns ln(1 + eˣ).

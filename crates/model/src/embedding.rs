@@ -81,6 +81,11 @@ impl Embedding {
         Ok(Self { backend, tokens, scale: spec.scale, positions, of_type, norm, layers, layout })
     }
 
+    /// The parts of the network's streams.
+    pub(crate) fn layout(&self) -> &StreamLayout {
+        &self.layout
+    }
+
     /// The token table, which is also the output head of a network with a tied head.
     pub(crate) fn tokens(&self) -> &Arc<dyn Matrix> {
         &self.tokens

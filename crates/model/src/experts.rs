@@ -3,7 +3,7 @@
 //! The tokens that use an expert are multiplied together, so that its weights are read once. Invariant: the result of a
 //! token does not depend on other tokens.
 
-use crate::feed_forward::{LoadedFeedForward, activate, scale_rows};
+use crate::feed_forward::{LoadedFeedForward, activate, scale_rows, sigmoid};
 use crate::linear::{Linear, apply_each};
 use crate::norm::LoadedNorm;
 use crate::{Error, Experts, OpCount, Scoring, Weights, buffers};
@@ -57,7 +57,7 @@ impl LoadedScoring {
                 let sum = strengths.iter().sum();
                 (strengths, sum)
             }
-            Self::Sigmoid { .. } => (scores.iter().map(|score| 1.0 / (1.0 + (-score).exp())).collect(), 1.0),
+            Self::Sigmoid { .. } => (scores.iter().copied().map(sigmoid).collect(), 1.0),
         }
     }
 
@@ -152,45 +152,52 @@ impl LoadedExperts {
         }
         let groups = routing.rows_of_experts();
         let own = gather(backend, input, columns, &groups, |row| row / self.used);
-        let ups = self.products(backend, &groups, &own, columns, |expert| &expert.up);
-        let (mut activated, ups) = match first.gate {
-            None => (ups, None),
-            Some(_) => {
-                let gates = self.products(backend, &groups, &own, columns, |expert| {
-                    expert.gate.as_ref().expect("networks of one kind")
-                });
-                (gates, Some(ups))
-            }
-        };
+        let mut results =
+            self.products(backend, &groups, &own, |expert| expert.gate.iter().chain([&expert.up]).collect());
+        // The gates come first; without gates, the results of `up` are activated.
+        let mut activated = results.remove(0);
+        let ups = results.pop();
         activate(backend, first.activation, &mut activated, ups.as_deref());
         scatter(backend, &activated, length, &groups, &mut out);
         ups.into_iter().chain([own, activated]).for_each(buffers::give);
         out
     }
 
-    /// Multiplies one map of each used expert with the expert's rows of `own`, which follow each other in the order of
-    /// `groups`. All products are one parallel run.
+    /// Multiplies maps of each used expert with the expert's rows of `own`, which follow each other in the order of
+    /// `groups`. `maps` gives equally many maps of each expert, all with the same number of columns. All products are one
+    /// parallel run. Returns the results of the first map of all experts, then those of the second.
     fn products<'a>(
         &'a self,
         backend: &Backend,
         groups: &[(usize, Vec<usize>)],
         own: &[f32],
-        columns: usize,
-        map: impl Fn(&'a LoadedFeedForward) -> &'a Linear,
-    ) -> Vec<f32> {
-        let maps: Vec<&Linear> = groups.iter().map(|(expert, _)| map(&self.experts[*expert])).collect();
-        let width = maps[0].weight.rows();
-        let mut out = buffers::take(own.len() / columns * width);
-        let (mut rest, mut results) = (own, &mut out[..]);
-        let mut parts = Vec::with_capacity(groups.len());
-        for (_, rows) in groups {
-            let (part, after) = rest.split_at(rows.len() * columns);
-            let (result, after_result) = results.split_at_mut(rows.len() * width);
-            parts.push((Input::new(part, columns), result));
-            (rest, results) = (after, after_result);
+        maps: impl Fn(&'a LoadedFeedForward) -> Vec<&'a Linear>,
+    ) -> Vec<Vec<f32>> {
+        let maps: Vec<Vec<&Linear>> = groups.iter().map(|(expert, _)| maps(&self.experts[*expert])).collect();
+        let columns = maps[0][0].weight.columns();
+        let mut rest = own;
+        let inputs: Vec<Input> = (groups.iter())
+            .map(|(_, rows)| {
+                let (part, after) = rest.split_at(rows.len() * columns);
+                rest = after;
+                Input::new(part, columns)
+            })
+            .collect();
+        let width = |map: &&Linear| map.weight.rows();
+        let mut out: Vec<Vec<f32>> =
+            maps[0].iter().map(|map| buffers::take(own.len() / columns * width(map))).collect();
+        let (mut all_maps, mut all_inputs, mut results) = (Vec::new(), Vec::new(), Vec::new());
+        for (which, out) in out.iter_mut().enumerate() {
+            let mut rest = &mut out[..];
+            for ((maps, input), (_, rows)) in maps.iter().zip(&inputs).zip(groups) {
+                let (result, after) = rest.split_at_mut(rows.len() * width(&maps[which]));
+                rest = after;
+                all_maps.push(maps[which]);
+                all_inputs.push(input);
+                results.push(result);
+            }
         }
-        let (inputs, results): (Vec<Input>, Vec<&mut [f32]>) = parts.into_iter().unzip();
-        apply_each(backend, &maps, &inputs, results);
+        apply_each(backend, &all_maps, &all_inputs, results);
         out
     }
 
@@ -199,7 +206,7 @@ impl LoadedExperts {
         let down = &self.experts[0].down.weight;
         let groups = routing.rows_of_experts();
         let own = gather(backend, inner, down.columns(), &groups, |row| row);
-        let grouped = self.products(backend, &groups, &own, down.columns(), |expert| &expert.down);
+        let grouped = self.products(backend, &groups, &own, |expert| vec![&expert.down]).remove(0);
         let mut out = buffers::take(grouped.len());
         scatter(backend, &grouped, down.rows(), &groups, &mut out);
         [own, grouped].into_iter().for_each(buffers::give);

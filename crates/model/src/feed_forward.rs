@@ -84,7 +84,7 @@ impl LoadedFeedForward {
     pub fn factors(&self, backend: &Backend, input: &[f32]) -> Option<Vec<f32>> {
         let factor = self.factor.as_ref()?;
         let mut factors = factor.apply(backend, &factor.input(input));
-        factors.iter_mut().for_each(|x| *x = 1.0 / (1.0 + (-*x).exp()));
+        factors.iter_mut().for_each(|x| *x = sigmoid(*x));
         Some(factors)
     }
 
@@ -109,6 +109,11 @@ impl LoadedFeedForward {
         }
         buffers::give(up);
     }
+}
+
+/// Returns 1 / (1 + e⁻ˣ).
+pub(crate) fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + (-x).exp())
 }
 
 /// Multiplies each row of `x` by its factor.

@@ -96,11 +96,9 @@ pub(crate) fn apply_all<const N: usize>(backend: &Backend, maps: [&Linear; N], x
 }
 
 /// Applies several maps to the same activations. `results[i]` receives the result of `maps[i]`.
-pub(crate) fn apply_many(backend: &Backend, maps: &[&Linear], x: &[f32], mut results: Vec<&mut [f32]>) {
+pub(crate) fn apply_many(backend: &Backend, maps: &[&Linear], x: &[f32], results: Vec<&mut [f32]>) {
     let input = maps[0].input(x);
-    let matrices: Vec<&dyn Matrix> = maps.iter().map(|map| &*map.weight).collect();
-    kvant_kernels::apply_all(&matrices, &input, &mut results);
-    maps.iter().zip(results).for_each(|(map, y)| map.add_bias(backend, y));
+    apply_each(backend, maps, &vec![&input; maps.len()], results);
 }
 
 /// Applies each of several maps with equally many columns to its own activations. `results[i]` receives the result of
@@ -108,11 +106,11 @@ pub(crate) fn apply_many(backend: &Backend, maps: &[&Linear], x: &[f32], mut res
 pub(crate) fn apply_each(
     backend: &Backend,
     maps: &[&Linear],
-    inputs: &[Input],
+    inputs: &[&Input],
     mut results: Vec<&mut [f32]>,
 ) {
     let matrices: Vec<&dyn Matrix> = maps.iter().map(|map| &*map.weight).collect();
-    kvant_kernels::apply_each(&matrices, &inputs.iter().collect::<Vec<_>>(), &mut results);
+    kvant_kernels::apply_each(&matrices, inputs, &mut results);
     maps.iter().zip(results).for_each(|(map, y)| map.add_bias(backend, y));
 }
 

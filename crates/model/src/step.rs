@@ -121,7 +121,7 @@ impl Transformer {
         }
         let hidden = self.spec().hidden;
         let mut selected = Vec::new();
-        let mut rest = self.spec().residual(&stream);
+        let mut rest = self.embedding.layout().residual(&stream);
         for part in parts {
             part.sequence.length += part.tokens.len();
             let (own, others) = rest.split_at(part.tokens.len() * hidden);

@@ -51,6 +51,7 @@ impl SplitGguf {
             );
             wrong(&path, format!("is a part of a model and needs {expected}"))
         })?;
+        let mut opened = Some(part);
         let mut parts = Vec::new();
         let mut tensors: Vec<TensorInfo> = Vec::new();
         let mut places = HashMap::new();
@@ -62,7 +63,10 @@ impl SplitGguf {
                     format!("is missing: the model has {count} parts; put all of them into one folder"),
                 ));
             }
-            let part = GgufFile::open(&path, limits)?;
+            let part = match opened.take_if(|_| index == own) {
+                Some(part) => part,
+                None => GgufFile::open(&path, limits)?,
+            };
             if number(&part, COUNT) != Some(count) || number(&part, NUMBER) != Some(index) {
                 let expected = format!("split.no {index} and split.count {count}");
                 return Err(wrong(&path, format!("belongs to another model: expected {expected}")));
