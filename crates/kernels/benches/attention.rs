@@ -83,7 +83,7 @@ fn decode(probe: &Probe, backend: &Backend, shape: &AttentionShape, format: KvFo
     let mut sequences = vec![first; SEQUENCES];
     for sequence in &mut sequences {
         // Each sequence needs its own pages: shared pages would stay in the caches.
-        sequence.unshare().and_then(|()| sequence.prepare(1)).expect("memory");
+        sequence.unshare().and_then(|()| sequence.prepare(1, 1)).expect("memory");
     }
     let qkv = qkv_of_positions(shape, 1);
     let out = &mut out[..qkv.query.len()];

@@ -94,7 +94,7 @@ pub struct Ragged<'a> {
 /// before it appends to the next page.
 ///
 /// Panics if the total number of new tokens differs from the number of queries, keys or values. Panics if the heads or
-/// the head size of a KV cache differ from `shape`. Panics if attention is not causal, and a KV cache has earlier
+/// the head size of a KV cache differ from `shape`, or if its window is smaller. Panics if attention is not causal, and a KV cache has earlier
 /// positions or takes the new ones page by page.
 pub fn attention(
     backend: &Backend,
@@ -116,6 +116,7 @@ pub fn attention(
             states.heads() == kv_heads && states.head_size() == head_size,
             "{kv_heads} heads of {head_size}"
         );
+        assert!(reads_kept(shape, states), "a window of at most the positions that the cache keeps");
     }
     for Ragged { states, tokens } in sequences.iter().filter(|_| !shape.causal) {
         assert!(states.is_empty() && states.room() >= *tokens, "a whole sequence at once");
@@ -150,7 +151,7 @@ pub fn attention(
 /// sequence are those of its last positions. `query` and `out` have the shape of the queries.
 ///
 /// Panics if the total number of new tokens differs from the number of queries, or if a KV cache has fewer positions, other
-/// heads or another head size.
+/// heads, another head size or a smaller window.
 pub fn attention_of_held(
     backend: &Backend,
     shape: &AttentionShape,
@@ -169,10 +170,16 @@ pub fn attention_of_held(
     for Ragged { states, tokens } in sequences {
         let fits = states.heads() == kv_heads && states.head_size() == head_size;
         assert!(fits && states.len() >= *tokens, "{kv_heads} heads of {head_size}");
+        assert!(reads_kept(shape, states), "a window of at most the positions that the cache keeps");
         spans.push(Span { states, row, count: *tokens });
         row += tokens;
     }
     attend(backend, shape, query, &spans, out);
+}
+
+/// True if no query reads a position that a cache drops.
+fn reads_kept(shape: &AttentionShape, states: &KeyValues) -> bool {
+    states.window().is_none_or(|kept| shape.window.is_some_and(|window| window <= kept))
 }
 
 /// The queries of one sequence: rows `row..row + count` of the batch. These queries belong to the last `count`

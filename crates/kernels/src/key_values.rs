@@ -22,12 +22,16 @@
 //!
 //! A clone shares all pages with the original. Before the clone or the original appends to a shared page, it copies the
 //! page.
+//!
+//! A cache with a window ([`KeyValues::with_window`]) drops the pages that no later query reads. It keeps one page more,
+//! so that the end of a sequence can move back by 64 positions.
 
 mod pages;
 
 use crate::kv_format::{KvFormat, PAGE};
 use crate::{Error, PagePool};
-use pages::{Pages, PositionEncoder};
+use pages::{Pages, PositionEncoder, Run};
+use std::ops::Range;
 
 /// The KV cache of one layer and one sequence.
 ///
@@ -35,8 +39,10 @@ use pages::{Pages, PositionEncoder};
 /// query reads a position depends only on this position and on the position of the query.
 #[derive(Clone, Debug)]
 pub struct KeyValues {
-    /// Number of stored positions.
+    /// Number of appended positions.
     positions: usize,
+    /// The number of positions that a query reads, up to its own; `None` if it reads all positions.
+    window: Option<usize>,
     /// The pages in the format of the cache. If `precise` is present, page 0 is stored only in `precise`, and this list
     /// begins with page 1.
     pages: Pages,
@@ -88,7 +94,18 @@ impl KeyValues {
         format.check(head_size)?;
         let pages = |format| Pages::new(format, heads, head_size, pool.clone());
         let precise = format.precise().map(|precise| PrecisePages { pages: pages(precise), last_page: 0 });
-        Ok(Self { positions: 0, pages: pages(format), precise })
+        Ok(Self { positions: 0, window: None, pages: pages(format), precise })
+    }
+
+    /// Sets the number of positions that a query reads, up to its own. The cache may drop the positions before.
+    #[must_use]
+    pub fn with_window(self, window: Option<usize>) -> Self {
+        Self { window, ..self }
+    }
+
+    /// The number of positions that a query reads, up to its own; `None` if it reads all positions.
+    pub fn window(&self) -> Option<usize> {
+        self.window
     }
 
     /// The storage format.
@@ -96,12 +113,12 @@ impl KeyValues {
         self.pages.format()
     }
 
-    /// Number of stored positions.
+    /// Number of appended positions, including those that were dropped behind the window.
     pub fn len(&self) -> usize {
         self.positions
     }
 
-    /// Returns true if no position is stored.
+    /// Returns true if no position was appended.
     pub fn is_empty(&self) -> bool {
         self.positions == 0
     }
@@ -116,62 +133,66 @@ impl KeyValues {
         self.pages.head_size()
     }
 
-    /// Returns two counts for the first `pages` pages of the sequence: the number of pages that are stored in the
-    /// format of the cache, and the number of pages that are stored in more bits.
-    fn page_counts(&self, pages: usize) -> [usize; 2] {
-        let first = self.first_page();
-        [pages.saturating_sub(first), if first > 0 { pages.min(2) } else { 0 }]
-    }
-
-    /// Returns the bytes of two counts of pages, as [`KeyValues::page_counts`] returns them.
+    /// Returns the bytes of two counts of pages: of pages in the format of the cache, and of pages with more bits.
     fn bytes_of(&self, [pages, precise]: [usize; 2]) -> usize {
         self.pages.bytes(pages) + self.precise.as_ref().map_or(0, |all| all.pages.bytes(precise))
     }
 
-    /// Returns the bytes of all pages of a sequence with `positions` positions.
-    pub fn bytes(&self, positions: usize) -> usize {
-        self.bytes_of(self.page_counts(positions.div_ceil(PAGE)))
+    /// Returns the largest number of bytes that the pages take while `positions` positions are appended to an empty
+    /// cache, at most `at_once` of them before their queries run.
+    pub fn bytes(&self, positions: usize, at_once: usize) -> usize {
+        let precise = self.precise.as_ref();
+        let precise = precise.map(|all| PrecisePages { pages: all.pages.empty(), last_page: 0 });
+        let empty = Self { positions: 0, window: self.window, pages: self.pages.empty(), precise };
+        empty.missing(positions, at_once)
     }
 
     /// Returns the bytes of the pages that the query of the last position reads, in a sequence with `positions`
     /// positions. The page of the last position may be stored in two formats, but the query reads only one of these two
     /// pages.
     pub fn read_bytes(&self, positions: usize) -> usize {
-        let [pages, precise] = self.page_counts(positions.div_ceil(PAGE));
-        self.bytes_of([pages - precise.saturating_sub(1), precise])
+        let end = positions.div_ceil(PAGE);
+        let read = first_read(self.window, positions.saturating_sub(1)) / PAGE..end;
+        let is_precise = |page: &usize| self.precise.is_some() && (*page == 0 || *page + 1 == end);
+        let precise = read.clone().filter(is_precise).count();
+        self.bytes_of([read.len() - precise, precise])
     }
 
-    /// Returns the index ranges of the pages to which the next `count` positions are written: first the range in
-    /// `pages`, followed by the range in `precise`.
-    fn written_ranges(&self, count: usize) -> [std::ops::Range<usize>; 2] {
-        if count == 0 {
-            return [0..0, 0..0];
-        }
-        let (begin, end) = (self.positions / PAGE, (self.positions + count).div_ceil(PAGE));
+    /// Divides the next `count` positions into runs of at most `at_once` positions, as runs of `pages`. Without a
+    /// window, all positions are one run.
+    fn runs(&self, count: usize, at_once: usize) -> impl Iterator<Item = Run> + use<> {
+        let (begin, end, window) = (self.positions, self.positions + count, self.window);
+        let at_once = if window.is_some() { at_once.clamp(1, count.max(1)) } else { count.max(1) };
         let first = self.first_page();
-        let precise = if self.precise.is_some() { begin.min(1)..end.min(2) } else { 0..0 };
-        [begin.saturating_sub(first)..end.saturating_sub(first), precise]
+        (begin..end).step_by(at_once).map(move |start| Run {
+            kept: first_kept(window, start).saturating_sub(first),
+            written: in_pages(start..end.min(start + at_once), first),
+        })
     }
 
-    /// Returns the bytes of the pages that [`KeyValues::prepare`] would allocate for `count` positions.
-    pub fn missing(&self, count: usize) -> usize {
-        let [pages, precise] = self.written_ranges(count);
-        let of_precise = self.precise.as_ref().map_or(0, |all| all.pages.missing(precise.start, precise.end));
-        self.pages.missing(pages.start, pages.end) + of_precise
+    /// Returns the next `count` positions as a run of `precise`.
+    fn precise_run(&self, count: usize) -> Option<Run> {
+        let pages = in_pages(self.positions..self.positions + count, 0);
+        (count > 0).then_some(Run { kept: 0, written: pages.start.min(1)..pages.end.min(2) })
     }
 
-    /// Allocates the memory for the next `count` positions. If some of these positions belong to a shared page, the
-    /// page is copied.
+    /// Returns the bytes of the pages that [`KeyValues::prepare`] would allocate.
+    pub fn missing(&self, count: usize, at_once: usize) -> usize {
+        let precise =
+            self.precise.as_ref().map_or(0, |all| all.pages.missing(self.precise_run(count).into_iter()));
+        self.pages.missing(self.runs(count, at_once)) + precise
+    }
+
+    /// Allocates the memory for the next `count` positions, if at most `at_once` of them are appended before their
+    /// queries run. If some of these positions belong to a shared page, this includes the memory for a copy of the page.
     ///
     /// # Errors
     /// [`Error::PoolFull`]; in this case the stored positions are unchanged.
-    pub fn prepare(&mut self, count: usize) -> Result<(), Error> {
-        let [pages, precise] = self.written_ranges(count);
-        self.pages.make_unique(pages.start, pages.end)?;
-        match &mut self.precise {
-            Some(all) => all.pages.make_unique(precise.start, precise.end),
-            None => Ok(()),
-        }
+    pub fn prepare(&mut self, count: usize, at_once: usize) -> Result<(), Error> {
+        let precise = self.precise_run(count);
+        let runs = self.runs(count, at_once);
+        self.pages.prepare(runs)?;
+        self.precise.as_mut().map_or(Ok(()), |all| all.pages.prepare(precise.into_iter()))
     }
 
     /// Copies all shared pages, so that no page is shared.
@@ -179,35 +200,42 @@ impl KeyValues {
     /// # Errors
     /// [`Error::PoolFull`] if the pool does not have enough free memory.
     pub fn unshare(&mut self) -> Result<(), Error> {
-        let [pages, precise] = self.page_counts(self.positions.div_ceil(PAGE));
-        self.pages.make_unique(0, pages)?;
-        match &mut self.precise {
-            Some(all) => all.pages.make_unique(0, precise),
-            None => Ok(()),
-        }
+        self.pages.unshare()?;
+        self.precise.as_mut().map_or(Ok(()), |all| all.pages.unshare())
     }
 
-    /// Gives pages that contain no stored position back to the pool.
+    /// Gives prepared memory back to the pool.
     pub fn give_back(&mut self) {
-        let [pages, precise] = self.page_counts(self.positions.div_ceil(PAGE));
-        self.pages.truncate(pages);
+        self.pages.give_back();
         if let Some(all) = &mut self.precise {
-            all.pages.truncate(precise);
+            all.pages.give_back();
         }
     }
 
-    /// Removes position `positions` and all later positions.
+    /// Returns the largest number of positions, at most `positions`, to which the cache can be truncated.
     ///
     /// Some formats store the first page and the last page in more bits. With such a format, the sequence can end
     /// inside a page only if this page is the first page or the current last page. Otherwise the whole page is removed.
-    /// [`KeyValues::len`] returns the number of remaining positions.
-    pub fn truncate(&mut self, positions: usize) {
+    /// If a query at the end would read a dropped page, the result is 0.
+    pub fn end_within(&self, positions: usize) -> usize {
         let positions = positions.min(self.positions);
         let (page, offset) = (positions / PAGE, positions % PAGE);
         let lost =
             offset > 0 && self.precise.as_ref().is_some_and(|precise| precise.index_of(page).is_none());
-        self.positions = if lost { page * PAGE } else { positions };
-        self.give_back();
+        let positions = if lost { page * PAGE } else { positions };
+        let first_read = first_read(self.window, positions) / PAGE;
+        if first_read.saturating_sub(self.first_page()) < self.pages.dropped() { 0 } else { positions }
+    }
+
+    /// Removes position `positions` and all later positions, or more of them ([`KeyValues::end_within`]).
+    /// [`KeyValues::len`] returns the number of remaining positions.
+    pub fn truncate(&mut self, positions: usize) {
+        self.positions = self.end_within(positions);
+        let end = self.positions.div_ceil(PAGE);
+        self.pages.truncate(end.saturating_sub(self.first_page()));
+        if let Some(all) = &mut self.precise {
+            all.pages.truncate(end.min(2));
+        }
     }
 
     /// Returns the index in the sequence of the first page that `pages` stores: 1 if `precise` stores page 0, otherwise
@@ -231,7 +259,8 @@ impl KeyValues {
         HeadPage { format: pages.format(), keys, values }
     }
 
-    /// Appends n positions. `keys` and `values` have the shape n × heads × head size.
+    /// Appends n positions. `keys` and `values` have the shape n × heads × head size. With a window, this drops the pages
+    /// that neither the query of the first new position nor a later query reads.
     ///
     /// Panics unless `keys` and `values` have the same length, and this length is a multiple of heads × head size. Also
     /// panics if the pool is full. To avoid this panic, call [`KeyValues::prepare`] first.
@@ -240,7 +269,9 @@ impl KeyValues {
         let width = self.heads() * head_size;
         assert!(keys.len() == values.len() && keys.len().is_multiple_of(width), "rows of {width}");
         let first = self.first_page();
-        self.prepare(keys.len() / width).expect("memory for the positions");
+        let count = keys.len() / width;
+        self.prepare(count, count).expect("memory for the positions");
+        self.pages.drop_before(first_kept(self.window, self.positions).saturating_sub(first));
         let (mut encoder, mut rotated) = (PositionEncoder::new(head_size), Vec::new());
         for (keys, values) in keys.chunks_exact(width).zip(values.chunks_exact(width)) {
             let (page, offset) = (self.positions / PAGE, self.positions % PAGE);
@@ -263,6 +294,22 @@ impl KeyValues {
             self.positions += 1;
         }
     }
+}
+
+/// Returns the first position that the query of position `position` reads.
+fn first_read(window: Option<usize>, position: usize) -> usize {
+    window.map_or(0, |window| (position + 1).saturating_sub(window))
+}
+
+/// Returns the first page that is kept if position `position` is the next one.
+fn first_kept(window: Option<usize>, position: usize) -> usize {
+    (first_read(window, position) / PAGE).saturating_sub(1)
+}
+
+/// Returns the pages of `positions`, as indices of a list that begins with page `first`.
+fn in_pages(positions: Range<usize>, first: usize) -> Range<usize> {
+    let pages = positions.start / PAGE..positions.end.div_ceil(PAGE);
+    pages.start.saturating_sub(first)..pages.end.saturating_sub(first)
 }
 
 /// Multiplies a head by an orthonormal Hadamard matrix. The matrix is its own inverse. Its size is the largest power of
@@ -330,14 +377,15 @@ mod tests {
         for &format in KvFormat::ALL {
             for positions in [0, 1, 64, 65, 200] {
                 let mut held = KeyValues::new(format, 3, 96).unwrap();
-                let needed = held.missing(positions);
-                held.prepare(positions).unwrap();
-                assert_eq!((needed, held.missing(positions)), (held.bytes(positions), 0));
+                let needed = held.missing(positions, positions);
+                held.prepare(positions, positions).unwrap();
+                let bytes = held.bytes(positions, positions);
+                assert_eq!((needed, held.missing(positions, positions)), (bytes, 0));
                 held.append(&vec![0.5; positions * 288], &vec![0.5; positions * 288]);
                 let precise =
                     held.precise.as_ref().map_or(0, |precise| precise.pages.bytes(precise.pages.count()));
                 let taken = held.pages.bytes(held.pages.count()) + precise;
-                assert_eq!(taken, held.bytes(positions), "{format:?}, {positions}");
+                assert_eq!(taken, bytes, "{format:?}, {positions}");
             }
         }
     }
@@ -347,21 +395,21 @@ mod tests {
     fn a_pool_counts_its_pages() {
         for &format in KvFormat::ALL {
             let rows = |count: usize| vec![0.5; count * 64];
-            let page = KeyValues::new(format, 2, 32).unwrap().bytes(64);
+            let page = KeyValues::new(format, 2, 32).unwrap().bytes(64, 64);
             let pool = PagePool::new(6 * page);
             let mut first = KeyValues::in_pool(format, 2, 32, &pool).unwrap();
             first.append(&rows(100), &rows(100));
             let held = pool.held();
-            assert_eq!(held, first.bytes(100), "{format:?}");
+            assert_eq!(held, first.bytes(100, 100), "{format:?}");
             let mut second = first.clone();
             assert_eq!(pool.held(), held, "{format:?}: a clone takes nothing");
             second.append(&rows(1), &rows(1));
             assert!(pool.held() > held, "{format:?}: a shared page is copied");
-            assert_eq!(second.missing(1), 0, "{format:?}");
+            assert_eq!(second.missing(1, 1), 0, "{format:?}");
             let held = pool.held();
-            let refused = second.missing(10_000);
+            let refused = second.missing(10_000, 10_000);
             assert!(pool.check(refused).is_err() && pool.check(0).is_ok(), "{format:?}");
-            assert!(second.prepare(10_000).is_err(), "{format:?}");
+            assert!(second.prepare(10_000, 10_000).is_err(), "{format:?}");
             second.give_back();
             assert_eq!((pool.held(), second.len()), (held, 101), "{format:?}");
             drop(first);
@@ -369,9 +417,9 @@ mod tests {
             assert_eq!(pool.held(), 0, "{format:?}");
             // The pool frees unused pages of this size to make room for larger pages.
             let mut large = KeyValues::in_pool(format, 6, 32, &pool).unwrap();
-            large.prepare(64).unwrap();
+            large.prepare(64, 64).unwrap();
             large.append(&vec![0.5; 64 * 192], &vec![0.5; 64 * 192]);
-            assert_eq!(pool.held(), large.bytes(64), "{format:?}");
+            assert_eq!(pool.held(), large.bytes(64, 64), "{format:?}");
         }
     }
 }

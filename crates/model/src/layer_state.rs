@@ -1,12 +1,12 @@
 //! The state of one layer and one sequence: a KV cache, or a recurrent state of fixed size.
 
-use crate::{Body, Error};
+use crate::{Body, Error, Span};
 use kvant_kernels::{KeyValues, KvFormat, PagePool, RecurrentState};
 
 /// The state of one layer and one sequence.
 #[derive(Clone, Debug)]
 pub(crate) enum LayerState {
-    /// Keys and values of all positions.
+    /// Keys and values of all positions, or of those that a window reads.
     KeyValues(KeyValues),
     /// A summary of all positions.
     Recurrent(RecurrentState),
@@ -23,7 +23,13 @@ impl LayerState {
             Body::Attention(a) if a.states_of().is_some() => None,
             Body::Attention(a) => {
                 let empty = KeyValues::in_pool(format, a.kv_heads, a.head_size, pages);
-                Some(Self::KeyValues(empty.map_err(|source| Error::KvFormat { source })?))
+                let empty = empty.map_err(|source| Error::KvFormat { source })?;
+                // A window to both sides drops nothing.
+                let window = match a.span {
+                    Span::Window(positions) if a.causal => Some(positions),
+                    _ => None,
+                };
+                Some(Self::KeyValues(empty.with_window(window)))
             }
             Body::DeltaNet(d) => Some(Self::Recurrent(RecurrentState::in_pool(d.state_length(), pages))),
             Body::FeedForward(_) | Body::Experts(_) | Body::LayerGate(_) => None,
@@ -46,14 +52,19 @@ impl LayerState {
         }
     }
 
-    /// True if the state summarizes its positions, so that the last ones cannot be removed.
-    pub fn is_recurrent(&self) -> bool {
-        matches!(self, Self::Recurrent(_))
+    /// True if the state loses earlier positions, so that it cannot return to each shorter length.
+    pub fn forgets(&self) -> bool {
+        match self {
+            Self::KeyValues(all) => all.window().is_some(),
+            Self::Recurrent(_) => true,
+        }
     }
 
-    pub fn len(&self) -> usize {
+    /// Returns the largest length, at most `length`, to which the state can be truncated.
+    pub fn end_within(&self, length: usize) -> usize {
         match self {
-            Self::KeyValues(all) => all.len(),
+            Self::KeyValues(all) => all.end_within(length),
+            Self::Recurrent(state) if length < state.len() => 0,
             Self::Recurrent(state) => state.len(),
         }
     }
@@ -66,7 +77,7 @@ impl LayerState {
         }
     }
 
-    /// Removes all positions from `length` on, or more of them. A recurrent state then has no position.
+    /// Removes all positions from `length` on, or more of them ([`LayerState::end_within`]).
     pub fn truncate(&mut self, length: usize) {
         match self {
             Self::KeyValues(all) => all.truncate(length),
@@ -75,16 +86,18 @@ impl LayerState {
         }
     }
 
-    pub fn missing(&self, count: usize) -> usize {
+    /// Returns the bytes that [`LayerState::prepare`] would take.
+    pub fn missing(&self, count: usize, at_once: usize) -> usize {
         match self {
-            Self::KeyValues(all) => all.missing(count),
+            Self::KeyValues(all) => all.missing(count, at_once),
             Self::Recurrent(state) => state.missing(count),
         }
     }
 
-    pub fn prepare(&mut self, count: usize) -> Result<(), Error> {
+    /// Takes the memory for the next `count` positions, if at most `at_once` of them run in one step.
+    pub fn prepare(&mut self, count: usize, at_once: usize) -> Result<(), Error> {
         let prepared = match self {
-            Self::KeyValues(all) => all.prepare(count),
+            Self::KeyValues(all) => all.prepare(count, at_once),
             Self::Recurrent(state) => state.prepare(count),
         };
         prepared.map_err(|source| Error::States { source })
@@ -113,9 +126,10 @@ impl LayerState {
         }
     }
 
-    pub fn bytes(&self, positions: usize) -> usize {
+    /// The number of bytes that `positions` positions take, if at most `at_once` of them run in one step.
+    pub fn bytes(&self, positions: usize, at_once: usize) -> usize {
         match self {
-            Self::KeyValues(all) => all.bytes(positions),
+            Self::KeyValues(all) => all.bytes(positions, at_once),
             Self::Recurrent(state) => state.bytes(positions),
         }
     }

@@ -4,11 +4,11 @@
 //! appends to a shared page copies it, so a common prefix can end at any token. Memory comes from a [`StatePool`], or
 //! from the system. Invariant: a sequence's results do not depend on the sequences that share its pages.
 //!
-//! A recurrent state cannot lose its last positions. A sequence of a network with such states therefore keeps
-//! checkpoints: earlier states, which share pages with the sequence.
+//! A recurrent state cannot lose its last positions, and an attention with a window drops the pages that no later position
+//! reads. A sequence of such a network therefore keeps checkpoints: earlier states, which share pages with the sequence.
 
 use crate::layer_state::LayerState;
-use crate::{Attention, BlockSpec, Error, Spec};
+use crate::{Attention, BlockSpec, Error, Spec, Transformer};
 use kvant_kernels::{KvFormat, PagePool};
 
 /// The memory for the states of a network's sequences, with a fixed limit.
@@ -50,7 +50,7 @@ pub struct Sequence {
     /// For each block that reads the states of an earlier block: the index of the earlier block.
     shared: Vec<usize>,
     pub(crate) length: usize,
-    /// Earlier states, shortest first. Empty if the network has no recurrent states.
+    /// Earlier states, shortest first. Empty if no state of the network forgets positions.
     checkpoints: Vec<Checkpoint>,
     capacity: usize,
     pages: PagePool,
@@ -101,7 +101,7 @@ impl Sequence {
     /// # Errors
     /// [`Error::States`] if the pool is too small.
     pub fn reserved(mut self) -> Result<Self, Error> {
-        self.prepare(self.capacity - self.length)?;
+        self.prepare(self.capacity - self.length, Transformer::PIECE)?;
         Ok(self)
     }
 
@@ -159,14 +159,16 @@ impl Sequence {
     /// The largest number of checkpoints of a sequence.
     pub const CHECKPOINTS: usize = 3;
 
-    /// Returns true if the network has recurrent states, which lose positions only by a return to a checkpoint.
+    /// Returns true if the network has recurrent states or windows. Such a sequence can lose its last positions by a
+    /// return to a checkpoint. With windows only, the end can also move back by up to 64 positions without a checkpoint.
     pub fn needs_checkpoints(&self) -> bool {
-        self.layers().any(LayerState::is_recurrent)
+        self.layers().any(LayerState::forgets)
     }
 
     /// Remembers the states at the current length, so that [`Sequence::truncate`] can return to them. A network without
-    /// recurrent states needs no checkpoints, and the call has no effect. The first checkpoint and the latest ones are
-    /// kept. A checkpoint shares pages with the sequence and takes the memory of the recurrent states.
+    /// recurrent states and windows needs no checkpoints, and the call has no effect. The first checkpoint and the latest
+    /// ones are kept. A checkpoint shares pages with the sequence. It takes the memory of the recurrent states, and of the
+    /// pages that the sequence drops later.
     pub fn checkpoint(&mut self) {
         let known = self.checkpoints.last().is_some_and(|last| last.length == self.length);
         if known || self.length == 0 || !self.needs_checkpoints() {
@@ -178,27 +180,35 @@ impl Sequence {
         self.checkpoints.push(Checkpoint { length: self.length, blocks: self.blocks.clone() });
     }
 
-    /// Removes all positions from `length` on, or more; [`Sequence::len`] returns the new length. A network without
-    /// recurrent states loses up to 63 positions before `length`, if [`kvant_kernels::KeyValues::truncate`] requires
-    /// that. A network with recurrent states returns to its last checkpoint of at most `length` positions, or becomes
-    /// empty.
+    /// Removes all positions from `length` on, or more; [`Sequence::len`] returns the new length. The sequence keeps up to
+    /// 63 positions less than `length` if [`kvant_kernels::KeyValues::end_within`] requires that. If a recurrent state or
+    /// an attention with a window cannot end there, the sequence returns to its last checkpoint of at most `length`
+    /// positions, or becomes empty.
     pub fn truncate(&mut self, length: usize) {
         if length >= self.length {
             return;
         }
         self.checkpoints.retain(|checkpoint| checkpoint.length <= length);
-        if let Some(Checkpoint { length, blocks }) = self.checkpoints.last() {
+        let end = self.end_within(length);
+        if let Some(Checkpoint { length, blocks }) = self.checkpoints.last()
+            && *length > end
+        {
             self.length = *length;
             self.blocks.clone_from(blocks);
             return;
         }
-        self.length = length;
-        // Repeat if a layer removed more positions than the others.
-        while self.layers().any(|layer| layer.len() != self.length) {
-            for layer in self.blocks.iter_mut().flatten() {
-                layer.truncate(self.length);
-                self.length = self.length.min(layer.len());
+        self.length = end;
+        self.blocks.iter_mut().flatten().for_each(|layer| layer.truncate(end));
+    }
+
+    /// Returns the largest length, at most `length`, to which all layers can be truncated.
+    fn end_within(&self, mut length: usize) -> usize {
+        loop {
+            let end = self.layers().map(|layer| layer.end_within(length)).min().unwrap_or(length);
+            if end == length {
+                return length;
             }
+            length = end;
         }
     }
 
@@ -211,9 +221,10 @@ impl Sequence {
         sources.map(LayerState::room).min().unwrap_or(usize::MAX)
     }
 
-    /// The number of bytes that the next `count` positions take from the pool.
-    pub(crate) fn missing(&self, count: usize) -> usize {
-        self.layers().map(|layer| layer.missing(count)).sum()
+    /// The number of bytes that the next `count` positions take from the pool, if at most `at_once` of them run in one
+    /// step.
+    pub(crate) fn missing(&self, count: usize, at_once: usize) -> usize {
+        self.layers().map(|layer| layer.missing(count, at_once)).sum()
     }
 
     /// The id of the sequence's pool.
@@ -226,16 +237,17 @@ impl Sequence {
         self.pages.check(bytes).map_err(|source| Error::States { source })
     }
 
-    /// Takes the memory for the next `count` positions. On failure, it takes nothing.
-    pub(crate) fn prepare(&mut self, count: usize) -> Result<(), Error> {
-        self.check_pool(self.missing(count))?;
-        self.take(count)
+    /// Takes the memory for the next `count` positions, if at most `at_once` of them run in one step. On failure, it takes
+    /// nothing.
+    pub(crate) fn prepare(&mut self, count: usize, at_once: usize) -> Result<(), Error> {
+        self.check_pool(self.missing(count, at_once))?;
+        self.take(count, at_once)
     }
 
     /// Like [`Sequence::prepare`], without [`Sequence::check_pool`]. It fails if another thread took the memory after
     /// that check.
-    pub(crate) fn take(&mut self, count: usize) -> Result<(), Error> {
-        let taken = self.blocks.iter_mut().flatten().try_for_each(|layer| layer.prepare(count));
+    pub(crate) fn take(&mut self, count: usize, at_once: usize) -> Result<(), Error> {
+        let taken = self.blocks.iter_mut().flatten().try_for_each(|layer| layer.prepare(count, at_once));
         taken.inspect_err(|_| self.give_back())
     }
 
@@ -250,8 +262,8 @@ impl Sequence {
         self.layers().chain(shared).map(|layer| layer.read_bytes(positions)).sum()
     }
 
-    /// The number of bytes that `positions` positions take.
+    /// The number of bytes that `positions` positions take, if they are read in pieces of [`Transformer::PIECE`].
     pub fn bytes(&self, positions: usize) -> usize {
-        self.layers().map(|layer| layer.bytes(positions)).sum()
+        self.layers().map(|layer| layer.bytes(positions, Transformer::PIECE)).sum()
     }
 }

@@ -139,10 +139,10 @@ impl Transformer {
     /// Errors of [`Transformer::step`]. If the whole prompt does not fit, no token runs.
     pub fn prefill(&self, sequence: &mut Sequence, tokens: &[u32], want: Want) -> Result<Vec<f32>, Error> {
         self.check(sequence, tokens)?;
-        sequence.prepare(tokens.len())?;
+        let length = if self.spec().is_causal() { Self::PIECE } else { tokens.len().max(1) };
+        sequence.prepare(tokens.len(), length)?;
         let rows = want.rows(tokens.len());
         let mut states = Vec::with_capacity(rows.len() * self.spec().hidden);
-        let length = if self.spec().is_causal() { Self::PIECE } else { tokens.len().max(1) };
         for (index, piece) in tokens.chunks(length).enumerate() {
             let start = index * length;
             let within = |row: usize| row.clamp(start, start + piece.len()) - start;
@@ -189,15 +189,17 @@ fn prepare(parts: &mut [Part]) -> Result<(), Error> {
     // A page that two parts share counts twice, although one of the two sequences can keep the original page.
     let mut needed: BTreeMap<usize, (usize, &Sequence)> = BTreeMap::new();
     for part in &*parts {
+        let count = part.tokens.len();
         needed.entry(part.sequence.pool()).or_insert((0, part.sequence)).0 +=
-            part.sequence.missing(part.tokens.len());
+            part.sequence.missing(count, count);
     }
     for (bytes, sequence) in needed.values() {
         sequence.check_pool(*bytes)?;
     }
     for index in 0..parts.len() {
         let part = &mut parts[index];
-        let taken = part.sequence.take(part.tokens.len());
+        let count = part.tokens.len();
+        let taken = part.sequence.take(count, count);
         if taken.is_err() {
             parts[..index].iter_mut().for_each(|part| part.sequence.give_back());
             return taken;

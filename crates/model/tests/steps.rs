@@ -166,6 +166,43 @@ fn every_sequence_gets_the_bits_that_it_gets_alone() {
     assert!(tried > 0, "a model at least");
 }
 
+/// Attentions with a window keep the pages that a later position reads, and checkpoints lead back to earlier positions.
+#[test]
+fn windows_drop_pages() {
+    for name in ["gemma2-bf16", "gpt-oss-bf16", "gemma4-shared-f32"] {
+        for &format in KvFormat::ALL {
+            let Some(model) = load(name, Isa::best(), Arithmetic::Float, format) else { continue };
+            let count = 700;
+            let vocabulary = model.spec().vocabulary as u32;
+            let tokens: Vec<u32> = (0..count as u32).map(|i| i * 37 % vocabulary).collect();
+            let pool = model.pool(usize::MAX);
+            let mut sequence = pool.sequence(count + 1);
+            assert!(sequence.bytes(2 * count) < 2 * sequence.bytes(count), "{name}: some pages are dropped");
+            let at_once = model.prefill(&mut sequence, &tokens, Want::Last).unwrap();
+            assert_eq!(pool.held(), sequence.bytes(count), "{name} {format:?}");
+            let mut other = pool.sequence(count + 1);
+            model.prefill(&mut other, &tokens[..300], Want::Last).unwrap();
+            other.checkpoint();
+            let mut in_pieces = Vec::new();
+            for piece in tokens[300..].chunks(9) {
+                in_pieces = model.prefill(&mut other, piece, Want::Last).unwrap();
+            }
+            assert!(in_pieces == at_once, "{name} {format:?}");
+            // Position 400 has no pages any more.
+            other.truncate(400);
+            assert_eq!(other.len(), 300, "{name} {format:?}");
+            let again = model.prefill(&mut other, &tokens[300..], Want::Last).unwrap();
+            assert!(again == at_once, "{name} {format:?}");
+            // The next position drops pages. There is no checkpoint.
+            model.prefill(&mut sequence, &tokens[..1], Want::Nothing).unwrap();
+            sequence.truncate(400);
+            assert_eq!(sequence.len(), 0, "{name} {format:?}");
+            drop((sequence, other));
+            assert_eq!(pool.held(), 0, "{name} {format:?}");
+        }
+    }
+}
+
 /// Blocks that share keys and values take no memory for their own.
 #[test]
 fn shared_states_count_once() {

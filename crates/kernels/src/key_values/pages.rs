@@ -10,23 +10,49 @@ use crate::page_pool::{Line, Page, PagePool};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use kvant_core::{Encoder, Format, format};
+use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
-/// A list of pages, with all heads of one layer. Clones share the pages. A shared page must be copied before a write to
-/// it ([`Pages::make_unique`]).
-#[derive(Clone, Debug)]
+/// A list of pages, with all heads of one layer. A page keeps its index when pages before it are dropped. Clones share
+/// the pages, but not the reserve. Before a write to a shared page, the page is copied.
+#[derive(Debug)]
 pub(super) struct Pages {
     format: KvFormat,
     heads: usize,
     head_size: usize,
-    pages: Vec<Arc<Page>>,
+    /// Number of pages that were dropped from the front of the list.
+    dropped: usize,
+    pages: VecDeque<Arc<Page>>,
+    /// Pages for later writes.
+    reserve: Vec<Page>,
     pool: PagePool,
+}
+
+impl Clone for Pages {
+    fn clone(&self) -> Self {
+        Self { pages: self.pages.clone(), pool: self.pool.clone(), reserve: Vec::new(), ..*self }
+    }
+}
+
+/// Positions that are appended before any of their queries runs.
+pub(super) struct Run {
+    /// The first page that is kept. The pages before it are dropped.
+    pub kept: usize,
+    /// The pages to which the positions are written.
+    pub written: Range<usize>,
 }
 
 impl Pages {
     /// Creates an empty list. `head_size` must pass [`KvFormat::check`].
     pub fn new(format: KvFormat, heads: usize, head_size: usize, pool: PagePool) -> Self {
-        Self { format, heads, head_size, pages: Vec::new(), pool }
+        let (pages, reserve) = (VecDeque::new(), Vec::new());
+        Self { format, heads, head_size, dropped: 0, pages, reserve, pool }
+    }
+
+    /// Returns a list without pages, of the same shape.
+    pub fn empty(&self) -> Self {
+        Self::new(self.format, self.heads, self.head_size, self.pool.clone())
     }
 
     pub fn format(&self) -> KvFormat {
@@ -41,6 +67,11 @@ impl Pages {
         self.head_size
     }
 
+    /// Number of pages that were dropped from the front of the list.
+    pub fn dropped(&self) -> usize {
+        self.dropped
+    }
+
     /// Returns the number of cache lines of a page.
     fn lines_of_page(&self) -> usize {
         (self.heads * self.format.head_bytes(self.head_size)).div_ceil(Line::BYTES)
@@ -51,54 +82,121 @@ impl Pages {
         pages * self.lines_of_page() * Line::BYTES
     }
 
-    /// Number of pages.
+    /// Number of pages, with the reserve.
     #[cfg(test)]
     pub fn count(&self) -> usize {
-        self.pages.len()
+        self.pages.len() + self.reserve.len()
     }
 
-    /// Returns the bytes that [`Pages::make_unique`] would allocate for pages `from..to`.
-    pub fn missing(&self, from: usize, to: usize) -> usize {
-        let shared = |page: usize| self.pages.get(page).is_none_or(|page| Arc::strong_count(page) > 1);
-        self.bytes((from..to).filter(|&page| shared(page)).count())
+    /// Returns the number of pages that `runs` need in addition to the pages of the list and the reserve. A dropped page
+    /// that no clone shares is used again.
+    fn missing_pages(&self, runs: impl Iterator<Item = Run>) -> usize {
+        let end_of_stored = self.dropped + self.pages.len();
+        let shared = |page: usize| {
+            let stored = page.checked_sub(self.dropped).and_then(|index| self.pages.get(index));
+            stored.is_some_and(|page| Arc::strong_count(page) > 1)
+        };
+        let (mut kept, mut end, mut free, mut missing) = (self.dropped, end_of_stored, self.reserve.len(), 0);
+        let mut copied = None;
+        for run in runs {
+            let dropped = kept..run.kept.max(kept);
+            free += dropped.clone().filter(|&page| copied == Some(page) || !shared(page)).count();
+            kept = dropped.end;
+            // Only the first written page can be a stored one.
+            let first = run.written.start;
+            let copies = first < run.written.end && copied != Some(first) && shared(first);
+            copied = if copies { Some(first) } else { copied };
+            let taken = usize::from(copies) + run.written.end.saturating_sub(end);
+            end = end.max(run.written.end);
+            missing += taken.saturating_sub(free);
+            free = free.saturating_sub(taken);
+        }
+        missing
     }
 
-    /// Makes pages `from..to` exclusive to this sequence: allocates missing pages and copies shared pages.
+    /// Returns the bytes that [`Pages::prepare`] would allocate for `runs`.
+    pub fn missing(&self, runs: impl Iterator<Item = Run>) -> usize {
+        self.bytes(self.missing_pages(runs))
+    }
+
+    /// Allocates the pages that `runs` need.
     ///
     /// # Errors
     /// [`Error::PoolFull`] if the pool does not have enough free memory.
-    pub fn make_unique(&mut self, from: usize, to: usize) -> Result<(), Error> {
+    pub fn prepare(&mut self, runs: impl Iterator<Item = Run>) -> Result<(), Error> {
         let lines = self.lines_of_page();
-        for index in from..to {
-            let Some(page) = self.pages.get_mut(index) else {
-                self.pages.push(Arc::new(self.pool.take(lines)?));
-                continue;
-            };
+        for _ in 0..self.missing_pages(runs) {
+            self.reserve.push(self.pool.take(lines)?);
+        }
+        Ok(())
+    }
+
+    /// Copies all shared pages.
+    ///
+    /// # Errors
+    /// [`Error::PoolFull`] if the pool does not have enough free memory.
+    pub fn unshare(&mut self) -> Result<(), Error> {
+        let lines = self.lines_of_page();
+        for page in &mut self.pages {
             if Arc::get_mut(page).is_none() {
-                let mut copy = self.pool.take(lines)?;
-                copy.bytes_mut().copy_from_slice(page.bytes());
-                *page = Arc::new(copy);
+                *page = copy(page, self.pool.take(lines)?);
             }
         }
         Ok(())
     }
 
-    /// Keeps only the first `pages` pages and returns the others to the pool.
-    pub fn truncate(&mut self, pages: usize) {
-        self.pages.truncate(pages);
+    /// Drops the pages before page `kept`. A page that no clone shares moves to the reserve.
+    pub fn drop_before(&mut self, kept: usize) {
+        while self.dropped < kept
+            && let Some(page) = self.pages.pop_front()
+        {
+            self.dropped += 1;
+            self.reserve.extend(Arc::into_inner(page));
+        }
+    }
+
+    /// Keeps only the pages before page `end`, and returns the others and the reserve to the pool.
+    pub fn truncate(&mut self, end: usize) {
+        self.pages.truncate(end.saturating_sub(self.dropped));
+        if self.pages.is_empty() {
+            self.dropped = self.dropped.min(end);
+        }
+        self.give_back();
+    }
+
+    /// Returns the reserve to the pool.
+    pub fn give_back(&mut self) {
+        self.reserve.clear();
+    }
+
+    /// Returns the bytes of page `page` for a write: of a new page, or of a page that no clone shares.
+    ///
+    /// Panics if the page is neither stored nor the next page, or if it is not prepared ([`Pages::prepare`]).
+    fn writable(&mut self, page: usize) -> &mut [u8] {
+        let index = page - self.dropped;
+        let is_new = index == self.pages.len();
+        if is_new || Arc::get_mut(&mut self.pages[index]).is_none() {
+            let free = self.reserve.pop().expect("a page in the reserve");
+            if is_new {
+                self.pages.push_back(Arc::new(free));
+            } else {
+                self.pages[index] = copy(&self.pages[index], free);
+            }
+        }
+        Arc::get_mut(&mut self.pages[index]).expect("a page that is not shared").bytes_mut()
     }
 
     /// Returns the bytes of the keys and the bytes of the values of head `head` in page `page`.
     pub fn head(&self, page: usize, head: usize) -> (&[u8], &[u8]) {
         let head_bytes = self.format.head_bytes(self.head_size);
-        self.pages[page].bytes()[head * head_bytes..][..head_bytes]
+        self.pages[page - self.dropped].bytes()[head * head_bytes..][..head_bytes]
             .split_at(self.format.key_bytes(self.head_size))
     }
 
     /// Stores one position in page `page`. `offset` is the index of the position inside the page. `keys` and `values`
     /// have the shape heads × head size.
     ///
-    /// Panics if the page is shared.
+    /// Panics if the page is not prepared ([`Pages::prepare`]).
     pub fn store(
         &mut self,
         page: usize,
@@ -109,7 +207,7 @@ impl Pages {
     ) {
         let (format, head_size) = (self.format, self.head_size);
         let (head_bytes, panel) = (format.head_bytes(head_size), format.panel_bytes(head_size));
-        let bytes = Arc::get_mut(&mut self.pages[page]).expect("a page of its own").bytes_mut();
+        let bytes = self.writable(page);
         let heads = keys.chunks_exact(head_size).zip(values.chunks_exact(head_size));
         for ((key, value), page) in heads.zip(bytes.chunks_exact_mut(head_bytes)) {
             let (into_keys, into_values) = page.split_at_mut(format.key_bytes(head_size));
@@ -126,6 +224,12 @@ impl Pages {
             }
         }
     }
+}
+
+/// Copies a page into another one.
+fn copy(page: &Page, mut into: Page) -> Arc<Page> {
+    into.bytes_mut().copy_from_slice(page.bytes());
+    Arc::new(into)
 }
 
 /// Converts the keys or values of one head and one position to the stored format. The encoder keeps its buffers between
