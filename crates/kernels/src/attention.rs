@@ -49,7 +49,7 @@ pub struct AttentionShape {
 impl AttentionShape {
     /// Returns the first position that the query of position `position` reads.
     pub(crate) fn first_read(&self, position: usize) -> usize {
-        self.window.map_or(0, |window| (position + 1).saturating_sub(window))
+        key_values::first_read(self.window, position)
     }
 
     /// Returns the positions that the query of position `position` reads in a sequence of `length` positions.
@@ -151,7 +151,7 @@ pub fn attention(
 /// sequence are those of its last positions. `query` and `out` have the shape of the queries.
 ///
 /// Panics if the total number of new tokens differs from the number of queries, or if a KV cache has fewer positions, other
-/// heads, another head size or a smaller window.
+/// heads, another head size, a smaller window, or dropped positions that a query reads.
 pub fn attention_of_held(
     backend: &Backend,
     shape: &AttentionShape,
@@ -171,6 +171,7 @@ pub fn attention_of_held(
         let fits = states.heads() == kv_heads && states.head_size() == head_size;
         assert!(fits && states.len() >= *tokens, "{kv_heads} heads of {head_size}");
         assert!(reads_kept(shape, states), "a window of at most the positions that the cache keeps");
+        assert!(states.has_read_pages(states.len() - tokens), "queries that read no dropped position");
         spans.push(Span { states, row, count: *tokens });
         row += tokens;
     }

@@ -23,15 +23,14 @@
 //! A clone shares all pages with the original. Before the clone or the original appends to a shared page, it copies the
 //! page.
 //!
-//! A cache with a window ([`KeyValues::with_window`]) drops the pages that no later query reads. It keeps one page more,
-//! so that the end of a sequence can move back by 64 positions.
+//! A cache with a window ([`KeyValues::with_window`]) drops the pages that no later query reads. It keeps one page
+//! more, so that the end of a sequence can move back to 64 positions before its largest length.
 
 mod pages;
 
 use crate::kv_format::{KvFormat, PAGE};
 use crate::{Error, PagePool};
-use pages::{Pages, PositionEncoder, Run};
-use std::ops::Range;
+use pages::{Need, Pages, PositionEncoder};
 
 /// The KV cache of one layer and one sequence.
 ///
@@ -39,7 +38,7 @@ use std::ops::Range;
 /// query reads a position depends only on this position and on the position of the query.
 #[derive(Clone, Debug)]
 pub struct KeyValues {
-    /// Number of appended positions.
+    /// Length of the sequence, with the positions that were dropped.
     positions: usize,
     /// The number of positions that a query reads, up to its own; `None` if it reads all positions.
     window: Option<usize>,
@@ -97,9 +96,11 @@ impl KeyValues {
         Ok(Self { positions: 0, window: None, pages: pages(format), precise })
     }
 
-    /// Sets the number of positions that a query reads, up to its own. The cache may drop the positions before.
+    /// Sets the number of positions that a query reads, up to its own. The cache may drop the positions before. Panics if
+    /// the cache is not empty.
     #[must_use]
     pub fn with_window(self, window: Option<usize>) -> Self {
+        assert!(self.is_empty(), "a window of an empty cache");
         Self { window, ..self }
     }
 
@@ -113,12 +114,12 @@ impl KeyValues {
         self.pages.format()
     }
 
-    /// Number of appended positions, including those that were dropped behind the window.
+    /// Length of the sequence, with the positions that were dropped behind the window.
     pub fn len(&self) -> usize {
         self.positions
     }
 
-    /// Returns true if no position was appended.
+    /// Returns true if the sequence has no positions.
     pub fn is_empty(&self) -> bool {
         self.positions == 0
     }
@@ -139,7 +140,7 @@ impl KeyValues {
     }
 
     /// Returns the largest number of bytes that the pages take while `positions` positions are appended to an empty
-    /// cache, at most `at_once` of them before their queries run.
+    /// cache, in appends of at most `at_once` positions.
     pub fn bytes(&self, positions: usize, at_once: usize) -> usize {
         let precise = self.precise.as_ref();
         let precise = precise.map(|all| PrecisePages { pages: all.pages.empty(), last_page: 0 });
@@ -158,41 +159,38 @@ impl KeyValues {
         self.bytes_of([read.len() - precise, precise])
     }
 
-    /// Divides the next `count` positions into runs of at most `at_once` positions, as runs of `pages`. Without a
-    /// window, all positions are one run.
-    fn runs(&self, count: usize, at_once: usize) -> impl Iterator<Item = Run> + use<> {
-        let (begin, end, window) = (self.positions, self.positions + count, self.window);
-        let at_once = if window.is_some() { at_once.clamp(1, count.max(1)) } else { count.max(1) };
-        let first = self.first_page();
-        (begin..end).step_by(at_once).map(move |start| Run {
-            kept: first_kept(window, start).saturating_sub(first),
-            written: in_pages(start..end.min(start + at_once), first),
-        })
-    }
-
-    /// Returns the next `count` positions as a run of `precise`.
-    fn precise_run(&self, count: usize) -> Option<Run> {
-        let pages = in_pages(self.positions..self.positions + count, 0);
-        (count > 0).then_some(Run { kept: 0, written: pages.start.min(1)..pages.end.min(2) })
+    /// Returns the pages of `pages`, and those of `precise`, that the next `count` positions need in appends of at most
+    /// `at_once` positions.
+    fn needs(&self, count: usize, at_once: usize) -> [Need; 2] {
+        let (first, precise) = (self.first_page(), self.precise.is_some());
+        let end = self.positions + count;
+        let written = if count == 0 { 0..0 } else { self.positions / PAGE..end.div_ceil(PAGE) };
+        // The positions from the first read to the last written one lie on at most this number of pages.
+        let most = |window: usize| window.saturating_add(at_once.min(count) + 2 * (PAGE - 1) - 1) / PAGE;
+        let coarse = Need {
+            kept: self.first_kept(self.positions),
+            written: written.start.saturating_sub(first)..written.end.saturating_sub(first),
+            most: self.window.map_or(usize::MAX, |window| most(window).saturating_add(self.pages_before())),
+        };
+        let precise_pages = if precise { written.start.min(1)..written.end.min(2) } else { 0..0 };
+        [coarse, Need { kept: 0, written: precise_pages, most: usize::MAX }]
     }
 
     /// Returns the bytes of the pages that [`KeyValues::prepare`] would allocate.
     pub fn missing(&self, count: usize, at_once: usize) -> usize {
-        let precise =
-            self.precise.as_ref().map_or(0, |all| all.pages.missing(self.precise_run(count).into_iter()));
-        self.pages.missing(self.runs(count, at_once)) + precise
+        let [coarse, precise] = self.needs(count, at_once);
+        self.pages.missing(&coarse) + self.precise.as_ref().map_or(0, |all| all.pages.missing(&precise))
     }
 
-    /// Allocates the memory for the next `count` positions, if at most `at_once` of them are appended before their
-    /// queries run. If some of these positions belong to a shared page, this includes the memory for a copy of the page.
+    /// Allocates the memory for the next `count` positions, which come in appends of at most `at_once` positions. If some
+    /// of these positions belong to a shared page, this includes the memory for a copy of the page.
     ///
     /// # Errors
     /// [`Error::PoolFull`]; in this case the stored positions are unchanged.
     pub fn prepare(&mut self, count: usize, at_once: usize) -> Result<(), Error> {
-        let precise = self.precise_run(count);
-        let runs = self.runs(count, at_once);
-        self.pages.prepare(runs)?;
-        self.precise.as_mut().map_or(Ok(()), |all| all.pages.prepare(precise.into_iter()))
+        let [coarse, precise] = self.needs(count, at_once);
+        self.pages.prepare(&coarse)?;
+        self.precise.as_mut().map_or(Ok(()), |all| all.pages.prepare(&precise))
     }
 
     /// Copies all shared pages, so that no page is shared.
@@ -204,15 +202,38 @@ impl KeyValues {
         self.precise.as_mut().map_or(Ok(()), |all| all.pages.unshare())
     }
 
-    /// Gives prepared memory back to the pool.
-    pub fn give_back(&mut self) {
-        self.pages.give_back();
+    /// Returns the number of pages that are prepared and not used yet: in the format of the cache, and in more bits.
+    pub fn reserve(&self) -> [usize; 2] {
+        [self.pages.reserve(), self.precise.as_ref().map_or(0, |all| all.pages.reserve())]
+    }
+
+    /// Gives prepared memory back to the pool, except the pages of `reserve`.
+    pub fn give_back(&mut self, [pages, precise]: [usize; 2]) {
+        self.pages.give_back(pages);
         if let Some(all) = &mut self.precise {
-            all.pages.give_back();
+            all.pages.give_back(precise);
         }
     }
 
-    /// Returns the largest number of positions, at most `positions`, to which the cache can be truncated.
+    /// Number of pages that are kept before the page of the first read position. A cache with more precise pages may lose
+    /// a whole page when it is truncated, so it keeps one page more.
+    fn pages_before(&self) -> usize {
+        1 + self.first_page()
+    }
+
+    /// Returns the index in `pages` of the first page that is kept if position `position` is the next one.
+    fn first_kept(&self, position: usize) -> usize {
+        let read = first_read(self.window, position) / PAGE;
+        read.saturating_sub(self.pages_before() + self.first_page())
+    }
+
+    /// True if `pages` still has the pages that the query of position `position` reads.
+    pub(crate) fn has_read_pages(&self, position: usize) -> bool {
+        let first_read = first_read(self.window, position) / PAGE;
+        first_read.saturating_sub(self.first_page()) >= self.pages.dropped()
+    }
+
+    /// Returns the number of positions, at most `positions`, to which [`KeyValues::truncate`] truncates the cache.
     ///
     /// Some formats store the first page and the last page in more bits. With such a format, the sequence can end
     /// inside a page only if this page is the first page or the current last page. Otherwise the whole page is removed.
@@ -223,8 +244,7 @@ impl KeyValues {
         let lost =
             offset > 0 && self.precise.as_ref().is_some_and(|precise| precise.index_of(page).is_none());
         let positions = if lost { page * PAGE } else { positions };
-        let first_read = first_read(self.window, positions) / PAGE;
-        if first_read.saturating_sub(self.first_page()) < self.pages.dropped() { 0 } else { positions }
+        if self.has_read_pages(positions) { positions } else { 0 }
     }
 
     /// Removes position `positions` and all later positions, or more of them ([`KeyValues::end_within`]).
@@ -259,8 +279,8 @@ impl KeyValues {
         HeadPage { format: pages.format(), keys, values }
     }
 
-    /// Appends n positions. `keys` and `values` have the shape n × heads × head size. With a window, this drops the pages
-    /// that neither the query of the first new position nor a later query reads.
+    /// Appends n positions. `keys` and `values` have the shape n × heads × head size. With a window, this first drops
+    /// pages that no query reads any more.
     ///
     /// Panics unless `keys` and `values` have the same length, and this length is a multiple of heads × head size. Also
     /// panics if the pool is full. To avoid this panic, call [`KeyValues::prepare`] first.
@@ -271,7 +291,7 @@ impl KeyValues {
         let first = self.first_page();
         let count = keys.len() / width;
         self.prepare(count, count).expect("memory for the positions");
-        self.pages.drop_before(first_kept(self.window, self.positions).saturating_sub(first));
+        self.pages.drop_before(self.first_kept(self.positions));
         let (mut encoder, mut rotated) = (PositionEncoder::new(head_size), Vec::new());
         for (keys, values) in keys.chunks_exact(width).zip(values.chunks_exact(width)) {
             let (page, offset) = (self.positions / PAGE, self.positions % PAGE);
@@ -297,19 +317,8 @@ impl KeyValues {
 }
 
 /// Returns the first position that the query of position `position` reads.
-fn first_read(window: Option<usize>, position: usize) -> usize {
+pub(crate) fn first_read(window: Option<usize>, position: usize) -> usize {
     window.map_or(0, |window| (position + 1).saturating_sub(window))
-}
-
-/// Returns the first page that is kept if position `position` is the next one.
-fn first_kept(window: Option<usize>, position: usize) -> usize {
-    (first_read(window, position) / PAGE).saturating_sub(1)
-}
-
-/// Returns the pages of `positions`, as indices of a list that begins with page `first`.
-fn in_pages(positions: Range<usize>, first: usize) -> Range<usize> {
-    let pages = positions.start / PAGE..positions.end.div_ceil(PAGE);
-    pages.start.saturating_sub(first)..pages.end.saturating_sub(first)
 }
 
 /// Multiplies a head by an orthonormal Hadamard matrix. The matrix is its own inverse. Its size is the largest power of
@@ -410,7 +419,7 @@ mod tests {
             let refused = second.missing(10_000, 10_000);
             assert!(pool.check(refused).is_err() && pool.check(0).is_ok(), "{format:?}");
             assert!(second.prepare(10_000, 10_000).is_err(), "{format:?}");
-            second.give_back();
+            second.give_back([0; 2]);
             assert_eq!((pool.held(), second.len()), (held, 101), "{format:?}");
             drop(first);
             second.truncate(0);

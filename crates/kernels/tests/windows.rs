@@ -52,8 +52,35 @@ fn run(
     out
 }
 
-/// Appends runs of random length. Between runs, the cache is cloned, truncated or exchanged with a clone. The results are
-/// those of a cache without a window, and the pool holds exactly the memory that was announced.
+/// A prompt that is prepared as a whole and appended in pieces. Returns the results of both caches.
+fn append_prompt(
+    backend: &Backend,
+    random: &mut Random,
+    shape: &AttentionShape,
+    [whole, kept]: [&mut KeyValues; 2],
+    pieces: &[usize],
+    pool: &PagePool,
+    place: &str,
+) {
+    let (count, longest) = (pieces.iter().sum(), pieces.iter().copied().max().unwrap_or(0));
+    let (held, missing) = (pool.held(), kept.missing(count, longest));
+    kept.prepare(count, longest).unwrap();
+    assert_eq!(pool.held() - held, missing, "{place}: announced memory is taken");
+    let announced = pool.held();
+    for &tokens in pieces {
+        let key = random.floats(tokens * KV_HEADS * HEAD_SIZE);
+        let value = random.floats(tokens * KV_HEADS * HEAD_SIZE);
+        let qkv = Qkv { query: random.floats(tokens * HEADS * HEAD_SIZE), key, value };
+        let expected = run(backend, shape, &qkv, tokens, whole);
+        let found = run(backend, shape, &qkv, tokens, kept);
+        assert!(found == expected, "{place}");
+        assert!(pool.held() <= announced, "{place}: announced memory suffices");
+    }
+    kept.give_back([0; 2]);
+}
+
+/// Appends prompts in pieces of random length. Between prompts, the cache is cloned, truncated or exchanged with a clone.
+/// The results are those of a cache without a window.
 #[test]
 fn dropped_pages_change_no_result() {
     for &format in KvFormat::ALL {
@@ -67,7 +94,7 @@ fn dropped_pages_change_no_result() {
             // `longest`: the largest number of positions before an append, which decides what is dropped.
             let (mut longest, mut most) = (0, 0);
             let mut clone: Option<(KeyValues, KeyValues, usize)> = None;
-            for step in 0..150 {
+            for step in 0..120 {
                 let place = format!("{format:?}, window {window}, step {step}");
                 match random.below(8) {
                     0 => clone = Some((whole.clone(), kept.clone(), longest)),
@@ -80,11 +107,10 @@ fn dropped_pages_change_no_result() {
                         }
                     }
                     3 => {
-                        // `q4_0` may lose a page, and the rest of the page may be behind the window.
                         let to = kept.len() - random.below(200).min(kept.len());
                         let end = kept.end_within(to);
-                        let promised = format != KvFormat::Q4_0 && to + 64 >= longest;
-                        assert!(!promised || end == to, "{place}: {end} of {to}");
+                        let nearest = if format == KvFormat::Q4_0 { whole.end_within(to) } else { to };
+                        assert!(to + 64 < longest || end == nearest, "{place}: {end} of {to}");
                         kept.truncate(to);
                         assert_eq!(kept.len(), end, "{place}");
                         whole.truncate(end);
@@ -92,23 +118,11 @@ fn dropped_pages_change_no_result() {
                     }
                     _ => {}
                 }
-                longest = longest.max(kept.len());
-                let tokens = [1, 1, 1, 40, 200][random.below(5)];
-                let key = random.floats(tokens * KV_HEADS * HEAD_SIZE);
-                let value = random.floats(tokens * KV_HEADS * HEAD_SIZE);
-                let qkv = Qkv { query: random.floats(tokens * HEADS * HEAD_SIZE), key, value };
-                // A longer prompt is prepared as a whole, and its first run follows.
-                let count = tokens * (1 + random.below(4));
-                let (held, missing) = (pool.held(), kept.missing(count, tokens));
-                kept.prepare(count, tokens).unwrap();
-                assert_eq!(pool.held() - held, missing, "{place}");
-                assert_eq!(kept.missing(tokens, tokens), 0, "{place}");
-                let announced = pool.held();
-                let expected = run(&backend, &shape, &qkv, tokens, &mut whole);
-                let found = run(&backend, &shape, &qkv, tokens, &mut kept);
-                assert!(found == expected, "{place}");
-                assert!(pool.held() <= announced, "{place}");
-                kept.give_back();
+                let at_most = [1, 2, 40, 200][random.below(4)];
+                let pieces: Vec<usize> =
+                    (0..1 + random.below(4)).map(|_| 1 + random.below(at_most)).collect();
+                longest = longest.max(kept.len() + pieces[..pieces.len() - 1].iter().sum::<usize>());
+                append_prompt(&backend, &mut random, &shape, [&mut whole, &mut kept], &pieces, &pool, &place);
                 most = most.max(kept.len());
             }
             assert!(most > 1000, "{most} positions");
@@ -118,27 +132,32 @@ fn dropped_pages_change_no_result() {
     }
 }
 
-/// The memory of a long sequence does not depend on its length.
+/// The memory of a long sequence does not depend on its length, and a pool of exactly this size suffices, wherever pieces
+/// begin.
 #[test]
 fn memory_is_bounded_by_the_window() {
     for &format in KvFormat::ALL {
-        let pool = PagePool::unlimited();
-        let empty = KeyValues::in_pool(format, KV_HEADS, HEAD_SIZE, &pool).unwrap().with_window(Some(100));
-        let mut kept = empty.clone();
-        kept.prepare(10_000, 50).unwrap();
-        let prepared = pool.held();
-        assert_eq!(prepared, empty.bytes(10_000, 50), "{format:?}");
-        let page = empty.bytes(64, 64);
-        assert!(prepared <= 6 * page, "{format:?}: {prepared} of pages of {page}");
-        let rows = vec![0.5; 50 * KV_HEADS * HEAD_SIZE];
-        for _ in 0..200 {
-            kept.append(&rows, &rows);
-            assert!(pool.held() <= prepared, "{format:?}: prepared memory suffices");
+        for first_piece in [50, 1, 14, 49] {
+            let empty = KeyValues::new(format, KV_HEADS, HEAD_SIZE).unwrap().with_window(Some(100));
+            let bytes = empty.bytes(10_000, 50);
+            assert!(bytes <= 8 * empty.bytes(64, 64), "{format:?}: {bytes} for all positions");
+            assert_eq!(bytes, empty.bytes(20_000, 50), "{format:?}");
+            let pool = PagePool::new(bytes);
+            let in_pool = || KeyValues::in_pool(format, KV_HEADS, HEAD_SIZE, &pool).unwrap();
+            let mut kept = in_pool().with_window(Some(100));
+            kept.prepare(10_000, 50).unwrap();
+            assert_eq!(pool.held(), bytes, "{format:?}");
+            let rows = vec![0.5; 50 * KV_HEADS * HEAD_SIZE];
+            let first = &rows[..first_piece * KV_HEADS * HEAD_SIZE];
+            kept.append(first, first);
+            for _ in 0..198 {
+                kept.append(&rows, &rows);
+            }
+            assert_eq!(kept.len(), first_piece + 9_900);
+            assert!(kept.read_bytes(kept.len()) < bytes, "{format:?}");
+            // A query behind the dropped pages has no answer, so the cache becomes empty.
+            kept.truncate(5_000);
+            assert_eq!((kept.len(), pool.held()), (0, 0), "{format:?}");
         }
-        assert_eq!(kept.len(), 10_000);
-        assert!(kept.read_bytes(10_000) < prepared, "{format:?}");
-        // A query behind the dropped pages has no answer, so the cache becomes empty.
-        kept.truncate(5_000);
-        assert_eq!((kept.len(), pool.held()), (0, 0), "{format:?}");
     }
 }

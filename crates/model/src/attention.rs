@@ -3,7 +3,7 @@
 use crate::linear::{Linear, apply_all};
 use crate::norm::LoadedNorm;
 use crate::stream::{StreamLayout, StreamStates};
-use crate::{Attention, Error, Positions, Projections, Slot, Span, Weights, buffers};
+use crate::{Attention, Error, Positions, Projections, Slot, Weights, buffers};
 use kvant_kernels::{AttentionShape, Backend, KeyValues, KvFormat, Qkv, ops};
 
 /// An attention with loaded weights.
@@ -78,10 +78,7 @@ impl LoadedAttention {
                 head_size: spec.head_size,
                 scale: spec.scale,
                 causal: spec.causal,
-                window: match spec.span {
-                    Span::Full => None,
-                    Span::Window(positions) => Some(positions),
-                },
+                window: spec.span.window(),
                 softcap: spec.softcap,
                 sinks: spec.sinks.as_ref().map(|sinks| weights.vector(&sinks.name)).transpose()?,
             },

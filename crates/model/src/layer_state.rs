@@ -1,6 +1,6 @@
 //! The state of one layer and one sequence: a KV cache, or a recurrent state of fixed size.
 
-use crate::{Body, Error, Span};
+use crate::{Body, Error};
 use kvant_kernels::{KeyValues, KvFormat, PagePool, RecurrentState};
 
 /// The state of one layer and one sequence.
@@ -25,11 +25,7 @@ impl LayerState {
                 let empty = KeyValues::in_pool(format, a.kv_heads, a.head_size, pages);
                 let empty = empty.map_err(|source| Error::KvFormat { source })?;
                 // A window to both sides drops nothing.
-                let window = match a.span {
-                    Span::Window(positions) if a.causal => Some(positions),
-                    _ => None,
-                };
-                Some(Self::KeyValues(empty.with_window(window)))
+                Some(Self::KeyValues(empty.with_window(a.span.window().filter(|_| a.causal))))
             }
             Body::DeltaNet(d) => Some(Self::Recurrent(RecurrentState::in_pool(d.state_length(), pages))),
             Body::FeedForward(_) | Body::Experts(_) | Body::LayerGate(_) => None,
@@ -94,7 +90,7 @@ impl LayerState {
         }
     }
 
-    /// Takes the memory for the next `count` positions, if at most `at_once` of them run in one step.
+    /// Takes the memory for the next `count` positions, which run in steps of at most `at_once` positions.
     pub fn prepare(&mut self, count: usize, at_once: usize) -> Result<(), Error> {
         let prepared = match self {
             Self::KeyValues(all) => all.prepare(count, at_once),
@@ -111,9 +107,18 @@ impl LayerState {
         unshared.map_err(|source| Error::States { source })
     }
 
-    pub fn give_back(&mut self) {
+    /// Returns the numbers of prepared pages. See [`KeyValues::reserve`].
+    pub fn reserve(&self) -> [usize; 2] {
         match self {
-            Self::KeyValues(all) => all.give_back(),
+            Self::KeyValues(all) => all.reserve(),
+            Self::Recurrent(_) => [0; 2],
+        }
+    }
+
+    /// Gives prepared memory back to the pool, except the pages of `reserve`.
+    pub fn give_back(&mut self, reserve: [usize; 2]) {
+        match self {
+            Self::KeyValues(all) => all.give_back(reserve),
             Self::Recurrent(state) => state.give_back(),
         }
     }
@@ -126,7 +131,7 @@ impl LayerState {
         }
     }
 
-    /// The number of bytes that `positions` positions take, if at most `at_once` of them run in one step.
+    /// The number of bytes that `positions` positions take, which run in steps of at most `at_once` positions.
     pub fn bytes(&self, positions: usize, at_once: usize) -> usize {
         match self {
             Self::KeyValues(all) => all.bytes(positions, at_once),

@@ -96,7 +96,8 @@ impl Sequence {
         Ok(Self { blocks, shared, length: 0, checkpoints, capacity, pages })
     }
 
-    /// Takes the memory for all positions at once: exactly [`Sequence::bytes`] of the capacity.
+    /// Takes the memory for all positions at once: exactly [`Sequence::bytes`] of the capacity. Steps of more than
+    /// [`Transformer::PIECE`] tokens, forks and checkpoints can take more.
     ///
     /// # Errors
     /// [`Error::States`] if the pool is too small.
@@ -159,16 +160,17 @@ impl Sequence {
     /// The largest number of checkpoints of a sequence.
     pub const CHECKPOINTS: usize = 3;
 
-    /// Returns true if the network has recurrent states or windows. Such a sequence can lose its last positions by a
-    /// return to a checkpoint. With windows only, the end can also move back by up to 64 positions without a checkpoint.
+    /// Returns true if the network has recurrent states or windows. Such a sequence loses its last positions by a return
+    /// to a checkpoint. With windows only, the end can also move back without a checkpoint, to 64 positions before the
+    /// largest length.
     pub fn needs_checkpoints(&self) -> bool {
         self.layers().any(LayerState::forgets)
     }
 
     /// Remembers the states at the current length, so that [`Sequence::truncate`] can return to them. A network without
     /// recurrent states and windows needs no checkpoints, and the call has no effect. The first checkpoint and the latest
-    /// ones are kept. A checkpoint shares pages with the sequence. It takes the memory of the recurrent states, and of the
-    /// pages that the sequence drops later.
+    /// ones are kept. A checkpoint shares pages with the sequence. It takes the memory of the recurrent states, of a copy of the
+    /// last page of each attention, and of the pages that the sequence drops later.
     pub fn checkpoint(&mut self) {
         let known = self.checkpoints.last().is_some_and(|last| last.length == self.length);
         if known || self.length == 0 || !self.needs_checkpoints() {
@@ -221,8 +223,8 @@ impl Sequence {
         sources.map(LayerState::room).min().unwrap_or(usize::MAX)
     }
 
-    /// The number of bytes that the next `count` positions take from the pool, if at most `at_once` of them run in one
-    /// step.
+    /// The number of bytes that the next `count` positions take from the pool, in steps of at most `at_once`
+    /// positions.
     pub(crate) fn missing(&self, count: usize, at_once: usize) -> usize {
         self.layers().map(|layer| layer.missing(count, at_once)).sum()
     }
@@ -237,8 +239,7 @@ impl Sequence {
         self.pages.check(bytes).map_err(|source| Error::States { source })
     }
 
-    /// Takes the memory for the next `count` positions, if at most `at_once` of them run in one step. On failure, it takes
-    /// nothing.
+    /// Takes the memory for the next `count` positions, in steps of at most `at_once` positions. On failure, it takes nothing.
     pub(crate) fn prepare(&mut self, count: usize, at_once: usize) -> Result<(), Error> {
         self.check_pool(self.missing(count, at_once))?;
         self.take(count, at_once)
@@ -253,7 +254,17 @@ impl Sequence {
 
     /// Returns prepared memory that has no positions.
     pub(crate) fn give_back(&mut self) {
-        self.blocks.iter_mut().flatten().for_each(LayerState::give_back);
+        self.blocks.iter_mut().flatten().for_each(|layer| layer.give_back([0; 2]));
+    }
+
+    /// Returns the numbers of prepared pages of each layer.
+    pub(crate) fn reserve(&self) -> Vec<[usize; 2]> {
+        self.layers().map(LayerState::reserve).collect()
+    }
+
+    /// Returns prepared memory beyond `reserve`, an earlier result of [`Sequence::reserve`].
+    pub(crate) fn shrink_reserve(&mut self, reserve: &[[usize; 2]]) {
+        self.blocks.iter_mut().flatten().zip(reserve).for_each(|(layer, reserve)| layer.give_back(*reserve));
     }
 
     /// The number of bytes of the states that the last of `positions` positions reads.

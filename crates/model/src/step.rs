@@ -140,6 +140,7 @@ impl Transformer {
     pub fn prefill(&self, sequence: &mut Sequence, tokens: &[u32], want: Want) -> Result<Vec<f32>, Error> {
         self.check(sequence, tokens)?;
         let length = if self.spec().is_causal() { Self::PIECE } else { tokens.len().max(1) };
+        let reserve = sequence.reserve();
         sequence.prepare(tokens.len(), length)?;
         let rows = want.rows(tokens.len());
         let mut states = Vec::with_capacity(rows.len() * self.spec().hidden);
@@ -149,6 +150,8 @@ impl Transformer {
             let want = Want::Rows(within(rows.start)..within(rows.end));
             states.extend(self.run(&mut [Part { sequence: &mut *sequence, tokens: piece, want }]));
         }
+        // With windows, a prompt needs more pages at the same time than the tokens after it.
+        sequence.shrink_reserve(&reserve);
         Ok(states)
     }
 

@@ -35,12 +35,14 @@ impl Clone for Pages {
     }
 }
 
-/// Positions that are appended before any of their queries runs.
-pub(super) struct Run {
+/// The pages that the next positions need. Indices are those of the list.
+pub(super) struct Need {
     /// The first page that is kept. The pages before it are dropped.
     pub kept: usize,
     /// The pages to which the positions are written.
     pub written: Range<usize>,
+    /// The largest number of pages that are stored at the same time.
+    pub most: usize,
 }
 
 impl Pages {
@@ -88,47 +90,39 @@ impl Pages {
         self.pages.len() + self.reserve.len()
     }
 
-    /// Returns the number of pages that `runs` need in addition to the pages of the list and the reserve. A dropped page
-    /// that no clone shares is used again.
-    fn missing_pages(&self, runs: impl Iterator<Item = Run>) -> usize {
-        let end_of_stored = self.dropped + self.pages.len();
-        let shared = |page: usize| {
-            let stored = page.checked_sub(self.dropped).and_then(|index| self.pages.get(index));
-            stored.is_some_and(|page| Arc::strong_count(page) > 1)
-        };
-        let (mut kept, mut end, mut free, mut missing) = (self.dropped, end_of_stored, self.reserve.len(), 0);
-        let mut copied = None;
-        for run in runs {
-            let dropped = kept..run.kept.max(kept);
-            free += dropped.clone().filter(|&page| copied == Some(page) || !shared(page)).count();
-            kept = dropped.end;
-            // Only the first written page can be a stored one.
-            let first = run.written.start;
-            let copies = first < run.written.end && copied != Some(first) && shared(first);
-            copied = if copies { Some(first) } else { copied };
-            let taken = usize::from(copies) + run.written.end.saturating_sub(end);
-            end = end.max(run.written.end);
-            missing += taken.saturating_sub(free);
-            free = free.saturating_sub(taken);
-        }
-        missing
+    /// Returns the number of pages that `need` takes in addition to the pages of the list and the reserve. This is an
+    /// upper bound: of the stored pages, only those that the first append drops count as free.
+    fn missing_pages(&self, need: &Need) -> usize {
+        let index = |page: usize| page.saturating_sub(self.dropped).min(self.pages.len());
+        let is_shared = |page: &Arc<Page>| Arc::strong_count(page) > 1;
+        let free = self.pages.range(..index(need.kept)).filter(|page| !is_shared(page)).count();
+        // Only the first written page can be a stored one.
+        let first = self.pages.get(index(need.written.start));
+        let copies = usize::from(!need.written.is_empty() && first.is_some_and(is_shared));
+        let new = need.written.end.saturating_sub(self.dropped + self.pages.len());
+        (copies + new.min(need.most)).saturating_sub(free + self.reserve.len())
     }
 
-    /// Returns the bytes that [`Pages::prepare`] would allocate for `runs`.
-    pub fn missing(&self, runs: impl Iterator<Item = Run>) -> usize {
-        self.bytes(self.missing_pages(runs))
+    /// Returns the bytes that [`Pages::prepare`] would allocate for `need`.
+    pub fn missing(&self, need: &Need) -> usize {
+        self.bytes(self.missing_pages(need))
     }
 
-    /// Allocates the pages that `runs` need.
+    /// Allocates the pages that `need` takes.
     ///
     /// # Errors
     /// [`Error::PoolFull`] if the pool does not have enough free memory.
-    pub fn prepare(&mut self, runs: impl Iterator<Item = Run>) -> Result<(), Error> {
+    pub fn prepare(&mut self, need: &Need) -> Result<(), Error> {
         let lines = self.lines_of_page();
-        for _ in 0..self.missing_pages(runs) {
+        for _ in 0..self.missing_pages(need) {
             self.reserve.push(self.pool.take(lines)?);
         }
         Ok(())
+    }
+
+    /// The number of pages in the reserve.
+    pub fn reserve(&self) -> usize {
+        self.reserve.len()
     }
 
     /// Copies all shared pages.
@@ -161,12 +155,12 @@ impl Pages {
         if self.pages.is_empty() {
             self.dropped = self.dropped.min(end);
         }
-        self.give_back();
+        self.reserve.clear();
     }
 
-    /// Returns the reserve to the pool.
-    pub fn give_back(&mut self) {
-        self.reserve.clear();
+    /// Returns the reserve to the pool, except `pages` pages.
+    pub fn give_back(&mut self, pages: usize) {
+        self.reserve.truncate(pages);
     }
 
     /// Returns the bytes of page `page` for a write: of a new page, or of a page that no clone shares.

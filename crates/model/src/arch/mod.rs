@@ -29,7 +29,7 @@ mod text_vector;
 mod ungated;
 mod unsupported;
 
-use crate::{Error, Source, Span, Spec};
+use crate::{Error, Source, Spec};
 use kvant_io::{Checkpoint, Value};
 use settings::Settings;
 pub(crate) use unsupported::unsupported;
@@ -107,10 +107,7 @@ pub static ARCHITECTURES: &[&dyn Architecture] = &[
 
 /// Returns the length of the first attention window; `None` if no attention has a window.
 fn window(spec: &Spec) -> Option<usize> {
-    spec.attentions().find_map(|attention| match attention.span {
-        Span::Window(positions) => Some(positions),
-        Span::Full => None,
-    })
+    spec.attentions().find_map(|attention| attention.span.window())
 }
 
 /// Returns a sentence if the network has windows. For families whose windows llama.cpp ignores.

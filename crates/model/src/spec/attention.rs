@@ -55,6 +55,16 @@ pub enum Span {
     Window(usize),
 }
 
+impl Span {
+    /// The length of the window; `None` for all positions.
+    pub fn window(self) -> Option<usize> {
+        match self {
+            Self::Full => None,
+            Self::Window(positions) => Some(positions),
+        }
+    }
+}
+
 /// Self-attention with grouped queries.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attention {
