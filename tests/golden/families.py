@@ -95,6 +95,12 @@ GLM4_MOE = {
     "num_experts_per_tok": 3, "n_shared_experts": 1, "moe_intermediate_size": 16, "first_k_dense_replace": 1, "n_group": 1,
     "topk_group": 1, "use_qk_norm": False, "tie_word_embeddings": False,
 }
+LFM2 = {
+    **SMALL, "model_type": "lfm2", "architectures": ["Lfm2ForCausalLM"], "num_hidden_layers": 3, "norm_eps": 1e-5,
+    "layer_types": ["conv", "full_attention", "conv"], "conv_L_cache": 3, "conv_bias": False, "intermediate_size": 100,
+    "block_multiple_of": 8, "block_ffn_dim_multiplier": 1.0, "block_auto_adjust_ff_dim": True, "tie_word_embeddings": True,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+}
 # A quarter of the pairs of a head of 32 is rotated where there is no window.
 GEMMA4 = {
     **SMALL, "model_type": "gemma4_text", "architectures": ["Gemma4ForCausalLM"], "hidden_activation": "gelu_pytorch_tanh",
@@ -323,6 +329,23 @@ GENERIC = {
                    "num_key_value_heads": 1, "hidden_size_per_layer_input": 16, "vocab_size_per_layer_input": 96,
                    "hidden_size": 32, "final_logit_softcapping": 6.0},
     },
+    "lfm2-f32": {
+        "about": "LFM2: short convolutions around an attention, an inner length that the settings have for two maps, tied head",
+        "storage": "f32", "prompt": 40, "config": LFM2,
+    },
+    "lfm2-older-bf16": {
+        "about": "LFM2: older settings (a list of attentions, block_ff_dim), a convolution over 4 tokens", "storage": "bf16",
+        "prompt": 33, "twin": False,
+        "config": {**{k: v for k, v in LFM2.items() if k not in ("layer_types", "intermediate_size")}, "full_attn_idxs": [1],
+                   "block_ff_dim": 72, "block_auto_adjust_ff_dim": False, "conv_L_cache": 4},
+    },
+    "lfm2moe-f32": {
+        "about": "LFM2-MoE: experts with a corrected sigmoid choice after a dense block", "storage": "f32", "prompt": 36,
+        "config": {**{k: v for k, v in LFM2.items() if not k.startswith("block")}, "model_type": "lfm2_moe",
+                   "architectures": ["Lfm2MoeForCausalLM"], "intermediate_size": 64, "moe_intermediate_size": 24, "num_experts": 4,
+                   "num_experts_per_tok": 2, "num_dense_layers": 1, "use_expert_bias": True, "norm_topk_prob": True,
+                   "routed_scaling_factor": 1.0},
+    },
 }
 
 
@@ -367,9 +390,9 @@ def generic_weights(folder, config, normal, norm, mean, gains):
                 parameter.copy_(normal(shape, (1.7 if last else 2) / shape[1] ** 0.5))
             else:
                 parameter.copy_(normal(shape, 1.4 * gain / shape[-1] ** 0.5))
-        # The corrections of GLM's routers and Gemma 4's scales of blocks are no parameters.
+        # The corrections of routers (GLM, LFM2) and Gemma 4's scales of blocks are no parameters.
         for name, buffer in model.named_buffers():
-            if name.endswith("e_score_correction_bias"):
+            if name.endswith(("e_score_correction_bias", "expert_bias")):
                 buffer.copy_(normal(tuple(buffer.shape), 0.3))
             elif name.endswith("layer_scalar"):
                 buffer.copy_(norm(1))

@@ -205,6 +205,8 @@ pub struct Convolution<'a> {
     pub weight: &'a [f32],
     /// The number of channels.
     pub channels: usize,
+    /// True if SiLU follows.
+    pub silu: bool,
 }
 
 impl Convolution<'_> {
@@ -214,7 +216,7 @@ impl Convolution<'_> {
     }
 }
 
-/// Applies a convolution, followed by SiLU. `sequences` has each sequence's last inputs before its first token, oldest
+/// Applies a convolution. `sequences` has each sequence's last inputs before its first token, oldest
 /// first ((kernel size − 1) × channels, zero before the first token), and the number of its tokens; the last inputs
 /// change. `x` and `out` have a row of channels for each token.
 pub fn short_convolution(
@@ -249,7 +251,7 @@ pub fn short_convolution(
         for token in 0..*count {
             // SAFETY: each task writes its own channels of its sequence's tokens.
             let own = unsafe { out.part((start + token) * channels + begin, width) };
-            cpu.convolve(&rows[token * width..], &weights, own);
+            cpu.convolve(&rows[token * width..], &weights, convolution.silu, own);
         }
         for row in 0..past {
             // SAFETY: as above.

@@ -12,6 +12,7 @@ use crate::feed_forward::{LoadedFeedForward, activate, scale_rows, sigmoid};
 use crate::layer_embedding::LoadedLayerGate;
 use crate::linear::{Linear, apply_all};
 use crate::norm::LoadedNorm;
+use crate::short_convolution::LoadedShortConvolution;
 use crate::stream::StreamStates;
 use crate::{Activation, Block, Positions};
 use kvant_kernels::{Backend, Qkv, Ragged, attention, gradient, ops};
@@ -55,6 +56,10 @@ impl Block {
                 LoadedBody::DeltaNet(d) => {
                     let result = needs_result.then(|| d.result_alone(backend, &input));
                     (Pass::DeltaNet(d, input), result)
+                }
+                LoadedBody::ShortConvolution(c) => {
+                    let result = needs_result.then(|| c.result_alone(backend, &input));
+                    (Pass::ShortConvolution(c, input), result)
                 }
                 LoadedBody::FeedForward(f) => {
                     let result = needs_result.then(|| apply(&f.down, &f.inner(backend, &input)));
@@ -135,6 +140,9 @@ impl Block {
                 Pass::DeltaNet(d, input) => {
                     d.backward(backend, &input, &result_gradient, &mut input_gradient, sink)
                 }
+                Pass::ShortConvolution(c, input) => {
+                    c.backward(backend, &input, &result_gradient, &mut input_gradient, sink)
+                }
                 Pass::FeedForward(f, input) => {
                     f.backward(backend, &input, &result_gradient, &mut input_gradient, sink)
                 }
@@ -190,6 +198,8 @@ enum Pass<'a> {
     Attention(&'a LoadedAttention, AttentionPass),
     /// The gated delta net and its input.
     DeltaNet(&'a LoadedDeltaNet, Vec<f32>),
+    /// The short convolution and its input.
+    ShortConvolution(&'a LoadedShortConvolution, Vec<f32>),
     /// The network and the input of its body.
     FeedForward(&'a LoadedFeedForward, Vec<f32>),
     /// The experts and the input of their body.

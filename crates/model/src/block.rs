@@ -13,6 +13,7 @@ use crate::layer_embedding::LoadedLayerGate;
 use crate::layer_state::LayerState;
 use crate::linear::Linear;
 use crate::norm::LoadedNorm;
+use crate::short_convolution::LoadedShortConvolution;
 use crate::step::BlockStates;
 use crate::stream::{StreamLayout, StreamStates};
 use crate::{BlockSpec, Body, Error, OpCount, Positions, Sublayer, Weights, buffers};
@@ -25,6 +26,7 @@ use kvant_kernels::{Backend, Ragged, attention, attention_of_held, ops};
 pub(crate) enum LoadedBody {
     Attention(LoadedAttention),
     DeltaNet(LoadedDeltaNet),
+    ShortConvolution(LoadedShortConvolution),
     FeedForward(LoadedFeedForward),
     Experts(LoadedExperts),
     LayerGate(LoadedLayerGate),
@@ -60,6 +62,7 @@ impl LoadedBody {
         match self {
             Self::Attention(a) => a.maps(),
             Self::DeltaNet(d) => d.maps(),
+            Self::ShortConvolution(c) => vec![&c.input, &c.output],
             Self::FeedForward(f) => f.maps(),
             Self::LayerGate(l) => vec![&l.gate, &l.output],
             Self::Experts(e) => {
@@ -70,13 +73,14 @@ impl LoadedBody {
 
     /// True if the body reads other positions than the current one.
     fn has_state(&self) -> bool {
-        matches!(self, Self::Attention(_) | Self::DeltaNet(_))
+        matches!(self, Self::Attention(_) | Self::DeltaNet(_) | Self::ShortConvolution(_))
     }
 
     fn maps_mut(&mut self) -> Vec<&mut Linear> {
         match self {
             Self::Attention(a) => a.maps_mut(),
             Self::DeltaNet(d) => d.maps_mut(),
+            Self::ShortConvolution(c) => vec![&mut c.input, &mut c.output],
             Self::FeedForward(f) => f.maps_mut(),
             Self::LayerGate(l) => vec![&mut l.gate, &mut l.output],
             Self::Experts(e) => {
@@ -107,6 +111,9 @@ impl Block {
                     LoadedBody::LayerGate(LoadedLayerGate::load(weights, backend, l, part)?)
                 }
                 Body::DeltaNet(d) => LoadedBody::DeltaNet(LoadedDeltaNet::load(weights, backend, d)?),
+                Body::ShortConvolution(c) => {
+                    LoadedBody::ShortConvolution(LoadedShortConvolution::load(weights, backend, c)?)
+                }
                 Body::FeedForward(f) => {
                     LoadedBody::FeedForward(LoadedFeedForward::load(weights, backend, f)?)
                 }
@@ -211,6 +218,11 @@ impl Block {
                 let sequences = states.iter_mut().map(|s| (s.layers[own].recurrent(), s.tokens));
                 d.inner(backend, input, sequences.collect())
             }
+            (LoadedBody::ShortConvolution(c), 0) => {
+                let own = self.index_of_state(index);
+                let sequences = states.iter_mut().map(|s| (s.layers[own].recurrent(), s.tokens));
+                c.inner(backend, input, sequences.collect())
+            }
             (LoadedBody::FeedForward(f), 0) => f.inner(backend, input),
             (LoadedBody::LayerGate(l), 0) => l.inner(backend, input, &stream[l.part.range(tokens)]),
             (LoadedBody::Experts(e), 0) if e.router_norm.is_none() => {
@@ -224,6 +236,7 @@ impl Block {
                 let result = match body {
                     LoadedBody::Attention(LoadedAttention { output: last, .. })
                     | LoadedBody::DeltaNet(LoadedDeltaNet { output: last, .. })
+                    | LoadedBody::ShortConvolution(LoadedShortConvolution { output: last, .. })
                     | LoadedBody::FeedForward(LoadedFeedForward { down: last, .. })
                     | LoadedBody::LayerGate(LoadedLayerGate { output: last, .. }) => {
                         last.apply(backend, &last.input(input))
@@ -313,6 +326,7 @@ impl Block {
         let state = |sublayer: &LoadedSublayer| match &sublayer.body {
             LoadedBody::Attention(a) => Some(LayerState::KeyValues(a.key_values_alone(stream, tokens))),
             LoadedBody::DeltaNet(d) => Some(LayerState::Recurrent(d.empty_state())),
+            LoadedBody::ShortConvolution(c) => Some(LayerState::Recurrent(c.empty_state())),
             LoadedBody::FeedForward(_) | LoadedBody::Experts(_) | LoadedBody::LayerGate(_) => None,
         };
         let mut layers: Vec<LayerState> = match self.stages[stage] {

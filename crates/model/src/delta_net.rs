@@ -4,6 +4,7 @@ use crate::backward::concatenate_rows;
 use crate::feed_forward::sigmoid;
 use crate::linear::{Linear, apply_many};
 use crate::norm::LoadedNorm;
+use crate::short_convolution::load_convolution;
 use crate::{DeltaNet, Error, GradientSink, Slot, Weights, buffers};
 use kvant_kernels::{
     Backend, Convolution, DeltaInput, DeltaShape, RecurrentState, delta_rule, delta_rule_gradient, gradient,
@@ -60,19 +61,15 @@ impl LoadedDeltaNet {
         // Few rows, and the state of all later tokens depends on them.
         let precise = backend.clone().precise();
         let scalar = |slot: &Slot| Linear::load(weights, &precise, slot);
-        let stored = weights.vector(&spec.convolution.name)?;
-        let (kernel, channels) = (spec.convolution.kernel, spec.convolution.channels);
         Ok(Self {
             qkv: Linear::load(weights, backend, &spec.qkv)?,
             gate: Linear::load(weights, backend, &spec.gate)?,
             scalars: spec.scalars.slots().into_iter().map(scalar).collect::<Result<_, _>>()?,
             output: Linear::load(weights, backend, &spec.output)?,
             shape: spec.shape,
-            convolution_length: spec.convolution_length(),
+            convolution_length: spec.convolution.state_length(),
             state_length: spec.state_length(),
-            convolution: (0..kernel * channels)
-                .map(|i| stored[i % channels * kernel + i / channels])
-                .collect(),
+            convolution: load_convolution(weights, &spec.convolution)?,
             decay: weights.vector(&spec.decay.name)?,
             step_bias: weights.vector(&spec.step_bias.name)?,
             norm: LoadedNorm::load(weights, &spec.norm)?,
@@ -98,7 +95,8 @@ impl LoadedDeltaNet {
 
     fn convolution(&self) -> Convolution<'_> {
         let DeltaShape { value_heads, value_size, .. } = self.shape;
-        Convolution { weight: &self.convolution, channels: 2 * self.shape.keys() + value_heads * value_size }
+        let channels = 2 * self.shape.keys() + value_heads * value_size;
+        Convolution { weight: &self.convolution, channels, silu: true }
     }
 
     /// Computes the input of `output`, and advances the state of each sequence by its number of tokens.

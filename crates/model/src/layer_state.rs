@@ -28,6 +28,9 @@ impl LayerState {
                 Some(Self::KeyValues(empty.with_window(a.span.window().filter(|_| a.causal))))
             }
             Body::DeltaNet(d) => Some(Self::Recurrent(RecurrentState::in_pool(d.state_length(), pages))),
+            Body::ShortConvolution(c) => {
+                Some(Self::Recurrent(RecurrentState::in_pool(c.convolution.state_length(), pages)))
+            }
             Body::FeedForward(_) | Body::Experts(_) | Body::LayerGate(_) => None,
         })
     }

@@ -33,6 +33,7 @@ mod positions;
 mod rope;
 mod sampler;
 mod sequence;
+mod short_convolution;
 mod source;
 mod spec;
 mod step;
@@ -64,7 +65,8 @@ pub use source::Source;
 pub use spec::{
     Activation, Attention, BlockSpec, Body, ConvolutionSlot, DeltaNet, EmbeddingSpec, Expansion, Experts,
     FeedForward, Head, HeadScalars, LayerEmbeddings, LayerGate, Norm, NormKind, OutputSpec, Pooling,
-    Projections, Scoring, Slot, Span, Spec, Stage, StageOutput, Sublayer, TextVector, VectorSlot,
+    Projections, Scoring, ShortConvolution, Slot, Span, Spec, Stage, StageOutput, Sublayer, TextVector,
+    VectorSlot,
 };
 pub use step::{Part, Want};
 pub use tokenizer::{

@@ -10,14 +10,16 @@ mod delta_net;
 mod embedding;
 mod feed_forward;
 mod output;
+mod short_convolution;
 
 use crate::Rope;
 use crate::stream::StreamLayout;
 pub use attention::{Attention, Projections, Span};
-pub use delta_net::{ConvolutionSlot, DeltaNet, HeadScalars};
+pub use delta_net::{DeltaNet, HeadScalars};
 pub use embedding::{EmbeddingSpec, LayerEmbeddings, LayerGate};
 pub use feed_forward::{Activation, Expansion, Experts, FeedForward, Scoring};
 pub use output::{Head, OutputSpec, Pooling, TextVector};
+pub use short_convolution::{ConvolutionSlot, ShortConvolution};
 
 /// One linear map: `rows × columns`, `y = W x (+ b)`; or the maps of all experts, stored as one tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +102,8 @@ pub enum Body {
     Attention(Attention),
     /// Reads the current position and a state of the earlier ones.
     DeltaNet(DeltaNet),
+    /// Reads the current position and the inputs of the positions directly before it.
+    ShortConvolution(ShortConvolution),
     /// Reads only the current position.
     FeedForward(FeedForward),
     /// Reads only the current position.
@@ -210,7 +214,7 @@ impl Body {
             Self::Attention(a) => a.query_norm.iter().chain(&a.key_norm).collect(),
             Self::DeltaNet(d) => vec![&d.norm],
             Self::Experts(e) => e.router_norm.iter().collect(),
-            Self::FeedForward(_) | Self::LayerGate(_) => Vec::new(),
+            Self::ShortConvolution(_) | Self::FeedForward(_) | Self::LayerGate(_) => Vec::new(),
         }
     }
 
@@ -220,7 +224,7 @@ impl Body {
             Self::Attention(a) => a.sinks.iter().collect(),
             Self::DeltaNet(d) => vec![&d.decay, &d.step_bias],
             Self::Experts(e) => e.correction().into_iter().chain(&e.result_scales).collect(),
-            Self::FeedForward(_) | Self::LayerGate(_) => Vec::new(),
+            Self::ShortConvolution(_) | Self::FeedForward(_) | Self::LayerGate(_) => Vec::new(),
         }
     }
 }
@@ -232,6 +236,7 @@ impl Sublayer {
         let (first, last) = match &self.body {
             Body::Attention(a) => (vec![a.projections.slots()], &a.output),
             Body::DeltaNet(d) => (vec![d.first_slots()], &d.output),
+            Body::ShortConvolution(c) => (vec![vec![&c.input]], &c.output),
             Body::FeedForward(f) => (vec![f.first_slots()], &f.down),
             Body::LayerGate(l) => (vec![vec![&l.gate]], &l.output),
             Body::Experts(e) if e.router_norm.is_some() => {
@@ -282,6 +287,15 @@ impl BlockSpec {
     pub fn attentions(&self) -> impl Iterator<Item = &Attention> {
         self.sublayers.iter().filter_map(|sublayer| match &sublayer.body {
             Body::Attention(attention) => Some(attention),
+            _ => None,
+        })
+    }
+
+    /// The convolutions of recurrent layers, in order of computation.
+    pub fn convolutions(&self) -> impl Iterator<Item = &ConvolutionSlot> {
+        self.sublayers.iter().filter_map(|sublayer| match &sublayer.body {
+            Body::DeltaNet(delta_net) => Some(&delta_net.convolution),
+            Body::ShortConvolution(convolution) => Some(&convolution.convolution),
             _ => None,
         })
     }
@@ -364,6 +378,11 @@ impl Spec {
         let sublayers = self.blocks.iter().flat_map(|block| &block.sublayers);
         let of_blocks = self.blocks.iter().filter_map(|block| block.scale.as_ref());
         of_norms.chain(sublayers.flat_map(|sublayer| sublayer.body.vectors())).chain(of_blocks)
+    }
+
+    /// The convolutions of recurrent layers, first to last.
+    pub fn convolutions(&self) -> impl Iterator<Item = &ConvolutionSlot> {
+        self.blocks.iter().flat_map(BlockSpec::convolutions)
     }
 
     /// All gated delta nets, first to last.

@@ -239,8 +239,7 @@ fn entries(
         wanted.extend(slot.bias().map(|name| (name, slot.bias_dimensions())));
     }
     wanted.extend(spec.vectors().map(|v| (v.name.clone(), vec![v.length])));
-    let convolutions = spec.delta_nets().map(|net| &net.convolution);
-    wanted.extend(convolutions.map(|c| (c.name.clone(), c.dimensions())));
+    wanted.extend(spec.convolutions().map(|c| (c.name.clone(), c.dimensions())));
 
     let gguf = matches!(checkpoint.meta(), Meta::Gguf(_));
     let mut entries = Vec::with_capacity(wanted.len());

@@ -170,9 +170,9 @@ loops! {
     gelu_tanh_gradient(x: &mut [f32], gradient: &[f32]);
     /// Updates the rows of a tile of a recurrent state by one token and writes the token's result.
     delta_tile(state: &mut [[f32; TILE]], token: &TileToken, out: &mut [f32; TILE]);
-    /// Computes one token of a convolution, followed by SiLU. `rows` has a row of channels for each row of weights, and
+    /// Computes one token of a convolution, followed by SiLU if `silu` is true. `rows` has a row of channels for each row of weights, and
     /// may be longer.
-    convolve(rows: &[f32], weights: &[&[f32]], out: &mut [f32]);
+    convolve(rows: &[f32], weights: &[&[f32]], silu: bool, out: &mut [f32]);
 }
 
 impl Detected {

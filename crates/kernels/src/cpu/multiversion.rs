@@ -64,8 +64,8 @@ macro_rules! multiversion {
             delta_tile(state: &mut [[f32; TILE]], token: &TileToken, out: &mut [f32; TILE]) {
                 recurrent::delta_tile::<true>(state, token, out);
             }
-            convolve(rows: &[f32], weights: &[&[f32]], out: &mut [f32]) {
-                recurrent::convolve::<true>(rows, weights, out);
+            convolve(rows: &[f32], weights: &[&[f32]], silu: bool, out: &mut [f32]) {
+                recurrent::convolve::<true>(rows, weights, silu, out);
             }
         }
     };

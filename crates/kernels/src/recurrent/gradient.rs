@@ -179,7 +179,8 @@ pub fn short_convolution_gradient(
             let sources = |row: usize| (token + row).checked_sub(past).map(|from| from * channels + channel);
             let sum = (0..=past).filter_map(|row| Some(weight(row) * x[sources(row)?])).sum::<f32>();
             let sigmoid = 1.0 / (1.0 + (-sum).exp());
-            let slope = sigmoid * (1.0 + sum * (1.0 - sigmoid)) * gradient[token * channels + channel];
+            let of_activation = if convolution.silu { sigmoid * (1.0 + sum * (1.0 - sigmoid)) } else { 1.0 };
+            let slope = of_activation * gradient[token * channels + channel];
             for row in 0..=past {
                 if let Some(at) = sources(row) {
                     // SAFETY: each task has its own channel.

@@ -168,16 +168,16 @@ fn plain_convolution(convolution: &Convolution, x: &[f32]) -> Vec<f64> {
             f64::from(convolution.weight[row * channels + channel]) * f64::from(x)
         });
         let sum: f64 = terms.sum();
-        sum / (1.0 + (-sum).exp())
+        if convolution.silu { sum / (1.0 + (-sum).exp()) } else { sum }
     };
     (0..x.len()).map(|i| at(i / channels, i % channels)).collect()
 }
 
 #[test]
 fn every_instruction_set_computes_the_convolution_in_pieces_of_any_length() {
-    for channels in [5, 300] {
+    for (channels, silu) in [(5, true), (300, true), (300, false)] {
         let weight = numbers(4 * channels, 7);
-        let convolution = Convolution { weight: &weight, channels };
+        let convolution = Convolution { weight: &weight, channels, silu };
         let x = numbers(TOKENS * channels, 8);
         let expected = plain_convolution(&convolution, &x);
         for isa in Isa::available() {
@@ -206,13 +206,14 @@ fn every_instruction_set_computes_the_convolution_in_pieces_of_any_length() {
 }
 
 #[test]
-fn gradients_of_the_convolution_and_of_the_norm_equal_finite_differences() {
+fn gradients_of_convolutions_and_of_the_norm_equal_finite_differences() {
     let (channels, backend) = (5, Backend::new(Isa::best(), 2));
     let weight = numbers(4 * channels, 7);
-    let convolution = Convolution { weight: &weight, channels };
+    let convolutions = [true, false].map(|silu| Convolution { weight: &weight, channels, silu });
     let mut x = numbers(TOKENS * channels, 8);
     let gradient = numbers(x.len(), 9);
-    let of_convolution = short_convolution_gradient(&backend, &convolution, &x, &gradient);
+    let [with_silu, without] =
+        convolutions.each_ref().map(|c| short_convolution_gradient(&backend, c, &x, &gradient));
     let mut of_norm = gradient.clone();
     unit_rows_gradient(&x, channels, 0.5, &mut of_norm);
     let normed = |x: &[f32]| -> Vec<f64> {
@@ -229,11 +230,12 @@ fn gradients_of_the_convolution_and_of_the_norm_equal_finite_differences() {
         let before = x[index];
         let mut at = |step: f32| {
             x[index] = before + step;
-            [loss(plain_convolution(&convolution, &x)), loss(normed(&x))]
+            let [first, second] = convolutions.each_ref().map(|c| loss(plain_convolution(c, &x)));
+            [first, second, loss(normed(&x))]
         };
         let (above, below) = (at(1e-3), at(-1e-3));
         x[index] = before;
-        for (which, found) in [&of_convolution, &of_norm].into_iter().enumerate() {
+        for (which, found) in [&with_silu, &without, &of_norm].into_iter().enumerate() {
             let expected = (above[which] - below[which]) / 2e-3;
             assert!((expected - f64::from(found[index])).abs() < 1e-3, "{which} {index}: {expected}");
         }

@@ -8,6 +8,7 @@
 
 mod delta_net;
 mod experts;
+mod short_convolution;
 mod sizes;
 
 use super::rope_settings;
@@ -81,6 +82,12 @@ pub(super) struct Family {
     pub activation: Activation,
     /// The GGUF name of the norm before the feed-forward network.
     pub feed_forward_norm: &'static str,
+    /// The GGUF name of the norm before the head.
+    pub output_norm: &'static str,
+    /// The names that differ from those of Llama: GGUF, Hugging Face. They have no suffix, and no index of a block.
+    pub names: &'static [(&'static str, &'static str)],
+    /// Reads the inner length of the feed-forward networks from `config.json`.
+    pub feed_forward: fn(Settings) -> Result<usize, Error>,
     /// True if the attentions have sinks.
     pub sinks: bool,
     /// True if the ends of YaRN's ramp are rounded.
@@ -102,6 +109,8 @@ pub(super) struct Family {
     pub rotated_part: f32,
     /// Gated delta nets instead of some of the attentions, if the family has them.
     pub delta_net: Option<DeltaNetNames>,
+    /// True if some blocks have a short convolution instead of an attention.
+    pub short_convolution: bool,
     /// The beginnings of the names of tensors that are not a part of the language model.
     pub ignored_prefixes: &'static [&'static str],
     /// True if a checkpoint can have more blocks after the last block, which predict further tokens. They are left out.
@@ -130,6 +139,9 @@ impl Family {
         norms_add_one: false,
         activation: Activation::Silu,
         feed_forward_norm: "ffn_norm",
+        output_norm: "output_norm",
+        names: &[],
+        feed_forward: |settings| settings.count("intermediate_size"),
         sinks: false,
         yarn_rounded: true,
         fused: false,
@@ -140,6 +152,7 @@ impl Family {
         gated_attention: false,
         rotated_part: 1.0,
         delta_net: None,
+        short_convolution: false,
         ignored_prefixes: &[],
         has_predictors: false,
         causal: true,
@@ -249,6 +262,10 @@ impl Architecture for Family {
         {
             return Ok(source);
         }
+        if tensor == "shortconv.conv.weight" {
+            // Convolutions stay in 32 bits, as in llama.cpp.
+            return Ok(Source::Affine { name: from, add: 0.0, factor: 1.0 });
+        }
         if self.norms_add_one && name.ends_with("norm.weight") && map != Some("ssm_norm") {
             let query_norm = map == Some("attn_q_norm");
             let factor = if query_norm { self.factor_of_queries(checkpoint, spec)? } else { 1.0 };
@@ -297,7 +314,9 @@ impl Architecture for Family {
         }
         if let Some(attention) = spec.attentions().next() {
             set("attention.head_count", count(attention.heads));
-            set("attention.head_count_kv", count(attention.kv_heads));
+            if !self.short_convolution {
+                set("attention.head_count_kv", count(attention.kv_heads));
+            }
             set("attention.key_length", count(attention.head_size));
             set("attention.value_length", count(attention.head_size));
         }
@@ -319,6 +338,9 @@ impl Architecture for Family {
         set("vocab_size", count(spec.vocabulary));
         for (key, value) in delta_net::to_gguf(spec) {
             set(key, value);
+        }
+        if self.short_convolution {
+            short_convolution::to_gguf(spec).into_iter().for_each(|(key, value)| set(key, value));
         }
         if !self.causal {
             set("attention.causal", Value::Bool(false));
@@ -355,13 +377,16 @@ impl Family {
             return name;
         }
         let (base, suffix) = name.rsplit_once('.').unwrap_or((name, "weight"));
+        let own = |name: &str| self.names.iter().find(|(gguf, _)| *gguf == name).map(|(_, own)| *own);
         let mapped = match base {
+            base if let Some(own) = own(base) => format!("{model}.{own}"),
             "token_embd" => format!("{model}.embed_tokens"),
             "output_norm" => format!("{model}.norm"),
             "output" => "lm_head".to_owned(),
             _ => {
                 let (index, map) = in_block(base);
                 let map = match map {
+                    map if let Some(own) = own(map) => own,
                     // With norms after the sublayers, `transformers` uses its old name of this norm for another norm.
                     "ffn_norm" if self.sublayer_norms == SublayerNorms::Both => "pre_feedforward_layernorm",
                     "ffn_norm" => "post_attention_layernorm",
@@ -451,9 +476,12 @@ impl Family {
                 parallel: false,
                 sum_norm: None,
             };
-            let mixer = match (&self.delta_net, &sizes.delta_net) {
-                (Some(names), Some(sizes)) if layer.recurrent => {
+            let mixer = match (&self.delta_net, &sizes.delta_net, sizes.short_convolution) {
+                (Some(names), Some(sizes), _) if layer.recurrent => {
                     Body::DeltaNet(names.build(sizes, hidden, &format!("blk.{i}"), map, norm))
+                }
+                (_, _, Some(kernel)) if layer.recurrent => {
+                    Body::ShortConvolution(short_convolution::build(kernel, hidden, &format!("blk.{i}"), map))
                 }
                 _ => Body::Attention(attention),
             };
@@ -525,7 +553,7 @@ impl Family {
                 norm: None,
             },
             output: OutputSpec {
-                norm: Some(norm("output_norm".into(), hidden)),
+                norm: Some(norm(self.output_norm.into(), hidden)),
                 head: match sizes.tied {
                     true => Head::Tied,
                     false => Head::Own(slot("output".into(), sizes.vocabulary, hidden)),

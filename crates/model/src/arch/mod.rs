@@ -13,6 +13,7 @@ mod gpt2;
 mod gpt_oss;
 mod gptneox;
 mod granite;
+mod lfm2;
 mod llama;
 mod modern_bert;
 mod olmo2;
@@ -97,6 +98,8 @@ pub static ARCHITECTURES: &[&dyn Architecture] = &[
     &granite::GRANITE,
     &gpt_oss::GPT_OSS,
     &glm4::GLM4_MOE,
+    &lfm2::LFM2,
+    &lfm2::LFM2_MOE,
     &gpt2::GPT2,
     &starcoder::STARCODER,
     &starcoder2::STARCODER2,

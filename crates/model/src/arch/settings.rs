@@ -95,6 +95,15 @@ impl<'a> Settings<'a> {
     /// Returns a positive integer for each of `length` blocks: one number for all of them, or a GGUF list. `None` if the
     /// key is absent.
     pub fn optional_counts(&self, key: &str, length: usize) -> Result<Option<Vec<usize>>, Error> {
+        self.counts_from(1, key, length)
+    }
+
+    /// Like [`Settings::optional_counts`], but a number of a list may be 0.
+    pub fn optional_lengths(&self, key: &str, length: usize) -> Result<Option<Vec<usize>>, Error> {
+        self.counts_from(0, key, length)
+    }
+
+    fn counts_from(&self, least: u64, key: &str, length: usize) -> Result<Option<Vec<usize>>, Error> {
         let Some(found) = self.find(key) else { return Ok(None) };
         let Found::Gguf(Value::Array(array)) = &found else {
             return Ok(self.optional_count(key)?.map(|count| vec![count; length]));
@@ -104,11 +113,11 @@ impl<'a> Settings<'a> {
             Array::I32(all) => all.iter().map(|x| u64::try_from(*x).ok()).collect(),
             _ => None,
         };
-        let valid = counts.filter(|all| all.iter().all(|n| (1..=LARGEST_DIMENSION).contains(n)));
+        let valid = counts.filter(|all| all.iter().all(|n| (least..=LARGEST_DIMENSION).contains(n)));
         match valid {
             Some(all) if all.len() == length => Ok(Some(all.into_iter().map(|n| n as usize).collect())),
             _ => {
-                let expected = format!("a list of {length} whole numbers from 1 to 2^28");
+                let expected = format!("a list of {length} whole numbers from {least} to 2^28");
                 Err(self.wrong_value(key, &expected, &found))
             }
         }

@@ -32,7 +32,6 @@ static UNSUPPORTED: &[Unsupported] = &[
         "sparse attention with an indexer",
     ),
     family(&["llama4", "llama4_text"], "Llama 4", "attention in chunks"),
-    family(&["lfm2", "lfm2moe", "lfm2_moe"], "LFM2", "short convolutions"),
     family(&["granitehybrid", "granitemoehybrid"], "Granite 4", MAMBA),
     family(&["granitemoe", "granitemoeshared"], "Granite 3 with experts", "experts in Granite's layout"),
     family(&["nemotron_h", "nemotron_h_moe"], "Nemotron-H", MAMBA),

@@ -1,6 +1,6 @@
 //! The description of a gated delta net.
 
-use super::{Norm, Slot, VectorSlot};
+use super::{ConvolutionSlot, Norm, Slot, VectorSlot};
 use kvant_kernels::DeltaShape;
 
 /// The maps of the strengths and of the steps of a gated delta net: one number for each value head.
@@ -24,24 +24,6 @@ impl HeadScalars {
             Self::Separate { strength, step } => vec![strength, step],
             Self::Fused(slot) => vec![slot],
         }
-    }
-}
-
-/// The weights of a causal convolution, in which each channel has its own weights.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConvolutionSlot {
-    /// Full GGUF tensor name.
-    pub name: String,
-    /// The number of channels.
-    pub channels: usize,
-    /// The number of tokens that a result depends on.
-    pub kernel: usize,
-}
-
-impl ConvolutionSlot {
-    /// The weight's dimensions, outermost first: channels, tokens. The last token is the current one.
-    pub fn dimensions(&self) -> Vec<usize> {
-        vec![self.channels, self.kernel]
     }
 }
 
@@ -82,11 +64,6 @@ impl DeltaNet {
 
     /// The number of floats in the state of one sequence: the last inputs of the convolution, and the state of the rule.
     pub fn state_length(&self) -> usize {
-        self.convolution_length() + self.shape.state_length()
-    }
-
-    /// The number of floats of the last inputs of the convolution.
-    pub(crate) fn convolution_length(&self) -> usize {
-        (self.convolution.kernel - 1) * self.convolution.channels
+        self.convolution.state_length() + self.shape.state_length()
     }
 }

@@ -148,7 +148,7 @@ pub fn is_always_wide(entry: &Entry) -> bool {
 }
 
 /// Returns true if upstream quantizes this tensor: a matrix whose name ends in `weight`, except norms, learned positions,
-/// token types, the projection of layer embeddings, and routers.
+/// token types, convolutions, the projection of layer embeddings, and routers.
 fn is_quantizable(entry: &Entry) -> bool {
     !is_always_wide(entry)
         && entry.name.ends_with("weight")
@@ -157,6 +157,7 @@ fn is_quantizable(entry: &Entry) -> bool {
         && entry.name != "token_types.weight"
         && !entry.name.contains("_norm.weight")
         && !entry.name.contains("ssm_conv1d")
+        && !entry.name.contains("shortconv.conv")
 }
 
 /// Assigns every tensor its format. If `pure` is true, the per-tensor rules are disabled, but the fall-back formats

@@ -41,10 +41,10 @@ pub(crate) fn delta_tile<const FUSED: bool>(
     *out = result;
 }
 
-/// Computes silu(Σ weight row · input row) for each channel. `rows` has one row of `out.len()` channels for each row of
-/// `weights`, and may be longer.
+/// Computes Σ weight row · input row for each channel, and applies SiLU if `silu` is true. `rows` has one row of
+/// `out.len()` channels for each row of `weights`, and may be longer.
 #[inline(always)]
-pub(crate) fn convolve<const FUSED: bool>(rows: &[f32], weights: &[&[f32]], out: &mut [f32]) {
+pub(crate) fn convolve<const FUSED: bool>(rows: &[f32], weights: &[&[f32]], silu: bool, out: &mut [f32]) {
     let channels = out.len();
     out.fill(0.0);
     for (row, weights) in rows.chunks_exact(channels).zip(weights) {
@@ -52,7 +52,9 @@ pub(crate) fn convolve<const FUSED: bool>(rows: &[f32], weights: &[&[f32]], out:
             *out = multiply_add::<FUSED>(*x, *weight, *out);
         }
     }
-    for x in out {
-        *x /= 1.0 + exp::<FUSED>(-*x);
+    if silu {
+        for x in out {
+            *x /= 1.0 + exp::<FUSED>(-*x);
+        }
     }
 }

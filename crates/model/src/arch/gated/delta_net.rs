@@ -11,7 +11,7 @@ use kvant_io::Value;
 use kvant_kernels::{DeltaShape, HeadOrder};
 
 /// The largest number of tokens that a convolution reads: many times that of published models.
-const LARGEST_KERNEL: usize = 64;
+pub(super) const LARGEST_KERNEL: usize = 64;
 
 /// The largest width of keys and of values, and the largest state of a sequence in floats. Both are many times those of
 /// published models.

@@ -22,6 +22,8 @@ pub(in crate::arch) struct ExpertNames {
     pub prefix: &'static str,
     /// The name of the router in a Hugging Face checkpoint.
     pub router: &'static str,
+    /// The name of the correction of the choice in a Hugging Face checkpoint, if the experts have one.
+    pub correction: &'static str,
     /// The tensors of the experts in a Hugging Face checkpoint.
     pub layout: ExpertLayout,
     /// True if an expert's strength is the sigmoid function of its score. GGUF then has keys for `normalized` and for the
@@ -42,6 +44,7 @@ impl ExpertNames {
         leading_dense: ("first_k_dense_replace", 0),
         prefix: "mlp",
         router: "gate",
+        correction: "gate.e_score_correction_bias",
         layout: ExpertLayout::Separate(["gate_proj", "up_proj", "down_proj"]),
         sigmoid: false,
         normalized: true,
@@ -106,7 +109,7 @@ impl ExpertNames {
         let prefix = format!("{model}.layers.{index}.{}", self.prefix);
         match map {
             "ffn_gate_inp" => return Some(format!("{prefix}.{}.{suffix}", self.router)),
-            "exp_probs_b" => return Some(format!("{prefix}.{}.e_score_correction_bias", self.router)),
+            "exp_probs_b" => return Some(format!("{prefix}.{}", self.correction)),
             _ => {}
         }
         let shared =

@@ -24,6 +24,8 @@ pub(in crate::arch) struct Sizes {
     pub layers: Vec<LayerSizes>,
     pub experts: Option<ExpertSizes>,
     pub delta_net: Option<DeltaNetSizes>,
+    /// The number of tokens that a short convolution reads, if the network has some.
+    pub short_convolution: Option<usize>,
     pub embedding_scale: f32,
     /// Factor of each sublayer's result.
     pub residual_scale: f32,
@@ -39,7 +41,7 @@ pub(in crate::arch) struct LayerSizes {
     pub span: Span,
     /// True if the block has experts.
     pub experts: bool,
-    /// True if the block has a gated delta net instead of an attention.
+    /// True if the block has a recurrent layer instead of an attention.
     pub recurrent: bool,
 }
 
@@ -60,7 +62,7 @@ struct Found<'a> {
     windowed: Option<Vec<bool>>,
     /// The first block with a window, for [`Windows::FromBlock`].
     first_windowed: usize,
-    /// For each block, true if it has a gated delta net; `None` if the settings have no such list.
+    /// For each block, true if it has a recurrent layer; `None` if the settings have no such list.
     recurrent: Option<Vec<bool>>,
     /// The distance of attentions in a network with gated delta nets.
     attention_each: usize,
@@ -114,6 +116,7 @@ impl Family {
             }
         }
         let delta_net = self.delta_net_sizes(settings)?;
+        let short_convolution = self.kernel_of_short_convolutions(settings)?;
         let layer = |index: usize| {
             let windowed = match (&found.windowed, self.windows) {
                 (Some(windowed), _) => windowed[index],
@@ -126,17 +129,17 @@ impl Family {
                 _ => (&found.ropes.full, Span::Full),
             };
             let experts = found.experts.is_some() && (found.has_experts)(index);
-            let recurrent = delta_net.is_some()
-                && match &found.recurrent {
-                    Some(recurrent) => recurrent[index],
-                    None => !(index + 1).is_multiple_of(found.attention_each),
-                };
+            let recurrent = match &found.recurrent {
+                Some(recurrent) => recurrent[index] && (delta_net.is_some() || short_convolution.is_some()),
+                None => delta_net.is_some() && !(index + 1).is_multiple_of(found.attention_each),
+            };
             LayerSizes { rope: Some(rope.clone()), span, experts, recurrent }
         };
         let sizes = Sizes {
             layers: (0..found.layers).map(layer).collect(),
             experts: found.experts,
             delta_net,
+            short_convolution,
             hidden: found.hidden,
             feed_forward: found.feed_forward,
             heads: found.heads,
@@ -179,6 +182,14 @@ impl Family {
             ));
         }
         let experts = self.experts_from_gguf(settings)?;
+        let layers = self.blocks_in_gguf(settings)?;
+        let (kv_heads, recurrent) = match self.short_convolution {
+            true => self.heads_by_block(settings, layers)?,
+            false => {
+                let kv_heads = settings.optional_count(&key("attention.head_count_kv"))?;
+                (kv_heads, settings.optional_flags(&key("attention.recurrent_layers"))?)
+            }
+        };
         let context = settings.count(&key("context_length"))?;
         let of = RopeContext {
             context,
@@ -190,8 +201,8 @@ impl Family {
         let listed = settings.is_list(&pattern);
         Ok(Found {
             hidden,
-            layers: self.blocks_in_gguf(settings)?,
-            recurrent: settings.optional_flags(&key("attention.recurrent_layers"))?,
+            layers,
+            recurrent,
             attention_each: settings.optional_count(&key("full_attention_interval"))?.unwrap_or(4),
             feed_forward: match experts {
                 None => settings.count(&key("feed_forward_length"))?,
@@ -201,7 +212,7 @@ impl Family {
                 }
             },
             heads,
-            kv_heads: settings.optional_count(&key("attention.head_count_kv"))?.unwrap_or(heads),
+            kv_heads: kv_heads.unwrap_or(heads),
             head_size,
             vocabulary: embedding_rows(checkpoint, self.name)?,
             context,
@@ -262,13 +273,17 @@ impl Family {
             Windows::FromBlock if !settings.flag("use_sliding_window")? => None,
             _ => settings.optional_length("sliding_window")?,
         };
-        const RECURRENT: &str = "linear_attention";
+        let recurrent = match self.short_convolution {
+            true => Some("conv"),
+            false => self.delta_net.map(|_| "linear_attention"),
+        };
+        let is_recurrent = |kind: &str| recurrent == Some(kind);
         let kinds = settings.optional_texts("layer_types")?;
         let of_kinds = |kinds: Vec<&str>| {
             let windowed = |kind: &str| match kind {
                 "full_attention" => Ok(false),
                 "sliding_attention" => Ok(true),
-                RECURRENT if self.delta_net.is_some() => Ok(false),
+                kind if is_recurrent(kind) => Ok(false),
                 other => Err(settings.error("layer_types", "full_attention or sliding_attention", other)),
             };
             kinds.into_iter().map(windowed).collect::<Result<Vec<bool>, Error>>()
@@ -283,7 +298,7 @@ impl Family {
             hidden,
             layers,
             feed_forward: match self.experts.and_then(|names| names.feed_forward) {
-                None => settings.count("intermediate_size")?,
+                None => (self.feed_forward)(settings)?,
                 // A network without dense blocks needs no such key.
                 Some(of_experts) => match settings.optional_length("intermediate_size")? {
                     Some(length) => length,
@@ -299,7 +314,10 @@ impl Family {
             tied: settings.optional_flag("tie_word_embeddings")?.unwrap_or(self.tied),
             window,
             windowed: kinds.clone().map(of_kinds).transpose()?,
-            recurrent: kinds.map(|kinds| kinds.into_iter().map(|kind| kind == RECURRENT).collect()),
+            recurrent: match kinds {
+                Some(kinds) => Some(kinds.into_iter().map(is_recurrent).collect()),
+                None => self.blocks_without_attention(settings, layers)?,
+            },
             attention_each: settings.optional_count("full_attention_interval")?.unwrap_or(4),
             first_windowed: settings.optional_length("max_window_layers")?.unwrap_or(0),
             // A text describes a pattern, too: `LLLG` is the same as 4.
