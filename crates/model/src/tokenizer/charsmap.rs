@@ -73,25 +73,54 @@ impl Charsmap {
     pub fn by_cluster(&self, text: &str) -> Option<Vec<(char, isize)>> {
         let mut changes = Vec::with_capacity(text.len());
         let mut changed = false;
-        for cluster in text.graphemes(true) {
+        self.parts(text, &mut |old, new| match new {
+            None => changes.extend(old.chars().map(|c| (c, 0))),
+            Some(new) => {
+                changed = true;
+                replace(&mut changes, old, new);
+            }
+        });
+        changed.then_some(changes)
+    }
+
+    /// Returns the normalized text, without the changes of its length.
+    pub fn normalized(&self, text: &str) -> String {
+        let mut normalized = String::with_capacity(text.len());
+        self.parts(text, &mut |old, new| normalized.push_str(new.unwrap_or(old)));
+        normalized
+    }
+
+    /// Divides a text and calls `take` with each part and its replacement, or `None` if no rule applies to it.
+    fn parts<'a>(&'a self, text: &'a str, take: &mut dyn FnMut(&'a str, Option<&'a str>)) {
+        let unchanged: [bool; 128] = std::array::from_fn(|i| {
+            // A line feed is a cluster with the carriage return before it.
+            i != usize::from(b'\n') && self.shortest(char::from(i as u8).encode_utf8(&mut [0; 4])).is_none()
+        });
+        let mut rest = text;
+        loop {
+            // A character between ASCII characters is a cluster of its own.
+            let bytes = rest.as_bytes();
+            let is_alone = |at: &usize| {
+                unchanged.get(usize::from(bytes[*at])) == Some(&true)
+                    && bytes.get(at + 1).is_none_or(u8::is_ascii)
+            };
+            let (alone, after) = rest.split_at((0..bytes.len()).take_while(is_alone).count());
+            if !alone.is_empty() {
+                take(alone, None);
+            }
+            let Some(cluster) = after.graphemes(true).next() else { return };
+            rest = &after[cluster.len()..];
             if cluster.len() < 6
                 && let Some(new) = self.shortest(cluster)
             {
-                changed = true;
-                replace(&mut changes, cluster, new);
+                take(cluster, Some(new));
                 continue;
             }
             for (at, c) in cluster.char_indices() {
-                match self.shortest(&cluster[at..at + c.len_utf8()]) {
-                    Some(new) => {
-                        changed = true;
-                        replace(&mut changes, &cluster[at..at + c.len_utf8()], new);
-                    }
-                    None => changes.push((c, 0)),
-                }
+                let old = &cluster[at..at + c.len_utf8()];
+                take(old, self.shortest(old));
             }
         }
-        changed.then_some(changes)
     }
 }
 

@@ -18,7 +18,7 @@ use super::{TokenizerError, sentencepiece};
 use serde_json::Value as Json;
 use std::borrow::Cow;
 use tokenizers::normalizer::Range as Part;
-use tokenizers::{NormalizedString, NormalizerWrapper, OffsetReferential, OffsetType, PreTokenizedString};
+use tokenizers::{NormalizedString, OffsetReferential, OffsetType, PreTokenizedString};
 
 /// Converts text to ids.
 pub(super) struct Pipeline {
@@ -38,9 +38,16 @@ enum Fast {
     /// Words of bytes. The rules in `cuts` split the text one after another. If `space` is true, a space is first added
     /// before a text that does not begin with one.
     Words { cuts: Vec<Cut>, space: bool },
-    /// `▁` replaces every space and is added before the text, see [`Prefix`]. If `split` is true, the text is split
-    /// before every `▁`.
-    Marks { prefix: Prefix, split: bool },
+    /// `▁` replaces every space and is added before the text, see [`Prefix`].
+    Marks {
+        prefix: Prefix,
+        /// True if the text is split before every `▁`.
+        split: bool,
+        /// True if the text is first split at white space, so that `▁` is added before each part.
+        at_spaces: bool,
+        /// True if the normalizers run first. Otherwise they are those that write `▁`.
+        normalizes: bool,
+    },
     /// BERT's normalizer and pre-tokenizer. They change every character alone, and white space is no word. So the text
     /// is cut at white space first, and the ids of each piece are cached.
     Spaces,
@@ -78,29 +85,44 @@ impl Fast {
         let prepends =
             |json: &Json| kind(json) == "Prepend" && json["prepend"].as_str() == Some(sentencepiece::SPACE);
         Ok(match (normalizers, steps) {
-            ([space], []) if marks(space) => Some(Self::Marks { prefix: Prefix::Never, split: false }),
-            ([before, space], []) if prepends(before) && marks(space) => {
-                Some(Self::Marks { prefix: Prefix::Twice, split: false })
-            }
-            ([], [step])
-                if kind(step) == "Metaspace"
-                    && step["replacement"].as_str() == Some(sentencepiece::SPACE)
-                    && step.get("add_prefix_space").is_none_or(|a| a.as_bool() == Some(true)) =>
-            {
-                let prefix = match step["prepend_scheme"].as_str() {
-                    Some("never") => Prefix::Never,
-                    Some("first") => Prefix::First,
-                    _ => Prefix::Always,
-                };
-                Some(Self::Marks { prefix, split: step["split"].as_bool().unwrap_or(true) })
-            }
             ([normalizer], [step])
                 if kind(normalizer) == "BertNormalizer" && kind(step) == "BertPreTokenizer" =>
             {
                 Some(Self::Spaces)
             }
+            ([space], []) if marks(space) => Some(Self::written_marks(Prefix::Never)),
+            ([before, space], []) if prepends(before) && marks(space) => {
+                Some(Self::written_marks(Prefix::Twice))
+            }
+            (_, [step]) => Self::marks(normalizers, step, false),
+            (_, [spaces, step]) if kind(spaces) == "WhitespaceSplit" => Self::marks(normalizers, step, true),
             _ => None,
         })
+    }
+
+    /// The variant for normalizers that write `▁`.
+    fn written_marks(prefix: Prefix) -> Self {
+        Self::Marks { prefix, split: false, at_spaces: false, normalizes: false }
+    }
+
+    /// The fast variant for the step `Metaspace` after any normalizers; `None` for other steps. If `at_spaces` is true, the
+    /// text is first split at white space.
+    fn marks(normalizers: &[Json], step: &Json, at_spaces: bool) -> Option<Self> {
+        if kind(step) != "Metaspace"
+            || step["replacement"].as_str() != Some(sentencepiece::SPACE)
+            || step.get("add_prefix_space").is_some_and(|a| a.as_bool() != Some(true))
+        {
+            return None;
+        }
+        let prefix = match step["prepend_scheme"].as_str() {
+            Some("never") => Prefix::Never,
+            // A normalizer can remove the beginning of the text. Only the library's strings know that.
+            Some("first") if at_spaces || !normalizers.is_empty() => return None,
+            Some("first") => Prefix::First,
+            _ => Prefix::Always,
+        };
+        let split = step["split"].as_bool().unwrap_or(true);
+        Some(Self::Marks { prefix, split, at_spaces, normalizes: !normalizers.is_empty() })
     }
 
     /// The fast variant for words of bytes; `None` if a step has no fast variant.
@@ -261,16 +283,10 @@ impl Pipeline {
 
     /// Returns the normalized text, without the original positions of its parts.
     fn normalized<'a>(&self, text: &'a str) -> Result<Cow<'a, str>, TokenizerError> {
-        let composes = |n: &Normalizer| matches!(n, Normalizer::Library(NormalizerWrapper::NFC(_)));
-        let by_hand = matches!(self.fast, Some(Fast::Marks { .. }));
-        if by_hand || self.normalizers.iter().all(composes) && text.chars().all(is_composed) {
+        if let Some(Fast::Marks { normalizes: false, .. }) = self.fast {
             return Ok(text.into());
         }
-        let mut text = NormalizedString::from(text);
-        for normalizer in &self.normalizers {
-            normalizer.apply(&mut text)?;
-        }
-        Ok(text.get().to_owned().into())
+        self.normalizers.iter().try_fold(text.into(), |text, normalizer| normalizer.normalized(text))
     }
 
     /// Encodes normalized text without added tokens. `at_start` says whether it is at the beginning of the whole text.
@@ -290,29 +306,43 @@ impl Pipeline {
                 };
                 cut_all(cuts, &text, &mut |word| self.model.encode(word, remembered, ids))
             }
-            Some(Fast::Marks { prefix, split }) => {
-                let marked = text.replace(' ', sentencepiece::SPACE);
-                let lacks = !marked.starts_with(sentencepiece::SPACE);
-                let before = match prefix {
-                    Prefix::Never => false,
-                    Prefix::First => lacks && at_start,
-                    Prefix::Always => lacks,
-                    Prefix::Twice => true,
-                };
-                let text = if before { format!("{}{marked}", sentencepiece::SPACE) } else { marked };
-                if !split {
-                    return self.model.encode(&text, remembered, ids);
-                }
-                let mut rest = text.as_str();
-                while let Some(first) = rest.chars().next() {
-                    let next = rest[first.len_utf8()..].find(sentencepiece::SPACE);
-                    let (word, after) = rest.split_at(next.map_or(rest.len(), |at| first.len_utf8() + at));
-                    self.model.encode(word, remembered, ids)?;
-                    rest = after;
-                }
-                Ok(())
+            Some(Fast::Marks { prefix, split, at_spaces, .. }) => {
+                let mut encode = |text: &str| self.marked(text, at_start, *prefix, *split, remembered, ids);
+                if *at_spaces { text.split_whitespace().try_for_each(encode) } else { encode(text) }
             }
         }
+    }
+
+    /// Encodes a text with `▁` instead of spaces, see [`Fast::Marks`].
+    fn marked(
+        &self,
+        text: &str,
+        at_start: bool,
+        prefix: Prefix,
+        split: bool,
+        remembered: &mut Remembered,
+        ids: &mut Vec<u32>,
+    ) -> Result<(), TokenizerError> {
+        let marked = text.replace(' ', sentencepiece::SPACE);
+        let lacks = !marked.starts_with(sentencepiece::SPACE);
+        let before = match prefix {
+            Prefix::Never => false,
+            Prefix::First => lacks && at_start,
+            Prefix::Always => lacks,
+            Prefix::Twice => true,
+        };
+        let text = if before { format!("{}{marked}", sentencepiece::SPACE) } else { marked };
+        if !split {
+            return self.model.encode(&text, remembered, ids);
+        }
+        let mut rest = text.as_str();
+        while let Some(first) = rest.chars().next() {
+            let next = rest[first.len_utf8()..].find(sentencepiece::SPACE);
+            let (word, after) = rest.split_at(next.map_or(rest.len(), |at| first.len_utf8() + at));
+            self.model.encode(word, remembered, ids)?;
+            rest = after;
+        }
+        Ok(())
     }
 
     /// Encodes a text piece by piece, see [`Fast::Spaces`].
@@ -363,23 +393,4 @@ impl Pipeline {
         self.fast = None;
         self
     }
-}
-
-/// True if NFC does not change this character, independent of its neighbours. `false` only means that this is not
-/// certain.
-fn is_composed(c: char) -> bool {
-    matches!(
-        u32::from(c),
-        0..=0x2ff
-            | 0x400..=0x482
-            | 0x2010..=0x205f
-            | 0x3001..=0x3029
-            | 0x3030..=0x3098
-            | 0x30a0..=0x30ff
-            | 0x3400..=0x4dbf
-            | 0x4e00..=0x9fff
-            | 0xac00..=0xd7a3
-            | 0xff01..=0xff60
-            | 0x1f300..=0x1faff
-    )
 }

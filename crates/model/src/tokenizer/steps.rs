@@ -7,11 +7,13 @@ use super::cut::Cut;
 use super::json::kind;
 use super::words::Words;
 use serde_json::Value as Json;
+use std::borrow::Cow;
 use tokenizers::pattern::{Invert, Pattern};
 use tokenizers::{
     NormalizedString, Normalizer as _, NormalizerWrapper, PreTokenizedString, PreTokenizer as _,
     PreTokenizerWrapper, SplitDelimiterBehavior,
 };
+use unicode_normalization_alignments::UnicodeNormalization;
 
 /// One step of the normalizer.
 pub(super) enum Normalizer {
@@ -103,6 +105,32 @@ impl Normalizer {
         }
     }
 
+    /// Returns the normalized text, without the original positions of its parts.
+    pub fn normalized<'a>(&self, text: Cow<'a, str>) -> Result<Cow<'a, str>, TokenizerError> {
+        Ok(match self {
+            Self::Library(NormalizerWrapper::NFC(_)) => unicode_form(text, is_composed, |part, into| {
+                into.extend(part.nfc().map(|(c, _)| c));
+            }),
+            Self::Library(NormalizerWrapper::NFKC(_)) => unicode_form(text, is_compatible, |part, into| {
+                into.extend(part.nfkc().map(|(c, _)| c));
+            }),
+            Self::Library(step) => {
+                let mut normalized = NormalizedString::from(text.into_owned());
+                step.normalize(&mut normalized).map_err(library)?;
+                normalized.get().to_owned().into()
+            }
+            Self::Replace(cut, content) => {
+                let mut replaced = String::with_capacity(text.len());
+                cut.parts(&text, &mut |part, is_match| {
+                    replaced.push_str(if is_match { content } else { part });
+                    Ok(())
+                })?;
+                replaced.into()
+            }
+            Self::Charsmap(map) => map.normalized(&text).into(),
+        })
+    }
+
     pub fn apply(&self, text: &mut NormalizedString) -> Result<(), TokenizerError> {
         match self {
             Self::Library(library) => library.normalize(text),
@@ -116,6 +144,55 @@ impl Normalizer {
         }
         .map_err(library)
     }
+}
+
+/// Applies a Unicode normalization form to the parts of a text that it can change. `is_stable` says for a character that
+/// the form changes neither this character nor the one before it, unless the next characters are not stable. `append`
+/// appends the form of a part.
+fn unicode_form<'a>(
+    text: Cow<'a, str>,
+    is_stable: fn(char) -> bool,
+    append: impl Fn(&str, &mut String),
+) -> Cow<'a, str> {
+    if text.chars().all(is_stable) {
+        return text;
+    }
+    let mut normalized = String::with_capacity(text.len());
+    let mut rest = &*text;
+    while let Some(first) = rest.find(|c| !is_stable(c)) {
+        // A mark can change the character before it.
+        let start = rest[..first].char_indices().next_back().map_or(0, |(at, _)| at);
+        normalized.push_str(&rest[..start]);
+        let length = rest[first..].find(is_stable).unwrap_or(rest.len() - first);
+        append(&rest[start..first + length], &mut normalized);
+        rest = &rest[first + length..];
+    }
+    normalized.push_str(rest);
+    normalized.into()
+}
+
+/// True if NFC does not change this character, independent of its neighbours. `false` only means that this is not
+/// certain.
+fn is_composed(c: char) -> bool {
+    matches!(
+        u32::from(c),
+        0..=0x2ff
+            | 0x400..=0x482
+            | 0x2010..=0x205f
+            | 0x3001..=0x3029
+            | 0x3030..=0x3098
+            | 0x30a0..=0x30ff
+            | 0x3400..=0x4dbf
+            | 0x4e00..=0x9fff
+            | 0xac00..=0xd7a3
+            | 0xff01..=0xff60
+            | 0x1f300..=0x1faff
+    )
+}
+
+/// Like [`is_composed`], for NFKC.
+fn is_compatible(c: char) -> bool {
+    matches!(u32::from(c), 0..=0x9f | 0x400..=0x482 | 0x3041..=0x3096 | 0x4e00..=0x9fff | 0xac00..=0xd7a3)
 }
 
 impl Split {

@@ -8,8 +8,10 @@ use super::json;
 use super::model::Model;
 use super::pipeline::{Entry, Pipeline};
 use super::prefixes::Prefixes;
+use super::steps::Normalizer;
 use super::words::{self, Words};
 use super::{PreTokenizer, TokenizerError, expressions};
+use kvant_io::{Array, Value};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -248,6 +250,87 @@ fn pieces_between_spaces_give_the_ids_of_the_whole_text() {
         for _ in 0..2000 {
             let text = random_text(&mut random, CHARACTERS, 40);
             assert_eq!(ids(&short, &text).unwrap(), ids(&long, &text).unwrap(), "{text:?}");
+        }
+    }
+}
+
+/// Returns normalizers that change, add or remove characters.
+fn normalizers() -> Vec<serde_json::Value> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/tokens_rules/unigram.gguf");
+    let checkpoint = kvant_io::open(path.as_ref(), &kvant_io::Limits::default()).unwrap();
+    let kvant_io::Meta::Gguf(metadata) = checkpoint.meta() else { panic!("a GGUF file") };
+    let charsmap: Vec<u8> = match metadata.get("tokenizer.ggml.precompiled_charsmap") {
+        Some(Value::Array(Array::U8(bytes))) => bytes.clone(),
+        Some(Value::Array(Array::I8(bytes))) => bytes.iter().map(|b| b.cast_unsigned()).collect(),
+        other => panic!("{other:?}"),
+    };
+    let precompiled = serde_json::json!({ "type": "Precompiled", "precompiled_charsmap": base64(&charsmap) });
+    let replace = |pattern: serde_json::Value, content: &str| serde_json::json!({ "type": "Replace", "pattern": pattern, "content": content });
+    let kinds = ["NFC", "NFKC", "NFD", "NFKD", "Lowercase", "Nmt"];
+    let simple = kinds.map(|kind| serde_json::json!({ "type": kind }));
+    let strip = serde_json::json!({ "type": "Strip", "strip_left": true, "strip_right": true });
+    let two_spaces = replace(serde_json::json!({ "Regex": " {2,}" }), "▁");
+    let removed = replace(serde_json::json!({ "String": "a" }), "");
+    let sequence = serde_json::json!({ "type": "Sequence", "normalizers": [precompiled, strip, two_spaces] });
+    simple.into_iter().chain([precompiled, strip, two_spaces, removed, sequence]).collect()
+}
+
+/// Encodes bytes in base64.
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let group = |part: &[u8]| {
+        let bits = (0..3).fold(0u32, |bits, i| bits << 8 | u32::from(part.get(i).copied().unwrap_or(0)));
+        let digits = (0..=part.len()).map(|i| char::from(ALPHABET[(bits >> (18 - 6 * i) & 63) as usize]));
+        digits.collect::<String>() + &"=".repeat(3 - part.len())
+    };
+    bytes.chunks(3).map(group).collect()
+}
+
+/// Characters that normalization changes, alone or with their neighbours.
+const COMPOSED: &[char] = &[
+    ' ', ' ', ' ', '\n', '\r', '\t', '\u{a0}', '\u{3000}', 'a', 'e', 's', 'S', '▁', '\u{301}', '\u{308}',
+    '\u{327}', 'É', 'ﬁ', '½', 'Ａ', '…', '①', '한', '\u{1112}', '\u{1161}', '\u{11ab}', 'が', 'か',
+    '\u{3099}', 'ｶ', 'ﾞ', '字', '\u{0}', '\u{7f}', '\u{200b}', '\u{200d}', '\u{feff}', '🦊', '🇰', '🇷', 'क',
+    '\u{93c}', 'à',
+];
+
+#[test]
+fn normalizers_before_marks_give_the_ids_of_the_library() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/tokens_folder/one.json");
+    let file: json::File = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let mut random = ChaCha8Rng::seed_from_u64(17);
+    for normalizer in normalizers() {
+        let steps = json::steps(&normalizer, "normalizers");
+        let steps: Vec<Normalizer> = steps.iter().map(|step| Normalizer::new(step).unwrap()).collect();
+        for _ in 0..3000 {
+            let text = random_text(&mut random, COMPOSED, 24);
+            let mut expected = tokenizers::NormalizedString::from(text.as_str());
+            steps.iter().for_each(|step| step.apply(&mut expected).unwrap());
+            let found =
+                steps.iter().try_fold(text.as_str().into(), |text, step| step.normalized(text)).unwrap();
+            assert_eq!(found, expected.get(), "{normalizer:.80} {text:?}");
+        }
+        for (scheme, split, at_spaces) in [
+            ("always", true, true),
+            ("always", true, false),
+            ("never", true, false),
+            ("always", false, false),
+        ] {
+            let marks = serde_json::json!({ "type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme,
+                "split": split });
+            let spaces = serde_json::json!({ "type": "WhitespaceSplit" });
+            let steps = if at_spaces { vec![spaces, marks] } else { vec![marks] };
+            let steps = serde_json::json!({ "type": "Sequence", "pretokenizers": steps });
+            let make = || {
+                let model = Model::new(&file.model, false).unwrap();
+                Pipeline::new(&normalizer, &steps, false, Vec::new(), model).unwrap()
+            };
+            let (short, long) = (make(), make().without_short_ways());
+            for _ in 0..400 {
+                let text = random_text(&mut random, COMPOSED, 24);
+                let found = ids(&short, &text).unwrap();
+                assert_eq!(found, ids(&long, &text).unwrap(), "{normalizer:.80} {steps} {text:?}");
+            }
         }
     }
 }
