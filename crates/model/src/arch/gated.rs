@@ -377,16 +377,17 @@ impl Family {
             return name;
         }
         let (base, suffix) = name.rsplit_once('.').unwrap_or((name, "weight"));
-        let own = |name: &str| self.names.iter().find(|(gguf, _)| *gguf == name).map(|(_, own)| *own);
-        let mapped = match base {
-            base if let Some(own) = own(base) => format!("{model}.{own}"),
-            "token_embd" => format!("{model}.embed_tokens"),
-            "output_norm" => format!("{model}.norm"),
-            "output" => "lm_head".to_owned(),
+        let (index, map) = in_block(base);
+        let is_in_block = base.starts_with("blk.");
+        let own = self.names.iter().find(|(gguf, _)| *gguf == map).map(|(_, own)| *own);
+        let mapped = match (base, own) {
+            (_, Some(own)) if is_in_block => format!("{model}.layers.{index}.{own}"),
+            (_, Some(own)) => format!("{model}.{own}"),
+            ("token_embd", _) => format!("{model}.embed_tokens"),
+            ("output_norm", _) => format!("{model}.norm"),
+            ("output", _) => "lm_head".to_owned(),
             _ => {
-                let (index, map) = in_block(base);
                 let map = match map {
-                    map if let Some(own) = own(map) => own,
                     // With norms after the sublayers, `transformers` uses its old name of this norm for another norm.
                     "ffn_norm" if self.sublayer_norms == SublayerNorms::Both => "pre_feedforward_layernorm",
                     "ffn_norm" => "post_attention_layernorm",
