@@ -71,7 +71,7 @@ fn qkv_of_positions(shape: &AttentionShape, count: usize) -> Qkv {
 }
 
 fn sequence(shape: &AttentionShape, format: KvFormat) -> KeyValues {
-    KeyValues::new(format, shape.kv_heads, shape.head_size).expect("blocks divide a head")
+    KeyValues::new(format, shape.kv_heads, shape.head_size)
 }
 
 /// Measures one query after [`DEPTH`] positions. Returns the bytes read per second in per cent of the memory bandwidth.

@@ -215,24 +215,29 @@ fn attend(backend: &Backend, shape: &AttentionShape, query: &[f32], spans: &[Spa
             })
             .collect();
         let format = states.format();
-        let (rows, width) = (visible.len(), head_size.next_multiple_of(format.part_floats()));
+        let stored_size = states.stored_head_size();
+        let (rows, width) = (visible.len(), stored_size.next_multiple_of(format.part_floats()));
         // A sink is the first score: the maximum is the sink, and the sum of the exponentials is 1.
         let mut state: Vec<[f32; 2]> = match &shape.sinks {
             None => vec![[f32::NEG_INFINITY, 0.0]; rows],
             Some(sinks) => (0..rows).map(|r| [sinks[kv_head * group + r % group], 1.0]).collect(),
         };
-        scratch::with(rows * (head_size + width), |buffer| {
-            let (queries, sums) = buffer.split_at_mut(rows * head_size);
-            for (i, queries) in queries.chunks_exact_mut(group * head_size).enumerate() {
-                queries.copy_from_slice(&query[row(i)..][..group * head_size]);
+        scratch::with(rows * (stored_size + width), |buffer| {
+            let (queries, sums) = buffer.split_at_mut(rows * stored_size);
+            for (i, queries) in queries.chunks_exact_mut(group * stored_size).enumerate() {
+                let heads = query[row(i)..][..group * head_size].chunks_exact(head_size);
+                for (stored, head) in queries.chunks_exact_mut(stored_size).zip(heads) {
+                    stored[..head_size].copy_from_slice(head);
+                    stored[head_size..].fill(0.0);
+                }
             }
             if format.rotates_keys() {
-                queries.chunks_exact_mut(head_size).for_each(key_values::rotate_head);
+                queries.chunks_exact_mut(stored_size).for_each(key_values::rotate_head);
             }
             sums.fill(0.0);
             let pages = visible[rows - 1].end.div_ceil(PAGE);
             let mut query_rows = QueryRows {
-                head_size,
+                head_size: stored_size,
                 scale,
                 softcap,
                 queries,
@@ -345,7 +350,7 @@ mod tests {
     }
 
     fn held(format: KvFormat, shape: &AttentionShape, all: &Qkv, positions: usize) -> KeyValues {
-        let mut held = KeyValues::new(format, shape.kv_heads, shape.head_size).unwrap();
+        let mut held = KeyValues::new(format, shape.kv_heads, shape.head_size);
         let past = part(shape, all, 0..positions);
         held.append(&past.key, &past.value);
         held
@@ -368,7 +373,7 @@ mod tests {
                 let qkv = part(&shape, &all, past..past + n);
                 let expected = reference(&shape, &qkv.query, &all.key, &all.value);
                 assert_eq!((expected.len(), all.key.len()), (n * columns, (n + past) * kv_columns));
-                for &format in KvFormat::ALL.iter().filter(|format| format.check(head_size).is_ok()) {
+                for &format in KvFormat::ALL {
                     // Maximum error that rounding may cause. All values are between −1 and 1.
                     let most = match format {
                         KvFormat::F32 => 1e-5,
@@ -427,7 +432,7 @@ mod tests {
                 // truncate them.
                 for pieces in [1, 7, 64, 100] {
                     let mut found = vec![0.0; whole.len()];
-                    let mut held = KeyValues::new(format, 2, 64).unwrap();
+                    let mut held = KeyValues::new(format, 2, 64);
                     while held.len() < n {
                         let before = held.len();
                         let stale = vec![f32::NAN; pieces * 2 * 64];
@@ -485,15 +490,6 @@ mod tests {
             assert!(before[..7 * columns] == after[..7 * columns], "{isa:?}");
             assert!(after[7 * columns..16 * columns].iter().all(|x| x.is_nan()), "{isa:?}");
             assert!(before[16 * columns..] == after[16 * columns..], "{isa:?}");
-        }
-    }
-
-    #[test]
-    fn heads_that_blocks_do_not_divide_are_refused() {
-        for &format in KvFormat::ALL {
-            let refused = matches!(format, KvFormat::Q8_0 | KvFormat::Q4_0);
-            assert_eq!(KeyValues::new(format, 2, 48).is_err(), refused);
-            assert!(KeyValues::new(format, 2, 96).is_ok());
         }
     }
 }

@@ -27,16 +27,6 @@ pub enum Error {
         /// The tensor's shape.
         shape: Shape,
     },
-    /// The head size is not a multiple of the block size of the KV cache format.
-    #[error(
-        "keys and values in {format} need a head size that is a multiple of 32, this model has {head_size}; use f16"
-    )]
-    HeadSize {
-        /// The format of the KV cache.
-        format: &'static str,
-        /// Floats per head.
-        head_size: usize,
-    },
     /// A page pool does not have enough free memory.
     #[error("keys and values need {needed} more bytes, but only {free} are free")]
     PoolFull {

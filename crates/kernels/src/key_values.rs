@@ -42,6 +42,8 @@ pub struct KeyValues {
     positions: usize,
     /// The number of positions that a query reads, up to its own; `None` if it reads all positions.
     window: Option<usize>,
+    /// Floats per head. The pages store [`KvFormat::stored_head_size`] elements.
+    head_size: usize,
     /// The pages in the format of the cache. If `precise` is present, page 0 is stored only in `precise`, and this list
     /// begins with page 1.
     pages: Pages,
@@ -78,22 +80,16 @@ pub(crate) struct HeadPage<'a> {
 
 impl KeyValues {
     /// Creates an empty cache.
-    ///
-    /// # Errors
-    /// [`Error::HeadSize`] if the head size is not a multiple of the format's block size.
-    pub fn new(format: KvFormat, heads: usize, head_size: usize) -> Result<Self, Error> {
+    pub fn new(format: KvFormat, heads: usize, head_size: usize) -> Self {
         Self::in_pool(format, heads, head_size, &PagePool::unlimited())
     }
 
     /// Creates an empty cache that takes its pages from `pool`.
-    ///
-    /// # Errors
-    /// [`Error::HeadSize`], as for [`KeyValues::new`].
-    pub fn in_pool(format: KvFormat, heads: usize, head_size: usize, pool: &PagePool) -> Result<Self, Error> {
-        format.check(head_size)?;
-        let pages = |format| Pages::new(format, heads, head_size, pool.clone());
+    pub fn in_pool(format: KvFormat, heads: usize, head_size: usize, pool: &PagePool) -> Self {
+        let pages =
+            |format: KvFormat| Pages::new(format, heads, format.stored_head_size(head_size), pool.clone());
         let precise = format.precise().map(|precise| PrecisePages { pages: pages(precise), last_page: 0 });
-        Ok(Self { positions: 0, window: None, pages: pages(format), precise })
+        Self { positions: 0, window: None, head_size, pages: pages(format), precise }
     }
 
     /// Sets the number of positions that a query reads, up to its own. The cache may drop the positions before. Panics if
@@ -131,6 +127,11 @@ impl KeyValues {
 
     /// Floats per head.
     pub(crate) fn head_size(&self) -> usize {
+        self.head_size
+    }
+
+    /// Elements per head in the pages.
+    pub(crate) fn stored_head_size(&self) -> usize {
         self.pages.head_size()
     }
 
@@ -144,7 +145,7 @@ impl KeyValues {
     pub fn bytes(&self, positions: usize, at_once: usize) -> usize {
         let precise = self.precise.as_ref();
         let precise = precise.map(|all| PrecisePages { pages: all.pages.empty(), last_page: 0 });
-        let empty = Self { positions: 0, window: self.window, pages: self.pages.empty(), precise };
+        let empty = Self { positions: 0, pages: self.pages.empty(), precise, ..*self };
         empty.missing(positions, at_once)
     }
 
@@ -292,16 +293,25 @@ impl KeyValues {
         let count = keys.len() / width;
         self.prepare(count, count).expect("memory for the positions");
         self.pages.drop_before(self.first_kept(self.positions));
-        let (mut encoder, mut rotated) = (PositionEncoder::new(head_size), Vec::new());
+        let stored_size = self.stored_head_size();
+        let (mut encoder, mut stored) = (PositionEncoder::new(stored_size), [Vec::new(), Vec::new()]);
         for (keys, values) in keys.chunks_exact(width).zip(values.chunks_exact(width)) {
             let (page, offset) = (self.positions / PAGE, self.positions % PAGE);
-            let keys = if self.format().rotates_keys() {
-                rotated.clear();
-                rotated.extend_from_slice(keys);
-                rotated.chunks_exact_mut(head_size).for_each(rotate_head);
-                &rotated[..]
+            let rotates = self.format().rotates_keys();
+            let (keys, values) = if rotates || stored_size != head_size {
+                for (stored, row) in stored.iter_mut().zip([keys, values]) {
+                    stored.clear();
+                    for head in row.chunks_exact(head_size) {
+                        stored.extend_from_slice(head);
+                        stored.resize(stored.len().next_multiple_of(stored_size), 0.0);
+                    }
+                }
+                if rotates {
+                    stored[0].chunks_exact_mut(stored_size).for_each(rotate_head);
+                }
+                (&stored[0][..], &stored[1][..])
             } else {
-                keys
+                (keys, values)
             };
             if page >= first {
                 self.pages.store(page - first, offset, keys, values, &mut encoder);
@@ -363,7 +373,7 @@ mod tests {
     #[test]
     fn truncate_removes_the_whole_page_if_its_precise_copy_is_lost() {
         let (mut coarse, mut precise) =
-            [KvFormat::F16, KvFormat::Q4_0].map(|format| KeyValues::new(format, 1, 32).unwrap()).into();
+            [KvFormat::F16, KvFormat::Q4_0].map(|format| KeyValues::new(format, 1, 32)).into();
         for (held, to, left) in [
             (200, 200, 200),
             (200, 193, 193),
@@ -385,7 +395,7 @@ mod tests {
     fn reported_memory_is_the_allocated_memory() {
         for &format in KvFormat::ALL {
             for positions in [0, 1, 64, 65, 200] {
-                let mut held = KeyValues::new(format, 3, 96).unwrap();
+                let mut held = KeyValues::new(format, 3, 96);
                 let needed = held.missing(positions, positions);
                 held.prepare(positions, positions).unwrap();
                 let bytes = held.bytes(positions, positions);
@@ -404,9 +414,9 @@ mod tests {
     fn a_pool_counts_its_pages() {
         for &format in KvFormat::ALL {
             let rows = |count: usize| vec![0.5; count * 64];
-            let page = KeyValues::new(format, 2, 32).unwrap().bytes(64, 64);
+            let page = KeyValues::new(format, 2, 32).bytes(64, 64);
             let pool = PagePool::new(6 * page);
-            let mut first = KeyValues::in_pool(format, 2, 32, &pool).unwrap();
+            let mut first = KeyValues::in_pool(format, 2, 32, &pool);
             first.append(&rows(100), &rows(100));
             let held = pool.held();
             assert_eq!(held, first.bytes(100, 100), "{format:?}");
@@ -425,7 +435,7 @@ mod tests {
             second.truncate(0);
             assert_eq!(pool.held(), 0, "{format:?}");
             // The pool frees unused pages of this size to make room for larger pages.
-            let mut large = KeyValues::in_pool(format, 6, 32, &pool).unwrap();
+            let mut large = KeyValues::in_pool(format, 6, 32, &pool);
             large.prepare(64, 64).unwrap();
             large.append(&vec![0.5; 64 * 192], &vec![0.5; 64 * 192]);
             assert_eq!(pool.held(), large.bytes(64, 64), "{format:?}");

@@ -1,7 +1,5 @@
 //! The storage formats of keys and values.
 
-use crate::Error;
-
 /// Number of positions in a page.
 pub(crate) const PAGE: usize = 64;
 /// Number of keys in a panel. It is also the number of elements in a vector of values.
@@ -19,10 +17,10 @@ pub enum KvFormat {
     F32,
     /// 16-bit floats.
     F16,
-    /// 8-bit codes. Each block of 32 elements of a head shares one scale.
+    /// 8-bit codes. Each block of 32 elements of a head shares one scale; zeros fill the last block.
     Q8_0,
-    /// 4-bit codes. Each block of 32 elements of a head shares one scale. The keys are rotated by a Hadamard matrix. A
-    /// query reads the first page and its own page in 8 bits. A page is 64 positions.
+    /// 4-bit codes. Each block of 32 elements of a head shares one scale; zeros fill the last block. The keys are rotated
+    /// by a Hadamard matrix. A query reads the first page and its own page in 8 bits. A page is 64 positions.
     Q4_0,
 }
 
@@ -40,16 +38,13 @@ impl KvFormat {
         }
     }
 
-    /// Checks that the head size is a multiple of the format's block size.
-    ///
-    /// # Errors
-    /// [`Error::HeadSize`] if it is not.
-    pub fn check(self, head_size: usize) -> Result<(), Error> {
-        let quantized = matches!(self, Self::Q8_0 | Self::Q4_0);
-        if quantized && !head_size.is_multiple_of(BLOCK) {
-            return Err(Error::HeadSize { format: self.name(), head_size });
+    /// Returns the number of elements that are stored for a head of `head_size` elements. The quantized formats add zeros
+    /// up to a whole block.
+    pub(crate) fn stored_head_size(self, head_size: usize) -> usize {
+        match self {
+            Self::F32 | Self::F16 => head_size,
+            Self::Q8_0 | Self::Q4_0 => head_size.next_multiple_of(BLOCK),
         }
-        Ok(())
     }
 
     /// Returns true if keys and queries are rotated by a Hadamard matrix.

@@ -88,8 +88,8 @@ fn dropped_pages_change_no_result() {
             let (mut random, shape) = (Random(window as u64), shape(window));
             let backend = Backend::new(Isa::best(), 1);
             let pool = PagePool::unlimited();
-            let mut whole = KeyValues::new(format, KV_HEADS, HEAD_SIZE).unwrap();
-            let empty = KeyValues::in_pool(format, KV_HEADS, HEAD_SIZE, &pool).unwrap();
+            let mut whole = KeyValues::new(format, KV_HEADS, HEAD_SIZE);
+            let empty = KeyValues::in_pool(format, KV_HEADS, HEAD_SIZE, &pool);
             let mut kept = empty.with_window(Some(window));
             // `longest`: the largest number of positions before an append, which decides what is dropped.
             let (mut longest, mut most) = (0, 0);
@@ -138,12 +138,12 @@ fn dropped_pages_change_no_result() {
 fn memory_is_bounded_by_the_window() {
     for &format in KvFormat::ALL {
         for first_piece in [50, 1, 14, 49] {
-            let empty = KeyValues::new(format, KV_HEADS, HEAD_SIZE).unwrap().with_window(Some(100));
+            let empty = KeyValues::new(format, KV_HEADS, HEAD_SIZE).with_window(Some(100));
             let bytes = empty.bytes(10_000, 50);
             assert!(bytes <= 8 * empty.bytes(64, 64), "{format:?}: {bytes} for all positions");
             assert_eq!(bytes, empty.bytes(20_000, 50), "{format:?}");
             let pool = PagePool::new(bytes);
-            let in_pool = || KeyValues::in_pool(format, KV_HEADS, HEAD_SIZE, &pool).unwrap();
+            let in_pool = || KeyValues::in_pool(format, KV_HEADS, HEAD_SIZE, &pool);
             let mut kept = in_pool().with_window(Some(100));
             kept.prepare(10_000, 50).unwrap();
             assert_eq!(pool.held(), bytes, "{format:?}");

@@ -158,7 +158,7 @@ impl Model {
             Some(arithmetic) => backend.with(arithmetic),
         };
         self.check_logits()?;
-        Ok(Transformer::load(&self.weights, backend)?.with_kv_format(run.kv)?)
+        Ok(Transformer::load(&self.weights, backend)?.with_kv_format(run.kv))
     }
 
     /// True if the model is made for vectors of texts ([`crate::Embed`]).

@@ -50,11 +50,8 @@ impl Transformer {
             if needed == sizes && !states.is_empty() {
                 states.iter_mut().flatten().for_each(|layer| layer.truncate(0));
             } else {
-                let empty = || {
-                    let of = |s: &Sublayer| LayerState::of(&s.body, KvFormat::F32, &PagePool::unlimited());
-                    spec.sublayers.iter().filter_map(|s| of(s).transpose()).collect::<Result<_, _>>()
-                };
-                states = texts.iter().map(|_| empty()).collect::<Result<_, _>>()?;
+                let of = |s: &Sublayer| LayerState::of(&s.body, KvFormat::F32, &PagePool::unlimited());
+                states = texts.iter().map(|_| spec.sublayers.iter().filter_map(of).collect()).collect();
                 sizes = needed;
             }
             let mut of_block: Vec<BlockStates> = states

@@ -27,12 +27,6 @@ pub enum Error {
         /// The cause.
         source: kvant_kernels::Error,
     },
-    /// A KV cache format whose blocks do not divide the head size.
-    #[error(transparent)]
-    KvFormat {
-        /// The cause.
-        source: kvant_kernels::Error,
-    },
     /// The memory pool has no room for the states of the sequences.
     #[error("{source}; fewer or shorter sequences, or a larger pool")]
     States {

@@ -14,16 +14,12 @@ pub(crate) enum LayerState {
 
 impl LayerState {
     /// Creates the empty state of a sublayer's body; `None` if the body has no state of its own.
-    ///
-    /// # Errors
-    /// [`Error::KvFormat`] if the format's blocks do not divide the head size.
-    pub fn of(body: &Body, format: KvFormat, pages: &PagePool) -> Result<Option<Self>, Error> {
-        Ok(match body {
+    pub fn of(body: &Body, format: KvFormat, pages: &PagePool) -> Option<Self> {
+        match body {
             // It reads the states of an earlier block.
             Body::Attention(a) if a.states_of().is_some() => None,
             Body::Attention(a) => {
                 let empty = KeyValues::in_pool(format, a.kv_heads, a.head_size, pages);
-                let empty = empty.map_err(|source| Error::KvFormat { source })?;
                 // A window to both sides drops nothing.
                 Some(Self::KeyValues(empty.with_window(a.span.window().filter(|_| a.causal))))
             }
@@ -32,7 +28,7 @@ impl LayerState {
                 Some(Self::Recurrent(RecurrentState::in_pool(c.convolution.state_length(), pages)))
             }
             Body::FeedForward(_) | Body::Experts(_) | Body::LayerGate(_) => None,
-        })
+        }
     }
 
     /// The KV cache of an attention.

@@ -19,11 +19,8 @@ pub struct StatePool(Sequence);
 
 impl StatePool {
     /// Creates a pool of at most `bytes`.
-    ///
-    /// # Errors
-    /// [`Error::KvFormat`] if the format's blocks do not divide the head size.
-    pub fn new(spec: &Spec, format: KvFormat, bytes: usize) -> Result<Self, Error> {
-        Ok(Self(Sequence::in_pool(spec, usize::MAX, format, &PagePool::new(bytes))?))
+    pub fn new(spec: &Spec, format: KvFormat, bytes: usize) -> Self {
+        Self(Sequence::in_pool(spec, usize::MAX, format, &PagePool::new(bytes)))
     }
 
     /// Creates an empty sequence for at most `capacity` positions. It takes memory as it grows.
@@ -71,29 +68,25 @@ impl Sequence {
     /// Creates an empty sequence in `f32` for at most `capacity` positions, without a memory limit. Learned positions
     /// of the network also limit the capacity.
     pub fn new(spec: &Spec, capacity: usize) -> Self {
-        Self::with_format(spec, capacity, KvFormat::F32).expect("numbers as they are fit any head")
+        Self::with_format(spec, capacity, KvFormat::F32)
     }
 
     /// Like [`Sequence::new`], with keys and values in `format`.
-    ///
-    /// # Errors
-    /// [`Error::KvFormat`] if the format's blocks do not divide the head size.
-    pub fn with_format(spec: &Spec, capacity: usize, format: KvFormat) -> Result<Self, Error> {
+    pub fn with_format(spec: &Spec, capacity: usize, format: KvFormat) -> Self {
         Self::in_pool(spec, capacity, format, &PagePool::unlimited())
     }
 
-    fn in_pool(spec: &Spec, capacity: usize, format: KvFormat, pages: &PagePool) -> Result<Self, Error> {
+    fn in_pool(spec: &Spec, capacity: usize, format: KvFormat, pages: &PagePool) -> Self {
         let block = |block: &BlockSpec| {
-            let states = block.sublayers.iter().map(|s| LayerState::of(&s.body, format, pages).transpose());
-            states.flatten().collect::<Result<_, _>>()
+            block.sublayers.iter().filter_map(|s| LayerState::of(&s.body, format, pages)).collect()
         };
-        let blocks = spec.blocks.iter().map(block).collect::<Result<_, _>>()?;
+        let blocks = spec.blocks.iter().map(block).collect();
         let shared = spec.attentions().filter_map(Attention::states_of).collect();
         // Positions beyond the trained ones have no row in the position embedding.
         let limit = spec.embedding.positions.as_ref().map_or(usize::MAX, |positions| positions.rows);
         let capacity = capacity.min(limit);
         let (checkpoints, pages) = (Vec::new(), pages.clone());
-        Ok(Self { blocks, shared, length: 0, checkpoints, capacity, pages })
+        Self { blocks, shared, length: 0, checkpoints, capacity, pages }
     }
 
     /// Takes the memory for all positions at once: exactly [`Sequence::bytes`] of the capacity. Steps of more than

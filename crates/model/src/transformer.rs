@@ -50,23 +50,19 @@ impl Transformer {
     }
 
     /// Sets the format of the KV cache.
-    ///
-    /// # Errors
-    /// [`Error::KvFormat`] if the format's blocks do not divide the head size.
-    pub fn with_kv_format(mut self, format: KvFormat) -> Result<Self, Error> {
-        Sequence::with_format(&self.spec, 0, format)?;
-        self.kv_format = format;
-        Ok(self)
+    #[must_use]
+    pub fn with_kv_format(self, kv_format: KvFormat) -> Self {
+        Self { kv_format, ..self }
     }
 
     /// Creates an empty sequence for at most `capacity` positions, without a memory limit.
     pub fn sequence(&self, capacity: usize) -> Sequence {
-        Sequence::with_format(&self.spec, capacity, self.kv_format).expect("a format that was checked")
+        Sequence::with_format(&self.spec, capacity, self.kv_format)
     }
 
     /// Creates a pool of at most `bytes` for the states of sequences.
     pub fn pool(&self, bytes: usize) -> StatePool {
-        StatePool::new(&self.spec, self.kv_format, bytes).expect("a format that was checked")
+        StatePool::new(&self.spec, self.kv_format, bytes)
     }
 
     /// The network's description.
