@@ -18,6 +18,7 @@ use super::codes::matrix::{CodeMatrix, TASK_BYTES};
 use super::codes::outliers::{Outliers, OutliersOfRows};
 use super::codes::packed_activations::ROW_FLOATS;
 use super::dequantized::Dequantized;
+use super::generic::outliers::{DECODED_ROWS, SINGLE_ROW_PANELS};
 use super::instruction_set::ManyRows;
 use super::rounded::Rounded;
 use crate::scratch::Buffer;
@@ -35,8 +36,6 @@ const BANDWIDTH_BOUND_ROWS: usize = 2;
 /// Maximum number of rows of activations for which a task multiplies the outliers directly after the codes of the same
 /// panels. With more rows, a second pass over the matrix multiplies the outliers. It finds the codes in the cache.
 const INTERLEAVED_ROWS: usize = 16;
-/// Number of rows of the matrix that are decoded at the same time for the outliers of one row of activations.
-const OUTLIER_ROWS: usize = 32;
 
 /// A packed matrix of integer codes.
 pub(crate) struct PackedCodes {
@@ -288,13 +287,12 @@ fn multiply_remaining_rows(
     outliers: Option<&Outliers>,
 ) {
     let (cpu, matrix) = (backend.cpu(), product.matrix);
-    let panels_at_once = (OUTLIER_ROWS / matrix.panel_rows).max(1);
     let mut sums = [[0.0f32; ROWS]; CACHED_ROWS];
     for first in (done..product.x.rows()).step_by(CACHED_ROWS) {
         let sums = &mut sums[..CACHED_ROWS.min(product.x.rows() - first)];
         let outliers = outliers.map(|all| OutliersOfRows::new(matrix, all, first..first + sums.len()));
-        for panel_group in panels.clone().step_by(panels_at_once) {
-            let panel_group = panel_group..panels.end.min(panel_group + panels_at_once);
+        for panel_group in panels.clone().step_by(SINGLE_ROW_PANELS) {
+            let panel_group = panel_group..panels.end.min(panel_group + SINGLE_ROW_PANELS);
             for panel in panel_group.clone() {
                 cpu.few_rows(matrix, panel, &product.x, first, sums);
                 for (i, sums) in sums.iter().enumerate() {
@@ -319,9 +317,10 @@ fn add_remaining_outliers(backend: &Backend, products: &[Product]) {
             Some((product, OutliersOfRows::new(product.matrix, product.outliers?, 0..product.x.rows())))
         })
         .collect();
-    let tasks = panel_tasks(all.iter().map(|(product, _)| {
-        (product.matrix.panels(), (2 * OUTLIER_ROWS / product.matrix.panel_rows).max(1))
-    }));
+    let tasks =
+        panel_tasks(all.iter().map(|(product, _)| {
+            (product.matrix.panels(), (DECODED_ROWS / product.matrix.panel_rows).max(1))
+        }));
     backend.pool().run(tasks.len(), &|task| {
         let (index, panels) = &tasks[task];
         let (product, outliers) = &all[*index];

@@ -132,11 +132,14 @@ pub(crate) fn round_with_outliers(x: &[f32], row: RowCodes, outliers: &mut [Outl
     let bound = if bound.is_normal() { bound.to_bits().cast_signed() } else { i32::MAX };
     let is_outlier = |x: f32| (x.to_bits() & 0x7fff_ffff).cast_signed() > bound;
     let mut count = 0;
+    // A store that crosses a cache line delays the load after it.
+    #[repr(align(64))]
+    struct Remainder([f32; CHUNK]);
     let chunks = x.as_chunks::<CHUNK>().0.iter().zip(row.codes.as_chunks_mut::<CHUNK>().0);
     for (chunk, ((x, codes), (scale, sums))) in chunks.zip(row.scales.iter_mut().zip(row.sums)).enumerate() {
         let x = black_box(x);
-        let (mut remainder, mut mask) = ([0.0; CHUNK], 0u32);
-        for (column, (remainder, x)) in remainder.iter_mut().zip(x).enumerate() {
+        let (mut remainder, mut mask) = (Remainder([0.0; CHUNK]), 0u32);
+        for (column, (remainder, x)) in remainder.0.iter_mut().zip(x).enumerate() {
             *remainder = if is_outlier(*x) { 0.0 } else { *x };
             mask |= u32::from(is_outlier(*x)) << column;
         }
@@ -154,7 +157,7 @@ pub(crate) fn round_with_outliers(x: &[f32], row: RowCodes, outliers: &mut [Outl
             count += 1;
             mask &= mask - 1;
         }
-        round_chunk(&remainder, codes, scale, sums);
+        round_chunk(&remainder.0, codes, scale, sums);
     }
     count
 }

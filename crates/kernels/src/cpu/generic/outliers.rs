@@ -2,7 +2,7 @@
 //! the matrix that has the same index. `codes/layout.rs` defines panels, chunks and superblocks.
 //!
 //! ```text
-//! for each group of adjacent panels (32 or 64 rows), for each segment of the columns that have outliers:
+//! for each group of adjacent panels, for each segment of the columns that have outliers:
 //!     weights ← these columns of these rows, decoded
 //!     for each row of activations: sums += outlier · weights of its column, column after column
 //! results += sums
@@ -25,9 +25,11 @@ use crate::scratch::Buffer;
 use crate::shared::Shared;
 use std::ops::Range;
 
-/// Number of rows of the matrix that are decoded at the same time for one row of activations. For several rows of
-/// activations, twice this number of rows is decoded at the same time.
-pub(crate) const DECODED_ROWS: usize = 32;
+/// Number of panels that are decoded at the same time for one row of activations. The place of an outlier's column is
+/// read one time for all of them.
+pub(crate) const SINGLE_ROW_PANELS: usize = 4;
+/// Number of rows of the matrix that are decoded at the same time for several rows of activations.
+pub(crate) const DECODED_ROWS: usize = 64;
 /// Maximum number of columns of a segment. The decoded weights of a segment fit in the second-level cache. All rows of
 /// activations are read again for each segment, so shorter segments would be slower.
 const SEGMENT_COLUMNS: usize = 768;
@@ -79,19 +81,13 @@ pub(crate) fn add<V: SimdInt8>(
             for_panel_groups!(
                 matrix,
                 panels,
-                DECODED_ROWS / V::ROWS,
+                SINGLE_ROW_PANELS,
                 add_single_row,
                 (simd, x.rows.start, &x.single_row, y)
             )
         }
     } else {
-        for_panel_groups!(
-            matrix,
-            panels,
-            2 * DECODED_ROWS / V::ROWS,
-            add_rows,
-            (simd, x.rows.clone(), x.all, y)
-        )
+        for_panel_groups!(matrix, panels, DECODED_ROWS / V::ROWS, add_rows, (simd, x.rows.clone(), x.all, y))
     }
 }
 
