@@ -94,8 +94,8 @@ pub struct Ragged<'a> {
 /// before it appends to the next page.
 ///
 /// Panics if the total number of new tokens differs from the number of queries, keys or values. Panics if the heads or
-/// the head size of a KV cache differ from `shape`, or if its window is smaller. Panics if attention is not causal, and a KV cache has earlier
-/// positions or takes the new ones page by page.
+/// the head size of a KV cache differ from `shape`, or if its window is smaller. Panics if attention is not causal, and a
+/// KV cache has earlier positions or takes the new ones page by page.
 pub fn attention(
     backend: &Backend,
     shape: &AttentionShape,

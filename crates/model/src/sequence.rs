@@ -162,8 +162,8 @@ impl Sequence {
 
     /// Remembers the states at the current length, so that [`Sequence::truncate`] can return to them. A network without
     /// recurrent states and windows needs no checkpoints, and the call has no effect. The first checkpoint and the latest
-    /// ones are kept. A checkpoint shares pages with the sequence. It takes the memory of the recurrent states, of a copy of the
-    /// last page of each attention, and of the pages that the sequence drops later.
+    /// ones are kept. A checkpoint shares pages with the sequence. It takes the memory of the recurrent states, of a copy
+    /// of the last page of each attention, and of the pages that the sequence drops later.
     pub fn checkpoint(&mut self) {
         let known = self.checkpoints.last().is_some_and(|last| last.length == self.length);
         if known || self.length == 0 || !self.needs_checkpoints() {

@@ -46,7 +46,7 @@ pub(super) struct Need {
 }
 
 impl Pages {
-    /// Creates an empty list. `head_size` must pass [`KvFormat::check`].
+    /// Creates an empty list. `head_size` is the number of stored elements ([`KvFormat::stored_head_size`]).
     pub fn new(format: KvFormat, heads: usize, head_size: usize, pool: PagePool) -> Self {
         let (pages, reserve) = (VecDeque::new(), Vec::new());
         Self { format, heads, head_size, dropped: 0, pages, reserve, pool }

@@ -4,7 +4,7 @@
 //! Source: `transformers`' `models/lfm2` and `lfm2_moe`; llama.cpp's `src/models/lfm2.cpp` and `conversion/lfm2.py`.
 
 use super::gated::{ExpertLayout, ExpertNames, Family, QueryKeyNorms, Sizes};
-use super::settings::Settings;
+use super::settings::{LARGEST_DIMENSION, Settings};
 use crate::{Error, RopeLayout};
 
 /// The family `lfm2`.
@@ -65,8 +65,15 @@ fn feed_forward(settings: Settings) -> Result<usize, Error> {
     }
     let factor = settings.positive("block_ffn_dim_multiplier", 1.0)?;
     let multiple = settings.optional_count("block_multiple_of")?.unwrap_or(256);
-    let adjusted = (f64::from(factor) * (2 * length / 3) as f64) as usize;
-    Ok(adjusted.next_multiple_of(multiple))
+    let adjusted = f64::from(factor) * (2 * length / 3) as f64;
+    if adjusted > LARGEST_DIMENSION as f64 {
+        return Err(settings.error(
+            "block_ffn_dim_multiplier",
+            "a length of at most 2^28",
+            adjusted.to_string(),
+        ));
+    }
+    Ok((adjusted as usize).next_multiple_of(multiple))
 }
 
 /// Reads the setting of the norms, which has a name of its own in `config.json`.
