@@ -216,9 +216,9 @@ impl Convolution<'_> {
     }
 }
 
-/// Applies a convolution. `sequences` has each sequence's last inputs before its first token, oldest first ((kernel size −
-/// 1) × channels, zero before the first token), and the number of its tokens; the last inputs change. `x` and `out` have a
-/// row of channels for each token.
+/// Applies a convolution. `sequences` has the number of tokens of each sequence, and its last inputs before them, oldest
+/// first: (kernel size − 1) × channels numbers, zero before the first token. These inputs change. `x` and `out` have a row
+/// of channels for each token.
 pub fn short_convolution(
     backend: &Backend,
     convolution: &Convolution,
