@@ -1,7 +1,7 @@
 //! Generates one answer. Tokens are chosen one after another to continue a prompt. Text is passed to the caller as soon
 //! as its characters are complete.
 
-use crate::{Error, Sampler, Sequence, TextStream, Tokenizer, Transformer, Want};
+use crate::{AnswerText, Error, Sampler, Sequence, Tokenizer, Transformer, Want};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -89,8 +89,8 @@ pub fn generate(
     let prefill_seconds = begin.elapsed().as_secs_f64();
     let begin = Instant::now();
     let mut recent = tokens_so_far.to_vec();
-    let mut stream = TextStream::new(tokenizer.clone());
-    let (mut tokens, mut text, mut sent) = (Vec::new(), String::new(), 0);
+    let mut answer = AnswerText::new(tokenizer, stop);
+    let mut tokens = Vec::new();
     let mut finish = Finish::Length;
     while tokens.len() < limit {
         let token = sampler.pick(&logits, &recent)?;
@@ -100,34 +100,29 @@ pub fn generate(
         }
         tokens.push(token);
         recent.push(token);
-        text.push_str(&stream.push(token));
-        if let Some(at) = stop.iter().filter(|s| !s.is_empty()).filter_map(|s| text.find(s.as_str())).min() {
-            text.truncate(at);
+        let stopped = answer.push(token);
+        let piece = answer.take();
+        let go_on = piece.is_empty() || emit(piece);
+        if stopped {
             finish = Finish::Stop;
             break;
         }
-        // Text that may be the beginning of a stop text is not passed to `emit` yet.
-        let end = text.len() - held_back(&text, stop);
-        if end > sent {
-            let go_on = emit(&text[sent..end]);
-            sent = end;
-            if !go_on {
-                finish = Finish::Interrupted;
-                break;
-            }
+        if !go_on {
+            finish = Finish::Interrupted;
+            break;
         }
         if tokens.len() == limit || sequence.len() == sequence.capacity() {
             break;
         }
         logits = transformer.next_logits(sequence, &[token])?;
     }
-    if finish == Finish::Length {
-        text.push_str(&stream.finish());
+    answer.end(finish);
+    let piece = answer.take();
+    if !piece.is_empty() && finish != Finish::Interrupted {
+        emit(piece);
     }
-    if text.len() > sent && finish != Finish::Interrupted {
-        emit(&text[sent..]);
-    }
-    Ok(Answer { tokens, text, finish, prefill_seconds, decode_seconds: begin.elapsed().as_secs_f64() })
+    let decode_seconds = begin.elapsed().as_secs_f64();
+    Ok(Answer { tokens, text: answer.into_text(), finish, prefill_seconds, decode_seconds })
 }
 
 /// Appends `tokens` to `sequence`. After each piece of a long prompt, `emit` is called with an empty text. Returns false
@@ -148,12 +143,4 @@ pub fn read_prompt(
         }
     }
     Ok(true)
-}
-
-/// Number of bytes at the end of `text` that may be the beginning of a stop text.
-fn held_back(text: &str, stop: &[String]) -> usize {
-    let longest = |s: &String| {
-        (1..s.len()).rev().find(|&n| s.is_char_boundary(n) && text.ends_with(&s[..n])).unwrap_or(0)
-    };
-    stop.iter().map(longest).max().unwrap_or(0)
 }

@@ -8,6 +8,7 @@
 //! the checkpoint. Not in this crate: quantization (`kvant-quant`), evaluation (`kvant-eval`) and the scheduling of
 //! sequences (the server).
 
+mod answer_text;
 mod arch;
 mod attention;
 mod backward;
@@ -42,6 +43,7 @@ mod tokenizer;
 mod transformer;
 mod weights;
 
+pub use answer_text::AnswerText;
 pub use arch::{ARCHITECTURES, Architecture};
 pub use backward::GradientSink;
 pub use block::Block;

@@ -196,6 +196,16 @@ impl Sequence {
         self.blocks.iter_mut().flatten().for_each(|layer| layer.truncate(end));
     }
 
+    /// Returns the length that [`Sequence::truncate`] would leave.
+    pub fn truncated_length(&self, length: usize) -> usize {
+        if length >= self.length {
+            return self.length;
+        }
+        let checkpoints = self.checkpoints.iter().map(|checkpoint| checkpoint.length);
+        let last = checkpoints.filter(|checkpoint| *checkpoint <= length).max();
+        self.end_within(length).max(last.unwrap_or(0))
+    }
+
     /// Returns the largest length, at most `length`, to which all layers can be truncated.
     fn end_within(&self, mut length: usize) -> usize {
         loop {
@@ -258,6 +268,12 @@ impl Sequence {
     /// Returns prepared memory beyond `reserve`, an earlier result of [`Sequence::reserve`].
     pub(crate) fn shrink_reserve(&mut self, reserve: &[[usize; 2]]) {
         self.blocks.iter_mut().flatten().zip(reserve).for_each(|(layer, reserve)| layer.give_back(*reserve));
+    }
+
+    /// The number of bytes that `count` more positions take from the pool, if they are read in pieces of
+    /// [`Transformer::PIECE`].
+    pub fn needed_bytes(&self, count: usize) -> usize {
+        self.missing(count, Transformer::PIECE)
     }
 
     /// The number of bytes of the states that the last of `positions` positions reads.
