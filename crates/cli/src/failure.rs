@@ -48,7 +48,7 @@ impl Failure {
     /// Creates the failure for a command that is planned but not built yet, or for an unknown command.
     pub fn unbuilt(words: &[OsString]) -> Self {
         let name = words.first().map(|w| w.to_string_lossy().into_owned()).unwrap_or_default();
-        if ["fit", "qat", "serve"].contains(&name.as_str()) {
+        if ["fit", "qat"].contains(&name.as_str()) {
             Self::Usage(format!("`{name}` is not built yet"))
         } else {
             Self::Usage(format!("there is no command `{name}`; see `kvant --help`"))

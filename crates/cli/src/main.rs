@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         Command::Demo(a) => cmd::compare::demo(common, a),
         Command::Run(a) => cmd::run::run(common, a),
         Command::Chat(a) => cmd::chat::run(common, a),
+        Command::Serve(a) => cmd::serve::run(common, a),
         Command::Bench(a) => cmd::bench::run(common, a),
         Command::Doctor => cmd::doctor::run(common),
         Command::Convert(a) => cmd::convert::run(common, a),

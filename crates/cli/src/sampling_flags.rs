@@ -82,9 +82,9 @@ pub struct SamplingFlags {
     /// Mirostat: target of the surprise, in bits (default: 5)
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub mirostat_ent: Option<f32>,
-    /// Seed; -1 draws one
-    #[arg(long, default_value = "0", value_parser = seed, allow_negative_numbers = true)]
-    pub seed: Seed,
+    /// Seed; -1 draws one (default: 0; `serve` draws one for each request)
+    #[arg(long, value_parser = seed, allow_negative_numbers = true)]
+    seed: Option<Seed>,
 }
 
 impl SamplingFlags {
@@ -128,8 +128,18 @@ impl SamplingFlags {
                 learning_rate: self.mirostat_lr.unwrap_or(mirostat.learning_rate),
             },
             logit_bias: biases,
-            seed: self.seed.number,
+            seed: self.seed().number,
         }
+    }
+
+    /// Returns the seed.
+    pub fn seed(&self) -> Seed {
+        self.seed.unwrap_or_default()
+    }
+
+    /// Returns the seed if the flag was given.
+    pub fn given_seed(&self) -> Option<u64> {
+        self.seed.map(|seed| seed.number)
     }
 
     /// Returns the texts that were given, or `None` without the flag. `none` removes the texts before it.

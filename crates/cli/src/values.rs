@@ -47,7 +47,7 @@ pub fn tokens(text: &str) -> Result<usize, String> {
 }
 
 /// The seed of random draws.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct Seed {
     /// The seed.
     pub number: u64,

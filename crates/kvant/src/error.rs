@@ -155,7 +155,7 @@ impl Error {
     }
 
     /// Creates an error of the file system at `path`. `doing` names the failed operation.
-    pub(crate) fn io(path: &Path, doing: &'static str, source: std::io::Error) -> Self {
+    pub fn io(path: &Path, doing: &'static str, source: std::io::Error) -> Self {
         kvant_io::Error::Io { path: path.into(), doing, source }.into()
     }
 

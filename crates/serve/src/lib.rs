@@ -1,7 +1,28 @@
 //! Serves language models to many clients at the same time.
 //!
-//! [`Engine`] runs requests in continuous batches.
+//! [`Engine`] runs requests in continuous batches, [`Service`] is a loaded model with its engine, [`Server`] speaks HTTP.
+//!
+//! ```no_run
+//! use kvant::Model;
+//! use kvant::kernels::{Backend, Isa};
+//! use kvant_serve::{Keys, Server, Service, ServiceSettings};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let model = Model::open("demo".as_ref())?;
+//! let server = Server::bind("127.0.0.1", 8080, Keys::default())?;
+//! let settings = ServiceSettings::default();
+//! let load = || Ok(Service::load(&model, Backend::new(Isa::best(), 2), &settings, |sampling| sampling)?);
+//! server.run::<Box<dyn std::error::Error>>(load, |_| Ok(()), || false)?;
+//! # Ok(())
+//! # }
+//! ```
 
 mod engine;
+mod http;
+mod native;
+mod openai;
+mod service;
 
 pub use engine::{Answer, Engine, Event, Failure, Metrics, Refusal, Request, Settings, Token};
+pub use http::{Keys, Server};
+pub use service::{Service, ServiceSettings};

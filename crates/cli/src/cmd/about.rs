@@ -1,6 +1,6 @@
 //! `kvant schema`, `completions` and `man`: print descriptions of the program.
 
-use super::{eval, tokenize};
+use super::{eval, serve, tokenize};
 use crate::arguments::{Arguments, Completions, Schema};
 use crate::failure::Failure;
 use crate::output;
@@ -16,6 +16,7 @@ pub fn schema(arguments: &Schema) -> Result<ExitCode, Failure> {
         "eval" => schema_for!(eval::Measured),
         "compare" | "demo" => schema_for!(kvant::Compared),
         "run" => schema_for!(kvant::Generated),
+        "serve" => schema_for!(serve::Started),
         "bench" => schema_for!(kvant::Benched),
         "doctor" => schema_for!(kvant::Machine),
         "convert" => schema_for!(kvant::Converted),

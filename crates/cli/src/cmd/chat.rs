@@ -18,7 +18,7 @@ pub fn run(common: &Common, arguments: &Chat) -> Result<ExitCode, Failure> {
         .map_err(kvant::Error::from)?
         .ok_or_else(|| kvant::Error::NoTemplate { path: model.path().to_owned() })?;
     let context = kvant::context(arguments.ctx, &network)?;
-    arguments.sampling.seed.say(common.quiet);
+    arguments.sampling.seed().say(common.quiet);
     let sampling = arguments.sampling.over(model.sampling());
     let template = template.with_clock(local_time);
     let mut chat = kvant::Chat::new(&network, &tokenizer, template, sampling, context)?;

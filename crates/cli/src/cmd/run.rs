@@ -16,7 +16,7 @@ pub fn run(common: &Common, arguments: &Run) -> Result<ExitCode, Failure> {
     let model = Model::open(&arguments.model.path())?;
     let backend = machine::backend(common)?;
     let (network, tokenizer) = model.load_speaker(backend, arguments.running.settings())?;
-    arguments.sampling.seed.say(common.quiet);
+    arguments.sampling.seed().say(common.quiet);
     let job = Generate {
         tokens: arguments.count,
         context: arguments.ctx,

@@ -1,7 +1,9 @@
 //! A request to the engine, and the events of its answer.
 
 use kvant::model::{Finish, LogProbabilities, Sampling};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -109,20 +111,23 @@ pub enum Failure {
     Network(String),
 }
 
-/// The events of one answer. If it is dropped, the engine ends the work within one step.
+/// The events of one answer, as a stream. If it is dropped, the engine ends the work within one step.
 #[derive(Debug)]
 pub struct Answer {
     pub(super) events: UnboundedReceiver<Event>,
 }
 
 impl Answer {
-    /// Waits for the next event. `None` after the last event, or if the engine stopped.
-    pub async fn next(&mut self) -> Option<Event> {
-        self.events.recv().await
-    }
-
-    /// Like [`Answer::next`], and blocks the thread.
+    /// Waits for the next event, and blocks the thread. `None` after the last event, or if the engine stopped.
     pub fn next_blocking(&mut self) -> Option<Event> {
         self.events.blocking_recv()
+    }
+}
+
+impl tokio_stream::Stream for Answer {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        self.events.poll_recv(context)
     }
 }

@@ -134,8 +134,9 @@ impl Task {
 
     /// Announces that the prompt was read.
     pub fn start(&mut self) {
-        let now = Instant::now();
-        if self.times.first_token.replace(now).is_none() {
+        if self.times.first_token.is_none() {
+            let now = Instant::now();
+            self.times.first_token = Some(now);
             let admitted = self.times.admitted.unwrap_or(now);
             self.send(Event::Started {
                 cached_tokens: self.cached_tokens,

@@ -1,0 +1,85 @@
+//! Keys of clients.
+
+use super::error::ApiError;
+use super::{App, BODY_BYTES};
+use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use std::sync::Arc;
+use subtle::{Choice, ConstantTimeEq};
+
+/// Paths that need no key.
+const PUBLIC: &[&str] = &["/health", "/v1/health", "/models", "/v1/models"];
+
+/// The client of a request: the number of its key.
+#[derive(Clone, Debug)]
+pub struct Client(pub Arc<str>);
+
+/// The keys that the server accepts. Without keys, everybody may use it.
+#[derive(Clone, Default)]
+pub struct Keys(Vec<String>);
+
+impl Keys {
+    /// Accepts these keys. Empty ones are left out.
+    pub fn new(keys: impl IntoIterator<Item = String>) -> Self {
+        Self(keys.into_iter().filter(|key| !key.is_empty()).collect())
+    }
+
+    /// True if everybody may use the server.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns the number of a key. The time does not depend on the key's contents.
+    fn find(&self, given: &[u8]) -> Option<usize> {
+        let mut found = None;
+        for (number, key) in self.0.iter().enumerate() {
+            let equal: Choice = key.as_bytes().ct_eq(given);
+            if bool::from(equal) {
+                found = Some(number);
+            }
+        }
+        found
+    }
+}
+
+/// Refuses requests without a valid key.
+pub async fn check(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    if !app.keys().is_empty() {
+        let number = key(request.headers()).and_then(|key| app.keys().find(key));
+        match number {
+            Some(number) => {
+                request.extensions_mut().insert(Client(number.to_string().into()));
+            }
+            None if PUBLIC.contains(&request.uri().path()) => {}
+            None => return ApiError::unauthorized().into_response(),
+        }
+    }
+    next.run(request).await
+}
+
+/// The key in the headers of a request.
+fn key(headers: &HeaderMap) -> Option<&[u8]> {
+    let bearer = headers.get(AUTHORIZATION).and_then(|value| {
+        let value = value.as_bytes();
+        let (scheme, key) = value.split_at_checked(7)?;
+        scheme.eq_ignore_ascii_case(b"Bearer ").then_some(key)
+    });
+    bearer.or_else(|| headers.get("x-api-key").map(|value| value.as_bytes()))
+}
+
+/// Gives errors of reading a body the form of all errors.
+pub async fn body_errors(response: Response) -> Response {
+    let is_json = response.headers().get(CONTENT_TYPE).is_some_and(|kind| {
+        kind.as_bytes().starts_with(b"application/json") || kind.as_bytes().starts_with(b"text/event-stream")
+    });
+    match response.status() {
+        StatusCode::PAYLOAD_TOO_LARGE if !is_json => ApiError::too_large(BODY_BYTES).into_response(),
+        status if status.is_client_error() && !is_json => {
+            ApiError::invalid("the request cannot be read").into_response()
+        }
+        _ => response,
+    }
+}

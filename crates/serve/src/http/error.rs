@@ -1,0 +1,144 @@
+//! Errors as OpenAI's clients read them, with the types of llama.cpp's server.
+
+use crate::{Failure, Refusal};
+use axum::body::Body;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use kvant::model::TemplateError;
+use serde_json::{Map, Value, json};
+
+/// An error of a request.
+#[derive(Debug)]
+pub struct ApiError {
+    status: StatusCode,
+    kind: &'static str,
+    message: String,
+    /// The name of the parameter with the error.
+    parameter: Option<String>,
+    /// Other fields of the error.
+    fields: Map<String, Value>,
+}
+
+impl ApiError {
+    fn of(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
+        Self { status, kind, message: message.into(), parameter: None, fields: Map::new() }
+    }
+
+    /// A request with an error.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::of(StatusCode::BAD_REQUEST, "invalid_request_error", message)
+    }
+
+    /// A parameter with an error.
+    pub fn parameter(name: &str, message: impl std::fmt::Display) -> Self {
+        let error = Self::invalid(format!("`{name}`: {message}"));
+        Self { parameter: Some(name.to_owned()), ..error }
+    }
+
+    /// A function that this server does not have.
+    pub fn not_supported(name: &str, message: impl std::fmt::Display) -> Self {
+        let error =
+            Self::of(StatusCode::NOT_IMPLEMENTED, "not_supported_error", format!("`{name}`: {message}"));
+        Self { parameter: Some(name.to_owned()), ..error }
+    }
+
+    /// A request without a valid key.
+    pub fn unauthorized() -> Self {
+        Self::of(StatusCode::UNAUTHORIZED, "authentication_error", "Invalid API Key")
+    }
+
+    /// A path that does not exist.
+    pub fn not_found(path: &str) -> Self {
+        Self::of(StatusCode::NOT_FOUND, "not_found_error", format!("{path}: no such path"))
+    }
+
+    /// A method that the path does not have.
+    pub fn method(path: &str) -> Self {
+        Self::of(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", format!("{path}: another method"))
+    }
+
+    /// A body that is too large.
+    pub fn too_large(limit: usize) -> Self {
+        let message = format!("the body is larger than {limit} bytes");
+        Self::of(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", message)
+    }
+
+    /// A model that is not loaded yet, or a server that ends.
+    pub fn unavailable(message: &str) -> Self {
+        Self::of(StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", message)
+    }
+
+    /// An error of the server.
+    pub fn server(message: impl Into<String>) -> Self {
+        Self::of(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)
+    }
+
+    /// The error as JSON.
+    pub fn to_json(&self) -> Value {
+        let mut error = json!({
+            "code": self.status.as_u16(),
+            "message": self.message,
+            "type": self.kind,
+            "param": self.parameter,
+        });
+        if let Some(error) = error.as_object_mut() {
+            error.extend(self.fields.clone());
+        }
+        json!({ "error": error })
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        let message = refusal.to_string();
+        match refusal {
+            Refusal::Long { tokens, context } => {
+                let mut error = Self::of(StatusCode::BAD_REQUEST, "exceed_context_size_error", message);
+                error.fields.insert("n_prompt_tokens".into(), tokens.into());
+                error.fields.insert("n_ctx".into(), context.into());
+                error
+            }
+            Refusal::Empty | Refusal::Memory { .. } | Refusal::Token { .. } | Refusal::Sampling(_) => {
+                Self::invalid(message)
+            }
+            Refusal::Busy { .. } => Self::of(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message),
+            Refusal::Draining => Self::unavailable(&message),
+            Refusal::Stopped => Self::server(message),
+        }
+    }
+}
+
+impl From<Failure> for ApiError {
+    fn from(failure: Failure) -> Self {
+        let message = failure.to_string();
+        match failure {
+            Failure::Deadline => Self::of(StatusCode::REQUEST_TIMEOUT, "timeout_error", message),
+            Failure::Network(_) => Self::server(message),
+        }
+    }
+}
+
+impl From<TemplateError> for ApiError {
+    fn from(error: TemplateError) -> Self {
+        Self::invalid(error.to_string())
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = respond(self.status, &self.to_json());
+        if self.status == StatusCode::TOO_MANY_REQUESTS || self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+/// A response with a JSON body.
+pub fn respond(status: StatusCode, body: &Value) -> Response {
+    let mut response = Response::new(Body::from(body.to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+    response
+}

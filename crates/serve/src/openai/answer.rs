@@ -1,0 +1,151 @@
+//! Answers of the engine in OpenAI's form.
+
+use crate::http::ApiError;
+use crate::service::Service;
+use crate::{Answer, Event, Failure, Token};
+use kvant::model::{Finish, LogProbabilities};
+use serde_json::{Value, json};
+use std::time::Duration;
+use tokio_stream::StreamExt;
+
+/// A finished answer.
+#[derive(Default)]
+pub struct Finished {
+    /// The tokens of the prompt, if the request wants their log probabilities.
+    pub prompt: Vec<Token>,
+    pub text: String,
+    pub tokens: Vec<Token>,
+    pub end: Option<Token>,
+    pub finish: Option<Finish>,
+    pub count: Count,
+}
+
+/// Numbers of tokens and times of an answer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Count {
+    pub cached: usize,
+    pub answer: usize,
+    pub prefill: Duration,
+    pub decode: Duration,
+}
+
+impl Count {
+    /// Adds the times and numbers of an event.
+    pub fn add(&mut self, event: &Event) {
+        match event {
+            Event::Started { cached_tokens, prefill, .. } => {
+                self.cached = *cached_tokens;
+                self.prefill = *prefill;
+            }
+            Event::Ended { tokens, decode, .. } => {
+                self.answer = *tokens;
+                self.decode = *decode;
+            }
+            Event::Prompt(_) | Event::Piece { .. } | Event::Failed(_) => {}
+        }
+    }
+}
+
+/// Waits for the end of an answer.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn finished(mut answer: Answer) -> Result<Finished, ApiError> {
+    let mut finished = Finished::default();
+    while let Some(event) = answer.next().await {
+        finished.count.add(&event);
+        match event {
+            Event::Started { .. } => {}
+            Event::Prompt(tokens) => finished.prompt.extend(tokens),
+            Event::Piece { token, text } => {
+                finished.tokens.push(token);
+                finished.text.push_str(&text);
+            }
+            Event::Ended { text, finish, end, .. } => {
+                finished.text.push_str(&text);
+                finished.finish = Some(finish);
+                finished.end = end;
+                return Ok(finished);
+            }
+            Event::Failed(failure) => return Err(failure.into()),
+        }
+    }
+    Err(stopped().into())
+}
+
+/// The failure of an answer without a last event.
+pub fn stopped() -> Failure {
+    Failure::Network("the engine stopped".to_owned())
+}
+
+/// The usage of several answers to one prompt.
+pub fn usage(prompt: usize, counts: &[Count]) -> Value {
+    let answer: usize = counts.iter().map(|count| count.answer).sum();
+    let cached = counts.first().map_or(0, |count| count.cached);
+    json!({
+        "prompt_tokens": prompt,
+        "completion_tokens": answer,
+        "total_tokens": prompt + answer,
+        "prompt_tokens_details": { "cached_tokens": cached },
+    })
+}
+
+/// The times of an answer, as llama.cpp's server gives them.
+pub fn timings(prompt: usize, count: &Count) -> Value {
+    let read = prompt - count.cached;
+    let rate = |tokens: usize, time: Duration| {
+        let seconds = time.as_secs_f64();
+        let (each, rate) = if seconds > 0.0 && tokens > 0 {
+            (1e3 * seconds / tokens as f64, tokens as f64 / seconds)
+        } else {
+            (0.0, 0.0)
+        };
+        (1e3 * seconds, each, rate)
+    };
+    let (prompt_ms, prompt_each, prompt_rate) = rate(read, count.prefill);
+    // The time between n tokens is that of n − 1 steps.
+    let (answer_ms, answer_each, answer_rate) = rate(count.answer.saturating_sub(1), count.decode);
+    json!({
+        "cache_n": count.cached,
+        "prompt_n": read,
+        "prompt_ms": prompt_ms,
+        "prompt_per_token_ms": prompt_each,
+        "prompt_per_second": prompt_rate,
+        "predicted_n": count.answer,
+        "predicted_ms": answer_ms,
+        "predicted_per_token_ms": answer_each,
+        "predicted_per_second": answer_rate,
+    })
+}
+
+/// The log probabilities of tokens, in the form of chat completions.
+pub fn chat_log_probabilities(service: &Service, tokens: &[Token]) -> Value {
+    let one = |id: u32, log_probability: f32| {
+        let bytes = service.tokenizer().bytes(id, true);
+        json!({
+            "token": String::from_utf8_lossy(&bytes),
+            "logprob": finite(log_probability),
+            "bytes": bytes,
+        })
+    };
+    let content: Vec<Value> = tokens
+        .iter()
+        .filter_map(|token| {
+            let LogProbabilities { token: own, top } = token.log_probabilities.as_ref()?;
+            let mut entry = one(token.id, *own);
+            entry["top_logprobs"] = top.iter().map(|(id, value)| one(*id, *value)).collect();
+            Some(entry)
+        })
+        .collect();
+    json!({ "content": content, "refusal": null })
+}
+
+/// A log probability that JSON can express. OpenAI's smallest one stands for minus infinity.
+pub fn finite(log_probability: f32) -> f32 {
+    log_probability.max(-9999.0)
+}
+
+/// The reason of the end in OpenAI's words.
+pub fn reason(finish: Option<Finish>) -> &'static str {
+    finish.map_or("stop", Finish::name)
+}

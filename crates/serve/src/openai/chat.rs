@@ -1,0 +1,217 @@
+//! `/v1/chat/completions`.
+
+use super::answer::{Count, Finished, chat_log_probabilities, finished, reason, stopped, timings, usage};
+use super::messages::messages;
+use super::parameters::{MOST_TOP, Parameters};
+use super::{Common, identifier, merged, submit, with_warnings};
+use crate::http::{ApiError, App, EventStream, Fields, Left, respond};
+use crate::service::{Service, now};
+use crate::{Answer, Event, Request};
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{Extensions, StatusCode};
+use axum::response::Response;
+use kvant::model::{Conversation, Ending, Message};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tokio_stream::StreamExt;
+
+/// A parsed request.
+struct Chat {
+    parameters: Parameters,
+    request: Request,
+    ignored: Vec<String>,
+}
+
+/// Fields that would change the answer.
+const REFUSED: &[&str] = &[
+    "tools",
+    "functions",
+    "function_call",
+    "audio",
+    "prediction",
+    "web_search_options",
+    "grammar",
+    "json_schema",
+];
+
+/// Answers a request.
+pub async fn completions(
+    State(app): State<Arc<App>>,
+    extensions: Extensions,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    let service = app.service()?;
+    let of_request = service.clone();
+    let common = Common::of(&extensions);
+    let chat = app.blocking(move || parse(&of_request, &body, &common)).await??;
+    let Chat { parameters, request, ignored } = chat;
+    let prompt_tokens = request.prompt.len();
+    let with_log_probabilities = request.log_probabilities.is_some();
+    let answers = submit(&service, &[request], parameters.answers)?;
+    let head = Head { id: identifier("chatcmpl-"), created: now(), service };
+    let response = if parameters.stream {
+        let usage = parameters.usage_in_stream;
+        EventStream::respond(|stream| head.stream(stream, answers, prompt_tokens, usage))
+    } else {
+        let mut all = Vec::new();
+        for answer in answers {
+            all.push(finished(answer).await?);
+        }
+        respond(StatusCode::OK, &head.whole(&all, prompt_tokens, with_log_probabilities))
+    };
+    Ok(with_warnings(response, &ignored))
+}
+
+fn parse(service: &Service, body: &[u8], common: &Common) -> Result<Chat, ApiError> {
+    let mut fields = Fields::parse(body)?;
+    fields.refuse(REFUSED)?;
+    let parameters = Parameters::read(&mut fields, service)?;
+    if let Some(format) = fields.object("response_format")?
+        && format.get("type").and_then(Value::as_str) != Some("text")
+    {
+        return Err(ApiError::not_supported("response_format", "only the type `text` is built yet"));
+    }
+    let messages = messages(&mut fields)?;
+    let conversation = conversation(&mut fields, &messages)?;
+    let prompt = service.template()?.encode_conversation(service.tokenizer(), &conversation)?;
+    if prompt.is_empty() {
+        return Err(ApiError::parameter("messages", "the chat template makes no text of them"));
+    }
+    let wanted = fields.flag("logprobs")?.unwrap_or(false);
+    let top = fields.integer(&["top_logprobs"], 0)?;
+    if top.is_some() && !wanted {
+        return Err(ApiError::parameter("top_logprobs", "needs `logprobs`: true"));
+    }
+    let top = top.unwrap_or(0);
+    if top > MOST_TOP {
+        return Err(ApiError::parameter("top_logprobs", format!("at most {MOST_TOP}")));
+    }
+    let request = Request {
+        boundaries: service.boundaries(&conversation, &prompt)?,
+        log_probabilities: wanted.then_some(top as usize),
+        ..common.request(service, prompt, &parameters)
+    };
+    Ok(Chat { parameters, request, ignored: fields.ignored() })
+}
+
+/// The inputs of the template.
+pub fn conversation<'a>(
+    fields: &mut Fields,
+    messages: &'a [Message],
+) -> Result<Conversation<'a>, ApiError> {
+    // The model continues a last message of its own.
+    let own = messages.last().is_some_and(|message| message.role == "assistant");
+    let generation = fields.flag("add_generation_prompt")?;
+    let ending = match generation {
+        Some(true) => Ending::Prompt,
+        Some(false) if !own => Ending::Whole,
+        _ if own => Ending::Continue,
+        _ => Ending::Prompt,
+    };
+    let mut conversation = Conversation::new(messages).ending(ending);
+    for (name, value) in fields.object("chat_template_kwargs")?.unwrap_or_default() {
+        conversation = conversation.variable(&name, value);
+    }
+    if let Some(effort) = fields.text("reasoning_effort")? {
+        conversation = conversation.variable("reasoning_effort", effort);
+    }
+    Ok(conversation)
+}
+
+/// What all parts of a response have in common.
+struct Head {
+    id: String,
+    created: u64,
+    service: Arc<Service>,
+}
+
+impl Head {
+    fn object(&self, kind: &str, choices: Value) -> Value {
+        json!({
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.service.name,
+            "system_fingerprint": concat!("kvant-", env!("CARGO_PKG_VERSION")),
+            "choices": choices,
+        })
+    }
+
+    /// The whole response.
+    fn whole(&self, answers: &[Finished], prompt: usize, with_log_probabilities: bool) -> Value {
+        let choice = |(index, answer): (usize, &Finished)| {
+            let log_probabilities =
+                with_log_probabilities.then(|| chat_log_probabilities(&self.service, &answer.tokens));
+            json!({
+                "index": index,
+                "message": { "role": "assistant", "content": answer.text },
+                "logprobs": log_probabilities,
+                "finish_reason": reason(answer.finish),
+            })
+        };
+        let counts: Vec<Count> = answers.iter().map(|answer| answer.count).collect();
+        let mut response =
+            self.object("chat.completion", answers.iter().enumerate().map(choice).collect());
+        response["usage"] = usage(prompt, &counts);
+        response["timings"] = timings(prompt, &counts[0]);
+        response
+    }
+
+    /// Sends the answers as they come.
+    async fn stream(
+        self,
+        stream: EventStream,
+        answers: Vec<Answer>,
+        prompt: usize,
+        with_usage: bool,
+    ) -> Result<(), Left> {
+        let chunk = |index: usize, delta: Value, log_probabilities: Option<Value>, end: Option<&str>| {
+            let choice = json!({
+                "index": index, "delta": delta, "logprobs": log_probabilities, "finish_reason": end,
+            });
+            self.object("chat.completion.chunk", json!([choice]))
+        };
+        let mut counts = vec![Count::default(); answers.len()];
+        let mut open = answers.len();
+        let mut answers = merged(answers);
+        while open > 0 {
+            let Some((index, event)) = stream.wait(answers.next()).await? else {
+                return stream.send(&ApiError::from(stopped()).to_json()).await;
+            };
+            counts[index].add(&event);
+            match event {
+                Event::Prompt(_) => {}
+                Event::Started { .. } => {
+                    let delta = json!({ "role": "assistant", "content": "" });
+                    stream.send(&chunk(index, delta, None, None)).await?;
+                }
+                Event::Piece { token, text } => {
+                    let log_probabilities = token.log_probabilities.is_some();
+                    let log_probabilities =
+                        log_probabilities.then(|| chat_log_probabilities(&self.service, &[token]));
+                    if !text.is_empty() || log_probabilities.is_some() {
+                        let delta = json!({ "content": text });
+                        stream.send(&chunk(index, delta, log_probabilities, None)).await?;
+                    }
+                }
+                Event::Ended { text, finish, .. } => {
+                    if !text.is_empty() {
+                        stream.send(&chunk(index, json!({ "content": text }), None, None)).await?;
+                    }
+                    let mut last = chunk(index, json!({}), None, Some(reason(Some(finish))));
+                    last["timings"] = timings(prompt, &counts[index]);
+                    stream.send(&last).await?;
+                    open -= 1;
+                }
+                Event::Failed(failure) => return stream.send(&ApiError::from(failure).to_json()).await,
+            }
+        }
+        if with_usage {
+            let mut last = self.object("chat.completion.chunk", json!([]));
+            last["usage"] = usage(prompt, &counts);
+            stream.send(&last).await?;
+        }
+        stream.done().await
+    }
+}

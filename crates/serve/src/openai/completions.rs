@@ -1,0 +1,255 @@
+//! `/v1/completions`, with `echo` and `logprobs` over the prompt, so that evaluation programs can judge the model.
+
+use super::answer::{Count, Finished, finished, finite, reason, stopped, timings, usage};
+use super::parameters::{MOST_TOP, Parameters};
+use super::{Common, identifier, merged, submit, with_warnings};
+use crate::http::{ApiError, App, EventStream, Fields, Left, respond};
+use crate::service::{Service, now};
+use crate::{Answer, Event, Request, Token};
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{Extensions, StatusCode};
+use axum::response::Response;
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+use tokio_stream::StreamExt;
+
+/// Largest number of prompts in a request.
+const MOST_PROMPTS: usize = 256;
+/// Fields that would change the answer.
+const REFUSED: &[&str] = &["suffix", "use_beam_search", "grammar", "json_schema", "response_format"];
+
+/// A parsed request.
+struct Completion {
+    parameters: Parameters,
+    requests: Vec<Request>,
+    echo: bool,
+    ignored: Vec<String>,
+}
+
+/// Answers a request.
+pub async fn completions(
+    State(app): State<Arc<App>>,
+    extensions: Extensions,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    let service = app.service()?;
+    let of_request = service.clone();
+    let common = Common::of(&extensions);
+    let parsed = app.blocking(move || parse(&of_request, &body, &common)).await??;
+    let Completion { parameters, requests, echo, ignored } = parsed;
+    let answers = submit(&service, &requests, parameters.answers)?;
+    let prompts = requests.into_iter().map(|request| request.prompt).collect();
+    let head =
+        Head { id: identifier("cmpl-"), created: now(), service, prompts, each: parameters.answers, echo };
+    let response = if parameters.stream {
+        let usage = parameters.usage_in_stream;
+        EventStream::respond(|stream| head.stream(stream, answers, usage))
+    } else {
+        let mut all = Vec::new();
+        for answer in answers {
+            all.push(finished(answer).await?);
+        }
+        respond(StatusCode::OK, &head.whole(all))
+    };
+    Ok(with_warnings(response, &ignored))
+}
+
+fn parse(service: &Service, body: &[u8], common: &Common) -> Result<Completion, ApiError> {
+    let mut fields = Fields::parse(body)?;
+    fields.refuse(REFUSED)?;
+    let mut parameters = Parameters::read(&mut fields, service)?;
+    // OpenAI's default. llama.cpp's own name has no limit.
+    parameters.limit = parameters.limit.or(Some(16));
+    if let Some(best) = fields.integer(&["best_of"], 1)?
+        && best != parameters.answers as i64
+    {
+        return Err(ApiError::not_supported("best_of", "only the value of `n` is possible"));
+    }
+    let echo = fields.flag("echo")?.unwrap_or(false);
+    let top = match fields.take("logprobs") {
+        None | Some(Value::Bool(false)) => None,
+        Some(Value::Bool(true)) => Some(0),
+        Some(value) => {
+            let top = value.as_u64().filter(|top| *top <= MOST_TOP as u64);
+            let expected = || format!("expected a whole number from 0 to {MOST_TOP}");
+            Some(top.ok_or_else(|| ApiError::parameter("logprobs", expected()))? as usize)
+        }
+    };
+    let prompts = prompts(&mut fields, service)?;
+    if prompts.len() * parameters.answers > MOST_PROMPTS {
+        return Err(ApiError::parameter("prompt", format!("at most {MOST_PROMPTS} answers")));
+    }
+    let request = |prompt: Vec<u32>| Request {
+        log_probabilities: top,
+        prompt_log_probabilities: top.filter(|_| echo),
+        ..common.request(service, prompt, &parameters)
+    };
+    let requests = prompts.into_iter().map(request).collect();
+    Ok(Completion { requests, parameters, echo, ignored: fields.ignored() })
+}
+
+/// Reads the field `prompt`: a text, token ids, or a list of these.
+fn prompts(fields: &mut Fields, service: &Service) -> Result<Vec<Vec<u32>>, ApiError> {
+    let wrong = || ApiError::parameter("prompt", "expected a text, token ids, or a list of these");
+    let one = |value: &Value| match value {
+        Value::String(text) => service.encode(text),
+        Value::Array(ids) => {
+            let id = |id: &Value| id.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(wrong);
+            ids.iter().map(id).collect()
+        }
+        _ => Err(wrong()),
+    };
+    match fields.take("prompt").ok_or_else(|| ApiError::parameter("prompt", "is necessary"))? {
+        Value::Array(values) if values.len() > MOST_PROMPTS && !values[0].is_number() => {
+            Err(ApiError::parameter("prompt", format!("at most {MOST_PROMPTS} prompts")))
+        }
+        Value::Array(values) if values.first().is_some_and(|first| !first.is_number()) => {
+            values.iter().map(one).collect()
+        }
+        value => Ok(vec![one(&value)?]),
+    }
+}
+
+/// What all parts of a response have in common.
+struct Head {
+    id: String,
+    created: u64,
+    service: Arc<Service>,
+    prompts: Vec<Vec<u32>>,
+    /// Number of answers to each prompt.
+    each: usize,
+    echo: bool,
+}
+
+impl Head {
+    fn object(&self, choices: Value) -> Value {
+        json!({
+            "id": self.id,
+            "object": "text_completion",
+            "created": self.created,
+            "model": self.service.name,
+            "system_fingerprint": concat!("kvant-", env!("CARGO_PKG_VERSION")),
+            "choices": choices,
+        })
+    }
+
+    /// The prompt of an answer.
+    fn prompt(&self, answer: usize) -> &[u32] {
+        &self.prompts[answer / self.each]
+    }
+
+    /// The text of a prompt, without control tokens that the tokenizer adds.
+    fn prompt_text(&self, answer: usize) -> String {
+        self.service.tokenizer().decode(self.prompt(answer))
+    }
+
+    fn usage(&self, counts: &[Count]) -> Value {
+        let mut all = usage(self.prompts.iter().map(Vec::len).sum(), counts);
+        let cached: usize = counts.iter().step_by(self.each).map(|count| count.cached).sum();
+        all["prompt_tokens_details"]["cached_tokens"] = cached.into();
+        all
+    }
+
+    /// The whole response.
+    fn whole(&self, answers: Vec<Finished>) -> Value {
+        let counts: Vec<Count> = answers.iter().map(|answer| answer.count).collect();
+        let choice = |(index, answer): (usize, Finished)| {
+            let Finished { prompt, mut text, tokens, end, finish, .. } = answer;
+            if self.echo {
+                text.insert_str(0, &self.prompt_text(index));
+            }
+            // The last token has no text. Evaluation programs count it.
+            let tokens: Vec<Token> = prompt.into_iter().chain(tokens).chain(end).collect();
+            json!({
+                "index": index,
+                "text": text,
+                "logprobs": log_probabilities(&self.service, &tokens, 0),
+                "finish_reason": reason(finish),
+            })
+        };
+        let mut response = self.object(answers.into_iter().enumerate().map(choice).collect());
+        response["usage"] = self.usage(&counts);
+        response["timings"] = timings(self.prompt(0).len(), &counts[0]);
+        response
+    }
+
+    /// Sends the answers as they come.
+    async fn stream(self, stream: EventStream, answers: Vec<Answer>, with_usage: bool) -> Result<(), Left> {
+        let chunk = |index: usize, text: String, log_probabilities: Value, end: Option<&str>| {
+            self.object(json!([{
+                "index": index, "text": text, "logprobs": log_probabilities, "finish_reason": end,
+            }]))
+        };
+        let mut counts = vec![Count::default(); answers.len()];
+        let mut offsets = vec![0; answers.len()];
+        let mut open = answers.len();
+        let mut answers = merged(answers);
+        while open > 0 {
+            let Some((index, event)) = stream.wait(answers.next()).await? else {
+                return stream.send(&ApiError::from(stopped()).to_json()).await;
+            };
+            counts[index].add(&event);
+            match event {
+                Event::Started { .. } if self.echo && offsets[index] == 0 => {
+                    let text = self.prompt_text(index);
+                    offsets[index] = text.chars().count();
+                    stream.send(&chunk(index, text, Value::Null, None)).await?;
+                }
+                Event::Started { .. } => {}
+                Event::Prompt(tokens) => {
+                    let texts: String = tokens.iter().map(|token| self.service.piece(token.id)).collect();
+                    let values = log_probabilities(&self.service, &tokens, offsets[index]);
+                    offsets[index] += texts.chars().count();
+                    stream.send(&chunk(index, texts, values, None)).await?;
+                }
+                Event::Piece { token, text } => {
+                    let tokens = [token];
+                    let values = log_probabilities(&self.service, &tokens, offsets[index]);
+                    offsets[index] += self.service.piece(tokens[0].id).chars().count();
+                    if !text.is_empty() || !values.is_null() {
+                        stream.send(&chunk(index, text, values, None)).await?;
+                    }
+                }
+                Event::Ended { text, finish, .. } => {
+                    let mut last = chunk(index, text, Value::Null, Some(reason(Some(finish))));
+                    last["timings"] = timings(self.prompt(index).len(), &counts[index]);
+                    stream.send(&last).await?;
+                    open -= 1;
+                }
+                Event::Failed(failure) => return stream.send(&ApiError::from(failure).to_json()).await,
+            }
+        }
+        if with_usage {
+            let mut last = self.object(json!([]));
+            last["usage"] = self.usage(&counts);
+            stream.send(&last).await?;
+        }
+        stream.done().await
+    }
+}
+
+/// The log probabilities of tokens in the form of completions; `null` if the request wants none. `offset` is the number
+/// of characters before the first token.
+fn log_probabilities(service: &Service, tokens: &[Token], offset: usize) -> Value {
+    if tokens.iter().all(|token| token.log_probabilities.is_none()) {
+        return Value::Null;
+    }
+    let (mut texts, mut values, mut top, mut offsets) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut offset = offset;
+    for token in tokens {
+        let text = service.piece(token.id);
+        offsets.push(offset);
+        offset += text.chars().count();
+        texts.push(text);
+        let known = token.log_probabilities.as_ref();
+        values.push(known.map(|known| finite(known.token)));
+        top.push(known.map(|known| {
+            // The token itself is always there, as in OpenAI's answers.
+            let own = (token.id, known.token);
+            let entry = |(id, value): &(u32, f32)| (service.piece(*id), finite(*value).into());
+            known.top.iter().chain([&own]).map(entry).collect::<Map<String, Value>>()
+        }));
+    }
+    json!({ "tokens": texts, "token_logprobs": values, "top_logprobs": top, "text_offset": offsets })
+}

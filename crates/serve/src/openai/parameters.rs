@@ -1,0 +1,158 @@
+//! The parameters that all interfaces share: settings for the choice of tokens, limits, log probabilities.
+
+use crate::http::{ApiError, Fields};
+use crate::service::Service;
+use kvant::model::{Dry, Sampling};
+use serde_json::Value;
+use std::hash::{BuildHasher, Hasher};
+
+/// Largest number of answers to one prompt.
+const MOST_ANSWERS: i64 = 64;
+/// Largest number of stop texts.
+const MOST_STOP_TEXTS: usize = 64;
+/// Largest number of most probable tokens with each token.
+pub const MOST_TOP: i64 = 20;
+
+/// Parameters of an answer.
+pub struct Parameters {
+    /// Largest number of tokens of an answer.
+    pub limit: Option<usize>,
+    /// Settings for the choice of tokens. The seeds of further answers follow its seed.
+    pub sampling: Sampling,
+    pub stop: Vec<String>,
+    pub ignore_end: bool,
+    /// Number of answers.
+    pub answers: usize,
+    pub stream: bool,
+    /// The last event of a stream has the usage.
+    pub usage_in_stream: bool,
+}
+
+/// Fields that change nothing in an answer of this server.
+const HARMLESS: &[&str] = &[
+    "model",
+    "cache_prompt",
+    "id_slot",
+    "return_tokens",
+];
+
+impl Parameters {
+    /// Reads the parameters.
+    ///
+    /// # Errors
+    /// A value outside its range, or of another type.
+    pub fn read(fields: &mut Fields, service: &Service) -> Result<Self, ApiError> {
+        for name in HARMLESS {
+            fields.take(name);
+        }
+        let limit = ["max_completion_tokens", "max_tokens", "n_predict"];
+        let limit = fields.integer(&limit, -1)?.and_then(|limit| usize::try_from(limit).ok());
+        let stream = fields.flag("stream")?.unwrap_or(false);
+        let options = fields.object("stream_options")?;
+        if options.is_some() && !stream {
+            return Err(ApiError::parameter("stream_options", "needs `stream`: true"));
+        }
+        let include = options.and_then(|options| options.get("include_usage").cloned());
+        let answers = fields.integer(&["n"], 1)?.unwrap_or(1);
+        if answers > MOST_ANSWERS {
+            return Err(ApiError::parameter("n", format!("at most {MOST_ANSWERS} answers")));
+        }
+        Ok(Self {
+            limit,
+            sampling: sampling(fields, service)?,
+            stop: fields.texts("stop", MOST_STOP_TEXTS)?,
+            ignore_end: fields.flag("ignore_eos")?.unwrap_or(false),
+            answers: answers as usize,
+            stream,
+            usage_in_stream: include == Some(Value::Bool(true)),
+        })
+    }
+}
+
+/// Reads the settings for the choice of tokens. Absent ones are those of the service.
+fn sampling(fields: &mut Fields, service: &Service) -> Result<Sampling, ApiError> {
+    let mut sampling = service.sampling.clone();
+    for (setting, names) in [
+        (&mut sampling.temperature, &["temperature"][..]),
+        (&mut sampling.dynamic_temperature.range, &["dynatemp_range"]),
+        (&mut sampling.dynamic_temperature.exponent, &["dynatemp_exponent"]),
+        (&mut sampling.top_p, &["top_p"]),
+        (&mut sampling.min_p, &["min_p"]),
+        (&mut sampling.typical_p, &["typical_p"]),
+        (&mut sampling.xtc.probability, &["xtc_probability"]),
+        (&mut sampling.xtc.threshold, &["xtc_threshold"]),
+        (&mut sampling.repeat_penalty, &["repeat_penalty", "repetition_penalty"]),
+        (&mut sampling.frequency_penalty, &["frequency_penalty"]),
+        (&mut sampling.presence_penalty, &["presence_penalty"]),
+        (&mut sampling.dry.multiplier, &["dry_multiplier"]),
+        (&mut sampling.dry.base, &["dry_base"]),
+        (&mut sampling.mirostat.target_entropy, &["mirostat_tau"]),
+        (&mut sampling.mirostat.learning_rate, &["mirostat_eta"]),
+    ] {
+        if let Some(value) = fields.number(names)? {
+            *setting = value;
+        }
+    }
+    // -1 is off, as in llama.cpp.
+    if let Some(sigma) = fields.number(&["top_n_sigma"])? {
+        sampling.top_n_sigma = if sigma == -1.0 { 0.0 } else { sigma };
+    }
+    if let Some(count) = fields.integer(&["top_k"], -1)? {
+        sampling.top_k = count.max(0) as usize;
+    }
+    for (setting, name) in [
+        (&mut sampling.repeat_last_n, "repeat_last_n"),
+        (&mut sampling.dry.penalty_last_n, "dry_penalty_last_n"),
+    ] {
+        if let Some(count) = fields.integer(&[name], -1)? {
+            // -1 is the whole context.
+            *setting = usize::try_from(count).unwrap_or(usize::MAX);
+        }
+    }
+    if let Some(length) = fields.integer(&["dry_allowed_length"], 0)? {
+        sampling.dry.allowed_length = length as usize;
+    }
+    let breakers = fields.texts("dry_sequence_breakers", Dry::MOST_BREAKERS)?;
+    if !breakers.is_empty() {
+        sampling.dry.sequence_breakers = breakers;
+    }
+    if let Some(version) = fields.integer(&["mirostat"], 0)? {
+        sampling.mirostat.version = u32::try_from(version).unwrap_or(u32::MAX);
+    }
+    if let Some(biases) = fields.take("logit_bias") {
+        sampling.logit_bias = logit_bias(&biases)?;
+    }
+    let seed = fields.integer(&["seed"], i64::MIN)?.and_then(|seed| u64::try_from(seed).ok());
+    sampling.seed = seed.or(service.seed).unwrap_or_else(random_seed);
+    Ok(sampling)
+}
+
+/// Draws a seed. Every JSON reader keeps its 53 bits exactly.
+fn random_seed() -> u64 {
+    // The standard library seeds its hash tables with random bits of the system.
+    std::hash::RandomState::new().build_hasher().finish() >> 11
+}
+
+/// Reads biases: an object of ids and numbers, as OpenAI's, or a list of pairs, as llama.cpp's. `false` forbids a token.
+fn logit_bias(value: &Value) -> Result<Vec<(u32, f32)>, ApiError> {
+    let wrong = || ApiError::parameter("logit_bias", "expected token ids and numbers");
+    let bias = |value: &Value| match value {
+        Value::Bool(false) => Some(f32::NEG_INFINITY),
+        value => value.as_f64().map(|bias| bias as f32),
+    };
+    let pairs: Option<Vec<(u32, f32)>> = match value {
+        Value::Object(biases) => {
+            biases.iter().map(|(id, value)| Some((id.parse().ok()?, bias(value)?))).collect()
+        }
+        Value::Array(biases) => biases
+            .iter()
+            .map(|pair| {
+                let [id, value] = pair.as_array()?.as_slice() else { return None };
+                Some((u32::try_from(id.as_u64()?).ok()?, bias(value)?))
+            })
+            .collect(),
+        _ => None,
+    };
+    pairs.ok_or_else(wrong)
+}
+
