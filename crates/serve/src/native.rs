@@ -74,7 +74,8 @@ pub async fn tokenize(State(app): State<Arc<App>>, body: Bytes) -> Result<Respon
         let tokens = tokens.map_err(|error| ApiError::invalid(error.to_string()))?;
         let piece = |id: u32| {
             let bytes = service.tokenizer().bytes(id, true);
-            let piece = String::from_utf8(bytes).map_or_else(|error| json!(error.into_bytes()), Value::String);
+            let piece =
+                String::from_utf8(bytes).map_or_else(|error| json!(error.into_bytes()), Value::String);
             json!({ "id": id, "piece": piece })
         };
         Ok::<Value, ApiError>(match with_pieces {

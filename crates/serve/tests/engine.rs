@@ -82,13 +82,15 @@ fn alone((network, tokenizer): &(Arc<Transformer>, Arc<Tokenizer>), request: &Re
     let (prompt, stop) = (&request.prompt, &request.stop);
     let limit = request.limit;
     let answer =
-        generate(network, tokenizer, &mut sequence, &mut sampler, prompt, limit, stop, &mut |_| true).unwrap();
+        generate(network, tokenizer, &mut sequence, &mut sampler, prompt, limit, stop, &mut |_| true)
+            .unwrap();
     Done { tokens: answer.tokens, text: answer.text, finish: answer.finish, cached: 0 }
 }
 
 /// Random requests. Half of them begin with one of three common texts.
 fn requests(random: &mut Random, vocabulary: usize, count: usize) -> Vec<Request> {
-    let mut text = |length: usize| -> Vec<u32> { (0..length).map(|_| random.below(vocabulary) as u32).collect() };
+    let mut text =
+        |length: usize| -> Vec<u32> { (0..length).map(|_| random.below(vocabulary) as u32).collect() };
     let common: Vec<Vec<u32>> = [20, 70, 100].map(&mut text).to_vec();
     (0..count as u64)
         .map(|seed| {
@@ -156,7 +158,8 @@ fn a_known_beginning_is_not_read_again() {
     let model = demo();
     let engine = engine(&model, Settings::new(&model.0, 4, 512));
     let mut random = Random(3);
-    let mut text = |length: usize| -> Vec<u32> { (0..length).map(|_| 5 + random.below(500) as u32).collect() };
+    let mut text =
+        |length: usize| -> Vec<u32> { (0..length).map(|_| 5 + random.below(500) as u32).collect() };
     let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
     let first = text(200);
     let done = finish(engine.submit(Request::new(first.clone(), 8, greedy.clone())).unwrap());

@@ -80,7 +80,11 @@ impl Metrics {
         }
         for (name, help, histogram) in [
             ("step_seconds", "Time of a step", &self.step_seconds),
-            ("time_to_first_token_seconds", "Time from the request to its first token", &self.first_token_seconds),
+            (
+                "time_to_first_token_seconds",
+                "Time from the request to its first token",
+                &self.first_token_seconds,
+            ),
             ("between_tokens_seconds", "Time between two tokens of an answer", &self.between_tokens_seconds),
         ] {
             registry.register(name, help, histogram.clone());

@@ -123,11 +123,11 @@ impl Engine {
         let metrics = Arc::new(Metrics::default());
         let shared = Arc::new(Shared::default());
         let (submissions, submitted) = channel();
-        let scheduler =
-            Scheduler::new(network.clone(), tokenizer.clone(), settings.clone(), metrics.clone());
+        let scheduler = Scheduler::new(network.clone(), tokenizer.clone(), settings.clone(), metrics.clone());
         let of_thread = shared.clone();
         let thread = std::thread::Builder::new().name("kvant-engine".to_owned()).spawn(move || {
-            let run = std::panic::catch_unwind(AssertUnwindSafe(|| scheduler.run(&submitted, &of_thread.end)));
+            let run =
+                std::panic::catch_unwind(AssertUnwindSafe(|| scheduler.run(&submitted, &of_thread.end)));
             of_thread.stopped.store(run.is_err(), Ordering::Release);
         })?;
         Ok(Self {

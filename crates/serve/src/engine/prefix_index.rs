@@ -100,7 +100,9 @@ impl PrefixIndex {
                 best = Some((length, key));
             }
         }
-        let Some((length, key)) = best.map(|(length, key)| (length, key.clone())) else { return (None, common) };
+        let Some((length, key)) = best.map(|(length, key)| (length, key.clone())) else {
+            return (None, common);
+        };
         self.clock += 1;
         let clock = self.clock;
         let found = self.entries.get_mut(&key).map(|entry| {

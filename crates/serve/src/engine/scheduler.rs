@@ -129,9 +129,8 @@ impl Scheduler {
             for running in &self.running {
                 *counts.entry(running.task.request.client.clone()).or_default() += 1;
             }
-            let order = |task: &Task| {
-                (counts.get(&task.request.client).copied().unwrap_or_default(), task.arrival)
-            };
+            let order =
+                |task: &Task| (counts.get(&task.request.client).copied().unwrap_or_default(), task.arrival);
             let next = (0..self.waiting.len()).min_by_key(|index| order(&self.waiting[*index]));
             let Some(next) = next else { break };
             let task = self.waiting.swap_remove(next);

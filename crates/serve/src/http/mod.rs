@@ -132,9 +132,7 @@ impl Server {
             };
             serve(listener, router(app), end).await;
         });
-        let loaded = load().and_then(|service| {
-            ready(self.app.service.get_or_init(|| Arc::new(service)))
-        });
+        let loaded = load().and_then(|service| ready(self.app.service.get_or_init(|| Arc::new(service))));
         if loaded.is_err() {
             drop(stop);
             runtime.shutdown_timeout(Duration::from_secs(1));

@@ -96,10 +96,7 @@ fn parse(service: &Service, body: &[u8], common: &Common) -> Result<Chat, ApiErr
 }
 
 /// The inputs of the template.
-pub fn conversation<'a>(
-    fields: &mut Fields,
-    messages: &'a [Message],
-) -> Result<Conversation<'a>, ApiError> {
+pub fn conversation<'a>(fields: &mut Fields, messages: &'a [Message]) -> Result<Conversation<'a>, ApiError> {
     // The model continues a last message of its own.
     let own = messages.last().is_some_and(|message| message.role == "assistant");
     let generation = fields.flag("add_generation_prompt")?;
@@ -151,8 +148,7 @@ impl Head {
             })
         };
         let counts: Vec<Count> = answers.iter().map(|answer| answer.count).collect();
-        let mut response =
-            self.object("chat.completion", answers.iter().enumerate().map(choice).collect());
+        let mut response = self.object("chat.completion", answers.iter().enumerate().map(choice).collect());
         response["usage"] = usage(prompt, &counts);
         response["timings"] = timings(prompt, &counts[0]);
         response

@@ -41,7 +41,9 @@ fn message(index: usize, message: Value) -> Result<Message, ApiError> {
         None | Some(Value::Null) if role == "assistant" => {
             drop(fields.insert("content".to_owned(), "".into()));
         }
-        _ => return Err(ApiError::parameter(&format!("{name}.content"), "expected a text or a list of parts")),
+        _ => {
+            return Err(ApiError::parameter(&format!("{name}.content"), "expected a text or a list of parts"));
+        }
     }
     Ok(Message { role, fields })
 }

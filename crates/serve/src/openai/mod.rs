@@ -76,7 +76,8 @@ fn identifier(prefix: &str) -> String {
 /// Names the fields that were ignored in a header of the response.
 fn with_warnings(mut response: Response, ignored: &[String]) -> Response {
     if !ignored.is_empty() {
-        let names: String = ignored.join(", ").chars().filter(|c| (' '..='~').contains(c)).take(512).collect();
+        let names: String =
+            ignored.join(", ").chars().filter(|c| (' '..='~').contains(c)).take(512).collect();
         if let Ok(value) = HeaderValue::from_str(&format!("ignored: {names}")) {
             response.headers_mut().insert("warnings", value);
         }

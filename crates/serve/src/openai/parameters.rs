@@ -29,12 +29,7 @@ pub struct Parameters {
 }
 
 /// Fields that change nothing in an answer of this server.
-const HARMLESS: &[&str] = &[
-    "model",
-    "cache_prompt",
-    "id_slot",
-    "return_tokens",
-];
+const HARMLESS: &[&str] = &["model", "cache_prompt", "id_slot", "return_tokens"];
 
 impl Parameters {
     /// Reads the parameters.
@@ -155,4 +150,3 @@ fn logit_bias(value: &Value) -> Result<Vec<(u32, f32)>, ApiError> {
     };
     pairs.ok_or_else(wrong)
 }
-

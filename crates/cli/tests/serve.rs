@@ -1,0 +1,426 @@
+//! Tests `kvant serve` over HTTP, on the demo model with a chat template.
+
+use serde_json::{Value as Json, json};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/demo");
+/// A template that renders each message as one line.
+const TEMPLATE: &str = "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}";
+
+/// A running server. It is killed when it is dropped.
+struct Server {
+    process: Child,
+    address: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Server {
+    fn start(flags: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for entry in std::fs::read_dir(DEMO).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                std::fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+            }
+        }
+        std::fs::write(folder.path().join("chat_template.jinja"), TEMPLATE).unwrap();
+        Self::of(folder, flags)
+    }
+
+    fn of(folder: tempfile::TempDir, flags: &[&str]) -> Self {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_kvant"))
+            .arg("serve")
+            .arg(Path::new(folder.path()))
+            .args(["--port", "0", "--json", "--alias", "small", "-t", "2"])
+            .args(flags)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let started: Json = serde_json::from_str(&line).expect("one JSON object when it is ready");
+        assert!(started["kvant"].is_string());
+        let address = started["address"].as_str().unwrap().to_owned();
+        Self { process, address, _folder: folder }
+    }
+
+    fn agent(&self) -> ureq::Agent {
+        ureq::Agent::config_builder().http_status_as_error(false).build().into()
+    }
+
+    fn get(&self, path: &str) -> (u16, String) {
+        let mut response = self.agent().get(format!("{}{path}", self.address)).call().unwrap();
+        (response.status().as_u16(), response.body_mut().read_to_string().unwrap())
+    }
+
+    /// Sends a body. Returns status, the header `warnings`, and the text of the answer.
+    fn send(&self, path: &str, body: &[u8]) -> (u16, String, String) {
+        let mut response = self.agent().post(format!("{}{path}", self.address)).send(body).unwrap();
+        let warnings = response.headers().get("warnings").map(|value| value.to_str().unwrap().to_owned());
+        let text = response.body_mut().read_to_string().unwrap();
+        (response.status().as_u16(), warnings.unwrap_or_default(), text)
+    }
+
+    fn post(&self, path: &str, body: &Json) -> Json {
+        let (status, _, text) = self.send(path, body.to_string().as_bytes());
+        assert_eq!(status, 200, "{path} {body}: {text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// The events of a stream, without the last one, which is `[DONE]`.
+    fn events(&self, path: &str, body: &Json) -> Vec<Json> {
+        let (status, _, text) = self.send(path, body.to_string().as_bytes());
+        assert_eq!(status, 200, "{text}");
+        let mut events: Vec<&str> =
+            text.split("\n\n").filter_map(|event| event.strip_prefix("data: ")).collect();
+        assert_eq!(events.pop(), Some("[DONE]"));
+        events.iter().map(|event| serde_json::from_str(event).unwrap()).collect()
+    }
+
+    fn metric(&self, name: &str) -> f64 {
+        let (status, text) = self.get("/metrics");
+        assert_eq!(status, 200);
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{name} in {text}")).parse().unwrap()
+    }
+
+    /// Waits until no request runs.
+    fn wait_for_idle(&self) {
+        let begin = Instant::now();
+        while self.metric("kvant_requests_processing") + self.metric("kvant_requests_deferred") > 0.0 {
+            assert!(begin.elapsed() < Duration::from_secs(30), "the work goes on");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Sends the head and the body of a request, and returns the connection.
+    fn open(&self, path: &str, body: &Json) -> TcpStream {
+        let body = body.to_string();
+        let mut stream = TcpStream::connect(self.address.strip_prefix("http://").unwrap()).unwrap();
+        let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(body.as_bytes()).unwrap();
+        stream
+    }
+}
+
+fn chat(text: &str) -> Json {
+    json!({ "messages": [{ "role": "user", "content": text }], "temperature": 0, "max_tokens": 12 })
+}
+
+/// `body` with the fields of `more`.
+fn with(mut body: Json, more: Json) -> Json {
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    body
+}
+
+#[test]
+fn a_conversation_is_answered_whole_and_as_a_stream() {
+    let server = Server::start(&[]);
+    let body = chat("Once upon a time");
+    let whole = server.post("/v1/chat/completions", &body);
+    let choice = &whole["choices"][0];
+    let text = choice["message"]["content"].as_str().unwrap();
+    assert!(!text.is_empty());
+    assert_eq!((&whole["object"], &whole["model"]), (&json!("chat.completion"), &json!("small")));
+    assert_eq!(whole["usage"]["completion_tokens"], 12);
+    assert_eq!(choice["finish_reason"], "length");
+    // The same as the program writes alone, on the rendered prompt.
+    let prompt = server.post("/apply-template", &body)["prompt"].as_str().unwrap().to_owned();
+    let bos = server.get("/props").1;
+    let bos: Json = serde_json::from_str(&bos).unwrap();
+    let bos = bos["bos_token"].as_str().unwrap();
+    let prompt = prompt.strip_prefix(bos).unwrap();
+    assert_eq!(prompt, "user: Once upon a time\nassistant:");
+    let alone = Command::new(env!("CARGO_BIN_EXE_kvant"))
+        .args(["run", "demo", "-p", prompt, "-n", "12", "--temp", "0", "--json"])
+        .output()
+        .unwrap();
+    let alone: Json = serde_json::from_slice(&alone.stdout).unwrap();
+    assert_eq!(alone["text"], text);
+    let usage = json!({ "stream": true, "stream_options": { "include_usage": true } });
+    let events = server.events("/v1/chat/completions", &with(body.clone(), usage));
+    let pieces: String =
+        events.iter().filter_map(|event| event["choices"][0]["delta"]["content"].as_str()).collect();
+    assert_eq!(pieces, text);
+    assert_eq!(events[0]["choices"][0]["delta"]["role"], "assistant");
+    let ends: Vec<&Json> = events
+        .iter()
+        .map(|event| &event["choices"][0]["finish_reason"])
+        .filter(|end| !end.is_null())
+        .collect();
+    assert_eq!(ends, ["length"], "one reason of the end");
+    let last = events.last().unwrap();
+    assert_eq!(last["choices"], json!([]));
+    assert_eq!(last["usage"]["total_tokens"], whole["usage"]["total_tokens"]);
+    // All but the last token of the prompt were read before.
+    let prompt_tokens = whole["usage"]["prompt_tokens"].as_u64().unwrap();
+    assert_eq!(last["usage"]["prompt_tokens_details"]["cached_tokens"], prompt_tokens - 1);
+    // A stop text ends the answer before it.
+    let stop: String = text.chars().skip(5).take(3).collect();
+    let stopped = server.post("/v1/chat/completions", &with(body.clone(), json!({ "stop": [stop] })));
+    let before = &text[..text.find(&stop).unwrap()];
+    assert_eq!(stopped["choices"][0]["message"]["content"], before);
+    assert_eq!(stopped["choices"][0]["finish_reason"], "stop");
+    // Several answers have seeds that follow each other.
+    let several = json!({ "n": 3, "temperature": 1, "seed": 5 });
+    let several = server.post("/v1/chat/completions", &with(body.clone(), several));
+    for index in 0..3 {
+        let one = json!({ "temperature": 1, "seed": 5 + index });
+        let one = server.post("/v1/chat/completions", &with(body.clone(), one));
+        assert_eq!(several["choices"][index]["message"], one["choices"][0]["message"]);
+    }
+    // The model continues its own message.
+    let own = json!({ "messages": [{ "role": "user", "content": "Hi" }, { "role": "assistant", "content": "Once" }] });
+    let prompt = server.post("/apply-template", &own);
+    assert_eq!(prompt["prompt"], format!("{bos}user: Hi\nassistant: Once"));
+}
+
+#[test]
+fn log_probabilities_of_a_prompt_are_given() {
+    let server = Server::start(&[]);
+    let body = json!({
+        "prompt": "Once upon a time", "max_tokens": 1, "echo": true, "logprobs": 2, "temperature": 0,
+    });
+    let answer = server.post("/v1/completions", &body);
+    let values = &answer["choices"][0]["logprobs"];
+    let texts: Vec<&str> =
+        values["tokens"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
+    let prompt = server.post("/tokenize", &json!({ "content": "Once upon a time", "add_special": true }));
+    let prompt = prompt["tokens"].as_array().unwrap().len();
+    assert_eq!(texts.len(), prompt + 1, "the prompt and one token");
+    for name in ["token_logprobs", "top_logprobs", "text_offset"] {
+        assert_eq!(values[name].as_array().unwrap().len(), texts.len(), "{name}");
+    }
+    assert!(values["token_logprobs"][0].is_null(), "nothing predicts the first token");
+    let last = values["token_logprobs"][prompt].as_f64().unwrap();
+    let best = values["top_logprobs"][prompt].as_object().unwrap().values().filter_map(Json::as_f64);
+    assert_eq!(best.fold(f64::NEG_INFINITY, f64::max), last, "temperature 0 takes the most probable token");
+    // Token ids are a prompt, too, and several prompts have an answer each.
+    let ids = server.post("/tokenize", &json!({ "content": "Once upon a time", "add_special": true }));
+    let again = server
+        .post("/v1/completions", &with(body.clone(), json!({ "prompt": [ids["tokens"], ids["tokens"]] })));
+    for index in 0..2 {
+        assert_eq!(&again["choices"][index]["logprobs"], values);
+    }
+    // A stream has the same values.
+    let events = server.events("/v1/completions", &with(body, json!({ "stream": true })));
+    let streamed: Vec<f64> = events
+        .iter()
+        .filter_map(|event| event["choices"][0]["logprobs"]["token_logprobs"].as_array())
+        .flatten()
+        .filter_map(Json::as_f64)
+        .collect();
+    let whole: Vec<f64> =
+        values["token_logprobs"].as_array().unwrap().iter().filter_map(Json::as_f64).collect();
+    assert_eq!(streamed, whole);
+}
+
+#[test]
+fn bad_requests_get_an_error_that_says_what_is_wrong() {
+    let server = Server::start(&["--ctx", "64"]);
+    let long = "word ".repeat(200);
+    let many = vec![json!({ "role": "user", "content": "x" }); 5000];
+    for (path, body, status, kind, word) in [
+        ("/v1/chat/completions", json!([1]), 400, "invalid_request_error", "object"),
+        ("/v1/chat/completions", json!({}), 400, "invalid_request_error", "messages"),
+        ("/v1/chat/completions", json!({ "messages": "x" }), 400, "invalid_request_error", "messages"),
+        ("/v1/chat/completions", json!({ "messages": [{}] }), 400, "invalid_request_error", "role"),
+        ("/v1/chat/completions", json!({ "messages": many }), 400, "invalid_request_error", "4096"),
+        ("/v1/chat/completions", chat(&long), 400, "exceed_context_size_error", "context"),
+        (
+            "/v1/chat/completions",
+            with(chat("x"), json!({ "temperature": -1 })),
+            400,
+            "invalid_request_error",
+            "temp",
+        ),
+        (
+            "/v1/chat/completions",
+            with(chat("x"), json!({ "temperature": "hot" })),
+            400,
+            "invalid_request_error",
+            "temperature",
+        ),
+        (
+            "/v1/chat/completions",
+            with(chat("x"), json!({ "top_logprobs": 3 })),
+            400,
+            "invalid_request_error",
+            "logprobs",
+        ),
+        (
+            "/v1/chat/completions",
+            with(chat("x"), json!({ "logprobs": true, "top_logprobs": 21 })),
+            400,
+            "invalid_request_error",
+            "20",
+        ),
+        (
+            "/v1/chat/completions",
+            with(chat("x"), json!({ "stream_options": {} })),
+            400,
+            "invalid_request_error",
+            "stream",
+        ),
+        ("/v1/chat/completions", with(chat("x"), json!({ "n": 0 })), 400, "invalid_request_error", "`n`"),
+        ("/v1/chat/completions", with(chat("x"), json!({ "n": 1000 })), 400, "invalid_request_error", "`n`"),
+        (
+            "/v1/chat/completions",
+            with(chat("x"), json!({ "tools": [{}] })),
+            501,
+            "not_supported_error",
+            "tools",
+        ),
+        (
+            "/v1/chat/completions",
+            with(chat("x"), json!({ "response_format": { "type": "json_object" } })),
+            501,
+            "not_supported_error",
+            "response_format",
+        ),
+        ("/v1/completions", json!({}), 400, "invalid_request_error", "prompt"),
+        ("/v1/completions", json!({ "prompt": [1, "x"] }), 400, "invalid_request_error", "prompt"),
+        (
+            "/v1/completions",
+            json!({ "prompt": [4_000_000_000u32] }),
+            400,
+            "invalid_request_error",
+            "vocabulary",
+        ),
+        ("/v1/completions", json!({ "prompt": "x", "suffix": "y" }), 501, "not_supported_error", "suffix"),
+        ("/detokenize", json!({ "tokens": [-1] }), 400, "invalid_request_error", "tokens"),
+        ("/v1/none", json!({}), 404, "not_found_error", "/v1/none"),
+    ] {
+        let (found, _, text) = server.send(path, body.to_string().as_bytes());
+        let error: Json = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{path} {body}: {text}"));
+        let error = &error["error"];
+        assert_eq!((found, &error["type"]), (status, &json!(kind)), "{path} {body}: {text}");
+        assert!(error["message"].as_str().unwrap().contains(word), "{path} {body}: {text}");
+    }
+    let deep = format!("{{\"messages\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+    for body in [b"{".to_vec(), b"\xff\xfe{}".to_vec(), deep.into_bytes()] {
+        let (status, _, text) = server.send("/v1/chat/completions", &body);
+        assert_eq!(status, 400, "{text}");
+    }
+    let (status, _, text) = server.send("/v1/chat/completions", &vec![b' '; 17 << 20]);
+    assert_eq!(status, 413, "{text}");
+    assert!(text.contains("larger than"), "{text}");
+    // Unknown fields are ignored, and named.
+    let extra = json!({ "user": "me", "store": false, "nothing": null });
+    let (status, warnings, _) =
+        server.send("/v1/chat/completions", with(chat("x"), extra).to_string().as_bytes());
+    assert_eq!((status, warnings.as_str()), (200, "ignored: user, store"));
+    let (status, text) = server.get("/v1/chat/completions");
+    assert_eq!(status, 405, "{text}");
+}
+
+#[test]
+fn keys_are_needed_where_they_are_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys");
+    std::fs::write(&file, "first\n\n second \n").unwrap();
+    let server = Server::start(&["--api-key-file", file.to_str().unwrap(), "--api-key", "third"]);
+    let status = |name: &str, value: &str| {
+        let agent = server.agent();
+        let request = agent.post(format!("{}/tokenize", server.address)).header(name, value);
+        request.send_json(json!({ "content": "x" })).unwrap().status().as_u16()
+    };
+    for (name, value, expected) in [
+        ("authorization", "Bearer first", 200),
+        ("authorization", "bearer second", 200),
+        ("x-api-key", "third", 200),
+        ("authorization", "Bearer ", 401),
+        ("authorization", "Bearer firs", 401),
+        ("authorization", "Basic first", 401),
+        ("x-api-key", "first ", 200),
+        ("x-api-key", "", 401),
+        ("accept", "first", 401),
+    ] {
+        assert_eq!(status(name, value), expected, "{name}: {value}");
+    }
+    assert_eq!(server.get("/health").0, 200);
+    assert_eq!(server.get("/v1/models").0, 200);
+    assert_eq!(server.get("/metrics").0, 401);
+    assert_eq!(server.get("/none").0, 401);
+}
+
+#[test]
+fn a_client_that_leaves_frees_its_place() {
+    let server = Server::start(&["--parallel", "1", "--queue", "1"]);
+    let long = json!({
+        "prompt": "Once", "max_tokens": 100_000, "ignore_eos": true, "stream": true, "temperature": 0,
+    });
+    for stream in [true, false] {
+        let body = with(long.clone(), json!({ "stream": stream }));
+        let mut running = server.open("/v1/completions", &body);
+        if stream {
+            running.read_exact(&mut [0; 64]).unwrap();
+        }
+        while server.metric("kvant_requests_processing") < 1.0 {}
+        let waiting = server.open("/v1/completions", &body);
+        while server.metric("kvant_requests_deferred") < 1.0 {}
+        let (status, _, text) = server.send("/v1/completions", long.to_string().as_bytes());
+        assert_eq!(status, 429, "{text}");
+        assert_eq!(server.get("/health").0, 200);
+        drop(waiting);
+        drop(running);
+        server.wait_for_idle();
+    }
+    assert_eq!(server.metric("kvant_requests_refused_total"), 2.0);
+}
+
+#[test]
+fn hostile_connections_change_nothing() {
+    let server = Server::start(&[]);
+    let address = server.address.strip_prefix("http://").unwrap();
+    let mut slow = Vec::new();
+    for index in 0..100 {
+        let mut stream = TcpStream::connect(address).unwrap();
+        let text: Vec<u8> = match index % 5 {
+            0 => b"GET / HTTP/1.1\r\nhost: ".to_vec(),
+            1 => b"POST /v1/completions HTTP/1.1\r\ncontent-length: 1000000\r\n\r\n{".to_vec(),
+            2 => b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc".to_vec(),
+            3 => [b"GET / HTTP/1.1\r\n".to_vec(), b"a: b\r\n".repeat(100_000)].concat(),
+            _ => {
+                b"POST /tokenize HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nffffffffffffffff\r\n".to_vec()
+            }
+        };
+        // The server may close the connection before it has read all.
+        let _ = stream.write_all(&text);
+        slow.push(stream);
+    }
+    let answer = server.post("/v1/chat/completions", &chat("Hi"));
+    assert_eq!(answer["usage"]["completion_tokens"], 12);
+}
+
+#[cfg(unix)]
+#[test]
+fn sigterm_cuts_no_answer() {
+    let mut server = Server::start(&[]);
+    let body = json!({
+        "prompt": "Once", "max_tokens": 150, "ignore_eos": true, "stream": true, "temperature": 0,
+    });
+    let open: Vec<TcpStream> = (0..4).map(|_| server.open("/v1/completions", &body)).collect();
+    while server.metric("kvant_requests_processing") < 4.0 {}
+    let id = server.process.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    for mut stream in open {
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert!(text.contains("[DONE]"), "cut: {text}");
+        assert_eq!(text.matches("\"finish_reason\":\"length\"").count(), 1);
+    }
+    assert_eq!(server.process.wait().unwrap().code(), Some(0));
+}
