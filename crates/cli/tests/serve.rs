@@ -228,6 +228,43 @@ fn log_probabilities_of_a_prompt_are_given() {
 }
 
 #[test]
+fn answers_have_the_wanted_form() {
+    let server = Server::start(&[]);
+    let schema = json!({
+        "type": "object",
+        "properties": { "name": { "type": "string", "maxLength": 8 }, "age": { "type": "integer", "maximum": 99, "minimum": 0 } },
+        "required": ["name", "age"],
+        "additionalProperties": false,
+    });
+    let json_schema = json!({ "type": "json_schema", "json_schema": { "name": "x", "schema": schema } });
+    for seed in 0..10 {
+        let more =
+            json!({ "response_format": json_schema, "temperature": 1.5, "seed": seed, "max_tokens": 100 });
+        let answer = server.post("/v1/chat/completions", &with(chat("Tell me"), more.clone()));
+        let text = answer["choices"][0]["message"]["content"].as_str().unwrap();
+        let value: Json = serde_json::from_str(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert!(value["name"].is_string() && value["age"].is_u64(), "{text}");
+        assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+        // Both answers of one request have the form.
+        let both = server.post("/v1/chat/completions", &with(chat("Tell me"), with(more, json!({ "n": 2 }))));
+        assert_eq!(both["choices"][0]["message"]["content"], text);
+        let second = both["choices"][1]["message"]["content"].as_str().unwrap();
+        serde_json::from_str::<Json>(second).unwrap();
+    }
+    for (form, expected) in [
+        (json!({ "grammar": "root ::= \"yes\" | \"no\"" }), &["yes", "no"][..]),
+        (json!({ "regex": "a{3}|b{2}" }), &["aaa", "bb"]),
+        (json!({ "guided_choice": ["left.", "right."] }), &["left.", "right."]),
+        (json!({ "structured_outputs": { "choice": ["in", "out"] } }), &["in", "out"]),
+    ] {
+        let answer = server.post("/v1/completions", &with(json!({ "prompt": "Well," }), form.clone()));
+        let text = answer["choices"][0]["text"].as_str().unwrap();
+        assert!(expected.contains(&text), "{form}: {text}");
+        assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+    }
+}
+
+#[test]
 fn bad_requests_get_an_error_that_says_what_is_wrong() {
     let server = Server::start(&["--ctx", "64"]);
     let long = "word ".repeat(200);
@@ -285,10 +322,24 @@ fn bad_requests_get_an_error_that_says_what_is_wrong() {
         ),
         (
             "/v1/chat/completions",
-            with(chat("x"), json!({ "response_format": { "type": "json_object" } })),
-            501,
-            "not_supported_error",
-            "response_format",
+            with(chat("x"), json!({ "response_format": { "type": "xml" } })),
+            400,
+            "invalid_request_error",
+            "json_schema",
+        ),
+        (
+            "/v1/chat/completions",
+            with(chat("x"), json!({ "grammar": "root ::= missing" })),
+            400,
+            "invalid_request_error",
+            "missing",
+        ),
+        (
+            "/v1/chat/completions",
+            with(chat("x"), json!({ "grammar": "root ::= \"a\"", "json_schema": {} })),
+            400,
+            "invalid_request_error",
+            "also",
         ),
         ("/v1/completions", json!({}), 400, "invalid_request_error", "prompt"),
         ("/v1/completions", json!({ "prompt": [1, "x"] }), 400, "invalid_request_error", "prompt"),

@@ -17,12 +17,14 @@
 //! # }
 //! ```
 
+mod constraint;
 mod engine;
 mod http;
 mod native;
 mod openai;
 mod service;
 
+pub use constraint::{Constraint, Grammar, GrammarError, Grammars};
 pub use engine::{Answer, Engine, Event, Failure, Metrics, Refusal, Request, Settings, Token};
 pub use http::{Keys, Server};
 pub use service::{Service, ServiceSettings};

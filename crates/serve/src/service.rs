@@ -1,12 +1,13 @@
 //! A loaded model with its engine: everything that the interfaces of HTTP need to answer.
 
+use crate::constraint::{Constraint, Grammar, GrammarError, Grammars};
 use crate::http::ApiError;
 use crate::{Engine, Settings};
 use kvant::Model;
 use kvant::kernels::Backend;
 use kvant::model::{ChatTemplate, Conversation, Ending, Sampling, Special, Tokenizer};
 use kvant::{RunSettings, context};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Settings of a service.
@@ -58,6 +59,8 @@ pub struct Service {
     /// The seed of requests that give none.
     pub(crate) seed: Option<u64>,
     needs_boundaries: bool,
+    /// Compiles grammars. The vocabulary is read when the first request needs it.
+    grammars: OnceLock<Result<Grammars, GrammarError>>,
 }
 
 impl Service {
@@ -93,6 +96,7 @@ impl Service {
             timeout: settings.timeout,
             seed: settings.seed,
             needs_boundaries,
+            grammars: OnceLock::new(),
         })
     }
 
@@ -128,6 +132,14 @@ impl Service {
             tokens.extend(tokenizer.bos());
         }
         Ok(tokens)
+    }
+
+    /// Compiles a grammar.
+    pub(crate) fn constraint(&self, grammar: &Grammar) -> Result<Constraint, String> {
+        let vocabulary = self.engine.network().spec().vocabulary;
+        let grammars = self.grammars.get_or_init(|| Grammars::new(self.tokenizer(), vocabulary));
+        let grammars = grammars.as_ref().map_err(ToString::to_string)?;
+        grammars.compile(grammar).map_err(|error| error.to_string())
     }
 
     /// The text of one token. Bytes that are no character are replaced.

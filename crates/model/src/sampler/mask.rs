@@ -13,6 +13,22 @@ impl TokenMask {
         Self { words: vec![0; vocabulary.div_ceil(64)] }
     }
 
+    /// Makes a mask from bits, 32 in a word, the lowest id in the lowest bit. It has bits for all ids below `vocabulary`;
+    /// further bits are ignored.
+    pub fn of_words(vocabulary: usize, words: &[u32]) -> Self {
+        let mut mask = Self::none(vocabulary);
+        let last = mask.words.len().checked_sub(1);
+        for (index, word) in words.iter().enumerate() {
+            if let Some(own) = mask.words.get_mut(index / 2) {
+                *own |= u64::from(*word) << (index % 2 * 32);
+            }
+        }
+        if let (Some(last), rest @ 1..) = (last, vocabulary % 64) {
+            mask.words[last] &= (1 << rest) - 1;
+        }
+        mask
+    }
+
     /// Allows a token. An id without a bit in the mask stays forbidden.
     pub fn allow(&mut self, id: u32) {
         if let Some(word) = self.words.get_mut(id as usize / 64) {

@@ -1,5 +1,6 @@
 //! A request to the engine, and the events of its answer.
 
+use crate::constraint::Constraint;
 use kvant::model::{Finish, LogProbabilities, Sampling};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ pub struct Request {
     pub log_probabilities: Option<usize>,
     /// The same for each token of the prompt but the first.
     pub prompt_log_probabilities: Option<usize>,
+    /// The form of the answer.
+    pub constraint: Option<Constraint>,
     /// Numbers of tokens of the prompt after which another conversation can differ, for example the end of the last
     /// message. A network that cannot return to each length keeps its states there.
     pub boundaries: Vec<usize>,
@@ -44,6 +47,7 @@ impl Request {
             ignore_end: false,
             log_probabilities: None,
             prompt_log_probabilities: None,
+            constraint: None,
             boundaries: Vec::new(),
             client: "".into(),
             deadline: None,

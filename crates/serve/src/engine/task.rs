@@ -2,6 +2,7 @@
 
 use super::Open;
 use super::request::{Event, Failure, Request, Token};
+use crate::constraint::GrammarError;
 use kvant::model::{AnswerText, Finish, LogProbabilities, Sampler, SamplerError, Tokenizer};
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,6 +24,17 @@ pub struct Task {
     /// Number of tokens of the prompt whose log probabilities were sent.
     scored: usize,
     _open: Open,
+}
+
+/// The reason why no token can be chosen.
+#[derive(Debug, thiserror::Error)]
+pub enum ChoiceError {
+    /// Logits that are not finite, or that allow no token.
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
+    /// The grammar exceeds a limit.
+    #[error("the grammar of the answer: {0}")]
+    Grammar(#[from] GrammarError),
 }
 
 /// Times of a task.
@@ -124,9 +136,17 @@ impl Task {
     /// Chooses the next token from the logits after the last one.
     ///
     /// # Errors
-    /// Logits that are not finite.
-    pub fn choose(&mut self, logits: &[f32]) -> Result<Token, SamplerError> {
-        let id = self.sampler.pick(logits, &self.tokens)?;
+    /// Logits that are not finite; a grammar that exceeds a limit.
+    pub fn choose(&mut self, logits: &[f32]) -> Result<Token, ChoiceError> {
+        let id = match &mut self.request.constraint {
+            None => self.sampler.pick(logits, &self.tokens)?,
+            Some(constraint) => {
+                let mask = constraint.mask()?;
+                let id = self.sampler.pick_allowed(logits, &self.tokens, &mask)?;
+                constraint.accept(id)?;
+                id
+            }
+        };
         let count = self.request.log_probabilities;
         let log_probabilities = count.map(|count| LogProbabilities::new(logits, id, count)).transpose()?;
         Ok(Token { id, log_probabilities })

@@ -1,6 +1,7 @@
 //! `/v1/chat/completions`.
 
 use super::answer::{Count, Finished, chat_log_probabilities, finished, reason, stopped, timings, usage};
+use super::format::constraint;
 use super::messages::messages;
 use super::parameters::{MOST_TOP, Parameters};
 use super::{Common, identifier, merged, submit, with_warnings};
@@ -24,16 +25,8 @@ struct Chat {
 }
 
 /// Fields that would change the answer.
-const REFUSED: &[&str] = &[
-    "tools",
-    "functions",
-    "function_call",
-    "audio",
-    "prediction",
-    "web_search_options",
-    "grammar",
-    "json_schema",
-];
+const REFUSED: &[&str] =
+    &["tools", "functions", "function_call", "audio", "prediction", "web_search_options"];
 
 /// Answers a request.
 pub async fn completions(
@@ -67,11 +60,7 @@ fn parse(service: &Service, body: &[u8], common: &Common) -> Result<Chat, ApiErr
     let mut fields = Fields::parse(body)?;
     fields.refuse(REFUSED)?;
     let parameters = Parameters::read(&mut fields, service)?;
-    if let Some(format) = fields.object("response_format")?
-        && format.get("type").and_then(Value::as_str) != Some("text")
-    {
-        return Err(ApiError::not_supported("response_format", "only the type `text` is built yet"));
-    }
+    let constraint = constraint(&mut fields, service)?;
     let messages = messages(&mut fields)?;
     let conversation = conversation(&mut fields, &messages)?;
     let prompt = service.template()?.encode_conversation(service.tokenizer(), &conversation)?;
@@ -88,6 +77,7 @@ fn parse(service: &Service, body: &[u8], common: &Common) -> Result<Chat, ApiErr
         return Err(ApiError::parameter("top_logprobs", format!("at most {MOST_TOP}")));
     }
     let request = Request {
+        constraint,
         boundaries: service.boundaries(&conversation, &prompt)?,
         log_probabilities: wanted.then_some(top as usize),
         ..common.request(service, prompt, &parameters)

@@ -1,6 +1,7 @@
 //! `/v1/completions`, with `echo` and `logprobs` over the prompt, so that evaluation programs can judge the model.
 
 use super::answer::{Count, Finished, finished, finite, reason, stopped, timings, usage};
+use super::format::constraint;
 use super::parameters::{MOST_TOP, Parameters};
 use super::{Common, identifier, merged, submit, with_warnings};
 use crate::http::{ApiError, App, EventStream, Fields, Left, respond};
@@ -17,7 +18,7 @@ use tokio_stream::StreamExt;
 /// Largest number of prompts in a request.
 const MOST_PROMPTS: usize = 256;
 /// Fields that would change the answer.
-const REFUSED: &[&str] = &["suffix", "use_beam_search", "grammar", "json_schema", "response_format"];
+const REFUSED: &[&str] = &["suffix", "use_beam_search"];
 
 /// A parsed request.
 struct Completion {
@@ -66,6 +67,7 @@ fn parse(service: &Service, body: &[u8], common: &Common) -> Result<Completion, 
     {
         return Err(ApiError::not_supported("best_of", "only the value of `n` is possible"));
     }
+    let constraint = constraint(&mut fields, service)?;
     let echo = fields.flag("echo")?.unwrap_or(false);
     let top = match fields.take("logprobs") {
         None | Some(Value::Bool(false)) => None,
@@ -83,6 +85,7 @@ fn parse(service: &Service, body: &[u8], common: &Common) -> Result<Completion, 
     let request = |prompt: Vec<u32>| Request {
         log_probabilities: top,
         prompt_log_probabilities: top.filter(|_| echo),
+        constraint: constraint.clone(),
         ..common.request(service, prompt, &parameters)
     };
     let requests = prompts.into_iter().map(request).collect();

@@ -42,7 +42,10 @@ fn message(index: usize, message: Value) -> Result<Message, ApiError> {
             drop(fields.insert("content".to_owned(), "".into()));
         }
         _ => {
-            return Err(ApiError::parameter(&format!("{name}.content"), "expected a text or a list of parts"));
+            return Err(ApiError::parameter(
+                &format!("{name}.content"),
+                "expected a text or a list of parts",
+            ));
         }
     }
     Ok(Message { role, fields })

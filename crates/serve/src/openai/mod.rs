@@ -3,6 +3,7 @@
 mod answer;
 mod chat;
 mod completions;
+mod format;
 mod messages;
 mod models;
 mod parameters;

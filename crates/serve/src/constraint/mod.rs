@@ -1,0 +1,290 @@
+//! Answers that fit a grammar: JSON Schema, a regular expression, GBNF or Lark.
+//!
+//! `llguidance` parses the grammar and computes, before each token, the tokens that fit. Its limits bound the time and the
+//! memory of a grammar, and of each step.
+
+mod gbnf;
+
+use kvant::model::{TokenMask, Tokenizer};
+use llguidance::api::{GrammarInit, ParserLimits, TopLevelGrammar};
+use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
+use llguidance::{Logger, Matcher, ParserFactory};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// Largest size of a grammar or of a schema, in bytes.
+const GRAMMAR_BYTES: usize = 256 << 10;
+
+/// A form of an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Grammar {
+    /// A JSON object.
+    JsonObject,
+    /// JSON that fits a schema.
+    JsonSchema(Value),
+    /// A text that a regular expression matches, as a whole.
+    Regex(String),
+    /// llama.cpp's grammar format.
+    Gbnf(String),
+    /// The grammar format of the parser generator Lark, as `llguidance` reads it.
+    Lark(String),
+}
+
+/// An error of a grammar.
+#[derive(Debug, thiserror::Error)]
+pub enum GrammarError {
+    /// The grammar is too large.
+    #[error("{found} bytes, at most {GRAMMAR_BYTES} allowed")]
+    Large {
+        /// Size in bytes.
+        found: usize,
+    },
+    /// The grammar cannot be parsed, or it exceeds a limit.
+    #[error("{0}")]
+    Grammar(String),
+    /// An error in a GBNF grammar.
+    #[error("line {line}: {message}")]
+    Gbnf {
+        /// Number of the line, from 1.
+        line: usize,
+        /// The error.
+        message: String,
+    },
+}
+
+/// Compiles grammars for the vocabulary of a model.
+pub struct Grammars {
+    factory: ParserFactory,
+    /// Tokens that end an answer.
+    ends: Arc<[u32]>,
+    vocabulary: usize,
+}
+
+/// The longest part of an error message that is shown.
+const MESSAGE_CHARACTERS: usize = 500;
+
+fn grammar_error(error: impl std::fmt::Display) -> GrammarError {
+    GrammarError::Grammar(error.to_string().chars().take(MESSAGE_CHARACTERS).collect())
+}
+
+impl Grammars {
+    /// Reads the vocabulary. `vocabulary` is the number of logits.
+    ///
+    /// # Errors
+    /// A vocabulary without a token that ends an answer.
+    pub fn new(tokenizer: &Tokenizer, vocabulary: usize) -> Result<Self, GrammarError> {
+        let ends: Arc<[u32]> = tokenizer.end_of_generation().into();
+        let end = ends
+            .first()
+            .ok_or_else(|| GrammarError::Grammar("the model has no token that ends an answer".to_owned()))?;
+        let word = |id: u32| {
+            if id as usize >= tokenizer.len() {
+                Vec::new()
+            } else if tokenizer.is_control(id) {
+                [&[TokTrie::SPECIAL_TOKEN_MARKER], tokenizer.piece(id).as_bytes()].concat()
+            } else {
+                tokenizer.bytes(id, false)
+            }
+        };
+        let words: Vec<Vec<u8>> = (0..vocabulary as u32).map(word).collect();
+        let trie = TokTrie::from(&TokRxInfo::new(vocabulary as u32, *end), &words);
+        let environment: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
+        let mut factory = ParserFactory::new_simple(&environment).map_err(grammar_error)?;
+        factory.quiet();
+        Ok(Self { factory, ends, vocabulary })
+    }
+
+    /// Compiles a grammar.
+    ///
+    /// # Errors
+    /// A grammar with an error, or one that is too large.
+    pub fn compile(&self, grammar: &Grammar) -> Result<Constraint, GrammarError> {
+        let size = match grammar {
+            Grammar::JsonObject => 0,
+            Grammar::JsonSchema(schema) => schema.to_string().len(),
+            Grammar::Regex(text) | Grammar::Gbnf(text) | Grammar::Lark(text) => text.len(),
+        };
+        if size > GRAMMAR_BYTES {
+            return Err(GrammarError::Large { found: size });
+        }
+        let grammar = match grammar {
+            Grammar::JsonObject => json_schema(json!({ "type": "object" })),
+            Grammar::JsonSchema(schema) => json_schema(schema.clone()),
+            Grammar::Regex(expression) => TopLevelGrammar::from_regex(expression),
+            Grammar::Gbnf(text) => TopLevelGrammar::from_lark(gbnf::to_lark(text)?),
+            Grammar::Lark(text) => TopLevelGrammar::from_lark(text.clone()),
+        };
+        let limits = ParserLimits { verbose_errors: false, ..ParserLimits::default() };
+        let parser = self.factory.create_parser_from_init_ext(
+            GrammarInit::Serialized(grammar),
+            Logger::new(0, 0),
+            InferenceCapabilities::default(),
+            limits,
+        );
+        let matcher = Matcher::new(parser);
+        match matcher.get_error() {
+            Some(error) => Err(grammar_error(error)),
+            None => Ok(Constraint { matcher, ends: self.ends.clone(), vocabulary: self.vocabulary }),
+        }
+    }
+}
+
+/// A grammar of a schema, with llama.cpp's bounded spaces. With any number of spaces, small models write nothing else.
+fn json_schema(mut schema: Value) -> TopLevelGrammar {
+    if let Some(schema) = schema.as_object_mut() {
+        let options = schema.entry("x-guidance").or_insert_with(|| json!({}));
+        if let Some(options) = options.as_object_mut() {
+            options.entry("whitespace_pattern").or_insert_with(|| r" |\n{1,2}[ \t]{0,20}".into());
+        }
+    }
+    TopLevelGrammar::from_json_schema(schema)
+}
+
+/// The state of an answer that must fit a grammar.
+pub struct Constraint {
+    matcher: Matcher,
+    ends: Arc<[u32]>,
+    vocabulary: usize,
+}
+
+impl Clone for Constraint {
+    /// The clone shares nothing with the original, so both can run on different threads.
+    fn clone(&self) -> Self {
+        Self { matcher: self.matcher.deep_clone(), ends: self.ends.clone(), vocabulary: self.vocabulary }
+    }
+}
+
+impl std::fmt::Debug for Constraint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Constraint").finish_non_exhaustive()
+    }
+}
+
+impl Constraint {
+    /// The tokens that may come next. If the answer is complete, the tokens that end it are among them.
+    ///
+    /// # Errors
+    /// The grammar exceeds a limit of a step.
+    pub fn mask(&mut self) -> Result<TokenMask, GrammarError> {
+        let allowed = self.matcher.compute_mask_or_eos().map_err(grammar_error)?;
+        let mut mask = TokenMask::of_words(self.vocabulary, allowed.as_slice());
+        if self.ends.first().is_some_and(|end| mask.allows(*end)) {
+            self.ends.iter().for_each(|end| mask.allow(*end));
+        }
+        Ok(mask)
+    }
+
+    /// Appends a token that the mask allows.
+    ///
+    /// # Errors
+    /// A token that does not fit.
+    pub fn accept(&mut self, token: u32) -> Result<(), GrammarError> {
+        if self.ends.contains(&token) {
+            return Ok(());
+        }
+        self.matcher.consume_token(token).map_err(grammar_error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kvant::Model;
+    use kvant::model::Special;
+
+    /// True if the grammar accepts `text` as a whole, token by token.
+    fn accepts(grammars: &Grammars, tokenizer: &Tokenizer, grammar: &Grammar, text: &str) -> bool {
+        let mut constraint = grammars.compile(grammar).unwrap();
+        for token in tokenizer.encode(text, Special { add: false, parse: false }).unwrap() {
+            if !constraint.mask().unwrap().allows(token) {
+                return false;
+            }
+            constraint.accept(token).unwrap();
+        }
+        constraint.mask().unwrap().allows(tokenizer.end_of_generation()[0])
+    }
+
+    fn demo() -> (Grammars, Tokenizer) {
+        let model = Model::demo().unwrap();
+        let tokenizer = model.tokenizer().unwrap();
+        (Grammars::new(&tokenizer, model.weights().spec().vocabulary).unwrap(), tokenizer)
+    }
+
+    #[test]
+    fn a_grammar_accepts_its_texts_only() {
+        let (grammars, tokenizer) = demo();
+        let schema = json!({
+            "type": "object",
+            "properties": { "name": { "type": "string" }, "age": { "type": "integer" } },
+            "required": ["name", "age"],
+            "additionalProperties": false,
+        });
+        let gbnf = |text: &str| Grammar::Gbnf(text.to_owned());
+        for (grammar, yes, no) in [
+            (Grammar::JsonObject, &["{}", "{\"a\": [1, true]}"][..], &["[]", "{", "{}x"][..]),
+            (
+                Grammar::JsonSchema(schema),
+                &["{\"name\": \"한국\", \"age\": 3}"],
+                &["{\"name\": \"x\"}", "{\"name\": 1, \"age\": 3}"],
+            ),
+            (Grammar::Regex("[0-9]{3}-[0-9]{4}".to_owned()), &["123-4567"], &["123-456", "12-34567"]),
+            (Grammar::Lark("start: \"a\"+ \"b\"".to_owned()), &["aab", "ab"], &["b", "aa"]),
+            (gbnf("root ::= \"yes\" | \"no\""), &["yes", "no"], &["ye", "maybe", "yesno"]),
+            // Longest match would take `ab`, and then miss `c`.
+            (gbnf("root ::= \"a\" \"b\" | \"ab\" \"c\""), &["ab", "abc"], &["a", "abb"]),
+            (
+                gbnf(
+                    "# a list\nroot ::= item (\",\" ws item)*\nitem ::= [a-z]+ | [^a-z,\\n]{2,3}\nws ::= \" \"?",
+                ),
+                &["abc", "a, b,c", "가나", "12,x"],
+                &["", "a,", "1", "1234"],
+            ),
+            (gbnf("root ::= \"\\x41\\u00e9\\\"\" .\n"), &["Aé\"x"], &["Aé\"", "A"]),
+            (
+                gbnf("root ::= sub-rule{2} sub_rule{0,1}\nsub-rule ::= \"x\"\nsub_rule ::= \"y\""),
+                &["xx", "xxy"],
+                &["x", "xy", "xxx"],
+            ),
+        ] {
+            for text in yes {
+                assert!(accepts(&grammars, &tokenizer, &grammar, text), "{grammar:?} must accept {text:?}");
+            }
+            for text in no {
+                assert!(
+                    !accepts(&grammars, &tokenizer, &grammar, text),
+                    "{grammar:?} must not accept {text:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn hostile_grammars_give_a_short_error_or_work() {
+        let (grammars, _) = demo();
+        let mut deep = json!({ "type": "string" });
+        for _ in 0..100 {
+            deep = json!({ "type": "array", "items": deep, "minItems": 100, "maxItems": 100_000 });
+        }
+        let many: serde_json::Map<String, Value> =
+            (0..20_000).map(|index| (format!("property{index}"), json!({ "type": "string" }))).collect();
+        let all: Vec<Value> = (0..40)
+            .map(|index| json!({ "properties": { format!("p{index}"): { "type": "string", "pattern": "(a|b){1,1000}" } } }))
+            .collect();
+        for grammar in [
+            Grammar::JsonSchema(deep),
+            Grammar::JsonSchema(json!({ "type": "object", "properties": many })),
+            Grammar::JsonSchema(json!({ "allOf": all, "type": "nothing" })),
+            Grammar::Regex("((a{1,1000}){1,1000}){1,1000}".to_owned()),
+            Grammar::Regex("(".repeat(100_000)),
+            Grammar::Gbnf("root ::= ".to_owned() + &"(".repeat(100_000)),
+            Grammar::Gbnf("root ::= \"a\"{1000000,2000000}".to_owned()),
+            Grammar::Gbnf("root ::= root".to_owned() + &" root".repeat(60_000)),
+            Grammar::Lark("start: start".to_owned() + &" start".repeat(60_000)),
+            Grammar::Lark("x".repeat(GRAMMAR_BYTES + 1)),
+        ] {
+            let outcome = grammars.compile(&grammar).and_then(|mut constraint| constraint.mask());
+            let message = outcome.err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(message.chars().count() <= MESSAGE_CHARACTERS + 20, "{message}");
+        }
+    }
+}
