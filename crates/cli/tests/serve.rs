@@ -265,6 +265,71 @@ fn answers_have_the_wanted_form() {
 }
 
 #[test]
+fn tools_are_called() {
+    let server = Server::start(&[]);
+    let tool = |name: &str, field: &str, kind: &str| {
+        let parameters = json!({
+            "type": "object",
+            "properties": { field: { "type": kind, "maxLength": 12, "maximum": 1000, "minimum": 0 } },
+            "required": [field],
+            "additionalProperties": false,
+        });
+        json!({ "type": "function", "function": { "name": name, "description": "A tool.", "parameters": parameters } })
+    };
+    let tools = json!([tool("weather", "city", "string"), tool("clock", "zone", "integer")]);
+    for seed in 0..6 {
+        let more = json!({
+            "tools": tools, "tool_choice": "required", "parallel_tool_calls": false, "temperature": 2, "min_p": 0,
+            "seed": seed, "max_tokens": 120,
+        });
+        let body = with(chat("Tell me"), more);
+        let whole = server.post("/v1/chat/completions", &body);
+        let choice = &whole["choices"][0];
+        assert_eq!(choice["finish_reason"], "tool_calls", "{whole}");
+        assert!(choice["message"]["content"].is_null());
+        let calls = choice["message"]["tool_calls"].as_array().unwrap();
+        assert_eq!(calls.len(), 1);
+        let function = &calls[0]["function"];
+        let arguments: Json = serde_json::from_str(function["arguments"].as_str().unwrap()).unwrap();
+        match function["name"].as_str().unwrap() {
+            "weather" => assert!(arguments["city"].is_string()),
+            "clock" => assert!(arguments["zone"].is_u64()),
+            other => panic!("{other} is no tool"),
+        }
+        // The stream gives the same call.
+        let events = server.events("/v1/chat/completions", &with(body, json!({ "stream": true })));
+        let (mut name, mut streamed) = (String::new(), String::new());
+        for call in events.iter().filter_map(|event| event["choices"][0]["delta"]["tool_calls"].get(0)) {
+            assert_eq!(call["index"], 0);
+            name.push_str(call["function"]["name"].as_str().unwrap_or_default());
+            streamed.push_str(call["function"]["arguments"].as_str().unwrap_or_default());
+        }
+        assert_eq!(name, function["name"]);
+        assert_eq!(streamed, function["arguments"].as_str().unwrap());
+    }
+    for name in ["clock", "weather"] {
+        let choice = json!({ "type": "function", "function": { "name": name } });
+        let named =
+            json!({ "tools": tools, "tool_choice": choice, "parallel_tool_calls": false, "max_tokens": 120 });
+        let answer = server.post("/v1/chat/completions", &with(chat("Tell me"), named));
+        assert_eq!(answer["choices"][0]["message"]["tool_calls"][0]["function"]["name"], name);
+    }
+    // The template does not know tools, so the system message describes them. Earlier calls and results are texts.
+    let none = json!({ "tools": tools, "tool_choice": "none" });
+    assert!(
+        server.post("/v1/chat/completions", &with(chat("Hi"), none))["choices"][0]["message"]["content"]
+            .is_string()
+    );
+    let history = json!({ "tools": tools, "messages": [
+        { "role": "user", "content": "The time?" },
+        { "role": "assistant", "content": null, "tool_calls": [{ "id": "a", "type": "function", "function": { "name": "clock", "arguments": "{\"zone\": 1}" } }] },
+        { "role": "tool", "tool_call_id": "a", "content": "12:00" },
+    ] });
+    let answer = server.post("/v1/chat/completions", &with(chat("Hi"), history));
+    assert_eq!(answer["choices"][0]["message"]["role"], "assistant");
+}
+
+#[test]
 fn bad_requests_get_an_error_that_says_what_is_wrong() {
     let server = Server::start(&["--ctx", "64"]);
     let long = "word ".repeat(200);
@@ -316,8 +381,15 @@ fn bad_requests_get_an_error_that_says_what_is_wrong() {
         (
             "/v1/chat/completions",
             with(chat("x"), json!({ "tools": [{}] })),
-            501,
-            "not_supported_error",
+            400,
+            "invalid_request_error",
+            "tools[0]",
+        ),
+        (
+            "/v1/chat/completions",
+            with(chat("x"), json!({ "tool_choice": "required" })),
+            400,
+            "invalid_request_error",
             "tools",
         ),
         (

@@ -44,6 +44,12 @@ impl AnswerText {
         Self { stream, text: String::new(), taken: 0, end: 0, stop, stopped: None }
     }
 
+    /// With `true`, the text contains the texts of control tokens. The default is `false`.
+    #[must_use]
+    pub fn with_control_tokens(self, control_tokens: bool) -> Self {
+        Self { stream: self.stream.with_control_tokens(control_tokens), ..self }
+    }
+
     /// Appends the text of a token. Returns true if a stop text ended the answer; no token may follow.
     pub fn push(&mut self, token: u32) -> bool {
         let piece = self.stream.push(token);

@@ -1,6 +1,7 @@
 // DOM nodes of Markdown. All text of the model goes through text nodes; no HTML is ever parsed.
 
-import { DEEPEST, blocks, inline } from "./markdown.js";
+import { inline } from "./inline.js";
+import { DEEPEST, blocks } from "./markdown.js";
 import { t } from "./words.js";
 
 /** Makes an element with properties and children. */
@@ -67,7 +68,7 @@ function listItem(item, loose, depth, open) {
     else children.push(blockNode(block, depth + 1, grows));
   });
   if (task) children.unshift(document.createTextNode(task[1] === " " ? "\u2610 " : "\u2611 "));
-  return element("li", {}, ...children);
+  return element("li", { className: task ? "task" : "" }, ...children);
 }
 
 function row(name, texts, align, open) {
@@ -148,7 +149,7 @@ export class Text {
   }
 
   update(text, open) {
-    const found = blocks(text.replaceAll("\r\n", "\n").replaceAll("\t", "    ").split("\n"), open);
+    const found = blocks(text.replaceAll("\r\n", "\n").split("\n"), open);
     found.forEach((block, index) => {
       const grows = open && index === found.length - 1;
       const part = this.parts[index];

@@ -23,6 +23,7 @@ mod http;
 mod native;
 mod openai;
 mod service;
+mod speech;
 
 pub use constraint::{Constraint, Grammar, GrammarError, Grammars};
 pub use engine::{Answer, Engine, Event, Failure, Metrics, Refusal, Request, Settings, Token};

@@ -2,6 +2,7 @@
 
 use crate::constraint::{Constraint, Grammar, GrammarError, Grammars};
 use crate::http::ApiError;
+use crate::speech::Speech;
 use crate::{Engine, Settings};
 use kvant::Model;
 use kvant::kernels::Backend;
@@ -50,6 +51,10 @@ impl Default for ServiceSettings {
 pub struct Service {
     pub(crate) engine: Engine,
     pub(crate) template: Option<ChatTemplate>,
+    /// The form in which the model writes reasoning and calls of tools.
+    pub(crate) speech: Speech,
+    /// True if marks of `speech` are control tokens.
+    pub(crate) marks_are_control: bool,
     /// Default settings for the choice of tokens.
     pub(crate) sampling: Sampling,
     pub(crate) name: String,
@@ -77,6 +82,9 @@ impl Service {
         let (network, tokenizer) = model.load_speaker(backend, settings.run)?;
         let context = context(settings.context, &network)?;
         let template = ChatTemplate::of(&tokenizer)?;
+        let speech = Speech::of(tokenizer.chat_template().unwrap_or_default());
+        let is_control = |mark: &str| tokenizer.id(mark).is_some_and(|id| tokenizer.is_control(id));
+        let marks_are_control = speech.marks().into_iter().any(is_control);
         let engine_settings = Settings::new(&network, settings.parallel, context);
         let engine_settings = Settings {
             queue: settings.queue,
@@ -90,6 +98,8 @@ impl Service {
         Ok(Self {
             engine,
             template,
+            speech,
+            marks_are_control,
             sampling: sampling(model.sampling()),
             name: settings.alias.clone().or(file_name).unwrap_or_else(|| "model".to_owned()),
             created: now(),

@@ -12,23 +12,31 @@ pub struct TextStream {
     held: Vec<u8>,
     /// True if a space at the beginning of the text is removed.
     strip_space: bool,
+    /// True if control tokens give their own text.
+    control_tokens: bool,
 }
 
 impl TextStream {
     /// Makes a stream for an answer that follows other text.
     pub fn new(tokenizer: Arc<Tokenizer>) -> Self {
-        Self { tokenizer, held: Vec::new(), strip_space: false }
+        Self { tokenizer, held: Vec::new(), strip_space: false, control_tokens: false }
     }
 
     /// Makes a stream for a text from its beginning. The space that the tokenizer adds before a text is removed.
     pub fn at_start(tokenizer: Arc<Tokenizer>) -> Self {
         let strip_space = tokenizer.adds_space();
-        Self { tokenizer, held: Vec::new(), strip_space }
+        Self { tokenizer, held: Vec::new(), strip_space, control_tokens: false }
+    }
+
+    /// With `true`, control tokens give their own text. The default is `false`.
+    #[must_use]
+    pub fn with_control_tokens(self, control_tokens: bool) -> Self {
+        Self { control_tokens, ..self }
     }
 
     /// Takes one token and returns the characters that are complete now.
     pub fn push(&mut self, id: u32) -> String {
-        self.held.extend(self.tokenizer.bytes(id, false));
+        self.held.extend(self.tokenizer.bytes(id, self.control_tokens));
         if self.strip_space && !self.held.is_empty() {
             self.strip_space = false;
             if self.held[0] == b' ' {

@@ -58,6 +58,7 @@ pub struct Grammars {
     /// Tokens that end an answer.
     ends: Arc<[u32]>,
     vocabulary: usize,
+    tokenizer: Arc<Tokenizer>,
 }
 
 /// The longest part of an error message that is shown.
@@ -72,7 +73,7 @@ impl Grammars {
     ///
     /// # Errors
     /// A vocabulary without a token that ends an answer.
-    pub fn new(tokenizer: &Tokenizer, vocabulary: usize) -> Result<Self, GrammarError> {
+    pub fn new(tokenizer: &Arc<Tokenizer>, vocabulary: usize) -> Result<Self, GrammarError> {
         let ends: Arc<[u32]> = tokenizer.end_of_generation().into();
         let end = ends
             .first()
@@ -91,7 +92,7 @@ impl Grammars {
         let environment: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
         let mut factory = ParserFactory::new_simple(&environment).map_err(grammar_error)?;
         factory.quiet();
-        Ok(Self { factory, ends, vocabulary })
+        Ok(Self { factory, ends, vocabulary, tokenizer: tokenizer.clone() })
     }
 
     /// Compiles a grammar.
@@ -124,7 +125,13 @@ impl Grammars {
         let matcher = Matcher::new(parser);
         match matcher.get_error() {
             Some(error) => Err(grammar_error(error)),
-            None => Ok(Constraint { matcher, ends: self.ends.clone(), vocabulary: self.vocabulary }),
+            None => Ok(Constraint {
+                matcher,
+                ends: self.ends.clone(),
+                vocabulary: self.vocabulary,
+                after: None,
+                tokenizer: self.tokenizer.clone(),
+            }),
         }
     }
 }
@@ -145,12 +152,21 @@ pub struct Constraint {
     matcher: Matcher,
     ends: Arc<[u32]>,
     vocabulary: usize,
+    /// The grammar holds after this text. The second text is the answer's last part.
+    after: Option<(&'static str, String)>,
+    tokenizer: Arc<Tokenizer>,
 }
 
 impl Clone for Constraint {
     /// The clone shares nothing with the original, so both can run on different threads.
     fn clone(&self) -> Self {
-        Self { matcher: self.matcher.deep_clone(), ends: self.ends.clone(), vocabulary: self.vocabulary }
+        Self {
+            matcher: self.matcher.deep_clone(),
+            ends: self.ends.clone(),
+            vocabulary: self.vocabulary,
+            after: self.after.clone(),
+            tokenizer: self.tokenizer.clone(),
+        }
     }
 }
 
@@ -161,17 +177,26 @@ impl std::fmt::Debug for Constraint {
 }
 
 impl Constraint {
-    /// The tokens that may come next. If the answer is complete, the tokens that end it are among them.
+    /// The grammar holds for the part of the answer after `text`, for example the end of the reasoning.
+    #[must_use]
+    pub fn after(self, text: &'static str) -> Self {
+        Self { after: Some((text, String::new())), ..self }
+    }
+
+    /// The tokens that may come next; `None`: all. If the answer is complete, the tokens that end it are among them.
     ///
     /// # Errors
     /// The grammar exceeds a limit of a step.
-    pub fn mask(&mut self) -> Result<TokenMask, GrammarError> {
+    pub fn mask(&mut self) -> Result<Option<TokenMask>, GrammarError> {
+        if self.after.is_some() {
+            return Ok(None);
+        }
         let allowed = self.matcher.compute_mask_or_eos().map_err(grammar_error)?;
         let mut mask = TokenMask::of_words(self.vocabulary, allowed.as_slice());
         if self.ends.first().is_some_and(|end| mask.allows(*end)) {
             self.ends.iter().for_each(|end| mask.allow(*end));
         }
-        Ok(mask)
+        Ok(Some(mask))
     }
 
     /// Appends a token that the mask allows.
@@ -180,6 +205,19 @@ impl Constraint {
     /// A token that does not fit.
     pub fn accept(&mut self, token: u32) -> Result<(), GrammarError> {
         if self.ends.contains(&token) {
+            return Ok(());
+        }
+        if let Some((text, seen)) = &mut self.after {
+            seen.push_str(&self.tokenizer.piece(token));
+            if seen.contains(*text) {
+                self.after = None;
+            } else {
+                let mut from = seen.len().saturating_sub(text.len());
+                while !seen.is_char_boundary(from) {
+                    from -= 1;
+                }
+                seen.drain(..from);
+            }
             return Ok(());
         }
         self.matcher.consume_token(token).map_err(grammar_error)
@@ -196,17 +234,17 @@ mod tests {
     fn accepts(grammars: &Grammars, tokenizer: &Tokenizer, grammar: &Grammar, text: &str) -> bool {
         let mut constraint = grammars.compile(grammar).unwrap();
         for token in tokenizer.encode(text, Special { add: false, parse: false }).unwrap() {
-            if !constraint.mask().unwrap().allows(token) {
+            if !constraint.mask().unwrap().unwrap().allows(token) {
                 return false;
             }
             constraint.accept(token).unwrap();
         }
-        constraint.mask().unwrap().allows(tokenizer.end_of_generation()[0])
+        constraint.mask().unwrap().unwrap().allows(tokenizer.end_of_generation()[0])
     }
 
-    fn demo() -> (Grammars, Tokenizer) {
+    fn demo() -> (Grammars, Arc<Tokenizer>) {
         let model = Model::demo().unwrap();
-        let tokenizer = model.tokenizer().unwrap();
+        let tokenizer = Arc::new(model.tokenizer().unwrap());
         (Grammars::new(&tokenizer, model.weights().spec().vocabulary).unwrap(), tokenizer)
     }
 

@@ -19,6 +19,8 @@ pub struct Request {
     pub sampling: Sampling,
     /// The answer ends before the first of these texts.
     pub stop: Vec<String>,
+    /// If true, the text contains the texts of control tokens.
+    pub control_tokens: bool,
     /// If true, tokens that end an answer do not end it.
     pub ignore_end: bool,
     /// With each token of the answer, its log probability and those of this number of most probable tokens.
@@ -44,6 +46,7 @@ impl Request {
             limit,
             sampling,
             stop: Vec::new(),
+            control_tokens: false,
             ignore_end: false,
             log_probabilities: None,
             prompt_log_probabilities: None,

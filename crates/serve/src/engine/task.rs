@@ -2,7 +2,7 @@
 
 use super::Open;
 use super::request::{Event, Failure, Request, Token};
-use crate::constraint::GrammarError;
+use crate::constraint::{Constraint, GrammarError};
 use kvant::model::{AnswerText, Finish, LogProbabilities, Sampler, SamplerError, Tokenizer};
 use std::sync::Arc;
 use std::time::Instant;
@@ -59,7 +59,7 @@ impl Task {
     ) -> Result<Self, SamplerError> {
         Ok(Self {
             sampler: Sampler::with_tokenizer(request.sampling.clone(), tokenizer)?,
-            text: AnswerText::new(tokenizer, &request.stop),
+            text: AnswerText::new(tokenizer, &request.stop).with_control_tokens(request.control_tokens),
             tokens: request.prompt.clone(),
             request,
             arrival,
@@ -138,15 +138,14 @@ impl Task {
     /// # Errors
     /// Logits that are not finite; a grammar that exceeds a limit.
     pub fn choose(&mut self, logits: &[f32]) -> Result<Token, ChoiceError> {
-        let id = match &mut self.request.constraint {
+        let constraint = self.request.constraint.as_mut();
+        let id = match constraint.map(Constraint::mask).transpose()?.flatten() {
             None => self.sampler.pick(logits, &self.tokens)?,
-            Some(constraint) => {
-                let mask = constraint.mask()?;
-                let id = self.sampler.pick_allowed(logits, &self.tokens, &mask)?;
-                constraint.accept(id)?;
-                id
-            }
+            Some(mask) => self.sampler.pick_allowed(logits, &self.tokens, &mask)?,
         };
+        if let Some(constraint) = &mut self.request.constraint {
+            constraint.accept(id)?;
+        }
         let count = self.request.log_probabilities;
         let log_probabilities = count.map(|count| LogProbabilities::new(logits, id, count)).transpose()?;
         Ok(Token { id, log_probabilities })

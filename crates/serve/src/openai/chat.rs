@@ -2,11 +2,14 @@
 
 use super::answer::{Count, Finished, chat_log_probabilities, finished, reason, stopped, timings, usage};
 use super::format::constraint;
+use super::message::AssistantMessage;
 use super::messages::messages;
 use super::parameters::{MOST_TOP, Parameters};
+use super::tools::Tools;
 use super::{Common, identifier, merged, submit, with_warnings};
 use crate::http::{ApiError, App, EventStream, Fields, Left, respond};
 use crate::service::{Service, now};
+use crate::speech::{Delta, Speech, SpeechParser};
 use crate::{Answer, Event, Request};
 use axum::body::Bytes;
 use axum::extract::State;
@@ -22,11 +25,12 @@ struct Chat {
     parameters: Parameters,
     request: Request,
     ignored: Vec<String>,
+    /// The end of the rendered prompt, if the answer has parts other than text. The flag tells if calls are parts.
+    parts: Option<(String, bool)>,
 }
 
 /// Fields that would change the answer.
-const REFUSED: &[&str] =
-    &["tools", "functions", "function_call", "audio", "prediction", "web_search_options"];
+const REFUSED: &[&str] = &["functions", "function_call", "audio", "prediction", "web_search_options"];
 
 /// Answers a request.
 pub async fn completions(
@@ -38,11 +42,11 @@ pub async fn completions(
     let of_request = service.clone();
     let common = Common::of(&extensions);
     let chat = app.blocking(move || parse(&of_request, &body, &common)).await??;
-    let Chat { parameters, request, ignored } = chat;
+    let Chat { parameters, request, ignored, parts } = chat;
     let prompt_tokens = request.prompt.len();
     let with_log_probabilities = request.log_probabilities.is_some();
     let answers = submit(&service, &[request], parameters.answers)?;
-    let head = Head { id: identifier("chatcmpl-"), created: now(), service };
+    let head = Head { id: identifier("chatcmpl-"), created: now(), service, parts };
     let response = if parameters.stream {
         let usage = parameters.usage_in_stream;
         EventStream::respond(|stream| head.stream(stream, answers, prompt_tokens, usage))
@@ -60,10 +64,43 @@ fn parse(service: &Service, body: &[u8], common: &Common) -> Result<Chat, ApiErr
     let mut fields = Fields::parse(body)?;
     fields.refuse(REFUSED)?;
     let parameters = Parameters::read(&mut fields, service)?;
+    let tools = Tools::read(&mut fields)?;
     let constraint = constraint(&mut fields, service)?;
-    let messages = messages(&mut fields)?;
-    let conversation = conversation(&mut fields, &messages)?;
-    let prompt = service.template()?.encode_conversation(service.tokenizer(), &conversation)?;
+    let mut messages = messages(&mut fields)?;
+    let speech = service.speech;
+    if tools.are_there() && !speech.knows_tools() {
+        tools.describe_in(&mut messages);
+    }
+    let mut conversation = conversation(&mut fields, &messages)?;
+    if tools.are_there() && speech.knows_tools() {
+        conversation = conversation.tools(&tools.described);
+    }
+    let rendering = service.template()?.render_conversation(&conversation)?;
+    let text = rendering.text();
+    let constraint = match (constraint, tools.grammar(speech, service)) {
+        (Some(_), Some(_)) => {
+            let message = "an answer that must call a tool has no other form";
+            return Err(ApiError::parameter("tool_choice", message));
+        }
+        (None, Some(grammar)) => {
+            let constraint = service.constraint(&grammar);
+            let constraint = constraint.map_err(|error| ApiError::parameter("tools", error))?;
+            Some(match (speech, speech.reasoning_end(text)) {
+                (Speech::Marked(_), Some(mark)) => constraint.after(mark),
+                _ => constraint,
+            })
+        }
+        (Some(constraint), None) => Some(match speech.reasoning_end(text) {
+            Some(mark) => constraint.after(mark),
+            None => constraint,
+        }),
+        (None, None) => None,
+    };
+    let parts = tools.are_there() || speech.has_parts();
+    let parts = parts.then(|| (ending(text).to_owned(), tools.are_there()));
+    // The template writes BOS itself.
+    let encoded = service.tokenizer().encode_spans(&rendering.spans(), false);
+    let prompt = encoded.map_err(|error| ApiError::invalid(error.to_string()))?;
     if prompt.is_empty() {
         return Err(ApiError::parameter("messages", "the chat template makes no text of them"));
     }
@@ -78,11 +115,21 @@ fn parse(service: &Service, body: &[u8], common: &Common) -> Result<Chat, ApiErr
     }
     let request = Request {
         constraint,
+        control_tokens: parts.is_some() && service.marks_are_control,
         boundaries: service.boundaries(&conversation, &prompt)?,
         log_probabilities: wanted.then_some(top as usize),
         ..common.request(service, prompt, &parameters)
     };
-    Ok(Chat { parameters, request, ignored: fields.ignored() })
+    Ok(Chat { parameters, request, ignored: fields.ignored(), parts })
+}
+
+/// The end of a prompt, as far as it decides how an answer begins.
+fn ending(prompt: &str) -> &str {
+    let mut from = prompt.len().saturating_sub(256);
+    while !prompt.is_char_boundary(from) {
+        from -= 1;
+    }
+    &prompt[from..]
 }
 
 /// The inputs of the template.
@@ -111,9 +158,28 @@ struct Head {
     id: String,
     created: u64,
     service: Arc<Service>,
+    parts: Option<(String, bool)>,
 }
 
 impl Head {
+    /// A parser for an answer.
+    fn parser(&self) -> Option<SpeechParser> {
+        let (prompt, calls) = self.parts.as_ref()?;
+        Some(self.service.speech.parser(prompt, *calls))
+    }
+
+    /// The parts in a piece of an answer, and those that were held back if it is the last piece.
+    fn deltas(parser: &mut Option<SpeechParser>, text: String, last: bool) -> Vec<Delta> {
+        let Some(parser) = parser else {
+            return if text.is_empty() { Vec::new() } else { vec![Delta::Content(text)] };
+        };
+        let mut deltas = parser.push(&text);
+        if last {
+            deltas.extend(parser.finish());
+        }
+        deltas
+    }
+
     fn object(&self, kind: &str, choices: Value) -> Value {
         json!({
             "id": self.id,
@@ -130,11 +196,16 @@ impl Head {
         let choice = |(index, answer): (usize, &Finished)| {
             let log_probabilities =
                 with_log_probabilities.then(|| chat_log_probabilities(&self.service, &answer.tokens));
+            let mut message = AssistantMessage::default();
+            for delta in Self::deltas(&mut self.parser(), answer.text.clone(), true) {
+                message.add(delta);
+            }
+            let end = if message.has_calls() { "tool_calls" } else { reason(answer.finish) };
             json!({
                 "index": index,
-                "message": { "role": "assistant", "content": answer.text },
+                "message": message.to_json(),
                 "logprobs": log_probabilities,
-                "finish_reason": reason(answer.finish),
+                "finish_reason": end,
             })
         };
         let counts: Vec<Count> = answers.iter().map(|answer| answer.count).collect();
@@ -159,6 +230,9 @@ impl Head {
             self.object("chat.completion.chunk", json!([choice]))
         };
         let mut counts = vec![Count::default(); answers.len()];
+        let mut messages: Vec<AssistantMessage> =
+            answers.iter().map(|_| AssistantMessage::default()).collect();
+        let mut parsers: Vec<Option<SpeechParser>> = answers.iter().map(|_| self.parser()).collect();
         let mut open = answers.len();
         let mut answers = merged(answers);
         while open > 0 {
@@ -176,16 +250,23 @@ impl Head {
                     let log_probabilities = token.log_probabilities.is_some();
                     let log_probabilities =
                         log_probabilities.then(|| chat_log_probabilities(&self.service, &[token]));
-                    if !text.is_empty() || log_probabilities.is_some() {
-                        let delta = json!({ "content": text });
-                        stream.send(&chunk(index, delta, log_probabilities, None)).await?;
+                    let mut log_probabilities = log_probabilities;
+                    for delta in Self::deltas(&mut parsers[index], text, false) {
+                        let delta = messages[index].add(delta);
+                        stream.send(&chunk(index, delta, log_probabilities.take(), None)).await?;
+                    }
+                    if log_probabilities.is_some() {
+                        stream.send(&chunk(index, json!({}), log_probabilities, None)).await?;
                     }
                 }
                 Event::Ended { text, finish, .. } => {
-                    if !text.is_empty() {
-                        stream.send(&chunk(index, json!({ "content": text }), None, None)).await?;
+                    for delta in Self::deltas(&mut parsers[index], text, true) {
+                        let delta = messages[index].add(delta);
+                        stream.send(&chunk(index, delta, None, None)).await?;
                     }
-                    let mut last = chunk(index, json!({}), None, Some(reason(Some(finish))));
+                    let calls = messages[index].has_calls();
+                    let end = if calls { "tool_calls" } else { reason(Some(finish)) };
+                    let mut last = chunk(index, json!({}), None, Some(end));
                     last["timings"] = timings(prompt, &counts[index]);
                     stream.send(&last).await?;
                     open -= 1;

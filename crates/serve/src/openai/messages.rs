@@ -48,7 +48,22 @@ fn message(index: usize, message: Value) -> Result<Message, ApiError> {
             ));
         }
     }
+    if let Some(Value::Array(calls)) = fields.get_mut("tool_calls") {
+        calls.iter_mut().for_each(parse_arguments);
+    }
     Ok(Message { role, fields })
+}
+
+/// Templates read the arguments of a call as an object. OpenAI's clients send its text.
+fn parse_arguments(call: &mut Value) {
+    let Some(arguments) = call.get_mut("function").and_then(|function| function.get_mut("arguments")) else {
+        return;
+    };
+    if let Value::String(text) = arguments
+        && let Ok(object @ Value::Object(_)) = serde_json::from_str(text)
+    {
+        *arguments = object;
+    }
 }
 
 /// Joins parts of text with line ends, as llama.cpp does.

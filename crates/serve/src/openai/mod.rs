@@ -4,9 +4,11 @@ mod answer;
 mod chat;
 mod completions;
 mod format;
+mod message;
 mod messages;
 mod models;
 mod parameters;
+mod tools;
 
 pub use chat::{completions as chat_completions, conversation};
 pub use completions::completions;

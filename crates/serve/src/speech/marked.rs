@@ -1,0 +1,273 @@
+//! Reads answers with marks around reasoning and calls.
+
+use super::call::{CallReader, End};
+use super::{Delta, Marks, beginning_of, first_of};
+
+pub(super) const THINK: &str = "<think>";
+pub(super) const END_OF_THINK: &str = "</think>";
+/// Between the name and the arguments of a call, in later templates of Mistral.
+const ARGUMENTS: &str = "[ARGS]";
+/// Llama's mark of a call. It can be missing.
+pub(super) const PYTHON_TAG: &str = "<|python_tag|>";
+
+/// Reads an answer.
+pub struct MarkedParser {
+    marks: Marks,
+    calls: bool,
+    state: State,
+    /// Text that was not read yet.
+    rest: String,
+    /// Number of calls.
+    count: usize,
+    /// Spaces at the end of the content. They count only if more content follows.
+    spaces: String,
+    /// True until the first part that is not a space.
+    at_start: bool,
+}
+
+enum State {
+    Content,
+    Reasoning,
+    /// Between the marks of calls. True if no call was found yet.
+    Calls {
+        empty: bool,
+    },
+    /// In a call. If `named` is true, its name stands before the arguments, and the reader got both as one object.
+    Call {
+        call: CallReader,
+        named: bool,
+    },
+}
+
+impl MarkedParser {
+    /// A parser for an answer to a prompt that ends with `prompt`.
+    pub fn new(marks: Marks, prompt: &str, calls: bool) -> Self {
+        let thinks = thinks(marks, prompt);
+        Self {
+            marks,
+            calls,
+            state: if thinks { State::Reasoning } else { State::Content },
+            rest: String::new(),
+            count: 0,
+            spaces: String::new(),
+            at_start: true,
+        }
+    }
+
+    /// Reads a piece.
+    pub fn push(&mut self, piece: &str) -> Vec<Delta> {
+        self.rest.push_str(piece);
+        let mut deltas = Vec::new();
+        while self.step(&mut deltas) {}
+        deltas
+    }
+
+    /// Returns what was held back.
+    pub fn finish(&mut self) -> Vec<Delta> {
+        let mut deltas = Vec::new();
+        let rest = std::mem::take(&mut self.rest);
+        match std::mem::replace(&mut self.state, State::Content) {
+            State::Content => self.content(&rest, &mut deltas),
+            State::Reasoning => self.reasoning(&rest, &mut deltas),
+            State::Calls { empty } => {
+                let begin = self.marks.begin.filter(|_| empty).unwrap_or_default();
+                if empty || !rest.trim().is_empty() {
+                    self.content(&format!("{begin}{rest}"), &mut deltas);
+                }
+            }
+            State::Call { call, .. } if !call.is_announced() => {
+                let text = call.text().to_owned();
+                self.content(&text, &mut deltas);
+            }
+            State::Call { .. } => {}
+        }
+        deltas
+    }
+
+    /// Reads more of the rest. Returns false if it needs more text.
+    fn step(&mut self, deltas: &mut Vec<Delta>) -> bool {
+        match &mut self.state {
+            State::Content => self.step_content(deltas),
+            State::Reasoning => {
+                if let Some(at) = self.rest.find(END_OF_THINK) {
+                    let text: String = self.rest.drain(..at + END_OF_THINK.len()).collect();
+                    self.reasoning(&text[..at], deltas);
+                    self.spaces.clear();
+                    self.at_start = true;
+                    self.state = State::Content;
+                    return true;
+                }
+                let end = self.rest.len() - beginning_of(&self.rest, &[END_OF_THINK]);
+                let text: String = self.rest.drain(..end).collect();
+                self.reasoning(&text, deltas);
+                false
+            }
+            State::Calls { .. } => self.step_calls(deltas),
+            State::Call { call, named } => {
+                let mut ended = None;
+                let mut read = 0;
+                for c in self.rest.chars() {
+                    read += c.len_utf8();
+                    ended = call.push(c, self.count, deltas);
+                    if *named && call.depth() == 1 && c == '}' {
+                        ended = call.push('}', self.count, deltas);
+                    }
+                    if ended.is_some() {
+                        break;
+                    }
+                }
+                self.rest.drain(..read);
+                match ended {
+                    None => return false,
+                    Some(End::Call) => {
+                        self.count += 1;
+                        self.state = State::Calls { empty: false };
+                    }
+                    Some(End::Other(text)) => {
+                        self.content(&text, deltas);
+                        self.state = match self.marks.begin {
+                            Some(_) => State::Calls { empty: false },
+                            None => State::Content,
+                        };
+                    }
+                }
+                true
+            }
+        }
+    }
+
+    fn step_content(&mut self, deltas: &mut Vec<Delta>) -> bool {
+        let mut marks = Vec::new();
+        if self.marks.reasoning && self.at_start {
+            marks.push(THINK);
+        }
+        if self.calls {
+            marks.push(self.marks.begin.unwrap_or(PYTHON_TAG));
+            if self.marks.begin.is_none() && self.at_start {
+                match self.rest.trim_start().chars().next() {
+                    None => return false,
+                    Some('{') => {
+                        self.state = State::Calls { empty: false };
+                        return true;
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+        if let Some((at, mark)) = first_of(&self.rest, &marks) {
+            let text: String = self.rest.drain(..at + mark.len()).collect();
+            let before = text[..at].to_owned();
+            if mark == THINK && !before.trim().is_empty() {
+                // Reasoning stands at the beginning only.
+                self.content(&text, deltas);
+                return true;
+            }
+            self.content(&before, deltas);
+            self.state = if mark == THINK { State::Reasoning } else { State::Calls { empty: true } };
+            return true;
+        }
+        let end = self.rest.len() - beginning_of(&self.rest, &marks);
+        let text: String = self.rest.drain(..end).collect();
+        self.content(&text, deltas);
+        false
+    }
+
+    fn step_calls(&mut self, deltas: &mut Vec<Delta>) -> bool {
+        let State::Calls { empty } = self.state else { return false };
+        let skipped = |c: char| {
+            c.is_whitespace() || c == ',' || c == ';' || (self.marks.list && (c == '[' || c == ']'))
+        };
+        let begin = self.marks.begin.unwrap_or(PYTHON_TAG);
+        // The rest can be the beginning of a mark.
+        let is_mark = |text: &str| text.starts_with(begin) || begin.starts_with(text);
+        let mut start = 0;
+        while let Some(c) = self.rest[start..].chars().next() {
+            if !skipped(c) || is_mark(&self.rest[start..]) {
+                break;
+            }
+            start += c.len_utf8();
+        }
+        let next = self.rest[start..].to_owned();
+        if next.is_empty() {
+            if !empty {
+                self.rest.clear();
+            }
+            return false;
+        }
+        if next.starts_with('{') {
+            self.rest = next;
+            self.state = State::Call { call: CallReader::new(self.marks.arguments), named: false };
+            return true;
+        }
+        for (mark, state) in [(self.marks.end, State::Content), (begin, State::Calls { empty })] {
+            if !mark.is_empty() && next.starts_with(mark) {
+                self.rest = next[mark.len()..].to_owned();
+                self.state = state;
+                return true;
+            }
+            if mark.starts_with(&next) {
+                return false;
+            }
+        }
+        if self.marks.end.is_empty() && self.marks.list {
+            // A name, its mark, and the arguments.
+            let is_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
+            let name_end = next.find(|c| !is_name(c)).unwrap_or(next.len());
+            let after = &next[name_end..];
+            if name_end > 0 && ARGUMENTS.starts_with(after) {
+                return false;
+            }
+            if let Some(arguments) = after.strip_prefix(ARGUMENTS).filter(|_| name_end > 0) {
+                let name = serde_json::Value::from(&next[..name_end]);
+                let mut call = CallReader::new(self.marks.arguments);
+                // The last brace follows the arguments.
+                let head = format!("{{\"name\":{name},\"{}\":", self.marks.arguments);
+                head.chars().for_each(|c| drop(call.push(c, self.count, deltas)));
+                self.rest = arguments.to_owned();
+                self.state = State::Call { call, named: true };
+                return true;
+            }
+        }
+        // Not a call.
+        let text = if empty { format!("{begin}{}", self.rest) } else { next };
+        self.rest.clear();
+        self.state = State::Content;
+        self.content(&text, deltas);
+        true
+    }
+
+    fn content(&mut self, text: &str, deltas: &mut Vec<Delta>) {
+        part(text, &mut self.spaces, &mut self.at_start, deltas, Delta::Content);
+    }
+
+    fn reasoning(&mut self, text: &str, deltas: &mut Vec<Delta>) {
+        part(text, &mut self.spaces, &mut self.at_start, deltas, Delta::Reasoning);
+    }
+}
+
+/// True if a prompt ends with the beginning of reasoning.
+pub(super) fn thinks(marks: Marks, prompt: &str) -> bool {
+    marks.reasoning && prompt.trim_end().ends_with(THINK)
+}
+
+/// Appends text without spaces at the beginning and at the end of a part.
+fn part(
+    text: &str,
+    spaces: &mut String,
+    at_start: &mut bool,
+    deltas: &mut Vec<Delta>,
+    delta: impl FnOnce(String) -> Delta,
+) {
+    let text = if *at_start { text.trim_start() } else { text };
+    let kept = text.trim_end();
+    if kept.is_empty() {
+        if !*at_start {
+            spaces.push_str(text);
+        }
+        return;
+    }
+    *at_start = false;
+    let whole = format!("{}{kept}", std::mem::take(spaces));
+    spaces.push_str(&text[kept.len()..]);
+    deltas.push(delta(whole));
+}

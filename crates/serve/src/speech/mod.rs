@@ -1,0 +1,303 @@
+//! Answers of a model as parts: text, reasoning and calls of tools.
+//!
+//! Each family writes these parts in its own way. [`Speech`] describes it, and is chosen by what the family's chat
+//! template contains. [`SpeechParser`] reads an answer piece by piece.
+
+mod call;
+mod harmony;
+mod marked;
+
+use harmony::HarmonyParser;
+use marked::MarkedParser;
+
+/// The form in which a model writes reasoning and calls of tools.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speech {
+    /// The model writes marks around calls and reasoning.
+    Marked(Marks),
+    /// Channels of gpt-oss.
+    Harmony,
+}
+
+/// Marks around calls. A call is a JSON object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marks {
+    /// Before one call or several. `None`: an answer that begins with an object is a call.
+    pub begin: Option<&'static str>,
+    /// After the calls. Empty: the end of the answer.
+    pub end: &'static str,
+    /// The name of the field with the arguments.
+    pub arguments: &'static str,
+    /// True if the calls are elements of a list.
+    pub list: bool,
+    /// True if the template knows reasoning.
+    pub reasoning: bool,
+    /// True if the template renders tools. Otherwise the server describes them in the system message.
+    pub knows_tools: bool,
+}
+
+/// Hermes and Qwen. Also for templates that know no tools.
+const HERMES: Marks = Marks {
+    begin: Some("<tool_call>"),
+    end: "</tool_call>",
+    arguments: "arguments",
+    list: false,
+    reasoning: false,
+    knows_tools: true,
+};
+
+/// Families by a text in their templates. The first match counts.
+const FAMILIES: &[(&str, Marks)] = &[
+    ("[TOOL_CALLS]", Marks { begin: Some("[TOOL_CALLS]"), end: "", list: true, ..HERMES }),
+    ("<|tool_call|>", Marks { begin: Some("<|tool_call|>"), end: "<|/tool_call|>", list: true, ..HERMES }),
+    ("<tool_call>", HERMES),
+    ("<|python_tag|>", Marks { begin: None, end: "", arguments: "parameters", ..HERMES }),
+    ("\"parameters\":", Marks { begin: None, end: "", arguments: "parameters", ..HERMES }),
+];
+
+impl Speech {
+    /// Chooses the form for a chat template.
+    pub fn of(template: &str) -> Self {
+        if template.contains("<|channel|>") {
+            return Self::Harmony;
+        }
+        let knows_tools = template.contains("tools");
+        let family = FAMILIES.iter().find(|(mark, _)| knows_tools && template.contains(mark));
+        let marks = family.map_or(HERMES, |(_, marks)| *marks);
+        Self::Marked(Marks { reasoning: template.contains("</think>"), knows_tools, ..marks })
+    }
+
+    /// True if an answer without tools has parts other than text, too.
+    pub fn has_parts(self) -> bool {
+        match self {
+            Self::Marked(marks) => marks.reasoning,
+            Self::Harmony => true,
+        }
+    }
+
+    /// True if the template renders tools.
+    pub fn knows_tools(self) -> bool {
+        match self {
+            Self::Marked(marks) => marks.knows_tools,
+            Self::Harmony => true,
+        }
+    }
+
+    /// The text after which the part for the user begins, if reasoning comes first in an answer to `prompt`.
+    pub fn reasoning_end(self, prompt: &str) -> Option<&'static str> {
+        match self {
+            Self::Marked(marks) => marked::thinks(marks, prompt).then_some(marked::END_OF_THINK),
+            Self::Harmony => Some("<|channel|>final<|message|>"),
+        }
+    }
+
+    /// The marks that this form needs.
+    pub fn marks(self) -> Vec<&'static str> {
+        match self {
+            Self::Marked(marks) => {
+                let begin = marks.begin.unwrap_or(marked::PYTHON_TAG);
+                vec![begin, marks.end, marked::THINK, marked::END_OF_THINK]
+            }
+            Self::Harmony => vec![harmony::CHANNEL],
+        }
+    }
+
+    /// A parser for an answer to a prompt that ends with `prompt`. With `calls` false, calls stay text.
+    pub fn parser(self, prompt: &str, calls: bool) -> SpeechParser {
+        match self {
+            Self::Marked(marks) => SpeechParser::Marked(MarkedParser::new(marks, prompt, calls)),
+            Self::Harmony => SpeechParser::Harmony(HarmonyParser::new(prompt)),
+        }
+    }
+}
+
+/// A new part of an answer, or more of the last one.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Delta {
+    /// Text for the user.
+    Content(String),
+    /// Reasoning.
+    Reasoning(String),
+    /// A call begins.
+    Call {
+        /// Number of the call in the answer, from 0.
+        index: usize,
+        /// The name of the tool.
+        name: String,
+    },
+    /// More of the arguments of the last call, as JSON text.
+    Arguments(String),
+}
+
+/// Reads an answer.
+pub enum SpeechParser {
+    /// Marks.
+    Marked(MarkedParser),
+    /// Channels.
+    Harmony(HarmonyParser),
+}
+
+impl SpeechParser {
+    /// Reads a piece of the answer, with the texts of control tokens.
+    pub fn push(&mut self, piece: &str) -> Vec<Delta> {
+        match self {
+            Self::Marked(parser) => parser.push(piece),
+            Self::Harmony(parser) => parser.push(piece),
+        }
+    }
+
+    /// Returns what was held back at the end of the answer.
+    pub fn finish(&mut self) -> Vec<Delta> {
+        match self {
+            Self::Marked(parser) => parser.finish(),
+            Self::Harmony(parser) => parser.finish(),
+        }
+    }
+}
+
+/// Number of bytes at the end of `text` that can be the beginning of one of `marks`.
+fn beginning_of(text: &str, marks: &[&str]) -> usize {
+    let of = |mark: &&str| {
+        (1..mark.len()).rev().find(|&n| mark.is_char_boundary(n) && text.ends_with(&mark[..n])).unwrap_or(0)
+    };
+    marks.iter().map(of).max().unwrap_or(0)
+}
+
+/// The first of `marks` in `text`: its place and its text.
+fn first_of<'a>(text: &str, marks: &[&'a str]) -> Option<(usize, &'a str)> {
+    marks.iter().filter_map(|mark| Some((text.find(mark)?, *mark))).min_by_key(|(at, _)| *at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The parts of an answer: reasoning, text, and calls with their arguments.
+    #[derive(Debug, Default, PartialEq)]
+    struct Parts {
+        reasoning: String,
+        content: String,
+        calls: Vec<(String, String)>,
+    }
+
+    fn parts(speech: Speech, prompt: &str, pieces: &[&str]) -> Parts {
+        let mut parser = speech.parser(prompt, true);
+        let mut parts = Parts::default();
+        let mut deltas: Vec<Delta> = pieces.iter().flat_map(|piece| parser.push(piece)).collect();
+        deltas.extend(parser.finish());
+        for delta in deltas {
+            match delta {
+                Delta::Content(text) => parts.content.push_str(&text),
+                Delta::Reasoning(text) => parts.reasoning.push_str(&text),
+                Delta::Call { index, name } => {
+                    assert_eq!(index, parts.calls.len());
+                    parts.calls.push((name, String::new()));
+                }
+                Delta::Arguments(text) => parts.calls.last_mut().unwrap().1.push_str(&text),
+            }
+        }
+        parts
+    }
+
+    #[test]
+    fn answers_of_families_have_their_parts_in_pieces_of_any_size() {
+        let call = |name: &str, arguments: &str| (name.to_owned(), arguments.to_owned());
+        for (template, prompt, answer, reasoning, content, calls) in [
+            ("", "", "Hello <b> {\"name\": 1}", "", "Hello <b> {\"name\": 1}", vec![]),
+            (
+                "tools <tool_call> </think>",
+                "<|im_start|>assistant\n",
+                "<think>\nHm, <tool.\n</think>\n\nYes.\n<tool_call>\n{\"name\": \"add\", \"arguments\": {\"a\": \"}\\\"\", \"b\": [1]}}\n</tool_call>\n<tool_call>\n{\"arguments\": {}, \"name\": \"한국\"}\n</tool_call>",
+                "Hm, <tool.",
+                "Yes.",
+                vec![call("add", "{\"a\": \"}\\\"\", \"b\": [1]}"), call("한국", "{}")],
+            ),
+            ("tools </think>", "assistant\n<think>\n", "So.\n</think>\n\nDone.", "So.", "Done.", vec![]),
+            ("tools </think>", "assistant\n<think>\n\n</think>\n\n", "Done.", "", "Done.", vec![]),
+            (
+                "tools <tool_call>",
+                "",
+                "<tool_call>{\"name\": \"now\"}</tool_call>",
+                "",
+                "",
+                vec![call("now", "{}")],
+            ),
+            ("tools <tool_call>", "", "<tool_call>{\"x\": 1}</tool_call> ok", "", "{\"x\": 1} ok", vec![]),
+            ("tools <tool_call>", "", "a <tool_call> b", "", "a <tool_call> b", vec![]),
+            (
+                "tools [TOOL_CALLS]",
+                "",
+                "[TOOL_CALLS][{\"name\": \"f\", \"arguments\": {\"x\": 1}}, {\"name\": \"g\", \"arguments\": {}}]",
+                "",
+                "",
+                vec![call("f", "{\"x\": 1}"), call("g", "{}")],
+            ),
+            (
+                "tools [TOOL_CALLS]",
+                "",
+                "[TOOL_CALLS]f[ARGS]{\"x\": 1}[TOOL_CALLS]g[ARGS]{}",
+                "",
+                "",
+                vec![call("f", "{\"x\": 1}"), call("g", "{}")],
+            ),
+            (
+                "tools <|tool_call|>",
+                "",
+                "<|tool_call|>[{\"name\": \"f\", \"arguments\": \"{\\\"x\\\": 1}\"}]<|/tool_call|>",
+                "",
+                "",
+                vec![call("f", "{\"x\": 1}")],
+            ),
+            (
+                "tools \"parameters\": ",
+                "",
+                "{\"name\": \"f\", \"parameters\": {\"x\": 1}}",
+                "",
+                "",
+                vec![call("f", "{\"x\": 1}")],
+            ),
+            (
+                "tools <|python_tag|>",
+                "",
+                "<|python_tag|>{\"type\": \"function\", \"name\": \"f\", \"parameters\": {}}",
+                "",
+                "",
+                vec![call("f", "{}")],
+            ),
+            ("tools <|python_tag|>", "", "{\"a\": 1} is JSON", "", "{\"a\": 1} is JSON", vec![]),
+            (
+                "<|channel|>",
+                "<|start|>assistant",
+                "<|channel|>analysis<|message|>Let me see.<|end|><|start|>assistant<|channel|>commentary to=functions.f <|constrain|>json<|message|>{\"x\": 1}<|call|>",
+                "Let me see.",
+                "",
+                vec![call("f", "{\"x\": 1}")],
+            ),
+            (
+                "<|channel|>",
+                "<|start|>assistant",
+                "<|channel|>analysis<|message|>Easy.<|end|><|start|>assistant<|channel|>final<|message|>4<|return|>",
+                "Easy.",
+                "4",
+                vec![],
+            ),
+        ] {
+            let expected = Parts { reasoning: reasoning.to_owned(), content: content.to_owned(), calls };
+            let speech = Speech::of(template);
+            let letters: Vec<String> = answer.chars().map(|c| c.to_string()).collect();
+            for size in [1, 2, 3, 7, 1000] {
+                let pieces: Vec<String> = letters.chunks(size).map(|chunk| chunk.concat()).collect();
+                let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
+                assert_eq!(parts(speech, prompt, &pieces), expected, "{template}: {answer} by {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn arguments_come_before_the_call_is_complete() {
+        let mut parser = Speech::of("tools <tool_call>").parser("", true);
+        let deltas = parser.push("<tool_call>{\"name\": \"f\", \"arguments\": {\"text\": \"long");
+        assert_eq!(deltas[0], Delta::Call { index: 0, name: "f".to_owned() });
+        assert_eq!(deltas[1], Delta::Arguments("{\"text\": \"long".to_owned()));
+    }
+}
