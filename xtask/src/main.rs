@@ -1,8 +1,9 @@
-//! Commands for developers, not shipped: `cargo xtask tidy`, `sbom`, `real`, `answers`, `fuzz`, `render`, `synth` and
-//! `tokens`.
+//! Commands for developers, not shipped: `cargo xtask tidy`, `sbom`, `load`, `real`, `answers`, `fuzz`, `render`, `synth`
+//! and `tokens`.
 
 mod answers;
 mod fuzz;
+mod load;
 mod real;
 mod render;
 mod sbom;
@@ -26,6 +27,8 @@ enum Command {
     Tidy,
     /// The crates in the program, as CycloneDX
     Sbom(sbom::Sbom),
+    /// Requests to a server on this machine, and their times
+    Load(load::Load),
     /// A published model, held against llama.cpp's recorded figures
     Real(real::Real),
     /// Greedy answers with rounded activations, held against those with exact ones
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
     let faults = match Arguments::parse().command {
         Command::Tidy => tidy::run(&root),
         Command::Sbom(arguments) => sbom::run(&root, &arguments),
+        Command::Load(arguments) => load::run(&arguments),
         Command::Real(arguments) => real::run(&root, &arguments),
         Command::Answers(arguments) => answers::run(&root, &arguments),
         Command::Fuzz(arguments) => fuzz::run(&root, &arguments),

@@ -2,7 +2,7 @@
 
 import { RequestError, answer } from "./api.js";
 import { withFiles } from "./files.js";
-import { identifier, keep } from "./store.js";
+import { identifier, keep, keepPartial } from "./store.js";
 
 /** Time between two writes of an answer that comes, in milliseconds. */
 const KEEP_EVERY = 400;
@@ -136,7 +136,10 @@ export class Chat {
         if (!known) console.error(error);
         message.state = "failed";
         message.error = known
-          ? { code: error.code === "noTemplate" ? "refused" : error.code, values: { ...error.values, text: error.text } }
+          ? {
+              code: error.code === "noTemplate" ? "refused" : error.code,
+              values: { ...error.values, text: error.text },
+            }
           : { code: "broken", values: {} };
       }
     }
@@ -152,8 +155,12 @@ export class Chat {
     if (!conversation.deleted) keep(conversation).catch(() => {});
   }
 
-  /** Keeps all conversations with an answer that comes: the page may be closed. */
-  keepRunning(conversations) {
-    for (const conversation of conversations) if (this.isRunning(conversation)) this.keep(conversation);
+  /** Keeps all answers that come. `ends` tells that the page ends now. */
+  keepRunning(conversations, ends) {
+    for (const conversation of conversations) {
+      if (!this.isRunning(conversation)) continue;
+      if (ends) keepPartial(conversation);
+      else this.keep(conversation);
+    }
   }
 }

@@ -70,10 +70,20 @@ export class Files {
 
   show() {
     const entry = (file) => {
-      const remove = element("button", { type: "button", className: "plain icon-only small", label: t("removeFile", { name: file.name }) }, icon("close"));
+      const remove = element(
+        "button",
+        { type: "button", className: "plain icon-only small", label: t("removeFile", { name: file.name }) },
+        icon("close"),
+      );
       remove.addEventListener("click", () => this.set(this.files.filter((other) => other !== file)));
       const bytes = new Blob([file.text]).size;
-      return element("li", {}, element("span", { className: "file-name", textContent: file.name }), element("span", { className: "file-size", textContent: size(bytes) }), remove);
+      return element(
+        "li",
+        {},
+        element("span", { className: "file-name", textContent: file.name }),
+        element("span", { className: "file-size", textContent: size(bytes) }),
+        remove,
+      );
     };
     this.list.replaceChildren(...this.files.map(entry));
     this.list.hidden = this.files.length === 0;

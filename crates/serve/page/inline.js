@@ -115,7 +115,7 @@ export function inline(text, open = false) {
     }
   };
 
-  for (let i = 0; i < text.length; ) {
+  for (let i = 0; i < text.length;) {
     const char = text[i];
     let part;
     if ((part = at(PLAIN, text, i))) {
@@ -135,7 +135,7 @@ export function inline(text, open = false) {
       if (!missing.has(length)) {
         const run = /`+/g;
         run.lastIndex = end;
-        for (let match; close < 0 && (match = run.exec(text)); ) if (match[0].length === length) close = match.index;
+        for (let match; close < 0 && (match = run.exec(text));) if (match[0].length === length) close = match.index;
         if (close < 0) missing.add(length);
       }
       if (close < 0 && !(open && length < 3 && end < text.length)) {

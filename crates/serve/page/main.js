@@ -28,28 +28,32 @@ const settings = new Settings((names) => {
   if (names.includes("key")) readServer();
 });
 
-const chat = new Chat(() => settings.values, () => server, {
-  changed(conversation) {
-    if (!conversations.includes(conversation)) store.keepCurrent(conversation.id);
-    conversations = [conversation, ...conversations.filter((other) => other !== conversation)];
-    if (conversation === current) messages.sync();
-    showAll();
+const chat = new Chat(
+  () => settings.values,
+  () => server,
+  {
+    changed(conversation) {
+      if (!conversations.includes(conversation)) store.keepCurrent(conversation.id);
+      conversations = [conversation, ...conversations.filter((other) => other !== conversation)];
+      if (conversation === current) messages.sync();
+      showAll();
+    },
+    grew(conversation, message) {
+      if (conversation !== current) return;
+      messages.grew(message);
+      showStatus();
+    },
+    ended(conversation, message) {
+      if (conversation === current) {
+        messages.sync();
+        $("announce").textContent = messages.announcement(message);
+      }
+      if (message.error?.code === "needsKey") askKey();
+      showAll();
+      readServer();
+    },
   },
-  grew(conversation, message) {
-    if (conversation !== current) return;
-    messages.grew(message);
-    showStatus();
-  },
-  ended(conversation, message) {
-    if (conversation === current) {
-      messages.sync();
-      $("announce").textContent = messages.announcement(message);
-    }
-    if (message.error?.code === "needsKey") askKey();
-    showAll();
-    readServer();
-  },
-});
+);
 
 const follow = new Follow($("scroll"), $("to-end"));
 
@@ -261,7 +265,10 @@ function listenToPage() {
     const dark = settings.values.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
     settings.set({ theme: dark === "dark" ? "light" : "dark" });
   });
-  for (const [id, answer] of [["ask-yes", "yes"], ["ask-no", ""]]) {
+  for (const [id, answer] of [
+    ["ask-yes", "yes"],
+    ["ask-no", ""],
+  ]) {
     $(id).addEventListener("click", () => $("ask").close(answer));
   }
   const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
@@ -284,7 +291,7 @@ function listenToPage() {
   for (const name of ["pagehide", "visibilitychange"]) {
     window.addEventListener(name, () => {
       keepDraft();
-      chat.keepRunning(conversations);
+      chat.keepRunning(conversations, name === "pagehide");
     });
   }
 }

@@ -136,7 +136,7 @@ function list(lines, i) {
  */
 export function blocks(lines, open = false) {
   const found = [];
-  for (let i = 0; i < lines.length; ) {
+  for (let i = 0; i < lines.length;) {
     const line = spaces(lines[i]);
     const from = i;
     let block;

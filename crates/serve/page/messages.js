@@ -8,7 +8,11 @@ import { number, size, t } from "./words.js";
 const LONGEST_ANNOUNCEMENT = 4000;
 
 function button(name, key, action, act) {
-  const node = element("button", { type: "button", className: "plain icon-only small", label: t(key), data: { action } }, icon(name));
+  const node = element(
+    "button",
+    { type: "button", className: "plain icon-only small", label: t(key), data: { action } },
+    icon(name),
+  );
   node.addEventListener("click", () => act(node));
   return node;
 }
@@ -75,7 +79,12 @@ export class Messages {
     const user = message.role === "user";
     const content = element("div", { className: "content" });
     const foot = element("div", { className: "foot" });
-    const root = element("article", { className: `message ${user ? "user" : "answer"}`, label: t(user ? "you" : "model") }, content, foot);
+    const root = element(
+      "article",
+      { className: `message ${user ? "user" : "answer"}`, label: t(user ? "you" : "model") },
+      content,
+      foot,
+    );
     const entry = { root, content, foot };
     if (user) {
       this.fillUser(entry, message);
@@ -92,8 +101,18 @@ export class Messages {
 
   fillUser(entry, message) {
     const files = (message.files ?? []).map((file) => {
-      const summary = element("summary", {}, element("span", { className: "file-name", textContent: file.name }), ` ${size(new Blob([file.text]).size)}`);
-      return element("details", { className: "file" }, summary, element("pre", { tabIndex: 0, textContent: file.text }));
+      const summary = element(
+        "summary",
+        {},
+        element("span", { className: "file-name", textContent: file.name }),
+        ` ${size(new Blob([file.text]).size)}`,
+      );
+      return element(
+        "details",
+        { className: "file" },
+        summary,
+        element("pre", { tabIndex: 0, textContent: file.text }),
+      );
     });
     const text = element("div", { className: "said", textContent: message.content, hidden: !message.content });
     entry.content.replaceChildren(text, ...files);
@@ -120,7 +139,9 @@ export class Messages {
     }
     if (message.state === "stopped") parts.push(element("span", { className: "note", textContent: t("stopped") }));
     if (message.finish === "length") parts.push(element("span", { className: "note", textContent: t("length") }));
-    const copies = button("copy", message.role === "user" ? "copyMessage" : "copyAnswer", "copy", (node) => this.copy(node, message.content));
+    const copies = button("copy", message.role === "user" ? "copyMessage" : "copyAnswer", "copy", (node) =>
+      this.copy(node, message.content),
+    );
     if (message.role === "user") {
       if (!running) parts.push(button("edit", "edit", "edit", () => this.edit(entry, message)));
       parts.push(copies);
@@ -178,7 +199,12 @@ export class Messages {
     const files = new Files(list, this.acts.say);
     files.set(message.files ?? []);
     const cancel = element("button", { type: "button", textContent: t("cancel") });
-    const send = element("button", { type: "button", className: "main", textContent: t("send"), data: { action: "send" } });
+    const send = element("button", {
+      type: "button",
+      className: "main",
+      textContent: t("send"),
+      data: { action: "send" },
+    });
     const end = () => {
       entry.editing = null;
       entry.root.classList.remove("editing");

@@ -83,13 +83,22 @@ function blockNode(block, depth, open) {
     case "code": {
       const copy = element("button", { type: "button", className: "plain small", textContent: t("copy") });
       copy.dataset.copy = "code";
-      const bar = element("div", { className: "bar" }, element("span", { textContent: block.language || t("text") }), copy);
+      const bar = element(
+        "div",
+        { className: "bar" },
+        element("span", { textContent: block.language || t("text") }),
+        copy,
+      );
       const pre = element("pre", { tabIndex: 0 }, element("code", { textContent: block.text }));
       return element("div", { className: "code" }, bar, pre);
     }
     case "heading":
       // The page has the first two levels.
-      return element(`h${Math.min(block.level + 2, 6)}`, { className: `level-${block.level}` }, ...inlineNodes(block.text, open));
+      return element(
+        `h${Math.min(block.level + 2, 6)}`,
+        { className: `level-${block.level}` },
+        ...inlineNodes(block.text, open),
+      );
     case "rule":
       return element("hr");
     case "quote": {
@@ -156,7 +165,7 @@ export class Text {
       if (part && part.source === block.source && part.grows === grows) return;
       const fresh = blockNode(block, 0, grows);
       if (part) this.parts[index] = { source: block.source, grows, node: morph(part.node, fresh) };
-      else this.parts.push({ source: block.source, grows, node: fresh }), this.root.append(fresh);
+      else (this.parts.push({ source: block.source, grows, node: fresh }), this.root.append(fresh));
     });
     for (const part of this.parts.splice(found.length)) part.node.remove();
   }

@@ -37,20 +37,40 @@ export class Sidebar {
     const focused = document.activeElement;
     const entry = this.list.contains(focused) ? focused.closest("li") : null;
     const place = entry && [...entry.children].indexOf(focused);
-    const entries = conversations.map((conversation) => this.entry(conversation, conversation === current, isRunning(conversation)));
+    const entries = conversations.map((conversation) =>
+      this.entry(conversation, conversation === current, isRunning(conversation)),
+    );
     this.list.replaceChildren(...entries);
     if (entry) this.list.querySelector(`[data-id="${entry.dataset.id}"]`)?.children[place]?.focus();
   }
 
   entry(conversation, isCurrent, isRunning) {
     const title = conversation.title || t("newConversation");
-    const name = element("button", { type: "button", className: "plain name", title }, element("span", { textContent: title }));
+    const name = element(
+      "button",
+      { type: "button", className: "plain name", title },
+      element("span", { textContent: title }),
+    );
     if (isCurrent) name.setAttribute("aria-current", "true");
     if (isRunning) name.append(element("span", { className: "pulse" }));
     name.addEventListener("click", () => this.acts.choose(conversation));
-    const rename = element("button", { type: "button", className: "plain icon-only small", label: t("rename", { title }) }, icon("edit"));
-    const remove = element("button", { type: "button", className: "plain icon-only small", label: t("remove", { title }) }, icon("trash"));
-    const root = element("li", { className: isCurrent ? "current" : "", data: { id: conversation.id } }, name, rename, remove);
+    const rename = element(
+      "button",
+      { type: "button", className: "plain icon-only small", label: t("rename", { title }) },
+      icon("edit"),
+    );
+    const remove = element(
+      "button",
+      { type: "button", className: "plain icon-only small", label: t("remove", { title }) },
+      icon("trash"),
+    );
+    const root = element(
+      "li",
+      { className: isCurrent ? "current" : "", data: { id: conversation.id } },
+      name,
+      rename,
+      remove,
+    );
     rename.addEventListener("click", () => this.rename(root, conversation, title));
     remove.addEventListener("click", () => this.acts.remove(conversation));
     return root;

@@ -27,7 +27,9 @@ export function status(server, message, running, raw) {
   if (message?.total && context) parts.push(t("used", { used: number(message.total), context: number(context) }));
   else if (context) parts.push(t("context", { context: number(context) }));
   if (Number.isFinite(message?.read) && Number.isFinite(message?.reused)) {
-    parts.push(t("prompt", { read: number(message.read), reused: number(message.reused), cached: number(message.reused) }));
+    parts.push(
+      t("prompt", { read: number(message.read), reused: number(message.reused), cached: number(message.reused) }),
+    );
   }
   if (server) parts.push(memory(server));
   return parts.filter(Boolean);

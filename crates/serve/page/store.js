@@ -6,6 +6,7 @@
 
 const NAME = "kvant";
 const TABLE = "conversations";
+const PARTIAL = "kvant.partial.";
 
 let base = null;
 
@@ -29,12 +30,42 @@ export async function open() {
   base.onversionchange = () => base.close();
   const all = await finished(base.transaction(TABLE).objectStore(TABLE).getAll());
   for (const conversation of all) {
+    takePartial(conversation);
     for (const message of conversation.messages) {
       // The page was closed during this answer.
       if (message.state === "open") message.state = "stopped";
     }
   }
   return all.sort((a, b) => b.changed - a.changed);
+}
+
+/**
+ * Keeps an answer that comes, while the page ends. The browser does not finish writes to IndexedDB then; localStorage is
+ * written at once.
+ */
+export function keepPartial(conversation) {
+  try {
+    localStorage.setItem(PARTIAL + conversation.id, JSON.stringify(conversation.messages.at(-1)));
+  } catch {
+    // Storage is refused or full. The last regular write remains.
+  }
+}
+
+/** Completes a conversation with the answer that came while the page ended. */
+function takePartial(conversation) {
+  try {
+    const partial = JSON.parse(localStorage.getItem(PARTIAL + conversation.id));
+    localStorage.removeItem(PARTIAL + conversation.id);
+    if (!partial) return;
+    const index = conversation.messages.findIndex((message) => message.id === partial.id);
+    if (index >= 0) conversation.messages[index] = partial;
+    else if (conversation.messages.at(-1)?.role === "user") conversation.messages.push(partial);
+    else return;
+    partial.state = "stopped";
+    keep(conversation).catch(() => {});
+  } catch {
+    // Storage is refused, or its contents are not readable.
+  }
 }
 
 /** Keeps a conversation. Without a store, it lives as long as the page. */

@@ -92,7 +92,8 @@ const ENGLISH = {
   loading: "The server is not ready yet. Try again soon.",
   busy: "The server is busy. Try again soon.",
   timeout: "The answer took longer than the server allows.",
-  tooLong: "The conversation has {tokens} tokens, and the model takes {context}. Begin a new conversation or shorten it.",
+  tooLong:
+    "The conversation has {tokens} tokens, and the model takes {context}. Begin a new conversation or shorten it.",
   status: "The server answered with status {status}.",
   refused: "{text}",
 };
@@ -213,7 +214,9 @@ export function t(key, values = {}) {
 
 /** Writes a number in the form of the language. */
 export function number(value, digits = 0) {
-  return new Intl.NumberFormat(language, { maximumFractionDigits: digits, minimumFractionDigits: digits }).format(value);
+  return new Intl.NumberFormat(language, { maximumFractionDigits: digits, minimumFractionDigits: digits }).format(
+    value,
+  );
 }
 
 /** Writes a size in MiB, or in a smaller or larger unit. */
