@@ -330,6 +330,26 @@ fn tools_are_called() {
 }
 
 #[test]
+fn the_page_has_all_its_files_and_a_strict_policy() {
+    let server = Server::start(&["--api-key", "secret"]);
+    let agent = server.agent();
+    let mut names = vec!["/".to_owned()];
+    let folder = Path::new(DEMO).join("../../crates/serve/page");
+    for entry in std::fs::read_dir(folder).unwrap() {
+        names.push(format!("/page/{}", entry.unwrap().file_name().into_string().unwrap()));
+    }
+    for name in names {
+        let response = agent.get(format!("{}{name}", server.address)).call().unwrap();
+        assert_eq!(response.status().as_u16(), 200, "{name}");
+        let policy = response.headers().get("content-security-policy").unwrap().to_str().unwrap();
+        assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+        let kind = response.headers().get("content-type").unwrap().to_str().unwrap();
+        assert_eq!(kind.starts_with("text/javascript"), name.ends_with(".js"), "{name}: {kind}");
+    }
+    assert_eq!(server.get("/page/none.js").0, 404);
+}
+
+#[test]
 fn bad_requests_get_an_error_that_says_what_is_wrong() {
     let server = Server::start(&["--ctx", "64"]);
     let long = "word ".repeat(200);

@@ -22,6 +22,7 @@ mod engine;
 mod http;
 mod native;
 mod openai;
+mod page;
 mod service;
 mod speech;
 

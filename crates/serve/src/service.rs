@@ -63,6 +63,9 @@ pub struct Service {
     pub(crate) timeout: Option<Duration>,
     /// The seed of requests that give none.
     pub(crate) seed: Option<u64>,
+    /// Bytes of all tensors, and their bytes in 16 bits.
+    pub(crate) weights_bytes: u64,
+    pub(crate) weights_bytes_16bit: u64,
     needs_boundaries: bool,
     /// Compiles grammars. The vocabulary is read when the first request needs it.
     grammars: OnceLock<Result<Grammars, GrammarError>>,
@@ -91,6 +94,7 @@ impl Service {
             state_bytes: settings.state_bytes.unwrap_or(engine_settings.state_bytes),
             ..engine_settings
         };
+        let (weights_bytes, weights_bytes_16bit) = weight_bytes(model);
         let needs_boundaries = network.sequence(1).needs_checkpoints();
         let engine = Engine::start(Arc::new(network), tokenizer, engine_settings)
             .map_err(|source| kvant::Error::io(model.path(), "starting the engine", source))?;
@@ -105,6 +109,8 @@ impl Service {
             created: now(),
             timeout: settings.timeout,
             seed: settings.seed,
+            weights_bytes,
+            weights_bytes_16bit,
             needs_boundaries,
             grammars: OnceLock::new(),
         })
@@ -171,6 +177,13 @@ impl Service {
         let common = whole.iter().zip(tokens).take_while(|(a, b)| a == b).count();
         Ok(vec![common.min(tokens.len() - 1)])
     }
+}
+
+/// The bytes of all tensors, and their bytes in 16 bits.
+fn weight_bytes(model: &Model) -> (u64, u64) {
+    let tensors = model.weights().checkpoint().tensors();
+    let bytes = tensors.iter().map(|tensor| tensor.bytes as u64).sum();
+    (bytes, 2 * tensors.iter().map(|tensor| tensor.shape.elements() as u64).sum::<u64>())
 }
 
 /// Seconds since 1970.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use subtle::{Choice, ConstantTimeEq};
 
 /// Paths that need no key.
-const PUBLIC: &[&str] = &["/health", "/v1/health", "/models", "/v1/models"];
+const PUBLIC: &[&str] = &["/", "/health", "/v1/health", "/models", "/v1/models"];
 
 /// The client of a request: the number of its key.
 #[derive(Clone, Debug)]
@@ -45,6 +45,11 @@ impl Keys {
     }
 }
 
+/// True if a path needs no key. The page asks for the key itself.
+fn is_public(path: &str) -> bool {
+    PUBLIC.contains(&path) || path.starts_with("/page/")
+}
+
 /// Refuses requests without a valid key.
 pub async fn check(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     if !app.keys().is_empty() {
@@ -53,7 +58,7 @@ pub async fn check(State(app): State<Arc<App>>, mut request: Request, next: Next
             Some(number) => {
                 request.extensions_mut().insert(Client(number.to_string().into()));
             }
-            None if PUBLIC.contains(&request.uri().path()) => {}
+            None if is_public(request.uri().path()) => {}
             None => return ApiError::unauthorized().into_response(),
         }
     }

@@ -15,7 +15,7 @@ pub use fields::Fields;
 pub use sse::{EventStream, Left};
 
 use crate::service::Service;
-use crate::{native, openai};
+use crate::{native, openai, page};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::Uri;
@@ -148,6 +148,8 @@ impl Server {
 /// All routes.
 fn router(app: Arc<App>) -> Router {
     Router::new()
+        .route("/", get(page::index))
+        .route("/page/{name}", get(page::part))
         .route("/health", get(native::health))
         .route("/metrics", get(native::metrics))
         .route("/props", get(native::props))
