@@ -25,8 +25,8 @@ struct Chat {
     parameters: Parameters,
     request: Request,
     ignored: Vec<String>,
-    /// The end of the rendered prompt, if the answer has parts other than text. The flag tells if calls are parts.
-    parts: Option<(String, bool)>,
+    /// The end of the rendered prompt, if the answer has parts other than text. Also the names of the tools.
+    parts: Option<(String, Arc<[String]>)>,
 }
 
 /// Fields that would change the answer.
@@ -97,7 +97,7 @@ fn parse(service: &Service, body: &[u8], common: &Common) -> Result<Chat, ApiErr
         (None, None) => None,
     };
     let parts = tools.are_there() || speech.has_parts();
-    let parts = parts.then(|| (ending(text).to_owned(), tools.are_there()));
+    let parts = parts.then(|| (ending(text).to_owned(), tools.names()));
     // The template writes BOS itself.
     let encoded = service.tokenizer().encode_spans(&rendering.spans(), false);
     let prompt = encoded.map_err(|error| ApiError::invalid(error.to_string()))?;
@@ -158,14 +158,14 @@ struct Head {
     id: String,
     created: u64,
     service: Arc<Service>,
-    parts: Option<(String, bool)>,
+    parts: Option<(String, Arc<[String]>)>,
 }
 
 impl Head {
     /// A parser for an answer.
     fn parser(&self) -> Option<SpeechParser> {
-        let (prompt, calls) = self.parts.as_ref()?;
-        Some(self.service.speech.parser(prompt, *calls))
+        let (prompt, tools) = self.parts.as_ref()?;
+        Some(self.service.speech.parser(prompt, tools))
     }
 
     /// The parts in a piece of an answer, and those that were held back if it is the last piece.

@@ -6,6 +6,7 @@ use crate::service::Service;
 use crate::speech::{Marks, Speech};
 use kvant::model::Message;
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
 
 /// Largest number of tools.
 const MOST_TOOLS: usize = 512;
@@ -56,6 +57,12 @@ impl Tools {
     /// True if the model may call a tool.
     pub fn are_there(&self) -> bool {
         !self.described.is_empty()
+    }
+
+    /// The names of the tools.
+    pub fn names(&self) -> Arc<[String]> {
+        let name = |tool: &Value| tool["function"]["name"].as_str().unwrap_or_default().to_owned();
+        self.described.iter().map(name).collect()
     }
 
     /// The form of the answer, if it must call a tool.

@@ -1,6 +1,7 @@
 //! Reads one call, a JSON object, character by character.
 
 use super::Delta;
+use std::sync::Arc;
 
 /// The state of a call that is being read.
 pub struct CallReader {
@@ -21,6 +22,8 @@ pub struct CallReader {
     /// Number of bytes of the arguments that were sent.
     sent: usize,
     announced: bool,
+    /// An object without marks is a call only if it has the name of one of these tools.
+    tools: Option<Arc<[String]>>,
 }
 
 /// The end of an object.
@@ -47,7 +50,18 @@ impl CallReader {
             arguments: None,
             sent: 0,
             announced: false,
+            tools: None,
         }
+    }
+
+    /// The object has no marks. It is a call only if it has the name of one of the tools.
+    pub fn with_tools(self, tools: Arc<[String]>) -> Self {
+        Self { tools: Some(tools), ..self }
+    }
+
+    /// True if the object stands between marks.
+    pub fn is_marked(&self) -> bool {
+        self.tools.is_none()
     }
 
     /// True if the beginning of the call was announced.
@@ -122,8 +136,9 @@ impl CallReader {
         let (Some(key), Some(begin)) = (self.key.take(), self.value.take()) else { return };
         let value = self.text[begin..at].trim_end();
         if key == "name" {
-            self.name = self.name.take().or_else(|| serde_json::from_str(value).ok());
-        } else if key == self.arguments_field {
+            let known = |name: &String| self.tools.as_ref().is_none_or(|tools| tools.contains(name));
+            self.name = self.name.take().or_else(|| serde_json::from_str(value).ok().filter(known));
+        } else if is_arguments(&key, self.arguments_field) {
             // Some models write the arguments as a text.
             self.arguments = Some(serde_json::from_str(value).unwrap_or_else(|_| value.to_owned()));
         }
@@ -138,7 +153,9 @@ impl CallReader {
         }
         let complete = self.arguments.as_deref();
         let growing = || {
-            let begin = self.value.filter(|_| self.key.as_deref() == Some(self.arguments_field))?;
+            let begin = self
+                .value
+                .filter(|_| self.key.as_deref().is_some_and(|key| is_arguments(key, self.arguments_field)))?;
             // A text is sent when it is complete. So is what is not an object.
             self.text[begin..].starts_with('{').then(|| &self.text[begin..])
         };
@@ -153,4 +170,9 @@ impl CallReader {
             }
         }
     }
+}
+
+/// True for the names of a field with arguments. A model without marks may use the name of another family.
+fn is_arguments(key: &str, field: &str) -> bool {
+    key == field || key == "arguments" || key == "parameters"
 }

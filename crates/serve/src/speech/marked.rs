@@ -2,6 +2,7 @@
 
 use super::call::{CallReader, End};
 use super::{Delta, Marks, beginning_of, first_of};
+use std::sync::Arc;
 
 pub(super) const THINK: &str = "<think>";
 pub(super) const END_OF_THINK: &str = "</think>";
@@ -13,7 +14,8 @@ pub(super) const PYTHON_TAG: &str = "<|python_tag|>";
 /// Reads an answer.
 pub struct MarkedParser {
     marks: Marks,
-    calls: bool,
+    /// The names of the tools. Without tools, calls are text.
+    tools: Arc<[String]>,
     state: State,
     /// Text that was not read yet.
     rest: String,
@@ -41,11 +43,11 @@ enum State {
 
 impl MarkedParser {
     /// A parser for an answer to a prompt that ends with `prompt`.
-    pub fn new(marks: Marks, prompt: &str, calls: bool) -> Self {
+    pub fn new(marks: Marks, prompt: &str, tools: &Arc<[String]>) -> Self {
         let thinks = thinks(marks, prompt);
         Self {
             marks,
-            calls,
+            tools: tools.clone(),
             state: if thinks { State::Reasoning } else { State::Content },
             rest: String::new(),
             count: 0,
@@ -104,6 +106,7 @@ impl MarkedParser {
             }
             State::Calls { .. } => self.step_calls(deltas),
             State::Call { call, named } => {
+                let marked = call.is_marked();
                 let mut ended = None;
                 let mut read = 0;
                 for c in self.rest.chars() {
@@ -125,10 +128,7 @@ impl MarkedParser {
                     }
                     Some(End::Other(text)) => {
                         self.content(&text, deltas);
-                        self.state = match self.marks.begin {
-                            Some(_) => State::Calls { empty: false },
-                            None => State::Content,
-                        };
+                        self.state = if marked { State::Calls { empty: false } } else { State::Content };
                     }
                 }
                 true
@@ -141,13 +141,17 @@ impl MarkedParser {
         if self.marks.reasoning && self.at_start {
             marks.push(THINK);
         }
-        if self.calls {
+        if !self.tools.is_empty() {
             marks.push(self.marks.begin.unwrap_or(PYTHON_TAG));
-            if self.marks.begin.is_none() && self.at_start {
-                match self.rest.trim_start().chars().next() {
+            if self.at_start {
+                // Some models leave the marks out.
+                let start = self.rest.len() - self.rest.trim_start().len();
+                match self.rest[start..].chars().next() {
                     None => return false,
                     Some('{') => {
-                        self.state = State::Calls { empty: false };
+                        self.rest.drain(..start);
+                        let call = CallReader::new(self.marks.arguments).with_tools(self.tools.clone());
+                        self.state = State::Call { call, named: false };
                         return true;
                     }
                     Some(_) => {}

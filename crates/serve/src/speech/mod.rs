@@ -9,6 +9,7 @@ mod marked;
 
 use harmony::HarmonyParser;
 use marked::MarkedParser;
+use std::sync::Arc;
 
 /// The form in which a model writes reasoning and calls of tools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +23,7 @@ pub enum Speech {
 /// Marks around calls. A call is a JSON object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Marks {
-    /// Before one call or several. `None`: an answer that begins with an object is a call.
+    /// Before one call or several; `None`: Llama's, which can be missing.
     pub begin: Option<&'static str>,
     /// After the calls. Empty: the end of the answer.
     pub end: &'static str,
@@ -102,10 +103,11 @@ impl Speech {
         }
     }
 
-    /// A parser for an answer to a prompt that ends with `prompt`. With `calls` false, calls stay text.
-    pub fn parser(self, prompt: &str, calls: bool) -> SpeechParser {
+    /// A parser for an answer to a prompt that ends with `prompt`. `tools` has the names of the tools. Without tools, calls
+    /// stay text.
+    pub fn parser(self, prompt: &str, tools: &Arc<[String]>) -> SpeechParser {
         match self {
-            Self::Marked(marks) => SpeechParser::Marked(MarkedParser::new(marks, prompt, calls)),
+            Self::Marked(marks) => SpeechParser::Marked(MarkedParser::new(marks, prompt, tools)),
             Self::Harmony => SpeechParser::Harmony(HarmonyParser::new(prompt)),
         }
     }
@@ -180,8 +182,12 @@ mod tests {
         calls: Vec<(String, String)>,
     }
 
+    fn tools() -> Arc<[String]> {
+        ["f", "g", "add", "now", "한국"].map(str::to_owned).into()
+    }
+
     fn parts(speech: Speech, prompt: &str, pieces: &[&str]) -> Parts {
-        let mut parser = speech.parser(prompt, true);
+        let mut parser = speech.parser(prompt, &tools());
         let mut parts = Parts::default();
         let mut deltas: Vec<Delta> = pieces.iter().flat_map(|piece| parser.push(piece)).collect();
         deltas.extend(parser.finish());
@@ -265,6 +271,16 @@ mod tests {
                 vec![call("f", "{}")],
             ),
             ("tools <|python_tag|>", "", "{\"a\": 1} is JSON", "", "{\"a\": 1} is JSON", vec![]),
+            // Some models leave the marks out. An object is a call if it has the name of a tool.
+            (
+                "tools <tool_call>",
+                "",
+                "{\"name\": \"f\", \"arguments\": {\"x\": 1}}",
+                "",
+                "",
+                vec![call("f", "{\"x\": 1}")],
+            ),
+            ("tools <tool_call>", "", "{\"name\": \"Kim\"} ", "", "{\"name\": \"Kim\"}", vec![]),
             (
                 "<|channel|>",
                 "<|start|>assistant",
@@ -295,7 +311,7 @@ mod tests {
 
     #[test]
     fn arguments_come_before_the_call_is_complete() {
-        let mut parser = Speech::of("tools <tool_call>").parser("", true);
+        let mut parser = Speech::of("tools <tool_call>").parser("", &tools());
         let deltas = parser.push("<tool_call>{\"name\": \"f\", \"arguments\": {\"text\": \"long");
         assert_eq!(deltas[0], Delta::Call { index: 0, name: "f".to_owned() });
         assert_eq!(deltas[1], Delta::Arguments("{\"text\": \"long".to_owned()));
