@@ -23,10 +23,12 @@ mod http;
 mod native;
 mod openai;
 mod page;
+mod server;
 mod service;
 mod speech;
 
 pub use constraint::{Constraint, Grammar, GrammarError, Grammars};
 pub use engine::{Answer, Engine, Event, Failure, Metrics, Refusal, Request, Settings, Token};
-pub use http::{Keys, Server};
+pub use http::Keys;
+pub use server::Server;
 pub use service::{Service, ServiceSettings};

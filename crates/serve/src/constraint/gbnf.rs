@@ -4,7 +4,7 @@
 //! the translation is therefore one character, so that the longest lexeme is the only one.
 //! Source: `grammars/README.md` of llama.cpp. Not here: terminals that are tokens (`<think>`, `<[1000]>`).
 
-use super::GrammarError;
+use super::error::GrammarError;
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::iter::Peekable;

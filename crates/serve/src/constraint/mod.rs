@@ -3,17 +3,18 @@
 //! `llguidance` parses the grammar and computes, before each token, the tokens that fit. Its limits bound the time and the
 //! memory of a grammar, and of each step.
 
+mod error;
 mod gbnf;
 
+pub use error::GrammarError;
+
+use error::GRAMMAR_BYTES;
 use kvant::model::{TokenMask, Tokenizer};
 use llguidance::api::{GrammarInit, ParserLimits, TopLevelGrammar};
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Logger, Matcher, ParserFactory};
 use serde_json::{Value, json};
 use std::sync::Arc;
-
-/// Largest size of a grammar or of a schema, in bytes.
-const GRAMMAR_BYTES: usize = 256 << 10;
 
 /// A form of an answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,28 +29,6 @@ pub enum Grammar {
     Gbnf(String),
     /// The grammar format of the parser generator Lark, as `llguidance` reads it.
     Lark(String),
-}
-
-/// An error of a grammar.
-#[derive(Debug, thiserror::Error)]
-pub enum GrammarError {
-    /// The grammar is too large.
-    #[error("{found} bytes, at most {GRAMMAR_BYTES} allowed")]
-    Large {
-        /// Size in bytes.
-        found: usize,
-    },
-    /// The grammar cannot be parsed, or it exceeds a limit.
-    #[error("{0}")]
-    Grammar(String),
-    /// An error in a GBNF grammar.
-    #[error("line {line}: {message}")]
-    Gbnf {
-        /// Number of the line, from 1.
-        line: usize,
-        /// The error.
-        message: String,
-    },
 }
 
 /// Compiles grammars for the vocabulary of a model.

@@ -11,45 +11,23 @@ mod metrics;
 mod prefix_index;
 mod request;
 mod scheduler;
+mod settings;
+mod shared;
 mod task;
 
 pub use metrics::Metrics;
 pub use request::{Answer, Event, Failure, Request, Token};
+pub use settings::Settings;
 
 use kvant::model::{SamplerError, Tokenizer, Transformer};
 use scheduler::Scheduler;
+use shared::{Open, Shared};
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use task::Task;
-
-/// Settings of an engine.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Largest number of requests that run at the same time.
-    pub parallel: usize,
-    /// Largest number of requests that wait.
-    pub queue: usize,
-    /// Largest number of tokens of a request, prompt and answer together.
-    pub context: usize,
-    /// Memory for the states of all requests and of the prefix index, in bytes.
-    pub state_bytes: usize,
-    /// Number of tokens of prompts in a step with running answers. A larger number reads prompts faster, and makes
-    /// running answers wait longer for each token.
-    pub prompt_tokens: usize,
-}
-
-impl Settings {
-    /// Settings for `parallel` requests of up to `context` tokens, with memory for all of them.
-    pub fn new(network: &Transformer, parallel: usize, context: usize) -> Self {
-        let one = network.sequence(context);
-        // A request that shares pages with another one copies its last page.
-        let bytes = one.bytes(context).saturating_add(2 * one.bytes(1)).saturating_mul(parallel);
-        Self { parallel, queue: 256, context, state_bytes: bytes, prompt_tokens: 32 }
-    }
-}
 
 /// The reason why a request was not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -232,34 +210,5 @@ impl Drop for Engine {
             // A panic of the thread was already caught.
             let _ = thread.join();
         }
-    }
-}
-
-/// State that the engine and its thread share.
-#[derive(Default)]
-struct Shared {
-    /// The number of requests that were submitted and have not ended.
-    open: AtomicUsize,
-    /// True if the thread stopped after an error.
-    stopped: AtomicBool,
-    /// True if the thread must end at once.
-    end: AtomicBool,
-}
-
-/// Counts an open request until it is dropped.
-struct Open(Arc<Shared>);
-
-impl Open {
-    /// Counts one more request, unless there are `most` already.
-    fn new(shared: &Arc<Shared>, most: usize) -> Option<Self> {
-        let one_more = |open| (open < most).then_some(open + 1);
-        shared.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).ok()?;
-        Some(Self(shared.clone()))
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::AcqRel);
     }
 }

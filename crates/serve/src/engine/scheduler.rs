@@ -8,10 +8,10 @@
 //! - States never take more memory than the pool has. If a step needs more, entries of the prefix index go first, then
 //!   the youngest running request waits again, and later reads its tokens once more.
 
-use super::Settings;
 use super::metrics::Metrics;
 use super::prefix_index::{PrefixIndex, common_prefix};
 use super::request::Failure;
+use super::settings::Settings;
 use super::task::Task;
 use kvant::model::{Error, Finish, Part, Sequence, StatePool, Tokenizer, Transformer, Want};
 use std::collections::HashMap;

@@ -1,7 +1,7 @@
 //! A request in the engine: its tokens, its states and its answer so far.
 
-use super::Open;
 use super::request::{Event, Failure, Request, Token};
+use super::shared::Open;
 use crate::constraint::{Constraint, GrammarError};
 use kvant::model::{AnswerText, Finish, LogProbabilities, Sampler, SamplerError, Tokenizer};
 use std::sync::Arc;

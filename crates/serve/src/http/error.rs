@@ -6,7 +6,10 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use kvant::model::TemplateError;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
+
+/// Largest body of a request, in bytes.
+pub const BODY_BYTES: usize = 16 << 20;
 
 /// An error of a request.
 #[derive(Debug)]
@@ -16,13 +19,13 @@ pub struct ApiError {
     message: String,
     /// The name of the parameter with the error.
     parameter: Option<String>,
-    /// Other fields of the error.
-    fields: Map<String, Value>,
+    /// The tokens of a prompt that is too long, and those of the context.
+    tokens: Option<(usize, usize)>,
 }
 
 impl ApiError {
     fn of(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
-        Self { status, kind, message: message.into(), parameter: None, fields: Map::new() }
+        Self { status, kind, message: message.into(), parameter: None, tokens: None }
     }
 
     /// A request with an error.
@@ -82,8 +85,9 @@ impl ApiError {
             "type": self.kind,
             "param": self.parameter,
         });
-        if let Some(error) = error.as_object_mut() {
-            error.extend(self.fields.clone());
+        if let Some((prompt, context)) = self.tokens {
+            error["n_prompt_tokens"] = prompt.into();
+            error["n_ctx"] = context.into();
         }
         json!({ "error": error })
     }
@@ -94,10 +98,8 @@ impl From<Refusal> for ApiError {
         let message = refusal.to_string();
         match refusal {
             Refusal::Long { tokens, context } => {
-                let mut error = Self::of(StatusCode::BAD_REQUEST, "exceed_context_size_error", message);
-                error.fields.insert("n_prompt_tokens".into(), tokens.into());
-                error.fields.insert("n_ctx".into(), context.into());
-                error
+                let error = Self::of(StatusCode::BAD_REQUEST, "exceed_context_size_error", message);
+                Self { tokens: Some((tokens, context)), ..error }
             }
             Refusal::Empty | Refusal::Memory { .. } | Refusal::Token { .. } | Refusal::Sampling(_) => {
                 Self::invalid(message)

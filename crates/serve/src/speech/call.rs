@@ -1,6 +1,6 @@
 //! Reads one call, a JSON object, character by character.
 
-use super::Delta;
+use super::delta::Delta;
 use std::sync::Arc;
 
 /// The state of a call that is being read.

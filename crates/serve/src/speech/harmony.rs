@@ -3,7 +3,8 @@
 //!
 //! Source: the description of the harmony response format by OpenAI.
 
-use super::{Delta, beginning_of, first_of};
+use super::delta::Delta;
+use super::marks::{beginning_of, first_of};
 
 pub(super) const CHANNEL: &str = "<|channel|>";
 const MESSAGE: &str = "<|message|>";

@@ -1,7 +1,8 @@
 //! Reads answers with marks around reasoning and calls.
 
 use super::call::{CallReader, End};
-use super::{Delta, Marks, beginning_of, first_of};
+use super::delta::Delta;
+use super::marks::{Marks, beginning_of, first_of};
 use std::sync::Arc;
 
 pub(super) const THINK: &str = "<think>";

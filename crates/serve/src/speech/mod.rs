@@ -4,8 +4,13 @@
 //! template contains. [`SpeechParser`] reads an answer piece by piece.
 
 mod call;
+mod delta;
 mod harmony;
 mod marked;
+mod marks;
+
+pub use delta::Delta;
+pub use marks::Marks;
 
 use harmony::HarmonyParser;
 use marked::MarkedParser;
@@ -18,23 +23,6 @@ pub enum Speech {
     Marked(Marks),
     /// Channels of gpt-oss.
     Harmony,
-}
-
-/// Marks around calls. A call is a JSON object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Marks {
-    /// Before one call or several; `None`: Llama's, which can be missing.
-    pub begin: Option<&'static str>,
-    /// After the calls. Empty: the end of the answer.
-    pub end: &'static str,
-    /// The name of the field with the arguments.
-    pub arguments: &'static str,
-    /// True if the calls are elements of a list.
-    pub list: bool,
-    /// True if the template knows reasoning.
-    pub reasoning: bool,
-    /// True if the template renders tools. Otherwise the server describes them in the system message.
-    pub knows_tools: bool,
 }
 
 /// Hermes and Qwen. Also for templates that know no tools.
@@ -107,34 +95,16 @@ impl Speech {
     /// stay text.
     pub fn parser(self, prompt: &str, tools: &Arc<[String]>) -> SpeechParser {
         match self {
-            Self::Marked(marks) => SpeechParser::Marked(MarkedParser::new(marks, prompt, tools)),
+            Self::Marked(marks) => SpeechParser::Marked(Box::new(MarkedParser::new(marks, prompt, tools))),
             Self::Harmony => SpeechParser::Harmony(HarmonyParser::new(prompt)),
         }
     }
 }
 
-/// A new part of an answer, or more of the last one.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Delta {
-    /// Text for the user.
-    Content(String),
-    /// Reasoning.
-    Reasoning(String),
-    /// A call begins.
-    Call {
-        /// Number of the call in the answer, from 0.
-        index: usize,
-        /// The name of the tool.
-        name: String,
-    },
-    /// More of the arguments of the last call, as JSON text.
-    Arguments(String),
-}
-
 /// Reads an answer.
 pub enum SpeechParser {
     /// Marks.
-    Marked(MarkedParser),
+    Marked(Box<MarkedParser>),
     /// Channels.
     Harmony(HarmonyParser),
 }
@@ -155,19 +125,6 @@ impl SpeechParser {
             Self::Harmony(parser) => parser.finish(),
         }
     }
-}
-
-/// Number of bytes at the end of `text` that can be the beginning of one of `marks`.
-fn beginning_of(text: &str, marks: &[&str]) -> usize {
-    let of = |mark: &&str| {
-        (1..mark.len()).rev().find(|&n| mark.is_char_boundary(n) && text.ends_with(&mark[..n])).unwrap_or(0)
-    };
-    marks.iter().map(of).max().unwrap_or(0)
-}
-
-/// The first of `marks` in `text`: its place and its text.
-fn first_of<'a>(text: &str, marks: &[&'a str]) -> Option<(usize, &'a str)> {
-    marks.iter().filter_map(|mark| Some((text.find(mark)?, *mark))).min_by_key(|(at, _)| *at)
 }
 
 #[cfg(test)]

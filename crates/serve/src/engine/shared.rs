@@ -1,0 +1,33 @@
+//! State that an engine and its thread share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// State that the engine and its thread share.
+#[derive(Default)]
+pub struct Shared {
+    /// The number of requests that were submitted and have not ended.
+    pub open: AtomicUsize,
+    /// True if the thread stopped after an error.
+    pub stopped: AtomicBool,
+    /// True if the thread must end at once.
+    pub end: AtomicBool,
+}
+
+/// Counts an open request until it is dropped.
+pub struct Open(Arc<Shared>);
+
+impl Open {
+    /// Counts one more request, unless there are `most` already.
+    pub fn new(shared: &Arc<Shared>, most: usize) -> Option<Self> {
+        let one_more = |open| (open < most).then_some(open + 1);
+        shared.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).ok()?;
+        Some(Self(shared.clone()))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::AcqRel);
+    }
+}

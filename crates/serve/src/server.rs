@@ -1,0 +1,125 @@
+//! The server: its routes, its threads, its end.
+//!
+//! Handlers never compute on the threads that serve connections: texts are rendered and encoded on a bounded number of
+//! other threads, and the engine has a thread of its own. So `/health` and `/metrics` answer at once under any load.
+
+use crate::http::{ApiError, App, BODY_BYTES, Keys, access, serve};
+use crate::service::Service;
+use crate::{native, openai, page};
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::Uri;
+use axum::middleware;
+use axum::routing::{get, post};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+use tower_http::catch_panic::CatchPanicLayer;
+
+/// Number of threads for work that takes noticeable time.
+const BLOCKING_THREADS: usize = 8;
+
+/// A server that listens, and that answers as soon as its model is loaded.
+pub struct Server {
+    app: Arc<App>,
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Opens a port. Port 0 chooses a free one ([`Server::address`]).
+    ///
+    /// # Errors
+    /// A host that is unknown, or a port that is in use.
+    pub fn bind(host: &str, port: u16, keys: Keys) -> io::Result<Self> {
+        let listener = TcpListener::bind((host, port))?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let app = Arc::new(App::new(keys));
+        Ok(Self { app, listener, address })
+    }
+
+    /// The address that the server listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `ends` returns true, on threads of its own. `load` gives the model, while `/health` already answers;
+    /// `ready` is called after it. Requests that run when `ends` becomes true are answered.
+    ///
+    /// # Errors
+    /// Errors of `load`; the system cannot start threads.
+    pub fn run<E: From<io::Error>>(
+        self,
+        load: impl FnOnce() -> Result<Service, E>,
+        ready: impl FnOnce(&Service) -> Result<(), E>,
+        ends: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Result<(), E> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .max_blocking_threads(BLOCKING_THREADS)
+            .thread_name("kvant-http")
+            .enable_all()
+            .build()?;
+        let app = self.app.clone();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let listener = runtime.block_on(async { tokio::net::TcpListener::from_std(self.listener) })?;
+        let of_ends = app.clone();
+        let connections = runtime.spawn(async move {
+            let end = async {
+                let asked = async {
+                    while !ends() {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                };
+                tokio::select! { () = asked => {}, _ = stopped => {} }
+                // Clients with open connections get an error for new requests.
+                if let Ok(service) = of_ends.service() {
+                    service.engine.drain();
+                }
+            };
+            serve(listener, router(app), end).await;
+        });
+        let loaded = load().and_then(|service| ready(self.app.set_service(service)));
+        if loaded.is_err() {
+            drop(stop);
+            runtime.shutdown_timeout(Duration::from_secs(1));
+            return loaded;
+        }
+        let served = runtime.block_on(connections);
+        drop(stop);
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        served.map_err(|error| E::from(io::Error::other(error)))
+    }
+}
+
+/// All routes.
+fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/", get(page::index))
+        .route("/page/{name}", get(page::part))
+        .route("/health", get(native::health))
+        .route("/metrics", get(native::metrics))
+        .route("/props", get(native::props))
+        .route("/tokenize", post(native::tokenize))
+        .route("/detokenize", post(native::detokenize))
+        .route("/apply-template", post(native::apply_template))
+        .route("/models", get(openai::models))
+        .route("/v1/models", get(openai::models))
+        .route("/v1/models/{name}", get(openai::model))
+        .route("/v1/chat/completions", post(openai::chat_completions))
+        .route("/chat/completions", post(openai::chat_completions))
+        .route("/v1/completions", post(openai::completions))
+        .route("/v1/health", get(native::health))
+        .fallback(async |uri: Uri| ApiError::not_found(uri.path()))
+        .method_not_allowed_fallback(async |uri: Uri| ApiError::method(uri.path()))
+        .layer(middleware::from_fn_with_state(app.clone(), access::check))
+        .layer(middleware::map_response(access::body_errors))
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(CatchPanicLayer::custom(|_| {
+            use axum::response::IntoResponse;
+            ApiError::server("the request failed").into_response()
+        }))
+        .with_state(app)
+}
