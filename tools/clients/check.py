@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Talks to a running `kvant serve` with the unmodified clients of others.
 
-    python tools/clients/check.py http://127.0.0.1:8080 [--clients openai]
+    python tools/clients/check.py http://127.0.0.1:8080 [--clients openai,anthropic,ollama]
 
-    pip install openai
+    pip install openai anthropic ollama
 
 The model needs a chat template. Texts of answers are not judged, only their form. Prints a line for each check, and ends
 with status 1 at the first check that fails.
@@ -100,12 +100,79 @@ def openai_client(url):
             check(f"openai: {kind.__name__}", bool(error.body["message"]), error)
 
 
+def anthropic_client(url):
+    import anthropic
+
+    client = anthropic.Anthropic(base_url=url, api_key="none", max_retries=0)
+    common = {"model": "any", "max_tokens": 16, "messages": MESSAGES, "system": "Be short.", "extra_body": {"temperature": 0}}
+    whole = client.messages.create(**common)
+    text = "".join(block.text for block in whole.content if block.type == "text")
+    check("anthropic: message", whole.stop_reason in ("end_turn", "max_tokens") and whole.usage.output_tokens > 0, whole)
+    with client.messages.stream(**common) as stream:
+        pieces = "".join(stream.text_stream)
+        last = stream.get_final_message()
+    check("anthropic: stream equals message", pieces == text and last.stop_reason == whole.stop_reason, (pieces, text))
+    check("anthropic: cached tokens", last.usage.cache_read_input_tokens > 0, last.usage)
+    counted = client.messages.count_tokens(model="any", messages=MESSAGES, system="Be short.")
+    check("anthropic: tokens are counted", counted.input_tokens == whole.usage.input_tokens + (whole.usage.cache_read_input_tokens or 0), counted)
+
+    tool = {"name": "register", "description": "Registers a person.", "input_schema": SCHEMA}
+    choice = {"type": "tool", "name": "register", "disable_parallel_tool_use": True}
+    common = {**common, "max_tokens": 120, "tools": [tool], "tool_choice": choice}
+    called = client.messages.create(**common)
+    use = called.content[-1]
+    check("anthropic: tool", called.stop_reason == "tool_use" and use.type == "tool_use" and valid(json.dumps(use.input)), called)
+    with client.messages.stream(**common) as stream:
+        streamed = stream.get_final_message()
+    check("anthropic: streamed tool", streamed.content[-1].input == use.input, streamed)
+    history = MESSAGES + [
+        {"role": "assistant", "content": [use.model_dump(exclude_none=True)]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": use.id, "content": "done"}]},
+    ]
+    answer = client.messages.create(**{**common, "messages": history, "max_tokens": 8, "tool_choice": {"type": "auto"}})
+    check("anthropic: result of a tool", answer.stop_reason is not None, answer)
+    try:
+        client.messages.create(**{**common, "messages": []})
+        check("anthropic: errors", False)
+    except anthropic.BadRequestError as error:
+        check("anthropic: errors", error.body["error"]["type"] == "invalid_request_error", error.body)
+
+
+def ollama_client(url):
+    import ollama
+
+    client = ollama.Client(host=url)
+    model = client.list().models[0].model
+    shown = client.show(model)
+    check("ollama: models", "tools" in shown.capabilities and client.ps().models[0].model == model, shown)
+    options = {"temperature": 0, "num_predict": 16}
+    whole = client.chat(model=model, messages=MESSAGES, options=options)
+    check("ollama: chat", whole.done and whole.eval_count > 0, whole)
+    stream = list(client.chat(model=model, messages=MESSAGES, options=options, stream=True))
+    pieces = "".join(part.message.content or "" for part in stream)
+    check("ollama: stream equals chat", pieces == whole.message.content and stream[-1].done, (pieces, whole))
+    generated = client.generate(model=model, prompt=MESSAGES[0]["content"], options=options)
+    check("ollama: generate", generated.response == whole.message.content, (generated, whole))
+    raw = client.generate(model=model, prompt="Once upon a time", raw=True, options=options)
+    check("ollama: raw", raw.prompt_eval_count < whole.prompt_eval_count, raw)
+    options["num_predict"] = 120
+    shaped = client.chat(model=model, messages=MESSAGES, options=options, format=SCHEMA)
+    check("ollama: JSON Schema", valid(shaped.message.content), shaped)
+    called = client.chat(model=model, messages=MESSAGES, options={**options, "num_predict": 8}, tools=[TOOL])
+    check("ollama: tools", called.done_reason in ("stop", "length"), called)
+    try:
+        client.show("missing")
+        check("ollama: errors", False)
+    except ollama.ResponseError as error:
+        check("ollama: errors", error.status_code == 404, error)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("url")
-    parser.add_argument("--clients", default="openai")
+    parser.add_argument("--clients", default="openai,anthropic,ollama")
     given = parser.parse_args()
-    known = {"openai": openai_client}
+    known = {"openai": openai_client, "anthropic": anthropic_client, "ollama": ollama_client}
     for name in given.clients.split(","):
         known[name](given.url.rstrip("/"))
 

@@ -17,15 +17,19 @@
 //! # }
 //! ```
 
+mod answers;
+mod anthropic;
 mod constraint;
 mod engine;
 mod http;
 mod native;
+mod ollama;
 mod openai;
 mod page;
 mod server;
 mod service;
 mod speech;
+mod turn;
 
 pub use constraint::{Constraint, Grammar, GrammarError, Grammars};
 pub use engine::{Answer, Engine, Event, Failure, Metrics, Refusal, Request, Settings, Token};

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
-use kvant::model::Special;
+use kvant::model::{Conversation, Special};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
@@ -54,7 +54,7 @@ pub async fn props(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
             "bos_token": text(tokenizer.vocabulary().bos),
             "eos_token": text(tokenizer.vocabulary().eos),
             "weights_bytes": service.weights_bytes,
-            "weights_bytes_16bit": service.weights_bytes_16bit,
+            "weights_bytes_16bit": 2 * service.parameters,
             "state_bytes": service.engine.metrics().state_bytes(),
             "state_limit_bytes": settings.state_bytes,
             "build_info": concat!("kvant-", env!("CARGO_PKG_VERSION")),
@@ -106,7 +106,11 @@ pub async fn apply_template(State(app): State<Arc<App>>, body: Bytes) -> Result<
     let prompt = app.blocking(move || {
         let mut fields = Fields::parse(&body)?;
         let messages = openai::messages(&mut fields)?;
-        let conversation = openai::conversation(&mut fields, &messages)?;
+        let (ending, variables) = openai::rendering(&mut fields, &messages)?;
+        let mut conversation = Conversation::new(&messages).ending(ending);
+        for (name, value) in variables {
+            conversation = conversation.variable(&name, value);
+        }
         Ok::<String, ApiError>(service.template()?.render_conversation(&conversation)?.into_text())
     });
     Ok(respond(StatusCode::OK, &json!({ "prompt": prompt.await?? })))

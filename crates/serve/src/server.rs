@@ -5,7 +5,7 @@
 
 use crate::http::{ApiError, App, BODY_BYTES, Keys, access, serve};
 use crate::service::Service;
-use crate::{native, openai, page};
+use crate::{anthropic, native, ollama, openai, page};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::Uri;
@@ -110,6 +110,14 @@ fn router(app: Arc<App>) -> Router {
         .route("/v1/models/{name}", get(openai::model))
         .route("/v1/chat/completions", post(openai::chat_completions))
         .route("/chat/completions", post(openai::chat_completions))
+        .route("/v1/messages", post(anthropic::messages))
+        .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
+        .route("/api/version", get(ollama::version))
+        .route("/api/tags", get(ollama::tags))
+        .route("/api/ps", get(ollama::processes))
+        .route("/api/show", post(ollama::show))
+        .route("/api/chat", post(ollama::chat))
+        .route("/api/generate", post(ollama::generate))
         .route("/v1/completions", post(openai::completions))
         .route("/v1/health", get(native::health))
         .fallback(async |uri: Uri| ApiError::not_found(uri.path()))

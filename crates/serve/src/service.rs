@@ -8,6 +8,7 @@ use kvant::Model;
 use kvant::kernels::Backend;
 use kvant::model::{ChatTemplate, Conversation, Ending, Sampling, Special, Tokenizer};
 use kvant::{RunSettings, context};
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -63,9 +64,12 @@ pub struct Service {
     pub(crate) timeout: Option<Duration>,
     /// The seed of requests that give none.
     pub(crate) seed: Option<u64>,
-    /// Bytes of all tensors, and their bytes in 16 bits.
+    /// Bytes of all tensors.
     pub(crate) weights_bytes: u64,
-    pub(crate) weights_bytes_16bit: u64,
+    /// The number of all weights.
+    pub(crate) parameters: u64,
+    /// The format with the most bytes.
+    pub(crate) format: String,
     needs_boundaries: bool,
     /// Compiles grammars. The vocabulary is read when the first request needs it.
     grammars: OnceLock<Result<Grammars, GrammarError>>,
@@ -94,7 +98,7 @@ impl Service {
             state_bytes: settings.state_bytes.unwrap_or(engine_settings.state_bytes),
             ..engine_settings
         };
-        let (weights_bytes, weights_bytes_16bit) = weight_bytes(model);
+        let (weights_bytes, parameters, format) = sizes(model);
         let needs_boundaries = network.sequence(1).needs_checkpoints();
         let engine = Engine::start(Arc::new(network), tokenizer, engine_settings)
             .map_err(|source| kvant::Error::io(model.path(), "starting the engine", source))?;
@@ -110,7 +114,8 @@ impl Service {
             timeout: settings.timeout,
             seed: settings.seed,
             weights_bytes,
-            weights_bytes_16bit,
+            parameters,
+            format,
             needs_boundaries,
             grammars: OnceLock::new(),
         })
@@ -179,11 +184,22 @@ impl Service {
     }
 }
 
-/// The bytes of all tensors, and their bytes in 16 bits.
-fn weight_bytes(model: &Model) -> (u64, u64) {
+/// The bytes of all tensors, the number of all weights, and the format with the most bytes.
+fn sizes(model: &Model) -> (u64, u64, String) {
     let tensors = model.weights().checkpoint().tensors();
-    let bytes = tensors.iter().map(|tensor| tensor.bytes as u64).sum();
-    (bytes, 2 * tensors.iter().map(|tensor| tensor.shape.elements() as u64).sum::<u64>())
+    let mut bytes_of: BTreeMap<&str, u64> = BTreeMap::new();
+    for tensor in tensors {
+        *bytes_of.entry(tensor.type_name()).or_default() += tensor.bytes as u64;
+    }
+    let largest = bytes_of.iter().max_by_key(|(_, bytes)| **bytes);
+    let format = largest.map(|(name, _)| (*name).to_owned()).unwrap_or_default();
+    let parameters = tensors.iter().map(|tensor| tensor.shape.elements() as u64).sum();
+    (bytes_of.values().sum(), parameters, format)
+}
+
+/// The time now, as RFC 3339 writes it.
+pub(crate) fn timestamp() -> String {
+    jiff::Timestamp::now().to_string()
 }
 
 /// Seconds since 1970.

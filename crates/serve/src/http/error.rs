@@ -77,6 +77,11 @@ impl ApiError {
         Self::of(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)
     }
 
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// The error as JSON.
     pub fn to_json(&self) -> Value {
         let mut error = json!({

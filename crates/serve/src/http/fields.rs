@@ -23,6 +23,24 @@ impl Fields {
         }
     }
 
+    /// Reads the fields of an object.
+    pub fn of(fields: Map<String, Value>) -> Self {
+        Self(fields)
+    }
+
+    /// Sets a field.
+    pub fn set(&mut self, name: &str, value: Value) {
+        self.0.insert(name.to_owned(), value);
+    }
+
+    /// True if a field is absent or an empty list.
+    pub fn is_empty_list(&self, name: &str) -> bool {
+        match self.0.get(name) {
+            None | Some(Value::Null) => true,
+            Some(value) => value.as_array().is_some_and(Vec::is_empty),
+        }
+    }
+
     /// Returns a field. `null` counts as absent.
     pub fn take(&mut self, name: &str) -> Option<Value> {
         self.0.shift_remove(name).filter(|value| !value.is_null())

@@ -1,4 +1,4 @@
-//! Streams of server-sent events.
+//! Streams of server-sent events, and of lines of JSON.
 //!
 //! A task of its own sends the events. If the client leaves, the task ends, and with it the work for the client.
 
@@ -24,21 +24,40 @@ const SILENCE: Duration = Duration::from_secs(15);
 pub struct Left;
 
 /// The sender of a stream.
-pub struct EventStream(Sender<Bytes>);
+pub struct EventStream {
+    sender: Sender<Bytes>,
+    /// The text that is sent after a long silence.
+    comment: Option<&'static str>,
+}
 
 impl EventStream {
-    /// A response whose events `work` sends.
+    /// A response whose server-sent events `work` sends.
     pub fn respond<F: Future<Output = Result<(), Left>> + Send + 'static>(
         work: impl FnOnce(Self) -> F,
     ) -> Response {
+        Self::start("text/event-stream", Some(": no event yet\n\n"), work)
+    }
+
+    /// A response whose lines of JSON `work` sends.
+    pub fn respond_with_lines<F: Future<Output = Result<(), Left>> + Send + 'static>(
+        work: impl FnOnce(Self) -> F,
+    ) -> Response {
+        Self::start("application/x-ndjson", None, work)
+    }
+
+    fn start<F: Future<Output = Result<(), Left>> + Send + 'static>(
+        kind: &'static str,
+        comment: Option<&'static str>,
+        work: impl FnOnce(Self) -> F,
+    ) -> Response {
         let (sender, receiver) = channel(BUFFERED);
-        let work = work(Self(sender));
+        let work = work(Self { sender, comment });
         // The error is that the client left. Nothing remains to be done then.
         tokio::spawn(async { drop(work.await) });
         let events = ReceiverStream::new(receiver).map(Ok::<_, Infallible>);
         let mut response = Response::new(Body::from_stream(events));
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         response
     }
@@ -51,6 +70,22 @@ impl EventStream {
         self.write(format!("data: {data}\n\n")).await
     }
 
+    /// Sends an event with a name.
+    ///
+    /// # Errors
+    /// The client left.
+    pub async fn send_named(&self, name: &str, data: &Value) -> Result<(), Left> {
+        self.write(format!("event: {name}\ndata: {data}\n\n")).await
+    }
+
+    /// Sends a line of JSON.
+    ///
+    /// # Errors
+    /// The client left.
+    pub async fn send_line(&self, data: &Value) -> Result<(), Left> {
+        self.write(format!("{data}\n")).await
+    }
+
     /// Sends the last event, as OpenAI's clients expect it.
     ///
     /// # Errors
@@ -60,7 +95,7 @@ impl EventStream {
     }
 
     async fn write(&self, text: String) -> Result<(), Left> {
-        self.0.send(text.into()).await.map_err(|_| Left)
+        self.sender.send(text.into()).await.map_err(|_| Left)
     }
 
     /// Waits for `event`.
@@ -72,8 +107,12 @@ impl EventStream {
         loop {
             tokio::select! {
                 event = &mut event => return Ok(event),
-                () = self.0.closed() => return Err(Left),
-                () = tokio::time::sleep(SILENCE) => self.write(": no event yet\n\n".to_owned()).await?,
+                () = self.sender.closed() => return Err(Left),
+                () = tokio::time::sleep(SILENCE) => {
+                    if let Some(comment) = self.comment {
+                        self.write(comment.to_owned()).await?;
+                    }
+                }
             }
         }
     }

@@ -1,82 +1,11 @@
 //! Answers of the engine in OpenAI's form.
 
-use crate::http::ApiError;
+use crate::Token;
+use crate::answers::Count;
 use crate::service::Service;
-use crate::{Answer, Event, Failure, Token};
 use kvant::model::{Finish, LogProbabilities};
 use serde_json::{Value, json};
 use std::time::Duration;
-use tokio_stream::StreamExt;
-
-/// A finished answer.
-#[derive(Default)]
-pub struct Finished {
-    /// The tokens of the prompt, if the request wants their log probabilities.
-    pub prompt: Vec<Token>,
-    pub text: String,
-    pub tokens: Vec<Token>,
-    pub end: Option<Token>,
-    pub finish: Option<Finish>,
-    pub count: Count,
-}
-
-/// Numbers of tokens and times of an answer.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Count {
-    pub cached: usize,
-    pub answer: usize,
-    pub prefill: Duration,
-    pub decode: Duration,
-}
-
-impl Count {
-    /// Adds the times and numbers of an event.
-    pub fn add(&mut self, event: &Event) {
-        match event {
-            Event::Started { cached_tokens, prefill, .. } => {
-                self.cached = *cached_tokens;
-                self.prefill = *prefill;
-            }
-            Event::Ended { tokens, decode, .. } => {
-                self.answer = *tokens;
-                self.decode = *decode;
-            }
-            Event::Prompt(_) | Event::Piece { .. } | Event::Failed(_) => {}
-        }
-    }
-}
-
-/// Waits for the end of an answer.
-///
-/// # Errors
-/// [`Failure`].
-pub async fn finished(mut answer: Answer) -> Result<Finished, ApiError> {
-    let mut finished = Finished::default();
-    while let Some(event) = answer.next().await {
-        finished.count.add(&event);
-        match event {
-            Event::Started { .. } => {}
-            Event::Prompt(tokens) => finished.prompt.extend(tokens),
-            Event::Piece { token, text } => {
-                finished.tokens.push(token);
-                finished.text.push_str(&text);
-            }
-            Event::Ended { text, finish, end, .. } => {
-                finished.text.push_str(&text);
-                finished.finish = Some(finish);
-                finished.end = end;
-                return Ok(finished);
-            }
-            Event::Failed(failure) => return Err(failure.into()),
-        }
-    }
-    Err(stopped().into())
-}
-
-/// The failure of an answer without a last event.
-pub fn stopped() -> Failure {
-    Failure::Network("the engine stopped".to_owned())
-}
 
 /// The usage of several answers to one prompt.
 pub fn usage(prompt: usize, counts: &[Count]) -> Value {

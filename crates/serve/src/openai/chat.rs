@@ -1,33 +1,22 @@
 //! `/v1/chat/completions`.
 
-use super::answer::{Count, Finished, chat_log_probabilities, finished, reason, stopped, timings, usage};
+use super::answer::{chat_log_probabilities, reason, timings, usage};
 use super::format::constraint;
 use super::message::AssistantMessage;
 use super::messages::messages;
-use super::parameters::{MOST_TOP, Parameters};
-use super::tools::Tools;
-use super::{Common, identifier, merged, submit, with_warnings};
+use crate::answers::{Count, Finished, finished, identifier, merged, stopped, submit, with_warnings};
 use crate::http::{ApiError, App, EventStream, Fields, Left, respond};
 use crate::service::{Service, now};
-use crate::speech::{Delta, Speech, SpeechParser};
-use crate::{Answer, Event, Request};
+use crate::turn::{Common, Inputs, MOST_TOP, Parameters, PartReader, Parts, Tools, Turn};
+use crate::{Answer, Event};
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{Extensions, StatusCode};
 use axum::response::Response;
-use kvant::model::{Conversation, Ending, Message};
-use serde_json::{Value, json};
+use kvant::model::{Ending, Message};
+use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use tokio_stream::StreamExt;
-
-/// A parsed request.
-struct Chat {
-    parameters: Parameters,
-    request: Request,
-    ignored: Vec<String>,
-    /// The end of the rendered prompt, if the answer has parts other than text. Also the names of the tools.
-    parts: Option<(String, Arc<[String]>)>,
-}
 
 /// Fields that would change the answer.
 const REFUSED: &[&str] = &["functions", "function_call", "audio", "prediction", "web_search_options"];
@@ -41,8 +30,8 @@ pub async fn completions(
     let service = app.service()?;
     let of_request = service.clone();
     let common = Common::of(&extensions);
-    let chat = app.blocking(move || parse(&of_request, &body, &common)).await??;
-    let Chat { parameters, request, ignored, parts } = chat;
+    let (turn, parameters, ignored) = app.blocking(move || parse(&of_request, &body, &common)).await??;
+    let Turn { request, parts } = turn;
     let prompt_tokens = request.prompt.len();
     let with_log_probabilities = request.log_probabilities.is_some();
     let answers = submit(&service, &[request], parameters.answers)?;
@@ -60,50 +49,19 @@ pub async fn completions(
     Ok(with_warnings(response, &ignored))
 }
 
-fn parse(service: &Service, body: &[u8], common: &Common) -> Result<Chat, ApiError> {
+/// Parses a request. Also returns the names of the fields that were ignored.
+fn parse(
+    service: &Service,
+    body: &[u8],
+    common: &Common,
+) -> Result<(Turn, Parameters, Vec<String>), ApiError> {
     let mut fields = Fields::parse(body)?;
     fields.refuse(REFUSED)?;
     let parameters = Parameters::read(&mut fields, service)?;
     let tools = Tools::read(&mut fields)?;
     let constraint = constraint(&mut fields, service)?;
-    let mut messages = messages(&mut fields)?;
-    let speech = service.speech;
-    if tools.are_there() && !speech.knows_tools() {
-        tools.describe_in(&mut messages);
-    }
-    let mut conversation = conversation(&mut fields, &messages)?;
-    if tools.are_there() && speech.knows_tools() {
-        conversation = conversation.tools(&tools.described);
-    }
-    let rendering = service.template()?.render_conversation(&conversation)?;
-    let text = rendering.text();
-    let constraint = match (constraint, tools.grammar(speech, service)) {
-        (Some(_), Some(_)) => {
-            let message = "an answer that must call a tool has no other form";
-            return Err(ApiError::parameter("tool_choice", message));
-        }
-        (None, Some(grammar)) => {
-            let constraint = service.constraint(&grammar);
-            let constraint = constraint.map_err(|error| ApiError::parameter("tools", error))?;
-            Some(match (speech, speech.reasoning_end(text)) {
-                (Speech::Marked(_), Some(mark)) => constraint.after(mark),
-                _ => constraint,
-            })
-        }
-        (Some(constraint), None) => Some(match speech.reasoning_end(text) {
-            Some(mark) => constraint.after(mark),
-            None => constraint,
-        }),
-        (None, None) => None,
-    };
-    let parts = tools.are_there() || speech.has_parts();
-    let parts = parts.then(|| (ending(text).to_owned(), tools.names()));
-    // The template writes BOS itself.
-    let encoded = service.tokenizer().encode_spans(&rendering.spans(), false);
-    let prompt = encoded.map_err(|error| ApiError::invalid(error.to_string()))?;
-    if prompt.is_empty() {
-        return Err(ApiError::parameter("messages", "the chat template makes no text of them"));
-    }
+    let messages = messages(&mut fields)?;
+    let (ending, variables) = rendering(&mut fields, &messages)?;
     let wanted = fields.flag("logprobs")?.unwrap_or(false);
     let top = fields.integer(&["top_logprobs"], 0)?;
     if top.is_some() && !wanted {
@@ -113,27 +71,17 @@ fn parse(service: &Service, body: &[u8], common: &Common) -> Result<Chat, ApiErr
     if top > MOST_TOP {
         return Err(ApiError::parameter("top_logprobs", format!("at most {MOST_TOP}")));
     }
-    let request = Request {
-        constraint,
-        control_tokens: parts.is_some() && service.marks_are_control,
-        boundaries: service.boundaries(&conversation, &prompt)?,
-        log_probabilities: wanted.then_some(top as usize),
-        ..common.request(service, prompt, &parameters)
-    };
-    Ok(Chat { parameters, request, ignored: fields.ignored(), parts })
+    let inputs = Inputs { messages, tools, ending, variables, constraint };
+    let mut turn = Turn::new(service, common, &parameters, inputs)?;
+    turn.request.log_probabilities = wanted.then_some(top as usize);
+    Ok((turn, parameters, fields.ignored()))
 }
 
-/// The end of a prompt, as far as it decides how an answer begins.
-fn ending(prompt: &str) -> &str {
-    let mut from = prompt.len().saturating_sub(256);
-    while !prompt.is_char_boundary(from) {
-        from -= 1;
-    }
-    &prompt[from..]
-}
-
-/// The inputs of the template.
-pub fn conversation<'a>(fields: &mut Fields, messages: &'a [Message]) -> Result<Conversation<'a>, ApiError> {
+/// Reads the end of the rendering, and other variables of the template.
+pub fn rendering(
+    fields: &mut Fields,
+    messages: &[Message],
+) -> Result<(Ending, Map<String, Value>), ApiError> {
     // The model continues a last message of its own.
     let own = messages.last().is_some_and(|message| message.role == "assistant");
     let generation = fields.flag("add_generation_prompt")?;
@@ -143,14 +91,11 @@ pub fn conversation<'a>(fields: &mut Fields, messages: &'a [Message]) -> Result<
         _ if own => Ending::Continue,
         _ => Ending::Prompt,
     };
-    let mut conversation = Conversation::new(messages).ending(ending);
-    for (name, value) in fields.object("chat_template_kwargs")?.unwrap_or_default() {
-        conversation = conversation.variable(&name, value);
-    }
+    let mut variables = fields.object("chat_template_kwargs")?.unwrap_or_default();
     if let Some(effort) = fields.text("reasoning_effort")? {
-        conversation = conversation.variable("reasoning_effort", effort);
+        variables.insert("reasoning_effort".to_owned(), effort.into());
     }
-    Ok(conversation)
+    Ok((ending, variables))
 }
 
 /// What all parts of a response have in common.
@@ -158,28 +103,10 @@ struct Head {
     id: String,
     created: u64,
     service: Arc<Service>,
-    parts: Option<(String, Arc<[String]>)>,
+    parts: Parts,
 }
 
 impl Head {
-    /// A parser for an answer.
-    fn parser(&self) -> Option<SpeechParser> {
-        let (prompt, tools) = self.parts.as_ref()?;
-        Some(self.service.speech.parser(prompt, tools))
-    }
-
-    /// The parts in a piece of an answer, and those that were held back if it is the last piece.
-    fn deltas(parser: &mut Option<SpeechParser>, text: String, last: bool) -> Vec<Delta> {
-        let Some(parser) = parser else {
-            return if text.is_empty() { Vec::new() } else { vec![Delta::Content(text)] };
-        };
-        let mut deltas = parser.push(&text);
-        if last {
-            deltas.extend(parser.finish());
-        }
-        deltas
-    }
-
     fn object(&self, kind: &str, choices: Value) -> Value {
         json!({
             "id": self.id,
@@ -197,7 +124,7 @@ impl Head {
             let log_probabilities =
                 with_log_probabilities.then(|| chat_log_probabilities(&self.service, &answer.tokens));
             let mut message = AssistantMessage::default();
-            for delta in Self::deltas(&mut self.parser(), answer.text.clone(), true) {
+            for delta in self.parts.reader().read(answer.text.clone(), true) {
                 message.add(delta);
             }
             let end = if message.has_calls() { "tool_calls" } else { reason(answer.finish) };
@@ -232,7 +159,7 @@ impl Head {
         let mut counts = vec![Count::default(); answers.len()];
         let mut messages: Vec<AssistantMessage> =
             answers.iter().map(|_| AssistantMessage::default()).collect();
-        let mut parsers: Vec<Option<SpeechParser>> = answers.iter().map(|_| self.parser()).collect();
+        let mut readers: Vec<PartReader> = answers.iter().map(|_| self.parts.reader()).collect();
         let mut open = answers.len();
         let mut answers = merged(answers);
         while open > 0 {
@@ -251,7 +178,7 @@ impl Head {
                     let log_probabilities =
                         log_probabilities.then(|| chat_log_probabilities(&self.service, &[token]));
                     let mut log_probabilities = log_probabilities;
-                    for delta in Self::deltas(&mut parsers[index], text, false) {
+                    for delta in readers[index].read(text, false) {
                         let delta = messages[index].add(delta);
                         stream.send(&chunk(index, delta, log_probabilities.take(), None)).await?;
                     }
@@ -260,7 +187,7 @@ impl Head {
                     }
                 }
                 Event::Ended { text, finish, .. } => {
-                    for delta in Self::deltas(&mut parsers[index], text, true) {
+                    for delta in readers[index].read(text, true) {
                         let delta = messages[index].add(delta);
                         stream.send(&chunk(index, delta, None, None)).await?;
                     }

@@ -1,11 +1,11 @@
 //! `/v1/completions`, with `echo` and `logprobs` over the prompt, so that evaluation programs can judge the model.
 
-use super::answer::{Count, Finished, finished, finite, reason, stopped, timings, usage};
+use super::answer::{finite, reason, timings, usage};
 use super::format::constraint;
-use super::parameters::{MOST_TOP, Parameters};
-use super::{Common, identifier, merged, submit, with_warnings};
+use crate::answers::{Count, Finished, finished, identifier, merged, stopped, submit, with_warnings};
 use crate::http::{ApiError, App, EventStream, Fields, Left, respond};
 use crate::service::{Service, now};
+use crate::turn::{Common, MOST_TOP, Parameters};
 use crate::{Answer, Event, Request, Token};
 use axum::body::Bytes;
 use axum::extract::State;

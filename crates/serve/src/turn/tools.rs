@@ -16,8 +16,7 @@ const LONGEST_NAME: usize = 256;
 /// The tools of a request.
 #[derive(Debug, Default)]
 pub struct Tools {
-    /// The descriptions, as templates read them.
-    pub described: Vec<Value>,
+    described: Vec<Value>,
     choice: Choice,
     parallel: bool,
 }
@@ -39,6 +38,15 @@ impl Tools {
     /// Tools without a name; a choice that is no tool.
     pub fn read(fields: &mut Fields) -> Result<Self, ApiError> {
         let tools = fields.list("tools")?.unwrap_or_default();
+        let parallel = fields.flag("parallel_tool_calls")?.unwrap_or(true);
+        Self::of(tools, fields.take("tool_choice"), parallel)
+    }
+
+    /// Makes tools from OpenAI's descriptions and choice.
+    ///
+    /// # Errors
+    /// Those of [`Tools::read`].
+    pub fn of(tools: Vec<Value>, choice: Option<Value>, parallel: bool) -> Result<Self, ApiError> {
         if tools.len() > MOST_TOOLS {
             return Err(ApiError::parameter("tools", format!("at most {MOST_TOOLS} tools")));
         }
@@ -47,11 +55,15 @@ impl Tools {
             .enumerate()
             .map(|(index, tool)| described(index, tool))
             .collect::<Result<_, _>>()?;
-        let parallel = fields.flag("parallel_tool_calls")?.unwrap_or(true);
-        let choice = choice(fields.take("tool_choice"), &described)?;
-        // Without a choice of a tool, the model must not know them.
+        let choice = self::choice(choice, &described)?;
+        // If the model must not call a tool, it must not know them.
         let described = if choice == Choice::None { Vec::new() } else { described };
         Ok(Self { described, choice, parallel })
+    }
+
+    /// The descriptions of the tools.
+    pub fn described(&self) -> &[Value] {
+        &self.described
     }
 
     /// True if the model may call a tool.

@@ -41,7 +41,7 @@ impl Parameters {
             fields.take(name);
         }
         let limit = ["max_completion_tokens", "max_tokens", "n_predict"];
-        let limit = fields.integer(&limit, -1)?.and_then(|limit| usize::try_from(limit).ok());
+        let limit = fields.integer(&limit, -1)?.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
         let stream = fields.flag("stream")?.unwrap_or(false);
         let options = fields.object("stream_options")?;
         if options.is_some() && !stream {
@@ -118,14 +118,17 @@ fn sampling(fields: &mut Fields, service: &Service) -> Result<Sampling, ApiError
         sampling.logit_bias = logit_bias(&biases)?;
     }
     let seed = fields.integer(&["seed"], i64::MIN)?.and_then(|seed| u64::try_from(seed).ok());
-    sampling.seed = seed.or(service.seed).unwrap_or_else(random_seed);
+    sampling.seed = seed.or(service.seed).unwrap_or_else(|| {
+        // Every JSON reader keeps 53 bits exactly.
+        random() >> 11
+    });
     Ok(sampling)
 }
 
-/// Draws a seed. Every JSON reader keeps its 53 bits exactly.
-fn random_seed() -> u64 {
+/// Draws a random number.
+pub fn random() -> u64 {
     // The standard library seeds its hash tables with random bits of the system.
-    std::hash::RandomState::new().build_hasher().finish() >> 11
+    std::hash::RandomState::new().build_hasher().finish()
 }
 
 /// Reads biases: an object of ids and numbers, as OpenAI's, or a list of pairs, as llama.cpp's. `false` forbids a token.

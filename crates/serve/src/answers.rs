@@ -1,0 +1,121 @@
+//! Answers of the engine, for all interfaces: submission, merged events, the whole of a finished answer.
+
+use crate::http::ApiError;
+use crate::service::Service;
+use crate::turn::random;
+use crate::{Answer, Event, Failure, Request, Token};
+use axum::http::HeaderValue;
+use axum::response::Response;
+use kvant::model::{Finish, Sampling};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio_stream::{StreamExt, StreamMap};
+
+/// A finished answer.
+#[derive(Default)]
+pub struct Finished {
+    /// The tokens of the prompt, if the request wants their log probabilities.
+    pub prompt: Vec<Token>,
+    pub text: String,
+    pub tokens: Vec<Token>,
+    pub end: Option<Token>,
+    pub finish: Option<Finish>,
+    /// The stop text that ended the answer, if one did.
+    pub stop: Option<String>,
+    pub count: Count,
+}
+
+/// Numbers of tokens and times of an answer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Count {
+    pub cached: usize,
+    pub answer: usize,
+    pub prefill: Duration,
+    pub decode: Duration,
+}
+
+impl Count {
+    /// Adds the times and numbers of an event.
+    pub fn add(&mut self, event: &Event) {
+        match event {
+            Event::Started { cached_tokens, prefill, .. } => {
+                self.cached = *cached_tokens;
+                self.prefill = *prefill;
+            }
+            Event::Ended { tokens, decode, .. } => {
+                self.answer = *tokens;
+                self.decode = *decode;
+            }
+            Event::Prompt(_) | Event::Piece { .. } | Event::Failed(_) => {}
+        }
+    }
+}
+
+/// Waits for the end of an answer.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn finished(mut answer: Answer) -> Result<Finished, ApiError> {
+    let mut finished = Finished::default();
+    while let Some(event) = answer.next().await {
+        finished.count.add(&event);
+        match event {
+            Event::Started { .. } => {}
+            Event::Prompt(tokens) => finished.prompt.extend(tokens),
+            Event::Piece { token, text } => {
+                finished.tokens.push(token);
+                finished.text.push_str(&text);
+            }
+            Event::Ended { text, finish, stop, end, .. } => {
+                finished.text.push_str(&text);
+                finished.finish = Some(finish);
+                finished.end = end;
+                finished.stop = stop;
+                return Ok(finished);
+            }
+            Event::Failed(failure) => return Err(failure.into()),
+        }
+    }
+    Err(stopped().into())
+}
+
+/// The failure of an answer without a last event.
+pub fn stopped() -> Failure {
+    Failure::Network("the engine stopped".to_owned())
+}
+
+/// Submits each request `count` times, with seeds that follow each other. The answers to one request follow each other.
+pub fn submit(service: &Service, requests: &[Request], count: usize) -> Result<Vec<Answer>, ApiError> {
+    let mut answers = Vec::new();
+    for request in requests {
+        for index in 0..count as u64 {
+            let seed = request.sampling.seed.wrapping_add(index);
+            let sampling = Sampling { seed, ..request.sampling.clone() };
+            answers.push(service.engine.submit(Request { sampling, ..request.clone() })?);
+        }
+    }
+    Ok(answers)
+}
+
+/// Merges the events of answers. Each event has the index of its answer.
+pub fn merged(answers: Vec<Answer>) -> StreamMap<usize, Answer> {
+    answers.into_iter().enumerate().collect()
+}
+
+/// Returns an identifier that no other response has.
+pub fn identifier(prefix: &str) -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("{prefix}{:016x}{:08x}", random(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Names the fields that were ignored in a header of the response.
+pub fn with_warnings(mut response: Response, ignored: &[String]) -> Response {
+    if !ignored.is_empty() {
+        let names: String =
+            ignored.join(", ").chars().filter(|c| (' '..='~').contains(c)).take(512).collect();
+        if let Ok(value) = HeaderValue::from_str(&format!("ignored: {names}")) {
+            response.headers_mut().insert("warnings", value);
+        }
+    }
+    response
+}

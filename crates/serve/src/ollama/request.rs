@@ -1,0 +1,97 @@
+//! Requests in Ollama's form.
+
+use crate::constraint::Grammar;
+use crate::http::{ApiError, Fields};
+use crate::openai::messages;
+use crate::service::Service;
+use crate::turn::{Common, Inputs, Parameters, Parts, Tools, Turn};
+use kvant::model::{Ending, Message};
+use serde_json::{Map, Value};
+
+/// The path of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `/api/chat`.
+    Chat,
+    /// `/api/generate`.
+    Generate,
+}
+
+/// A parsed request.
+pub struct Parsed {
+    /// The answer; `None` if the request only loads the model.
+    pub turn: Option<Turn>,
+    pub stream: bool,
+    /// The names of the fields that were ignored.
+    pub ignored: Vec<String>,
+}
+
+/// Fields that would change the answer.
+const REFUSED: &[&str] = &["images", "suffix", "context", "template"];
+
+/// Parses a request.
+///
+/// # Errors
+/// Fields of another form; fields that would change the answer; errors of [`Turn::new`].
+pub fn parse(service: &Service, body: &[u8], common: &Common, kind: Kind) -> Result<Parsed, ApiError> {
+    let mut fields = Fields::parse(body)?;
+    fields.take("model");
+    fields.refuse(REFUSED)?;
+    let stream = fields.flag("stream")?.unwrap_or(true);
+    let mut options = Fields::of(fields.object("options")?.unwrap_or_default());
+    // Ollama's names. -2 is the rest of the context, as -1 is here.
+    if let Some(limit) = options.integer(&["num_predict"], -2)? {
+        options.set("n_predict", limit.max(-1).into());
+    }
+    let parameters = Parameters::read(&mut options, service)?;
+    let parameters = Parameters { limit: parameters.limit.or(Some(usize::MAX)), ..parameters };
+    let constraint = match fields.take("format") {
+        None => None,
+        Some(Value::String(format)) if format.is_empty() => None,
+        Some(Value::String(format)) if format == "json" => Some(Grammar::JsonObject),
+        Some(schema @ Value::Object(_)) => Some(Grammar::JsonSchema(schema)),
+        Some(_) => return Err(ApiError::parameter("format", "expected `json` or a JSON Schema")),
+    };
+    let constraint = constraint.map(|grammar| service.constraint(&grammar)).transpose();
+    let constraint = constraint.map_err(|error| ApiError::parameter("format", error))?;
+    let mut variables = Map::new();
+    match fields.take("think") {
+        None => {}
+        Some(Value::Bool(think)) => drop(variables.insert("enable_thinking".to_owned(), think.into())),
+        Some(effort) => drop(variables.insert("reasoning_effort".to_owned(), effort)),
+    }
+    let mut ignored = Vec::new();
+    let mut turn = None;
+    let prompt = fields.text("prompt")?.unwrap_or_default();
+    let raw = fields.flag("raw")?.unwrap_or(false) || service.template.is_none();
+    if kind == Kind::Generate && raw {
+        if !prompt.is_empty() {
+            let request = common.request(service, service.encode(&prompt)?, &parameters);
+            let request = crate::Request { constraint, ..request };
+            turn = Some(Turn { request, parts: Parts::Text });
+        }
+    } else {
+        let (messages, tools) = match kind {
+            Kind::Chat if fields.is_empty_list("messages") => (Vec::new(), Tools::default()),
+            Kind::Chat => (messages(&mut fields)?, Tools::read(&mut fields)?),
+            Kind::Generate => {
+                let system = fields.text("system")?.filter(|system| !system.is_empty());
+                let system = system.map(|system| Message::new("system", system));
+                let prompt = Some(prompt).filter(|prompt| !prompt.is_empty());
+                let prompt = prompt.map(|prompt| Message::new("user", prompt));
+                // A system message alone is no prompt.
+                let messages = prompt.map(|prompt| system.into_iter().chain([prompt]).collect());
+                (messages.unwrap_or_default(), Tools::default())
+            }
+        };
+        if !messages.is_empty() {
+            let own = messages.last().is_some_and(|message| message.role == "assistant");
+            let ending = if own { Ending::Continue } else { Ending::Prompt };
+            let inputs = Inputs { messages, tools, ending, variables, constraint };
+            turn = Some(Turn::new(service, common, &parameters, inputs)?);
+        }
+    }
+    ignored.extend(fields.ignored());
+    ignored.extend(options.ignored().into_iter().map(|name| format!("options.{name}")));
+    Ok(Parsed { turn, stream, ignored })
+}

@@ -1,0 +1,184 @@
+//! The next answer of a conversation: what every interface has in common.
+//!
+//! An interface reads its own fields into [`Inputs`]. [`Turn::new`] renders and encodes the conversation, and chooses the
+//! grammar. The answer's parts come from [`Turn::parts`].
+
+mod parameters;
+mod tools;
+
+pub use parameters::{MOST_TOP, Parameters, random};
+pub use tools::Tools;
+
+use crate::Request;
+use crate::constraint::Constraint;
+use crate::http::{ApiError, Client};
+use crate::service::Service;
+use crate::speech::{Delta, Speech, SpeechParser};
+use axum::http::Extensions;
+use kvant::model::{Conversation, Ending, Message};
+use serde_json::{Map, Value};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The part of a request that does not stand in its body.
+pub struct Common {
+    client: Arc<str>,
+}
+
+impl Common {
+    /// Reads the client.
+    pub fn of(extensions: &Extensions) -> Self {
+        Self { client: extensions.get::<Client>().map_or_else(|| "".into(), |client| client.0.clone()) }
+    }
+
+    /// A request to the engine.
+    pub fn request(&self, service: &Service, prompt: Vec<u32>, parameters: &Parameters) -> Request {
+        let context = service.engine.settings().context;
+        Request {
+            stop: parameters.stop.clone(),
+            ignore_end: parameters.ignore_end,
+            client: self.client.clone(),
+            deadline: service.timeout.map(|timeout| Instant::now() + timeout),
+            ..Request::new(prompt, parameters.limit.unwrap_or(context), parameters.sampling.clone())
+        }
+    }
+}
+
+/// The inputs of a turn.
+pub struct Inputs {
+    /// The conversation so far.
+    pub messages: Vec<Message>,
+    /// The tools that the model may call.
+    pub tools: Tools,
+    /// The end of the rendering.
+    pub ending: Ending,
+    /// Other variables of the template.
+    pub variables: Map<String, Value>,
+    /// The form of the answer.
+    pub constraint: Option<Constraint>,
+}
+
+/// The next answer of a conversation.
+pub struct Turn {
+    /// The request to the engine.
+    pub request: Request,
+    /// The parts of the answer.
+    pub parts: Parts,
+}
+
+/// The parts that the answer can have.
+#[derive(Clone)]
+pub enum Parts {
+    /// Text.
+    Text,
+    /// Text, reasoning and calls.
+    All {
+        /// The form in which the model writes them.
+        speech: Speech,
+        /// The end of the rendered prompt.
+        prompt: String,
+        /// The names of the tools.
+        tools: Arc<[String]>,
+    },
+}
+
+impl Turn {
+    /// Renders and encodes a conversation.
+    ///
+    /// # Errors
+    /// A model without a template; a conversation that the template refuses; a grammar with an error.
+    pub fn new(
+        service: &Service,
+        common: &Common,
+        parameters: &Parameters,
+        inputs: Inputs,
+    ) -> Result<Self, ApiError> {
+        let Inputs { mut messages, tools, ending, variables, constraint } = inputs;
+        let speech = service.speech;
+        if tools.are_there() && !speech.knows_tools() {
+            tools.describe_in(&mut messages);
+        }
+        let mut conversation = Conversation::new(&messages).ending(ending);
+        for (name, value) in variables {
+            conversation = conversation.variable(&name, value);
+        }
+        if tools.are_there() && speech.knows_tools() {
+            conversation = conversation.tools(tools.described());
+        }
+        let rendering = service.template()?.render_conversation(&conversation)?;
+        let text = rendering.text();
+        let constraint = match (constraint, tools.grammar(speech, service)) {
+            (Some(_), Some(_)) => {
+                let message = "an answer that must call a tool has no other form";
+                return Err(ApiError::parameter("tool_choice", message));
+            }
+            (None, Some(grammar)) => {
+                let constraint = service.constraint(&grammar);
+                let constraint = constraint.map_err(|error| ApiError::parameter("tools", error))?;
+                Some(match (speech, speech.reasoning_end(text)) {
+                    (Speech::Marked(_), Some(mark)) => constraint.after(mark),
+                    _ => constraint,
+                })
+            }
+            (Some(constraint), None) => Some(match speech.reasoning_end(text) {
+                Some(mark) => constraint.after(mark),
+                None => constraint,
+            }),
+            (None, None) => None,
+        };
+        let parts = if tools.are_there() || speech.has_parts() {
+            Parts::All { speech, prompt: last_part(text).to_owned(), tools: tools.names() }
+        } else {
+            Parts::Text
+        };
+        // The template writes BOS itself.
+        let encoded = service.tokenizer().encode_spans(&rendering.spans(), false);
+        let prompt = encoded.map_err(|error| ApiError::invalid(error.to_string()))?;
+        if prompt.is_empty() {
+            return Err(ApiError::parameter("messages", "the chat template makes no text of them"));
+        }
+        let request = Request {
+            constraint,
+            control_tokens: matches!(parts, Parts::All { .. }) && service.marks_are_control,
+            boundaries: service.boundaries(&conversation, &prompt)?,
+            ..common.request(service, prompt, parameters)
+        };
+        Ok(Self { request, parts })
+    }
+}
+
+/// The end of a prompt, as far as it decides how an answer begins.
+fn last_part(prompt: &str) -> &str {
+    let mut from = prompt.len().saturating_sub(256);
+    while !prompt.is_char_boundary(from) {
+        from -= 1;
+    }
+    &prompt[from..]
+}
+
+/// Divides the text of one answer into its parts.
+pub struct PartReader(Option<SpeechParser>);
+
+impl Parts {
+    /// A reader for one answer.
+    pub fn reader(&self) -> PartReader {
+        PartReader(match self {
+            Self::Text => None,
+            Self::All { speech, prompt, tools } => Some(speech.parser(prompt, tools)),
+        })
+    }
+}
+
+impl PartReader {
+    /// Reads a piece. With `last`, returns what was held back, too.
+    pub fn read(&mut self, text: String, last: bool) -> Vec<Delta> {
+        let Some(parser) = &mut self.0 else {
+            return if text.is_empty() { Vec::new() } else { vec![Delta::Content(text)] };
+        };
+        let mut deltas = parser.push(&text);
+        if last {
+            deltas.extend(parser.finish());
+        }
+        deltas
+    }
+}
