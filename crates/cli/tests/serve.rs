@@ -27,15 +27,27 @@ impl Drop for Server {
 
 impl Server {
     fn start(flags: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        for entry in std::fs::read_dir(DEMO).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_file() {
-                std::fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
-            }
-        }
+        let folder = Self::copy(DEMO);
         std::fs::write(folder.path().join("chat_template.jinja"), TEMPLATE).unwrap();
         Self::of(folder, flags)
+    }
+
+    /// Copies the files of a model.
+    fn copy(model: &str) -> tempfile::TempDir {
+        fn copy(from: &Path, to: &Path) {
+            std::fs::create_dir_all(to).unwrap();
+            for entry in std::fs::read_dir(from).unwrap() {
+                let path = entry.unwrap().path();
+                let target = to.join(path.file_name().unwrap());
+                match path.is_dir() {
+                    true => copy(&path, &target),
+                    false => drop(std::fs::copy(&path, &target).unwrap()),
+                }
+            }
+        }
+        let folder = tempfile::tempdir().unwrap();
+        copy(Path::new(model), folder.path());
+        folder
     }
 
     fn of(folder: tempfile::TempDir, flags: &[&str]) -> Self {
@@ -347,6 +359,40 @@ fn the_page_has_all_its_files_and_a_strict_policy() {
         assert_eq!(kind.starts_with("text/javascript"), name.ends_with(".js"), "{name}: {kind}");
     }
     assert_eq!(server.get("/page/none.js").0, 404);
+}
+
+#[test]
+fn vectors_are_those_of_embed() {
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/encoders/bert-words-f16");
+    let server = Server::of(Server::copy(model), &[]);
+    let texts = ["the cat sat", "on a mat", "the cat sat"];
+    let found = server.post("/v1/embeddings", &json!({ "input": texts, "model": "any" }));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("texts.txt");
+    std::fs::write(&file, texts.join("\n")).unwrap();
+    let alone = Command::new(env!("CARGO_BIN_EXE_kvant"))
+        .args(["embed", model, "--json", "--text", file.to_str().unwrap()])
+        .output()
+        .unwrap();
+    let alone: Json = serde_json::from_slice(&alone.stdout).unwrap();
+    let data = found["data"].as_array().unwrap();
+    assert_eq!(data.len(), texts.len());
+    for (index, vector) in data.iter().enumerate() {
+        assert_eq!(vector["embedding"], alone["vectors"][index]);
+    }
+    let coded = json!({ "input": texts[0], "encoding_format": "base64" });
+    let coded = server.post("/v1/embeddings", &coded)["data"][0]["embedding"].as_str().unwrap().len();
+    assert_eq!(coded, (data[0]["embedding"].as_array().unwrap().len() * 4).div_ceil(3) * 4);
+    for (body, status) in [
+        (json!({}), 400),
+        (json!({ "input": [] }), 400),
+        (json!({ "input": "x", "encoding_format": "text" }), 400),
+        (json!({ "input": "x", "dimensions": 3 }), 501),
+    ] {
+        assert_eq!(server.send("/v1/embeddings", body.to_string().as_bytes()).0, status, "{body}");
+    }
+    assert_eq!(server.send("/v1/completions", br#"{"prompt": "x"}"#).0, 501, "no text");
+    assert_eq!(server.get("/health").0, 200);
 }
 
 #[test]

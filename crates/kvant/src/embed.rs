@@ -60,13 +60,47 @@ impl<'a> Embed<'a> {
     /// # Errors
     /// Errors of loading and of the tokenizer; a text without tokens; [`kvant_quant::Error::Interrupted`].
     pub fn run(&self, backend: &Backend, progress: &dyn Progress) -> Result<Embedded, Error> {
-        let reader = TextReader::new(self.model, self.model.tokenizer()?, self.pooling);
-        let ids = self.texts.iter().map(|text| reader.ids(text)).collect::<Result<Vec<_>, _>>()?;
-        let settings = RunSettings { arithmetic: self.arithmetic, ..RunSettings::EXACT };
-        let network = load(self.model, backend, settings)?;
+        let encoder = TextEncoder::load(self.model, backend, self.arithmetic, self.pooling)?;
         progress.begin("embed");
-        let flat = vectors(&network, &ids, &reader.settings, progress)?;
-        let dimension = reader.settings.length(network.spec().hidden);
+        encoder.encode(self.texts, progress)
+    }
+}
+
+/// A loaded model that computes vectors of texts.
+pub struct TextEncoder {
+    network: Transformer,
+    reader: TextReader,
+}
+
+impl TextEncoder {
+    /// Loads a model. [`Embed`] describes the parameters.
+    ///
+    /// # Errors
+    /// Errors of reading and of the tokenizer.
+    pub fn load(
+        model: &Model,
+        backend: &Backend,
+        arithmetic: Option<Arithmetic>,
+        pooling: Option<Pooling>,
+    ) -> Result<Self, Error> {
+        let reader = TextReader::new(model, model.tokenizer()?, pooling);
+        let network = load(model, backend, RunSettings { arithmetic, ..RunSettings::EXACT })?;
+        Ok(Self { network, reader })
+    }
+
+    /// The largest number of tokens of a text. Longer texts are cut.
+    pub fn longest(&self) -> usize {
+        self.reader.settings.longest
+    }
+
+    /// Computes the vectors of texts.
+    ///
+    /// # Errors
+    /// A text without tokens; errors of the tokenizer; [`kvant_quant::Error::Interrupted`].
+    pub fn encode(&self, texts: &[&str], progress: &dyn Progress) -> Result<Embedded, Error> {
+        let ids = texts.iter().map(|text| self.reader.ids(text)).collect::<Result<Vec<_>, _>>()?;
+        let flat = vectors(&self.network, &ids, &self.reader.settings, progress)?;
+        let dimension = self.reader.settings.length(self.network.spec().hidden);
         Ok(Embedded {
             dimension,
             tokens: ids.iter().map(|text| text.ids.len()).collect(),

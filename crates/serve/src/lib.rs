@@ -5,13 +5,16 @@
 //! ```no_run
 //! use kvant::Model;
 //! use kvant::kernels::{Backend, Isa};
-//! use kvant_serve::{Keys, Server, Service, ServiceSettings};
+//! use kvant_serve::{Keys, Loaded, Server, Service, ServiceSettings};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let model = Model::open("demo".as_ref())?;
 //! let server = Server::bind("127.0.0.1", 8080, Keys::default())?;
 //! let settings = ServiceSettings::default();
-//! let load = || Ok(Service::load(&model, Backend::new(Isa::best(), 2), &settings, |sampling| sampling)?);
+//! let load = || {
+//!     let service = Service::load(&model, Backend::new(Isa::best(), 2), &settings, |sampling| sampling)?;
+//!     Ok(Loaded::Speaker(service.into()))
+//! };
 //! server.run::<Box<dyn std::error::Error>>(load, |_| Ok(()), || false)?;
 //! # Ok(())
 //! # }
@@ -20,6 +23,7 @@
 mod answers;
 mod anthropic;
 mod constraint;
+mod encoder;
 mod engine;
 mod http;
 mod native;
@@ -32,7 +36,8 @@ mod speech;
 mod turn;
 
 pub use constraint::{Constraint, Grammar, GrammarError, Grammars};
+pub use encoder::EncoderService;
 pub use engine::{Answer, Engine, Event, Failure, Metrics, Refusal, Request, Settings, Token};
-pub use http::Keys;
+pub use http::{Keys, Loaded};
 pub use server::Server;
 pub use service::{Service, ServiceSettings};

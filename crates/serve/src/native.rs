@@ -1,6 +1,6 @@
 //! The paths of llama.cpp's server that OpenAI does not have: health, metrics, properties, tokens, templates.
 
-use crate::http::{ApiError, App, Fields, respond};
+use crate::http::{ApiError, App, Fields, Loaded, respond};
 use crate::openai;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -15,8 +15,9 @@ use std::sync::Arc;
 
 /// Tells if the server can answer.
 pub async fn health(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
-    let service = app.service()?;
-    if service.engine.is_stopped() {
+    if let Loaded::Speaker(service) = app.loaded()?
+        && service.engine.is_stopped()
+    {
         return Err(ApiError::server("the engine stopped after an error"));
     }
     Ok(respond(StatusCode::OK, &json!({ "status": "ok" })))

@@ -3,8 +3,7 @@
 //! Handlers never compute on the threads that serve connections: texts are rendered and encoded on a bounded number of
 //! other threads, and the engine has a thread of its own. So `/health` and `/metrics` answer at once under any load.
 
-use crate::http::{ApiError, App, BODY_BYTES, Keys, access, serve};
-use crate::service::Service;
+use crate::http::{ApiError, App, BODY_BYTES, Keys, Loaded, access, serve};
 use crate::{anthropic, native, ollama, openai, page};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -52,8 +51,8 @@ impl Server {
     /// Errors of `load`; the system cannot start threads.
     pub fn run<E: From<io::Error>>(
         self,
-        load: impl FnOnce() -> Result<Service, E>,
-        ready: impl FnOnce(&Service) -> Result<(), E>,
+        load: impl FnOnce() -> Result<Loaded, E>,
+        ready: impl FnOnce(&Loaded) -> Result<(), E>,
         ends: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Result<(), E> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -81,7 +80,7 @@ impl Server {
             };
             serve(listener, router(app), end).await;
         });
-        let loaded = load().and_then(|service| ready(self.app.set_service(service)));
+        let loaded = load().and_then(|loaded| ready(self.app.set(loaded)));
         if loaded.is_err() {
             drop(stop);
             runtime.shutdown_timeout(Duration::from_secs(1));
@@ -110,6 +109,7 @@ fn router(app: Arc<App>) -> Router {
         .route("/v1/models/{name}", get(openai::model))
         .route("/v1/chat/completions", post(openai::chat_completions))
         .route("/chat/completions", post(openai::chat_completions))
+        .route("/v1/embeddings", post(openai::embeddings))
         .route("/v1/messages", post(anthropic::messages))
         .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
         .route("/api/version", get(ollama::version))

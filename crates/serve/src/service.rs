@@ -102,14 +102,13 @@ impl Service {
         let needs_boundaries = network.sequence(1).needs_checkpoints();
         let engine = Engine::start(Arc::new(network), tokenizer, engine_settings)
             .map_err(|source| kvant::Error::io(model.path(), "starting the engine", source))?;
-        let file_name = model.path().file_stem().map(|name| name.to_string_lossy().into_owned());
         Ok(Self {
             engine,
             template,
             speech,
             marks_are_control,
             sampling: sampling(model.sampling()),
-            name: settings.alias.clone().or(file_name).unwrap_or_else(|| "model".to_owned()),
+            name: model_name(model, settings),
             created: now(),
             timeout: settings.timeout,
             seed: settings.seed,
@@ -182,6 +181,12 @@ impl Service {
         let common = whole.iter().zip(tokens).take_while(|(a, b)| a == b).count();
         Ok(vec![common.min(tokens.len() - 1)])
     }
+}
+
+/// The name of a model in answers.
+pub(crate) fn model_name(model: &Model, settings: &ServiceSettings) -> String {
+    let file_name = model.path().file_stem().map(|name| name.to_string_lossy().into_owned());
+    settings.alias.clone().or(file_name).unwrap_or_else(|| "model".to_owned())
 }
 
 /// The bytes of all tensors, the number of all weights, and the format with the most bytes.

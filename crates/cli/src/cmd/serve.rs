@@ -4,7 +4,7 @@ use crate::arguments::{Common, Serve};
 use crate::failure::Failure;
 use crate::{machine, output, signals};
 use kvant::Model;
-use kvant_serve::{Keys, Server, Service, ServiceSettings};
+use kvant_serve::{EncoderService, Keys, Loaded, Server, Service, ServiceSettings};
 use serde::Serialize;
 use std::io;
 use std::process::ExitCode;
@@ -17,12 +17,12 @@ pub struct Started {
     address: String,
     /// The name of the model in answers.
     model: String,
-    /// Largest number of requests that run at the same time.
-    parallel: usize,
+    /// Largest number of requests that run at the same time; absent for a model that gives vectors, as what follows.
+    parallel: Option<usize>,
     /// Largest number of tokens of a request.
-    context_tokens: usize,
+    context_tokens: Option<usize>,
     /// Largest memory of the states.
-    state_limit_bytes: usize,
+    state_limit_bytes: Option<usize>,
 }
 
 impl From<io::Error> for Failure {
@@ -51,28 +51,38 @@ pub fn run(common: &Common, arguments: &Serve) -> Result<ExitCode, Failure> {
         seed: arguments.sampling.given_seed(),
     };
     let address = format!("http://{}", server.address());
-    let load = || -> Result<Service, Failure> {
+    let load = || -> Result<Loaded, Failure> {
         let backend = machine::backend(common)?;
-        Ok(Service::load(&model, backend, &settings, |sampling| arguments.sampling.over(sampling))?)
+        if model.gives_vectors() {
+            return Ok(Loaded::Encoder(EncoderService::load(&model, &backend, &settings)?.into()));
+        }
+        let service =
+            Service::load(&model, backend, &settings, |sampling| arguments.sampling.over(sampling))?;
+        Ok(Loaded::Speaker(service.into()))
     };
-    let ready = |service: &Service| {
-        let settings = service.engine().settings();
+    let ready = |loaded: &Loaded| {
+        let engine = match loaded {
+            Loaded::Speaker(service) => Some(service.engine().settings()),
+            Loaded::Encoder(_) => None,
+        };
         let started = Started {
             address,
-            model: service.name().to_owned(),
-            parallel: settings.parallel,
-            context_tokens: settings.context,
-            state_limit_bytes: settings.state_bytes,
+            model: loaded.name().to_owned(),
+            parallel: engine.map(|settings| settings.parallel),
+            context_tokens: engine.map(|settings| settings.context),
+            state_limit_bytes: engine.map(|settings| settings.state_bytes),
         };
         output::show(common, &started, |started| {
-            output::line(&format!(
-                "{} serves {}: {} requests at once, {} tokens each, at most {} for their states",
-                started.address,
-                started.model,
-                started.parallel,
-                started.context_tokens,
-                kvant::report::size(started.state_limit_bytes as u64)
-            ))
+            let what = match engine {
+                None => "vectors of texts".to_owned(),
+                Some(settings) => format!(
+                    "{} requests at once, {} tokens each, at most {} for their states",
+                    settings.parallel,
+                    settings.context,
+                    kvant::report::size(settings.state_bytes as u64)
+                ),
+            };
+            output::line(&format!("{} serves {}: {what}", started.address, started.model))
         })
         .map(drop)
     };

@@ -2,6 +2,7 @@
 
 use super::error::ApiError;
 use super::keys::Keys;
+use crate::encoder::EncoderService;
 use crate::service::Service;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::Semaphore;
@@ -9,9 +10,27 @@ use tokio::sync::Semaphore;
 /// Number of threads that render and encode texts.
 const ENCODERS: usize = 4;
 
+/// A loaded model.
+pub enum Loaded {
+    /// A language model.
+    Speaker(Arc<Service>),
+    /// A model for vectors of texts.
+    Encoder(Arc<EncoderService>),
+}
+
+impl Loaded {
+    /// The name of the model in answers.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Speaker(service) => &service.name,
+            Self::Encoder(encoder) => &encoder.name,
+        }
+    }
+}
+
 /// State that all handlers share.
 pub struct App {
-    service: OnceLock<Arc<Service>>,
+    loaded: OnceLock<Loaded>,
     keys: Keys,
     encoders: Semaphore,
 }
@@ -19,20 +38,47 @@ pub struct App {
 impl App {
     /// A server without a model.
     pub fn new(keys: Keys) -> Self {
-        Self { service: OnceLock::new(), keys, encoders: Semaphore::new(ENCODERS) }
+        Self { loaded: OnceLock::new(), keys, encoders: Semaphore::new(ENCODERS) }
     }
 
     /// Sets the model. Only the first call has an effect.
-    pub fn set_service(&self, service: Service) -> &Service {
-        self.service.get_or_init(|| Arc::new(service))
+    pub fn set(&self, loaded: Loaded) -> &Loaded {
+        self.loaded.get_or_init(|| loaded)
     }
 
     /// Returns the loaded model.
     ///
     /// # Errors
     /// It is not loaded yet.
+    pub fn loaded(&self) -> Result<&Loaded, ApiError> {
+        self.loaded.get().ok_or_else(|| ApiError::unavailable("Loading model"))
+    }
+
+    /// Returns the model for vectors of texts.
+    ///
+    /// # Errors
+    /// It is not loaded yet, or it is a language model.
+    pub fn encoder(&self) -> Result<Arc<EncoderService>, ApiError> {
+        match self.loaded()? {
+            Loaded::Encoder(encoder) => Ok(encoder.clone()),
+            Loaded::Speaker(_) => {
+                Err(ApiError::not_supported("model", "it writes text, and gives no vectors"))
+            }
+        }
+    }
+
+    /// Returns the language model.
+    ///
+    /// # Errors
+    /// It is not loaded yet, or it is a model for vectors.
     pub fn service(&self) -> Result<Arc<Service>, ApiError> {
-        self.service.get().cloned().ok_or_else(|| ApiError::unavailable("Loading model"))
+        match self.loaded()? {
+            Loaded::Speaker(service) => Ok(service.clone()),
+            Loaded::Encoder(_) => Err(ApiError::not_supported(
+                "model",
+                "it gives vectors of texts (/v1/embeddings), and no text",
+            )),
+        }
     }
 
     /// The keys of clients.

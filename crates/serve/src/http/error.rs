@@ -72,6 +72,12 @@ impl ApiError {
         Self::of(StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", message)
     }
 
+    /// Too many requests wait.
+    pub fn busy() -> Self {
+        let message = "too many requests wait already; try again later";
+        Self::of(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message)
+    }
+
     /// An error of the server.
     pub fn server(message: impl Into<String>) -> Self {
         Self::of(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)

@@ -8,7 +8,7 @@ mod fields;
 mod keys;
 mod sse;
 
-pub use app::App;
+pub use app::{App, Loaded};
 pub use connections::serve;
 pub use error::{ApiError, BODY_BYTES, respond};
 pub use fields::Fields;

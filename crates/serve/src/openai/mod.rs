@@ -3,6 +3,7 @@
 mod answer;
 mod chat;
 mod completions;
+mod embeddings;
 mod format;
 mod message;
 mod messages;
@@ -10,5 +11,6 @@ mod models;
 
 pub use chat::{completions as chat_completions, rendering};
 pub use completions::completions;
+pub use embeddings::embeddings;
 pub use messages::messages;
 pub use models::{model, models};

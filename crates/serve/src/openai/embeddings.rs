@@ -1,0 +1,65 @@
+//! `/v1/embeddings`.
+
+use crate::answers::with_warnings;
+use crate::http::{ApiError, App, Fields, respond};
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// Largest number of texts in a request.
+const MOST_TEXTS: usize = 2048;
+
+/// Computes the vectors of texts.
+pub async fn embeddings(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, ApiError> {
+    let encoder = app.encoder()?;
+    let mut fields = Fields::parse(&body)?;
+    fields.take("model");
+    let texts = fields.texts("input", MOST_TEXTS)?;
+    if texts.is_empty() {
+        return Err(ApiError::parameter("input", "expected a text or a list of texts"));
+    }
+    let format = fields.text("encoding_format")?;
+    let base64 = match format.as_deref() {
+        None | Some("float") => false,
+        Some("base64") => true,
+        Some(_) => return Err(ApiError::parameter("encoding_format", "expected `float` or `base64`")),
+    };
+    let dimensions = fields.integer(&["dimensions"], 1)?;
+    let name = encoder.name.clone();
+    let embedded = encoder.encode(texts).await?;
+    if dimensions.is_some_and(|dimensions| dimensions != embedded.dimension as i64) {
+        let message = format!("the vectors of this model have {} elements", embedded.dimension);
+        return Err(ApiError::not_supported("dimensions", message));
+    }
+    let vector = |vector: &[f32]| {
+        if base64 {
+            let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
+            Value::from(STANDARD.encode(bytes))
+        } else {
+            json!(vector)
+        }
+    };
+    let data: Vec<Value> = embedded
+        .vectors
+        .iter()
+        .enumerate()
+        .map(|(index, x)| json!({ "object": "embedding", "index": index, "embedding": vector(x) }))
+        .collect();
+    let tokens: usize = embedded.tokens.iter().sum();
+    let mut ignored = fields.ignored();
+    if embedded.cut > 0 {
+        ignored.push(format!("the ends of {} texts that are too long", embedded.cut));
+    }
+    let body = json!({
+        "object": "list",
+        "data": data,
+        "model": name,
+        "usage": { "prompt_tokens": tokens, "total_tokens": tokens },
+    });
+    Ok(with_warnings(respond(StatusCode::OK, &body), &ignored))
+}
