@@ -88,6 +88,34 @@ def openai_client(url):
     same = len(values.tokens) == len(values.token_logprobs) == len(values.top_logprobs) == len(values.text_offset)
     check("openai: log probabilities of a prompt", same and values.token_logprobs[0] is None, scored)
 
+    common = {"model": model, "input": "안녕하세요! Say hello.", "temperature": 0, "max_output_tokens": 16}
+    response = client.responses.create(**common, instructions="Be short.")
+    check("openai: response", response.status in ("completed", "incomplete") and response.usage.output_tokens > 0, response)
+    events = list(client.responses.create(**common, instructions="Be short.", stream=True))
+    pieces = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    check("openai: streamed response", pieces == response.output_text == events[-1].response.output_text, (pieces, response))
+    check("openai: events have numbers", [event.sequence_number for event in events] == list(range(len(events))), events)
+    with client.responses.stream(**common, instructions="Be short.") as stream:
+        last = [event for event in stream][-1]
+    check("openai: stream of the library", last.response.output_text == pieces, last)
+    common["max_output_tokens"] = 120
+    form = {"format": {"type": "json_schema", "name": "person", "schema": SCHEMA, "strict": True}}
+    check("openai: response with JSON Schema", valid(client.responses.create(**common, text=form).output_text))
+    tool = {"type": "function", "strict": True, **TOOL["function"]}
+    kinds = [tool, {"type": "web_search"}]
+    called = client.responses.create(**common, tools=kinds, tool_choice="required", parallel_tool_calls=False)
+    call = called.output[-1]
+    check("openai: response with a tool", call.type == "function_call" and valid(call.arguments), called)
+    result = [{"role": "user", "content": "hello"}, call.model_dump(), {"type": "function_call_output", "call_id": call.call_id, "output": "done"}]
+    answer = client.responses.create(**{**common, "input": result, "max_output_tokens": 8}, tools=[tool])
+    check("openai: response after a tool", answer.status in ("completed", "incomplete"), answer)
+    try:
+        client.responses.create(**common, previous_response_id="resp_1")
+        check("openai: an earlier response is refused", False)
+    except openai.APIStatusError as error:
+        check("openai: an earlier response is refused", "previous_response_id" in error.body["message"], error)
+
+    common = {"model": model, "messages": MESSAGES, "max_completion_tokens": 16, "temperature": 0}
     for kind, arguments in [
         (openai.BadRequestError, {"temperature": -1}),
         (openai.BadRequestError, {"messages": []}),

@@ -33,6 +33,13 @@ impl Fields {
         self.0.insert(name.to_owned(), value);
     }
 
+    /// Returns copies of fields that are not null.
+    pub fn copy(&self, names: &[&str]) -> Map<String, Value> {
+        let is_wanted =
+            |(name, value): &(&String, &Value)| names.contains(&name.as_str()) && !value.is_null();
+        self.0.iter().filter(is_wanted).map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+
     /// True if a field is absent or an empty list.
     pub fn is_empty_list(&self, name: &str) -> bool {
         match self.0.get(name) {

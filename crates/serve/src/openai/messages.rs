@@ -35,7 +35,9 @@ fn message(index: usize, message: Value) -> Result<Message, ApiError> {
     };
     match fields.shift_remove("content") {
         Some(Value::String(text)) => drop(fields.insert("content".to_owned(), text.into())),
-        Some(Value::Array(parts)) => drop(fields.insert("content".to_owned(), text(&name, parts)?.into())),
+        Some(Value::Array(parts)) => {
+            drop(fields.insert("content".to_owned(), text_of_parts(&name, parts)?.into()))
+        }
         // The call of a tool has no text.
         None | Some(Value::Null) if fields.contains_key("tool_calls") => {}
         None | Some(Value::Null) if role == "assistant" => {
@@ -49,13 +51,13 @@ fn message(index: usize, message: Value) -> Result<Message, ApiError> {
         }
     }
     if let Some(Value::Array(calls)) = fields.get_mut("tool_calls") {
-        calls.iter_mut().for_each(parse_arguments);
+        calls.iter_mut().for_each(arguments_as_object);
     }
     Ok(Message { role, fields })
 }
 
 /// Templates read the arguments of a call as an object. OpenAI's clients send its text.
-fn parse_arguments(call: &mut Value) {
+pub fn arguments_as_object(call: &mut Value) {
     let Some(arguments) = call.get_mut("function").and_then(|function| function.get_mut("arguments")) else {
         return;
     };
@@ -67,7 +69,7 @@ fn parse_arguments(call: &mut Value) {
 }
 
 /// Joins parts of text with line ends, as llama.cpp does.
-fn text(name: &str, parts: Vec<Value>) -> Result<String, ApiError> {
+pub fn text_of_parts(name: &str, parts: Vec<Value>) -> Result<String, ApiError> {
     let part = |(index, part): (usize, Value)| {
         let name = format!("{name}.content[{index}]");
         let empty = Map::new();

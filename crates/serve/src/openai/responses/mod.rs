@@ -1,0 +1,173 @@
+//! `/v1/responses`. Responses are not stored.
+
+mod items;
+mod request;
+
+use crate::answers::{Count, finished, identifier, stopped, submit, with_warnings};
+use crate::http::{ApiError, App, EventStream, Left, respond};
+use crate::service::{Service, now};
+use crate::turn::{Common, Parts, Turn};
+use crate::{Answer, Event};
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{Extensions, StatusCode};
+use axum::response::Response;
+use items::Items;
+use kvant::model::Finish;
+use request::{Parsed, parse};
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+use tokio_stream::StreamExt;
+
+/// Answers a request.
+pub async fn responses(
+    State(app): State<Arc<App>>,
+    extensions: Extensions,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    let service = app.service()?;
+    let of_request = service.clone();
+    let common = Common::of(&extensions);
+    let parsed = app.blocking(move || parse(&of_request, &body, &common)).await??;
+    let Parsed { turn: Turn { request, parts }, stream, repeated, ignored } = parsed;
+    let prompt = request.prompt.len();
+    let answer = submit(&service, &[request], 1)?.swap_remove(0);
+    let head = Head { id: identifier("resp_"), created: now(), service, parts, prompt, repeated };
+    let response = if stream {
+        EventStream::respond(|stream| head.stream(stream, answer))
+    } else {
+        let finished = finished(answer).await?;
+        let mut items = Items::default();
+        let deltas = head.parts.reader().read(finished.text, true);
+        deltas.into_iter().for_each(|delta| drop(items.add(delta)));
+        respond(StatusCode::OK, &head.ended(&items, finished.finish, &finished.count))
+    };
+    Ok(with_warnings(response, &ignored))
+}
+
+/// The common part of a whole response and of a stream.
+struct Head {
+    id: String,
+    created: u64,
+    service: Arc<Service>,
+    parts: Parts,
+    /// Tokens of the prompt.
+    prompt: usize,
+    /// Fields of the request.
+    repeated: Map<String, Value>,
+}
+
+impl Head {
+    /// The response before its end.
+    fn response(&self, status: &str) -> Value {
+        let mut response = json!({
+            "id": self.id,
+            "object": "response",
+            "created_at": self.created,
+            "status": status,
+            "background": false,
+            "error": null,
+            "incomplete_details": null,
+            "instructions": null,
+            "max_output_tokens": null,
+            "max_tool_calls": null,
+            "model": self.service.name,
+            "output": [],
+            "parallel_tool_calls": true,
+            "previous_response_id": null,
+            "prompt_cache_key": null,
+            "reasoning": { "effort": null, "summary": null },
+            "safety_identifier": null,
+            "service_tier": "default",
+            "store": false,
+            "temperature": self.service.sampling.temperature,
+            "text": { "format": { "type": "text" } },
+            "tool_choice": "auto",
+            "tools": [],
+            "top_logprobs": 0,
+            "top_p": self.service.sampling.top_p,
+            "truncation": "disabled",
+            "usage": null,
+            "user": null,
+            "metadata": {},
+        });
+        if let Some(fields) = response.as_object_mut() {
+            fields.extend(self.repeated.clone());
+        }
+        response
+    }
+
+    /// The response at its end.
+    fn ended(&self, items: &Items, finish: Option<Finish>, count: &Count) -> Value {
+        let cut = finish == Some(Finish::Length);
+        let mut response = self.response(if cut { "incomplete" } else { "completed" });
+        if cut {
+            response["incomplete_details"] = json!({ "reason": "max_output_tokens" });
+        }
+        response["output"] = items.to_json();
+        response["usage"] = json!({
+            "input_tokens": self.prompt,
+            "input_tokens_details": { "cached_tokens": count.cached },
+            "output_tokens": count.answer,
+            "output_tokens_details": { "reasoning_tokens": 0 },
+            "total_tokens": self.prompt + count.answer,
+        });
+        response
+    }
+
+    /// Sends the answer as it comes.
+    async fn stream(self, stream: EventStream, mut answer: Answer) -> Result<(), Left> {
+        let mut stream = Numbered { stream, next: 0 };
+        let mut reader = self.parts.reader();
+        let mut items = Items::default();
+        let mut count = Count::default();
+        for kind in ["response.created", "response.in_progress"] {
+            stream.send(json!({ "type": kind, "response": self.response("in_progress") })).await?;
+        }
+        loop {
+            let event = stream.stream.wait(answer.next()).await?.unwrap_or(Event::Failed(stopped()));
+            count.add(&event);
+            match event {
+                Event::Prompt(_) | Event::Started { .. } => {}
+                Event::Piece { text, .. } => {
+                    for event in reader.read(text, false).into_iter().flat_map(|delta| items.add(delta)) {
+                        stream.send(event).await?;
+                    }
+                }
+                Event::Ended { text, finish, .. } => {
+                    let deltas = reader.read(text, true);
+                    let mut events: Vec<Value> =
+                        deltas.into_iter().flat_map(|delta| items.add(delta)).collect();
+                    events.extend(items.close());
+                    for event in events {
+                        stream.send(event).await?;
+                    }
+                    let response = self.ended(&items, Some(finish), &count);
+                    let kind = format!("response.{}", response["status"].as_str().unwrap_or_default());
+                    return stream.send(json!({ "type": kind, "response": response })).await;
+                }
+                Event::Failed(failure) => {
+                    let error = ApiError::from(failure).to_json();
+                    let mut response = self.response("failed");
+                    response["error"] =
+                        json!({ "code": "server_error", "message": error["error"]["message"] });
+                    return stream.send(json!({ "type": "response.failed", "response": response })).await;
+                }
+            }
+        }
+    }
+}
+
+/// A stream whose events have numbers and names.
+struct Numbered {
+    stream: EventStream,
+    next: u64,
+}
+
+impl Numbered {
+    async fn send(&mut self, mut event: Value) -> Result<(), Left> {
+        event["sequence_number"] = self.next.into();
+        self.next += 1;
+        self.stream.send_named(event["type"].as_str().unwrap_or_default(), &event).await
+    }
+}
