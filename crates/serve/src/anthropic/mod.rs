@@ -207,13 +207,12 @@ impl Block {
 impl Blocks {
     /// Adds a part, and returns the events of a stream.
     fn add(&mut self, delta: Delta) -> Vec<Value> {
-        let fits = match (&delta, self.blocks.last()) {
-            (Delta::Content(_), Some(Block::Text(_))) | (Delta::Reasoning(_), Some(Block::Thinking(_))) => {
-                true
-            }
-            (Delta::Arguments(_), _) => true,
-            _ => false,
-        };
+        let fits = matches!(
+            (&delta, self.blocks.last()),
+            (Delta::Content(_), Some(Block::Text(_)))
+                | (Delta::Reasoning(_), Some(Block::Thinking(_)))
+                | (Delta::Arguments(_), _)
+        );
         let mut events = Vec::new();
         if !fits {
             events = self.close();

@@ -115,8 +115,28 @@ impl Grammars {
     }
 }
 
+/// Closes objects that list their properties, as llama.cpp does. A schema that wants other properties says so.
+pub fn close_objects(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            if fields.get("properties").is_some_and(Value::is_object)
+                && !fields.contains_key("additionalProperties")
+            {
+                fields.insert("additionalProperties".to_owned(), Value::Bool(false));
+            }
+            // The values of these fields are examples, not schemas.
+            let schemas =
+                fields.iter_mut().filter(|(name, _)| !["const", "enum", "default"].contains(&name.as_str()));
+            schemas.for_each(|(_, value)| close_objects(value));
+        }
+        Value::Array(values) => values.iter_mut().for_each(close_objects),
+        _ => {}
+    }
+}
+
 /// A grammar of a schema, with llama.cpp's bounded spaces. With any number of spaces, small models write nothing else.
 fn json_schema(mut schema: Value) -> TopLevelGrammar {
+    close_objects(&mut schema);
     if let Some(schema) = schema.as_object_mut() {
         let options = schema.entry("x-guidance").or_insert_with(|| json!({}));
         if let Some(options) = options.as_object_mut() {
@@ -243,6 +263,13 @@ mod tests {
                 Grammar::JsonSchema(schema),
                 &["{\"name\": \"한국\", \"age\": 3}"],
                 &["{\"name\": \"x\"}", "{\"name\": 1, \"age\": 3}"],
+            ),
+            (
+                Grammar::JsonSchema(
+                    json!({ "type": "object", "properties": { "a": { "type": "integer" } } }),
+                ),
+                &["{\"a\": 1}", "{}"],
+                &["{\"b\": 1}", "{\"a\": 1, \"b\": 1}"],
             ),
             (Grammar::Regex("[0-9]{3}-[0-9]{4}".to_owned()), &["123-4567"], &["123-456", "12-34567"]),
             (Grammar::Lark("start: \"a\"+ \"b\"".to_owned()), &["aab", "ab"], &["b", "aa"]),

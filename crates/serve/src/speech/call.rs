@@ -156,8 +156,8 @@ impl CallReader {
             let begin = self
                 .value
                 .filter(|_| self.key.as_deref().is_some_and(|key| is_arguments(key, self.arguments_field)))?;
-            // A text is sent when it is complete. So is what is not an object.
-            self.text[begin..].starts_with('{').then(|| &self.text[begin..])
+            // A text is sent when it is complete, and spaces when more follows.
+            self.text[begin..].starts_with('{').then(|| self.text[begin..].trim_end())
         };
         if let Some(arguments) = complete.or_else(growing)
             && arguments.len() > self.sent

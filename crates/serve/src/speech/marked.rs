@@ -9,6 +9,8 @@ pub(super) const THINK: &str = "<think>";
 pub(super) const END_OF_THINK: &str = "</think>";
 /// Between the name and the arguments of a call, in later templates of Mistral.
 const ARGUMENTS: &str = "[ARGS]";
+/// Before and after a block of code.
+const FENCE: &str = "```";
 /// Llama's mark of a call. It can be missing.
 pub(super) const PYTHON_TAG: &str = "<|python_tag|>";
 
@@ -26,6 +28,8 @@ pub struct MarkedParser {
     spaces: String,
     /// True until the first part that is not a space.
     at_start: bool,
+    /// The text before an object without marks.
+    before: String,
 }
 
 enum State {
@@ -54,6 +58,7 @@ impl MarkedParser {
             count: 0,
             spaces: String::new(),
             at_start: true,
+            before: String::new(),
         }
     }
 
@@ -79,7 +84,7 @@ impl MarkedParser {
                 }
             }
             State::Call { call, .. } if !call.is_announced() => {
-                let text = call.text().to_owned();
+                let text = format!("{}{}", self.before, call.text());
                 self.content(&text, &mut deltas);
             }
             State::Call { .. } => {}
@@ -128,6 +133,7 @@ impl MarkedParser {
                         self.state = State::Calls { empty: false };
                     }
                     Some(End::Other(text)) => {
+                        let text = format!("{}{text}", std::mem::take(&mut self.before));
                         self.content(&text, deltas);
                         self.state = if marked { State::Calls { empty: false } } else { State::Content };
                     }
@@ -145,17 +151,15 @@ impl MarkedParser {
         if !self.tools.is_empty() {
             marks.push(self.marks.begin.unwrap_or(PYTHON_TAG));
             if self.at_start {
-                // Some models leave the marks out.
-                let start = self.rest.len() - self.rest.trim_start().len();
-                match self.rest[start..].chars().next() {
-                    None => return false,
-                    Some('{') => {
-                        self.rest.drain(..start);
+                match object(&self.rest) {
+                    Object::Unknown => return false,
+                    Object::At(start) => {
+                        self.before = self.rest.drain(..start).collect();
                         let call = CallReader::new(self.marks.arguments).with_tools(self.tools.clone());
                         self.state = State::Call { call, named: false };
                         return true;
                     }
-                    Some(_) => {}
+                    Object::None => {}
                 }
             }
         }
@@ -204,7 +208,10 @@ impl MarkedParser {
             self.state = State::Call { call: CallReader::new(self.marks.arguments), named: false };
             return true;
         }
-        for (mark, state) in [(self.marks.end, State::Content), (begin, State::Calls { empty })] {
+        let fence = if self.before.contains(FENCE) { FENCE } else { "" };
+        let ends =
+            [(self.marks.end, State::Content), (fence, State::Content), (begin, State::Calls { empty })];
+        for (mark, state) in ends {
             if !mark.is_empty() && next.starts_with(mark) {
                 self.rest = next[mark.len()..].to_owned();
                 self.state = state;
@@ -247,6 +254,42 @@ impl MarkedParser {
 
     fn reasoning(&mut self, text: &str, deltas: &mut Vec<Delta>) {
         part(text, &mut self.spaces, &mut self.at_start, deltas, Delta::Reasoning);
+    }
+}
+
+/// The place of an object at the beginning of an answer.
+enum Object {
+    /// More text is needed.
+    Unknown,
+    /// There is an object.
+    At(usize),
+    /// There is something else.
+    None,
+}
+
+/// Finds an object at the beginning of an answer. Some models write calls without marks, or as a block of code.
+fn object(text: &str) -> Object {
+    let after_spaces = |from: usize| from + text[from..].len() - text[from..].trim_start().len();
+    let start = after_spaces(0);
+    let begin = &text[start..];
+    if begin.is_empty() || (begin.len() < FENCE.len() && FENCE.starts_with(begin)) {
+        return Object::Unknown;
+    }
+    if begin.starts_with('{') {
+        return Object::At(start);
+    }
+    let Some(language) = begin.strip_prefix(FENCE) else { return Object::None };
+    let Some(end) = language.find('\n') else {
+        return if "json".starts_with(&language.to_lowercase()) { Object::Unknown } else { Object::None };
+    };
+    if !["", "json"].contains(&language[..end].trim().to_lowercase().as_str()) {
+        return Object::None;
+    }
+    let inside = after_spaces(start + FENCE.len() + end);
+    match text[inside..].chars().next() {
+        None => Object::Unknown,
+        Some('{') => Object::At(inside),
+        Some(_) => Object::None,
     }
 }
 

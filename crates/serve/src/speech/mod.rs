@@ -237,6 +237,17 @@ mod tests {
                 "",
                 vec![call("f", "{\"x\": 1}")],
             ),
+            (
+                "tools <tool_call>",
+                "",
+                "```json\n{\n  \"name\": \"f\",\n  \"arguments\": {}\n}\n```",
+                "",
+                "",
+                vec![call("f", "{}")],
+            ),
+            ("tools <tool_call>", "", "```json\n{\"a\": 1}\n```", "", "```json\n{\"a\": 1}\n```", vec![]),
+            ("tools <tool_call>", "", "```rust\n{}\n```", "", "```rust\n{}\n```", vec![]),
+            ("tools <tool_call>", "", "``", "", "``", vec![]),
             ("tools <tool_call>", "", "{\"name\": \"Kim\"} ", "", "{\"name\": \"Kim\"}", vec![]),
             (
                 "<|channel|>",

@@ -1,6 +1,6 @@
 //! Tools: their descriptions, the choice among them, and the form that the choice gives to an answer.
 
-use crate::constraint::Grammar;
+use crate::constraint::{Grammar, close_objects};
 use crate::http::{ApiError, Fields};
 use crate::service::Service;
 use crate::speech::{Marks, Speech};
@@ -91,7 +91,9 @@ impl Tools {
                 let function = &tool["function"];
                 let name = function["name"].as_str()?;
                 let parameters = function.get("parameters").cloned();
-                Some((name, parameters.unwrap_or_else(|| json!({ "type": "object" }))))
+                let mut parameters = parameters.unwrap_or_else(|| json!({ "type": "object" }));
+                close_objects(&mut parameters);
+                Some((name, parameters))
             })
             .filter(|(name, _)| named.is_none_or(|named| named == *name))
             .collect();
