@@ -2,7 +2,7 @@
 
 use crate::http::{ApiError, Fields};
 use crate::service::Service;
-use crate::turn::{Common, Inputs, Parameters, Tools, Turn};
+use crate::turn::{Common, Inputs, Parameters, Tools, Turn, stop_texts};
 use kvant::model::{Ending, Message};
 use serde_json::{Map, Value, json};
 
@@ -23,7 +23,7 @@ pub struct Parsed {
 /// Fields of another form; blocks that are not text; errors of [`Turn::new`].
 pub fn parse(service: &Service, body: &[u8], common: &Common, counts: bool) -> Result<Parsed, ApiError> {
     let mut fields = Fields::parse(body)?;
-    let stop = fields.texts("stop_sequences", 64)?;
+    let stop = stop_texts(&mut fields, "stop_sequences")?;
     let parameters = Parameters { stop, ..Parameters::read(&mut fields, service)? };
     if parameters.limit.is_none() && !counts {
         return Err(ApiError::parameter("max_tokens", "is necessary"));

@@ -3,13 +3,18 @@
 use super::app::App;
 use super::error::{ApiError, BODY_BYTES};
 use super::keys::Client;
+use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
+use std::time::Duration;
+use tower_http::timeout::TimeoutBody;
 
+/// A client may pause for this time while it sends a body.
+const BODY_PAUSE: Duration = Duration::from_secs(30);
 /// Paths that need no key.
 const PUBLIC: &[&str] = &["/", "/health", "/v1/health", "/models", "/v1/models"];
 
@@ -18,7 +23,7 @@ fn is_public(path: &str) -> bool {
     PUBLIC.contains(&path) || path.starts_with("/page/")
 }
 
-/// Refuses requests without a valid key.
+/// Refuses requests without a valid key, and large bodies while too many of them arrive.
 pub async fn check(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     if !app.keys().is_empty() {
         let number = key(request.headers()).and_then(|key| app.keys().find(key));
@@ -30,7 +35,18 @@ pub async fn check(State(app): State<Arc<App>>, mut request: Request, next: Next
             None => return ApiError::unauthorized().into_response(),
         }
     }
-    next.run(request).await
+    // Without a length, a body can have any size.
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let has_body = length.is_some() || request.headers().contains_key(TRANSFER_ENCODING);
+    let most = if has_body { length.unwrap_or(BODY_BYTES).min(BODY_BYTES) } else { 0 };
+    let memory = match app.memory_for_body(most) {
+        Ok(memory) => memory,
+        Err(error) => return error.into_response(),
+    };
+    let request = request.map(|body| Body::new(TimeoutBody::new(BODY_PAUSE, body)));
+    let response = next.run(request).await;
+    drop(memory);
+    response
 }
 
 /// The key in the headers of a request.

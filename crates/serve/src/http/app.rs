@@ -5,10 +5,15 @@ use super::keys::Keys;
 use crate::encoder::EncoderService;
 use crate::service::Service;
 use std::sync::{Arc, OnceLock};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Number of threads that render and encode texts.
 const ENCODERS: usize = 4;
+
+/// Size of a body that needs no memory of its own, in bytes.
+const SMALL_BODY: usize = 64 << 10;
+/// Memory for large bodies at the same time, in units of [`SMALL_BODY`]: 128 MiB.
+const LARGE_BODIES: usize = 2048;
 
 /// A loaded model.
 pub enum Loaded {
@@ -33,12 +38,19 @@ pub struct App {
     loaded: OnceLock<Loaded>,
     keys: Keys,
     encoders: Semaphore,
+    /// Memory for large bodies, in units of [`SMALL_BODY`].
+    bodies: Semaphore,
 }
 
 impl App {
     /// A server without a model.
     pub fn new(keys: Keys) -> Self {
-        Self { loaded: OnceLock::new(), keys, encoders: Semaphore::new(ENCODERS) }
+        Self {
+            loaded: OnceLock::new(),
+            keys,
+            encoders: Semaphore::new(ENCODERS),
+            bodies: Semaphore::new(LARGE_BODIES),
+        }
     }
 
     /// Sets the model. Only the first call has an effect.
@@ -79,6 +91,20 @@ impl App {
                 "it gives vectors of texts (/v1/embeddings), and no text",
             )),
         }
+    }
+
+    /// Takes memory for a body of at most `bytes` bytes. Small bodies need none, because the number of connections limits
+    /// them.
+    ///
+    /// # Errors
+    /// All memory for large bodies is taken.
+    pub fn memory_for_body(&self, bytes: usize) -> Result<Option<SemaphorePermit<'_>>, ApiError> {
+        let units = bytes.div_ceil(SMALL_BODY);
+        if units <= 1 {
+            return Ok(None);
+        }
+        let taken = self.bodies.try_acquire_many(u32::try_from(units).unwrap_or(u32::MAX));
+        taken.map(Some).map_err(|_| ApiError::unavailable("too many large requests arrive; try again later"))
     }
 
     /// The keys of clients.

@@ -18,6 +18,8 @@ use tokio_stream::wrappers::ReceiverStream;
 const BUFFERED: usize = 16;
 /// After this time without an event, a comment is sent, so that neither a proxy nor the client gives up.
 const SILENCE: Duration = Duration::from_secs(15);
+/// A client that reads nothing for this time has left.
+const READ_TIME: Duration = Duration::from_secs(600);
 
 /// The client left.
 #[derive(Debug)]
@@ -95,7 +97,8 @@ impl EventStream {
     }
 
     async fn write(&self, text: String) -> Result<(), Left> {
-        self.sender.send(text.into()).await.map_err(|_| Left)
+        let sent = tokio::time::timeout(READ_TIME, self.sender.send(text.into())).await;
+        sent.map_err(|_| Left)?.map_err(|_| Left)
     }
 
     /// Waits for `event`.

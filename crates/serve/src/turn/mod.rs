@@ -6,7 +6,7 @@
 mod parameters;
 mod tools;
 
-pub use parameters::{MOST_TOP, Parameters, random};
+pub use parameters::{MOST_TOP, Parameters, random, stop_texts};
 pub use tools::Tools;
 
 use crate::Request;

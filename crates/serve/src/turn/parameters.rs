@@ -10,6 +10,10 @@ use std::hash::{BuildHasher, Hasher};
 const MOST_ANSWERS: i64 = 64;
 /// Largest number of stop texts.
 const MOST_STOP_TEXTS: usize = 64;
+/// Largest length of a stop text, in bytes.
+const LONGEST_STOP_TEXT: usize = 512;
+/// Largest number of biases.
+const MOST_BIASES: usize = 4096;
 /// Largest number of most probable tokens with each token.
 pub const MOST_TOP: i64 = 20;
 
@@ -55,13 +59,25 @@ impl Parameters {
         Ok(Self {
             limit,
             sampling: sampling(fields, service)?,
-            stop: fields.texts("stop", MOST_STOP_TEXTS)?,
+            stop: stop_texts(fields, "stop")?,
             ignore_end: fields.flag("ignore_eos")?.unwrap_or(false),
             answers: answers as usize,
             stream,
             usage_in_stream: include == Some(Value::Bool(true)),
         })
     }
+}
+
+/// Reads stop texts.
+///
+/// # Errors
+/// Too many texts, or one that is too long.
+pub fn stop_texts(fields: &mut Fields, name: &'static str) -> Result<Vec<String>, ApiError> {
+    let texts = fields.texts(name, MOST_STOP_TEXTS)?;
+    if texts.iter().any(|text| text.len() > LONGEST_STOP_TEXT) {
+        return Err(ApiError::parameter(name, format!("a text has at most {LONGEST_STOP_TEXT} bytes")));
+    }
+    Ok(texts)
 }
 
 /// Reads the settings for the choice of tokens. Absent ones are those of the service.
@@ -151,5 +167,9 @@ fn logit_bias(value: &Value) -> Result<Vec<(u32, f32)>, ApiError> {
             .collect(),
         _ => None,
     };
-    pairs.ok_or_else(wrong)
+    let pairs = pairs.ok_or_else(wrong)?;
+    if pairs.len() > MOST_BIASES {
+        return Err(ApiError::parameter("logit_bias", format!("at most {MOST_BIASES} tokens")));
+    }
+    Ok(pairs)
 }
