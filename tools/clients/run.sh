@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Starts a server on the demo model with a chat template, and talks to it with the clients of others.
 #
-#     tools/clients/run.sh target/release/kvant PYTHON
+#     tools/clients/run.sh target/release/kvant PYTHON [FOLDER]
+#
+# PYTHON has the packages of check.py. FOLDER has those of check.mjs; without it, Node is left out.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 folder=$(mktemp -d)
@@ -15,4 +17,6 @@ for _ in $(seq 100); do
     [ -s "$folder/started" ] && break
     sleep 0.1
 done
-"$2" tools/clients/check.py "$("$2" -c 'import json, sys; print(json.load(sys.stdin)["address"])' <"$folder/started")"
+address=$("$2" -c 'import json, sys; print(json.load(sys.stdin)["address"])' <"$folder/started")
+"$2" tools/clients/check.py "$address"
+[ -z "${3:-}" ] || node tools/clients/check.mjs "$address" "$3"
