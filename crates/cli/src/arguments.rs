@@ -429,7 +429,7 @@ pub struct Serve {
     #[arg(long, default_value_t = 256, value_parser = whole, allow_negative_numbers = true)]
     pub queue: usize,
     /// Memory for the states of all requests and of earlier conversations (default: room for --parallel requests of --ctx
-    /// tokens)
+    /// tokens, at most half of this machine's memory)
     #[arg(long, value_name = "SIZE", value_parser = parse_size, allow_negative_numbers = true)]
     pub memory: Option<u64>,
     /// A request that takes longer ends with an error, in seconds (default: no limit)

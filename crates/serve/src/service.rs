@@ -5,6 +5,7 @@ use crate::http::ApiError;
 use crate::speech::Speech;
 use crate::{Engine, Settings};
 use kvant::Model;
+use kvant::eval::machine_memory_bytes;
 use kvant::kernels::Backend;
 use kvant::model::{ChatTemplate, Conversation, Ending, Sampling, Special, Tokenizer};
 use kvant::{RunSettings, context};
@@ -23,7 +24,7 @@ pub struct ServiceSettings {
     pub parallel: usize,
     /// Largest number of requests that wait.
     pub queue: usize,
-    /// Memory for the states of requests; `None` has room for all of them.
+    /// Memory for the states of requests; `None` has room for all of them, or is half of the machine's memory.
     pub state_bytes: Option<usize>,
     /// Largest time of a request; `None` is no limit.
     pub timeout: Option<Duration>,
@@ -95,7 +96,14 @@ impl Service {
         let engine_settings = Settings::new(&network, settings.parallel, context);
         let engine_settings = Settings {
             queue: settings.queue,
-            state_bytes: settings.state_bytes.unwrap_or(engine_settings.state_bytes),
+            state_bytes: settings.state_bytes.unwrap_or_else(|| {
+                let half = machine_memory_bytes().map_or(usize::MAX, |bytes| (bytes / 2) as usize);
+                // One request must fit.
+                engine_settings
+                    .state_bytes
+                    .min(half)
+                    .max(engine_settings.state_bytes / settings.parallel.max(1))
+            }),
             ..engine_settings
         };
         let (weights_bytes, parameters, format) = sizes(model);
