@@ -4,10 +4,14 @@
 #[path = "templates.rs"]
 mod templates;
 
+use kvant::Model;
 use kvant::core::{Shape, format};
 use kvant::io::{Limits, Meta, PlannedTensor};
+use kvant::kernels::{Backend, Isa};
 use kvant::model::{Special, Tokenizer, Weights};
+use kvant_serve::{Service, ServiceSettings, parse_request};
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// A kind of input.
 pub struct Target {
@@ -66,6 +70,18 @@ pub static TARGETS: &[Target] = &[
             "tests/corpus/work/sums",
         ],
         feed: work,
+    },
+    Target {
+        name: "requests",
+        seeds: &[
+            "tests/corpus/requests/chat.json",
+            "tests/corpus/requests/completion.json",
+            "tests/corpus/requests/messages.json",
+            "tests/corpus/requests/ollama.json",
+            "tests/corpus/requests/response.json",
+            "tests/corpus/requests/schema.json",
+        ],
+        feed: requests,
     },
     Target {
         name: "templates",
@@ -159,6 +175,33 @@ fn work(folder: &Path, bytes: &[u8]) {
         let read = kvant::quant::read_work_folder(&folder, KEY, names, &plan, 4);
         // An error must not delete or change the file.
         assert!(std::fs::read(folder.join(name)).is_ok_and(|found| found == content), "{name}: {read:?}");
+    }
+}
+
+/// Parses the body of a request on every path of the server that has a parser.
+fn requests(folder: &Path, bytes: &[u8]) {
+    static SERVICE: OnceLock<Service> = OnceLock::new();
+    let service = SERVICE.get_or_init(|| {
+        let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}";
+        let demo = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/demo"));
+        for name in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+            std::fs::copy(demo.join(name), folder.join(name)).expect("a file of the demo model");
+        }
+        std::fs::write(folder.join("chat_template.jinja"), template).expect("a template");
+        let model = Model::open(folder).expect("the demo model");
+        let settings = ServiceSettings::default();
+        Service::load(&model, Backend::new(Isa::best(), 1), &settings, |sampling| sampling)
+            .expect("a service")
+    });
+    for path in [
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/messages",
+        "/v1/responses",
+        "/api/chat",
+        "/api/generate",
+    ] {
+        let _ = parse_request(service, path, bytes);
     }
 }
 

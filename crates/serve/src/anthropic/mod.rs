@@ -2,6 +2,8 @@
 
 mod request;
 
+pub use request::parse as parse_messages;
+
 use crate::answers::{Count, finished, identifier, stopped, submit, with_warnings};
 use crate::http::{ApiError, App, EventStream, Left, respond};
 use crate::service::Service;

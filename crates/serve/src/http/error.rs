@@ -83,6 +83,11 @@ impl ApiError {
         Self::of(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)
     }
 
+    /// The message.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The status.
     pub fn status(&self) -> StatusCode {
         self.status

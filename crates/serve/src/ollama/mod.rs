@@ -4,6 +4,7 @@ mod models;
 mod request;
 
 pub use models::{processes, show, tags, version};
+pub use request::{Kind, parse as parse_ollama};
 
 use crate::answers::{Count, finished, stopped, submit, with_warnings};
 use crate::http::{ApiError, App, EventStream, Left, respond};
@@ -16,7 +17,7 @@ use axum::extract::State;
 use axum::http::{Extensions, StatusCode};
 use axum::response::{IntoResponse, Response};
 use kvant::model::Finish;
-use request::{Kind, Parsed, parse};
+use request::{Parsed, parse};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

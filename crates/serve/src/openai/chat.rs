@@ -50,7 +50,7 @@ pub async fn completions(
 }
 
 /// Parses a request. Also returns the names of the fields that were ignored.
-fn parse(
+pub fn parse(
     service: &Service,
     body: &[u8],
     common: &Common,

@@ -56,6 +56,15 @@ pub async fn completions(
     Ok(with_warnings(response, &ignored))
 }
 
+/// Parses a request, and returns the number of tokens of its prompts.
+///
+/// # Errors
+/// Fields of another form.
+pub fn parse_completion(service: &Service, body: &[u8], common: &Common) -> Result<usize, ApiError> {
+    let parsed = parse(service, body, common)?;
+    Ok(parsed.requests.iter().map(|request| request.prompt.len()).sum())
+}
+
 fn parse(service: &Service, body: &[u8], common: &Common) -> Result<Completion, ApiError> {
     let mut fields = Fields::parse(body)?;
     fields.refuse(REFUSED)?;

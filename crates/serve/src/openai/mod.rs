@@ -10,9 +10,9 @@ mod messages;
 mod models;
 mod responses;
 
-pub use chat::{completions as chat_completions, rendering};
-pub use completions::completions;
+pub use chat::{completions as chat_completions, parse as parse_chat, rendering};
+pub use completions::{completions, parse_completion};
 pub use embeddings::embeddings;
 pub use messages::messages;
 pub use models::{model, models};
-pub use responses::responses;
+pub use responses::{parse_response, responses};

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// The part of a request that does not stand in its body.
+#[derive(Default)]
 pub struct Common {
     client: Arc<str>,
 }

@@ -3,6 +3,8 @@
 mod items;
 mod request;
 
+pub use request::parse as parse_response;
+
 use crate::answers::{Count, finished, identifier, stopped, submit, with_warnings};
 use crate::http::{ApiError, App, EventStream, Left, respond};
 use crate::service::{Service, now};
