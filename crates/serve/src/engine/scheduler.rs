@@ -3,8 +3,8 @@
 //! Invariants:
 //! - An answer depends neither on other requests nor on the order of steps, because a sequence has the same bits in each
 //!   batch and in each division of its prompt ([`Transformer::step`]).
-//! - A running answer gets a token in every step. The prompts share the rest of the step in equal parts, so neither a
-//!   long prompt nor the answers wait for a long prompt.
+//! - A running answer gets a token in every step. The prompts share the rest of the step, the shortest one first, so
+//!   neither a short prompt nor the answers wait for a long prompt, and every prompt advances in every step.
 //! - States never take more memory than the pool has. If a step needs more, entries of the prefix index go first, then
 //!   the youngest running request waits again, and later reads its tokens once more.
 
@@ -257,7 +257,13 @@ impl Scheduler {
         let budget = if answers > 0 { self.settings.prompt_tokens } else { Transformer::PIECE };
         let mut budget = budget.max(readers.len());
         for (index, reader) in readers.iter().enumerate() {
-            let share = budget / (readers.len() - index);
+            // The shortest rest gets up to three quarters, so that a short prompt does not wait for a long one.
+            let others = readers.len() - index - 1;
+            let share = if others == 0 {
+                budget
+            } else {
+                (budget / (others + 1)).max(budget - budget.div_ceil(4).max(others))
+            };
             counts[*reader] = share.min(self.running[*reader].up_to_boundary());
             budget -= counts[*reader];
         }
