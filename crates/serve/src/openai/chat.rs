@@ -98,7 +98,7 @@ pub fn rendering(
     Ok((ending, variables))
 }
 
-/// What all parts of a response have in common.
+/// The common part of a whole response and of a stream.
 struct Head {
     id: String,
     created: u64,

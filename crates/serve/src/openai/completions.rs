@@ -123,7 +123,7 @@ fn prompts(fields: &mut Fields, service: &Service) -> Result<Vec<Vec<u32>>, ApiE
     }
 }
 
-/// What all parts of a response have in common.
+/// The common part of a whole response and of a stream.
 struct Head {
     id: String,
     created: u64,
