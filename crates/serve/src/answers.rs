@@ -1,15 +1,34 @@
 //! Answers of the engine, for all interfaces: submission, merged events, the whole of a finished answer.
 
-use crate::http::ApiError;
+use crate::http::{ApiError, App};
 use crate::service::Service;
-use crate::turn::random;
+use crate::turn::{Common, random};
 use crate::{Answer, Event, Failure, Request, Token};
-use axum::http::HeaderValue;
+use axum::body::Bytes;
+use axum::http::{Extensions, HeaderValue};
 use axum::response::Response;
 use kvant::model::{Finish, Sampling};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio_stream::{StreamExt, StreamMap};
+
+/// Parses a request on another thread, because rendering and encoding take noticeable time. Also returns the model.
+///
+/// # Errors
+/// The model is not loaded yet, or it is a model for vectors; errors of `parse`.
+pub async fn parsed<T: Send + 'static>(
+    app: &App,
+    extensions: &Extensions,
+    body: Bytes,
+    parse: impl FnOnce(&Service, &[u8], &Common) -> Result<T, ApiError> + Send + 'static,
+) -> Result<(Arc<Service>, T), ApiError> {
+    let service = app.service()?;
+    let of_request = service.clone();
+    let common = Common::of(extensions);
+    let parsed = app.blocking(move || parse(&of_request, &body, &common)).await??;
+    Ok((service, parsed))
+}
 
 /// A finished answer.
 #[derive(Default)]

@@ -1,6 +1,7 @@
 //! A loaded model with its engine: everything that the interfaces of HTTP need to answer.
 
 use crate::constraint::{Constraint, Grammar, GrammarError, Grammars};
+use crate::engine::common_prefix;
 use crate::http::ApiError;
 use crate::speech::Speech;
 use crate::{Engine, Settings};
@@ -186,8 +187,7 @@ impl Service {
         }
         let whole = conversation.clone().ending(Ending::Whole);
         let whole = self.template()?.encode_conversation(self.tokenizer(), &whole).unwrap_or_default();
-        let common = whole.iter().zip(tokens).take_while(|(a, b)| a == b).count();
-        Ok(vec![common.min(tokens.len() - 1)])
+        Ok(vec![common_prefix(&whole, tokens).min(tokens.len() - 1)])
     }
 }
 

@@ -4,7 +4,7 @@ mod request;
 
 pub use request::parse as parse_messages;
 
-use crate::answers::{Count, finished, identifier, stopped, submit, with_warnings};
+use crate::answers::{Count, finished, identifier, parsed, stopped, with_warnings};
 use crate::http::{ApiError, App, EventStream, Left, respond};
 use crate::service::Service;
 use crate::speech::Delta;
@@ -55,9 +55,8 @@ pub async fn count_tokens(
     extensions: Extensions,
     body: Bytes,
 ) -> Result<Response, MessagesError> {
-    let service = app.service()?;
-    let common = Common::of(&extensions);
-    let parsed = app.blocking(move || parse(&service, &body, &common, true)).await??;
+    let parse = |service: &Service, body: &[u8], common: &Common| parse(service, body, common, true);
+    let (_, parsed) = parsed(&app, &extensions, body, parse).await?;
     let count = parsed.turn.request.prompt.len();
     Ok(with_warnings(respond(StatusCode::OK, &json!({ "input_tokens": count })), &parsed.ignored))
 }
@@ -68,13 +67,11 @@ pub async fn messages(
     extensions: Extensions,
     body: Bytes,
 ) -> Result<Response, MessagesError> {
-    let service = app.service()?;
-    let of_request = service.clone();
-    let common = Common::of(&extensions);
-    let parsed = app.blocking(move || parse(&of_request, &body, &common, false)).await??;
+    let parse = |service: &Service, body: &[u8], common: &Common| parse(service, body, common, false);
+    let (service, parsed) = parsed(&app, &extensions, body, parse).await?;
     let Parsed { turn: Turn { request, parts }, stream, ignored } = parsed;
     let prompt = request.prompt.len();
-    let answer = submit(&service, &[request], 1)?.swap_remove(0);
+    let answer = service.engine.submit(request).map_err(ApiError::from)?;
     let head = Head { id: identifier("msg_"), service, parts, prompt };
     let response = if stream {
         EventStream::respond(|stream| head.stream(stream, answer))

@@ -16,6 +16,7 @@ mod shared;
 mod task;
 
 pub use metrics::Metrics;
+pub(crate) use prefix_index::common_prefix;
 pub use request::{Answer, Event, Failure, Request, Token};
 pub use settings::Settings;
 

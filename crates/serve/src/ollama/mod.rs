@@ -6,7 +6,7 @@ mod request;
 pub use models::{processes, show, tags, version};
 pub use request::{Kind, parse as parse_ollama};
 
-use crate::answers::{Count, finished, stopped, submit, with_warnings};
+use crate::answers::{Count, finished, parsed, stopped, with_warnings};
 use crate::http::{ApiError, App, EventStream, Left, respond};
 use crate::service::{Service, timestamp};
 use crate::speech::Delta;
@@ -69,10 +69,8 @@ async fn answer(
     kind: Kind,
 ) -> Result<Response, OllamaError> {
     let begin = Instant::now();
-    let service = app.service()?;
-    let of_request = service.clone();
-    let common = Common::of(extensions);
-    let parsed = app.blocking(move || parse(&of_request, &body, &common, kind)).await??;
+    let parse = move |service: &Service, body: &[u8], common: &Common| parse(service, body, common, kind);
+    let (service, parsed) = parsed(&app, extensions, body, parse).await?;
     let Parsed { turn, stream, ignored } = parsed;
     let Some(Turn { request, parts }) = turn else {
         // A request without a prompt only loads the model.
@@ -80,7 +78,7 @@ async fn answer(
         return Ok(respond(StatusCode::OK, &head.last(&Message::default(), None, &Count::default())));
     };
     let prompt = request.prompt.len();
-    let answer = submit(&service, &[request], 1)?.swap_remove(0);
+    let answer = service.engine.submit(request).map_err(ApiError::from)?;
     let head = Head { service, kind, parts, prompt, begin };
     let response = if stream {
         EventStream::respond_with_lines(|stream| head.stream(stream, answer))

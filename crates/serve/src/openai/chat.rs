@@ -4,7 +4,7 @@ use super::answer::{chat_log_probabilities, reason, timings, usage};
 use super::format::constraint;
 use super::message::AssistantMessage;
 use super::messages::messages;
-use crate::answers::{Count, Finished, finished, identifier, merged, stopped, submit, with_warnings};
+use crate::answers::{Count, Finished, finished, identifier, merged, parsed, stopped, submit, with_warnings};
 use crate::http::{ApiError, App, EventStream, Fields, Left, respond};
 use crate::service::{Service, now};
 use crate::turn::{Common, Inputs, MOST_TOP, Parameters, PartReader, Parts, Tools, Turn};
@@ -27,10 +27,7 @@ pub async fn completions(
     extensions: Extensions,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    let service = app.service()?;
-    let of_request = service.clone();
-    let common = Common::of(&extensions);
-    let (turn, parameters, ignored) = app.blocking(move || parse(&of_request, &body, &common)).await??;
+    let (service, (turn, parameters, ignored)) = parsed(&app, &extensions, body, parse).await?;
     let Turn { request, parts } = turn;
     let prompt_tokens = request.prompt.len();
     let with_log_probabilities = request.log_probabilities.is_some();

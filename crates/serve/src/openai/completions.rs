@@ -2,7 +2,7 @@
 
 use super::answer::{finite, reason, timings, usage};
 use super::format::constraint;
-use crate::answers::{Count, Finished, finished, identifier, merged, stopped, submit, with_warnings};
+use crate::answers::{Count, Finished, finished, identifier, merged, parsed, stopped, submit, with_warnings};
 use crate::http::{ApiError, App, EventStream, Fields, Left, respond};
 use crate::service::{Service, now};
 use crate::turn::{Common, MOST_TOP, Parameters};
@@ -34,10 +34,7 @@ pub async fn completions(
     extensions: Extensions,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    let service = app.service()?;
-    let of_request = service.clone();
-    let common = Common::of(&extensions);
-    let parsed = app.blocking(move || parse(&of_request, &body, &common)).await??;
+    let (service, parsed) = parsed(&app, &extensions, body, parse).await?;
     let Completion { parameters, requests, echo, ignored } = parsed;
     let answers = submit(&service, &requests, parameters.answers)?;
     let prompts = requests.into_iter().map(|request| request.prompt).collect();

@@ -5,10 +5,10 @@ mod request;
 
 pub use request::parse as parse_response;
 
-use crate::answers::{Count, finished, identifier, stopped, submit, with_warnings};
+use crate::answers::{Count, finished, identifier, parsed, stopped, with_warnings};
 use crate::http::{ApiError, App, EventStream, Left, respond};
 use crate::service::{Service, now};
-use crate::turn::{Common, Parts, Turn};
+use crate::turn::{Parts, Turn};
 use crate::{Answer, Event};
 use axum::body::Bytes;
 use axum::extract::State;
@@ -27,13 +27,10 @@ pub async fn responses(
     extensions: Extensions,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    let service = app.service()?;
-    let of_request = service.clone();
-    let common = Common::of(&extensions);
-    let parsed = app.blocking(move || parse(&of_request, &body, &common)).await??;
+    let (service, parsed) = parsed(&app, &extensions, body, parse).await?;
     let Parsed { turn: Turn { request, parts }, stream, repeated, ignored } = parsed;
     let prompt = request.prompt.len();
-    let answer = submit(&service, &[request], 1)?.swap_remove(0);
+    let answer = service.engine.submit(request)?;
     let head = Head { id: identifier("resp_"), created: now(), service, parts, prompt, repeated };
     let response = if stream {
         EventStream::respond(|stream| head.stream(stream, answer))
