@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use crate::sampling_flags::SamplingFlags;
+use crate::serve_flags::{Serve, with_long_flags};
 use crate::terminal;
 use crate::values::{ACTIVATIONS, KV, POOLING, Seed, one_of, seed, tokens, whole};
 use clap::error::ErrorKind;
@@ -29,7 +30,7 @@ impl Arguments {
     /// # Errors
     /// The exit status, after an error or a help text was printed.
     pub fn read() -> Result<Self, u8> {
-        Self::try_parse().map_err(|error| {
+        Self::try_parse_from(with_long_flags(std::env::args_os())).map_err(|error| {
             let status = u8::try_from(error.exit_code()).unwrap_or(2);
             match error.kind() {
                 // clap prints help and version on its own stream and with its own styles.
@@ -392,49 +393,6 @@ pub struct Chat {
     /// Tokens of context
     #[arg(short, long, value_parser = whole, allow_negative_numbers = true)]
     pub ctx: Option<usize>,
-    #[command(flatten)]
-    pub running: RunningFlags,
-    // These flags are last, because their help heading applies to all flags after them.
-    #[command(flatten)]
-    pub sampling: SamplingFlags,
-}
-
-/// The flags of `serve`. Names and variables are those of llama.cpp's server.
-#[derive(Args)]
-pub struct Serve {
-    #[command(flatten)]
-    pub model: Model,
-    /// Address to listen on; 0.0.0.0 is every network of this machine
-    #[arg(long, default_value = "127.0.0.1", env = "LLAMA_ARG_HOST")]
-    pub host: String,
-    /// Port; 0 takes a free one
-    #[arg(long, default_value_t = 8080, env = "LLAMA_ARG_PORT", allow_negative_numbers = true)]
-    pub port: u16,
-    /// Clients must send this key; several are separated by commas
-    #[arg(long, value_delimiter = ',', env = "LLAMA_API_KEY", hide_env_values = true)]
-    pub api_key: Vec<String>,
-    /// A file with a key on each line
-    #[arg(long, value_name = "FILE", env = "LLAMA_ARG_API_KEY_FILE")]
-    pub api_key_file: Option<PathBuf>,
-    /// Name of the model in answers (default: the name of its file)
-    #[arg(short, long, env = "LLAMA_ARG_ALIAS")]
-    pub alias: Option<String>,
-    /// Tokens of a request, prompt and answer together
-    #[arg(short, long, visible_alias = "ctx-size", env = "LLAMA_ARG_CTX_SIZE", value_parser = whole, allow_negative_numbers = true)]
-    pub ctx: Option<usize>,
-    /// Requests that run at the same time
-    #[arg(long, default_value_t = 8, env = "LLAMA_ARG_N_PARALLEL", value_parser = clap::value_parser!(u16).range(1..=1024), allow_negative_numbers = true)]
-    pub parallel: u16,
-    /// Requests that wait; more are refused with status 429
-    #[arg(long, default_value_t = 256, value_parser = whole, allow_negative_numbers = true)]
-    pub queue: usize,
-    /// Memory for the states of all requests and of earlier conversations (default: room for --parallel requests of --ctx
-    /// tokens, at most half of this machine's memory)
-    #[arg(long, value_name = "SIZE", value_parser = parse_size, allow_negative_numbers = true)]
-    pub memory: Option<u64>,
-    /// A request that takes longer ends with an error, in seconds (default: no limit)
-    #[arg(long, value_name = "SECONDS", env = "LLAMA_ARG_TIMEOUT", value_parser = clap::value_parser!(u32).range(1..), allow_negative_numbers = true)]
-    pub timeout: Option<u32>,
     #[command(flatten)]
     pub running: RunningFlags,
     // These flags are last, because their help heading applies to all flags after them.

@@ -10,6 +10,7 @@ mod failure;
 mod machine;
 mod output;
 mod sampling_flags;
+mod serve_flags;
 mod signals;
 mod terminal;
 mod turns;

@@ -5,7 +5,7 @@ use clap::Args;
 use kvant::model::{Dry, DynamicTemperature, Mirostat, Sampling, Xtc};
 
 /// Flags for sampling. If a flag is not given, the model's default applies, or kvant's default if the model has none.
-#[derive(Args)]
+#[derive(Args, Clone)]
 #[command(
     next_help_heading = "Sampling, in the order of the steps (settings of the model replace the defaults)"
 )]

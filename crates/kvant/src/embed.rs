@@ -93,13 +93,45 @@ impl TextEncoder {
         self.reader.settings.longest
     }
 
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.reader.tokenizer
+    }
+
+    /// Converts a text to tokens, as the model reads it. A text that is too long is cut.
+    ///
+    /// # Errors
+    /// A text without tokens; errors of the tokenizer.
+    pub fn ids(&self, text: &str) -> Result<TextIds, Error> {
+        self.reader.ids(text)
+    }
+
     /// Computes the vectors of texts.
     ///
     /// # Errors
     /// A text without tokens; errors of the tokenizer; [`kvant_quant::Error::Interrupted`].
     pub fn encode(&self, texts: &[&str], progress: &dyn Progress) -> Result<Embedded, Error> {
         let ids = texts.iter().map(|text| self.reader.ids(text)).collect::<Result<Vec<_>, _>>()?;
-        let flat = vectors(&self.network, &ids, &self.reader.settings, progress)?;
+        self.encode_ids(&ids, progress)
+    }
+
+    /// Computes the vectors of texts that are tokens already.
+    ///
+    /// # Errors
+    /// No token, too many tokens, or a token that is not in the vocabulary; [`kvant_quant::Error::Interrupted`].
+    pub fn encode_ids(&self, ids: &[TextIds], progress: &dyn Progress) -> Result<Embedded, Error> {
+        let (vocabulary, longest) = (self.network.spec().vocabulary, self.longest());
+        for text in ids {
+            let count = text.ids.len();
+            if count == 0 || count > longest {
+                return Err(Error::option("a text", format!("{count} tokens, expected 1 to {longest}")));
+            }
+            if let Some(id) = text.ids.iter().find(|&&id| id as usize >= vocabulary) {
+                let reason = format!("token {id} is not in the vocabulary of {vocabulary} tokens");
+                return Err(Error::option("a text", reason));
+            }
+        }
+        let flat = vectors(&self.network, ids, &self.reader.settings, progress)?;
         let dimension = self.reader.settings.length(self.network.spec().hidden);
         Ok(Embedded {
             dimension,
@@ -143,7 +175,9 @@ pub(crate) struct TextReader {
 }
 
 /// The tokens of a text.
-pub(crate) struct TextIds {
+#[derive(Clone, Debug)]
+pub struct TextIds {
+    /// The ids, with those that begin and end every text.
     pub ids: Vec<u32>,
     /// True if the text was too long.
     pub cut: bool,

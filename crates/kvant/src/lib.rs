@@ -65,7 +65,7 @@ pub use chat::{Chat, Event, Refusal};
 pub use compare::{Alone, Compare, CompareRow, Compared, RunAlone};
 pub use convert::{Convert, Converted};
 pub use demo::{DEMO_TEXT, is_demo};
-pub use embed::{Embed, Embedded, TextEncoder};
+pub use embed::{Embed, Embedded, TextEncoder, TextIds};
 pub use error::Error;
 pub use evaluate::Evaluate;
 pub use evaluate_vectors::{EvaluateVectors, VectorQuality};

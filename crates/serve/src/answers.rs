@@ -1,6 +1,6 @@
 //! Answers of the engine, for all interfaces: submission, merged events, the whole of a finished answer.
 
-use crate::http::{ApiError, App};
+use crate::http::{ApiError, App, Fields};
 use crate::service::Service;
 use crate::turn::{Common, random};
 use crate::{Answer, Event, Failure, Request, Token};
@@ -10,23 +10,25 @@ use axum::response::Response;
 use kvant::model::{Finish, Sampling};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_stream::{StreamExt, StreamMap};
 
-/// Parses a request on another thread, because rendering and encoding take noticeable time. Also returns the model.
+/// Parses a request on another thread, because rendering and encoding take noticeable time. Also returns the model that the
+/// request names.
 ///
 /// # Errors
-/// The model is not loaded yet, or it is a model for vectors; errors of `parse`.
+/// Errors of [`App::service`] and of `parse`.
 pub async fn parsed<T: Send + 'static>(
     app: &App,
     extensions: &Extensions,
     body: Bytes,
-    parse: impl FnOnce(&Service, &[u8], &Common) -> Result<T, ApiError> + Send + 'static,
+    parse: impl FnOnce(&Service, Fields, &Common) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<(Arc<Service>, T), ApiError> {
-    let service = app.service()?;
+    let mut fields = app.blocking(move || Fields::parse(&body)).await??;
+    let service = app.service(fields.text("model")?.as_deref()).await?;
     let of_request = service.clone();
     let common = Common::of(extensions);
-    let parsed = app.blocking(move || parse(&of_request, &body, &common)).await??;
+    let parsed = app.blocking(move || parse(&of_request, fields, &common)).await??;
     Ok((service, parsed))
 }
 
@@ -35,6 +37,8 @@ pub async fn parsed<T: Send + 'static>(
 pub struct Finished {
     /// The tokens of the prompt, if the request wants their log probabilities.
     pub prompt: Vec<Token>,
+    /// The log probabilities of the request's choices.
+    pub choices: Vec<f32>,
     pub text: String,
     pub tokens: Vec<Token>,
     pub end: Option<Token>,
@@ -51,6 +55,8 @@ pub struct Count {
     pub answer: usize,
     pub prefill: Duration,
     pub decode: Duration,
+    /// The time of the first token.
+    first: Option<Instant>,
 }
 
 impl Count {
@@ -60,12 +66,21 @@ impl Count {
             Event::Started { cached_tokens, prefill, .. } => {
                 self.cached = *cached_tokens;
                 self.prefill = *prefill;
+                self.first = Some(Instant::now());
+            }
+            Event::Progress { cached_tokens, time, .. } => {
+                self.cached = *cached_tokens;
+                self.prefill = *time;
+            }
+            Event::Piece { .. } => {
+                self.answer += 1;
+                self.decode = self.first.map_or_else(Duration::default, |first| first.elapsed());
             }
             Event::Ended { tokens, decode, .. } => {
                 self.answer = *tokens;
                 self.decode = *decode;
             }
-            Event::Prompt(_) | Event::Piece { .. } | Event::Failed(_) => {}
+            Event::Prompt(_) | Event::Choices(_) | Event::Failed(_) => {}
         }
     }
 }
@@ -79,7 +94,8 @@ pub async fn finished(mut answer: Answer) -> Result<Finished, ApiError> {
     while let Some(event) = answer.next().await {
         finished.count.add(&event);
         match event {
-            Event::Started { .. } => {}
+            Event::Started { .. } | Event::Progress { .. } => {}
+            Event::Choices(values) => finished.choices = values,
             Event::Prompt(tokens) => finished.prompt.extend(tokens),
             Event::Piece { token, text } => {
                 finished.tokens.push(token);

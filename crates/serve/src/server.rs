@@ -3,7 +3,8 @@
 //! Handlers never compute on the threads that serve connections: texts are rendered and encoded on a bounded number of
 //! other threads, and the engine has a thread of its own. So `/health` and `/metrics` answer at once under any load.
 
-use crate::http::{ApiError, App, BODY_BYTES, Keys, Loaded, access, serve};
+use crate::http::{ApiError, App, BODY_BYTES, Keys, Origins, access, serve};
+use crate::models::{Loaded, Models};
 use crate::{anthropic, native, ollama, openai, page};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -19,11 +20,31 @@ use tower_http::catch_panic::CatchPanicLayer;
 /// Number of threads for work that takes noticeable time.
 const BLOCKING_THREADS: usize = 8;
 
+/// Settings of a server.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// The page at `/`.
+    pub page: bool,
+    /// The list of running requests at `/slots`.
+    pub slots: bool,
+    /// The metrics at `/metrics`.
+    pub metrics: bool,
+    /// Other origins whose pages may use the server.
+    pub origins: Origins,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self { page: true, slots: true, metrics: true, origins: Origins::default() }
+    }
+}
+
 /// A server that listens, and that answers as soon as its model is loaded.
 pub struct Server {
     app: Arc<App>,
     listener: TcpListener,
     address: SocketAddr,
+    options: ServerOptions,
 }
 
 impl Server {
@@ -31,12 +52,12 @@ impl Server {
     ///
     /// # Errors
     /// A host that is unknown, or a port that is in use.
-    pub fn bind(host: &str, port: u16, keys: Keys) -> io::Result<Self> {
+    pub fn bind(host: &str, port: u16, keys: Keys, options: ServerOptions) -> io::Result<Self> {
         let listener = TcpListener::bind((host, port))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let app = Arc::new(App::new(keys));
-        Ok(Self { app, listener, address })
+        Ok(Self { app, listener, address, options })
     }
 
     /// The address that the server listens on.
@@ -44,14 +65,14 @@ impl Server {
         self.address
     }
 
-    /// Serves until `ends` returns true, on threads of its own. `load` gives the model, while `/health` already answers;
+    /// Serves until `ends` returns true, on threads of its own. The first model is loaded while `/health` already answers;
     /// `ready` is called after it. Requests that run when `ends` becomes true are answered.
     ///
     /// # Errors
-    /// Errors of `load`; the system cannot start threads.
-    pub fn run<E: From<io::Error>>(
+    /// Errors of loading and of `ready`; the system cannot start threads.
+    pub fn run<E: From<io::Error> + From<kvant::Error>>(
         self,
-        load: impl FnOnce() -> Result<Loaded, E>,
+        models: Models,
         ready: impl FnOnce(&Loaded) -> Result<(), E>,
         ends: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Result<(), E> {
@@ -64,7 +85,7 @@ impl Server {
         let app = self.app.clone();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let listener = runtime.block_on(async { tokio::net::TcpListener::from_std(self.listener) })?;
-        let of_ends = app.clone();
+        let (of_ends, options) = (app.clone(), self.options.clone());
         let connections = runtime.spawn(async move {
             let end = async {
                 let asked = async {
@@ -74,17 +95,22 @@ impl Server {
                 };
                 tokio::select! { () = asked => {}, _ = stopped => {} }
                 // Clients with open connections get an error for new requests.
-                if let Ok(service) = of_ends.service() {
-                    service.engine.drain();
+                if let Ok(models) = of_ends.models() {
+                    models.drain();
                 }
             };
-            serve(listener, router(app), end).await;
+            serve(listener, router(app, &options), end).await;
         });
-        let loaded = load().and_then(|loaded| ready(self.app.set(loaded)));
-        if loaded.is_err() {
+        let models = Arc::new(models);
+        let loaded = runtime.block_on(models.clone().load_first()).map_err(E::from);
+        let began = loaded.and_then(|loaded| {
+            self.app.set(models);
+            ready(&loaded)
+        });
+        if began.is_err() {
             drop(stop);
             runtime.shutdown_timeout(Duration::from_secs(1));
-            return loaded;
+            return began;
         }
         let served = runtime.block_on(connections);
         drop(stop);
@@ -94,12 +120,17 @@ impl Server {
 }
 
 /// All routes.
-fn router(app: Arc<App>) -> Router {
-    Router::new()
-        .route("/", get(page::index))
-        .route("/page/{name}", get(page::part))
+fn router(app: Arc<App>, options: &ServerOptions) -> Router {
+    let mut router = Router::new();
+    if options.page {
+        router = router.route("/", get(page::index)).route("/page/{name}", get(page::part));
+    }
+    let slots = if options.slots { get(native::slots) } else { get(native::turned_off) };
+    let metrics = if options.metrics { get(native::metrics) } else { get(native::turned_off) };
+    let router = router
+        .route("/slots", slots)
         .route("/health", get(native::health))
-        .route("/metrics", get(native::metrics))
+        .route("/metrics", metrics)
         .route("/props", get(native::props))
         .route("/tokenize", post(native::tokenize))
         .route("/detokenize", post(native::detokenize))
@@ -109,7 +140,12 @@ fn router(app: Arc<App>) -> Router {
         .route("/v1/models/{name}", get(openai::model))
         .route("/v1/chat/completions", post(openai::chat_completions))
         .route("/chat/completions", post(openai::chat_completions))
+        .route("/v1/chat/completions/input_tokens", post(openai::input_tokens))
+        .route("/chat/completions/input_tokens", post(openai::input_tokens))
         .route("/v1/responses", post(openai::responses))
+        .route("/responses", post(openai::responses))
+        .route("/completion", post(native::completion))
+        .route("/completions", post(native::completion))
         .route("/v1/embeddings", post(openai::embeddings))
         .route("/v1/messages", post(anthropic::messages))
         .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
@@ -117,6 +153,10 @@ fn router(app: Arc<App>) -> Router {
         .route("/api/tags", get(ollama::tags))
         .route("/api/ps", get(ollama::processes))
         .route("/api/show", post(ollama::show))
+        .route("/api/embed", post(ollama::embed))
+        .route("/api/embeddings", post(ollama::embeddings))
+        .route("/embeddings", post(native::embeddings))
+        .route("/embedding", post(native::embeddings))
         .route("/api/chat", post(ollama::chat))
         .route("/api/generate", post(ollama::generate))
         .route("/v1/completions", post(openai::completions))
@@ -130,5 +170,9 @@ fn router(app: Arc<App>) -> Router {
             use axum::response::IntoResponse;
             ApiError::server("the request failed").into_response()
         }))
-        .with_state(app)
+        .with_state(app);
+    match options.origins.layer() {
+        Some(layer) => router.layer(layer),
+        None => router,
+    }
 }

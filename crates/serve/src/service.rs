@@ -1,31 +1,39 @@
 //! A loaded model with its engine: everything that the interfaces of HTTP need to answer.
 
 use crate::constraint::{Constraint, Grammar, GrammarError, Grammars};
-use crate::engine::common_prefix;
+use crate::engine::{Metrics, common_prefix};
 use crate::http::ApiError;
 use crate::speech::Speech;
 use crate::{Engine, Settings};
 use kvant::Model;
 use kvant::eval::machine_memory_bytes;
 use kvant::kernels::Backend;
-use kvant::model::{ChatTemplate, Conversation, Ending, Sampling, Special, Tokenizer};
+use kvant::model::{ChatTemplate, Conversation, Ending, Pooling, Sampling, Tokenizer};
 use kvant::{RunSettings, context};
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// The chat template ChatML, for models without one.
+pub const CHATML: &str = concat!(
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}{% endfor %}",
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
+);
+
 /// Settings of a service.
 #[derive(Clone, Debug)]
 pub struct ServiceSettings {
-    /// The name of the model in answers. `None` is the name of its file.
-    pub alias: Option<String>,
     /// Largest number of tokens of a request; `None` is the smaller of the model's context and 4096.
     pub context: Option<usize>,
+    /// Largest number of tokens of an answer whose request gives no limit.
+    pub answer_tokens: usize,
     /// Largest number of requests that run at the same time.
     pub parallel: usize,
     /// Largest number of requests that wait.
     pub queue: usize,
-    /// Memory for the states of requests; `None` has room for all of them, or is half of the machine's memory.
+    /// Memory for the states of a model's requests; `None` has room for all of them, or is half of the machine's memory
+    /// (divided by the number of models).
     pub state_bytes: Option<usize>,
     /// Largest time of a request; `None` is no limit.
     pub timeout: Option<Duration>,
@@ -33,19 +41,34 @@ pub struct ServiceSettings {
     pub run: RunSettings,
     /// The seed of requests that give none; `None` draws one for each request.
     pub seed: Option<u64>,
+    /// The source of the chat template; `None` is the model's own.
+    pub chat_template: Option<String>,
+    /// Variables of the chat template. Those of a request go first.
+    pub template_variables: Map<String, Value>,
+    /// If true, responses show the prompt as the model reads it.
+    pub verbose: bool,
+    /// If true, language models give vectors, too, and write no text.
+    pub embedding: bool,
+    /// The pooling of vectors; `None` is the model's own.
+    pub pooling: Option<Pooling>,
 }
 
 impl Default for ServiceSettings {
     fn default() -> Self {
         Self {
-            alias: None,
             context: None,
+            answer_tokens: usize::MAX,
             parallel: 8,
             queue: 256,
             state_bytes: None,
             timeout: None,
             run: RunSettings::default(),
             seed: None,
+            chat_template: None,
+            template_variables: Map::new(),
+            verbose: false,
+            embedding: false,
+            pooling: None,
         }
     }
 }
@@ -54,6 +77,12 @@ impl Default for ServiceSettings {
 pub struct Service {
     pub(crate) engine: Engine,
     pub(crate) template: Option<ChatTemplate>,
+    /// The source of the chat template.
+    pub(crate) template_source: String,
+    /// Variables of the chat template.
+    pub(crate) template_variables: Map<String, Value>,
+    /// Largest number of tokens of an answer whose request gives no limit.
+    pub(crate) answer_tokens: usize,
     /// The form in which the model writes reasoning and calls of tools.
     pub(crate) speech: Speech,
     /// True if marks of `speech` are control tokens.
@@ -61,17 +90,14 @@ pub struct Service {
     /// Default settings for the choice of tokens.
     pub(crate) sampling: Sampling,
     pub(crate) name: String,
-    /// Seconds since 1970.
-    pub(crate) created: u64,
     pub(crate) timeout: Option<Duration>,
     /// The seed of requests that give none.
     pub(crate) seed: Option<u64>,
-    /// Bytes of all tensors.
-    pub(crate) weights_bytes: u64,
-    /// The number of all weights.
-    pub(crate) parameters: u64,
-    /// The format with the most bytes.
-    pub(crate) format: String,
+    pub(crate) size: ModelSize,
+    /// The path of the model's file or folder.
+    pub(crate) path: String,
+    /// If true, responses show the prompt as the model reads it.
+    pub(crate) verbose: bool,
     needs_boundaries: bool,
     /// Compiles grammars. The vocabulary is read when the first request needs it.
     grammars: OnceLock<Result<Grammars, GrammarError>>,
@@ -84,14 +110,17 @@ impl Service {
     /// Errors of the model; a context that is too long; memory that has no room for one token.
     pub fn load(
         model: &Model,
-        backend: Backend,
+        surroundings: Surroundings<'_>,
         settings: &ServiceSettings,
         sampling: impl FnOnce(Sampling) -> Sampling,
     ) -> Result<Self, kvant::Error> {
+        let Surroundings { name, backend, models, state_limit, metrics } = surroundings;
         let (network, tokenizer) = model.load_speaker(backend, settings.run)?;
         let context = context(settings.context, &network)?;
-        let template = ChatTemplate::of(&tokenizer)?;
-        let speech = Speech::of(tokenizer.chat_template().unwrap_or_default());
+        let source = settings.chat_template.as_deref().or(tokenizer.chat_template());
+        let template = source.map(|source| ChatTemplate::with_source(source, &tokenizer)).transpose()?;
+        let speech = Speech::of(source.unwrap_or_default());
+        let template_source = source.unwrap_or_default().to_owned();
         let is_control = |mark: &str| tokenizer.id(mark).is_some_and(|id| tokenizer.is_control(id));
         let marks_are_control = speech.marks().into_iter().any(is_control);
         let engine_settings = Settings::new(&network, settings.parallel, context);
@@ -102,28 +131,30 @@ impl Service {
                 // One request must fit.
                 engine_settings
                     .state_bytes
-                    .min(half)
+                    .min(half / models.max(1))
                     .max(engine_settings.state_bytes / settings.parallel.max(1))
+                    .min(state_limit)
             }),
             ..engine_settings
         };
-        let (weights_bytes, parameters, format) = sizes(model);
         let needs_boundaries = network.sequence(1).needs_checkpoints();
-        let engine = Engine::start(Arc::new(network), tokenizer, engine_settings)
+        let engine = Engine::start(Arc::new(network), tokenizer, engine_settings, metrics)
             .map_err(|source| kvant::Error::io(model.path(), "starting the engine", source))?;
         Ok(Self {
             engine,
             template,
+            template_source,
             speech,
             marks_are_control,
             sampling: sampling(model.sampling()),
-            name: model_name(model, settings),
-            created: now(),
+            name: name.to_owned(),
             timeout: settings.timeout,
+            template_variables: settings.template_variables.clone(),
+            answer_tokens: settings.answer_tokens,
             seed: settings.seed,
-            weights_bytes,
-            parameters,
-            format,
+            size: ModelSize::of(model),
+            path: model.path().display().to_string(),
+            verbose: settings.verbose,
             needs_boundaries,
             grammars: OnceLock::new(),
         })
@@ -148,19 +179,8 @@ impl Service {
     /// # Errors
     /// A model without one.
     pub(crate) fn template(&self) -> Result<&ChatTemplate, ApiError> {
-        let missing = || ApiError::invalid("the model has no chat template; /v1/completions takes raw text");
+        let missing = || ApiError::invalid("the model has no chat template; `kvant serve --chat-template chatml` gives it one, and /v1/completions takes raw text");
         self.template.as_ref().ok_or_else(missing)
-    }
-
-    /// Encodes a raw prompt. Control tokens in it are parsed.
-    pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>, ApiError> {
-        let tokenizer = self.tokenizer();
-        let encoded = tokenizer.encode(text, Special { add: true, parse: true });
-        let mut tokens = encoded.map_err(|error| ApiError::invalid(error.to_string()))?;
-        if tokens.is_empty() {
-            tokens.extend(tokenizer.bos());
-        }
-        Ok(tokens)
     }
 
     /// Compiles a grammar.
@@ -174,6 +194,12 @@ impl Service {
     /// The text of one token. Bytes that are no character are replaced.
     pub(crate) fn piece(&self, id: u32) -> String {
         String::from_utf8_lossy(&self.tokenizer().bytes(id, true)).into_owned()
+    }
+
+    /// The text of tokens, with that of control tokens.
+    pub(crate) fn pieces(&self, ids: &[u32]) -> String {
+        let bytes: Vec<u8> = ids.iter().flat_map(|id| self.tokenizer().bytes(*id, true)).collect();
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// Returns the boundaries of an encoded conversation: the end of its last message, if the network needs it.
@@ -191,23 +217,52 @@ impl Service {
     }
 }
 
-/// The name of a model in answers.
-pub(crate) fn model_name(model: &Model, settings: &ServiceSettings) -> String {
-    let file_name = model.path().file_stem().map(|name| name.to_string_lossy().into_owned());
-    settings.alias.clone().or(file_name).unwrap_or_else(|| "model".to_owned())
+/// What a service takes from its server.
+pub struct Surroundings<'a> {
+    /// The name of the model in answers.
+    pub name: &'a str,
+    /// The threads and kernels, which all models share.
+    pub backend: Backend,
+    /// The number of models of the server.
+    pub models: usize,
+    /// Largest memory for states, in bytes.
+    pub state_limit: usize,
+    /// The metrics of the model.
+    pub metrics: Metrics,
 }
 
-/// The bytes of all tensors, the number of all weights, and the format with the most bytes.
-fn sizes(model: &Model) -> (u64, u64, String) {
-    let tensors = model.weights().checkpoint().tensors();
-    let mut bytes_of: BTreeMap<&str, u64> = BTreeMap::new();
-    for tensor in tensors {
-        *bytes_of.entry(tensor.type_name()).or_default() += tensor.bytes as u64;
+impl<'a> Surroundings<'a> {
+    /// A service on its own.
+    pub fn alone(name: &'a str, backend: Backend) -> Self {
+        Self { name, backend, models: 1, state_limit: usize::MAX, metrics: Metrics::default() }
     }
-    let largest = bytes_of.iter().max_by_key(|(_, bytes)| **bytes);
-    let format = largest.map(|(name, _)| (*name).to_owned()).unwrap_or_default();
-    let parameters = tensors.iter().map(|tensor| tensor.shape.elements() as u64).sum();
-    (bytes_of.values().sum(), parameters, format)
+}
+
+/// The size of a model's files.
+#[derive(Clone, Debug)]
+pub(crate) struct ModelSize {
+    /// Bytes of all tensors.
+    pub weights_bytes: u64,
+    /// The number of all weights.
+    pub parameters: u64,
+    /// The format with the most bytes.
+    pub format: String,
+}
+
+impl ModelSize {
+    pub fn of(model: &Model) -> Self {
+        let tensors = model.weights().checkpoint().tensors();
+        let mut bytes_of: BTreeMap<&str, u64> = BTreeMap::new();
+        for tensor in tensors {
+            *bytes_of.entry(tensor.type_name()).or_default() += tensor.bytes as u64;
+        }
+        let largest = bytes_of.iter().max_by_key(|(_, bytes)| **bytes);
+        Self {
+            weights_bytes: bytes_of.values().sum(),
+            parameters: tensors.iter().map(|tensor| tensor.shape.elements() as u64).sum(),
+            format: largest.map(|(name, _)| (*name).to_owned()).unwrap_or_default(),
+        }
+    }
 }
 
 /// The time now, as RFC 3339 writes it.

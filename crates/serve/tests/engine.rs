@@ -3,7 +3,7 @@
 use kvant::Model;
 use kvant::kernels::{Arithmetic, Backend, Isa, KvFormat, Precision};
 use kvant::model::{Finish, LogProbabilities, Sampler, Sampling, Tokenizer, Transformer, Want, generate};
-use kvant_serve::{Answer, Engine, Event, Refusal, Request, Settings};
+use kvant_serve::{Answer, Engine, Event, Metrics, Refusal, Request, Settings};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,7 +44,7 @@ fn golden(name: &str, kv: KvFormat) -> (Arc<Transformer>, Arc<Tokenizer>) {
 }
 
 fn engine((network, tokenizer): &(Arc<Transformer>, Arc<Tokenizer>), settings: Settings) -> Engine {
-    Engine::start(network.clone(), tokenizer.clone(), settings).unwrap()
+    Engine::start(network.clone(), tokenizer.clone(), settings, Metrics::default()).unwrap()
 }
 
 /// A finished answer.

@@ -9,7 +9,7 @@ use kvant::core::{Shape, format};
 use kvant::io::{Limits, Meta, PlannedTensor};
 use kvant::kernels::{Backend, Isa};
 use kvant::model::{Special, Tokenizer, Weights};
-use kvant_serve::{Service, ServiceSettings, parse_request};
+use kvant_serve::{Service, ServiceSettings, Surroundings, parse_request};
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -190,7 +190,9 @@ fn requests(folder: &Path, bytes: &[u8]) {
         std::fs::write(folder.join("chat_template.jinja"), template).expect("a template");
         let model = Model::open(folder).expect("the demo model");
         let settings = ServiceSettings::default();
-        Service::load(&model, Backend::new(Isa::best(), 1), &settings, |sampling| sampling)
+        Service::load(&model, Surroundings::alone("demo", Backend::new(Isa::best(), 1)), &settings, |sampling| {
+            sampling
+        })
             .expect("a service")
     });
     for path in [

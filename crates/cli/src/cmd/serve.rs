@@ -1,14 +1,17 @@
 //! `kvant serve`: answers requests over HTTP until a signal ends it.
 
-use crate::arguments::{Common, Serve};
+use crate::arguments::Common;
 use crate::failure::Failure;
-use crate::{machine, output, signals};
+use crate::serve_flags::{Log, NamedPath, Serve};
+use crate::{machine, output, signals, terminal};
 use kvant::Model;
-use kvant_serve::{EncoderService, Keys, Loaded, Server, Service, ServiceSettings};
+use kvant::eval::machine_memory_bytes;
+use kvant_serve::{Keys, Loaded, Models, NamedModel, Origins, Server, ServerOptions, ServiceSettings};
 use serde::Serialize;
 use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
+use tracing_subscriber::filter::LevelFilter;
 
 /// The server is ready.
 #[derive(Serialize, schemars::JsonSchema)]
@@ -33,33 +36,48 @@ impl From<io::Error> for Failure {
 
 /// Runs the command.
 pub fn run(common: &Common, arguments: &Serve) -> Result<ExitCode, Failure> {
-    let model = Model::open(&arguments.model.path())?;
+    start_log(arguments.log);
+    let models = arguments.models()?.into_iter().map(|NamedPath { name, path }| {
+        Ok(NamedModel { name, model: Model::open(&path)? })
+    });
+    let models = models.collect::<Result<Vec<NamedModel>, Failure>>()?;
     let keys = keys(arguments)?;
-    let (host, port) = (&arguments.host, arguments.port);
-    let server = Server::bind(host, port, keys).map_err(|error| {
-        let what = "choose another --host or --port (0 takes a free port)";
-        Failure::Fault(format!("{host}:{port}: cannot listen: {error}; {what}"))
-    })?;
+    let unused = arguments.without_effect();
+    if !unused.is_empty() && !common.quiet {
+        terminal::say(format_args!("no effect here: {}", unused.join(", ")));
+    }
     let settings = ServiceSettings {
-        alias: arguments.alias.clone(),
         context: arguments.ctx,
+        answer_tokens: arguments.count,
         parallel: usize::from(arguments.parallel),
         queue: arguments.queue,
         state_bytes: arguments.memory.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
         timeout: arguments.timeout.map(|seconds| Duration::from_secs(u64::from(seconds))),
         run: arguments.running.settings(),
         seed: arguments.sampling.given_seed(),
+        chat_template: arguments.chat_template()?,
+        verbose: common.verbose,
+        embedding: arguments.embedding,
+        pooling: arguments.pooling,
+        template_variables: arguments.template_variables()?,
     };
+    let sampling = arguments.sampling.clone();
+    let limit = arguments.models_memory.unwrap_or_else(most_memory);
+    let backend = machine::backend(common)?;
+    let models = Models::new(models, backend, settings, Box::new(move |own| sampling.over(own)), limit);
+    let models = models.map_err(|error| Failure::Usage(error.to_string()))?;
+    let (host, port) = (&arguments.host, arguments.port);
+    let options = ServerOptions {
+        page: !arguments.no_ui,
+        slots: !arguments.no_slots,
+        metrics: !arguments.no_metrics,
+        origins: Origins::new(arguments.cors_origins.clone()),
+    };
+    let server = Server::bind(host, port, keys, options).map_err(|error| {
+        let what = "choose another --host or --port (0 takes a free port)";
+        Failure::Fault(format!("{host}:{port}: cannot listen: {error}; {what}"))
+    })?;
     let address = format!("http://{}", server.address());
-    let load = || -> Result<Loaded, Failure> {
-        let backend = machine::backend(common)?;
-        if model.gives_vectors() {
-            return Ok(Loaded::Encoder(EncoderService::load(&model, &backend, &settings)?.into()));
-        }
-        let service =
-            Service::load(&model, backend, &settings, |sampling| arguments.sampling.over(sampling))?;
-        Ok(Loaded::Speaker(service.into()))
-    };
     let ready = |loaded: &Loaded| {
         let engine = match loaded {
             Loaded::Speaker(service) => Some(service.engine().settings()),
@@ -86,10 +104,30 @@ pub fn run(common: &Common, arguments: &Serve) -> Result<ExitCode, Failure> {
         })
         .map(drop)
     };
-    server.run(load, ready, || signals::interrupts() > 0)?;
+    server.run(models, ready, || signals::interrupts() > 0)?;
     // SIGTERM is the usual end of a service.
     let interrupted = kvant::io::signals::interrupts() > 0;
     if interrupted { Err(Failure::Interrupted) } else { Ok(ExitCode::SUCCESS) }
+}
+
+/// Nine tenths of this machine's memory, in bytes.
+fn most_memory() -> u64 {
+    machine_memory_bytes().map_or(u64::MAX, |bytes| bytes / 10 * 9)
+}
+
+/// Starts the log on stderr.
+fn start_log(log: Log) {
+    let level = match log {
+        Log::Off => return,
+        Log::Errors => LevelFilter::WARN,
+        Log::Requests | Log::Json => LevelFilter::INFO,
+    };
+    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false);
+    // The error is that there is a log already.
+    let _ = match log {
+        Log::Json => subscriber.json().flatten_event(true).try_init(),
+        _ => subscriber.with_ansi(false).try_init(),
+    };
 }
 
 /// Returns the keys of the flags.

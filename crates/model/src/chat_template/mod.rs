@@ -107,7 +107,14 @@ impl ChatTemplate {
     /// # Errors
     /// The errors of [`ChatTemplate::new`].
     pub fn of(tokenizer: &Tokenizer) -> Result<Option<Self>, TemplateError> {
-        let Some(source) = tokenizer.chat_template() else { return Ok(None) };
+        tokenizer.chat_template().map(|source| Self::with_source(source, tokenizer)).transpose()
+    }
+
+    /// Parses a template for the special tokens of `tokenizer`.
+    ///
+    /// # Errors
+    /// The errors of [`ChatTemplate::new`].
+    pub fn with_source(source: &str, tokenizer: &Tokenizer) -> Result<Self, TemplateError> {
         let vocabulary = tokenizer.vocabulary();
         let text = |id: Option<u32>| id.map(|id| tokenizer.piece(id)).unwrap_or_default();
         let tokens = [
@@ -117,7 +124,7 @@ impl ChatTemplate {
             ("pad_token", text(vocabulary.padding)),
         ];
         let tokens: Vec<(&str, &str)> = tokens.iter().map(|(name, text)| (*name, text.as_str())).collect();
-        Self::with_tokens(source, &tokens).map(Some)
+        Self::with_tokens(source, &tokens)
     }
 
     /// Sets the clock for `strftime_now`. The default clock returns UTC.

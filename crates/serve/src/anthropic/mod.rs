@@ -5,7 +5,7 @@ mod request;
 pub use request::parse as parse_messages;
 
 use crate::answers::{Count, finished, identifier, parsed, stopped, with_warnings};
-use crate::http::{ApiError, App, EventStream, Left, respond};
+use crate::http::{ApiError, App, EventStream, Fields, Left, respond};
 use crate::service::Service;
 use crate::speech::Delta;
 use crate::turn::{Common, Parts, Turn};
@@ -55,7 +55,7 @@ pub async fn count_tokens(
     extensions: Extensions,
     body: Bytes,
 ) -> Result<Response, MessagesError> {
-    let parse = |service: &Service, body: &[u8], common: &Common| parse(service, body, common, true);
+    let parse = |service: &Service, fields: Fields, common: &Common| parse(service, fields, common, true);
     let (_, parsed) = parsed(&app, &extensions, body, parse).await?;
     let count = parsed.turn.request.prompt.len();
     Ok(with_warnings(respond(StatusCode::OK, &json!({ "input_tokens": count })), &parsed.ignored))
@@ -67,7 +67,7 @@ pub async fn messages(
     extensions: Extensions,
     body: Bytes,
 ) -> Result<Response, MessagesError> {
-    let parse = |service: &Service, body: &[u8], common: &Common| parse(service, body, common, false);
+    let parse = |service: &Service, fields: Fields, common: &Common| parse(service, fields, common, false);
     let (service, parsed) = parsed(&app, &extensions, body, parse).await?;
     let Parsed { turn: Turn { request, parts }, stream, ignored } = parsed;
     let prompt = request.prompt.len();
@@ -134,7 +134,7 @@ impl Head {
             };
             count.add(&event);
             match event {
-                Event::Prompt(_) => {}
+                Event::Prompt(_) | Event::Progress { .. } | Event::Choices(_) => {}
                 Event::Started { .. } => {
                     let start = json!({ "type": "message_start", "message": self.message(&count) });
                     stream.send_named("message_start", &start).await?;

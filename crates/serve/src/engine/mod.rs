@@ -15,7 +15,7 @@ mod settings;
 mod shared;
 mod task;
 
-pub use metrics::Metrics;
+pub use metrics::{MetricFamilies, Metrics};
 pub(crate) use prefix_index::common_prefix;
 pub use request::{Answer, Event, Failure, Request, Token};
 pub use settings::Settings;
@@ -23,6 +23,7 @@ pub use settings::Settings;
 use kvant::model::{SamplerError, Tokenizer, Transformer};
 use scheduler::Scheduler;
 use shared::{Open, Shared};
+pub(crate) use shared::SlotState;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -37,7 +38,7 @@ pub enum Refusal {
     #[error("the prompt is empty")]
     Empty,
     /// The prompt is longer than the context.
-    #[error("the prompt has {tokens} tokens, the context {context}")]
+    #[error("the prompt of {tokens} tokens exceeds the available context size of {context} tokens")]
     Long {
         /// Tokens of the prompt.
         tokens: usize,
@@ -82,7 +83,7 @@ pub struct Engine {
     network: Arc<Transformer>,
     tokenizer: Arc<Tokenizer>,
     settings: Settings,
-    metrics: Arc<Metrics>,
+    metrics: Metrics,
     shared: Arc<Shared>,
     arrivals: AtomicU64,
     submissions: Mutex<Option<Sender<Task>>>,
@@ -90,7 +91,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts an engine.
+    /// Starts an engine that counts in `metrics`.
     ///
     /// # Errors
     /// The system cannot start a thread.
@@ -98,16 +99,18 @@ impl Engine {
         network: Arc<Transformer>,
         tokenizer: Arc<Tokenizer>,
         settings: Settings,
+        metrics: Metrics,
     ) -> std::io::Result<Self> {
-        let metrics = Arc::new(Metrics::default());
         let shared = Arc::new(Shared::default());
+        metrics.state_limit.set(i64::try_from(settings.state_bytes).unwrap_or(i64::MAX));
         let (submissions, submitted) = channel();
         let scheduler = Scheduler::new(network.clone(), tokenizer.clone(), settings.clone(), metrics.clone());
-        let of_thread = shared.clone();
+        let (of_thread, of_thread_metrics) = (shared.clone(), metrics.clone());
         let thread = std::thread::Builder::new().name("kvant-engine".to_owned()).spawn(move || {
             let run =
-                std::panic::catch_unwind(AssertUnwindSafe(|| scheduler.run(&submitted, &of_thread.end)));
+                std::panic::catch_unwind(AssertUnwindSafe(|| scheduler.run(&submitted, &of_thread)));
             of_thread.stopped.store(run.is_err(), Ordering::Release);
+            of_thread_metrics.clear();
         })?;
         Ok(Self {
             network,
@@ -139,6 +142,11 @@ impl Engine {
     /// The metrics.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// The requests that run.
+    pub(crate) fn slots(&self) -> Vec<SlotState> {
+        self.shared.slots.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// True if the engine stopped after an error.
@@ -178,7 +186,7 @@ impl Engine {
             return Err(Refusal::Long { tokens, context });
         }
         let vocabulary = self.network.spec().vocabulary;
-        if let Some(&token) = request.prompt.iter().find(|&&token| token as usize >= vocabulary) {
+        if let Some(&token) = request.prompt.iter().chain(&request.choices).find(|&&token| token as usize >= vocabulary) {
             return Err(Refusal::Token { token, vocabulary });
         }
         let needed = self.bytes(tokens.saturating_add(request.limit).min(context));

@@ -27,6 +27,10 @@ pub struct Request {
     pub log_probabilities: Option<usize>,
     /// The same for each token of the prompt but the first.
     pub prompt_log_probabilities: Option<usize>,
+    /// If true, events tell how much of the prompt was read.
+    pub progress: bool,
+    /// Ids whose log probabilities after the prompt are wanted. For a `limit` of 0.
+    pub choices: Vec<u32>,
     /// The form of the answer.
     pub constraint: Option<Constraint>,
     /// Numbers of tokens of the prompt after which another conversation can differ, for example the end of the last
@@ -50,6 +54,8 @@ impl Request {
             ignore_end: false,
             log_probabilities: None,
             prompt_log_probabilities: None,
+            progress: false,
+            choices: Vec::new(),
             constraint: None,
             boundaries: Vec::new(),
             client: "".into(),
@@ -72,6 +78,17 @@ pub struct Token {
 pub enum Event {
     /// Tokens of the prompt with their log probabilities, in order. Only if the request wants them.
     Prompt(Vec<Token>),
+    /// A part of the prompt was read. Only if the request wants this event. The first one comes before the first step.
+    Progress {
+        /// The number of tokens of the prompt that another request had already read.
+        cached_tokens: usize,
+        /// The number of tokens of the prompt that were read, the cached ones included.
+        read: usize,
+        /// The time since the admission.
+        time: Duration,
+    },
+    /// The log probabilities of [`Request::choices`], in their order.
+    Choices(Vec<f32>),
     /// The prompt was read.
     Started {
         /// The number of tokens of the prompt that another request had already read.

@@ -12,10 +12,11 @@ use super::metrics::Metrics;
 use super::prefix_index::{PrefixIndex, common_prefix};
 use super::request::Failure;
 use super::settings::Settings;
+use super::shared::{Shared, SlotState};
 use super::task::Task;
 use kvant::model::{Error, Finish, Part, Sequence, StatePool, Tokenizer, Transformer, Want};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
@@ -54,7 +55,7 @@ pub struct Scheduler {
     index: PrefixIndex,
     waiting: Vec<Task>,
     running: Vec<Running>,
-    metrics: Arc<Metrics>,
+    metrics: Metrics,
 }
 
 impl Scheduler {
@@ -63,18 +64,18 @@ impl Scheduler {
         network: Arc<Transformer>,
         tokenizer: Arc<Tokenizer>,
         settings: Settings,
-        metrics: Arc<Metrics>,
+        metrics: Metrics,
     ) -> Self {
         let pool = network.pool(settings.state_bytes);
         let index = PrefixIndex::default();
         Self { network, tokenizer, settings, pool, index, waiting: Vec::new(), running: Vec::new(), metrics }
     }
 
-    /// Runs requests until the sender of `submitted` is gone and all requests have ended, or until `end` is true.
-    pub fn run(mut self, submitted: &Receiver<Task>, end: &AtomicBool) {
-        while !end.load(Ordering::Acquire) {
+    /// Runs requests until the sender of `submitted` is gone and all requests have ended, or until `shared.end` is true.
+    pub fn run(mut self, submitted: &Receiver<Task>, shared: &Shared) {
+        while !shared.end.load(Ordering::Acquire) {
             if self.waiting.is_empty() && self.running.is_empty() {
-                self.report();
+                self.report(shared);
                 match submitted.recv() {
                     Ok(task) => self.waiting.push(task),
                     Err(_) => return,
@@ -83,16 +84,25 @@ impl Scheduler {
             self.waiting.extend(submitted.try_iter());
             self.remove_ended();
             self.admit();
-            self.report();
+            self.report(shared);
             self.step();
         }
     }
 
-    fn report(&self) {
+    fn report(&self, shared: &Shared) {
         self.metrics.running.set(self.running.len() as i64);
         self.metrics.waiting.set(self.waiting.len() as i64);
         self.metrics.state_bytes.set(self.pool.held() as i64);
         self.metrics.index_entries.set(self.index.len() as i64);
+        let mut slots = shared.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.clear();
+        slots.extend(self.running.iter().map(|Running { task, sequence }| SlotState {
+            arrival: task.arrival,
+            prompt: task.request.prompt.len(),
+            read: sequence.len(),
+            answered: task.answered(),
+            limit: task.request.limit,
+        }));
     }
 
     /// Removes requests whose client left or whose deadline passed.
@@ -186,8 +196,9 @@ impl Scheduler {
         if task.times.admitted.is_none() {
             task.times.admitted = Some(Instant::now());
             task.cached_tokens = sequence.len();
-            self.metrics.prompt_tokens.inc_by(task.request.prompt.len() as u64);
+            self.metrics.prompt_tokens.inc_by((task.request.prompt.len() - sequence.len()) as u64);
             self.metrics.cached_tokens.inc_by(sequence.len() as u64);
+            task.progress(sequence.len());
         }
         self.running.push(Running { task, sequence });
         Started::Yes
@@ -227,7 +238,7 @@ impl Scheduler {
         self.metrics.steps.inc();
         self.metrics.step_tokens.inc_by(counts.iter().sum::<usize>() as u64);
         self.advance(&counts, &states);
-        self.metrics.step_seconds.observe(begin.elapsed().as_secs_f64());
+        self.metrics.step_seconds.0.observe(begin.elapsed().as_secs_f64());
     }
 
     /// Frees memory for a step.
@@ -292,6 +303,7 @@ impl Scheduler {
             let (own, others) = rest.split_at(rows * hidden);
             rest = others;
             outcomes.push(Outcome::GoesOn);
+            task.progress(sequence.len());
             if task.wants_prompt() {
                 let start = sequence.len() - count;
                 if let Err(error) = score_prompt(network, task, start, own) {
@@ -304,6 +316,12 @@ impl Scheduler {
             }
             task.start();
             if task.request.limit == 0 {
+                if !task.request.choices.is_empty()
+                    && let Err(error) = task.weigh(&network.logits(&own[own.len() - hidden..]))
+                {
+                    outcomes[index] = Outcome::Failed(error.to_string());
+                    continue;
+                }
                 task.end(Finish::Length, None);
                 outcomes[index] = Outcome::Ended;
             } else {

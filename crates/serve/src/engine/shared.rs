@@ -1,6 +1,6 @@
 //! State that an engine and its thread share.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// State that the engine and its thread share.
@@ -12,6 +12,23 @@ pub struct Shared {
     pub stopped: AtomicBool,
     /// True if the thread must end at once.
     pub end: AtomicBool,
+    /// The requests that run.
+    pub slots: Mutex<Vec<SlotState>>,
+}
+
+/// A request that runs.
+#[derive(Clone, Debug)]
+pub struct SlotState {
+    /// Order of arrival.
+    pub arrival: u64,
+    /// Tokens of the prompt.
+    pub prompt: usize,
+    /// Tokens of the prompt and of the answer that were read.
+    pub read: usize,
+    /// Tokens of the answer.
+    pub answered: usize,
+    /// Largest number of tokens of the answer.
+    pub limit: usize,
 }
 
 /// Counts an open request until it is dropped.

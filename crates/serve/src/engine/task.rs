@@ -5,7 +5,7 @@ use super::shared::Open;
 use crate::constraint::{Constraint, GrammarError};
 use kvant::model::{AnswerText, Finish, LogProbabilities, Sampler, SamplerError, Tokenizer};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// A request that waits or runs.
@@ -149,6 +149,29 @@ impl Task {
         let count = self.request.log_probabilities;
         let log_probabilities = count.map(|count| LogProbabilities::new(logits, id, count)).transpose()?;
         Ok(Token { id, log_probabilities })
+    }
+
+    /// Tells how much of the prompt was read, if the request wants it.
+    pub fn progress(&self, read: usize) {
+        if self.request.progress && self.times.first_token.is_none() {
+            let read = read.min(self.request.prompt.len());
+            let time = match self.times.admitted {
+                Some(admitted) if read > self.cached_tokens => admitted.elapsed(),
+                _ => Duration::ZERO,
+            };
+            self.send(Event::Progress { cached_tokens: self.cached_tokens, read, time });
+        }
+    }
+
+    /// Sends the log probabilities of the request's choices.
+    ///
+    /// # Errors
+    /// Logits that are not finite.
+    pub fn weigh(&self, logits: &[f32]) -> Result<(), SamplerError> {
+        let weigh = |id: &u32| Ok(LogProbabilities::new(logits, *id, 0)?.token);
+        let values = self.request.choices.iter().map(weigh).collect::<Result<_, SamplerError>>()?;
+        self.send(Event::Choices(values));
+        Ok(())
     }
 
     /// Announces that the prompt was read.

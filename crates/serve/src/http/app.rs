@@ -3,7 +3,8 @@
 use super::error::ApiError;
 use super::keys::Keys;
 use crate::encoder::EncoderService;
-use crate::service::Service;
+use crate::models::{Loaded, Models};
+use crate::service::{Service, now};
 use std::sync::{Arc, OnceLock};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -15,77 +16,62 @@ const SMALL_BODY: usize = 64 << 10;
 /// Memory for large bodies at the same time, in units of [`SMALL_BODY`]: 128 MiB.
 const LARGE_BODIES: usize = 2048;
 
-/// A loaded model.
-pub enum Loaded {
-    /// A language model.
-    Speaker(Arc<Service>),
-    /// A model for vectors of texts.
-    Encoder(Arc<EncoderService>),
-}
-
-impl Loaded {
-    /// The name of the model in answers.
-    pub fn name(&self) -> &str {
-        match self {
-            Self::Speaker(service) => &service.name,
-            Self::Encoder(encoder) => &encoder.name,
-        }
-    }
-}
-
 /// State that all handlers share.
 pub struct App {
-    loaded: OnceLock<Loaded>,
+    models: OnceLock<Arc<Models>>,
     keys: Keys,
     encoders: Semaphore,
     /// Memory for large bodies, in units of [`SMALL_BODY`].
     bodies: Semaphore,
+    /// Seconds since 1970.
+    started: u64,
 }
 
 impl App {
     /// A server without a model.
     pub fn new(keys: Keys) -> Self {
         Self {
-            loaded: OnceLock::new(),
+            models: OnceLock::new(),
             keys,
             encoders: Semaphore::new(ENCODERS),
             bodies: Semaphore::new(LARGE_BODIES),
+            started: now(),
         }
     }
 
-    /// Sets the model. Only the first call has an effect.
-    pub fn set(&self, loaded: Loaded) -> &Loaded {
-        self.loaded.get_or_init(|| loaded)
+    /// Sets the models. Only the first call has an effect.
+    pub fn set(&self, models: Arc<Models>) {
+        self.models.get_or_init(|| models);
     }
 
-    /// Returns the loaded model.
+    /// Returns the models.
     ///
     /// # Errors
-    /// It is not loaded yet.
-    pub fn loaded(&self) -> Result<&Loaded, ApiError> {
-        self.loaded.get().ok_or_else(|| ApiError::unavailable("Loading model"))
+    /// The first one is not loaded yet.
+    pub fn models(&self) -> Result<&Arc<Models>, ApiError> {
+        self.models.get().ok_or_else(|| ApiError::unavailable("Loading model"))
     }
 
-    /// Returns the model for vectors of texts.
+    /// Returns a model for vectors of texts. It is loaded if it is not there. Without a name, it is the first model.
     ///
     /// # Errors
-    /// It is not loaded yet, or it is a language model.
-    pub fn encoder(&self) -> Result<Arc<EncoderService>, ApiError> {
-        match self.loaded()? {
-            Loaded::Encoder(encoder) => Ok(encoder.clone()),
+    /// The server is not ready; a name that no model has; a language model; errors of loading.
+    pub async fn encoder(&self, name: Option<&str>) -> Result<Arc<EncoderService>, ApiError> {
+        match self.models()?.get(name).await? {
+            Loaded::Encoder(encoder) => Ok(encoder),
             Loaded::Speaker(_) => {
                 Err(ApiError::not_supported("model", "it writes text, and gives no vectors"))
             }
         }
     }
 
-    /// Returns the language model.
+    /// Returns a language model. It is loaded if it is not there. Without a name, it is the first model.
     ///
     /// # Errors
-    /// It is not loaded yet, or it is a model for vectors.
-    pub fn service(&self) -> Result<Arc<Service>, ApiError> {
-        match self.loaded()? {
-            Loaded::Speaker(service) => Ok(service.clone()),
+    /// The server is not ready; a name that no model has; a model for vectors; errors of loading.
+    pub async fn service(&self, name: Option<&str>) -> Result<Arc<Service>, ApiError> {
+        match self.models()?.get(name).await? {
+            Loaded::Speaker(service) => Ok(service),
             Loaded::Encoder(_) => Err(ApiError::not_supported(
                 "model",
                 "it gives vectors of texts (/v1/embeddings), and no text",
@@ -105,6 +91,11 @@ impl App {
         }
         let taken = self.bodies.try_acquire_many(u32::try_from(units).unwrap_or(u32::MAX));
         taken.map(Some).map_err(|_| ApiError::unavailable("too many large requests arrive; try again later"))
+    }
+
+    /// The start of the server, in seconds since 1970.
+    pub fn started(&self) -> u64 {
+        self.started
     }
 
     /// The keys of clients.

@@ -47,6 +47,7 @@ pub async fn serve(listener: TcpListener, router: Router, end: impl Future<Outpu
             .header_read_timeout(HEADER_TIME)
             .max_headers(HEADERS)
             .max_buf_size(HEADER_BYTES)
+            .title_case_headers(true)
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
         let connection = graceful.watch(connection);
         tokio::spawn(async move {

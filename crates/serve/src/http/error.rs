@@ -51,6 +51,12 @@ impl ApiError {
         Self::of(StatusCode::UNAUTHORIZED, "authentication_error", "Invalid API Key")
     }
 
+    /// A name that no model has.
+    pub fn no_model(name: &str) -> Self {
+        let error = Self::of(StatusCode::NOT_FOUND, "not_found_error", format!("model '{name}' not found"));
+        Self { parameter: Some("model".to_owned()), ..error }
+    }
+
     /// A path that does not exist.
     pub fn not_found(path: &str) -> Self {
         Self::of(StatusCode::NOT_FOUND, "not_found_error", format!("{path}: no such path"))

@@ -3,13 +3,15 @@
 pub mod access;
 mod app;
 mod connections;
+mod cors;
 mod error;
 mod fields;
 mod keys;
 mod sse;
 
-pub use app::{App, Loaded};
+pub use app::App;
 pub use connections::serve;
+pub use cors::Origins;
 pub use error::{ApiError, BODY_BYTES, respond};
 pub use fields::Fields;
 pub use keys::{Client, Keys};

@@ -1,13 +1,15 @@
 //! Ollama's paths, for programs that speak nothing else.
 
+mod embed;
 mod models;
 mod request;
 
+pub use embed::{embed, embeddings};
 pub use models::{processes, show, tags, version};
 pub use request::{Kind, parse as parse_ollama};
 
 use crate::answers::{Count, finished, parsed, stopped, with_warnings};
-use crate::http::{ApiError, App, EventStream, Left, respond};
+use crate::http::{ApiError, App, EventStream, Fields, Left, respond};
 use crate::service::{Service, timestamp};
 use crate::speech::Delta;
 use crate::turn::{Common, Parts, Turn};
@@ -69,7 +71,7 @@ async fn answer(
     kind: Kind,
 ) -> Result<Response, OllamaError> {
     let begin = Instant::now();
-    let parse = move |service: &Service, body: &[u8], common: &Common| parse(service, body, common, kind);
+    let parse = move |service: &Service, fields: Fields, common: &Common| parse(service, fields, common, kind);
     let (service, parsed) = parsed(&app, extensions, body, parse).await?;
     let Parsed { turn, stream, ignored } = parsed;
     let Some(Turn { request, parts }) = turn else {
@@ -192,7 +194,7 @@ impl Head {
             };
             count.add(&event);
             let (text, finish) = match event {
-                Event::Prompt(_) | Event::Started { .. } => continue,
+                Event::Prompt(_) | Event::Progress { .. } | Event::Choices(_) | Event::Started { .. } => continue,
                 Event::Piece { text, .. } => (text, None),
                 Event::Ended { text, finish, .. } => (text, Some(finish)),
                 Event::Failed(failure) => {

@@ -1,8 +1,10 @@
-//! Descriptions of the model in Ollama's form.
+//! Descriptions of the models in Ollama's form.
 
 use super::OllamaError;
 use crate::http::{ApiError, App, Fields, respond};
-use crate::service::{Service, timestamp};
+use crate::models::{Loaded, Slot};
+use crate::service::timestamp;
+use crate::speech::Speech;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -17,71 +19,93 @@ pub async fn version() -> Response {
 
 /// Lists the models.
 pub async fn tags(State(app): State<Arc<App>>) -> Result<Response, OllamaError> {
-    let service = app.service()?;
-    Ok(respond(StatusCode::OK, &json!({ "models": [entry(&service)] })))
+    let models: Vec<Value> = app.models()?.slots().iter().map(entry).collect();
+    Ok(respond(StatusCode::OK, &json!({ "models": models })))
 }
 
 /// Lists the loaded models.
 pub async fn processes(State(app): State<Arc<App>>) -> Result<Response, OllamaError> {
-    let service = app.service()?;
-    let mut entry = entry(&service);
-    entry["expires_at"] = "2999-01-01T00:00:00Z".into();
-    entry["size_vram"] = 0.into();
-    entry["context_length"] = service.engine.settings().context.into();
-    Ok(respond(StatusCode::OK, &json!({ "models": [entry] })))
+    let entry = |slot: &Slot| {
+        let mut entry = entry(slot);
+        entry["expires_at"] = "2999-01-01T00:00:00Z".into();
+        entry["size_vram"] = 0.into();
+        entry["context_length"] = match slot.loaded()? {
+            Loaded::Speaker(service) => service.engine.settings().context.into(),
+            Loaded::Encoder(encoder) => encoder.longest().into(),
+        };
+        Some(entry)
+    };
+    let models: Vec<Value> = app.models()?.slots().iter().filter_map(entry).collect();
+    Ok(respond(StatusCode::OK, &json!({ "models": models })))
 }
 
-/// Describes a model.
+/// Describes a model. It is not loaded for this.
 pub async fn show(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, OllamaError> {
-    let service = app.service()?;
     let mut fields = Fields::parse(&body)?;
     let name = fields.text("model")?.or(fields.text("name")?).unwrap_or_default();
-    if name != service.name && name.strip_suffix(":latest") != Some(&service.name) {
-        return Err(ApiError::not_found(&format!("model '{name}'")).into());
-    }
-    let spec = service.engine.network().spec();
+    let models = app.models()?.clone();
+    let has_name = |slot: &Slot| slot.name == name || name.strip_suffix(":latest") == Some(&slot.name);
+    let Some(index) = models.slots().iter().position(has_name) else {
+        return Err(ApiError::no_model(&name).into());
+    };
+    Ok(respond(StatusCode::OK, &app.blocking(move || described(&models.slots()[index])).await??))
+}
+
+fn described(slot: &Slot) -> Result<Value, ApiError> {
+    let template = match slot.loaded() {
+        Some(Loaded::Speaker(service)) => Some(service.template_source.clone()).filter(|source| !source.is_empty()),
+        Some(Loaded::Encoder(_)) => None,
+        None => {
+            let tokenizer = slot.model.tokenizer();
+            let tokenizer = tokenizer.map_err(|error| ApiError::server(error.to_string()))?;
+            tokenizer.chat_template().map(str::to_owned)
+        }
+    };
+    let spec = slot.model.weights().spec();
     let architecture = spec.architecture;
     let mut info = Map::new();
     info.insert("general.architecture".to_owned(), architecture.into());
-    info.insert("general.parameter_count".to_owned(), service.parameters.into());
+    info.insert("general.parameter_count".to_owned(), slot.size.parameters.into());
     info.insert(format!("{architecture}.context_length"), spec.context.into());
     info.insert(format!("{architecture}.embedding_length"), spec.hidden.into());
     info.insert(format!("{architecture}.block_count"), spec.blocks.len().into());
-    let mut capabilities = vec!["completion"];
-    if service.template.is_some() {
-        capabilities.push("tools");
+    let mut capabilities = Vec::new();
+    if slot.model.gives_vectors() {
+        capabilities.push("embedding");
+    } else {
+        capabilities.push("completion");
+        if template.is_some() {
+            capabilities.push("tools");
+        }
+        if template.as_deref().is_some_and(|template| Speech::of(template).has_parts()) {
+            capabilities.push("thinking");
+        }
     }
-    if service.speech.has_parts() {
-        capabilities.push("thinking");
-    }
-    Ok(respond(
-        StatusCode::OK,
-        &json!({
-            "modelfile": "",
-            "parameters": "",
-            "template": service.tokenizer().chat_template().unwrap_or_default(),
-            "details": details(&service),
-            "model_info": info,
-            "capabilities": capabilities,
-            "modified_at": timestamp(),
-        }),
-    ))
+    Ok(json!({
+        "modelfile": "",
+        "parameters": "",
+        "template": template.unwrap_or_default(),
+        "details": details(slot),
+        "model_info": info,
+        "capabilities": capabilities,
+        "modified_at": timestamp(),
+    }))
 }
 
-fn entry(service: &Service) -> Value {
+fn entry(slot: &Slot) -> Value {
     json!({
-        "name": service.name,
-        "model": service.name,
+        "name": slot.name,
+        "model": slot.name,
         "modified_at": timestamp(),
-        "size": service.weights_bytes,
+        "size": slot.size.weights_bytes,
         "digest": "",
-        "details": details(service),
+        "details": details(slot),
     })
 }
 
-fn details(service: &Service) -> Value {
-    let family = service.engine.network().spec().architecture;
-    let (number, unit) = match service.parameters as f64 {
+fn details(slot: &Slot) -> Value {
+    let family = slot.model.weights().spec().architecture;
+    let (number, unit) = match slot.size.parameters as f64 {
         count if count >= 1e9 => (count / 1e9, "B"),
         count => (count / 1e6, "M"),
     };
@@ -91,6 +115,6 @@ fn details(service: &Service) -> Value {
         "family": family,
         "families": [family],
         "parameter_size": format!("{number:.1}{unit}"),
-        "quantization_level": service.format.to_uppercase(),
+        "quantization_level": slot.size.format.to_uppercase(),
     })
 }

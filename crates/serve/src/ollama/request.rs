@@ -4,7 +4,7 @@ use crate::constraint::Grammar;
 use crate::http::{ApiError, Fields};
 use crate::openai::messages;
 use crate::service::Service;
-use crate::turn::{Common, Inputs, Parameters, Parts, Tools, Turn};
+use crate::turn::{encoded, Common, Inputs, Parameters, Parts, Tools, Turn};
 use kvant::model::{Ending, Message};
 use serde_json::{Map, Value};
 
@@ -33,9 +33,7 @@ const REFUSED: &[&str] = &["images", "suffix", "context", "template"];
 ///
 /// # Errors
 /// Fields of another form; fields that would change the answer; errors of [`Turn::new`].
-pub fn parse(service: &Service, body: &[u8], common: &Common, kind: Kind) -> Result<Parsed, ApiError> {
-    let mut fields = Fields::parse(body)?;
-    fields.take("model");
+pub fn parse(service: &Service, mut fields: Fields, common: &Common, kind: Kind) -> Result<Parsed, ApiError> {
     fields.refuse(REFUSED)?;
     let stream = fields.flag("stream")?.unwrap_or(true);
     let mut options = Fields::of(fields.object("options")?.unwrap_or_default());
@@ -66,7 +64,7 @@ pub fn parse(service: &Service, body: &[u8], common: &Common, kind: Kind) -> Res
     let raw = fields.flag("raw")?.unwrap_or(false) || service.template.is_none();
     if kind == Kind::Generate && raw {
         if !prompt.is_empty() {
-            let request = common.request(service, service.encode(&prompt)?, &parameters);
+            let request = common.request(service, encoded("prompt", &prompt.into(), service.tokenizer())?, &parameters);
             let request = crate::Request { constraint, ..request };
             turn = Some(Turn { request, parts: Parts::Text });
         }

@@ -7,6 +7,14 @@ use kvant::model::{Finish, LogProbabilities};
 use serde_json::{Value, json};
 use std::time::Duration;
 
+/// The version of this server, in the form of llama.cpp's: `b`, a number, and a text.
+pub const FINGERPRINT: &str = concat!("b1-kvant-", env!("CARGO_PKG_VERSION"));
+
+/// How much of a prompt was read, as llama.cpp's server tells it.
+pub fn progress(total: usize, cached: usize, read: usize, time: Duration) -> Value {
+    json!({ "total": total, "cache": cached, "processed": read, "time_ms": 1e3 * time.as_secs_f64() })
+}
+
 /// The usage of several answers to one prompt.
 pub fn usage(prompt: usize, counts: &[Count]) -> Value {
     let answer: usize = counts.iter().map(|count| count.answer).sum();
@@ -49,14 +57,7 @@ pub fn timings(prompt: usize, count: &Count) -> Value {
 
 /// The log probabilities of tokens, in the form of chat completions.
 pub fn chat_log_probabilities(service: &Service, tokens: &[Token]) -> Value {
-    let one = |id: u32, log_probability: f32| {
-        let bytes = service.tokenizer().bytes(id, true);
-        json!({
-            "token": String::from_utf8_lossy(&bytes),
-            "logprob": finite(log_probability),
-            "bytes": bytes,
-        })
-    };
+    let one = |id: u32, value: f32| log_probability_entry(service, id, value);
     let content: Vec<Value> = tokens
         .iter()
         .filter_map(|token| {
@@ -67,6 +68,16 @@ pub fn chat_log_probabilities(service: &Service, tokens: &[Token]) -> Value {
         })
         .collect();
     json!({ "content": content, "refusal": null })
+}
+
+/// A token with its log probability.
+pub fn log_probability_entry(service: &Service, id: u32, log_probability: f32) -> Value {
+    let bytes = service.tokenizer().bytes(id, true);
+    json!({
+        "token": String::from_utf8_lossy(&bytes),
+        "logprob": finite(log_probability),
+        "bytes": bytes,
+    })
 }
 
 /// A log probability that JSON can express. OpenAI's smallest one stands for minus infinity.

@@ -1,6 +1,6 @@
 //! `/v1/chat/completions`.
 
-use super::answer::{chat_log_probabilities, reason, timings, usage};
+use super::answer::{FINGERPRINT, chat_log_probabilities, progress, reason, timings, usage};
 use super::format::constraint;
 use super::message::AssistantMessage;
 use super::messages::messages;
@@ -31,11 +31,11 @@ pub async fn completions(
     let Turn { request, parts } = turn;
     let prompt_tokens = request.prompt.len();
     let with_log_probabilities = request.log_probabilities.is_some();
+    let prompt = parameters.verbose.then(|| service.pieces(&request.prompt));
     let answers = submit(&service, &[request], parameters.answers)?;
-    let head = Head { id: identifier("chatcmpl-"), created: now(), service, parts };
+    let head = Head { id: identifier("chatcmpl-"), created: now(), service, parts, prompt };
     let response = if parameters.stream {
-        let usage = parameters.usage_in_stream;
-        EventStream::respond(|stream| head.stream(stream, answers, prompt_tokens, usage))
+        EventStream::respond(|stream| head.stream(stream, answers, prompt_tokens, parameters))
     } else {
         let mut all = Vec::new();
         for answer in answers {
@@ -46,13 +46,23 @@ pub async fn completions(
     Ok(with_warnings(response, &ignored))
 }
 
+/// Counts the tokens of a request's prompt.
+pub async fn input_tokens(
+    State(app): State<Arc<App>>,
+    extensions: Extensions,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    let (_, (turn, ..)) = parsed(&app, &extensions, body, parse).await?;
+    let count = json!({ "object": "response.input_tokens", "input_tokens": turn.request.prompt.len() });
+    Ok(respond(StatusCode::OK, &count))
+}
+
 /// Parses a request. Also returns the names of the fields that were ignored.
 pub fn parse(
     service: &Service,
-    body: &[u8],
+    mut fields: Fields,
     common: &Common,
 ) -> Result<(Turn, Parameters, Vec<String>), ApiError> {
-    let mut fields = Fields::parse(body)?;
     fields.refuse(REFUSED)?;
     let parameters = Parameters::read(&mut fields, service)?;
     let tools = Tools::read(&mut fields)?;
@@ -82,11 +92,26 @@ pub fn rendering(
     // The model continues a last message of its own.
     let own = messages.last().is_some_and(|message| message.role == "assistant");
     let generation = fields.flag("add_generation_prompt")?;
-    let ending = match generation {
-        Some(true) => Ending::Prompt,
-        Some(false) if !own => Ending::Whole,
-        _ if own => Ending::Continue,
-        _ => Ending::Prompt,
+    let continues = fields.flag("continue_final_message")?;
+    let before = messages.len().checked_sub(2).map(|index| &messages[index].role);
+    if own && generation != Some(true) && before.is_some_and(|role| role == "assistant") {
+        let message = "two messages of the assistant stand at the end; the model can continue one";
+        return Err(ApiError::parameter("messages", message));
+    }
+    let ending = match (generation, continues) {
+        (Some(true), Some(true)) => {
+            let message = "the prompt either continues the last message or begins a new one";
+            return Err(ApiError::parameter("continue_final_message", message));
+        }
+        (_, Some(true)) if !own => {
+            return Err(ApiError::parameter("continue_final_message", "the last message is not the model's"));
+        }
+        (_, Some(true)) => Ending::Continue,
+        (Some(true), _) => Ending::Prompt,
+        (Some(false), _) if !own => Ending::Whole,
+        (_, None) if own => Ending::Continue,
+        (Some(false), _) => Ending::Whole,
+        (None, _) => Ending::Prompt,
     };
     let mut variables = fields.object("chat_template_kwargs")?.unwrap_or_default();
     if let Some(effort) = fields.text("reasoning_effort")? {
@@ -101,6 +126,8 @@ struct Head {
     created: u64,
     service: Arc<Service>,
     parts: Parts,
+    /// The prompt as the model reads it, if the request wants it.
+    prompt: Option<String>,
 }
 
 impl Head {
@@ -110,7 +137,7 @@ impl Head {
             "object": kind,
             "created": self.created,
             "model": self.service.name,
-            "system_fingerprint": concat!("kvant-", env!("CARGO_PKG_VERSION")),
+            "system_fingerprint": FINGERPRINT,
             "choices": choices,
         })
     }
@@ -136,6 +163,9 @@ impl Head {
         let mut response = self.object("chat.completion", answers.iter().enumerate().map(choice).collect());
         response["usage"] = usage(prompt, &counts);
         response["timings"] = timings(prompt, &counts[0]);
+        if let Some(prompt) = &self.prompt {
+            response["__verbose"] = json!({ "prompt": prompt });
+        }
         response
     }
 
@@ -145,7 +175,7 @@ impl Head {
         stream: EventStream,
         answers: Vec<Answer>,
         prompt: usize,
-        with_usage: bool,
+        parameters: Parameters,
     ) -> Result<(), Left> {
         let chunk = |index: usize, delta: Value, log_probabilities: Option<Value>, end: Option<&str>| {
             let choice = json!({
@@ -157,6 +187,7 @@ impl Head {
         let mut messages: Vec<AssistantMessage> =
             answers.iter().map(|_| AssistantMessage::default()).collect();
         let mut readers: Vec<PartReader> = answers.iter().map(|_| self.parts.reader()).collect();
+        let mut begun = vec![false; answers.len()];
         let mut open = answers.len();
         let mut answers = merged(answers);
         while open > 0 {
@@ -164,11 +195,19 @@ impl Head {
                 return stream.send(&ApiError::from(stopped()).to_json()).await;
             };
             counts[index].add(&event);
+            let begins = matches!(event, Event::Started { .. } | Event::Progress { .. });
+            if begins && !std::mem::replace(&mut begun[index], true) {
+                let delta = json!({ "role": "assistant", "content": null });
+                stream.send(&chunk(index, delta, None, None)).await?;
+            }
+            let times = parameters.timings_per_token.then(|| timings(prompt, &counts[index]));
             match event {
-                Event::Prompt(_) => {}
-                Event::Started { .. } => {
-                    let delta = json!({ "role": "assistant", "content": "" });
-                    stream.send(&chunk(index, delta, None, None)).await?;
+                Event::Prompt(_) | Event::Choices(_) | Event::Started { .. } => {}
+                Event::Progress { cached_tokens, read, time } => {
+                    let mut chunk = chunk(index, json!({}), None, None);
+                    chunk["prompt_progress"] = progress(prompt, cached_tokens, read, time);
+                    chunk["timings"] = timings(read, &counts[index]);
+                    stream.send(&chunk).await?;
                 }
                 Event::Piece { token, text } => {
                     let log_probabilities = token.log_probabilities.is_some();
@@ -177,7 +216,11 @@ impl Head {
                     let mut log_probabilities = log_probabilities;
                     for delta in readers[index].read(text, false) {
                         let delta = messages[index].add(delta);
-                        stream.send(&chunk(index, delta, log_probabilities.take(), None)).await?;
+                        let mut chunk = chunk(index, delta, log_probabilities.take(), None);
+                        if let Some(times) = &times {
+                            chunk["timings"] = times.clone();
+                        }
+                        stream.send(&chunk).await?;
                     }
                     if log_probabilities.is_some() {
                         stream.send(&chunk(index, json!({}), log_probabilities, None)).await?;
@@ -198,9 +241,10 @@ impl Head {
                 Event::Failed(failure) => return stream.send(&ApiError::from(failure).to_json()).await,
             }
         }
-        if with_usage {
+        if parameters.usage_in_stream {
             let mut last = self.object("chat.completion.chunk", json!([]));
             last["usage"] = usage(prompt, &counts);
+            last["timings"] = timings(prompt, &counts[0]);
             stream.send(&last).await?;
         }
         stream.done().await

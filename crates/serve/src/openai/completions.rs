@@ -1,11 +1,11 @@
 //! `/v1/completions`, with `echo` and `logprobs` over the prompt, so that evaluation programs can judge the model.
 
-use super::answer::{finite, reason, timings, usage};
+use super::answer::{FINGERPRINT, finite, progress, reason, timings, usage};
 use super::format::constraint;
 use crate::answers::{Count, Finished, finished, identifier, merged, parsed, stopped, submit, with_warnings};
 use crate::http::{ApiError, App, EventStream, Fields, Left, respond};
 use crate::service::{Service, now};
-use crate::turn::{Common, MOST_TOP, Parameters};
+use crate::turn::{Common, MOST_PROMPTS, MOST_TOP, Parameters, prompts};
 use crate::{Answer, Event, Request, Token};
 use axum::body::Bytes;
 use axum::extract::State;
@@ -15,8 +15,6 @@ use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use tokio_stream::StreamExt;
 
-/// Largest number of prompts in a request.
-const MOST_PROMPTS: usize = 256;
 /// Fields that would change the answer.
 const REFUSED: &[&str] = &["suffix", "use_beam_search"];
 
@@ -57,13 +55,12 @@ pub async fn completions(
 ///
 /// # Errors
 /// Fields of another form.
-pub fn parse_completion(service: &Service, body: &[u8], common: &Common) -> Result<usize, ApiError> {
-    let parsed = parse(service, body, common)?;
+pub fn parse_completion(service: &Service, fields: Fields, common: &Common) -> Result<usize, ApiError> {
+    let parsed = parse(service, fields, common)?;
     Ok(parsed.requests.iter().map(|request| request.prompt.len()).sum())
 }
 
-fn parse(service: &Service, body: &[u8], common: &Common) -> Result<Completion, ApiError> {
-    let mut fields = Fields::parse(body)?;
+fn parse(service: &Service, mut fields: Fields, common: &Common) -> Result<Completion, ApiError> {
     fields.refuse(REFUSED)?;
     let mut parameters = Parameters::read(&mut fields, service)?;
     // OpenAI's default. llama.cpp's own name has no limit.
@@ -84,7 +81,7 @@ fn parse(service: &Service, body: &[u8], common: &Common) -> Result<Completion, 
             Some(top.ok_or_else(|| ApiError::parameter("logprobs", expected()))? as usize)
         }
     };
-    let prompts = prompts(&mut fields, service)?;
+    let prompts = prompts(&mut fields, service.tokenizer())?;
     if prompts.len() * parameters.answers > MOST_PROMPTS {
         return Err(ApiError::parameter("prompt", format!("at most {MOST_PROMPTS} answers")));
     }
@@ -96,28 +93,6 @@ fn parse(service: &Service, body: &[u8], common: &Common) -> Result<Completion, 
     };
     let requests = prompts.into_iter().map(request).collect();
     Ok(Completion { requests, parameters, echo, ignored: fields.ignored() })
-}
-
-/// Reads the field `prompt`: a text, token ids, or a list of these.
-fn prompts(fields: &mut Fields, service: &Service) -> Result<Vec<Vec<u32>>, ApiError> {
-    let wrong = || ApiError::parameter("prompt", "expected a text, token ids, or a list of these");
-    let one = |value: &Value| match value {
-        Value::String(text) => service.encode(text),
-        Value::Array(ids) => {
-            let id = |id: &Value| id.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(wrong);
-            ids.iter().map(id).collect()
-        }
-        _ => Err(wrong()),
-    };
-    match fields.take("prompt").ok_or_else(|| ApiError::parameter("prompt", "is necessary"))? {
-        Value::Array(values) if values.len() > MOST_PROMPTS && !values[0].is_number() => {
-            Err(ApiError::parameter("prompt", format!("at most {MOST_PROMPTS} prompts")))
-        }
-        Value::Array(values) if values.first().is_some_and(|first| !first.is_number()) => {
-            values.iter().map(one).collect()
-        }
-        value => Ok(vec![one(&value)?]),
-    }
 }
 
 /// The common part of a whole response and of a stream.
@@ -138,7 +113,7 @@ impl Head {
             "object": "text_completion",
             "created": self.created,
             "model": self.service.name,
-            "system_fingerprint": concat!("kvant-", env!("CARGO_PKG_VERSION")),
+            "system_fingerprint": FINGERPRINT,
             "choices": choices,
         })
     }
@@ -205,7 +180,13 @@ impl Head {
                     offsets[index] = text.chars().count();
                     stream.send(&chunk(index, text, Value::Null, None)).await?;
                 }
-                Event::Started { .. } => {}
+                Event::Started { .. } | Event::Choices(_) => {}
+                Event::Progress { cached_tokens, read, time } => {
+                    let mut chunk = chunk(index, String::new(), Value::Null, None);
+                    chunk["prompt_progress"] =
+                        progress(self.prompt(index).len(), cached_tokens, read, time);
+                    stream.send(&chunk).await?;
+                }
                 Event::Prompt(tokens) => {
                     let texts: String = tokens.iter().map(|token| self.service.piece(token.id)).collect();
                     let values = log_probabilities(&self.service, &tokens, offsets[index]);

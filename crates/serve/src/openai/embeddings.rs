@@ -11,18 +11,12 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// Largest number of texts in a request.
-const MOST_TEXTS: usize = 2048;
-
 /// Computes the vectors of texts.
 pub async fn embeddings(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, ApiError> {
-    let encoder = app.encoder()?;
     let mut fields = Fields::parse(&body)?;
-    fields.take("model");
-    let texts = fields.texts("input", MOST_TEXTS)?;
-    if texts.is_empty() {
-        return Err(ApiError::parameter("input", "expected a text or a list of texts"));
-    }
+    let encoder = app.encoder(fields.text("model")?.as_deref()).await?;
+    let input = fields.take("input").ok_or_else(|| ApiError::parameter("input", "is necessary"))?;
+    let cut = fields.flag("truncate")?.unwrap_or(false);
     let format = fields.text("encoding_format")?;
     let base64 = match format.as_deref() {
         None | Some("float") => false,
@@ -31,7 +25,7 @@ pub async fn embeddings(State(app): State<Arc<App>>, body: Bytes) -> Result<Resp
     };
     let dimensions = fields.integer(&["dimensions"], 1)?;
     let name = encoder.name.clone();
-    let embedded = encoder.encode(texts).await?;
+    let embedded = encoder.encode("input", input, cut).await?;
     if dimensions.is_some_and(|dimensions| dimensions != embedded.dimension as i64) {
         let message = format!("the vectors of this model have {} elements", embedded.dimension);
         return Err(ApiError::not_supported("dimensions", message));

@@ -10,7 +10,9 @@ mod messages;
 mod models;
 mod responses;
 
-pub use chat::{completions as chat_completions, parse as parse_chat, rendering};
+pub use answer::{FINGERPRINT, log_probability_entry, progress, timings};
+pub use chat::{completions as chat_completions, input_tokens, parse as parse_chat, rendering};
+pub use format::constraint;
 pub use completions::{completions, parse_completion};
 pub use embeddings::embeddings;
 pub use messages::messages;

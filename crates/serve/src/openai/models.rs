@@ -1,40 +1,47 @@
 //! `/v1/models`.
 
-use crate::http::{ApiError, App, Loaded, respond};
+use crate::http::{ApiError, App, respond};
+use crate::models::{Loaded, Slot};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-fn entry(loaded: &Loaded) -> Value {
-    let (created, meta) = match loaded {
-        Loaded::Speaker(service) => {
-            let spec = service.engine.network().spec();
-            let meta = json!({
-                "n_vocab": spec.vocabulary,
-                "n_ctx": service.engine.settings().context,
-                "n_ctx_train": spec.context,
-                "n_embd": spec.hidden,
-            });
-            (service.created, meta)
-        }
-        Loaded::Encoder(encoder) => (encoder.created, json!({ "n_ctx": encoder.longest() })),
+fn entry(slot: &Slot) -> Value {
+    let loaded = slot.loaded();
+    let spec = slot.model.weights().spec();
+    let context = match &loaded {
+        Some(Loaded::Speaker(service)) => Some(service.engine.settings().context),
+        Some(Loaded::Encoder(encoder)) => Some(encoder.longest()),
+        None => None,
     };
-    json!({ "id": loaded.name(), "object": "model", "created": created, "owned_by": "kvant", "meta": meta })
+    json!({
+        "id": slot.name,
+        "object": "model",
+        "created": slot.created,
+        "owned_by": "kvant",
+        "status": { "value": if loaded.is_some() { "loaded" } else { "unloaded" } },
+        "meta": {
+            "n_vocab": spec.vocabulary,
+            "n_ctx": context,
+            "n_ctx_train": spec.context,
+            "n_embd": spec.hidden,
+            "n_params": slot.size.parameters,
+            "size": slot.size.weights_bytes,
+        },
+    })
 }
 
 /// Lists the models.
 pub async fn models(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
-    Ok(respond(StatusCode::OK, &json!({ "object": "list", "data": [entry(app.loaded()?)] })))
+    let data: Vec<Value> = app.models()?.slots().iter().map(entry).collect();
+    Ok(respond(StatusCode::OK, &json!({ "object": "list", "data": data })))
 }
 
 /// Describes one model.
 pub async fn model(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Response, ApiError> {
-    let loaded = app.loaded()?;
-    if name == loaded.name() {
-        Ok(respond(StatusCode::OK, &entry(loaded)))
-    } else {
-        Err(ApiError::not_found(&format!("/v1/models/{name}")))
-    }
+    let slots = app.models()?.slots();
+    let slot = slots.iter().find(|slot| slot.name == name).ok_or_else(|| ApiError::no_model(&name))?;
+    Ok(respond(StatusCode::OK, &entry(slot)))
 }

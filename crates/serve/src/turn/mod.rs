@@ -4,9 +4,11 @@
 //! grammar. The answer's parts come from [`Turn::parts`].
 
 mod parameters;
+mod prompts;
 mod tools;
 
 pub use parameters::{MOST_TOP, Parameters, random, stop_texts};
+pub use prompts::{MOST_PROMPTS, encoded, is_list_of_prompts, prompts};
 pub use tools::Tools;
 
 use crate::Request;
@@ -34,13 +36,13 @@ impl Common {
 
     /// A request to the engine.
     pub fn request(&self, service: &Service, prompt: Vec<u32>, parameters: &Parameters) -> Request {
-        let context = service.engine.settings().context;
         Request {
             stop: parameters.stop.clone(),
             ignore_end: parameters.ignore_end,
+            progress: parameters.progress,
             client: self.client.clone(),
             deadline: service.timeout.map(|timeout| Instant::now() + timeout),
-            ..Request::new(prompt, parameters.limit.unwrap_or(context), parameters.sampling.clone())
+            ..Request::new(prompt, parameters.limit.unwrap_or(service.answer_tokens), parameters.sampling.clone())
         }
     }
 }
@@ -100,6 +102,9 @@ impl Turn {
             tools.describe_in(&mut messages);
         }
         let mut conversation = Conversation::new(&messages).ending(ending);
+        for (name, value) in &service.template_variables {
+            conversation = conversation.variable(name, value.clone());
+        }
         for (name, value) in variables {
             conversation = conversation.variable(&name, value);
         }

@@ -2,7 +2,7 @@
 
 use crate::http::{ApiError, Fields};
 use crate::service::Service;
-use kvant::model::{Dry, Sampling};
+use kvant::model::{Dry, Sampling, Special, Tokenizer};
 use serde_json::Value;
 use std::hash::{BuildHasher, Hasher};
 
@@ -30,10 +30,16 @@ pub struct Parameters {
     pub stream: bool,
     /// The last event of a stream has the usage.
     pub usage_in_stream: bool,
+    /// Events of a stream tell how much of the prompt was read.
+    pub progress: bool,
+    /// Each event of a stream has the times so far.
+    pub timings_per_token: bool,
+    /// The response has the prompt as the model reads it.
+    pub verbose: bool,
 }
 
 /// Fields that change nothing in an answer of this server.
-const HARMLESS: &[&str] = &["model", "cache_prompt", "id_slot", "return_tokens"];
+const HARMLESS: &[&str] = &["cache_prompt", "id_slot", "return_tokens"];
 
 impl Parameters {
     /// Reads the parameters.
@@ -63,6 +69,9 @@ impl Parameters {
             ignore_end: fields.flag("ignore_eos")?.unwrap_or(false),
             answers: answers as usize,
             stream,
+            progress: fields.flag("return_progress")?.unwrap_or(false) && stream,
+            timings_per_token: fields.flag("timings_per_token")?.unwrap_or(false),
+            verbose: fields.flag("verbose")?.unwrap_or(service.verbose),
             usage_in_stream: include == Some(Value::Bool(true)),
         })
     }
@@ -131,7 +140,7 @@ fn sampling(fields: &mut Fields, service: &Service) -> Result<Sampling, ApiError
         sampling.mirostat.version = u32::try_from(version).unwrap_or(u32::MAX);
     }
     if let Some(biases) = fields.take("logit_bias") {
-        sampling.logit_bias = logit_bias(&biases)?;
+        sampling.logit_bias = logit_bias(&biases, service.tokenizer())?;
     }
     let seed = fields.integer(&["seed"], i64::MIN)?.and_then(|seed| u64::try_from(seed).ok());
     sampling.seed = seed.or(service.seed).unwrap_or_else(|| {
@@ -147,29 +156,45 @@ pub fn random() -> u64 {
     std::hash::RandomState::new().build_hasher().finish()
 }
 
-/// Reads biases: an object of ids and numbers, as OpenAI's, or a list of pairs, as llama.cpp's. `false` forbids a token.
-fn logit_bias(value: &Value) -> Result<Vec<(u32, f32)>, ApiError> {
-    let wrong = || ApiError::parameter("logit_bias", "expected token ids and numbers");
-    let bias = |value: &Value| match value {
-        Value::Bool(false) => Some(f32::NEG_INFINITY),
-        value => value.as_f64().map(|bias| bias as f32),
-    };
-    let pairs: Option<Vec<(u32, f32)>> = match value {
+/// Reads biases: an object of ids and numbers, as OpenAI's, or a list of pairs, as llama.cpp's. A text stands for all of its
+/// tokens; `false` forbids a token.
+fn logit_bias(value: &Value, tokenizer: &Tokenizer) -> Result<Vec<(u32, f32)>, ApiError> {
+    let wrong = || ApiError::parameter("logit_bias", "expected token ids or texts, and numbers");
+    let pairs: Option<Vec<(Value, &Value)>> = match value {
         Value::Object(biases) => {
-            biases.iter().map(|(id, value)| Some((id.parse().ok()?, bias(value)?))).collect()
+            // The names of an object are texts, also if they are ids.
+            let id = |name: &String| name.parse::<u32>().map_or_else(|_| name.as_str().into(), Value::from);
+            Some(biases.iter().map(|(name, value)| (id(name), value)).collect())
         }
         Value::Array(biases) => biases
             .iter()
-            .map(|pair| {
-                let [id, value] = pair.as_array()?.as_slice() else { return None };
-                Some((u32::try_from(id.as_u64()?).ok()?, bias(value)?))
+            .map(|pair| match pair.as_array()?.as_slice() {
+                [token, value] => Some((token.clone(), value)),
+                _ => None,
             })
             .collect(),
         _ => None,
     };
-    let pairs = pairs.ok_or_else(wrong)?;
-    if pairs.len() > MOST_BIASES {
-        return Err(ApiError::parameter("logit_bias", format!("at most {MOST_BIASES} tokens")));
+    let mut read = Vec::new();
+    for (token, value) in pairs.ok_or_else(wrong)? {
+        let bias = match value {
+            Value::Bool(false) => f32::NEG_INFINITY,
+            value => value.as_f64().ok_or_else(wrong)? as f32,
+        };
+        match token {
+            Value::String(text) => {
+                let ids = tokenizer.encode(&text, Special { add: false, parse: false });
+                let ids = ids.map_err(|error| ApiError::parameter("logit_bias", error))?;
+                read.extend(ids.into_iter().map(|id| (id, bias)));
+            }
+            token => {
+                let id = token.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(wrong)?;
+                read.push((id, bias));
+            }
+        }
+        if read.len() > MOST_BIASES {
+            return Err(ApiError::parameter("logit_bias", format!("at most {MOST_BIASES} tokens")));
+        }
     }
-    Ok(pairs)
+    Ok(read)
 }

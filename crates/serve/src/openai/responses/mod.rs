@@ -7,6 +7,7 @@ pub use request::parse as parse_response;
 
 use crate::answers::{Count, finished, identifier, parsed, stopped, with_warnings};
 use crate::http::{ApiError, App, EventStream, Left, respond};
+use crate::openai::{progress, timings};
 use crate::service::{Service, now};
 use crate::turn::{Parts, Turn};
 use crate::{Answer, Event};
@@ -28,12 +29,12 @@ pub async fn responses(
     body: Bytes,
 ) -> Result<Response, ApiError> {
     let (service, parsed) = parsed(&app, &extensions, body, parse).await?;
-    let Parsed { turn: Turn { request, parts }, stream, repeated, ignored } = parsed;
+    let Parsed { turn: Turn { request, parts }, stream, timings_per_token, repeated, ignored } = parsed;
     let prompt = request.prompt.len();
     let answer = service.engine.submit(request)?;
     let head = Head { id: identifier("resp_"), created: now(), service, parts, prompt, repeated };
     let response = if stream {
-        EventStream::respond(|stream| head.stream(stream, answer))
+        EventStream::respond(move |stream| head.stream(stream, answer, timings_per_token))
     } else {
         let finished = finished(answer).await?;
         let mut items = Items::default();
@@ -115,7 +116,12 @@ impl Head {
     }
 
     /// Sends the answer as it comes.
-    async fn stream(self, stream: EventStream, mut answer: Answer) -> Result<(), Left> {
+    async fn stream(
+        self,
+        stream: EventStream,
+        mut answer: Answer,
+        timings_per_token: bool,
+    ) -> Result<(), Left> {
         let mut stream = Numbered { stream, next: 0 };
         let mut reader = self.parts.reader();
         let mut items = Items::default();
@@ -127,9 +133,18 @@ impl Head {
             let event = stream.stream.wait(answer.next()).await?.unwrap_or(Event::Failed(stopped()));
             count.add(&event);
             match event {
-                Event::Prompt(_) | Event::Started { .. } => {}
+                Event::Prompt(_) | Event::Choices(_) | Event::Started { .. } => {}
+                Event::Progress { cached_tokens, read, time } => {
+                    let mut event =
+                        json!({ "type": "response.in_progress", "response": self.response("in_progress") });
+                    event["prompt_progress"] = progress(self.prompt, cached_tokens, read, time);
+                    stream.send(event).await?;
+                }
                 Event::Piece { text, .. } => {
-                    for event in reader.read(text, false).into_iter().flat_map(|delta| items.add(delta)) {
+                    for mut event in reader.read(text, false).into_iter().flat_map(|delta| items.add(delta)) {
+                        if timings_per_token {
+                            event["timings"] = timings(self.prompt, &count);
+                        }
                         stream.send(event).await?;
                     }
                 }
@@ -143,7 +158,8 @@ impl Head {
                     }
                     let response = self.ended(&items, Some(finish), &count);
                     let kind = format!("response.{}", response["status"].as_str().unwrap_or_default());
-                    return stream.send(json!({ "type": kind, "response": response })).await;
+                    let times = timings(self.prompt, &count);
+                    return stream.send(json!({ "type": kind, "response": response, "timings": times })).await;
                 }
                 Event::Failed(failure) => {
                     let error = ApiError::from(failure).to_json();

@@ -31,6 +31,8 @@ const REPEATED: &[&str] = &[
 pub struct Parsed {
     pub turn: Turn,
     pub stream: bool,
+    /// Each event with text has the times so far.
+    pub timings_per_token: bool,
     /// Fields of the request that the response repeats.
     pub repeated: Map<String, Value>,
     /// The names of the fields that were ignored.
@@ -41,8 +43,7 @@ pub struct Parsed {
 ///
 /// # Errors
 /// Fields of another form; fields that would change the answer; errors of [`Turn::new`].
-pub fn parse(service: &Service, body: &[u8], common: &Common) -> Result<Parsed, ApiError> {
-    let mut fields = Fields::parse(body)?;
+pub fn parse(service: &Service, mut fields: Fields, common: &Common) -> Result<Parsed, ApiError> {
     fields.refuse(REFUSED)?;
     let repeated = fields.copy(REPEATED);
     let limit = fields.integer(&["max_output_tokens"], 1)?;
@@ -77,7 +78,8 @@ pub fn parse(service: &Service, body: &[u8], common: &Common) -> Result<Parsed, 
     let inputs = Inputs { messages, tools, ending: Ending::Prompt, variables, constraint };
     let turn = Turn::new(service, common, &parameters, inputs)?;
     ignored.extend(fields.ignored());
-    Ok(Parsed { turn, stream: parameters.stream, repeated, ignored })
+    let Parameters { stream, timings_per_token, .. } = parameters;
+    Ok(Parsed { turn, stream, timings_per_token, repeated, ignored })
 }
 
 /// Reads tools. Those that OpenAI's servers would run are ignored.

@@ -1,0 +1,334 @@
+//! The models of a server. A model is loaded when the first request needs it. When the loaded models take more memory
+//! than the limit, the one that was used longest ago leaves.
+//!
+//! A model that leaves answers its running requests first. Its memory is free before another model is loaded.
+
+mod slot;
+
+pub(crate) use slot::Slot;
+
+use crate::encoder::EncoderService;
+use crate::engine::MetricFamilies;
+use crate::http::ApiError;
+use crate::service::{Service, ServiceSettings, Surroundings, now};
+use kvant::Model;
+use kvant::kernels::Backend;
+use kvant::model::Sampling;
+use slot::Resident;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::sync::Mutex;
+
+/// A model that leaves is asked at these intervals if its requests have ended.
+const LEAVING_INTERVAL: Duration = Duration::from_millis(10);
+
+/// A loaded model.
+#[derive(Clone)]
+pub enum Loaded {
+    /// A language model.
+    Speaker(Arc<Service>),
+    /// A model for vectors of texts.
+    Encoder(Arc<EncoderService>),
+}
+
+impl Loaded {
+    /// The name of the model in answers.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Speaker(service) => &service.name,
+            Self::Encoder(encoder) => &encoder.name,
+        }
+    }
+
+    /// The bytes of the weights and of the memory for states.
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Speaker(service) => {
+                service.size.weights_bytes + service.engine.settings().state_bytes as u64
+            }
+            Self::Encoder(encoder) => encoder.size.weights_bytes,
+        }
+    }
+
+    /// True if the engine stopped after an error.
+    pub(crate) fn is_stopped(&self) -> bool {
+        matches!(self, Self::Speaker(service) if service.engine.is_stopped())
+    }
+}
+
+/// A change of the model's own settings for the choice of tokens.
+pub type SamplingChange = dyn Fn(Sampling) -> Sampling + Send + Sync;
+
+/// A model that the server can load, with its name in requests and answers.
+pub struct NamedModel {
+    /// The name.
+    pub name: String,
+    /// The opened files.
+    pub model: Model,
+}
+
+/// The models of a server.
+pub struct Models {
+    slots: Vec<Slot>,
+    backend: Backend,
+    settings: ServiceSettings,
+    sampling: Box<SamplingChange>,
+    /// Largest memory of all loaded models: weights and states, in bytes.
+    limit: u64,
+    metrics: MetricFamilies,
+    /// One model is loaded at a time.
+    loading: Mutex<()>,
+    /// Counts uses. A larger number is a later use.
+    clock: AtomicU64,
+    draining: AtomicBool,
+}
+
+impl Models {
+    /// The models of a server. None is loaded yet. `sampling` changes the models' own settings for the choice of tokens;
+    /// `limit` is the largest memory of weights and states of all loaded models, in bytes.
+    ///
+    /// # Errors
+    /// No model; two models with one name; a model whose weights exceed the limit.
+    pub fn new(
+        models: Vec<NamedModel>,
+        backend: Backend,
+        settings: ServiceSettings,
+        sampling: Box<SamplingChange>,
+        limit: u64,
+    ) -> Result<Self, ModelsError> {
+        if models.is_empty() {
+            return Err(ModelsError::None);
+        }
+        let created = now();
+        let mut slots: Vec<Slot> = Vec::with_capacity(models.len());
+        for NamedModel { name, model } in models {
+            if slots.iter().any(|slot| slot.name == name) {
+                return Err(ModelsError::Twice(name));
+            }
+            let slot = Slot::new(name, model, created);
+            let bytes = slot.size.weights_bytes;
+            if bytes > limit {
+                return Err(ModelsError::Large { name: slot.name, bytes, limit });
+            }
+            slots.push(slot);
+        }
+        Ok(Self {
+            slots,
+            backend,
+            settings,
+            sampling,
+            limit,
+            metrics: MetricFamilies::default(),
+            loading: Mutex::new(()),
+            clock: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
+        })
+    }
+
+    /// All models.
+    pub(crate) fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    /// The metrics of all models. They outlive the models' engines.
+    pub(crate) fn metrics(&self) -> &MetricFamilies {
+        &self.metrics
+    }
+
+    /// The largest memory of all loaded models, in bytes.
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Returns the place of a model. A server with one model accepts every name. Ollama's `:latest` may follow a name.
+    ///
+    /// # Errors
+    /// A name that no model has.
+    pub(crate) fn find(&self, name: Option<&str>) -> Result<usize, ApiError> {
+        let Some(name) = name else { return Ok(0) };
+        let has_name = |slot: &Slot| slot.name == name || name.strip_suffix(":latest") == Some(&slot.name);
+        match self.slots.iter().position(has_name) {
+            Some(index) => Ok(index),
+            None if self.slots.len() == 1 => Ok(0),
+            None => Err(ApiError::no_model(name)),
+        }
+    }
+
+    /// Returns a model that is loaded, without a wait: the first one that is.
+    ///
+    /// # Errors
+    /// No model is loaded.
+    pub(crate) fn any_loaded(&self) -> Result<Loaded, ApiError> {
+        let loaded = self.slots.iter().find_map(Slot::loaded);
+        loaded.ok_or_else(|| ApiError::unavailable("Loading model"))
+    }
+
+    /// Returns a model, and loads it if it is not there.
+    ///
+    /// # Errors
+    /// A name that no model has; errors of loading; the server ends.
+    pub(crate) async fn get(self: &Arc<Self>, name: Option<&str>) -> Result<Loaded, ApiError> {
+        let index = self.find(name)?;
+        if let Some(loaded) = self.used(index) {
+            return Ok(loaded);
+        }
+        // Loading goes on if the client leaves: another request may wait for the model.
+        let models = self.clone();
+        let loaded = tokio::spawn(async move { models.load(index).await });
+        let failed = |_| ApiError::server("the model could not be loaded");
+        loaded.await.map_err(failed)?.map_err(|error| match error {
+            LoadError::Draining => ApiError::unavailable("the server is about to end"),
+            LoadError::Model(error) => {
+                let name = &self.slots[index].name;
+                tracing::error!(model = name, %error, "a model cannot be loaded");
+                ApiError::server(format!("the model `{name}` cannot be loaded; the log of the server has the reason"))
+            }
+        })
+    }
+
+    /// Loads the first model.
+    ///
+    /// # Errors
+    /// Errors of loading.
+    pub async fn load_first(self: Arc<Self>) -> Result<Loaded, kvant::Error> {
+        match self.load(0).await {
+            Ok(loaded) => Ok(loaded),
+            Err(LoadError::Model(error)) => Err(error),
+            Err(LoadError::Draining) => Err(kvant::quant::Error::Interrupted.into()),
+        }
+    }
+
+    /// Returns a model if it is loaded, and notes the use.
+    fn used(&self, index: usize) -> Option<Loaded> {
+        let loaded = self.slots[index].loaded()?;
+        self.slots[index].use_at(self.clock.fetch_add(1, Ordering::Relaxed));
+        Some(loaded)
+    }
+
+    async fn load(self: Arc<Self>, index: usize) -> Result<Loaded, LoadError> {
+        let _one_at_a_time = self.loading.lock().await;
+        if let Some(loaded) = self.used(index) {
+            return Ok(loaded);
+        }
+        if self.draining.load(Ordering::Acquire) {
+            return Err(LoadError::Draining);
+        }
+        let weights = self.slots[index].size.weights_bytes;
+        let states = self.settings.state_bytes.map_or(0, |bytes| bytes as u64);
+        self.make_room(weights.saturating_add(states), None).await;
+        let models = self.clone();
+        let loaded = tokio::task::spawn_blocking(move || models.load_now(index));
+        let loaded = match loaded.await {
+            Ok(loaded) => loaded.map_err(LoadError::Model)?,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        };
+        self.slots[index].set(loaded.clone());
+        self.used(index);
+        tracing::info!(model = loaded.name(), bytes = loaded.bytes(), "a model was loaded");
+        // The memory for states is known only now.
+        self.make_room(0, Some(index)).await;
+        // The server may have begun to end while the model was loaded.
+        if self.draining.load(Ordering::Acquire)
+            && let Loaded::Speaker(service) = &loaded
+        {
+            service.engine.drain();
+        }
+        Ok(loaded)
+    }
+
+    /// Loads a model on this thread.
+    fn load_now(&self, index: usize) -> Result<Loaded, kvant::Error> {
+        let slot = &self.slots[index];
+        let (model, settings) = (&slot.model, &self.settings);
+        let metrics = self.metrics.of(&slot.name);
+        if model.gives_vectors() || settings.embedding {
+            let encoder = EncoderService::load(model, &slot.name, &self.backend, settings, metrics)?;
+            return Ok(Loaded::Encoder(encoder.into()));
+        }
+        let surroundings = Surroundings {
+            name: &slot.name,
+            backend: self.backend.clone(),
+            models: self.slots.len(),
+            state_limit: usize::try_from(self.limit - slot.size.weights_bytes).unwrap_or(usize::MAX),
+            metrics,
+        };
+        Ok(Loaded::Speaker(Service::load(model, surroundings, settings, &self.sampling)?.into()))
+    }
+
+    /// Makes room for `bytes` more bytes: models leave, those that answer nothing first, then those that were used longest
+    /// ago. The model `kept` stays.
+    async fn make_room(&self, bytes: u64, kept: Option<usize>) {
+        loop {
+            let others = self.slots.iter().enumerate().filter(|(index, _)| Some(*index) != kept);
+            let residents: Vec<(usize, Resident)> =
+                others.filter_map(|(index, slot)| Some((index, slot.resident()?))).collect();
+            let own = kept.and_then(|index| self.slots[index].loaded()).map_or(0, |loaded| loaded.bytes());
+            let sum: u64 = residents.iter().map(|(_, resident)| resident.loaded.bytes()).sum();
+            let fits = sum.saturating_add(own).saturating_add(bytes) <= self.limit;
+            let least = residents.into_iter().min_by_key(|(_, resident)| (resident.is_busy(), resident.used));
+            let Some((index, resident)) = least.filter(|_| !fits) else { return };
+            self.slots[index].clear();
+            tracing::info!(model = self.slots[index].name, "a model leaves");
+            left(resident.loaded).await;
+        }
+    }
+
+    /// Accepts no more requests. Those that wait or run are answered.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        for loaded in self.slots.iter().filter_map(Slot::loaded) {
+            if let Loaded::Speaker(service) = loaded {
+                service.engine.drain();
+            }
+        }
+    }
+}
+
+/// Waits until nobody uses a model any more, and its memory is free.
+async fn left(loaded: Loaded) {
+    async fn dropped<T>(model: Weak<T>) {
+        while model.strong_count() > 0 {
+            tokio::time::sleep(LEAVING_INTERVAL).await;
+        }
+    }
+    match loaded {
+        Loaded::Speaker(service) => {
+            let weak = Arc::downgrade(&service);
+            drop(service);
+            dropped(weak).await;
+        }
+        Loaded::Encoder(encoder) => {
+            let weak = Arc::downgrade(&encoder);
+            drop(encoder);
+            dropped(weak).await;
+        }
+    }
+}
+
+/// The reason why a model was not loaded.
+enum LoadError {
+    Draining,
+    Model(kvant::Error),
+}
+
+/// The reason why a server cannot have these models.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelsError {
+    /// No model.
+    #[error("no model")]
+    None,
+    /// Two models with one name.
+    #[error("two models have the name `{0}`; NAME=MODEL gives another one")]
+    Twice(String),
+    /// A model that is too large.
+    #[error("the weights of `{name}` take {bytes} bytes, and the limit is {limit}")]
+    Large {
+        /// The name of the model.
+        name: String,
+        /// Bytes of its weights.
+        bytes: u64,
+        /// The limit for all loaded models, in bytes.
+        limit: u64,
+    },
+}
