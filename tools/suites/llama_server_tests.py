@@ -80,8 +80,9 @@ def fetch(folder):
     """Brings the tests into `folder`."""
     tests = folder / INSIDE[0]
     if not tests.exists():
-        subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:", "--no-build-isolation",
-                        "-d", folder, PACKAGE], check=False)
+        if not list(folder.glob("llama_cpp_python-*.tar.gz")):
+            subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", "llama-cpp-python",
+                            "-d", folder, PACKAGE], check=False)
         archives = list(folder.glob("llama_cpp_python-*.tar.gz"))
         if not archives:
             sys.exit(f"{PACKAGE}: the source package cannot be fetched")

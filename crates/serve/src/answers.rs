@@ -40,6 +40,8 @@ pub struct Finished {
     /// The log probabilities of the request's choices.
     pub choices: Vec<f32>,
     pub text: String,
+    /// The texts that became final with each token, and at the end.
+    pub pieces: Vec<String>,
     pub tokens: Vec<Token>,
     pub end: Option<Token>,
     pub finish: Option<Finish>,
@@ -100,9 +102,11 @@ pub async fn finished(mut answer: Answer) -> Result<Finished, ApiError> {
             Event::Piece { token, text } => {
                 finished.tokens.push(token);
                 finished.text.push_str(&text);
+                finished.pieces.push(text);
             }
             Event::Ended { text, finish, stop, end, .. } => {
                 finished.text.push_str(&text);
+                finished.pieces.push(text);
                 finished.finish = Some(finish);
                 finished.end = end;
                 finished.stop = stop;

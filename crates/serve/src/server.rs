@@ -142,6 +142,7 @@ fn router(app: Arc<App>, options: &ServerOptions) -> Router {
         .route("/chat/completions", post(openai::chat_completions))
         .route("/v1/chat/completions/input_tokens", post(openai::input_tokens))
         .route("/chat/completions/input_tokens", post(openai::input_tokens))
+        .route("/v1/responses/input_tokens", post(openai::response_input_tokens))
         .route("/v1/responses", post(openai::responses))
         .route("/responses", post(openai::responses))
         .route("/completion", post(native::completion))

@@ -17,4 +17,4 @@ pub use completions::{completions, parse_completion};
 pub use embeddings::embeddings;
 pub use messages::messages;
 pub use models::{model, models};
-pub use responses::{parse_response, responses};
+pub use responses::{input_tokens as response_input_tokens, parse_response, responses};

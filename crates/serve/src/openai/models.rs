@@ -39,9 +39,8 @@ pub async fn models(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     Ok(respond(StatusCode::OK, &json!({ "object": "list", "data": data })))
 }
 
-/// Describes one model.
+/// Describes one model. As everywhere, the only model has every name.
 pub async fn model(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Response, ApiError> {
-    let slots = app.models()?.slots();
-    let slot = slots.iter().find(|slot| slot.name == name).ok_or_else(|| ApiError::no_model(&name))?;
-    Ok(respond(StatusCode::OK, &entry(slot)))
+    let models = app.models()?;
+    Ok(respond(StatusCode::OK, &entry(&models.slots()[models.find(Some(&name))?])))
 }

@@ -9,7 +9,8 @@ use crate::answers::{Count, finished, identifier, parsed, stopped, with_warnings
 use crate::http::{ApiError, App, EventStream, Left, respond};
 use crate::openai::{progress, timings};
 use crate::service::{Service, now};
-use crate::turn::{Parts, Turn};
+use crate::speech::Delta;
+use crate::turn::{PartReader, Parts, Turn};
 use crate::{Answer, Event};
 use axum::body::Bytes;
 use axum::extract::State;
@@ -37,12 +38,25 @@ pub async fn responses(
         EventStream::respond(move |stream| head.stream(stream, answer, timings_per_token))
     } else {
         let finished = finished(answer).await?;
-        let mut items = Items::default();
-        let deltas = head.parts.reader().read(finished.text, true);
-        deltas.into_iter().for_each(|delta| drop(items.add(delta)));
-        respond(StatusCode::OK, &head.ended(&items, finished.finish, &finished.count))
+        let mut output = Output::new(&head.parts);
+        let last = finished.pieces.len().saturating_sub(1);
+        for (index, piece) in finished.pieces.into_iter().enumerate() {
+            drop(output.add(piece, index == last));
+        }
+        respond(StatusCode::OK, &head.ended(&output, finished.finish, &finished.count))
     };
     Ok(with_warnings(response, &ignored))
+}
+
+/// Counts the tokens of a request's prompt.
+pub async fn input_tokens(
+    State(app): State<Arc<App>>,
+    extensions: Extensions,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    let (_, parsed) = parsed(&app, &extensions, body, parse).await?;
+    let count = json!({ "object": "response.input_tokens", "input_tokens": parsed.turn.request.prompt.len() });
+    Ok(respond(StatusCode::OK, &count))
 }
 
 /// The common part of a whole response and of a stream.
@@ -98,18 +112,18 @@ impl Head {
     }
 
     /// The response at its end.
-    fn ended(&self, items: &Items, finish: Option<Finish>, count: &Count) -> Value {
+    fn ended(&self, output: &Output, finish: Option<Finish>, count: &Count) -> Value {
         let cut = finish == Some(Finish::Length);
         let mut response = self.response(if cut { "incomplete" } else { "completed" });
         if cut {
             response["incomplete_details"] = json!({ "reason": "max_output_tokens" });
         }
-        response["output"] = items.to_json();
+        response["output"] = output.items.to_json();
         response["usage"] = json!({
             "input_tokens": self.prompt,
-            "input_tokens_details": { "cached_tokens": count.cached },
+            "input_tokens_details": { "cached_tokens": count.cached, "cache_write_tokens": 0 },
             "output_tokens": count.answer,
-            "output_tokens_details": { "reasoning_tokens": 0 },
+            "output_tokens_details": { "reasoning_tokens": output.reasoning_tokens },
             "total_tokens": self.prompt + count.answer,
         });
         response
@@ -123,8 +137,7 @@ impl Head {
         timings_per_token: bool,
     ) -> Result<(), Left> {
         let mut stream = Numbered { stream, next: 0 };
-        let mut reader = self.parts.reader();
-        let mut items = Items::default();
+        let mut output = Output::new(&self.parts);
         let mut count = Count::default();
         for kind in ["response.created", "response.in_progress"] {
             stream.send(json!({ "type": kind, "response": self.response("in_progress") })).await?;
@@ -141,7 +154,7 @@ impl Head {
                     stream.send(event).await?;
                 }
                 Event::Piece { text, .. } => {
-                    for mut event in reader.read(text, false).into_iter().flat_map(|delta| items.add(delta)) {
+                    for mut event in output.add(text, false) {
                         if timings_per_token {
                             event["timings"] = timings(self.prompt, &count);
                         }
@@ -149,14 +162,12 @@ impl Head {
                     }
                 }
                 Event::Ended { text, finish, .. } => {
-                    let deltas = reader.read(text, true);
-                    let mut events: Vec<Value> =
-                        deltas.into_iter().flat_map(|delta| items.add(delta)).collect();
-                    events.extend(items.close());
+                    let mut events = output.add(text, true);
+                    events.extend(output.items.close());
                     for event in events {
                         stream.send(event).await?;
                     }
-                    let response = self.ended(&items, Some(finish), &count);
+                    let response = self.ended(&output, Some(finish), &count);
                     let kind = format!("response.{}", response["status"].as_str().unwrap_or_default());
                     let times = timings(self.prompt, &count);
                     return stream.send(json!({ "type": kind, "response": response, "timings": times })).await;
@@ -170,6 +181,28 @@ impl Head {
                 }
             }
         }
+    }
+}
+
+/// The output so far.
+struct Output {
+    reader: PartReader,
+    items: Items,
+    reasoning_tokens: usize,
+}
+
+impl Output {
+    fn new(parts: &Parts) -> Self {
+        Self { reader: parts.reader(), items: Items::default(), reasoning_tokens: 0 }
+    }
+
+    /// Adds the text that became final with a token, and returns the events. `last` marks the end of the answer, which is
+    /// no token.
+    fn add(&mut self, text: String, last: bool) -> Vec<Value> {
+        let deltas = self.reader.read(text, last);
+        let reasons = deltas.iter().any(|delta| matches!(delta, Delta::Reasoning(_)));
+        self.reasoning_tokens += usize::from(reasons && !last);
+        deltas.into_iter().flat_map(|delta| self.items.add(delta)).collect()
     }
 }
 
