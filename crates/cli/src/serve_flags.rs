@@ -34,7 +34,7 @@ pub struct Serve {
     /// Name of the only model in answers (default: the name of its file)
     #[arg(short, long, env = "LLAMA_ARG_ALIAS")]
     alias: Option<String>,
-    /// Tokens of a request, prompt and answer together
+    /// Tokens of a request, prompt and answer together; 0 is the model's whole context (default: at most 4096)
     #[arg(short, long, visible_alias = "ctx-size", env = "LLAMA_ARG_CTX_SIZE", value_parser = whole, allow_negative_numbers = true)]
     pub ctx: Option<usize>,
     /// At most so many tokens an answer, if the request gives no limit; -1: until the end of the context

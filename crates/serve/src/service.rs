@@ -8,8 +8,8 @@ use crate::{Engine, Settings};
 use kvant::Model;
 use kvant::eval::machine_memory_bytes;
 use kvant::kernels::Backend;
-use kvant::model::{ChatTemplate, Conversation, Ending, Pooling, Sampling, Tokenizer};
-use kvant::{RunSettings, context};
+use kvant::model::{ChatTemplate, Conversation, Ending, Pooling, Rendering, Sampling, Tokenizer, Transformer};
+use kvant::RunSettings;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -24,7 +24,8 @@ pub const CHATML: &str = concat!(
 /// Settings of a service.
 #[derive(Clone, Debug)]
 pub struct ServiceSettings {
-    /// Largest number of tokens of a request; `None` is the smaller of the model's context and 4096.
+    /// Largest number of tokens of a request, but not more than the model's context, which 0 stands for; `None` is the
+    /// smaller of the model's context and 4096.
     pub context: Option<usize>,
     /// Largest number of tokens of an answer whose request gives no limit.
     pub answer_tokens: usize,
@@ -79,6 +80,8 @@ pub struct Service {
     pub(crate) template: Option<ChatTemplate>,
     /// The source of the chat template.
     pub(crate) template_source: String,
+    /// True if BOS begins a prompt whose template does not write it: a template that did not come with the model.
+    pub(crate) adds_bos: bool,
     /// Variables of the chat template.
     pub(crate) template_variables: Map<String, Value>,
     /// Largest number of tokens of an answer whose request gives no limit.
@@ -116,11 +119,12 @@ impl Service {
     ) -> Result<Self, kvant::Error> {
         let Surroundings { name, backend, models, state_limit, metrics } = surroundings;
         let (network, tokenizer) = model.load_speaker(backend, settings.run)?;
-        let context = context(settings.context, &network)?;
+        let context = context_tokens(settings.context, &network, name);
         let source = settings.chat_template.as_deref().or(tokenizer.chat_template());
         let template = source.map(|source| ChatTemplate::with_source(source, &tokenizer)).transpose()?;
         let speech = Speech::of(source.unwrap_or_default());
         let template_source = source.unwrap_or_default().to_owned();
+        let adds_bos = settings.chat_template.is_some() && tokenizer.adds_bos();
         let is_control = |mark: &str| tokenizer.id(mark).is_some_and(|id| tokenizer.is_control(id));
         let marks_are_control = speech.marks().into_iter().any(is_control);
         let engine_settings = Settings::new(&network, settings.parallel, context);
@@ -149,6 +153,7 @@ impl Service {
             sampling: sampling(model.sampling()),
             name: name.to_owned(),
             timeout: settings.timeout,
+            adds_bos,
             template_variables: settings.template_variables.clone(),
             answer_tokens: settings.answer_tokens,
             seed: settings.seed,
@@ -202,6 +207,18 @@ impl Service {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// Encodes a rendered conversation. The template writes BOS itself, unless it did not come with the model.
+    pub(crate) fn encode_rendering(&self, rendering: &Rendering) -> Result<Vec<u32>, ApiError> {
+        let encoded = self.tokenizer().encode_spans(&rendering.spans(), false);
+        let mut tokens = encoded.map_err(|error| ApiError::invalid(error.to_string()))?;
+        if let Some(bos) = self.tokenizer().bos().filter(|_| self.adds_bos)
+            && tokens.first() != Some(&bos)
+        {
+            tokens.insert(0, bos);
+        }
+        Ok(tokens)
+    }
+
     /// Returns the boundaries of an encoded conversation: the end of its last message, if the network needs it.
     pub(crate) fn boundaries(
         &self,
@@ -212,8 +229,24 @@ impl Service {
             return Ok(Vec::new());
         }
         let whole = conversation.clone().ending(Ending::Whole);
-        let whole = self.template()?.encode_conversation(self.tokenizer(), &whole).unwrap_or_default();
+        let whole = self.template()?.render_conversation(&whole).ok();
+        let whole = whole.and_then(|whole| self.encode_rendering(&whole).ok()).unwrap_or_default();
         Ok(vec![common_prefix(&whole, tokens).min(tokens.len() - 1)])
+    }
+}
+
+/// The largest number of tokens of a request. A server can have several models, so a number that is too large for one of
+/// them is no error.
+fn context_tokens(asked: Option<usize>, network: &Transformer, name: &str) -> usize {
+    let longest = network.spec().context;
+    match asked {
+        None => longest.min(4096),
+        Some(0) => longest,
+        Some(asked) if asked > longest => {
+            tracing::warn!(model = name, asked, longest, "the model was made for a shorter context");
+            longest
+        }
+        Some(asked) => asked,
     }
 }
 

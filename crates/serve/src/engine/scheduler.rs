@@ -366,7 +366,8 @@ impl Scheduler {
                 Ok(token) => {
                     let before = task.times.last_token;
                     let ends = self.tokenizer.end_of_generation().contains(&token.id);
-                    let ended = task.append(token, ends, sequence.len() < sequence.capacity());
+                    // The context has the token that was chosen now, too.
+                    let ended = task.append(token, ends, sequence.len() + 1 < sequence.capacity());
                     self.metrics.answered(&task.times, before);
                     if ended { Outcome::Ended } else { Outcome::GoesOn }
                 }

@@ -137,9 +137,7 @@ impl Turn {
         } else {
             Parts::Text
         };
-        // The template writes BOS itself.
-        let encoded = service.tokenizer().encode_spans(&rendering.spans(), false);
-        let prompt = encoded.map_err(|error| ApiError::invalid(error.to_string()))?;
+        let prompt = service.encode_rendering(&rendering)?;
         if prompt.is_empty() {
             return Err(ApiError::parameter("messages", "the chat template makes no text of them"));
         }
