@@ -56,9 +56,6 @@ def translated(arguments):
     today = datetime.date.today()
     dates = {"date_string": today.strftime("%d %b %Y"), "datetime": today.strftime("%b %d %Y"), "functions": ""}
     result += ["--chat-template-kwargs", json.dumps(dates)]
-    if not is_encoder and "--chat-template" not in result and "--chat-template-file" not in result:
-        # llama-server takes ChatML for models without a template.
-        result += ["--chat-template", "chatml"]
     return [os.environ["KVANT_ENCODER" if is_encoder else "KVANT_MODEL"]] + result
 
 

@@ -77,8 +77,8 @@ impl Default for ServiceSettings {
 /// A loaded model with its engine.
 pub struct Service {
     pub(crate) engine: Engine,
-    pub(crate) template: Option<ChatTemplate>,
-    /// The source of the chat template.
+    pub(crate) template: ChatTemplate,
+    /// The source of the chat template of the model or of the settings; empty if neither has one, and ChatML stands in.
     pub(crate) template_source: String,
     /// True if BOS begins a prompt whose template does not write it: a template that did not come with the model.
     pub(crate) adds_bos: bool,
@@ -121,10 +121,14 @@ impl Service {
         let (network, tokenizer) = model.load_speaker(backend, settings.run)?;
         let context = context_tokens(settings.context, &network, name);
         let source = settings.chat_template.as_deref().or(tokenizer.chat_template());
-        let template = source.map(|source| ChatTemplate::with_source(source, &tokenizer)).transpose()?;
+        if source.is_none() {
+            tracing::warn!(model = name, "no chat template; conversations are written in ChatML");
+        }
+        let template = ChatTemplate::with_source(source.unwrap_or(CHATML), &tokenizer)?;
         let speech = Speech::of(source.unwrap_or_default());
         let template_source = source.unwrap_or_default().to_owned();
-        let adds_bos = settings.chat_template.is_some() && tokenizer.adds_bos();
+        let own = settings.chat_template.is_none() && tokenizer.chat_template().is_some();
+        let adds_bos = !own && tokenizer.adds_bos();
         let is_control = |mark: &str| tokenizer.id(mark).is_some_and(|id| tokenizer.is_control(id));
         let marks_are_control = speech.marks().into_iter().any(is_control);
         let engine_settings = Settings::new(&network, settings.parallel, context);
@@ -179,15 +183,6 @@ impl Service {
         self.engine.tokenizer()
     }
 
-    /// The chat template.
-    ///
-    /// # Errors
-    /// A model without one.
-    pub(crate) fn template(&self) -> Result<&ChatTemplate, ApiError> {
-        let missing = || ApiError::invalid("the model has no chat template; `kvant serve --chat-template chatml` gives it one, and /v1/completions takes raw text");
-        self.template.as_ref().ok_or_else(missing)
-    }
-
     /// Compiles a grammar.
     pub(crate) fn constraint(&self, grammar: &Grammar) -> Result<Constraint, String> {
         let vocabulary = self.engine.network().spec().vocabulary;
@@ -229,7 +224,7 @@ impl Service {
             return Ok(Vec::new());
         }
         let whole = conversation.clone().ending(Ending::Whole);
-        let whole = self.template()?.render_conversation(&whole).ok();
+        let whole = self.template.render_conversation(&whole).ok();
         let whole = whole.and_then(|whole| self.encode_rendering(&whole).ok()).unwrap_or_default();
         Ok(vec![common_prefix(&whole, tokens).min(tokens.len() - 1)])
     }

@@ -192,7 +192,7 @@ pub async fn apply_template(State(app): State<Arc<App>>, body: Bytes) -> Result<
         if tools.are_there() {
             conversation = conversation.tools(tools.described());
         }
-        Ok::<String, ApiError>(service.template()?.render_conversation(&conversation)?.into_text())
+        Ok::<String, ApiError>(service.template.render_conversation(&conversation)?.into_text())
     });
     Ok(respond(StatusCode::OK, &json!({ "prompt": prompt.await?? })))
 }

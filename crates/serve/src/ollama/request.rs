@@ -61,7 +61,7 @@ pub fn parse(service: &Service, mut fields: Fields, common: &Common, kind: Kind)
     let mut ignored = Vec::new();
     let mut turn = None;
     let prompt = fields.text("prompt")?.unwrap_or_default();
-    let raw = fields.flag("raw")?.unwrap_or(false) || service.template.is_none();
+    let raw = fields.flag("raw")?.unwrap_or(false) || service.template_source.is_empty();
     if kind == Kind::Generate && raw {
         if !prompt.is_empty() {
             let request = common.request(service, encoded("prompt", &prompt.into(), service.tokenizer())?, &parameters);

@@ -89,7 +89,7 @@ impl Turn {
     /// Renders and encodes a conversation.
     ///
     /// # Errors
-    /// A model without a template; a conversation that the template refuses; a grammar with an error.
+    /// A conversation that the template refuses; a grammar with an error.
     pub fn new(
         service: &Service,
         common: &Common,
@@ -111,7 +111,7 @@ impl Turn {
         if tools.are_there() && speech.knows_tools() {
             conversation = conversation.tools(tools.described());
         }
-        let rendering = service.template()?.render_conversation(&conversation)?;
+        let rendering = service.template.render_conversation(&conversation)?;
         let text = rendering.text();
         let constraint = match (constraint, tools.grammar(speech, service)) {
             (Some(_), Some(_)) => {
