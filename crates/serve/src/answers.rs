@@ -2,14 +2,13 @@
 
 use crate::http::{ApiError, App, Fields};
 use crate::service::Service;
-use crate::turn::{Common, random};
+use crate::turn::Common;
 use crate::{Answer, Event, Failure, Request, Token};
 use axum::body::Bytes;
 use axum::http::{Extensions, HeaderValue};
 use axum::response::Response;
 use kvant::model::{Finish, Sampling};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio_stream::{StreamExt, StreamMap};
 
@@ -139,12 +138,6 @@ pub fn submit(service: &Service, requests: &[Request], count: usize) -> Result<V
 /// Merges the events of answers. Each event has the index of its answer.
 pub fn merged(answers: Vec<Answer>) -> StreamMap<usize, Answer> {
     answers.into_iter().enumerate().collect()
-}
-
-/// Returns an identifier that no other response has.
-pub fn identifier(prefix: &str) -> String {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    format!("{prefix}{:016x}{:08x}", random(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Names the fields that were ignored in a header of the response.

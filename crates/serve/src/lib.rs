@@ -32,6 +32,8 @@ mod ollama;
 mod openai;
 mod page;
 mod parse;
+mod random;
+mod rerank;
 mod server;
 mod service;
 mod speech;

@@ -3,9 +3,9 @@
 //! Handlers never compute on the threads that serve connections: texts are rendered and encoded on a bounded number of
 //! other threads, and the engine has a thread of its own. So `/health` and `/metrics` answer at once under any load.
 
-use crate::http::{ApiError, App, BODY_BYTES, Keys, Origins, access, serve};
+use crate::http::{ApiError, App, BODY_BYTES, Keys, Origins, access, log, serve};
 use crate::models::{Loaded, Models};
-use crate::{anthropic, native, ollama, openai, page};
+use crate::{anthropic, native, ollama, openai, page, rerank};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::Uri;
@@ -129,6 +129,7 @@ fn router(app: Arc<App>, options: &ServerOptions) -> Router {
     let metrics = if options.metrics { get(native::metrics) } else { get(native::turned_off) };
     let router = router
         .route("/slots", slots)
+        .route("/openapi.json", get(native::openapi))
         .route("/health", get(native::health))
         .route("/metrics", metrics)
         .route("/props", get(native::props))
@@ -148,6 +149,10 @@ fn router(app: Arc<App>, options: &ServerOptions) -> Router {
         .route("/completion", post(native::completion))
         .route("/completions", post(native::completion))
         .route("/v1/embeddings", post(openai::embeddings))
+        .route("/v1/rerank", post(rerank::rerank))
+        .route("/v1/reranking", post(rerank::rerank))
+        .route("/rerank", post(rerank::rerank))
+        .route("/reranking", post(rerank::rerank))
         .route("/v1/messages", post(anthropic::messages))
         .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
         .route("/api/version", get(ollama::version))
@@ -171,6 +176,7 @@ fn router(app: Arc<App>, options: &ServerOptions) -> Router {
             use axum::response::IntoResponse;
             ApiError::server("the request failed").into_response()
         }))
+        .layer(middleware::from_fn(log))
         .with_state(app);
     match options.origins.layer() {
         Some(layer) => router.layer(layer),

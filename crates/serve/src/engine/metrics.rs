@@ -8,7 +8,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::{MetricType, TypedMetric};
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry};
 use std::time::Instant;
 
 /// The quantities, each as a gauge `G`, a counter `C` or a histogram `H`.
@@ -36,8 +36,40 @@ pub struct Quantities<G, C, H> {
 /// The metrics of one model.
 pub type Metrics = Quantities<Gauge, Counter, Seconds>;
 
-/// The metrics of all models of a server. They count on when a model leaves and comes back.
-pub type MetricFamilies = Quantities<Family<Labels, Gauge>, Family<Labels, Counter>, Family<Labels, Seconds>>;
+/// The metrics of several models. They count on when a model leaves and comes back.
+type MetricFamilies = Quantities<Family<Labels, Gauge>, Family<Labels, Counter>, Family<Labels, Seconds>>;
+
+/// The metrics of a server.
+#[derive(Debug)]
+pub enum ServerMetrics {
+    /// One model, whose metrics have no label.
+    One(Metrics),
+    /// Several models, whose metrics have the label `model`.
+    Several(MetricFamilies),
+}
+
+impl ServerMetrics {
+    /// The metrics of a server with `models` models.
+    pub fn new(models: usize) -> Self {
+        if models == 1 { Self::One(Metrics::default()) } else { Self::Several(MetricFamilies::default()) }
+    }
+
+    /// The metrics of a model.
+    pub fn of(&self, model: &str) -> Metrics {
+        match self {
+            Self::One(metrics) => metrics.clone(),
+            Self::Several(families) => families.of(model),
+        }
+    }
+
+    /// Registers all metrics.
+    pub fn register(&self, registry: &mut Registry) {
+        match self {
+            Self::One(metrics) => metrics.register(registry),
+            Self::Several(families) => families.register(registry),
+        }
+    }
+}
 
 /// The name of the model.
 type Labels = [(&'static str, String); 1];
@@ -68,7 +100,7 @@ impl EncodeMetric for Seconds {
 
 impl MetricFamilies {
     /// The metrics of a model.
-    pub fn of(&self, model: &str) -> Metrics {
+    fn of(&self, model: &str) -> Metrics {
         let labels: &Labels = &[("model", model.to_owned())];
         Quantities {
             running: self.running.get_or_create_owned(labels),
@@ -90,9 +122,11 @@ impl MetricFamilies {
             between_tokens_seconds: self.between_tokens_seconds.get_or_create_owned(labels),
         }
     }
+}
 
+impl<G: Metric + Clone, C: Metric + Clone, H: Metric + Clone> Quantities<G, C, H> {
     /// Registers all metrics.
-    pub fn register(&self, registry: &mut Registry) {
+    fn register(&self, registry: &mut Registry) {
         for (name, help, gauge) in [
             ("requests_processing", "Requests that run", &self.running),
             ("requests_deferred", "Requests that wait", &self.waiting),

@@ -15,7 +15,7 @@ mod settings;
 mod shared;
 mod task;
 
-pub use metrics::{MetricFamilies, Metrics};
+pub use metrics::{Metrics, ServerMetrics};
 pub(crate) use prefix_index::common_prefix;
 pub use request::{Answer, Event, Failure, Request, Token};
 pub use settings::Settings;

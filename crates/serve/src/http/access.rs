@@ -16,7 +16,7 @@ use tower_http::timeout::TimeoutBody;
 /// A client may pause for this time while it sends a body.
 const BODY_PAUSE: Duration = Duration::from_secs(30);
 /// Paths that need no key.
-const PUBLIC: &[&str] = &["/", "/health", "/v1/health", "/models", "/v1/models"];
+const PUBLIC: &[&str] = &["/", "/health", "/v1/health", "/models", "/v1/models", "/openapi.json"];
 
 /// True if a path needs no key. The page asks for the key itself.
 fn is_public(path: &str) -> bool {
@@ -25,11 +25,14 @@ fn is_public(path: &str) -> bool {
 
 /// Refuses requests without a valid key, and large bodies while too many of them arrive.
 pub async fn check(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let mut known = None;
     if !app.keys().is_empty() {
         let number = key(request.headers()).and_then(|key| app.keys().find(key));
         match number {
             Some(number) => {
-                request.extensions_mut().insert(Client(number.to_string().into()));
+                let client = Client(number.to_string().into());
+                request.extensions_mut().insert(client.clone());
+                known = Some(client);
             }
             None if is_public(request.uri().path()) => {}
             None => return ApiError::unauthorized().into_response(),
@@ -44,7 +47,9 @@ pub async fn check(State(app): State<Arc<App>>, mut request: Request, next: Next
         Err(error) => return error.into_response(),
     };
     let request = request.map(|body| Body::new(TimeoutBody::new(BODY_PAUSE, body)));
-    let response = next.run(request).await;
+    let mut response = next.run(request).await;
+    // For the log.
+    known.map(|client| response.extensions_mut().insert(client));
     drop(memory);
     response
 }

@@ -39,11 +39,17 @@ impl ApiError {
         Self { parameter: Some(name.to_owned()), ..error }
     }
 
-    /// A function that this server does not have.
+    /// A function that this server or its model does not have. The request is at fault: clients repeat requests after
+    /// errors of the server.
     pub fn not_supported(name: &str, message: impl std::fmt::Display) -> Self {
-        let error =
-            Self::of(StatusCode::NOT_IMPLEMENTED, "not_supported_error", format!("`{name}`: {message}"));
+        let error = Self::of(StatusCode::BAD_REQUEST, "not_supported_error", format!("`{name}`: {message}"));
         Self { parameter: Some(name.to_owned()), ..error }
+    }
+
+    /// A path that was turned off.
+    pub fn turned_off(path: &str) -> Self {
+        let message = format!("{path} was turned off at the start of the server");
+        Self::of(StatusCode::NOT_IMPLEMENTED, "not_supported_error", message)
     }
 
     /// A request without a valid key.

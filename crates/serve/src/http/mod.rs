@@ -7,6 +7,7 @@ mod cors;
 mod error;
 mod fields;
 mod keys;
+mod log;
 mod sse;
 
 pub use app::App;
@@ -15,4 +16,5 @@ pub use cors::Origins;
 pub use error::{ApiError, BODY_BYTES, respond};
 pub use fields::Fields;
 pub use keys::{Client, Keys};
+pub use log::log;
 pub use sse::{EventStream, Left};

@@ -8,7 +8,7 @@ mod slot;
 pub(crate) use slot::Slot;
 
 use crate::encoder::EncoderService;
-use crate::engine::MetricFamilies;
+use crate::engine::ServerMetrics;
 use crate::http::ApiError;
 use crate::service::{Service, ServiceSettings, Surroundings, now};
 use kvant::Model;
@@ -76,7 +76,7 @@ pub struct Models {
     sampling: Box<SamplingChange>,
     /// Largest memory of all loaded models: weights and states, in bytes.
     limit: u64,
-    metrics: MetricFamilies,
+    metrics: ServerMetrics,
     /// One model is loaded at a time.
     loading: Mutex<()>,
     /// Counts uses. A larger number is a later use.
@@ -114,12 +114,12 @@ impl Models {
             slots.push(slot);
         }
         Ok(Self {
+            metrics: ServerMetrics::new(slots.len()),
             slots,
             backend,
             settings,
             sampling,
             limit,
-            metrics: MetricFamilies::default(),
             loading: Mutex::new(()),
             clock: AtomicU64::new(0),
             draining: AtomicBool::new(false),
@@ -132,7 +132,7 @@ impl Models {
     }
 
     /// The metrics of all models. They outlive the models' engines.
-    pub(crate) fn metrics(&self) -> &MetricFamilies {
+    pub(crate) fn metrics(&self) -> &ServerMetrics {
         &self.metrics
     }
 

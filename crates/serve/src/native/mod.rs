@@ -32,6 +32,13 @@ pub async fn health(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     Ok(respond(StatusCode::OK, &json!({ "status": "ok" })))
 }
 
+/// The description of all paths.
+pub async fn openapi() -> Response {
+    let mut response = Response::new(Body::from(include_str!("../openapi.json")));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
 /// Metrics for Prometheus.
 pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     let models = app.models()?;
@@ -133,7 +140,7 @@ pub async fn slots(
 
 /// A path that was turned off at the start.
 pub async fn turned_off(uri: Uri) -> ApiError {
-    ApiError::not_supported(uri.path(), "it was turned off at the start of the server")
+    ApiError::turned_off(uri.path())
 }
 
 /// Encodes a text.

@@ -4,7 +4,8 @@ use super::answer::{FINGERPRINT, chat_log_probabilities, progress, reason, timin
 use super::format::constraint;
 use super::message::AssistantMessage;
 use super::messages::messages;
-use crate::answers::{Count, Finished, finished, identifier, merged, parsed, stopped, submit, with_warnings};
+use crate::answers::{Count, Finished, finished, merged, parsed, stopped, submit, with_warnings};
+use crate::random::identifier;
 use crate::http::{ApiError, App, EventStream, Fields, Left, respond};
 use crate::service::{Service, now};
 use crate::turn::{Common, Inputs, MOST_TOP, Parameters, PartReader, Parts, Tools, Turn};

@@ -2,7 +2,8 @@
 
 use super::answer::{FINGERPRINT, finite, progress, reason, timings, usage};
 use super::format::constraint;
-use crate::answers::{Count, Finished, finished, identifier, merged, parsed, stopped, submit, with_warnings};
+use crate::answers::{Count, Finished, finished, merged, parsed, stopped, submit, with_warnings};
+use crate::random::identifier;
 use crate::http::{ApiError, App, EventStream, Fields, Left, respond};
 use crate::service::{Service, now};
 use crate::turn::{Common, MOST_PROMPTS, MOST_TOP, Parameters, prompts};

@@ -1,6 +1,6 @@
 //! The message of an answer, built from its parts.
 
-use crate::answers::identifier;
+use crate::random::identifier;
 use crate::speech::Delta;
 use serde_json::{Value, json};
 

@@ -7,7 +7,7 @@ mod parameters;
 mod prompts;
 mod tools;
 
-pub use parameters::{MOST_TOP, Parameters, random, stop_texts};
+pub use parameters::{MOST_TOP, Parameters, stop_texts};
 pub use prompts::{MOST_PROMPTS, encoded, is_list_of_prompts, prompts};
 pub use tools::Tools;
 
@@ -17,7 +17,7 @@ use crate::http::{ApiError, Client};
 use crate::service::Service;
 use crate::speech::{Delta, Speech, SpeechParser};
 use axum::http::Extensions;
-use kvant::model::{Conversation, Ending, Message};
+use kvant::model::{Conversation, Ending, Message, Sampling};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::Instant;
@@ -36,13 +36,27 @@ impl Common {
 
     /// A request to the engine.
     pub fn request(&self, service: &Service, prompt: Vec<u32>, parameters: &Parameters) -> Request {
+        let limit = parameters.limit.unwrap_or(service.answer_tokens);
         Request {
             stop: parameters.stop.clone(),
             ignore_end: parameters.ignore_end,
             progress: parameters.progress,
+            ..self.bare_request(service, prompt, limit, parameters.sampling.clone())
+        }
+    }
+
+    /// A request to the engine without an interface's own parameters.
+    pub fn bare_request(
+        &self,
+        service: &Service,
+        prompt: Vec<u32>,
+        limit: usize,
+        sampling: Sampling,
+    ) -> Request {
+        Request {
             client: self.client.clone(),
             deadline: service.timeout.map(|timeout| Instant::now() + timeout),
-            ..Request::new(prompt, parameters.limit.unwrap_or(service.answer_tokens), parameters.sampling.clone())
+            ..Request::new(prompt, limit, sampling)
         }
     }
 }

@@ -1,10 +1,10 @@
 //! The parameters that all interfaces share: settings for the choice of tokens, limits, log probabilities.
 
 use crate::http::{ApiError, Fields};
+use crate::random::random;
 use crate::service::Service;
 use kvant::model::{Dry, Sampling, Special, Tokenizer};
 use serde_json::Value;
-use std::hash::{BuildHasher, Hasher};
 
 /// Largest number of answers to one prompt.
 const MOST_ANSWERS: i64 = 64;
@@ -148,12 +148,6 @@ fn sampling(fields: &mut Fields, service: &Service) -> Result<Sampling, ApiError
         random() >> 11
     });
     Ok(sampling)
-}
-
-/// Draws a random number.
-pub fn random() -> u64 {
-    // The standard library seeds its hash tables with random bits of the system.
-    std::hash::RandomState::new().build_hasher().finish()
 }
 
 /// Reads biases: an object of ids and numbers, as OpenAI's, or a list of pairs, as llama.cpp's. A text stands for all of its

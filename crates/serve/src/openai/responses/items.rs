@@ -1,6 +1,6 @@
 //! The items of a response, and the events that build them.
 
-use crate::answers::identifier;
+use crate::random::identifier;
 use crate::speech::Delta;
 use serde_json::{Value, json};
 

@@ -5,7 +5,8 @@ mod request;
 
 pub use request::parse as parse_response;
 
-use crate::answers::{Count, finished, identifier, parsed, stopped, with_warnings};
+use crate::answers::{Count, finished, parsed, stopped, with_warnings};
+use crate::random::identifier;
 use crate::http::{ApiError, App, EventStream, Left, respond};
 use crate::openai::{progress, timings};
 use crate::service::{Service, now};
