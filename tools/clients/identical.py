@@ -88,7 +88,7 @@ def check(arguments, model, kv):
         together = dict(pool.map(later, order))
     different = [index for index in order if together[index] != alone[index]]
     print(f"{model}, KV cache {kv}: {len(bodies)} answers, {len(different)} differ; "
-          f"{server.metric('prompt_tokens_cached_total'):.0f} of {server.metric('prompt_tokens_total'):.0f} tokens of prompts cached, "
+          f"{server.metric('prompt_tokens_cached_total'):.0f} tokens of prompts cached, {server.metric('prompt_tokens_total'):.0f} read, "
           f"{server.metric('requests_preempted_total'):.0f} preempted, {server.metric('requests_cancelled_total'):.0f} left", flush=True)
     server.stop()
     return not different

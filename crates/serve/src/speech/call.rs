@@ -1,6 +1,7 @@
 //! Reads one call, a JSON object, character by character.
 
 use super::delta::Delta;
+use super::tool::KnownTool;
 use std::sync::Arc;
 
 /// The state of a call that is being read.
@@ -23,7 +24,7 @@ pub struct CallReader {
     sent: usize,
     announced: bool,
     /// An object without marks is a call only if it has the name of one of these tools.
-    tools: Option<Arc<[String]>>,
+    tools: Option<Arc<[KnownTool]>>,
 }
 
 /// The end of an object.
@@ -55,7 +56,7 @@ impl CallReader {
     }
 
     /// The object has no marks. It is a call only if it has the name of one of the tools.
-    pub fn with_tools(self, tools: Arc<[String]>) -> Self {
+    pub fn with_tools(self, tools: Arc<[KnownTool]>) -> Self {
         Self { tools: Some(tools), ..self }
     }
 
@@ -136,7 +137,9 @@ impl CallReader {
         let (Some(key), Some(begin)) = (self.key.take(), self.value.take()) else { return };
         let value = self.text[begin..at].trim_end();
         if key == "name" {
-            let known = |name: &String| self.tools.as_ref().is_none_or(|tools| tools.contains(name));
+            let known = |name: &String| self.tools.as_ref().is_none_or(|tools| {
+                tools.iter().any(|tool| tool.name == *name)
+            });
             self.name = self.name.take().or_else(|| serde_json::from_str(value).ok().filter(known));
         } else if is_arguments(&key, self.arguments_field) {
             // Some models write the arguments as a text.

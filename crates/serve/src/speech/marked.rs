@@ -2,11 +2,12 @@
 
 use super::call::{CallReader, End};
 use super::delta::Delta;
-use super::marks::{Marks, beginning_of, first_of};
+use super::gemma;
+use super::marks::{Form, Marks, beginning_of, first_of};
+use super::tagged::{FUNCTION, TaggedCall};
+use super::tool::KnownTool;
 use std::sync::Arc;
 
-pub(super) const THINK: &str = "<think>";
-pub(super) const END_OF_THINK: &str = "</think>";
 /// Between the name and the arguments of a call, in later templates of Mistral.
 const ARGUMENTS: &str = "[ARGS]";
 /// Before and after a block of code.
@@ -17,8 +18,8 @@ pub(super) const PYTHON_TAG: &str = "<|python_tag|>";
 /// Reads an answer.
 pub struct MarkedParser {
     marks: Marks,
-    /// The names of the tools. Without tools, calls are text.
-    tools: Arc<[String]>,
+    /// The tools. Without tools, calls are text.
+    tools: Arc<[KnownTool]>,
     state: State,
     /// Text that was not read yet.
     rest: String,
@@ -44,16 +45,18 @@ enum State {
         call: CallReader,
         named: bool,
     },
+    /// In a call with tags around its parameters.
+    Tagged(TaggedCall),
 }
 
 impl MarkedParser {
     /// A parser for an answer to a prompt that ends with `prompt`.
-    pub fn new(marks: Marks, prompt: &str, tools: &Arc<[String]>) -> Self {
+    pub fn new(marks: Marks, prompt: &str, tools: &Arc<[KnownTool]>) -> Self {
         let thinks = thinks(marks, prompt);
         Self {
             marks,
             tools: tools.clone(),
-            state: if thinks { State::Reasoning } else { State::Content },
+            state: if thinks.is_some() { State::Reasoning } else { State::Content },
             rest: String::new(),
             count: 0,
             spaces: String::new(),
@@ -87,7 +90,7 @@ impl MarkedParser {
                 let text = format!("{}{}", self.before, call.text());
                 self.content(&text, &mut deltas);
             }
-            State::Call { .. } => {}
+            State::Call { .. } | State::Tagged(_) => {}
         }
         deltas
     }
@@ -97,20 +100,29 @@ impl MarkedParser {
         match &mut self.state {
             State::Content => self.step_content(deltas),
             State::Reasoning => {
-                if let Some(at) = self.rest.find(END_OF_THINK) {
-                    let text: String = self.rest.drain(..at + END_OF_THINK.len()).collect();
+                let end_of_think = self.marks.reasoning.map_or("", |(_, end)| end);
+                if let Some(at) = self.rest.find(end_of_think) {
+                    let text: String = self.rest.drain(..at + end_of_think.len()).collect();
                     self.reasoning(&text[..at], deltas);
                     self.spaces.clear();
                     self.at_start = true;
                     self.state = State::Content;
                     return true;
                 }
-                let end = self.rest.len() - beginning_of(&self.rest, &[END_OF_THINK]);
+                let end = self.rest.len() - beginning_of(&self.rest, &[end_of_think]);
                 let text: String = self.rest.drain(..end).collect();
                 self.reasoning(&text, deltas);
                 false
             }
             State::Calls { .. } => self.step_calls(deltas),
+            State::Tagged(call) => {
+                let ended = call.read(&mut self.rest, self.count, deltas);
+                if ended {
+                    self.count += 1;
+                    self.state = State::Calls { empty: false };
+                }
+                ended
+            }
             State::Call { call, named } => {
                 let marked = call.is_marked();
                 let mut ended = None;
@@ -145,9 +157,8 @@ impl MarkedParser {
 
     fn step_content(&mut self, deltas: &mut Vec<Delta>) -> bool {
         let mut marks = Vec::new();
-        if self.marks.reasoning && self.at_start {
-            marks.push(THINK);
-        }
+        let think = self.marks.reasoning.filter(|_| self.at_start).map(|(think, _)| think);
+        marks.extend(think);
         if !self.tools.is_empty() {
             marks.push(self.marks.begin.unwrap_or(PYTHON_TAG));
             if self.at_start {
@@ -166,13 +177,13 @@ impl MarkedParser {
         if let Some((at, mark)) = first_of(&self.rest, &marks) {
             let text: String = self.rest.drain(..at + mark.len()).collect();
             let before = text[..at].to_owned();
-            if mark == THINK && !before.trim().is_empty() {
+            if Some(mark) == think && !before.trim().is_empty() {
                 // Reasoning stands at the beginning only.
                 self.content(&text, deltas);
                 return true;
             }
             self.content(&before, deltas);
-            self.state = if mark == THINK { State::Reasoning } else { State::Calls { empty: true } };
+            self.state = if Some(mark) == think { State::Reasoning } else { State::Calls { empty: true } };
             return true;
         }
         let end = self.rest.len() - beginning_of(&self.rest, &marks);
@@ -201,6 +212,17 @@ impl MarkedParser {
             if !empty {
                 self.rest.clear();
             }
+            return false;
+        }
+        if self.marks.form == Form::Gemma {
+            return self.step_gemma(next, empty, deltas);
+        }
+        if let Some(after) = next.strip_prefix(FUNCTION) {
+            self.rest = after.to_owned();
+            self.state = State::Tagged(TaggedCall::new(self.tools.clone()));
+            return true;
+        }
+        if FUNCTION.starts_with(&next) {
             return false;
         }
         if next.starts_with('{') {
@@ -245,6 +267,41 @@ impl MarkedParser {
         self.rest.clear();
         self.state = State::Content;
         self.content(&text, deltas);
+        true
+    }
+
+    /// Reads a whole call of Gemma 4.
+    fn step_gemma(&mut self, next: String, empty: bool, deltas: &mut Vec<Delta>) -> bool {
+        let begin = self.marks.begin.unwrap_or_default();
+        if begin.starts_with(&next) {
+            return false;
+        }
+        if let Some(after) = next.strip_prefix(begin) {
+            self.rest = after.to_owned();
+            self.state = State::Calls { empty: true };
+            return true;
+        }
+        if !empty {
+            // A call has ended, and something else follows.
+            self.rest = next;
+            self.state = State::Content;
+            return true;
+        }
+        let Some(end) = next.find(self.marks.end) else { return false };
+        let (text, after) = (&next[..end], &next[end + self.marks.end.len()..]);
+        self.rest = after.to_owned();
+        match gemma::call(text) {
+            Some((name, arguments)) => {
+                deltas.push(Delta::Call { index: self.count, name });
+                deltas.push(Delta::Arguments(arguments.to_string()));
+                self.count += 1;
+                self.state = State::Calls { empty: false };
+            }
+            None => {
+                self.state = State::Content;
+                self.content(&format!("{begin}{text}{}", self.marks.end), deltas);
+            }
+        }
         true
     }
 
@@ -293,9 +350,10 @@ fn object(text: &str) -> Object {
     }
 }
 
-/// True if a prompt ends with the beginning of reasoning.
-pub(super) fn thinks(marks: Marks, prompt: &str) -> bool {
-    marks.reasoning && prompt.trim_end().ends_with(THINK)
+/// The mark of the end of reasoning, if a prompt ends with its beginning.
+pub(super) fn thinks(marks: Marks, prompt: &str) -> Option<&'static str> {
+    let (think, end) = marks.reasoning?;
+    prompt.trim_end().ends_with(think).then_some(end)
 }
 
 /// Appends text without spaces at the beginning and at the end of a part.

@@ -1,6 +1,6 @@
 //! Marks around the parts of an answer.
 
-/// Marks around calls. A call is a JSON object.
+/// Marks around calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Marks {
     /// Before one call or several; `None`: Llama's, which can be missing.
@@ -11,10 +11,23 @@ pub struct Marks {
     pub arguments: &'static str,
     /// True if the calls are elements of a list.
     pub list: bool,
-    /// True if the template knows reasoning.
-    pub reasoning: bool,
+    /// The form of a call.
+    pub form: Form,
+    /// The marks around reasoning, if the template knows reasoning.
+    pub reasoning: Option<(&'static str, &'static str)>,
     /// True if the template renders tools. Otherwise the server describes them in the system message.
     pub knows_tools: bool,
+}
+
+/// The form of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A JSON object. An answer may also have calls in tags.
+    Json,
+    /// Tags around the parameters, as Qwen3-Coder writes them.
+    Tagged,
+    /// Gemma 4's own notation.
+    Gemma,
 }
 
 /// Number of bytes at the end of `text` that can be the beginning of one of `marks`.

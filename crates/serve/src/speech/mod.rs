@@ -5,12 +5,16 @@
 
 mod call;
 mod delta;
+mod gemma;
 mod harmony;
 mod marked;
 mod marks;
+mod tagged;
+mod tool;
 
 pub use delta::Delta;
-pub use marks::Marks;
+pub use marks::{Form, Marks};
+pub use tool::KnownTool;
 
 use harmony::HarmonyParser;
 use marked::MarkedParser;
@@ -31,7 +35,8 @@ const HERMES: Marks = Marks {
     end: "</tool_call>",
     arguments: "arguments",
     list: false,
-    reasoning: false,
+    form: Form::Json,
+    reasoning: None,
     knows_tools: true,
 };
 
@@ -39,10 +44,15 @@ const HERMES: Marks = Marks {
 const FAMILIES: &[(&str, Marks)] = &[
     ("[TOOL_CALLS]", Marks { begin: Some("[TOOL_CALLS]"), end: "", list: true, ..HERMES }),
     ("<|tool_call|>", Marks { begin: Some("<|tool_call|>"), end: "<|/tool_call|>", list: true, ..HERMES }),
+    ("<|tool_call>", Marks { begin: Some("<|tool_call>"), end: "<tool_call|>", form: Form::Gemma, ..HERMES }),
+    ("<function=", Marks { form: Form::Tagged, ..HERMES }),
     ("<tool_call>", HERMES),
     ("<|python_tag|>", Marks { begin: None, end: "", arguments: "parameters", ..HERMES }),
     ("\"parameters\":", Marks { begin: None, end: "", arguments: "parameters", ..HERMES }),
 ];
+
+/// Marks around reasoning. The first that a template contains count.
+const REASONING: &[(&str, &str)] = &[("<think>", "</think>"), ("<|channel>thought", "<channel|>")];
 
 impl Speech {
     /// Chooses the form for a chat template.
@@ -53,13 +63,14 @@ impl Speech {
         let knows_tools = template.contains("tools");
         let family = FAMILIES.iter().find(|(mark, _)| knows_tools && template.contains(mark));
         let marks = family.map_or(HERMES, |(_, marks)| *marks);
-        Self::Marked(Marks { reasoning: template.contains("</think>"), knows_tools, ..marks })
+        let reasoning = REASONING.iter().find(|(_, end)| template.contains(end)).copied();
+        Self::Marked(Marks { reasoning, knows_tools, ..marks })
     }
 
     /// True if an answer without tools has parts other than text, too.
     pub fn has_parts(self) -> bool {
         match self {
-            Self::Marked(marks) => marks.reasoning,
+            Self::Marked(marks) => marks.reasoning.is_some(),
             Self::Harmony => true,
         }
     }
@@ -75,7 +86,7 @@ impl Speech {
     /// The text after which the part for the user begins, if reasoning comes first in an answer to `prompt`.
     pub fn reasoning_end(self, prompt: &str) -> Option<&'static str> {
         match self {
-            Self::Marked(marks) => marked::thinks(marks, prompt).then_some(marked::END_OF_THINK),
+            Self::Marked(marks) => marked::thinks(marks, prompt),
             Self::Harmony => Some("<|channel|>final<|message|>"),
         }
     }
@@ -85,7 +96,8 @@ impl Speech {
         match self {
             Self::Marked(marks) => {
                 let begin = marks.begin.unwrap_or(marked::PYTHON_TAG);
-                vec![begin, marks.end, marked::THINK, marked::END_OF_THINK]
+                let (think, end_of_think) = marks.reasoning.unwrap_or(REASONING[0]);
+                vec![begin, marks.end, think, end_of_think]
             }
             Self::Harmony => vec![harmony::CHANNEL],
         }
@@ -93,7 +105,7 @@ impl Speech {
 
     /// A parser for an answer to a prompt that ends with `prompt`. `tools` has the names of the tools. Without tools, calls
     /// stay text.
-    pub fn parser(self, prompt: &str, tools: &Arc<[String]>) -> SpeechParser {
+    pub fn parser(self, prompt: &str, tools: &Arc<[KnownTool]>) -> SpeechParser {
         match self {
             Self::Marked(marks) => SpeechParser::Marked(Box::new(MarkedParser::new(marks, prompt, tools))),
             Self::Harmony => SpeechParser::Harmony(HarmonyParser::new(prompt)),
@@ -139,8 +151,9 @@ mod tests {
         calls: Vec<(String, String)>,
     }
 
-    fn tools() -> Arc<[String]> {
-        ["f", "g", "add", "now", "한국"].map(str::to_owned).into()
+    fn tools() -> Arc<[KnownTool]> {
+        let known = |name: &str| KnownTool { name: name.to_owned(), texts: vec!["text".to_owned()] };
+        ["f", "g", "add", "now", "한국"].map(known).into()
     }
 
     fn parts(speech: Speech, prompt: &str, pieces: &[&str]) -> Parts {
@@ -227,6 +240,23 @@ mod tests {
                 "",
                 vec![call("f", "{}")],
             ),
+            (
+                "tools <function= </think>",
+                "assistant\n<think>\n",
+                "Hm.\n</think>\n\nOne moment.\n\n<tool_call>\n<function=f>\n<parameter=text>\n12\n</b>\n</parameter>\n<parameter=x>\n[1, \"a\"]\n</parameter>\n<parameter=y>\nTrue\n</parameter>\n</function>\n</tool_call>\n<tool_call>\n<function=now>\n</function>\n</tool_call>",
+                "Hm.",
+                "One moment.",
+                vec![call("f", "{\"text\": \"12\\n</b>\", \"x\": [1,\"a\"], \"y\": true}"), call("now", "{}")],
+            ),
+            (
+                "tools <|tool_call> <channel|>",
+                "<|turn>model\n",
+                "<|channel>thought\nHm.<channel|><|tool_call>call:f{text:<|\"|>a, b<|\"|>,x:1}<tool_call|><|tool_call>call:now{}<tool_call|>",
+                "Hm.",
+                "",
+                vec![call("f", "{\"text\":\"a, b\",\"x\":1}"), call("now", "{}")],
+            ),
+            ("tools <|tool_call>", "", "<|tool_call>no call<tool_call|>!", "", "<|tool_call>no call<tool_call|>!", vec![]),
             ("tools <|python_tag|>", "", "{\"a\": 1} is JSON", "", "{\"a\": 1} is JSON", vec![]),
             // Some models leave the marks out. An object is a call if it has the name of a tool.
             (

@@ -15,7 +15,7 @@ use crate::Request;
 use crate::constraint::Constraint;
 use crate::http::{ApiError, Client};
 use crate::service::Service;
-use crate::speech::{Delta, Speech, SpeechParser};
+use crate::speech::{Delta, KnownTool, Speech, SpeechParser};
 use axum::http::Extensions;
 use kvant::model::{Conversation, Ending, Message, Sampling};
 use serde_json::{Map, Value};
@@ -94,8 +94,8 @@ pub enum Parts {
         speech: Speech,
         /// The end of the rendered prompt.
         prompt: String,
-        /// The names of the tools.
-        tools: Arc<[String]>,
+        /// The tools.
+        tools: Arc<[KnownTool]>,
     },
 }
 
@@ -147,7 +147,7 @@ impl Turn {
             (None, None) => None,
         };
         let parts = if tools.are_there() || speech.has_parts() {
-            Parts::All { speech, prompt: last_part(text).to_owned(), tools: tools.names() }
+            Parts::All { speech, prompt: last_part(text).to_owned(), tools: tools.known() }
         } else {
             Parts::Text
         };

@@ -3,7 +3,7 @@
 use crate::constraint::{Grammar, close_objects};
 use crate::http::{ApiError, Fields};
 use crate::service::Service;
-use crate::speech::{Marks, Speech};
+use crate::speech::{Form, KnownTool, Marks, Speech};
 use kvant::model::Message;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -71,10 +71,9 @@ impl Tools {
         !self.described.is_empty()
     }
 
-    /// The names of the tools.
-    pub fn names(&self) -> Arc<[String]> {
-        let name = |tool: &Value| tool["function"]["name"].as_str().unwrap_or_default().to_owned();
-        self.described.iter().map(name).collect()
+    /// What a parser must know about the tools.
+    pub fn known(&self) -> Arc<[KnownTool]> {
+        self.described.iter().map(KnownTool::of).collect()
     }
 
     /// The form of the answer, if it must call a tool.
@@ -98,6 +97,8 @@ impl Tools {
             .filter(|(name, _)| named.is_none_or(|named| named == *name))
             .collect();
         Some(Grammar::Lark(match speech {
+            Speech::Marked(marks) if marks.form == Form::Tagged => tagged(&tools, marks, self.parallel, service),
+            Speech::Marked(marks) if marks.form == Form::Gemma => gemma(&tools, marks, self.parallel, service),
             Speech::Marked(marks) => marked(&tools, marks, self.parallel, service),
             Speech::Harmony => harmony(&tools, service),
         }))
@@ -219,6 +220,55 @@ fn marked(tools: &[(&str, Value)], marks: Marks, parallel: bool, service: &Servi
     // Line ends follow the reasoning.
     let start = if marks.begin.is_some() { format!("\"\\n\\n\"? {start}") } else { start };
     format!("start: {start}\ncall: %json {schema}\n")
+}
+
+/// The grammar of calls in tags.
+fn tagged(tools: &[(&str, Value)], marks: Marks, parallel: bool, service: &Service) -> String {
+    let (begin, end) = (mark(marks.begin.unwrap_or_default(), service), mark(marks.end, service));
+    let text = |text: String| Value::from(text).to_string();
+    let mut rules = String::new();
+    let mut calls = Vec::new();
+    for (index, (name, parameters)) in tools.iter().enumerate() {
+        let required: Vec<&str> =
+            parameters["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let mut call = text(format!("<function={name}>\n"));
+        for (place, (key, schema)) in parameters["properties"].as_object().into_iter().flatten().enumerate() {
+            let rule = format!("value{index}_{place}");
+            let choices = schema["enum"].as_array();
+            let end_of_value = text("\n</parameter>\n".to_owned());
+            rules += &match choices {
+                Some(choices) if choices.iter().all(Value::is_string) && !choices.is_empty() => {
+                    let choices: Vec<String> = choices.iter().map(Value::to_string).collect();
+                    format!("{rule}: ({}) {end_of_value}\n", choices.join(" | "))
+                }
+                _ if schema["type"] == "string" => {
+                    // A text has no quotation marks. It ends before the first closing tag.
+                    format!("{rule}: {rule}_text\n{rule}_text[suffix={end_of_value}]: /(.|\\n)*/\n")
+                }
+                _ => format!("{rule}: {rule}_json {end_of_value}\n{rule}_json: %json {schema}\n"),
+            };
+            let optional = if required.contains(&key.as_str()) { "" } else { "?" };
+            call += &format!(" ({} {rule}){optional}", text(format!("<parameter={key}>\n")));
+        }
+        call += &format!(" {}", text("</function>\n".to_owned()));
+        rules += &format!("call{index}: {call}\n");
+        calls.push(format!("call{index}"));
+    }
+    let more = if parallel { format!(" (\"\\n\" {begin} \"\\n\" call {end})*") } else { String::new() };
+    let calls = calls.join(" | ");
+    format!("start: \"\\n\\n\"? {begin} \"\\n\" call {end}{more}\ncall: {calls}\n{rules}")
+}
+
+/// The grammar of calls of Gemma 4. The arguments are JSON, which the parser reads, too.
+fn gemma(tools: &[(&str, Value)], marks: Marks, parallel: bool, service: &Service) -> String {
+    let (begin, end) = (mark(marks.begin.unwrap_or_default(), service), mark(marks.end, service));
+    let mut rules = String::new();
+    let names: Vec<String> = (0..tools.len()).map(|index| format!("call{index}")).collect();
+    for (rule, (name, parameters)) in names.iter().zip(tools) {
+        rules += &format!("{rule}: {} %json {parameters}\n", Value::from(format!("call:{name}")));
+    }
+    let more = if parallel { format!(" ({begin} call {end})*") } else { String::new() };
+    format!("start: {begin} call {end}{more}\ncall: {}\n{rules}", names.join(" | "))
 }
 
 /// The grammar of one call of gpt-oss.
