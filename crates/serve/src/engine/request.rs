@@ -130,6 +130,9 @@ pub enum Failure {
     /// The deadline passed.
     #[error("the request took longer than its deadline")]
     Deadline,
+    /// The grammar of the answer cannot go on: it refers to itself without an end, or exceeds a limit.
+    #[error("the grammar of the answer: {0}")]
+    Grammar(String),
     /// The network failed, for example because of broken weights.
     #[error("{0}")]
     Network(String),

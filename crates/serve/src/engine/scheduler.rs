@@ -307,7 +307,7 @@ impl Scheduler {
             if task.wants_prompt() {
                 let start = sequence.len() - count;
                 if let Err(error) = score_prompt(network, task, start, own) {
-                    outcomes[index] = Outcome::Failed(error.to_string());
+                    outcomes[index] = Outcome::Failed(Failure::Network(error.to_string()));
                     continue;
                 }
             }
@@ -319,7 +319,7 @@ impl Scheduler {
                 if !task.request.choices.is_empty()
                     && let Err(error) = task.weigh(&network.logits(&own[own.len() - hidden..]))
                 {
-                    outcomes[index] = Outcome::Failed(error.to_string());
+                    outcomes[index] = Outcome::Failed(Failure::Network(error.to_string()));
                     continue;
                 }
                 task.end(Finish::Length, None);
@@ -340,9 +340,7 @@ impl Scheduler {
                     self.metrics.finished.inc();
                     self.leave(index);
                 }
-                Outcome::Failed(message) => {
-                    self.running.remove(index).task.fail(Failure::Network(message));
-                }
+                Outcome::Failed(failure) => self.running.remove(index).task.fail(failure),
             }
         }
     }
@@ -362,7 +360,7 @@ impl Scheduler {
         for (index, token) in choosing.iter().zip(tokens.into_iter().filter_map(OnceLock::into_inner)) {
             let Running { task, sequence } = &mut self.running[*index];
             outcomes[*index] = match token {
-                Err(error) => Outcome::Failed(error.to_string()),
+                Err(error) => Outcome::Failed(error.into()),
                 Ok(token) => {
                     let before = task.times.last_token;
                     let ends = self.tokenizer.end_of_generation().contains(&token.id);
@@ -388,7 +386,7 @@ enum Started {
 enum Outcome {
     GoesOn,
     Ended,
-    Failed(String),
+    Failed(Failure),
 }
 
 /// Computes and sends the log probabilities of tokens of a prompt from the hidden states of the positions from `start` on.

@@ -33,8 +33,20 @@ pub enum ChoiceError {
     #[error(transparent)]
     Sampler(#[from] SamplerError),
     /// The grammar exceeds a limit.
-    #[error("the grammar of the answer: {0}")]
+    #[error(transparent)]
     Grammar(#[from] GrammarError),
+}
+
+impl From<ChoiceError> for Failure {
+    fn from(error: ChoiceError) -> Self {
+        match error {
+            ChoiceError::Sampler(error) => Self::Network(error.to_string()),
+            // Without the values of the grammar's own variables, which may be very long.
+            ChoiceError::Grammar(error) => {
+                Self::Grammar(error.to_string().lines().next().unwrap_or_default().to_owned())
+            }
+        }
+    }
 }
 
 /// Times of a task.

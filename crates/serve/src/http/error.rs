@@ -144,6 +144,8 @@ impl From<Failure> for ApiError {
         let message = failure.to_string();
         match failure {
             Failure::Deadline => Self::of(StatusCode::REQUEST_TIMEOUT, "timeout_error", message),
+            // The grammar came with the request.
+            Failure::Grammar(_) => Self::invalid(message),
             Failure::Network(_) => Self::server(message),
         }
     }

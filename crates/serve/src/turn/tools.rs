@@ -245,7 +245,7 @@ fn tagged(tools: &[(&str, Value)], marks: Marks, parallel: bool, service: &Servi
                     // A text has no quotation marks. It ends before the first closing tag.
                     format!("{rule}: {rule}_text\n{rule}_text[suffix={end_of_value}]: /(.|\\n)*/\n")
                 }
-                _ => format!("{rule}: {rule}_json {end_of_value}\n{rule}_json: %json {schema}\n"),
+                _ => format!("{rule}: {rule}_json {end_of_value}\n{rule}_json: %json {}\n", compact(schema)),
             };
             let optional = if required.contains(&key.as_str()) { "" } else { "?" };
             call += &format!(" ({} {rule}){optional}", text(format!("<parameter={key}>\n")));
@@ -265,10 +265,20 @@ fn gemma(tools: &[(&str, Value)], marks: Marks, parallel: bool, service: &Servic
     let mut rules = String::new();
     let names: Vec<String> = (0..tools.len()).map(|index| format!("call{index}")).collect();
     for (rule, (name, parameters)) in names.iter().zip(tools) {
-        rules += &format!("{rule}: {} %json {parameters}\n", Value::from(format!("call:{name}")));
+        let head = Value::from(format!("call:{name}"));
+        rules += &format!("{rule}: {head} %json {}\n", compact(parameters));
     }
     let more = if parallel { format!(" ({begin} call {end})*") } else { String::new() };
     format!("start: {begin} call {end}{more}\ncall: {}\n{rules}", names.join(" | "))
+}
+
+/// A schema whose values have no spaces of their own choice.
+fn compact(schema: &Value) -> Value {
+    let mut schema = schema.clone();
+    if let Some(fields) = schema.as_object_mut() {
+        fields.insert("x-guidance".to_owned(), json!({ "whitespace_flexible": false }));
+    }
+    schema
 }
 
 /// The grammar of one call of gpt-oss.
