@@ -1,13 +1,13 @@
 //! The definition of the command line for the parser `clap`.
 
 use crate::failure::Failure;
+use crate::running_flags::RunningFlags;
 use crate::sampling_flags::SamplingFlags;
 use crate::serve_flags::{Serve, with_long_flags};
 use crate::terminal;
 use crate::values::{ACTIVATIONS, KV, POOLING, Seed, one_of, seed, tokens, whole};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
-use kvant::RunSettings;
 use kvant::kernels::{Arithmetic, KvFormat};
 use kvant::model::Pooling;
 use kvant::report::parse_size;
@@ -125,7 +125,7 @@ pub enum Command {
     Chat(Chat),
     /// A server that OpenAI's clients can use
     #[command(after_help = "Example: kvant serve model.gguf --port 8080")]
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Tokens a second, and how near the machine's own limit that is
     #[command(after_help = "Example: kvant bench model.gguf -p 512 -n 128")]
     Bench(Bench),
@@ -337,24 +337,6 @@ pub struct Compare {
 pub struct Demo {
     #[command(flatten)]
     pub csv: CsvFlags,
-}
-
-/// Flags for the arithmetic and the KV cache of a network.
-#[derive(Args)]
-pub struct RunningFlags {
-    /// Activations are rounded to: int8-outliers (8 bits, outliers exact; the default), int16, int8 (fastest), f32 (not at all; slowest)
-    #[arg(long, value_parser = one_of(ACTIVATIONS), hide_possible_values = true)]
-    pub activations: Option<Arithmetic>,
-    /// Keys and values of earlier tokens are kept in: f32, f16, q8_0, q4_0
-    #[arg(long, value_parser = one_of(KV), default_value = "f16", hide_possible_values = true)]
-    pub kv: KvFormat,
-}
-
-impl RunningFlags {
-    /// Returns the settings that the flags give.
-    pub fn settings(&self) -> RunSettings {
-        RunSettings { arithmetic: self.activations, kv: self.kv }
-    }
 }
 
 #[derive(Args)]

@@ -9,6 +9,7 @@ mod cmd;
 mod failure;
 mod machine;
 mod output;
+mod running_flags;
 mod sampling_flags;
 mod serve_flags;
 mod signals;

@@ -1,7 +1,7 @@
 //! The flags of `serve`. Names and variables are those of llama.cpp's server.
 
-use crate::arguments::RunningFlags;
 use crate::failure::Failure;
+use crate::running_flags::RunningFlags;
 use crate::sampling_flags::SamplingFlags;
 use crate::values::{POOLING, one_of, tokens, whole};
 use clap::{Args, ValueEnum};
@@ -67,7 +67,13 @@ pub struct Serve {
     #[arg(long, value_name = "JSON", env = "LLAMA_CHAT_TEMPLATE_KWARGS")]
     chat_template_kwargs: Option<String>,
     /// Reasoning before the answer, if the template can turn it on and off: auto, on, off
-    #[arg(long, value_name = "WHEN", env = "LLAMA_ARG_REASONING", default_value = "auto", hide_possible_values = true)]
+    #[arg(
+        long,
+        value_name = "WHEN",
+        env = "LLAMA_ARG_REASONING",
+        default_value = "auto",
+        hide_possible_values = true
+    )]
     reasoning: Reasoning,
     /// Pages of these origins may use the server, separated by commas; `localhost` is every port of this machine, * is
     /// every page (default: none but its own page)
@@ -221,7 +227,8 @@ impl Serve {
     /// # Errors
     /// `--alias` with several models.
     pub fn models(&self) -> Result<Vec<NamedPath>, Failure> {
-        let mut named: Vec<NamedPath> = self.models.iter().chain(&self.model_flag).map(|path| named(path)).collect();
+        let mut named: Vec<NamedPath> =
+            self.models.iter().chain(&self.model_flag).map(|path| named(path)).collect();
         if let Some(alias) = &self.alias {
             match &mut named[..] {
                 [one] => one.name.clone_from(alias),
@@ -254,8 +261,9 @@ impl Serve {
     pub fn template_variables(&self) -> Result<serde_json::Map<String, serde_json::Value>, Failure> {
         let mut variables = match &self.chat_template_kwargs {
             None => serde_json::Map::new(),
-            Some(text) => serde_json::from_str(text)
-                .map_err(|error| Failure::Usage(format!("--chat-template-kwargs: no JSON object: {error}")))?,
+            Some(text) => serde_json::from_str(text).map_err(|error| {
+                Failure::Usage(format!("--chat-template-kwargs: no JSON object: {error}"))
+            })?,
         };
         if self.reasoning != Reasoning::Auto {
             variables.insert("enable_thinking".to_owned(), (self.reasoning == Reasoning::On).into());

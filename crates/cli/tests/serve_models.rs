@@ -52,7 +52,8 @@ fn models_are_loaded_on_demand_and_leave() {
             let (ask, one, other) = (&ask, &one, &other);
             scope.spawn(move || {
                 for turn in 0..6 {
-                    let (name, wanted) = if (thread + turn) % 2 == 0 { ("first", one) } else { ("second", other) };
+                    let (name, wanted) =
+                        if (thread + turn) % 2 == 0 { ("first", one) } else { ("second", other) };
                     assert_eq!(&ask(name), wanted, "{name}");
                 }
             });
@@ -95,11 +96,15 @@ fn the_native_path_completes_texts() {
     let body = json!({ "prompt": "The cat", "n_predict": 12, "temperature": 0, "n_probs": 2, "return_tokens": true });
     let whole = server.post("/completion", &body);
     assert_eq!(whole["stop"], true);
-    assert_eq!(whole["tokens"].as_array().unwrap().len(), whole["tokens_predicted"].as_u64().unwrap() as usize);
+    assert_eq!(
+        whole["tokens"].as_array().unwrap().len(),
+        whole["tokens_predicted"].as_u64().unwrap() as usize
+    );
     let plain = server.post("/v1/completions", &with(body.clone(), json!({ "max_tokens": 12 })));
     assert_eq!(whole["content"], plain["choices"][0]["text"], "the same text as OpenAI's form");
 
-    let streamed = with(body.clone(), json!({ "stream": true, "return_progress": true, "timings_per_token": true }));
+    let streamed =
+        with(body.clone(), json!({ "stream": true, "return_progress": true, "timings_per_token": true }));
     let (status, _, text) = server.send("/completion", streamed.to_string().as_bytes());
     assert_eq!(status, 200);
     let events: Vec<Json> = text
@@ -116,7 +121,8 @@ fn the_native_path_completes_texts() {
     assert_eq!(events.last().unwrap()["timings"]["predicted_n"], whole["tokens_predicted"]);
 
     // Ids and texts make one prompt; a list of them makes several.
-    let ids = server.post("/tokenize", &json!({ "content": "The cat", "add_special": true }))["tokens"].clone();
+    let ids =
+        server.post("/tokenize", &json!({ "content": "The cat", "add_special": true }))["tokens"].clone();
     let same = server.post("/completion", &with(body.clone(), json!({ "prompt": ids })));
     assert_eq!(same["content"], whole["content"]);
     let both = server.post("/completion", &with(body.clone(), json!({ "prompt": [ids, "The cat"] })));
@@ -209,7 +215,10 @@ fn the_description_names_all_paths() {
                 other => panic!("{path}: {other}"),
             };
             // An empty object is a request, or it is a bad one; a model that writes text gives no vectors.
-            assert!(status == 200 || status == 400 || (path == "/api/show" && status == 404), "{path}: {status}");
+            assert!(
+                status == 200 || status == 400 || (path == "/api/show" && status == 404),
+                "{path}: {status}"
+            );
         }
     }
     // Every schema that is named is there.
@@ -229,10 +238,14 @@ fn requests_have_ids_and_only_named_origins_are_allowed() {
     let get = |path: &str| server.agent().get(format!("{}{path}", server.address));
     let id = header(get("/health"), "x-request-id").unwrap();
     assert_ne!(Some(id), header(get("/health"), "x-request-id"));
-    assert_eq!(header(get("/health").header("x-request-id", "mine-1"), "x-request-id").as_deref(), Some("mine-1"));
+    assert_eq!(
+        header(get("/health").header("x-request-id", "mine-1"), "x-request-id").as_deref(),
+        Some("mine-1")
+    );
     let long = "x".repeat(129);
     assert_ne!(header(get("/health").header("x-request-id", &long), "x-request-id"), Some(long));
-    let allowed = |origin: &str| header(get("/health").header("origin", origin), "access-control-allow-origin");
+    let allowed =
+        |origin: &str| header(get("/health").header("origin", origin), "access-control-allow-origin");
     assert_eq!(allowed("https://app.example").as_deref(), Some("https://app.example"));
     assert_eq!(allowed("https://other.example"), None);
     assert_eq!(allowed("null"), None);

@@ -87,7 +87,9 @@ async fn scored(engine: &Engine, requests: &[Request]) -> Result<Vec<f64>, ApiEr
     let answers: Result<Vec<_>, _> = requests.iter().map(|request| engine.submit(request.clone())).collect();
     for answer in answers? {
         let finished = finished(answer).await?;
-        let [yes, no] = finished.choices[..] else { return Err(ApiError::server("the engine gave no score")) };
+        let [yes, no] = finished.choices[..] else {
+            return Err(ApiError::server("the engine gave no score"));
+        };
         scores.push(1.0 / (1.0 + (f64::from(no) - f64::from(yes)).exp()));
     }
     Ok(scores)

@@ -6,10 +6,12 @@ use crate::http::ApiError;
 use crate::speech::Speech;
 use crate::{Engine, Settings};
 use kvant::Model;
+use kvant::RunSettings;
 use kvant::eval::machine_memory_bytes;
 use kvant::kernels::Backend;
-use kvant::model::{ChatTemplate, Conversation, Ending, Pooling, Rendering, Sampling, Tokenizer, Transformer};
-use kvant::RunSettings;
+use kvant::model::{
+    ChatTemplate, Conversation, Ending, Pooling, Rendering, Sampling, Tokenizer, Transformer,
+};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};

@@ -190,10 +190,13 @@ fn requests(folder: &Path, bytes: &[u8]) {
         std::fs::write(folder.join("chat_template.jinja"), template).expect("a template");
         let model = Model::open(folder).expect("the demo model");
         let settings = ServiceSettings::default();
-        Service::load(&model, Surroundings::alone("demo", Backend::new(Isa::best(), 1)), &settings, |sampling| {
-            sampling
-        })
-            .expect("a service")
+        Service::load(
+            &model,
+            Surroundings::alone("demo", Backend::new(Isa::best(), 1)),
+            &settings,
+            |sampling| sampling,
+        )
+        .expect("a service")
     });
     for path in [
         "/v1/chat/completions",

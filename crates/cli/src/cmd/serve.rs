@@ -37,9 +37,10 @@ impl From<io::Error> for Failure {
 /// Runs the command.
 pub fn run(common: &Common, arguments: &Serve) -> Result<ExitCode, Failure> {
     start_log(arguments.log);
-    let models = arguments.models()?.into_iter().map(|NamedPath { name, path }| {
-        Ok(NamedModel { name, model: Model::open(&path)? })
-    });
+    let models = arguments
+        .models()?
+        .into_iter()
+        .map(|NamedPath { name, path }| Ok(NamedModel { name, model: Model::open(&path)? }));
     let models = models.collect::<Result<Vec<NamedModel>, Failure>>()?;
     let keys = keys(arguments)?;
     let unused = arguments.without_effect();
@@ -122,7 +123,8 @@ fn start_log(log: Log) {
         Log::Errors => LevelFilter::WARN,
         Log::Requests | Log::Json => LevelFilter::INFO,
     };
-    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false);
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false);
     // The error is that there is a log already.
     let _ = match log {
         Log::Json => subscriber.json().flatten_event(true).try_init(),

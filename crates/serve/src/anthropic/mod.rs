@@ -5,8 +5,8 @@ mod request;
 pub use request::parse as parse_messages;
 
 use crate::answers::{Count, finished, parsed, stopped, with_warnings};
-use crate::random::identifier;
 use crate::http::{ApiError, App, EventStream, Fields, Left, respond};
+use crate::random::identifier;
 use crate::service::Service;
 use crate::speech::Delta;
 use crate::turn::{Common, Parts, Turn};

@@ -21,7 +21,12 @@ pub struct Parsed {
 ///
 /// # Errors
 /// Fields of another form; blocks that are not text; errors of [`Turn::new`].
-pub fn parse(service: &Service, mut fields: Fields, common: &Common, counts: bool) -> Result<Parsed, ApiError> {
+pub fn parse(
+    service: &Service,
+    mut fields: Fields,
+    common: &Common,
+    counts: bool,
+) -> Result<Parsed, ApiError> {
     let stop = stop_texts(&mut fields, "stop_sequences")?;
     let parameters = Parameters { stop, ..Parameters::read(&mut fields, service)? };
     if parameters.limit.is_none() && !counts {

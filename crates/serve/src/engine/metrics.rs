@@ -138,7 +138,11 @@ impl<G: Metric + Clone, C: Metric + Clone, H: Metric + Clone> Quantities<G, C, H
         }
         for (name, help, counter) in [
             ("prompt_tokens", "Tokens of prompts that were read", &self.prompt_tokens),
-            ("prompt_tokens_cached", "Tokens of prompts that another request had already read", &self.cached_tokens),
+            (
+                "prompt_tokens_cached",
+                "Tokens of prompts that another request had already read",
+                &self.cached_tokens,
+            ),
             ("tokens_predicted", "Tokens of answers", &self.answer_tokens),
             ("requests_finished", "Answers that ended", &self.finished),
             ("requests_cancelled", "Requests whose client left or whose deadline passed", &self.cancelled),
@@ -161,7 +165,6 @@ impl<G: Metric + Clone, C: Metric + Clone, H: Metric + Clone> Quantities<G, C, H
             registry.register(name, help, histogram.clone());
         }
     }
-
 }
 
 impl Metrics {
@@ -190,7 +193,8 @@ impl Metrics {
 
     /// No request runs, and no state is kept.
     pub(super) fn clear(&self) {
-        for gauge in [&self.running, &self.waiting, &self.state_bytes, &self.state_limit, &self.index_entries] {
+        for gauge in [&self.running, &self.waiting, &self.state_bytes, &self.state_limit, &self.index_entries]
+        {
             gauge.set(0);
         }
     }

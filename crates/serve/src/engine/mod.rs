@@ -22,8 +22,8 @@ pub use settings::Settings;
 
 use kvant::model::{SamplerError, Tokenizer, Transformer};
 use scheduler::Scheduler;
-use shared::{Open, Shared};
 pub(crate) use shared::SlotState;
+use shared::{Open, Shared};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -107,8 +107,7 @@ impl Engine {
         let scheduler = Scheduler::new(network.clone(), tokenizer.clone(), settings.clone(), metrics.clone());
         let (of_thread, of_thread_metrics) = (shared.clone(), metrics.clone());
         let thread = std::thread::Builder::new().name("kvant-engine".to_owned()).spawn(move || {
-            let run =
-                std::panic::catch_unwind(AssertUnwindSafe(|| scheduler.run(&submitted, &of_thread)));
+            let run = std::panic::catch_unwind(AssertUnwindSafe(|| scheduler.run(&submitted, &of_thread)));
             of_thread.stopped.store(run.is_err(), Ordering::Release);
             of_thread_metrics.clear();
         })?;
@@ -186,7 +185,9 @@ impl Engine {
             return Err(Refusal::Long { tokens, context });
         }
         let vocabulary = self.network.spec().vocabulary;
-        if let Some(&token) = request.prompt.iter().chain(&request.choices).find(|&&token| token as usize >= vocabulary) {
+        if let Some(&token) =
+            request.prompt.iter().chain(&request.choices).find(|&&token| token as usize >= vocabulary)
+        {
             return Err(Refusal::Token { token, vocabulary });
         }
         let needed = self.bytes(tokens.saturating_add(request.limit).min(context));

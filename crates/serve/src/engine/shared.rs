@@ -1,7 +1,7 @@
 //! State that an engine and its thread share.
 
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// State that the engine and its thread share.
 #[derive(Default)]

@@ -57,7 +57,9 @@ mod tests {
         assert!(allowed("*", "https://any.example"));
         assert!(allowed("https://a.example", "https://a.example"));
         assert!(!allowed("https://a.example", "https://a.example.evil"));
-        for origin in ["http://localhost", "http://localhost:8080", "http://127.0.0.1:3000", "http://[::1]:3000"] {
+        for origin in
+            ["http://localhost", "http://localhost:8080", "http://127.0.0.1:3000", "http://[::1]:3000"]
+        {
             assert!(allowed("localhost", origin), "{origin}");
         }
         for origin in ["http://evil.com", "http://notlocalhost", "http://localhost.evil.com", "null"] {

@@ -3,8 +3,10 @@
 //!
 //! A model that leaves answers its running requests first. Its memory is free before another model is loaded.
 
+mod loaded;
 mod slot;
 
+pub use loaded::Loaded;
 pub(crate) use slot::Slot;
 
 use crate::encoder::EncoderService;
@@ -22,40 +24,6 @@ use tokio::sync::Mutex;
 
 /// A model that leaves is asked at these intervals if its requests have ended.
 const LEAVING_INTERVAL: Duration = Duration::from_millis(10);
-
-/// A loaded model.
-#[derive(Clone)]
-pub enum Loaded {
-    /// A language model.
-    Speaker(Arc<Service>),
-    /// A model for vectors of texts.
-    Encoder(Arc<EncoderService>),
-}
-
-impl Loaded {
-    /// The name of the model in answers.
-    pub fn name(&self) -> &str {
-        match self {
-            Self::Speaker(service) => &service.name,
-            Self::Encoder(encoder) => &encoder.name,
-        }
-    }
-
-    /// The bytes of the weights and of the memory for states.
-    fn bytes(&self) -> u64 {
-        match self {
-            Self::Speaker(service) => {
-                service.size.weights_bytes + service.engine.settings().state_bytes as u64
-            }
-            Self::Encoder(encoder) => encoder.size.weights_bytes,
-        }
-    }
-
-    /// True if the engine stopped after an error.
-    pub(crate) fn is_stopped(&self) -> bool {
-        matches!(self, Self::Speaker(service) if service.engine.is_stopped())
-    }
-}
 
 /// A change of the model's own settings for the choice of tokens.
 pub type SamplingChange = dyn Fn(Sampling) -> Sampling + Send + Sync;
@@ -182,7 +150,9 @@ impl Models {
             LoadError::Model(error) => {
                 let name = &self.slots[index].name;
                 tracing::error!(model = name, %error, "a model cannot be loaded");
-                ApiError::server(format!("the model `{name}` cannot be loaded; the log of the server has the reason"))
+                ApiError::server(format!(
+                    "the model `{name}` cannot be loaded; the log of the server has the reason"
+                ))
             }
         })
     }

@@ -1,6 +1,6 @@
 //! The place of one model.
 
-use super::Loaded;
+use super::loaded::Loaded;
 use crate::service::ModelSize;
 use kvant::Model;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -9,9 +9,9 @@ pub use embeddings::embeddings;
 
 use crate::http::{ApiError, App, Fields, respond};
 use crate::models::{Loaded, Slot};
+use crate::openai;
 use crate::service::Service;
 use crate::turn::Tools;
-use crate::openai;
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
 use axum::http::header::CONTENT_TYPE;

@@ -71,7 +71,8 @@ async fn answer(
     kind: Kind,
 ) -> Result<Response, OllamaError> {
     let begin = Instant::now();
-    let parse = move |service: &Service, fields: Fields, common: &Common| parse(service, fields, common, kind);
+    let parse =
+        move |service: &Service, fields: Fields, common: &Common| parse(service, fields, common, kind);
     let (service, parsed) = parsed(&app, extensions, body, parse).await?;
     let Parsed { turn, stream, ignored } = parsed;
     let Some(Turn { request, parts }) = turn else {
@@ -194,7 +195,9 @@ impl Head {
             };
             count.add(&event);
             let (text, finish) = match event {
-                Event::Prompt(_) | Event::Progress { .. } | Event::Choices(_) | Event::Started { .. } => continue,
+                Event::Prompt(_) | Event::Progress { .. } | Event::Choices(_) | Event::Started { .. } => {
+                    continue;
+                }
                 Event::Piece { text, .. } => (text, None),
                 Event::Ended { text, finish, .. } => (text, Some(finish)),
                 Event::Failed(failure) => {

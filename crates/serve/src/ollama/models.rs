@@ -53,7 +53,9 @@ pub async fn show(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, 
 
 fn described(slot: &Slot) -> Result<Value, ApiError> {
     let template = match slot.loaded() {
-        Some(Loaded::Speaker(service)) => Some(service.template_source.clone()).filter(|source| !source.is_empty()),
+        Some(Loaded::Speaker(service)) => {
+            Some(service.template_source.clone()).filter(|source| !source.is_empty())
+        }
         Some(Loaded::Encoder(_)) => None,
         None => {
             let tokenizer = slot.model.tokenizer();

@@ -4,7 +4,7 @@ use crate::constraint::Grammar;
 use crate::http::{ApiError, Fields};
 use crate::openai::messages;
 use crate::service::Service;
-use crate::turn::{encoded, Common, Inputs, Parameters, Parts, Tools, Turn};
+use crate::turn::{Common, Inputs, Parameters, Parts, Tools, Turn, encoded};
 use kvant::model::{Ending, Message};
 use serde_json::{Map, Value};
 
@@ -64,7 +64,8 @@ pub fn parse(service: &Service, mut fields: Fields, common: &Common, kind: Kind)
     let raw = fields.flag("raw")?.unwrap_or(false) || service.template_source.is_empty();
     if kind == Kind::Generate && raw {
         if !prompt.is_empty() {
-            let request = common.request(service, encoded("prompt", &prompt.into(), service.tokenizer())?, &parameters);
+            let request =
+                common.request(service, encoded("prompt", &prompt.into(), service.tokenizer())?, &parameters);
             let request = crate::Request { constraint, ..request };
             turn = Some(Turn { request, parts: Parts::Text });
         }

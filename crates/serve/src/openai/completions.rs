@@ -3,8 +3,8 @@
 use super::answer::{FINGERPRINT, finite, progress, reason, timings, usage};
 use super::format::constraint;
 use crate::answers::{Count, Finished, finished, merged, parsed, stopped, submit, with_warnings};
-use crate::random::identifier;
 use crate::http::{ApiError, App, EventStream, Fields, Left, respond};
+use crate::random::identifier;
 use crate::service::{Service, now};
 use crate::turn::{Common, MOST_PROMPTS, MOST_TOP, Parameters, prompts};
 use crate::{Answer, Event, Request, Token};
@@ -184,8 +184,7 @@ impl Head {
                 Event::Started { .. } | Event::Choices(_) => {}
                 Event::Progress { cached_tokens, read, time } => {
                     let mut chunk = chunk(index, String::new(), Value::Null, None);
-                    chunk["prompt_progress"] =
-                        progress(self.prompt(index).len(), cached_tokens, read, time);
+                    chunk["prompt_progress"] = progress(self.prompt(index).len(), cached_tokens, read, time);
                     stream.send(&chunk).await?;
                 }
                 Event::Prompt(tokens) => {

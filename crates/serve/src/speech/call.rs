@@ -137,9 +137,9 @@ impl CallReader {
         let (Some(key), Some(begin)) = (self.key.take(), self.value.take()) else { return };
         let value = self.text[begin..at].trim_end();
         if key == "name" {
-            let known = |name: &String| self.tools.as_ref().is_none_or(|tools| {
-                tools.iter().any(|tool| tool.name == *name)
-            });
+            let known = |name: &String| {
+                self.tools.as_ref().is_none_or(|tools| tools.iter().any(|tool| tool.name == *name))
+            };
             self.name = self.name.take().or_else(|| serde_json::from_str(value).ok().filter(known));
         } else if is_arguments(&key, self.arguments_field) {
             // Some models write the arguments as a text.

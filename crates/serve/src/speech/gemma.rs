@@ -93,7 +93,8 @@ mod tests {
     #[test]
     fn calls_become_json() {
         let text = "call:f{city:<|\"|>Paris, {\"x\"}<|\"|>,days:3,deep:{a:[1,true,<|\"|>b<|\"|>],<|\"|>c d<|\"|>:null}}";
-        let arguments = json!({ "city": "Paris, {\"x\"}", "days": 3, "deep": { "a": [1, true, "b"], "c d": null } });
+        let arguments =
+            json!({ "city": "Paris, {\"x\"}", "days": 3, "deep": { "a": [1, true, "b"], "c d": null } });
         assert_eq!(call(text), Some(("f".to_owned(), arguments)));
         assert_eq!(call("call:f{\"a\": \"}\"}"), Some(("f".to_owned(), json!({ "a": "}" }))));
         assert_eq!(call("call:now{}"), Some(("now".to_owned(), json!({}))));

@@ -246,7 +246,10 @@ mod tests {
                 "Hm.\n</think>\n\nOne moment.\n\n<tool_call>\n<function=f>\n<parameter=text>\n12\n</b>\n</parameter>\n<parameter=x>\n[1, \"a\"]\n</parameter>\n<parameter=y>\nTrue\n</parameter>\n</function>\n</tool_call>\n<tool_call>\n<function=now>\n</function>\n</tool_call>",
                 "Hm.",
                 "One moment.",
-                vec![call("f", "{\"text\": \"12\\n</b>\", \"x\": [1,\"a\"], \"y\": true}"), call("now", "{}")],
+                vec![
+                    call("f", "{\"text\": \"12\\n</b>\", \"x\": [1,\"a\"], \"y\": true}"),
+                    call("now", "{}"),
+                ],
             ),
             (
                 "tools <|tool_call> <channel|>",
@@ -256,7 +259,14 @@ mod tests {
                 "",
                 vec![call("f", "{\"text\":\"a, b\",\"x\":1}"), call("now", "{}")],
             ),
-            ("tools <|tool_call>", "", "<|tool_call>no call<tool_call|>!", "", "<|tool_call>no call<tool_call|>!", vec![]),
+            (
+                "tools <|tool_call>",
+                "",
+                "<|tool_call>no call<tool_call|>!",
+                "",
+                "<|tool_call>no call<tool_call|>!",
+                vec![],
+            ),
             ("tools <|python_tag|>", "", "{\"a\": 1} is JSON", "", "{\"a\": 1} is JSON", vec![]),
             // Some models leave the marks out. An object is a call if it has the name of a tool.
             (

@@ -97,8 +97,12 @@ impl Tools {
             .filter(|(name, _)| named.is_none_or(|named| named == *name))
             .collect();
         Some(Grammar::Lark(match speech {
-            Speech::Marked(marks) if marks.form == Form::Tagged => tagged(&tools, marks, self.parallel, service),
-            Speech::Marked(marks) if marks.form == Form::Gemma => gemma(&tools, marks, self.parallel, service),
+            Speech::Marked(marks) if marks.form == Form::Tagged => {
+                tagged(&tools, marks, self.parallel, service)
+            }
+            Speech::Marked(marks) if marks.form == Form::Gemma => {
+                gemma(&tools, marks, self.parallel, service)
+            }
             Speech::Marked(marks) => marked(&tools, marks, self.parallel, service),
             Speech::Harmony => harmony(&tools, service),
         }))

@@ -6,9 +6,9 @@ mod request;
 pub use request::parse as parse_response;
 
 use crate::answers::{Count, finished, parsed, stopped, with_warnings};
-use crate::random::identifier;
 use crate::http::{ApiError, App, EventStream, Left, respond};
 use crate::openai::{progress, timings};
+use crate::random::identifier;
 use crate::service::{Service, now};
 use crate::speech::Delta;
 use crate::turn::{PartReader, Parts, Turn};
@@ -56,7 +56,8 @@ pub async fn input_tokens(
     body: Bytes,
 ) -> Result<Response, ApiError> {
     let (_, parsed) = parsed(&app, &extensions, body, parse).await?;
-    let count = json!({ "object": "response.input_tokens", "input_tokens": parsed.turn.request.prompt.len() });
+    let count =
+        json!({ "object": "response.input_tokens", "input_tokens": parsed.turn.request.prompt.len() });
     Ok(respond(StatusCode::OK, &count))
 }
 
@@ -171,7 +172,9 @@ impl Head {
                     let response = self.ended(&output, Some(finish), &count);
                     let kind = format!("response.{}", response["status"].as_str().unwrap_or_default());
                     let times = timings(self.prompt, &count);
-                    return stream.send(json!({ "type": kind, "response": response, "timings": times })).await;
+                    return stream
+                        .send(json!({ "type": kind, "response": response, "timings": times }))
+                        .await;
                 }
                 Event::Failed(failure) => {
                     let error = ApiError::from(failure).to_json();
