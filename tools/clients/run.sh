@@ -3,7 +3,8 @@
 #
 #     tools/clients/run.sh target/release/kvant PYTHON [FOLDER]
 #
-# PYTHON has the packages of check.py. FOLDER has those of check.mjs; without it, Node is left out.
+# PYTHON has the packages of check.py. FOLDER has those of check.mjs; without it, Node is left out. With PAGE=1, the page is
+# tested instead, in Chromium: PYTHON has Playwright, and axe-core lies in node_modules beside it.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 folder=$(mktemp -d)
@@ -18,5 +19,10 @@ for _ in $(seq 100); do
     sleep 0.1
 done
 address=$("$2" -c 'import json, sys; print(json.load(sys.stdin)["address"])' <"$folder/started")
+if [ -n "${PAGE:-}" ]; then
+    "$2" tests/page/test_page.py "$address/" --chromium "$(command -v chromium)" \
+        --axe "$(dirname "$2")/../node_modules/axe-core/axe.min.js"
+    exit
+fi
 "$2" tools/clients/check.py "$address"
 [ -z "${3:-}" ] || node tools/clients/check.mjs "$address" "$3"

@@ -85,7 +85,8 @@ def fetch(folder):
                             "-d", folder, PACKAGE], check=False)
         archives = list(folder.glob("llama_cpp_python-*.tar.gz"))
         if not archives:
-            sys.exit(f"{PACKAGE}: the source package cannot be fetched")
+            print(f"{PACKAGE}: the source package cannot be fetched")
+            sys.exit(75)
         with tarfile.open(archives[0]) as archive:
             for member in archive:
                 inner = member.name.split("/", 1)[-1]

@@ -39,6 +39,16 @@ unsafe impl GlobalAlloc for Allocator {
     }
 }
 
+/// Lets all threads share one heap. glibc gives each thread its own, and keeps what a thread has freed in it; a server whose
+/// large requests come to different threads would grow with each of them. Call it before other threads start.
+pub fn share_one_heap() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        // SAFETY: `mallopt` reads its two numbers only, and no other thread allocates yet. An error leaves the default.
+        let _ = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+    }
+}
+
 /// Returns `start`. If it is null, ends the process with a message that names `bytes`, the requested size.
 #[inline(always)]
 fn given(start: *mut u8, bytes: usize) -> *mut u8 {
