@@ -14,10 +14,10 @@ use std::path::{Path, PathBuf};
 pub struct Serve {
     /// Models: .gguf files, Hugging Face folders, or `demo`. NAME=MODEL names one. The first is loaded at the start, the
     /// others when a request needs them
-    #[arg(value_name = "MODEL", required_unless_present = "model_flag")]
+    #[arg(value_name = "MODEL")]
     models: Vec<PathBuf>,
-    /// The same, as in llama.cpp
-    #[arg(short = 'm', long = "model", value_name = "MODEL", env = "LLAMA_ARG_MODEL", id = "model_flag")]
+    /// The same, as in llama.cpp; without any, the variable LLAMA_ARG_MODEL names the model
+    #[arg(short = 'm', long = "model", value_name = "MODEL", id = "model_flag")]
     model_flag: Vec<PathBuf>,
     /// Address to listen on; 0.0.0.0 is every network of this machine
     #[arg(long, default_value = "127.0.0.1", env = "LLAMA_ARG_HOST")]
@@ -132,7 +132,7 @@ struct WithoutEffect {
     batch_size: Option<String>,
     #[arg(long, hide = true, value_name = "N")]
     ubatch_size: Option<String>,
-    #[arg(long, hide = true, value_name = "WHEN", num_args = 0..=1)]
+    #[arg(long, hide = true, value_name = "WHEN", num_args = 0..=1, require_equals = true)]
     flash_attn: Option<Option<String>>,
     #[arg(long, hide = true, value_name = "N")]
     threads_batch: Option<String>,
@@ -195,7 +195,6 @@ const SHORT: &[(&str, &str)] = &[
     ("-ngl", "--n-gpu-layers"),
     ("-ub", "--ubatch-size"),
     ("-b", "--batch-size"),
-    ("-fa", "--flash-attn"),
     ("-cb", "--cont-batching"),
     ("-tb", "--threads-batch"),
     ("-kvu", "--kv-unified"),
@@ -204,15 +203,39 @@ const SHORT: &[(&str, &str)] = &[
 
 /// Replaces the short flags of llama.cpp's server, which `clap` cannot express. Other commands keep their arguments.
 pub fn with_long_flags(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = arguments.collect();
-    if arguments.get(1).is_some_and(|command| command == "serve") {
-        for argument in &mut arguments[2..] {
-            if let Some((_, long)) = SHORT.iter().find(|(short, _)| argument == short) {
-                *argument = (*long).into();
+    let arguments: Vec<OsString> = arguments.collect();
+    let Some(command) = place_of_command(&arguments).filter(|place| arguments[*place] == "serve") else {
+        return arguments;
+    };
+    let mut long: Vec<OsString> = arguments[..=command].to_vec();
+    let mut rest = arguments[command + 1..].iter().peekable();
+    while let Some(argument) = rest.next() {
+        let found = SHORT.iter().find(|(short, _)| argument == short).map(|(_, long)| *long);
+        match found {
+            // Its value can be missing, so it must not take the next argument.
+            _ if argument == "-fa" || argument == "--flash-attn" => {
+                let value = rest.next_if(|value| ["on", "off", "auto"].iter().any(|known| value == known));
+                let value = value.and_then(|value| value.to_str()).unwrap_or("on");
+                long.push(format!("--flash-attn={value}").into());
             }
+            Some(found) => long.push(found.into()),
+            None => long.push(argument.clone()),
         }
     }
-    arguments
+    long
+}
+
+/// The place of the command: the first argument after flags of all commands.
+fn place_of_command(arguments: &[OsString]) -> Option<usize> {
+    let mut place = 1;
+    while let Some(argument) = arguments.get(place) {
+        let has_value = ["-t", "--threads", "--isa"].iter().any(|flag| argument == flag);
+        match argument.to_str() {
+            Some(text) if text.starts_with('-') => place += if has_value { 2 } else { 1 },
+            _ => return Some(place),
+        }
+    }
+    None
 }
 
 /// A path with the name of its model.
@@ -225,8 +248,14 @@ impl Serve {
     /// The models with their names.
     ///
     /// # Errors
-    /// `--alias` with several models.
+    /// No model; `--alias` with several models.
     pub fn models(&self) -> Result<Vec<NamedPath>, Failure> {
+        if self.models.is_empty() && self.model_flag.is_empty() {
+            let given = std::env::var_os("LLAMA_ARG_MODEL").filter(|path| !path.is_empty());
+            let path = given.ok_or_else(|| Failure::Usage("a MODEL is necessary".to_owned()))?;
+            let NamedPath { name, path } = named(Path::new(&path));
+            return Ok(vec![NamedPath { name: self.alias.clone().unwrap_or(name), path }]);
+        }
         let mut named: Vec<NamedPath> =
             self.models.iter().chain(&self.model_flag).map(|path| named(path)).collect();
         if let Some(alias) = &self.alias {

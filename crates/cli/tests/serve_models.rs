@@ -70,6 +70,34 @@ fn models_are_loaded_on_demand_and_leave() {
 }
 
 #[test]
+fn a_slow_client_does_not_stop_other_models() {
+    let (first, second) = (variant(TEMPLATE), variant("The dragon and the king: "));
+    let models = [format!("first={}", first.path().display()), format!("second={}", second.path().display())];
+    let flags = ["--memory", "4MiB", "--models-memory", "20MiB", "--ctx", "512"];
+    let server = Server::with(&[&models.each_ref().map(String::as_str)[..], &flags].concat());
+    // Clients ask for models in turns and leave at once. Nobody waits for what they asked for.
+    for turn in 0..40 {
+        let name = if turn % 2 == 0 { "second" } else { "first" };
+        drop(server.open("/v1/chat/completions", &with(chat("x"), json!({ "model": name, "stream": true }))));
+    }
+    let begin = std::time::Instant::now();
+    let answer = server.post("/v1/chat/completions", &with(chat("x"), json!({ "model": "second" })));
+    assert_eq!(answer["model"], "second");
+    assert!(begin.elapsed() < std::time::Duration::from_secs(30), "{:?}", begin.elapsed());
+    assert_eq!(server.get("/health").0, 200);
+}
+
+#[test]
+fn a_long_query_is_refused_before_its_documents_are_read() {
+    let server = Server::of(with_no(), &[]);
+    let body = json!({ "query": "cat ".repeat(10_000), "documents": vec!["a"; 1024] });
+    let (status, _, text) = server.send("/v1/rerank", body.to_string().as_bytes());
+    assert!(status == 400 && text.contains("exceed_context_size_error"), "{status} {text}");
+    let body = json!({ "query": "x".repeat(70_000), "documents": ["a"] });
+    assert_eq!(server.send("/v1/rerank", body.to_string().as_bytes()).0, 400);
+}
+
+#[test]
 fn bad_sets_of_models_are_refused() {
     let run = |arguments: &[&str]| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kvant"));
@@ -85,6 +113,12 @@ fn bad_sets_of_models_are_refused() {
     let (status, text) = run(&["a=demo", "b=demo", "--alias", "c"]);
     assert_eq!(status, Some(2));
     assert!(text.contains("--alias"), "{text}");
+    let (status, text) = run(&["a=demo", "b=demo", "--memory", "1GiB", "--models-memory", "100MiB"]);
+    assert_eq!(status, Some(2));
+    assert!(text.contains("--models-memory"), "{text}");
+    let (status, text) = run(&[]);
+    assert_eq!(status, Some(2));
+    assert!(text.contains("MODEL"), "{text}");
     let (status, text) = run(&["a=demo", "b=no-such-model"]);
     assert_ne!(status, Some(0));
     assert!(text.contains("no-such-model"), "{text}");
@@ -263,6 +297,8 @@ fn texts_that_are_too_long_for_a_vector_are_not_cut_silently() {
         server.send("/v1/embeddings", with(body.clone(), json!({ "truncate": true })).to_string().as_bytes());
     assert_eq!(status, 200);
     assert!(warnings.contains("too long"), "{warnings}");
+    let ids = json!({ "input": vec![5; 4000], "truncate": true });
+    assert_eq!(server.post("/v1/embeddings", &ids)["data"].as_array().unwrap().len(), 1);
     // Ollama's form cuts by default.
     assert_eq!(server.post("/api/embed", &body)["embeddings"].as_array().unwrap().len(), 1);
     // Ids, texts and parts of a text give the same vector.

@@ -23,7 +23,7 @@ pub async fn parsed<T: Send + 'static>(
     body: Bytes,
     parse: impl FnOnce(&Service, Fields, &Common) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<(Arc<Service>, T), ApiError> {
-    let mut fields = app.blocking(move || Fields::parse(&body)).await??;
+    let mut fields = app.fields(body).await?;
     let service = app.service(fields.text("model")?.as_deref()).await?;
     let of_request = service.clone();
     let common = Common::of(extensions);

@@ -1,29 +1,43 @@
 //! A loaded model for vectors of texts.
 
 use crate::engine::Metrics;
+use crate::gone::Gone;
 use crate::http::ApiError;
 use crate::service::{ModelSize, ServiceSettings};
 use crate::turn::{encoded, is_list_of_prompts};
 use kvant::kernels::Backend;
-use kvant::{Embedded, Model, TextEncoder, TextIds};
+use kvant::{Embedded, Model, Progress, TextEncoder, TextIds};
 use serde_json::Value;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use tokio::sync::Semaphore;
 
 /// Largest number of texts in a request.
 const MOST_TEXTS: usize = 2048;
+
+/// Work that ends when its client leaves.
+struct Work {
+    client: Weak<()>,
+}
+
+impl Progress for Work {
+    fn at(&self, _done: u64, _total: u64, _what: &str) {}
+
+    fn stop(&self) -> bool {
+        self.client.strong_count() == 0
+    }
+}
 
 /// A model for vectors of texts. Requests run one after the other.
 pub struct EncoderService {
     encoder: TextEncoder,
     pub(crate) name: String,
     pub(crate) size: ModelSize,
-    /// The largest number of requests that run or wait.
-    most: usize,
     /// One request runs, and a limited number of requests waits.
-    running: Semaphore,
-    open: Semaphore,
+    running: Arc<Semaphore>,
+    open: Arc<Semaphore>,
     metrics: Metrics,
+    // The last field: it is dropped after all memory is free.
+    pub(crate) gone: Gone,
 }
 
 impl EncoderService {
@@ -43,21 +57,16 @@ impl EncoderService {
             encoder: TextEncoder::load(model, backend, settings.run.arithmetic, settings.pooling)?,
             name: name.to_owned(),
             size: ModelSize::of(model),
-            most,
-            running: Semaphore::new(1),
-            open: Semaphore::new(most),
+            running: Semaphore::new(1).into(),
+            open: Semaphore::new(most).into(),
             metrics,
+            gone: Gone::default(),
         })
     }
 
     /// The largest number of tokens of a text.
     pub(crate) fn longest(&self) -> usize {
         self.encoder.longest()
-    }
-
-    /// True if a request runs or waits.
-    pub(crate) fn is_busy(&self) -> bool {
-        self.open.available_permits() < self.most
     }
 
     /// Waits until no other request runs, and computes the vectors of texts on another thread. `input` is one text or a
@@ -72,17 +81,24 @@ impl EncoderService {
         input: Value,
         cut: bool,
     ) -> Result<Embedded, ApiError> {
-        let Ok(_open) = self.open.try_acquire() else { return Err(ApiError::busy()) };
-        let _running = self.running.acquire().await.map_err(|_| ApiError::unavailable("the server ends"))?;
+        let Ok(open) = self.open.clone().try_acquire_owned() else { return Err(ApiError::busy()) };
+        let running = self.running.clone().acquire_owned().await;
+        let running = running.map_err(|_| ApiError::unavailable("the server ends"))?;
+        let client = Arc::new(());
+        let work = Work { client: Arc::downgrade(&client) };
         let of_thread = self.clone();
+        // The thread holds the permits, because it works on for a moment after the client left.
         let encoded = tokio::task::spawn_blocking(move || {
+            let _permits = (open, running);
             let texts = of_thread.texts(name, &input, cut)?;
-            let embedded = of_thread.encoder.encode_ids(&texts, &());
+            let embedded = of_thread.encoder.encode_ids(&texts, &work);
             let embedded = embedded.map_err(|error| ApiError::parameter(name, error))?;
             of_thread.metrics.embedded(embedded.tokens.iter().sum());
             Ok(embedded)
         });
-        encoded.await.map_err(|_| ApiError::server("the request failed"))?
+        let encoded = encoded.await.map_err(|_| ApiError::server("the request failed"));
+        drop(client);
+        encoded?
     }
 
     /// Converts the texts of a request to tokens.
@@ -97,13 +113,10 @@ impl EncoderService {
             }
             value => vec![self.text(name, value)?],
         };
-        let long = |text: &&TextIds| text.cut || text.ids.len() > self.longest();
-        if !cut && let Some(text) = texts.iter().find(long) {
-            let (tokens, longest) = (text.ids.len(), self.longest());
-            let more = if text.cut { "more than " } else { "" };
-            let message = format!(
-                "the input is too large: {more}{tokens} tokens, and the model reads {longest}; `truncate`: true cuts it"
-            );
+        if !cut && texts.iter().any(|text| text.cut) {
+            let longest = self.longest();
+            let message =
+                format!("the input is too large: the model reads {longest} tokens; `truncate`: true cuts it");
             return Err(ApiError::parameter(name, message));
         }
         Ok(texts)
@@ -116,8 +129,10 @@ impl EncoderService {
             Value::String(text) => ids(text),
             // Ids stand for themselves: nothing is added to them.
             Value::Array(_) => {
-                let ids = encoded(name, value, self.encoder.tokenizer())?;
-                Ok(TextIds { ids, cut: false })
+                let mut ids = encoded(name, value, self.encoder.tokenizer())?;
+                let cut = ids.len() > self.longest();
+                ids.truncate(self.longest());
+                Ok(TextIds { ids, cut })
             }
             Value::Object(fields) => match (fields.get("prompt_string"), fields.get("content")) {
                 (Some(Value::String(text)), _) => ids(text),

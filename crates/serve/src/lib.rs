@@ -25,6 +25,7 @@ mod anthropic;
 mod constraint;
 mod encoder;
 mod engine;
+mod gone;
 mod http;
 mod models;
 mod native;

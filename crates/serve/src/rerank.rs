@@ -7,7 +7,7 @@ use crate::answers::{finished, parsed, with_warnings};
 use crate::http::{ApiError, App, Fields, respond};
 use crate::service::Service;
 use crate::turn::Common;
-use crate::{Engine, Request};
+use crate::{Engine, Refusal, Request};
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{Extensions, StatusCode};
@@ -18,6 +18,8 @@ use std::sync::Arc;
 
 /// Largest number of documents.
 const MOST_DOCUMENTS: usize = 1024;
+/// Largest length of a query and of an instruction, in bytes.
+const LONGEST_QUERY: usize = 64 << 10;
 /// The task of the model.
 const SYSTEM: &str = "Judge whether the Document meets the requirements based on the Query and the Instruct provided. Note that the answer \
                       can only be \"yes\" or \"no\".";
@@ -107,6 +109,10 @@ fn parse(service: &Service, mut fields: Fields, common: &Common) -> Result<Reran
     if documents.is_empty() || documents.len() > MOST_DOCUMENTS {
         return Err(ApiError::parameter(name, format!("expected 1 to {MOST_DOCUMENTS} documents")));
     }
+    // The query is read again with each document.
+    if query.len() > LONGEST_QUERY {
+        return Err(ApiError::parameter("query", format!("at most {LONGEST_QUERY} bytes")));
+    }
     let text = |document: Value| match document {
         Value::String(text) => Ok(text),
         Value::Object(mut fields) => match fields.shift_remove("text") {
@@ -117,6 +123,9 @@ fn parse(service: &Service, mut fields: Fields, common: &Common) -> Result<Reran
     };
     let documents = documents.into_iter().map(text).collect::<Result<Vec<_>, _>>()?;
     let instruction = fields.text("instruction")?.unwrap_or_else(|| INSTRUCTION.to_owned());
+    if instruction.len() > LONGEST_QUERY {
+        return Err(ApiError::parameter("instruction", format!("at most {LONGEST_QUERY} bytes")));
+    }
     let top = fields.integer(&["top_n"], 1)?.map_or(documents.len(), |top| top as usize);
     let with_documents = fields.flag("return_documents")?.or(fields.flag("return_text")?).unwrap_or(false);
     let choices = [choice(service, "yes")?, choice(service, "no")?];
@@ -127,6 +136,10 @@ fn parse(service: &Service, mut fields: Fields, common: &Common) -> Result<Reran
         let conversation = Conversation::new(&messages).variable("enable_thinking", false);
         let rendering = service.template.render_conversation(&conversation)?;
         let prompt = service.encode_rendering(&rendering)?;
+        let (tokens, context) = (prompt.len(), service.engine.settings().context);
+        if tokens > context {
+            return Err(Refusal::Long { tokens, context }.into());
+        }
         Ok::<Request, ApiError>(Request {
             choices: choices.to_vec(),
             ..common.bare_request(service, prompt, 0, Sampling::default())

@@ -2,6 +2,7 @@
 
 use crate::constraint::{Constraint, Grammar, GrammarError, Grammars};
 use crate::engine::{Metrics, common_prefix};
+use crate::gone::Gone;
 use crate::http::ApiError;
 use crate::speech::Speech;
 use crate::{Engine, Settings};
@@ -106,6 +107,8 @@ pub struct Service {
     needs_boundaries: bool,
     /// Compiles grammars. The vocabulary is read when the first request needs it.
     grammars: OnceLock<Result<Grammars, GrammarError>>,
+    // The last field: it is dropped after the engine's memory is free.
+    pub(crate) gone: Gone,
 }
 
 impl Service {
@@ -168,6 +171,7 @@ impl Service {
             verbose: settings.verbose,
             needs_boundaries,
             grammars: OnceLock::new(),
+            gone: Gone::default(),
         })
     }
 

@@ -6,7 +6,9 @@ use crate::serve_flags::{Log, NamedPath, Serve};
 use crate::{machine, output, signals, terminal};
 use kvant::Model;
 use kvant::eval::machine_memory_bytes;
-use kvant_serve::{Keys, Loaded, Models, NamedModel, Origins, Server, ServerOptions, ServiceSettings};
+use kvant_serve::{
+    Keys, Loaded, Models, ModelsError, NamedModel, Origins, Server, ServerOptions, ServiceSettings,
+};
 use serde::Serialize;
 use std::io;
 use std::process::ExitCode;
@@ -18,8 +20,10 @@ use tracing_subscriber::filter::LevelFilter;
 pub struct Started {
     /// The address, for example `http://127.0.0.1:8080`.
     address: String,
-    /// The name of the model in answers.
+    /// The name of the model in answers; of several, the one that is loaded first.
     model: String,
+    /// The names of all models.
+    models: Vec<String>,
     /// Largest number of requests that run at the same time; absent for a model that gives vectors, as what follows.
     parallel: Option<usize>,
     /// Largest number of tokens of a request.
@@ -63,11 +67,17 @@ pub fn run(common: &Common, arguments: &Serve) -> Result<ExitCode, Failure> {
         pooling: arguments.pooling,
         template_variables: arguments.template_variables()?,
     };
+    let names: Vec<String> = models.iter().map(|model| model.name.clone()).collect();
     let sampling = arguments.sampling.clone();
-    let limit = arguments.models_memory.unwrap_or_else(most_memory);
+    // One model alone has no other limit than the machine's.
+    let limit = arguments.models_memory;
+    let limit = limit.unwrap_or_else(|| if models.len() > 1 { most_memory() } else { u64::MAX });
     let backend = machine::backend(common)?;
     let models = Models::new(models, backend, settings, Box::new(move |own| sampling.over(own)), limit);
-    let models = models.map_err(|error| Failure::Usage(error.to_string()))?;
+    let models = models.map_err(|error| match error {
+        ModelsError::Large { .. } => Failure::Usage(format!("--models-memory: {error}")),
+        error => Failure::Usage(error.to_string()),
+    })?;
     let (host, port) = (&arguments.host, arguments.port);
     let options = ServerOptions {
         page: !arguments.no_ui,
@@ -88,6 +98,7 @@ pub fn run(common: &Common, arguments: &Serve) -> Result<ExitCode, Failure> {
         let started = Started {
             address,
             model: loaded.name().to_owned(),
+            models: names.clone(),
             parallel: engine.map(|settings| settings.parallel),
             context_tokens: engine.map(|settings| settings.context),
             state_limit_bytes: engine.map(|settings| settings.state_bytes),
@@ -102,7 +113,7 @@ pub fn run(common: &Common, arguments: &Serve) -> Result<ExitCode, Failure> {
                     kvant::report::size(settings.state_bytes as u64)
                 ),
             };
-            output::line(&format!("{} serves {}: {what}", started.address, started.model))
+            output::line(&format!("{} serves {}: {what}", started.address, started.models.join(", ")))
         })
         .map(drop)
     };

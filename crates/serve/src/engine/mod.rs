@@ -216,9 +216,12 @@ impl Drop for Engine {
         self.shared.end.store(true, Ordering::Release);
         self.drain();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
-            // A panic of the thread was already caught.
-            let _ = thread.join();
+        // A panic of the thread was already caught.
+        let join = || drop(thread.map(JoinHandle::join));
+        // The step that runs now can take a moment. Other tasks of this worker go on meanwhile.
+        match tokio::runtime::Handle::try_current().map(|handle| handle.runtime_flavor()) {
+            Ok(tokio::runtime::RuntimeFlavor::MultiThread) => tokio::task::block_in_place(join),
+            _ => join(),
         }
     }
 }

@@ -166,7 +166,8 @@ impl Task {
     /// Tells how much of the prompt was read, if the request wants it.
     pub fn progress(&self, read: usize) {
         if self.request.progress && self.times.first_token.is_none() {
-            let read = read.min(self.request.prompt.len());
+            // After a preemption, tokens are read again.
+            let read = read.max(self.cached_tokens).min(self.request.prompt.len());
             let time = match self.times.admitted {
                 Some(admitted) if read > self.cached_tokens => admitted.elapsed(),
                 _ => Duration::ZERO,

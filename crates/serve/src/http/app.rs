@@ -1,10 +1,12 @@
 //! State that all handlers share.
 
 use super::error::ApiError;
+use super::fields::Fields;
 use super::keys::Keys;
 use crate::encoder::EncoderService;
 use crate::models::{Loaded, Models};
 use crate::service::{Service, now};
+use axum::body::Bytes;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -101,6 +103,14 @@ impl App {
     /// The keys of clients.
     pub fn keys(&self) -> &Keys {
         &self.keys
+    }
+
+    /// Parses the fields of a body on another thread, because a body can be large.
+    ///
+    /// # Errors
+    /// A body that is not a JSON object.
+    pub async fn fields(&self, body: Bytes) -> Result<Fields, ApiError> {
+        self.blocking(move || Fields::parse(&body)).await?
     }
 
     /// Runs work that takes noticeable time on another thread.

@@ -17,11 +17,13 @@ use kvant::Model;
 use kvant::kernels::Backend;
 use kvant::model::Sampling;
 use slot::Resident;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
+/// A model that is in use for this time stays, and the request for another one is refused.
+const LEAVING_TIME: Duration = Duration::from_secs(60);
 /// A model that leaves is asked at these intervals if its requests have ended.
 const LEAVING_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -46,7 +48,7 @@ pub struct Models {
     limit: u64,
     metrics: ServerMetrics,
     /// One model is loaded at a time.
-    loading: Mutex<()>,
+    loading: Arc<Mutex<()>>,
     /// Counts uses. A larger number is a later use.
     clock: AtomicU64,
     draining: AtomicBool,
@@ -57,7 +59,7 @@ impl Models {
     /// `limit` is the largest memory of weights and states of all loaded models, in bytes.
     ///
     /// # Errors
-    /// No model; two models with one name; a model whose weights exceed the limit.
+    /// No model; two models with one name; a model that exceeds the limit.
     pub fn new(
         models: Vec<NamedModel>,
         backend: Backend,
@@ -75,7 +77,8 @@ impl Models {
                 return Err(ModelsError::Twice(name));
             }
             let slot = Slot::new(name, model, created);
-            let bytes = slot.size.weights_bytes;
+            let states = settings.state_bytes.filter(|_| !slot.model.gives_vectors() && !settings.embedding);
+            let bytes = slot.size.weights_bytes.saturating_add(states.map_or(0, |bytes| bytes as u64));
             if bytes > limit {
                 return Err(ModelsError::Large { name: slot.name, bytes, limit });
             }
@@ -88,7 +91,7 @@ impl Models {
             settings,
             sampling,
             limit,
-            loading: Mutex::new(()),
+            loading: Arc::default(),
             clock: AtomicU64::new(0),
             draining: AtomicBool::new(false),
         })
@@ -135,24 +138,38 @@ impl Models {
     /// Returns a model, and loads it if it is not there.
     ///
     /// # Errors
-    /// A name that no model has; errors of loading; the server ends.
+    /// A name that no model has; errors of loading; other models are in use and leave no room; the server ends.
     pub(crate) async fn get(self: &Arc<Self>, name: Option<&str>) -> Result<Loaded, ApiError> {
         let index = self.find(name)?;
+        if self.draining.load(Ordering::Acquire) {
+            return Err(ApiError::unavailable("the server is about to end"));
+        }
         if let Some(loaded) = self.used(index) {
             return Ok(loaded);
         }
-        // Loading goes on if the client leaves: another request may wait for the model.
+        let slot = &self.slots[index];
+        let failed = || {
+            let name = &slot.name;
+            let message =
+                format!("the model `{name}` cannot be loaded; the log of the server has the reason");
+            ApiError::server(message)
+        };
+        // A client that leaves while it waits for its turn loads nothing.
+        let turn = self.loading.clone().lock_owned().await;
+        if slot.has_failed() {
+            return Err(failed());
+        }
+        // Loading goes on if the client leaves now: another request may wait for the model.
         let models = self.clone();
-        let loaded = tokio::spawn(async move { models.load(index).await });
-        let failed = |_| ApiError::server("the model could not be loaded");
-        loaded.await.map_err(failed)?.map_err(|error| match error {
-            LoadError::Draining => ApiError::unavailable("the server is about to end"),
+        let loaded = tokio::spawn(async move {
+            let _turn = turn;
+            models.load(index).await
+        });
+        loaded.await.map_err(|_| failed())?.map_err(|error| match error {
+            LoadError::NoRoom => ApiError::unavailable("other models are in use; try again later"),
             LoadError::Model(error) => {
-                let name = &self.slots[index].name;
-                tracing::error!(model = name, %error, "a model cannot be loaded");
-                ApiError::server(format!(
-                    "the model `{name}` cannot be loaded; the log of the server has the reason"
-                ))
+                tracing::error!(model = slot.name, %error, "a model cannot be loaded");
+                failed()
             }
         })
     }
@@ -165,7 +182,8 @@ impl Models {
         match self.load(0).await {
             Ok(loaded) => Ok(loaded),
             Err(LoadError::Model(error)) => Err(error),
-            Err(LoadError::Draining) => Err(kvant::quant::Error::Interrupted.into()),
+            // There is no other model yet.
+            Err(LoadError::NoRoom) => Err(kvant::quant::Error::Interrupted.into()),
         }
     }
 
@@ -176,34 +194,28 @@ impl Models {
         Some(loaded)
     }
 
+    /// Loads a model, unless another request has done it. The caller holds the lock `loading`.
     async fn load(self: Arc<Self>, index: usize) -> Result<Loaded, LoadError> {
-        let _one_at_a_time = self.loading.lock().await;
         if let Some(loaded) = self.used(index) {
             return Ok(loaded);
         }
-        if self.draining.load(Ordering::Acquire) {
-            return Err(LoadError::Draining);
-        }
         let weights = self.slots[index].size.weights_bytes;
         let states = self.settings.state_bytes.map_or(0, |bytes| bytes as u64);
-        self.make_room(weights.saturating_add(states), None).await;
+        self.make_room(weights.saturating_add(states), None).await?;
         let models = self.clone();
-        let loaded = tokio::task::spawn_blocking(move || models.load_now(index));
-        let loaded = match loaded.await {
-            Ok(loaded) => loaded.map_err(LoadError::Model)?,
+        let loaded = match tokio::task::spawn_blocking(move || models.load_now(index)).await {
+            Ok(loaded) => loaded,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         };
+        let loaded = loaded.map_err(|error| {
+            self.slots[index].fail();
+            LoadError::Model(error)
+        })?;
         self.slots[index].set(loaded.clone());
         self.used(index);
         tracing::info!(model = loaded.name(), bytes = loaded.bytes(), "a model was loaded");
-        // The memory for states is known only now.
-        self.make_room(0, Some(index)).await;
-        // The server may have begun to end while the model was loaded.
-        if self.draining.load(Ordering::Acquire)
-            && let Loaded::Speaker(service) = &loaded
-        {
-            service.engine.drain();
-        }
+        // The memory for states is known only now. If no other model can leave, the next request that loads one waits.
+        let _ = self.make_room(0, Some(index)).await;
         Ok(loaded)
     }
 
@@ -226,9 +238,12 @@ impl Models {
         Ok(Loaded::Speaker(Service::load(model, surroundings, settings, &self.sampling)?.into()))
     }
 
-    /// Makes room for `bytes` more bytes: models leave, those that answer nothing first, then those that were used longest
+    /// Makes room for `bytes` more bytes: models leave, those that nobody uses first, then those that were used longest
     /// ago. The model `kept` stays.
-    async fn make_room(&self, bytes: u64, kept: Option<usize>) {
+    ///
+    /// # Errors
+    /// A model is in use for a longer time than a request may wait.
+    async fn make_room(&self, bytes: u64, kept: Option<usize>) -> Result<(), LoadError> {
         loop {
             let others = self.slots.iter().enumerate().filter(|(index, _)| Some(*index) != kept);
             let residents: Vec<(usize, Resident)> =
@@ -236,49 +251,37 @@ impl Models {
             let own = kept.and_then(|index| self.slots[index].loaded()).map_or(0, |loaded| loaded.bytes());
             let sum: u64 = residents.iter().map(|(_, resident)| resident.loaded.bytes()).sum();
             let fits = sum.saturating_add(own).saturating_add(bytes) <= self.limit;
-            let least = residents.into_iter().min_by_key(|(_, resident)| (resident.is_busy(), resident.used));
-            let Some((index, resident)) = least.filter(|_| !fits) else { return };
-            self.slots[index].clear();
-            tracing::info!(model = self.slots[index].name, "a model leaves");
-            left(resident.loaded).await;
+            let least =
+                residents.into_iter().min_by_key(|(_, resident)| (resident.loaded.is_used(), resident.used));
+            let Some((index, resident)) = least.filter(|_| !fits) else { return Ok(()) };
+            let slot = &self.slots[index];
+            slot.clear();
+            let leaving = resident.loaded.leaving();
+            drop(resident);
+            let begin = Instant::now();
+            while !leaving.is_gone() {
+                if begin.elapsed() > LEAVING_TIME
+                    && let Some(loaded) = leaving.come_back()
+                {
+                    slot.set(loaded);
+                    return Err(LoadError::NoRoom);
+                }
+                tokio::time::sleep(LEAVING_INTERVAL).await;
+            }
+            tracing::info!(model = slot.name, "a model left");
         }
     }
 
-    /// Accepts no more requests. Those that wait or run are answered.
+    /// Accepts no more requests. Those that are open are answered.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Release);
-        for loaded in self.slots.iter().filter_map(Slot::loaded) {
-            if let Loaded::Speaker(service) = loaded {
-                service.engine.drain();
-            }
-        }
-    }
-}
-
-/// Waits until nobody uses a model any more, and its memory is free.
-async fn left(loaded: Loaded) {
-    async fn dropped<T>(model: Weak<T>) {
-        while model.strong_count() > 0 {
-            tokio::time::sleep(LEAVING_INTERVAL).await;
-        }
-    }
-    match loaded {
-        Loaded::Speaker(service) => {
-            let weak = Arc::downgrade(&service);
-            drop(service);
-            dropped(weak).await;
-        }
-        Loaded::Encoder(encoder) => {
-            let weak = Arc::downgrade(&encoder);
-            drop(encoder);
-            dropped(weak).await;
-        }
     }
 }
 
 /// The reason why a model was not loaded.
 enum LoadError {
-    Draining,
+    /// Other models are in use.
+    NoRoom,
     Model(kvant::Error),
 }
 
@@ -292,11 +295,11 @@ pub enum ModelsError {
     #[error("two models have the name `{0}`; NAME=MODEL gives another one")]
     Twice(String),
     /// A model that is too large.
-    #[error("the weights of `{name}` take {bytes} bytes, and the limit is {limit}")]
+    #[error("`{name}` takes {bytes} bytes for weights and states, and the limit of all models is {limit}")]
     Large {
         /// The name of the model.
         name: String,
-        /// Bytes of its weights.
+        /// Bytes of its weights and of the given memory for states.
         bytes: u64,
         /// The limit for all loaded models, in bytes.
         limit: u64,

@@ -4,7 +4,11 @@ use super::loaded::Loaded;
 use crate::service::ModelSize;
 use kvant::Model;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+/// A model that cannot be loaded is tried again after this time.
+const FAILURE_TIME: Duration = Duration::from_secs(30);
 
 /// The place of one model: its files, and the loaded model if there is one.
 pub struct Slot {
@@ -16,6 +20,8 @@ pub struct Slot {
     loaded: RwLock<Option<Loaded>>,
     /// The last use.
     used: AtomicU64,
+    /// The time of the last failure to load the model.
+    failed: Mutex<Option<Instant>>,
 }
 
 /// A loaded model with its last use.
@@ -24,20 +30,18 @@ pub struct Resident {
     pub used: u64,
 }
 
-impl Resident {
-    /// True if the model answers requests now.
-    pub fn is_busy(&self) -> bool {
-        match &self.loaded {
-            Loaded::Speaker(service) => !service.engine.is_idle(),
-            Loaded::Encoder(encoder) => encoder.is_busy(),
-        }
-    }
-}
-
 impl Slot {
     pub fn new(name: String, model: Model, created: u64) -> Self {
         let size = ModelSize::of(&model);
-        Self { name, model, size, created, loaded: RwLock::new(None), used: AtomicU64::new(0) }
+        Self {
+            name,
+            model,
+            size,
+            created,
+            loaded: RwLock::new(None),
+            used: AtomicU64::new(0),
+            failed: Mutex::new(None),
+        }
     }
 
     /// The model, if it is loaded.
@@ -56,6 +60,17 @@ impl Slot {
 
     pub fn clear(&self) {
         *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Notes that the model cannot be loaded.
+    pub fn fail(&self) {
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// True if the model could not be loaded a short time ago.
+    pub fn has_failed(&self) -> bool {
+        let failed = *self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.is_some_and(|time| time.elapsed() < FAILURE_TIME)
     }
 
     pub fn use_at(&self, time: u64) {

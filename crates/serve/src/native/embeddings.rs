@@ -1,7 +1,7 @@
 //! `/embeddings`: llama.cpp's own form.
 
 use crate::answers::with_warnings;
-use crate::http::{ApiError, App, Fields, respond};
+use crate::http::{ApiError, App, respond};
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// Computes the vectors of texts.
 pub async fn embeddings(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, ApiError> {
-    let mut fields = Fields::parse(&body)?;
+    let mut fields = app.fields(body).await?;
     let encoder = app.encoder(fields.text("model")?.as_deref()).await?;
     let input = fields.take("input").or(fields.take("content"));
     let input = input.ok_or_else(|| ApiError::parameter("input", "is necessary"))?;

@@ -7,7 +7,7 @@ pub use completion::completion;
 use completion::sampling_settings;
 pub use embeddings::embeddings;
 
-use crate::http::{ApiError, App, Fields, respond};
+use crate::http::{ApiError, App, respond};
 use crate::models::{Loaded, Slot};
 use crate::openai;
 use crate::service::Service;
@@ -145,7 +145,7 @@ pub async fn turned_off(uri: Uri) -> ApiError {
 
 /// Encodes a text.
 pub async fn tokenize(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, ApiError> {
-    let mut fields = Fields::parse(&body)?;
+    let mut fields = app.fields(body).await?;
     let service = app.service(fields.text("model")?.as_deref()).await?;
     let tokens = app.blocking(move || {
         let text = fields.text("content")?.unwrap_or_default();
@@ -172,23 +172,27 @@ pub async fn tokenize(State(app): State<Arc<App>>, body: Bytes) -> Result<Respon
 
 /// Decodes tokens.
 pub async fn detokenize(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, ApiError> {
-    let mut fields = Fields::parse(&body)?;
+    let mut fields = app.fields(body).await?;
     let service = app.service(fields.text("model")?.as_deref()).await?;
     let size = service.tokenizer().len();
     let id = |value: &Value| value.as_u64().filter(|id| *id < size as u64).map(|id| id as u32);
     let ids: Option<Vec<u32>> = fields.list("tokens")?.unwrap_or_default().iter().map(id).collect();
     let ids = ids.ok_or_else(|| ApiError::parameter("tokens", "expected ids of the vocabulary"))?;
-    Ok(respond(StatusCode::OK, &json!({ "content": service.tokenizer().decode(&ids) })))
+    let text = app.blocking(move || service.tokenizer().decode(&ids)).await?;
+    Ok(respond(StatusCode::OK, &json!({ "content": text })))
 }
 
 /// Renders a conversation.
 pub async fn apply_template(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, ApiError> {
-    let mut fields = Fields::parse(&body)?;
+    let mut fields = app.fields(body).await?;
     let service = app.service(fields.text("model")?.as_deref()).await?;
     let prompt = app.blocking(move || {
-        let messages = openai::messages(&mut fields)?;
+        let mut messages = openai::messages(&mut fields)?;
         let (ending, variables) = openai::rendering(&mut fields, &messages)?;
         let tools = Tools::read(&mut fields)?;
+        if tools.are_there() && !service.speech.knows_tools() {
+            tools.describe_in(&mut messages);
+        }
         let mut conversation = Conversation::new(&messages).ending(ending);
         for (name, value) in &service.template_variables {
             conversation = conversation.variable(name, value.clone());
@@ -196,7 +200,7 @@ pub async fn apply_template(State(app): State<Arc<App>>, body: Bytes) -> Result<
         for (name, value) in variables {
             conversation = conversation.variable(&name, value);
         }
-        if tools.are_there() {
+        if tools.are_there() && service.speech.knows_tools() {
             conversation = conversation.tools(tools.described());
         }
         Ok::<String, ApiError>(service.template.render_conversation(&conversation)?.into_text())

@@ -2,7 +2,7 @@
 
 use super::OllamaError;
 use crate::answers::with_warnings;
-use crate::http::{ApiError, App, Fields, respond};
+use crate::http::{ApiError, App, respond};
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -14,7 +14,7 @@ use std::time::Instant;
 /// Computes the vectors of texts. Texts that are too long are cut, unless `truncate` is false.
 pub async fn embed(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, OllamaError> {
     let begin = Instant::now();
-    let mut fields = Fields::parse(&body)?;
+    let mut fields = app.fields(body).await?;
     let encoder = app.encoder(fields.text("model")?.as_deref()).await?;
     let input = fields.take("input").ok_or_else(|| ApiError::parameter("input", "is necessary"))?;
     let cut = fields.flag("truncate")?.unwrap_or(true);
@@ -38,7 +38,7 @@ pub async fn embed(State(app): State<Arc<App>>, body: Bytes) -> Result<Response,
 
 /// Computes the vector of one text.
 pub async fn embeddings(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, OllamaError> {
-    let mut fields = Fields::parse(&body)?;
+    let mut fields = app.fields(body).await?;
     let encoder = app.encoder(fields.text("model")?.as_deref()).await?;
     let prompt = fields.text("prompt")?.unwrap_or_default();
     let mut embedded = encoder.encode("prompt", prompt.into(), true).await?;

@@ -1,7 +1,7 @@
 //! Descriptions of the models in Ollama's form.
 
 use super::OllamaError;
-use crate::http::{ApiError, App, Fields, respond};
+use crate::http::{ApiError, App, respond};
 use crate::models::{Loaded, Slot};
 use crate::service::timestamp;
 use crate::speech::Speech;
@@ -41,7 +41,7 @@ pub async fn processes(State(app): State<Arc<App>>) -> Result<Response, OllamaEr
 
 /// Describes a model. It is not loaded for this.
 pub async fn show(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, OllamaError> {
-    let mut fields = Fields::parse(&body)?;
+    let mut fields = app.fields(body).await?;
     let name = fields.text("model")?.or(fields.text("name")?).unwrap_or_default();
     let models = app.models()?.clone();
     let has_name = |slot: &Slot| slot.name == name || name.strip_suffix(":latest") == Some(&slot.name);

@@ -29,7 +29,7 @@ pub fn usage(prompt: usize, counts: &[Count]) -> Value {
 
 /// The times of an answer, as llama.cpp's server gives them.
 pub fn timings(prompt: usize, count: &Count) -> Value {
-    let read = prompt - count.cached;
+    let read = prompt.saturating_sub(count.cached);
     let rate = |tokens: usize, time: Duration| {
         let seconds = time.as_secs_f64();
         let (each, rate) = if seconds > 0.0 && tokens > 0 {

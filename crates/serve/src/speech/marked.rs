@@ -90,6 +90,10 @@ impl MarkedParser {
                 let text = format!("{}{}", self.before, call.text());
                 self.content(&text, &mut deltas);
             }
+            State::Tagged(call) if !call.is_announced() => {
+                let begin = self.marks.begin.unwrap_or_default();
+                self.content(&format!("{begin}{FUNCTION}{rest}"), &mut deltas);
+            }
             State::Call { .. } | State::Tagged(_) => {}
         }
         deltas
@@ -262,11 +266,14 @@ impl MarkedParser {
                 return true;
             }
         }
-        // Not a call.
-        let text = if empty { format!("{begin}{}", self.rest) } else { next };
-        self.rest.clear();
+        // Not a call. The text after the mark can have other marks.
+        if empty {
+            self.content(begin, deltas);
+        } else {
+            self.rest = next;
+        }
+        self.at_start = false;
         self.state = State::Content;
-        self.content(&text, deltas);
         true
     }
 

@@ -259,6 +259,31 @@ mod tests {
                 "",
                 vec![call("f", "{\"text\":\"a, b\",\"x\":1}"), call("now", "{}")],
             ),
+            // A value can contain the tag that ends it.
+            (
+                "tools <function=",
+                "",
+                "<tool_call>\n<function=f>\n<parameter=text>\na</parameter>b\n</parameter>\n</function>\n</tool_call>",
+                "",
+                "",
+                vec![call("f", "{\"text\": \"a</parameter>b\"}")],
+            ),
+            (
+                "tools <function=",
+                "",
+                "Write <tool_call><function= and a name",
+                "",
+                "Write <tool_call><function= and a name",
+                vec![],
+            ),
+            (
+                "tools <tool_call>",
+                "",
+                "a <tool_call> b <tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>",
+                "",
+                "a <tool_call> b",
+                vec![call("f", "{}")],
+            ),
             (
                 "tools <|tool_call>",
                 "",

@@ -38,6 +38,11 @@ impl TaggedCall {
         Self { tools, name: None, key: None, count: 0 }
     }
 
+    /// True if the beginning of the call was announced.
+    pub fn is_announced(&self) -> bool {
+        self.name.is_some()
+    }
+
     /// Reads from `rest`, and removes what was read. Returns true at the end of the call, false if more text is needed.
     pub fn read(&mut self, rest: &mut String, index: usize, deltas: &mut Vec<Delta>) -> bool {
         loop {
@@ -51,7 +56,7 @@ impl TaggedCall {
                 continue;
             };
             if let Some(key) = &self.key {
-                let Some(end) = rest.find(END_OF_PARAMETER) else { return false };
+                let Some(end) = end_of_value(rest) else { return false };
                 let text: String = rest.drain(..end + END_OF_PARAMETER.len()).collect();
                 let value = self.value(name, key, &text[..end]);
                 let comma = if self.count > 0 { ", " } else { "" };
@@ -95,4 +100,14 @@ impl TaggedCall {
             other => serde_json::from_str(other).unwrap_or_else(|_| text.into()),
         }
     }
+}
+
+/// The place of the tag that ends a value: the first after which another parameter or the end of the call follows, because a
+/// value can contain the tag. `None` if more text is needed.
+fn end_of_value(text: &str) -> Option<usize> {
+    let follows = |at: &usize| {
+        let next = text[at + END_OF_PARAMETER.len()..].trim_start();
+        next.starts_with(PARAMETER) || next.starts_with(END_OF_FUNCTION)
+    };
+    text.match_indices(END_OF_PARAMETER).map(|(at, _)| at).find(follows)
 }

@@ -15,7 +15,9 @@ impl KnownTool {
     /// Reads a tool in OpenAI's form.
     pub fn of(tool: &Value) -> Self {
         let function = &tool["function"];
-        let is_text = |schema: &Value| schema["type"] == "string" || schema["enum"][0].is_string();
+        let texts_only = |choices: &Vec<Value>| !choices.is_empty() && choices.iter().all(Value::is_string);
+        let is_text =
+            |schema: &Value| schema["type"] == "string" || schema["enum"].as_array().is_some_and(texts_only);
         let properties = function["parameters"]["properties"].as_object();
         let texts = properties.into_iter().flatten().filter(|(_, schema)| is_text(schema));
         Self {

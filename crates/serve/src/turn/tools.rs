@@ -209,7 +209,11 @@ fn marked(tools: &[(&str, Value)], marks: Marks, parallel: bool, service: &Servi
         })
     };
     let calls: Vec<Value> = tools.iter().map(call).collect();
-    let schema = json!({ "anyOf": calls, "x-guidance": { "whitespace_flexible": false } });
+    let mut schema = json!({ "anyOf": calls, "x-guidance": { "whitespace_flexible": false } });
+    // References name definitions at the root. The first tool that has definitions gives them.
+    for (_, parameters) in tools {
+        schema = with_definitions(&schema, parameters);
+    }
     let begin = marks.begin.map(|begin| mark(begin, service)).unwrap_or_default();
     let end = if marks.end.is_empty() { String::new() } else { mark(marks.end, service) };
     let more = |between: &str| if parallel { format!("({between} call)*") } else { String::new() };
@@ -249,7 +253,10 @@ fn tagged(tools: &[(&str, Value)], marks: Marks, parallel: bool, service: &Servi
                     // A text has no quotation marks. It ends before the first closing tag.
                     format!("{rule}: {rule}_text\n{rule}_text[suffix={end_of_value}]: /(.|\\n)*/\n")
                 }
-                _ => format!("{rule}: {rule}_json {end_of_value}\n{rule}_json: %json {}\n", compact(schema)),
+                _ => {
+                    let schema = with_definitions(&compact(schema), parameters);
+                    format!("{rule}: {rule}_json {end_of_value}\n{rule}_json: %json {schema}\n")
+                }
             };
             let optional = if required.contains(&key.as_str()) { "" } else { "?" };
             call += &format!(" ({} {rule}){optional}", text(format!("<parameter={key}>\n")));
@@ -274,6 +281,17 @@ fn gemma(tools: &[(&str, Value)], marks: Marks, parallel: bool, service: &Servic
     }
     let more = if parallel { format!(" ({begin} call {end})*") } else { String::new() };
     format!("start: {begin} call {end}{more}\ncall: {}\n{rules}", names.join(" | "))
+}
+
+/// A part of `parameters` with their definitions, which references name.
+fn with_definitions(schema: &Value, parameters: &Value) -> Value {
+    let mut schema = schema.clone();
+    for name in ["$defs", "definitions"] {
+        if let (Some(fields), Some(definitions)) = (schema.as_object_mut(), parameters.get(name)) {
+            fields.entry(name).or_insert_with(|| definitions.clone());
+        }
+    }
+    schema
 }
 
 /// A schema whose values have no spaces of their own choice.
