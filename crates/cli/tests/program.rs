@@ -254,7 +254,7 @@ fn says_what_is_wrong_and_loses_nothing() {
     fails(&["inspect", "hf:org/name"], 2, "hf:");
     fails(&["serve", "demo", "--api-key", ""], 2, "--api-key");
     fails(&["serve", "demo", "--host", "256.0.0.1"], 1, "256.0.0.1:8080");
-    fails(&["serve", "demo", "--port", "0", "--ctx", "1000000"], 2, "--ctx");
+    fails(&["serve", "demo", "--port", "0", "--ctx", "-1"], 2, "--ctx");
     fails(&["logits", "demo", "--tokens", "99999"], 1, "99999");
     let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left.len(), 3, "only what was made is there: {left:?}");

@@ -126,7 +126,10 @@ fn bad_sets_of_models_are_refused() {
 
 #[test]
 fn the_native_path_completes_texts() {
-    let server = Server::start(&[]);
+    // A context that is longer than the model's is cut: a server can have several models.
+    let server = Server::start(&["--ctx", "1000000"]);
+    let props: Json = serde_json::from_str(&server.get("/props").1).unwrap();
+    assert_eq!(props["default_generation_settings"]["n_ctx"], 512);
     let body = json!({ "prompt": "The cat", "n_predict": 12, "temperature": 0, "n_probs": 2, "return_tokens": true });
     let whole = server.post("/completion", &body);
     assert_eq!(whole["stop"], true);
