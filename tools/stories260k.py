@@ -2,11 +2,12 @@
 """llama2.c's stories260K as a GGUF, for tests only.
 
     pip install gguf==0.19.0 numpy
-    python3 stories260k.py FOLDER OUTPUT.gguf
+    python3 stories260k.py FOLDER OUTPUT.gguf [CONTEXT]
 
 FOLDER holds stories260K.bin (7 int32: dim, hidden, layers, heads, kv heads, vocabulary, context; then f32) and
 tok512.bin (int32 longest piece; then per piece f32 score, int32 length, bytes). Every weight stays f32: the MLP's
-width of 172 is no whole number of blocks of anything.
+width of 172 is no whole number of blocks of anything. CONTEXT replaces the context length: llama.cpp's server tests
+(suites/llama_server_tests.py) need 2048, which the rotation allows.
 """
 import struct
 import sys
@@ -17,11 +18,12 @@ import numpy
 
 
 def main():
-    if len(sys.argv) != 3:
+    if len(sys.argv) not in (3, 4):
         sys.exit(__doc__)
     folder, output = Path(sys.argv[1]), Path(sys.argv[2])
     data = (folder / "stories260K.bin").read_bytes()
     dim, hidden, layers, heads, kv_heads, vocabulary, context = struct.unpack("<7i", data[:28])
+    context = int(sys.argv[3]) if len(sys.argv) == 4 else context
     numbers, at = numpy.frombuffer(data, numpy.float32, offset=28), 0
 
     def take(*shape):

@@ -4,10 +4,11 @@
     pip install gguf==0.19.0 numpy pytest pytest-timeout requests openai filelock prometheus-client wget aiohttp
     python3 llama_server_tests.py FOLDER --kvant target/release/kvant [--encoder MODEL] [--model MODEL]
 
-FOLDER receives the tests, from the source package of llama-cpp-python (75 MB). --model stands for stories260K (default: a
-tiny Llama with random weights, stand_in.py). --encoder stands for bge-small: any BERT with 512 tokens, for example a GGUF of
-all-MiniLM-L6-v2; without it, the tests of vectors are left out. Ends with status 1 if a test fails without a reason in this
-file. Only tests of the default set run (`-m "not slow"`): the slow ones download models of several GB.
+FOLDER receives the tests, from the source package of llama-cpp-python (75 MB). --model stands for stories260K, which
+../stories260k.py writes (with a context of 2048); without it, a tiny Llama with random weights (stand_in.py) does. --encoder
+stands for bge-small: any BERT with 512 tokens, for example a GGUF of all-MiniLM-L6-v2; without it, the tests of vectors are
+left out. Ends with status 1 if a test fails without a reason in this file. Only tests of the default set run
+(`-m "not slow"`): the slow ones download models of several GB.
 """
 import argparse
 import collections

@@ -11,13 +11,13 @@ use crate::http::{ApiError, App, respond};
 use crate::models::{Loaded, Slot};
 use crate::openai;
 use crate::service::Service;
-use crate::turn::Tools;
+use crate::turn::{Tools, conversation};
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::Response;
-use kvant::model::{Conversation, Special};
+use kvant::model::Special;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
@@ -190,19 +190,7 @@ pub async fn apply_template(State(app): State<Arc<App>>, body: Bytes) -> Result<
         let mut messages = openai::messages(&mut fields)?;
         let (ending, variables) = openai::rendering(&mut fields, &messages)?;
         let tools = Tools::read(&mut fields)?;
-        if tools.are_there() && !service.speech.knows_tools() {
-            tools.describe_in(&mut messages);
-        }
-        let mut conversation = Conversation::new(&messages).ending(ending);
-        for (name, value) in &service.template_variables {
-            conversation = conversation.variable(name, value.clone());
-        }
-        for (name, value) in variables {
-            conversation = conversation.variable(&name, value);
-        }
-        if tools.are_there() && service.speech.knows_tools() {
-            conversation = conversation.tools(tools.described());
-        }
+        let conversation = conversation(&service, &mut messages, &tools, ending, variables);
         Ok::<String, ApiError>(service.template.render_conversation(&conversation)?.into_text())
     });
     Ok(respond(StatusCode::OK, &json!({ "prompt": prompt.await?? })))

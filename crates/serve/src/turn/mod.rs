@@ -99,6 +99,29 @@ pub enum Parts {
     },
 }
 
+/// The conversation as the chat template reads it: with the variables of the service and of the request, and with the tools,
+/// which the system message describes if the template does not know tools.
+pub fn conversation<'a>(
+    service: &Service,
+    messages: &'a mut Vec<Message>,
+    tools: &'a Tools,
+    ending: Ending,
+    variables: Map<String, Value>,
+) -> Conversation<'a> {
+    let knows_tools = service.speech.knows_tools();
+    if tools.are_there() && !knows_tools {
+        tools.describe_in(messages);
+    }
+    let mut conversation = Conversation::new(messages).ending(ending);
+    for (name, value) in service.template_variables.clone().into_iter().chain(variables) {
+        conversation = conversation.variable(&name, value);
+    }
+    if tools.are_there() && knows_tools {
+        conversation = conversation.tools(tools.described());
+    }
+    conversation
+}
+
 impl Turn {
     /// Renders and encodes a conversation.
     ///
@@ -112,19 +135,7 @@ impl Turn {
     ) -> Result<Self, ApiError> {
         let Inputs { mut messages, tools, ending, variables, constraint } = inputs;
         let speech = service.speech;
-        if tools.are_there() && !speech.knows_tools() {
-            tools.describe_in(&mut messages);
-        }
-        let mut conversation = Conversation::new(&messages).ending(ending);
-        for (name, value) in &service.template_variables {
-            conversation = conversation.variable(name, value.clone());
-        }
-        for (name, value) in variables {
-            conversation = conversation.variable(&name, value);
-        }
-        if tools.are_there() && speech.knows_tools() {
-            conversation = conversation.tools(tools.described());
-        }
+        let conversation = conversation(service, &mut messages, &tools, ending, variables);
         let rendering = service.template.render_conversation(&conversation)?;
         let text = rendering.text();
         let constraint = match (constraint, tools.grammar(speech, service)) {
