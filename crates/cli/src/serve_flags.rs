@@ -94,7 +94,7 @@ pub struct Serve {
     /// No metrics at /metrics
     #[arg(long)]
     pub no_metrics: bool,
-    /// What is written to stderr: errors, requests (one line each), json (the same in JSON), off
+    /// Messages on stderr: errors, requests (errors and one line for each request), json (the same in JSON), off
     #[arg(long, value_name = "WHAT", default_value = "errors", hide_possible_values = true)]
     pub log: Log,
     #[command(flatten)]
@@ -114,7 +114,7 @@ pub enum Reasoning {
     Off,
 }
 
-/// What is written to stderr.
+/// The messages on stderr.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Log {
     Off,
@@ -250,14 +250,12 @@ impl Serve {
     /// # Errors
     /// No model; `--alias` with several models.
     pub fn models(&self) -> Result<Vec<NamedPath>, Failure> {
-        if self.models.is_empty() && self.model_flag.is_empty() {
+        let mut paths: Vec<PathBuf> = self.models.iter().chain(&self.model_flag).cloned().collect();
+        if paths.is_empty() {
             let given = std::env::var_os("LLAMA_ARG_MODEL").filter(|path| !path.is_empty());
-            let path = given.ok_or_else(|| Failure::Usage("a MODEL is necessary".to_owned()))?;
-            let NamedPath { name, path } = named(Path::new(&path));
-            return Ok(vec![NamedPath { name: self.alias.clone().unwrap_or(name), path }]);
+            paths.push(given.ok_or_else(|| Failure::Usage("a MODEL is necessary".to_owned()))?.into());
         }
-        let mut named: Vec<NamedPath> =
-            self.models.iter().chain(&self.model_flag).map(|path| named(path)).collect();
+        let mut named: Vec<NamedPath> = paths.iter().map(|path| named(path)).collect();
         if let Some(alias) = &self.alias {
             match &mut named[..] {
                 [one] => one.name.clone_from(alias),

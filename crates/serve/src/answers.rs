@@ -117,6 +117,18 @@ pub async fn finished(mut answer: Answer) -> Result<Finished, ApiError> {
     Err(stopped().into())
 }
 
+/// Waits for the end of all answers.
+///
+/// # Errors
+/// The [`Failure`] of one of them.
+pub async fn all_finished(answers: Vec<Answer>) -> Result<Vec<Finished>, ApiError> {
+    let mut all = Vec::with_capacity(answers.len());
+    for answer in answers {
+        all.push(finished(answer).await?);
+    }
+    Ok(all)
+}
+
 /// The failure of an answer without a last event.
 pub fn stopped() -> Failure {
     Failure::Network("the engine stopped".to_owned())

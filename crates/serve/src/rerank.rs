@@ -3,7 +3,7 @@
 //! A language model is asked in its own chat template if a document meets the query, and the score is the probability of
 //! `yes` among `yes` and `no` after the prompt, as Qwen3-Reranker does it (model card of Qwen/Qwen3-Reranker-0.6B).
 
-use crate::answers::{finished, parsed, with_warnings};
+use crate::answers::{Finished, all_finished, parsed, with_warnings};
 use crate::http::{ApiError, App, Fields, respond};
 use crate::service::Service;
 use crate::turn::Common;
@@ -85,16 +85,12 @@ pub async fn rerank(
 
 /// The probability of the first choice among the two, for each request.
 async fn scored(engine: &Engine, requests: &[Request]) -> Result<Vec<f64>, ApiError> {
-    let mut scores = Vec::with_capacity(requests.len());
     let answers: Result<Vec<_>, _> = requests.iter().map(|request| engine.submit(request.clone())).collect();
-    for answer in answers? {
-        let finished = finished(answer).await?;
-        let [yes, no] = finished.choices[..] else {
-            return Err(ApiError::server("the engine gave no score"));
-        };
-        scores.push(1.0 / (1.0 + (f64::from(no) - f64::from(yes)).exp()));
-    }
-    Ok(scores)
+    let score = |finished: Finished| match finished.choices[..] {
+        [yes, no] => Ok(1.0 / (1.0 + (f64::from(no) - f64::from(yes)).exp())),
+        _ => Err(ApiError::server("the engine gave no score")),
+    };
+    all_finished(answers?).await?.into_iter().map(score).collect()
 }
 
 fn parse(service: &Service, mut fields: Fields, common: &Common) -> Result<Reranking, ApiError> {

@@ -124,7 +124,7 @@ impl Service {
     ) -> Result<Self, kvant::Error> {
         let Surroundings { name, backend, models, state_limit, metrics } = surroundings;
         let (network, tokenizer) = model.load_speaker(backend, settings.run)?;
-        let context = context_tokens(settings.context, &network, name);
+        let context = context_tokens(settings.context, &network, name)?;
         let source = settings.chat_template.as_deref().or(tokenizer.chat_template());
         if source.is_none() {
             tracing::warn!(model = name, "no chat template; conversations are written in ChatML");
@@ -238,20 +238,16 @@ impl Service {
 
 /// The largest number of tokens of a request. A server can have several models, so a number that is too large for one of
 /// them is no error.
-fn context_tokens(asked: Option<usize>, network: &Transformer, name: &str) -> usize {
+fn context_tokens(asked: Option<usize>, network: &Transformer, name: &str) -> Result<usize, kvant::Error> {
     let longest = network.spec().context;
-    match asked {
-        None => longest.min(4096),
-        Some(0) => longest,
-        Some(asked) if asked > longest => {
-            tracing::warn!(model = name, asked, longest, "the model was made for a shorter context");
-            longest
-        }
-        Some(asked) => asked,
+    if let Some(asked) = asked.filter(|asked| *asked > longest) {
+        tracing::warn!(model = name, asked, longest, "the model was made for a shorter context");
     }
+    let asked = asked.map(|asked| if asked == 0 { longest } else { asked.min(longest) });
+    kvant::context(asked, network)
 }
 
-/// What a service takes from its server.
+/// The parts of its server that a service uses.
 pub struct Surroundings<'a> {
     /// The name of the model in answers.
     pub name: &'a str,

@@ -112,14 +112,13 @@ impl Models {
         self.limit
     }
 
-    /// Returns the place of a model. A server with one model accepts every name. Ollama's `:latest` may follow a name.
+    /// Returns the place of a model. A server with one model accepts every name.
     ///
     /// # Errors
     /// A name that no model has.
     pub(crate) fn find(&self, name: Option<&str>) -> Result<usize, ApiError> {
         let Some(name) = name else { return Ok(0) };
-        let has_name = |slot: &Slot| slot.name == name || name.strip_suffix(":latest") == Some(&slot.name);
-        match self.slots.iter().position(has_name) {
+        match self.slots.iter().position(|slot| slot.has_name(name)) {
             Some(index) => Ok(index),
             None if self.slots.len() == 1 => Ok(0),
             None => Err(ApiError::no_model(name)),

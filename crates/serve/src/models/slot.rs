@@ -44,6 +44,11 @@ impl Slot {
         }
     }
 
+    /// True if the model has this name. Ollama's `:latest` may follow it.
+    pub(crate) fn has_name(&self, name: &str) -> bool {
+        self.name == name || name.strip_suffix(":latest") == Some(&self.name)
+    }
+
     /// The model, if it is loaded.
     pub(crate) fn loaded(&self) -> Option<Loaded> {
         self.loaded.read().unwrap_or_else(PoisonError::into_inner).clone()

@@ -1,10 +1,10 @@
 //! `/completion`: llama.cpp's own form of completions.
 
-use crate::answers::{Count, Finished, finished, merged, parsed, stopped, submit, with_warnings};
+use crate::answers::{Count, Finished, all_finished, merged, parsed, stopped, submit, with_warnings};
 use crate::http::{ApiError, App, EventStream, Fields, Left, respond};
 use crate::openai::{constraint, log_probability_entry, progress, timings};
 use crate::service::Service;
-use crate::turn::{Common, MOST_PROMPTS, MOST_TOP, Parameters, prompts};
+use crate::turn::{Common, MOST_TOP, Parameters, prompts};
 use crate::{Answer, Event, Request, Token};
 use axum::body::Bytes;
 use axum::extract::State;
@@ -42,10 +42,8 @@ pub async fn completion(
     let response = if stream {
         EventStream::respond(|stream| head.stream(stream, answers))
     } else {
-        let mut all = Vec::new();
-        for (index, answer) in answers.into_iter().enumerate() {
-            all.push(head.whole(index, finished(answer).await?));
-        }
+        let all = all_finished(answers).await?.into_iter().enumerate();
+        let mut all: Vec<Value> = all.map(|(index, answer)| head.whole(index, answer)).collect();
         // One answer stands alone, several in a list.
         let body = if all.len() == 1 { all.remove(0) } else { Value::Array(all) };
         respond(StatusCode::OK, &body)
@@ -63,10 +61,7 @@ fn parse(service: &Service, mut fields: Fields, common: &Common) -> Result<Compl
         return Err(ApiError::parameter("n_probs", format!("at most {MOST_TOP}")));
     }
     let response_fields = fields.texts("response_fields", 64)?;
-    let prompts = prompts(&mut fields, service.tokenizer())?;
-    if prompts.len() * parameters.answers > MOST_PROMPTS {
-        return Err(ApiError::parameter("prompt", format!("at most {MOST_PROMPTS} answers")));
-    }
+    let prompts = prompts(&mut fields, service.tokenizer(), parameters.answers)?;
     let request = |prompt: Vec<u32>| Request {
         log_probabilities: (top > 0).then_some(top as usize),
         constraint: constraint.clone(),
@@ -112,10 +107,9 @@ impl Head {
     fn whole(&self, index: usize, answer: Finished) -> Value {
         let Finished { text, tokens, finish, stop, count, .. } = answer;
         let end = End { finish, stop, count, has_new_line: text.contains('\n') };
-        let shown = if self.with_tokens { &tokens[..] } else { &[] };
-        let mut whole = self.piece(index, &text, shown);
-        if self.request(index).log_probabilities.is_some() {
-            whole["completion_probabilities"] = probabilities(&self.service, &tokens);
+        let mut whole = self.piece(index, &text, &tokens);
+        if !self.with_tokens {
+            whole["tokens"] = json!([]);
         }
         self.add_end(&mut whole, index, end);
         if self.response_fields.is_empty() {

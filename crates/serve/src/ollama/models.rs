@@ -44,8 +44,7 @@ pub async fn show(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, 
     let mut fields = app.fields(body).await?;
     let name = fields.text("model")?.or(fields.text("name")?).unwrap_or_default();
     let models = app.models()?.clone();
-    let has_name = |slot: &Slot| slot.name == name || name.strip_suffix(":latest") == Some(&slot.name);
-    let Some(index) = models.slots().iter().position(has_name) else {
+    let Some(index) = models.slots().iter().position(|slot| slot.has_name(&name)) else {
         return Err(ApiError::no_model(&name).into());
     };
     Ok(respond(StatusCode::OK, &app.blocking(move || described(&models.slots()[index])).await??))

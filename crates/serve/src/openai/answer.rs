@@ -10,7 +10,7 @@ use std::time::Duration;
 /// The version of this server, in the form of llama.cpp's: `b`, a number, and a text.
 pub const FINGERPRINT: &str = concat!("b1-kvant-", env!("CARGO_PKG_VERSION"));
 
-/// How much of a prompt was read, as llama.cpp's server tells it.
+/// The progress of reading a prompt, in the form of llama.cpp's server.
 pub fn progress(total: usize, cached: usize, read: usize, time: Duration) -> Value {
     json!({ "total": total, "cache": cached, "processed": read, "time_ms": 1e3 * time.as_secs_f64() })
 }

@@ -4,7 +4,7 @@ use super::answer::{FINGERPRINT, chat_log_probabilities, progress, reason, timin
 use super::format::constraint;
 use super::message::AssistantMessage;
 use super::messages::messages;
-use crate::answers::{Count, Finished, finished, merged, parsed, stopped, submit, with_warnings};
+use crate::answers::{Count, Finished, all_finished, merged, parsed, stopped, submit, with_warnings};
 use crate::http::{ApiError, App, EventStream, Fields, Left, respond};
 use crate::random::identifier;
 use crate::service::{Service, now};
@@ -38,10 +38,7 @@ pub async fn completions(
     let response = if parameters.stream {
         EventStream::respond(|stream| head.stream(stream, answers, prompt_tokens, parameters))
     } else {
-        let mut all = Vec::new();
-        for answer in answers {
-            all.push(finished(answer).await?);
-        }
+        let all = all_finished(answers).await?;
         respond(StatusCode::OK, &head.whole(&all, prompt_tokens, with_log_probabilities))
     };
     Ok(with_warnings(response, &ignored))

@@ -2,11 +2,11 @@
 
 use super::answer::{FINGERPRINT, finite, progress, reason, timings, usage};
 use super::format::constraint;
-use crate::answers::{Count, Finished, finished, merged, parsed, stopped, submit, with_warnings};
+use crate::answers::{Count, Finished, all_finished, merged, parsed, stopped, submit, with_warnings};
 use crate::http::{ApiError, App, EventStream, Fields, Left, respond};
 use crate::random::identifier;
 use crate::service::{Service, now};
-use crate::turn::{Common, MOST_PROMPTS, MOST_TOP, Parameters, prompts};
+use crate::turn::{Common, MOST_TOP, Parameters, prompts};
 use crate::{Answer, Event, Request, Token};
 use axum::body::Bytes;
 use axum::extract::State;
@@ -43,11 +43,7 @@ pub async fn completions(
         let usage = parameters.usage_in_stream;
         EventStream::respond(|stream| head.stream(stream, answers, usage))
     } else {
-        let mut all = Vec::new();
-        for answer in answers {
-            all.push(finished(answer).await?);
-        }
-        respond(StatusCode::OK, &head.whole(all))
+        respond(StatusCode::OK, &head.whole(all_finished(answers).await?))
     };
     Ok(with_warnings(response, &ignored))
 }
@@ -82,10 +78,7 @@ fn parse(service: &Service, mut fields: Fields, common: &Common) -> Result<Compl
             Some(top.ok_or_else(|| ApiError::parameter("logprobs", expected()))? as usize)
         }
     };
-    let prompts = prompts(&mut fields, service.tokenizer())?;
-    if prompts.len() * parameters.answers > MOST_PROMPTS {
-        return Err(ApiError::parameter("prompt", format!("at most {MOST_PROMPTS} answers")));
-    }
+    let prompts = prompts(&mut fields, service.tokenizer(), parameters.answers)?;
     let request = |prompt: Vec<u32>| Request {
         log_probabilities: top,
         prompt_log_probabilities: top.filter(|_| echo),

@@ -1,4 +1,4 @@
-//! What a parser must know about a tool.
+//! The properties of a tool that a parser uses.
 
 use serde_json::Value;
 

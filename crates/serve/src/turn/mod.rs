@@ -8,7 +8,7 @@ mod prompts;
 mod tools;
 
 pub use parameters::{MOST_TOP, Parameters, stop_texts};
-pub use prompts::{MOST_PROMPTS, encoded, is_list_of_prompts, prompts};
+pub use prompts::{encoded, is_list_of_prompts, prompts};
 pub use tools::Tools;
 
 use crate::Request;

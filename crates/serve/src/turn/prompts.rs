@@ -4,27 +4,37 @@ use crate::http::{ApiError, Fields};
 use kvant::model::{Special, Tokenizer};
 use serde_json::Value;
 
-/// Largest number of prompts in a request.
-pub const MOST_PROMPTS: usize = 256;
+/// Largest number of prompts in a request, and of answers to all of them.
+const MOST_PROMPTS: usize = 256;
 
 /// Reads the field `prompt`: one prompt, or a list of prompts. A prompt is a text, a list of token ids and texts, or an
 /// object with a `prompt_string`, as llama.cpp's server accepts them.
 ///
+/// `answers` is the number of answers to each prompt.
+///
 /// # Errors
-/// Another form; too many prompts.
-pub fn prompts(fields: &mut Fields, tokenizer: &Tokenizer) -> Result<Vec<Vec<u32>>, ApiError> {
+/// Another form; too many prompts or answers.
+pub fn prompts(
+    fields: &mut Fields,
+    tokenizer: &Tokenizer,
+    answers: usize,
+) -> Result<Vec<Vec<u32>>, ApiError> {
     let name = "prompt";
     let value = fields.take(name).ok_or_else(|| ApiError::parameter(name, "is necessary"))?;
     let one = |value: &Value| encoded(name, value, tokenizer);
-    match value {
+    let prompts: Vec<Vec<u32>> = match value {
         Value::Array(values) if is_list_of_prompts(&values) => {
             if values.len() > MOST_PROMPTS {
                 return Err(ApiError::parameter(name, format!("at most {MOST_PROMPTS} prompts")));
             }
-            values.iter().map(one).collect()
+            values.iter().map(one).collect::<Result<_, _>>()?
         }
-        value => Ok(vec![one(&value)?]),
+        value => vec![one(&value)?],
+    };
+    if prompts.len() * answers > MOST_PROMPTS {
+        return Err(ApiError::parameter(name, format!("at most {MOST_PROMPTS} answers")));
     }
+    Ok(prompts)
 }
 
 /// True if a list has prompts; a list with a number is one prompt of ids and texts.

@@ -71,7 +71,7 @@ impl Tools {
         !self.described.is_empty()
     }
 
-    /// What a parser must know about the tools.
+    /// The properties of the tools that a parser uses.
     pub fn known(&self) -> Arc<[KnownTool]> {
         self.described.iter().map(KnownTool::of).collect()
     }
