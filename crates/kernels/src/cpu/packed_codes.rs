@@ -18,7 +18,7 @@ use super::codes::matrix::{CodeMatrix, TASK_BYTES};
 use super::codes::outliers::{Outliers, OutliersOfRows};
 use super::codes::packed_activations::ROW_FLOATS;
 use super::dequantized::Dequantized;
-use super::generic::outliers::{DECODED_ROWS, SINGLE_ROW_PANELS};
+use super::generic::outliers::{DECODED_ROWS, INTERLEAVED_ROWS, SINGLE_ROW_PANELS};
 use super::instruction_set::ManyRows;
 use super::rounded::Rounded;
 use crate::scratch::Buffer;
@@ -33,9 +33,6 @@ use std::ops::Range;
 const CACHED_ROWS: usize = 64;
 /// Maximum number of rows of activations for which memory bandwidth limits the speed of the product.
 const BANDWIDTH_BOUND_ROWS: usize = 2;
-/// Maximum number of rows of activations for which a task multiplies the outliers directly after the codes of the same
-/// panels. With more rows, a second pass over the matrix multiplies the outliers. It finds the codes in the cache.
-const INTERLEAVED_ROWS: usize = 16;
 
 /// A packed matrix of integer codes.
 pub(crate) struct PackedCodes {
@@ -209,7 +206,9 @@ fn multiply_many(backend: &Backend, products: &[Product]) {
         work.push(Work { product, groups, done, interleaved });
     }
     pack(backend, &mut packings, products[0].matrix.chunks());
-    let tasks = panel_tasks(products.iter().map(|p| (p.matrix.panels(), p.matrix.panels_of_task())));
+    let tasks = panel_tasks(
+        (products.iter()).map(|p| (p.matrix.panels(), p.matrix.panels_of_task(backend.threads()))),
+    );
     backend.pool().run(tasks.len(), &|task| {
         let (index, panels) = &tasks[task];
         let Work { product, groups, done, interleaved } = &work[*index];

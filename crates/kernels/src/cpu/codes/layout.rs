@@ -147,6 +147,11 @@ pub(crate) const fn has_shared_scale(layout: u8) -> bool {
     matches!(layout, GROUPS_AFFINE | GROUPS | HALF_GROUPS)
 }
 
+/// Returns true if weights have a minimum in this scale layout: weight = scale · code + minimum.
+pub(crate) const fn has_minima(layout: u8) -> bool {
+    matches!(layout, AFFINE | GROUPS_AFFINE)
+}
+
 /// The pairs of a code layout and a scale layout that have kernels. Formats with other pairs are decoded to floats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LayoutPair {

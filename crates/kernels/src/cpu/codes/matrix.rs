@@ -60,9 +60,17 @@ impl CodeMatrix {
         ]
     }
 
-    /// Returns the number of panels per task.
-    pub fn panels_of_task(&self) -> usize {
-        (TASK_BYTES / self.panel_bytes()[0].max(1)).max(1)
+    /// Returns the number of panels per task, if `threads` threads share the panels. A task of several panels decodes the
+    /// columns of outliers for all its panels together. Longer tasks than [`TASK_BYTES`] are only made if every thread
+    /// still gets several tasks.
+    pub fn panels_of_task(&self, threads: usize) -> usize {
+        /// The number of panels whose sums of outliers are independent enough to keep the multiply-add units busy.
+        const JOINT_PANELS: usize = 4;
+        /// Minimum number of tasks per thread.
+        const TASKS_PER_THREAD: usize = 4;
+        let by_bytes = TASK_BYTES / self.panel_bytes()[0].max(1);
+        let by_threads = (self.panels() / (TASKS_PER_THREAD * threads)).min(JOINT_PANELS);
+        by_bytes.max(by_threads).max(1)
     }
 
     #[inline(always)]

@@ -185,9 +185,12 @@ unsafe fn sums<V: SimdInt8, const CODES: u8, const SCALES: u8, const T: usize>(
             prefetch_codes(codes, code_bytes);
             scales.prefetch::<V>(chunk);
             // The sums of the two halves of the chunk (quads 0–3 and quads 4–7), for each row of activations.
-            let mut halves: [[V::Ints; 2]; T] = std::array::from_fn(|t| {
-                rows.zero_point_correction(chunk, t).map(|correction| simd.splat(correction))
-            });
+            // These are loops, because closures would not always be compiled for the instruction set.
+            let mut halves = [[simd.splat(0); 2]; T];
+            for (t, halves) in halves.iter_mut().enumerate() {
+                let [first, second] = rows.zero_point_correction(chunk, t);
+                *halves = [simd.splat(first), simd.splat(second)];
+            }
             for v in 0..4 {
                 // SAFETY: all codes of the chunk are readable at `codes`.
                 let (low, upper) = unsafe {
@@ -235,7 +238,11 @@ unsafe fn sums<V: SimdInt8, const CODES: u8, const SCALES: u8, const T: usize>(
             totals = block_sums;
         }
     }
-    totals.map(|total| simd.to_array(total))
+    let mut sums = [[0.0; ROWS]; T];
+    for (sums, total) in sums.iter_mut().zip(totals) {
+        *sums = simd.to_array(total);
+    }
+    sums
 }
 
 #[cfg(test)]

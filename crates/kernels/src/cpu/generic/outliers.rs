@@ -8,8 +8,8 @@
 //! results += sums
 //! ```
 //!
-//! A segment is at most [`SEGMENT_COLUMNS`] of these columns. `sums` are the sums of one row of activations for the
-//! rows of the panels.
+//! A segment is at most [`SEGMENT_COLUMNS`] of these columns ([`SEGMENT_COLUMNS_OF_FEW_ROWS`] with few rows of
+//! activations). `sums` are the sums of one row of activations for the rows of the panels.
 //!
 //! A decoded weight has the same bits as in the scalar kernels. First the product of the scales of the row is rounded
 //! to `f32`; after that, this product is multiplied by the level. A sum contains only the outliers of its own row of
@@ -30,9 +30,15 @@ use std::ops::Range;
 pub(crate) const SINGLE_ROW_PANELS: usize = 4;
 /// Number of rows of the matrix that are decoded at the same time for several rows of activations.
 pub(crate) const DECODED_ROWS: usize = 64;
-/// Maximum number of columns of a segment. The decoded weights of a segment fit in the second-level cache. All rows of
-/// activations are read again for each segment, so shorter segments would be slower.
+/// Maximum number of rows of activations for which a task multiplies the outliers directly after the codes of the same
+/// panels. With more rows, a second pass over the matrix multiplies the outliers. It finds the codes in the cache.
+pub(crate) const INTERLEAVED_ROWS: usize = 16;
+/// Maximum number of columns of a segment if there are many rows of activations. The decoded weights of a segment fit in
+/// the second-level cache. All rows of activations are read again for each segment, so shorter segments would be slower.
 const SEGMENT_COLUMNS: usize = 768;
+/// The same if there are few rows of activations (at most [`INTERLEAVED_ROWS`]). A decoded weight is then used once or
+/// twice, and it is still in the first-level cache.
+const SEGMENT_COLUMNS_OF_FEW_ROWS: usize = 128;
 /// Distance, in number of rows of activations, at which results are prefetched.
 const PREFETCH_ROWS: usize = 6;
 /// Calls `$function::<V, CODES, SCALES, P>(simd, matrix, first panel, …)` for groups of `P` adjacent panels, until all
@@ -147,13 +153,15 @@ unsafe fn add_rows<V: SimdInt8, const CODES: u8, const SCALES: u8, const P: usiz
     let columns = Columns::<V, CODES, SCALES, P>::new(simd, matrix, first);
     let width = P * V::ROWS;
     let columns_per_scale = columns_of_scale(SCALES) as u32;
-    let mut weights = Buffer::take(SEGMENT_COLUMNS.min(x.columns.len()) * width);
-    let segments = x.columns.len().div_ceil(SEGMENT_COLUMNS);
+    let columns_of_segment =
+        if rows.len() <= INTERLEAVED_ROWS { SEGMENT_COLUMNS_OF_FEW_ROWS } else { SEGMENT_COLUMNS };
+    let mut weights = Buffer::take(columns_of_segment.min(x.columns.len()) * width);
+    let segments = x.columns.len().div_ceil(columns_of_segment);
     // If there are several segments: for each row of activations, the sums so far and the number of outliers that were
     // multiplied so far.
     let mut stored_sums = Buffer::take(if segments > 1 { rows.len() * width } else { 0 });
     let mut stored_counts = vec![0usize; if segments > 1 { rows.len() } else { 0 }];
-    for (segment, segment_columns) in x.columns.chunks(SEGMENT_COLUMNS).enumerate() {
+    for (segment, segment_columns) in x.columns.chunks(columns_of_segment).enumerate() {
         let mut target = &mut weights[..];
         for group in segment_columns.chunk_by(|a, b| a / columns_per_scale == b / columns_per_scale) {
             let (group_weights, remaining_weights) = target.split_at_mut(group.len() * width);
@@ -162,7 +170,7 @@ unsafe fn add_rows<V: SimdInt8, const CODES: u8, const SCALES: u8, const P: usiz
             unsafe { columns.decode(group, group_weights) };
             target = remaining_weights;
         }
-        let segment_start = segment * SEGMENT_COLUMNS;
+        let segment_start = segment * columns_of_segment;
         let segment_end = (segment_start + segment_columns.len()) as u32;
         for (i, row) in rows.clone().enumerate() {
             let outliers = x.of(row);
@@ -272,6 +280,9 @@ struct Columns<'a, V: SimdInt8, const CODES: u8, const SCALES: u8, const P: usiz
     table: V::Ints,
     /// The negated zero point of the codes.
     minus_zero_point: V::Ints,
+    /// The levels of the sixteen codes of 4-bit layouts, if the instruction set can permute sixteen floats; otherwise
+    /// zeros.
+    levels: V::Floats,
 }
 
 impl<'a, V: SimdInt8, const CODES: u8, const SCALES: u8, const P: usize> Columns<'a, V, CODES, SCALES, P> {
@@ -282,10 +293,25 @@ impl<'a, V: SimdInt8, const CODES: u8, const SCALES: u8, const P: usize> Columns
             CodeLayout::Table(levels) => levels.map(i8::cast_unsigned),
             _ => [0; 16],
         };
+        let float_levels = match matrix.code_layout {
+            CodeLayout::Table(levels) => levels.map(f32::from),
+            layout => {
+                let zero_point = if has_minima(SCALES) { 0 } else { layout.zero_point() };
+                std::array::from_fn(|code| f32::from(code as i16 - zero_point))
+            }
+        };
         // This call panics if the matrix does not have the last panel.
         let _ = matrix.panel(first + P - 1);
         let minus_zero_point = simd.splat(-i32::from(matrix.code_layout.zero_point()));
-        Self { simd, panel: matrix.panel(first), table: simd.level_table(&levels), minus_zero_point }
+        // SAFETY: a vector has at most sixteen floats.
+        let float_levels = unsafe { simd.load_floats(float_levels.as_ptr()) };
+        Self {
+            simd,
+            panel: matrix.panel(first),
+            table: simd.level_table(&levels),
+            minus_zero_point,
+            levels: float_levels,
+        }
     }
 
     /// Returns the address after the last byte of the codes of all `P` panels.
@@ -353,7 +379,7 @@ impl<'a, V: SimdInt8, const CODES: u8, const SCALES: u8, const P: usize> Columns
             // address is the start of the codes of panel `p`.
             unsafe {
                 let codes = codes.as_ptr().add(p * codes.len());
-                *weight = scale.weight::<SCALES>(simd, simd.to_floats(self.level(codes, position)));
+                *weight = scale.weight::<SCALES>(simd, self.level(codes, position));
             }
         }
         weights
@@ -387,26 +413,32 @@ impl<'a, V: SimdInt8, const CODES: u8, const SCALES: u8, const P: usize> Columns
     /// `codes` is the start of the codes of one of the panels. `position` is the position of a column that this panel
     /// has.
     #[inline(always)]
-    unsafe fn level(&self, codes: *const u8, position: &ColumnPosition) -> V::Ints {
+    unsafe fn level(&self, codes: *const u8, position: &ColumnPosition) -> V::Floats {
         let simd = self.simd;
-        // Loads the vector at `offset`, shifts its lanes to the right by `shift`, and returns the bits in `mask`.
+        // Loads the vector at `offset` and shifts its lanes to the right by `shift`.
         // SAFETY: the caller guarantees that the panel has the column, so the vector is inside the codes of the panel.
-        let bits = |offset: u32, shift: u32, mask: i32| unsafe {
-            simd.and(simd.shift_right_32(simd.load(codes.add(offset as usize)), shift), simd.splat(mask))
+        let shifted = |offset: u32, shift: u32| unsafe {
+            simd.shift_right_32(simd.load(codes.add(offset as usize)), shift)
         };
+        let bits = |offset: u32, shift: u32, mask: i32| simd.and(shifted(offset, shift), simd.splat(mask));
         // Converts the low byte of each lane from an unsigned to a signed byte.
         let signed = |byte: V::Ints| simd.add(simd.xor(byte, simd.splat(128)), simd.splat(-128));
-        if CODES == BYTES {
-            return signed(bits(position.codes, position.shift, 255));
+        if V::PERMUTES_FLOATS && matches!(CODES, FOUR | TABLE) {
+            return simd.permute_floats(self.levels, shifted(position.codes, position.shift));
         }
-        let low = bits(position.codes, position.shift, 15);
-        let code = match CODES {
-            FIVE => simd.or(low, simd.shift_left_16::<4>(bits(position.upper, position.upper_shift, 1))),
-            SIX => simd.or(low, simd.shift_left_16::<4>(bits(position.upper, position.upper_shift, 3))),
-            TABLE => return signed(simd.and(simd.lookup(self.table, low), simd.splat(255))),
-            _ => low,
+        let level = if CODES == BYTES {
+            signed(bits(position.codes, position.shift, 255))
+        } else {
+            let low = bits(position.codes, position.shift, 15);
+            let code = match CODES {
+                FIVE => simd.or(low, simd.shift_left_16::<4>(bits(position.upper, position.upper_shift, 1))),
+                SIX => simd.or(low, simd.shift_left_16::<4>(bits(position.upper, position.upper_shift, 3))),
+                TABLE => signed(simd.and(simd.lookup(self.table, low), simd.splat(255))),
+                _ => low,
+            };
+            if CODES == TABLE || has_minima(SCALES) { code } else { simd.add(code, self.minus_zero_point) }
         };
-        if matches!(SCALES, AFFINE | GROUPS_AFFINE) { code } else { simd.add(code, self.minus_zero_point) }
+        simd.to_floats(level)
     }
 }
 

@@ -26,6 +26,7 @@ impl<const N: usize> SimdInt8 for Portable<N> {
     type Floats = [f32; N];
     const ROWS: usize = N;
     const BIAS: i16 = 128;
+    const PERMUTES_FLOATS: bool = N == 16;
 
     unsafe fn load(self, at: *const u8) -> [i32; N] {
         // SAFETY: the caller guarantees that `4 * N` bytes are readable at `at`.
@@ -62,6 +63,9 @@ impl<const N: usize> SimdInt8 for Portable<N> {
                 if at & 0x80 == 0 { table[source / 4][source % 4] } else { 0 }
             }))
         })
+    }
+    fn permute_floats(self, table: [f32; N], index: [i32; N]) -> [f32; N] {
+        index.map(|index| table[(index & 15) as usize])
     }
     fn dot(self, sum: [i32; N], codes: [i32; N], activations: i32) -> [i32; N] {
         let (codes, x) = (lane_bytes(codes), activations.to_le_bytes());

@@ -17,6 +17,8 @@ pub(crate) trait SimdInt8: Copy {
     const ROWS: usize;
     /// The value that is added to signed levels if [`SimdInt8::dot`] needs unsigned codes (128); otherwise 0.
     const BIAS: i16;
+    /// True if the instruction set has [`SimdInt8::permute_floats`].
+    const PERMUTES_FLOATS: bool = false;
 
     /// Loads four bytes per row.
     ///
@@ -36,6 +38,14 @@ pub(crate) trait SimdInt8: Copy {
     fn shift_left_16<const N: u32>(self, a: Self::Ints) -> Self::Ints;
     /// Returns, for each byte of `index`, the byte of `table` at this index (0 to 15).
     fn lookup(self, table: Self::Ints, index: Self::Ints) -> Self::Ints;
+    /// Returns, for each lane of `index`, the float of `table` at the index in the lane's low four bits. Other bits have
+    /// no effect.
+    ///
+    /// # Panics
+    /// If [`SimdInt8::PERMUTES_FLOATS`] is false.
+    fn permute_floats(self, _table: Self::Floats, _index: Self::Ints) -> Self::Floats {
+        unreachable!("an instruction set that permutes floats")
+    }
     /// Adds four products to each lane of `sum`: the four codes of the lane times the four signed bytes of
     /// `activations`. The codes are unsigned unless [`SimdInt8::BIAS`] is 0.
     fn dot(self, sum: Self::Ints, codes: Self::Ints, activations: i32) -> Self::Ints;

@@ -165,7 +165,9 @@ impl<const SCALES: u8> Scales<'_, SCALES> {
             let integer_scales = match SCALES {
                 GROUPS_AFFINE => [simd.to_floats(simd.load_u8(scales)), one],
                 GROUPS => [simd.to_floats(simd.load_i8(scales)), one],
-                HALF_GROUPS => [scales, scales.add(V::ROWS)].map(|at| simd.to_floats(simd.load_i8(at))),
+                HALF_GROUPS => {
+                    [simd.to_floats(simd.load_i8(scales)), simd.to_floats(simd.load_i8(scales.add(V::ROWS)))]
+                }
                 _ => [one; 2],
             };
             let minimum = if SCALES == AFFINE { simd.load_f16(scales.add(2 * V::ROWS)) } else { one };

@@ -11,7 +11,8 @@ macro_rules! vector {
      $load:ident, $splat:ident, $broadcast_table:ident, $and:ident, $or:ident, $xor:ident, $shift_right_16:ident, $shift_left_16:ident, $lookup:ident,
      $dot:ident, $add:ident, $widen_i8:ident, $widen_u8:ident, $load_bytes:ident, $to_floats:ident,
      $splat_float:ident, $from_f16:ident, $load_16_bit:ident, $widen_u16:ident, $shift_left_32:ident, $arithmetic_right_32:ident, $logical_right_32:ident, $as_floats:ident, $as_integers:ident,
-     $multiply:ident, $multiply_add:ident, $store_floats:ident, $load_floats:ident) => {
+     $multiply:ident, $multiply_add:ident, $store_floats:ident, $load_floats:ident,
+     $($additional:item)*) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
         pub(crate) struct $name(());
@@ -33,6 +34,7 @@ macro_rules! vector {
             const ROWS: usize = $rows;
             // `vpdpbusd` needs unsigned codes, so 128 is added to signed levels.
             const BIAS: i16 = 128;
+            $($additional)*
 
             #[inline(always)]
             unsafe fn load(self, at: *const u8) -> $integers {
@@ -208,7 +210,7 @@ vector!(
     _mm256_mul_ps,
     _mm256_fmadd_ps,
     _mm256_storeu_ps,
-    _mm256_loadu_ps
+    _mm256_loadu_ps,
 );
 vector!(
     /// Vectors of sixteen lanes, for panels of sixteen rows. The methods need AVX-512 F, BW, VL and VNNI.
@@ -243,5 +245,11 @@ vector!(
     _mm512_mul_ps,
     _mm512_fmadd_ps,
     _mm512_storeu_ps,
-    _mm512_loadu_ps
+    _mm512_loadu_ps,
+    const PERMUTES_FLOATS: bool = true;
+    #[inline(always)]
+    fn permute_floats(self, table: __m512, index: __m512i) -> __m512 {
+        // SAFETY: `self` proves that the processor has the instruction set.
+        unsafe { _mm512_permutexvar_ps(index, table) }
+    }
 );
