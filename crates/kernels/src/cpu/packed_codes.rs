@@ -18,7 +18,7 @@ use super::codes::matrix::{CodeMatrix, TASK_BYTES};
 use super::codes::outliers::{Outliers, OutliersOfRows};
 use super::codes::packed_activations::ROW_FLOATS;
 use super::dequantized::Dequantized;
-use super::generic::outliers::{DECODED_ROWS, INTERLEAVED_ROWS, SINGLE_ROW_PANELS};
+use super::generic::outliers::SINGLE_ROW_PANELS;
 use super::instruction_set::ManyRows;
 use super::rounded::Rounded;
 use crate::scratch::Buffer;
@@ -128,7 +128,7 @@ fn multiply_few(backend: &Backend, products: &[Product]) {
     }
     backend.pool().run(tasks.len(), &|task| {
         let (product, panels) = &tasks[task];
-        multiply_remaining_rows(backend, product, panels.clone(), 0, product.outliers);
+        multiply_remaining_rows(backend, product, panels.clone(), 0);
     });
 }
 
@@ -139,7 +139,6 @@ struct Group<'a> {
     rows: Range<usize>,
     /// Index of the [`Packing`] that holds these rows.
     packing: usize,
-    /// The outliers of these rows, if they are multiplied directly after the codes.
     outliers: Option<OutliersOfRows<'a>>,
 }
 
@@ -171,8 +170,6 @@ struct Work<'a> {
     groups: Vec<Group<'a>>,
     /// The number of rows in `groups`. The other rows are multiplied one by one or a few at a time.
     done: usize,
-    /// The outliers, if they are multiplied directly after the codes.
-    interleaved: Option<&'a Outliers>,
 }
 
 /// Cuts the panels of several matrices into tasks. `matrices` has for each matrix the number of its panels and of the
@@ -185,13 +182,13 @@ fn panel_tasks(matrices: impl Iterator<Item = (usize, usize)>) -> Vec<(usize, Ra
 }
 
 /// Multiplies many rows of activations. One parallel run packs the activations. A second parallel run multiplies all
-/// panels of all matrices.
+/// panels of all matrices. A task multiplies the outliers directly after the codes of the same panels, while the codes are
+/// in a near cache.
 fn multiply_many(backend: &Backend, products: &[Product]) {
     let cpu = backend.cpu();
     let mut packings: Vec<Packing> = Vec::new();
     let mut work: Vec<Work> = Vec::new();
     for product in products {
-        let interleaved = product.outliers.filter(|_| product.x.rows() <= INTERLEAVED_ROWS);
         let (mut groups, mut done) = (Vec::new(), 0);
         for (index, kernel) in cpu.many_rows().iter().enumerate() {
             let rows = done..done + (kernel.row_count)(product.matrix, product.x.rows() - done);
@@ -200,10 +197,10 @@ fn multiply_many(backend: &Backend, products: &[Product]) {
             }
             done = rows.end;
             let packing = packing(&mut packings, kernel, product, rows.clone());
-            let outliers = interleaved.map(|all| OutliersOfRows::new(product.matrix, all, rows.clone()));
+            let outliers = product.outliers.map(|all| OutliersOfRows::new(product.matrix, all, rows.clone()));
             groups.push(Group { kernel: index, rows, packing, outliers });
         }
-        work.push(Work { product, groups, done, interleaved });
+        work.push(Work { product, groups, done });
     }
     pack(backend, &mut packings, products[0].matrix.chunks());
     let tasks = panel_tasks(
@@ -211,7 +208,7 @@ fn multiply_many(backend: &Backend, products: &[Product]) {
     );
     backend.pool().run(tasks.len(), &|task| {
         let (index, panels) = &tasks[task];
-        let Work { product, groups, done, interleaved } = &work[*index];
+        let Work { product, groups, done } = &work[*index];
         for Group { kernel, rows, packing, outliers } in groups {
             let packed = &packings[*packing].packed;
             cpu.multiply_many(*kernel, product.matrix, panels.clone(), packed, rows.clone(), &product.y);
@@ -219,9 +216,8 @@ fn multiply_many(backend: &Backend, products: &[Product]) {
                 cpu.add_outliers(product.matrix, panels.clone(), outliers, &product.y);
             }
         }
-        multiply_remaining_rows(backend, product, panels.clone(), *done, *interleaved);
+        multiply_remaining_rows(backend, product, panels.clone(), *done);
     });
-    add_remaining_outliers(backend, products);
 }
 
 /// Returns the index of the packing that the rows `rows` of this product need. If the packing does not exist, the
@@ -276,20 +272,14 @@ fn pack(backend: &Backend, packings: &mut [Packing], chunks: usize) {
     });
 }
 
-/// Multiplies the rows of activations from `done` on with some panels, one row or a few rows at a time. `outliers` are
-/// the outliers that are multiplied directly after the codes.
-fn multiply_remaining_rows(
-    backend: &Backend,
-    product: &Product,
-    panels: Range<usize>,
-    done: usize,
-    outliers: Option<&Outliers>,
-) {
+/// Multiplies the rows of activations from `done` on with some panels, one row or a few rows at a time.
+fn multiply_remaining_rows(backend: &Backend, product: &Product, panels: Range<usize>, done: usize) {
     let (cpu, matrix) = (backend.cpu(), product.matrix);
     let mut sums = [[0.0f32; ROWS]; CACHED_ROWS];
     for first in (done..product.x.rows()).step_by(CACHED_ROWS) {
         let sums = &mut sums[..CACHED_ROWS.min(product.x.rows() - first)];
-        let outliers = outliers.map(|all| OutliersOfRows::new(matrix, all, first..first + sums.len()));
+        let outliers =
+            product.outliers.map(|all| OutliersOfRows::new(matrix, all, first..first + sums.len()));
         for panel_group in panels.clone().step_by(SINGLE_ROW_PANELS) {
             let panel_group = panel_group..panels.end.min(panel_group + SINGLE_ROW_PANELS);
             for panel in panel_group.clone() {
@@ -304,27 +294,6 @@ fn multiply_remaining_rows(
             }
         }
     }
-}
-
-/// Adds the products of outliers in a second pass over the matrices. A product with at most [`INTERLEAVED_ROWS`] rows
-/// needs no second pass.
-fn add_remaining_outliers(backend: &Backend, products: &[Product]) {
-    let in_second_pass =
-        |product: &&Product| product.outliers.is_some() && product.x.rows() > INTERLEAVED_ROWS;
-    let all: Vec<(&Product, OutliersOfRows)> = (products.iter().filter(in_second_pass))
-        .filter_map(|product| {
-            Some((product, OutliersOfRows::new(product.matrix, product.outliers?, 0..product.x.rows())))
-        })
-        .collect();
-    let tasks =
-        panel_tasks(all.iter().map(|(product, _)| {
-            (product.matrix.panels(), (DECODED_ROWS / product.matrix.panel_rows).max(1))
-        }));
-    backend.pool().run(tasks.len(), &|task| {
-        let (index, panels) = &tasks[task];
-        let (product, outliers) = &all[*index];
-        backend.cpu().add_outliers(product.matrix, panels.clone(), outliers, &product.y);
-    });
 }
 
 /// Adds pairs of rows: row i of `out` becomes the sum of the rows 2i and 2i + 1 of `row_pairs`. A row has `count`

@@ -6,6 +6,11 @@ use crate::shared::Shared;
 
 /// Approximate minimum number of bytes of codes that a task multiplies. A task multiplies at least one panel.
 pub(crate) const TASK_BYTES: usize = 1 << 16;
+/// Number of rows of the matrix that are decoded at the same time for the outliers of several rows of activations. Their
+/// sums are enough independent chains to keep the multiply-add units busy.
+pub(crate) const DECODED_ROWS: usize = 64;
+/// Minimum number of tasks per thread for which a task may be longer than [`TASK_BYTES`].
+const TASKS_PER_THREAD: usize = 4;
 
 /// The bytes of one panel.
 #[derive(Clone, Copy)]
@@ -60,17 +65,12 @@ impl CodeMatrix {
         ]
     }
 
-    /// Returns the number of panels per task, if `threads` threads share the panels. A task of several panels decodes the
-    /// columns of outliers for all its panels together. Longer tasks than [`TASK_BYTES`] are only made if every thread
-    /// still gets several tasks.
+    /// Returns the number of panels per task, if `threads` threads share the panels. A task has about [`TASK_BYTES`], or
+    /// [`DECODED_ROWS`] if every thread still gets several tasks.
     pub fn panels_of_task(&self, threads: usize) -> usize {
-        /// The number of panels whose sums of outliers are independent enough to keep the multiply-add units busy.
-        const JOINT_PANELS: usize = 4;
-        /// Minimum number of tasks per thread.
-        const TASKS_PER_THREAD: usize = 4;
         let by_bytes = TASK_BYTES / self.panel_bytes()[0].max(1);
-        let by_threads = (self.panels() / (TASKS_PER_THREAD * threads)).min(JOINT_PANELS);
-        by_bytes.max(by_threads).max(1)
+        let decoded = (DECODED_ROWS / self.panel_rows).min(self.panels() / (TASKS_PER_THREAD * threads));
+        by_bytes.max(decoded).max(1)
     }
 
     #[inline(always)]

@@ -8,8 +8,8 @@
 //! results += sums
 //! ```
 //!
-//! A segment is at most [`SEGMENT_COLUMNS`] of these columns ([`SEGMENT_COLUMNS_OF_FEW_ROWS`] with few rows of
-//! activations). `sums` are the sums of one row of activations for the rows of the panels.
+//! A segment is at most [`SEGMENT_COLUMNS`] of these columns. `sums` are the sums of one row of activations for the
+//! rows of the panels.
 //!
 //! A decoded weight has the same bits as in the scalar kernels. First the product of the scales of the row is rounded
 //! to `f32`; after that, this product is multiplied by the level. A sum contains only the outliers of its own row of
@@ -18,7 +18,7 @@
 use super::simd::SimdInt8;
 use super::unpack::{SharedScale, WeightScale, columns_of_scale};
 use crate::cpu::codes::layout::*;
-use crate::cpu::codes::matrix::{CodeMatrix, Panel};
+use crate::cpu::codes::matrix::{CodeMatrix, DECODED_ROWS, Panel};
 use crate::cpu::codes::outliers::{ColumnPosition, Outliers, OutliersOfRows, PlacedOutlier};
 use crate::cpu::prefetch::{PREFETCH_DISTANCE, prefetch};
 use crate::scratch::Buffer;
@@ -28,17 +28,9 @@ use std::ops::Range;
 /// Number of panels that are decoded at the same time for one row of activations. The place of an outlier's column is
 /// read one time for all of them.
 pub(crate) const SINGLE_ROW_PANELS: usize = 4;
-/// Number of rows of the matrix that are decoded at the same time for several rows of activations.
-pub(crate) const DECODED_ROWS: usize = 64;
-/// Maximum number of rows of activations for which a task multiplies the outliers directly after the codes of the same
-/// panels. With more rows, a second pass over the matrix multiplies the outliers. It finds the codes in the cache.
-pub(crate) const INTERLEAVED_ROWS: usize = 16;
-/// Maximum number of columns of a segment if there are many rows of activations. The decoded weights of a segment fit in
-/// the second-level cache. All rows of activations are read again for each segment, so shorter segments would be slower.
+/// Maximum number of columns of a segment. The decoded weights of a segment fit in the second-level cache. All rows of
+/// activations are read again for each segment, so shorter segments would be slower.
 const SEGMENT_COLUMNS: usize = 768;
-/// The same if there are few rows of activations (at most [`INTERLEAVED_ROWS`]). A decoded weight is then used once or
-/// twice, and it is still in the first-level cache.
-const SEGMENT_COLUMNS_OF_FEW_ROWS: usize = 128;
 /// Distance, in number of rows of activations, at which results are prefetched.
 const PREFETCH_ROWS: usize = 6;
 /// Calls `$function::<V, CODES, SCALES, P>(simd, matrix, first panel, …)` for groups of `P` adjacent panels, until all
@@ -153,15 +145,13 @@ unsafe fn add_rows<V: SimdInt8, const CODES: u8, const SCALES: u8, const P: usiz
     let columns = Columns::<V, CODES, SCALES, P>::new(simd, matrix, first);
     let width = P * V::ROWS;
     let columns_per_scale = columns_of_scale(SCALES) as u32;
-    let columns_of_segment =
-        if rows.len() <= INTERLEAVED_ROWS { SEGMENT_COLUMNS_OF_FEW_ROWS } else { SEGMENT_COLUMNS };
-    let mut weights = Buffer::take(columns_of_segment.min(x.columns.len()) * width);
-    let segments = x.columns.len().div_ceil(columns_of_segment);
+    let mut weights = Buffer::take(SEGMENT_COLUMNS.min(x.columns.len()) * width);
+    let segments = x.columns.len().div_ceil(SEGMENT_COLUMNS);
     // If there are several segments: for each row of activations, the sums so far and the number of outliers that were
     // multiplied so far.
     let mut stored_sums = Buffer::take(if segments > 1 { rows.len() * width } else { 0 });
     let mut stored_counts = vec![0usize; if segments > 1 { rows.len() } else { 0 }];
-    for (segment, segment_columns) in x.columns.chunks(columns_of_segment).enumerate() {
+    for (segment, segment_columns) in x.columns.chunks(SEGMENT_COLUMNS).enumerate() {
         let mut target = &mut weights[..];
         for group in segment_columns.chunk_by(|a, b| a / columns_per_scale == b / columns_per_scale) {
             let (group_weights, remaining_weights) = target.split_at_mut(group.len() * width);
@@ -170,7 +160,7 @@ unsafe fn add_rows<V: SimdInt8, const CODES: u8, const SCALES: u8, const P: usiz
             unsafe { columns.decode(group, group_weights) };
             target = remaining_weights;
         }
-        let segment_start = segment * columns_of_segment;
+        let segment_start = segment * SEGMENT_COLUMNS;
         let segment_end = (segment_start + segment_columns.len()) as u32;
         for (i, row) in rows.clone().enumerate() {
             let outliers = x.of(row);
