@@ -375,9 +375,27 @@ fn bad_requests_get_an_error_that_says_what_is_wrong() {
         let (status, _, text) = server.send("/v1/chat/completions", &body);
         assert_eq!(status, 400, "{text}");
     }
-    let (status, _, text) = server.send("/v1/chat/completions", &vec![b' '; 17 << 20]);
-    assert_eq!(status, 413, "{text}");
-    assert!(text.contains("larger than"), "{text}");
+    let large = vec![b' '; 17 << 20];
+    for _ in 0..20 {
+        let (status, _, text) = server.send("/v1/chat/completions", &large);
+        assert_eq!(status, 413, "{text}");
+        assert!(text.contains("larger than"), "{text}");
+    }
+    // A client that does not say the length, and reads the answer only after it has sent everything.
+    let mut stream = TcpStream::connect(server.address.strip_prefix("http://").unwrap()).unwrap();
+    let mut request =
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+            .to_vec();
+    for chunk in large.chunks(1 << 20) {
+        request.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+        request.extend_from_slice(chunk);
+        request.extend_from_slice(b"\r\n");
+    }
+    request.extend_from_slice(b"0\r\n\r\n");
+    stream.write_all(&request).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
     // Unknown fields are ignored, and named.
     let extra = json!({ "user": "me", "store": false, "nothing": null });
     let (status, warnings, _) =

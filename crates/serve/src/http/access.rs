@@ -1,11 +1,12 @@
 //! Checks of all requests: keys, and the form of errors.
 
 use super::app::App;
+use super::body::SharedBody;
 use super::error::{ApiError, BODY_BYTES};
 use super::keys::Client;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TRANSFER_ENCODING};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -24,7 +25,20 @@ fn is_public(path: &str) -> bool {
 }
 
 /// Refuses requests without a valid key, and large bodies while too many of them arrive.
-pub async fn check(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+pub async fn check(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    // Such a client waits for the answer to the headers before it sends the body.
+    let waits = parts.headers.contains_key(EXPECT);
+    let (body, rest) = SharedBody::new(Body::new(TimeoutBody::new(BODY_PAUSE, body)));
+    let response = answer(&app, Request::from_parts(parts, body), next).await;
+    if !waits {
+        rest.discard();
+    }
+    response
+}
+
+/// Checks a request and answers it.
+async fn answer(app: &App, mut request: Request, next: Next) -> Response {
     let mut known = None;
     if !app.keys().is_empty() {
         let number = key(request.headers()).and_then(|key| app.keys().find(key));
@@ -46,7 +60,6 @@ pub async fn check(State(app): State<Arc<App>>, mut request: Request, next: Next
         Ok(memory) => memory,
         Err(error) => return error.into_response(),
     };
-    let request = request.map(|body| Body::new(TimeoutBody::new(BODY_PAUSE, body)));
     let mut response = next.run(request).await;
     // For the log.
     known.map(|client| response.extensions_mut().insert(client));

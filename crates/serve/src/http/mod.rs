@@ -2,6 +2,7 @@
 
 pub mod access;
 mod app;
+mod body;
 mod connections;
 mod cors;
 mod error;
