@@ -62,8 +62,6 @@ REASONS = {
     "test_completion::test_completion_with_openai_library": SAMPLED,
     "test_completion::test_completion_stream_with_openai_library": SAMPLED,
     "test_completion::test_completion_prompt_cache": SAMPLED,
-    "test_completion::test_n_probs_post_sampling": "probabilities after the sampler's steps are refused",
-    "test_completion::test_n_probs_post_backend_sampling": "probabilities after the sampler's steps are refused",
     "test_ctx_shift::test_ctx_shift_enabled": "the context does not shift: an answer that forgets its beginning is another one",
     "test_ctx_shift::test_ctx_shift_disabled_short_prompt": SAMPLED,
     "test_embedding::test_embedding_pooling_none": "vectors of single tokens are not there",

@@ -140,6 +140,21 @@ fn the_native_path_completes_texts() {
     let plain = server.post("/v1/completions", &with(body.clone(), json!({ "max_tokens": 12 })));
     assert_eq!(whole["content"], plain["choices"][0]["text"], "the same text as OpenAI's form");
 
+    // Probabilities after sampling: one token is certain at temperature 0, three share the rest with `top_k`.
+    let after = with(body.clone(), json!({ "post_sampling_probs": true, "n_probs": 5 }));
+    for (changes, most) in
+        [(json!({}), 1), (json!({ "temperature": 1, "top_k": 3, "top_p": 1, "min_p": 0 }), 3)]
+    {
+        let answer = server.post("/completion", &with(after.clone(), changes));
+        for token in answer["completion_probabilities"].as_array().unwrap() {
+            let top = token["top_probs"].as_array().unwrap();
+            assert_eq!(top.len(), most, "{token}");
+            let sum: f64 = top.iter().map(|entry| entry["prob"].as_f64().unwrap()).sum();
+            assert!((sum - 1.0).abs() < 1e-5, "{token}");
+            assert!(top.iter().any(|entry| entry["id"] == token["id"] && entry["prob"] == token["prob"]));
+        }
+    }
+
     let streamed =
         with(body.clone(), json!({ "stream": true, "return_progress": true, "timings_per_token": true }));
     let (status, _, text) = server.send("/completion", streamed.to_string().as_bytes());

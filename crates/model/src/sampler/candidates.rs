@@ -3,7 +3,7 @@
 //! Invariant: each candidate's logit is finite. The probability of a candidate is proportional to
 //! exp(logit / temperature).
 
-use super::{SamplerError, TokenMask};
+use super::{LogProbabilities, SamplerError, TokenMask};
 use std::borrow::Cow;
 
 /// The tokens that may still be chosen.
@@ -135,6 +135,18 @@ impl<'a> Candidates<'a> {
         let weights = self.weights();
         let total: f64 = weights.iter().sum();
         weights.into_iter().map(|weight| weight / total).collect()
+    }
+
+    /// Returns the log probability of `token`, and the `count` most probable candidates with theirs. A candidate whose
+    /// probability is too small for an `f32` is not among them.
+    pub(super) fn log_probabilities(&self, token: u32, count: usize) -> LogProbabilities {
+        let mut top: Vec<(u32, f64)> = self.ids.iter().copied().zip(self.probabilities()).collect();
+        let own = top.iter().find(|(id, _)| *id == token).map_or(0.0, |(_, probability)| *probability);
+        top.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        top.retain(|(_, probability)| *probability as f32 > 0.0);
+        top.truncate(count);
+        let top = top.into_iter().map(|(id, probability)| (id, probability.ln() as f32)).collect();
+        LogProbabilities { token: own.ln() as f32, top }
     }
 
     /// Returns the candidates' surprisals -ln p in nats. They are finite even if p is too small for an `f64`.

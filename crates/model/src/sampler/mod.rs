@@ -91,7 +91,7 @@ impl Sampler {
     /// [`SamplerError::NoneAllowed`] if all logits are minus infinity, or if the logit biases forbid all other tokens;
     /// [`SamplerError::BiasedToken`] if a bias is for a token that has no logit.
     pub fn pick(&mut self, logits: &[f32], recent: &[u32]) -> Result<u32, SamplerError> {
-        self.pick_of(Candidates::new(logits, None)?, recent)
+        self.choose(&mut Candidates::new(logits, None)?, recent)
     }
 
     /// Chooses like [`Sampler::pick`], but only among the tokens that `mask` allows (for example the tokens that fit a
@@ -105,11 +105,30 @@ impl Sampler {
         recent: &[u32],
         mask: &TokenMask,
     ) -> Result<u32, SamplerError> {
-        self.pick_of(Candidates::new(logits, Some(mask))?, recent)
+        self.choose(&mut Candidates::new(logits, Some(mask))?, recent)
     }
 
-    fn pick_of(&mut self, mut candidates: Candidates, recent: &[u32]) -> Result<u32, SamplerError> {
-        self.run_chain(&mut candidates, recent)?;
+    /// Chooses like [`Sampler::pick`], or like [`Sampler::pick_allowed`] if there is a mask. Also returns the log
+    /// probabilities among which the token was chosen, after all sampling settings: that of the token, and those of the
+    /// `count` most probable candidates.
+    ///
+    /// # Errors
+    /// The errors of [`Sampler::pick_allowed`].
+    pub fn pick_with_log_probabilities(
+        &mut self,
+        logits: &[f32],
+        recent: &[u32],
+        mask: Option<&TokenMask>,
+        count: usize,
+    ) -> Result<(u32, LogProbabilities), SamplerError> {
+        let mut candidates = Candidates::new(logits, mask)?;
+        let token = self.choose(&mut candidates, recent)?;
+        Ok((token, candidates.log_probabilities(token, count)))
+    }
+
+    /// Applies all steps to the candidates, and chooses one.
+    fn choose(&mut self, candidates: &mut Candidates, recent: &[u32]) -> Result<u32, SamplerError> {
+        self.run_chain(candidates, recent)?;
         let (token, probability) = candidates.choose(unit(&mut self.state.random));
         if let Some(mirostat) = &self.mirostat {
             self.state.limit.learn(mirostat, probability);

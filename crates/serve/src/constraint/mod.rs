@@ -109,6 +109,7 @@ impl Grammars {
                 ends: self.ends.clone(),
                 vocabulary: self.vocabulary,
                 after: None,
+                prepared: None,
                 tokenizer: self.tokenizer.clone(),
             }),
         }
@@ -153,6 +154,8 @@ pub struct Constraint {
     vocabulary: usize,
     /// The grammar holds after this text. The second text is the answer's last part.
     after: Option<(&'static str, String)>,
+    /// The result of [`Constraint::mask`], if it was computed before it was needed.
+    prepared: Option<Result<Option<TokenMask>, GrammarError>>,
     tokenizer: Arc<Tokenizer>,
 }
 
@@ -164,6 +167,7 @@ impl Clone for Constraint {
             ends: self.ends.clone(),
             vocabulary: self.vocabulary,
             after: self.after.clone(),
+            prepared: None,
             tokenizer: self.tokenizer.clone(),
         }
     }
@@ -187,6 +191,17 @@ impl Constraint {
     /// # Errors
     /// The grammar exceeds a limit of a step.
     pub fn mask(&mut self) -> Result<Option<TokenMask>, GrammarError> {
+        self.prepared.take().unwrap_or_else(|| self.compute_mask())
+    }
+
+    /// Computes the next mask, so that [`Constraint::mask`] only returns it.
+    pub fn prepare(&mut self) {
+        if self.prepared.is_none() {
+            self.prepared = Some(self.compute_mask());
+        }
+    }
+
+    fn compute_mask(&mut self) -> Result<Option<TokenMask>, GrammarError> {
         if self.after.is_some() {
             return Ok(None);
         }
@@ -203,6 +218,7 @@ impl Constraint {
     /// # Errors
     /// A token that does not fit.
     pub fn accept(&mut self, token: u32) -> Result<(), GrammarError> {
+        self.prepared = None;
         if self.ends.contains(&token) {
             return Ok(());
         }

@@ -25,6 +25,9 @@ pub struct Request {
     pub ignore_end: bool,
     /// With each token of the answer, its log probability and those of this number of most probable tokens.
     pub log_probabilities: Option<usize>,
+    /// False: the log probabilities are the network's own. True: they are those among which the token was chosen, after
+    /// the sampling settings and the grammar.
+    pub after_sampling: bool,
     /// The same for each token of the prompt but the first.
     pub prompt_log_probabilities: Option<usize>,
     /// If true, events tell how much of the prompt was read.
@@ -53,6 +56,7 @@ impl Request {
             control_tokens: false,
             ignore_end: false,
             log_probabilities: None,
+            after_sampling: false,
             prompt_log_probabilities: None,
             progress: false,
             choices: Vec::new(),
@@ -69,7 +73,7 @@ impl Request {
 pub struct Token {
     /// The id.
     pub id: u32,
-    /// The network's own log probabilities, if the request wants them. The first token of a prompt has none.
+    /// The log probabilities, if the request wants them. The first token of a prompt has none.
     pub log_probabilities: Option<LogProbabilities>,
 }
 

@@ -14,6 +14,7 @@ use super::request::Failure;
 use super::settings::Settings;
 use super::shared::{Shared, SlotState};
 use super::task::Task;
+use crate::constraint::Constraint;
 use kvant::model::{Error, Finish, Part, Sequence, StatePool, Tokenizer, Transformer, Want};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -212,20 +213,27 @@ impl Scheduler {
                 return;
             }
             let counts = self.counts();
+            let mut constraints = Vec::new();
             let mut parts: Vec<Part> = (self.running.iter_mut().zip(&counts))
                 .map(|(Running { task, sequence }, count)| {
                     let start = sequence.len();
-                    let tokens = &task.tokens[start..start + count];
                     let last = start + count == task.tokens.len();
                     let want = match (task.wants_prompt(), last) {
                         (true, _) => Want::All,
                         (false, true) => Want::Last,
                         (false, false) => Want::Nothing,
                     };
-                    Part { sequence, tokens, want }
+                    if last {
+                        constraints.extend(task.request.constraint.as_mut());
+                    }
+                    Part { sequence, tokens: &task.tokens[start..start + count], want }
                 })
                 .collect();
-            match self.network.step(&mut parts) {
+            let result = beside(
+                (!constraints.is_empty()).then_some(|| constraints.into_iter().for_each(Constraint::prepare)),
+                || self.network.step(&mut parts),
+            );
+            match result {
                 Ok(states) => break (counts, states),
                 Err(Error::States { source }) => self.make_room(&source.to_string()),
                 Err(error) => {
@@ -372,6 +380,24 @@ impl Scheduler {
             };
         }
     }
+}
+
+/// Runs `work`, and `other` on another thread at the same time. If there is no other thread, `other` runs first.
+fn beside<R>(other: Option<impl FnOnce() + Send>, work: impl FnOnce() -> R) -> R {
+    let Some(other) = other else { return work() };
+    // A thread that cannot be started drops its work, so the work is kept here.
+    let other = Mutex::new(Some(other));
+    let run = || {
+        let other = other.lock().unwrap_or_else(PoisonError::into_inner).take();
+        other.into_iter().for_each(|other| other());
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("kvant-masks".to_owned());
+        if thread.spawn_scoped(scope, run).is_err() {
+            run();
+        }
+        work()
+    })
 }
 
 /// The result of [`Scheduler::start`]. A task that did not start is returned.

@@ -151,16 +151,27 @@ impl Task {
     /// Logits that are not finite; a grammar that exceeds a limit.
     pub fn choose(&mut self, logits: &[f32]) -> Result<Token, ChoiceError> {
         let constraint = self.request.constraint.as_mut();
-        let id = match constraint.map(Constraint::mask).transpose()?.flatten() {
-            None => self.sampler.pick(logits, &self.tokens)?,
-            Some(mask) => self.sampler.pick_allowed(logits, &self.tokens, &mask)?,
+        let mask = constraint.map(Constraint::mask).transpose()?.flatten();
+        let (sampler, recent) = (&mut self.sampler, &self.tokens);
+        let token = match self.request.log_probabilities {
+            Some(count) if self.request.after_sampling => {
+                let (id, values) =
+                    sampler.pick_with_log_probabilities(logits, recent, mask.as_ref(), count)?;
+                Token { id, log_probabilities: Some(values) }
+            }
+            count => {
+                let id = match &mask {
+                    None => sampler.pick(logits, recent)?,
+                    Some(mask) => sampler.pick_allowed(logits, recent, mask)?,
+                };
+                let values = count.map(|count| LogProbabilities::new(logits, id, count)).transpose()?;
+                Token { id, log_probabilities: values }
+            }
         };
         if let Some(constraint) = &mut self.request.constraint {
-            constraint.accept(id)?;
+            constraint.accept(token.id)?;
         }
-        let count = self.request.log_probabilities;
-        let log_probabilities = count.map(|count| LogProbabilities::new(logits, id, count)).transpose()?;
-        Ok(Token { id, log_probabilities })
+        Ok(token)
     }
 
     /// Tells how much of the prompt was read, if the request wants it.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use tokio_stream::StreamExt;
 
 /// Fields that would change the answer.
-const REFUSED: &[&str] = &["lora", "post_sampling_probs", "image_data"];
+const REFUSED: &[&str] = &["lora", "image_data"];
 
 /// A parsed request.
 struct Completion {
@@ -60,10 +60,12 @@ fn parse(service: &Service, mut fields: Fields, common: &Common) -> Result<Compl
     if top > MOST_TOP {
         return Err(ApiError::parameter("n_probs", format!("at most {MOST_TOP}")));
     }
+    let after_sampling = fields.flag("post_sampling_probs")?.unwrap_or(false);
     let response_fields = fields.texts("response_fields", 64)?;
     let prompts = prompts(&mut fields, service.tokenizer(), parameters.answers)?;
     let request = |prompt: Vec<u32>| Request {
         log_probabilities: (top > 0).then_some(top as usize),
+        after_sampling,
         constraint: constraint.clone(),
         ..common.request(service, prompt, &parameters)
     };
@@ -97,8 +99,9 @@ impl Head {
     fn piece(&self, index: usize, text: &str, tokens: &[Token]) -> Value {
         let ids: Vec<u32> = tokens.iter().map(|token| token.id).collect();
         let mut piece = json!({ "index": index, "content": text, "tokens": ids, "stop": false });
-        if self.request(index).log_probabilities.is_some() {
-            piece["completion_probabilities"] = probabilities(&self.service, tokens);
+        let request = self.request(index);
+        if request.log_probabilities.is_some() {
+            piece["completion_probabilities"] = probabilities(&self.service, tokens, request.after_sampling);
         }
         piece
     }
@@ -171,6 +174,7 @@ impl Head {
             ("stream", self.parameters.stream.into()),
             ("logit_bias", biases.into()),
             ("n_probs", request.log_probabilities.unwrap_or(0).into()),
+            ("post_sampling_probs", request.after_sampling.into()),
         ] {
             settings[name] = value;
         }
@@ -249,17 +253,22 @@ pub fn sampling_settings(sampling: &Sampling) -> Value {
     })
 }
 
-/// The log probabilities of tokens with their ids.
-fn probabilities(service: &Service, tokens: &[Token]) -> Value {
+/// The log probabilities of tokens with their ids. After sampling, they are probabilities.
+fn probabilities(service: &Service, tokens: &[Token], after_sampling: bool) -> Value {
     let one = |id: u32, value: f32| {
         let mut entry = log_probability_entry(service, id, value);
         entry["id"] = id.into();
+        if after_sampling && let Some(entry) = entry.as_object_mut() {
+            entry.remove("logprob");
+            entry.insert("prob".to_owned(), value.exp().into());
+        }
         entry
     };
     let entry = |token: &Token| {
         let known = token.log_probabilities.as_ref()?;
         let mut entry = one(token.id, known.token);
-        entry["top_logprobs"] = known.top.iter().map(|(id, value)| one(*id, *value)).collect();
+        let top = if after_sampling { "top_probs" } else { "top_logprobs" };
+        entry[top] = known.top.iter().map(|(id, value)| one(*id, *value)).collect();
         Some(entry)
     };
     tokens.iter().filter_map(entry).collect()

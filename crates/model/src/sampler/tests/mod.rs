@@ -98,6 +98,33 @@ fn a_mask_chooses_as_if_nothing_else_were_there() {
     }
 }
 
+/// The same seed chooses the same token, and the log probabilities are those of the oracle's definition: the softmax over
+/// the best three logits, divided by the temperature.
+#[test]
+fn log_probabilities_after_sampling_are_those_of_the_choice() {
+    for seed in 0..20 {
+        let all = distinct(seed);
+        let sampling = Sampling { temperature: 0.7, top_k: 3, top_p: 1.0, min_p: 0.0, seed, ..off() };
+        let expected = Sampler::new(sampling.clone()).unwrap().pick(&all, &[]).unwrap();
+        let mut sampler = Sampler::new(sampling).unwrap();
+        let (token, found) = sampler.pick_with_log_probabilities(&all, &[], None, 10).unwrap();
+        assert_eq!(token, expected);
+        let mut best: Vec<u32> = (0..all.len() as u32).collect();
+        best.sort_by(|a, b| all[*b as usize].total_cmp(&all[*a as usize]));
+        best.truncate(3);
+        let weight = |id: u32| (f64::from(all[id as usize]) / 0.7).exp();
+        let total: f64 = best.iter().map(|id| weight(*id)).sum();
+        assert_eq!(found.top.iter().map(|(id, _)| *id).collect::<Vec<_>>(), best);
+        for (id, value) in found.top.iter().copied().chain([(token, found.token)]) {
+            assert!((f64::from(value) - (weight(id) / total).ln()).abs() < 1e-5, "{seed}: {id} {value}");
+        }
+        let greedy = Sampling { temperature: 0.0, seed, ..off() };
+        let mut greedy = Sampler::new(greedy).unwrap();
+        let (token, found) = greedy.pick_with_log_probabilities(&all, &[], None, 2).unwrap();
+        assert_eq!((token, found.token, found.top), (best[0], 0.0, vec![(best[0], 0.0)]));
+    }
+}
+
 #[test]
 fn nothing_to_choose_from_is_an_error() {
     let mut sampler = Sampler::new(Sampling::default()).unwrap();
