@@ -14,6 +14,7 @@ use llguidance::api::{GrammarInit, ParserLimits, TopLevelGrammar};
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Logger, Matcher, ParserFactory};
 use serde_json::{Value, json};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 /// A form of an answer.
@@ -45,6 +46,14 @@ const MESSAGE_CHARACTERS: usize = 500;
 
 fn grammar_error(error: impl std::fmt::Display) -> GrammarError {
     GrammarError::Grammar(error.to_string().chars().take(MESSAGE_CHARACTERS).collect())
+}
+
+/// Calls `llguidance`. A panic in it is an error of the grammar, so that it ends one request only.
+fn guarded<T, E: std::fmt::Display>(call: impl FnOnce() -> Result<T, E>) -> Result<T, GrammarError> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(result) => result.map_err(grammar_error),
+        Err(_) => Err(grammar_error("the grammar cannot be followed")),
+    }
 }
 
 impl Grammars {
@@ -95,24 +104,23 @@ impl Grammars {
             Grammar::Lark(text) => TopLevelGrammar::from_lark(text.clone()),
         };
         let limits = ParserLimits { verbose_errors: false, ..ParserLimits::default() };
-        let parser = self.factory.create_parser_from_init_ext(
-            GrammarInit::Serialized(grammar),
-            Logger::new(0, 0),
-            InferenceCapabilities::default(),
-            limits,
-        );
-        let matcher = Matcher::new(parser);
-        match matcher.get_error() {
-            Some(error) => Err(grammar_error(error)),
-            None => Ok(Constraint {
-                matcher,
-                ends: self.ends.clone(),
-                vocabulary: self.vocabulary,
-                after: None,
-                prepared: None,
-                tokenizer: self.tokenizer.clone(),
-            }),
-        }
+        let matcher = guarded(|| {
+            let matcher = Matcher::new(self.factory.create_parser_from_init_ext(
+                GrammarInit::Serialized(grammar),
+                Logger::new(0, 0),
+                InferenceCapabilities::default(),
+                limits,
+            ));
+            matcher.get_error().map_or(Ok(matcher), Err)
+        })?;
+        Ok(Constraint {
+            matcher,
+            ends: self.ends.clone(),
+            vocabulary: self.vocabulary,
+            after: None,
+            prepared: None,
+            tokenizer: self.tokenizer.clone(),
+        })
     }
 }
 
@@ -205,7 +213,7 @@ impl Constraint {
         if self.after.is_some() {
             return Ok(None);
         }
-        let allowed = self.matcher.compute_mask_or_eos().map_err(grammar_error)?;
+        let allowed = guarded(|| self.matcher.compute_mask_or_eos())?;
         let mut mask = TokenMask::of_words(self.vocabulary, allowed.as_slice());
         if self.ends.first().is_some_and(|end| mask.allows(*end)) {
             self.ends.iter().for_each(|end| mask.allow(*end));
@@ -235,7 +243,7 @@ impl Constraint {
             }
             return Ok(());
         }
-        self.matcher.consume_token(token).map_err(grammar_error)
+        guarded(|| self.matcher.consume_token(token))
     }
 }
 
@@ -316,6 +324,12 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_panic_is_an_error_of_the_grammar() {
+        let outcome: Result<(), GrammarError> = guarded(|| -> Result<(), String> { panic!("a test") });
+        assert!(matches!(outcome, Err(GrammarError::Grammar(_))));
     }
 
     #[test]
