@@ -380,20 +380,6 @@ fn bad_requests_get_an_error_that_says_what_is_wrong() {
     let (status, _, text) = server.send("/v1/chat/completions", &large);
     assert_eq!(status, 413, "{text}");
     assert!(text.contains("larger than"), "{text}");
-    // A slow client reads the answer only after it has sent everything.
-    let mut stream = TcpStream::connect(server.address.strip_prefix("http://").unwrap()).unwrap();
-    let head = format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
-        large.len()
-    );
-    stream.write_all(head.as_bytes()).unwrap();
-    for part in large.chunks(1 << 20) {
-        std::thread::sleep(Duration::from_millis(20));
-        stream.write_all(part).unwrap();
-    }
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
     // Unknown fields are ignored, and named.
     let extra = json!({ "user": "me", "store": false, "nothing": null });
     let (status, warnings, _) =
@@ -401,6 +387,38 @@ fn bad_requests_get_an_error_that_says_what_is_wrong() {
     assert_eq!((status, warnings.as_str()), (200, "ignored: user, store"));
     let (status, text) = server.get("/v1/chat/completions");
     assert_eq!(status, 405, "{text}");
+}
+
+/// A slow client reads the answer only after it has sent everything.
+#[test]
+fn a_client_that_still_sends_sees_the_error() {
+    let server = Server::start(&["--api-key", "secret"]);
+    let large = vec![b' '; 17 << 20];
+    for (head, status) in [
+        ("authorization: Bearer secret\r\n", "413"),
+        ("authorization: Bearer wrong\r\n", "401"),
+        ("authorization: Bearer secret\r\nexpect: 100-continue\r\n", "413"),
+    ] {
+        let mut stream = TcpStream::connect(server.address.strip_prefix("http://").unwrap()).unwrap();
+        let length = large.len();
+        let request = format!("POST /tokenize HTTP/1.1\r\nhost: x\r\n{head}content-length: {length}\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        if head.contains("expect") {
+            let mut line = [0; 25];
+            stream.read_exact(&mut line).unwrap();
+            assert_eq!(&line, b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        for part in large.chunks(1 << 20) {
+            std::thread::sleep(Duration::from_millis(10));
+            stream.write_all(part).unwrap();
+        }
+        // The connection is still good for another request.
+        stream.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answers = String::new();
+        stream.read_to_string(&mut answers).unwrap();
+        assert!(answers.starts_with(&format!("HTTP/1.1 {status}")), "{head}{answers}");
+        assert!(answers.contains("HTTP/1.1 200 OK"), "{head}{answers}");
+    }
 }
 
 #[test]

@@ -62,6 +62,13 @@ struct Product<'a> {
     y: Shared<'a, f32>,
 }
 
+impl<'a> Product<'a> {
+    /// Returns the outliers of all rows of activations.
+    fn outliers_of_rows(&self) -> Option<OutliersOfRows<'a>> {
+        self.outliers.map(|all| OutliersOfRows::new(self.matrix, all, 0..self.x.rows()))
+    }
+}
+
 /// Multiplies several matrices of one backend with an input each. `results[i]` receives the product of `inputs[i]` with
 /// `matrices[i]`; its shape is rows of `inputs[i]` × rows of `matrices[i]`. All matrices have the same number of columns.
 ///
@@ -128,18 +135,24 @@ fn multiply_few(backend: &Backend, products: &[Product]) {
     }
     backend.pool().run(tasks.len(), &|task| {
         let (product, panels) = &tasks[task];
-        multiply_remaining_rows(backend, product, panels.clone(), 0);
+        let outliers = product.outliers_of_rows();
+        for first in panels.clone().step_by(SINGLE_ROW_PANELS) {
+            let group = first..panels.end.min(first + SINGLE_ROW_PANELS);
+            multiply_separate_rows(backend, product, group.clone(), 0);
+            if let Some(outliers) = &outliers {
+                backend.cpu().add_outliers(product.matrix, group, outliers, &product.y);
+            }
+        }
     });
 }
 
 /// Rows of activations that one kernel multiplies.
-struct Group<'a> {
+struct Group {
     /// Index of the kernel in `CodeKernels::many_rows` of the instruction set.
     kernel: usize,
     rows: Range<usize>,
     /// Index of the [`Packing`] that holds these rows.
     packing: usize,
-    outliers: Option<OutliersOfRows<'a>>,
 }
 
 /// Rows of activations that are packed for a kernel. Matrices share a packing if the kernel, the activations, the rows
@@ -167,9 +180,11 @@ impl ManyRows {
 struct Work<'a> {
     product: &'a Product<'a>,
     /// The groups of rows for which `CodeKernels::many_rows` has a kernel.
-    groups: Vec<Group<'a>>,
+    groups: Vec<Group>,
     /// The number of rows in `groups`. The other rows are multiplied one by one or a few at a time.
     done: usize,
+    /// The outliers of all rows, so that each column with outliers is decoded once.
+    outliers: Option<OutliersOfRows<'a>>,
 }
 
 /// Cuts the panels of several matrices into tasks. `matrices` has for each matrix the number of its panels and of the
@@ -197,26 +212,26 @@ fn multiply_many(backend: &Backend, products: &[Product]) {
             }
             done = rows.end;
             let packing = packing(&mut packings, kernel, product, rows.clone());
-            let outliers = product.outliers.map(|all| OutliersOfRows::new(product.matrix, all, rows.clone()));
-            groups.push(Group { kernel: index, rows, packing, outliers });
+            groups.push(Group { kernel: index, rows, packing });
         }
-        work.push(Work { product, groups, done });
+        work.push(Work { product, groups, done, outliers: product.outliers_of_rows() });
     }
     pack(backend, &mut packings, products[0].matrix.chunks());
-    let tasks = panel_tasks(
-        (products.iter()).map(|p| (p.matrix.panels(), p.matrix.panels_of_task(backend.threads()))),
-    );
+    let tasks = panel_tasks(products.iter().map(|product| {
+        let at_once = product.matrix.panels_of_task(backend.threads(), product.outliers.is_some());
+        (product.matrix.panels(), at_once)
+    }));
     backend.pool().run(tasks.len(), &|task| {
         let (index, panels) = &tasks[task];
-        let Work { product, groups, done } = &work[*index];
-        for Group { kernel, rows, packing, outliers } in groups {
+        let Work { product, groups, done, outliers } = &work[*index];
+        for Group { kernel, rows, packing } in groups {
             let packed = &packings[*packing].packed;
             cpu.multiply_many(*kernel, product.matrix, panels.clone(), packed, rows.clone(), &product.y);
-            if let Some(outliers) = outliers {
-                cpu.add_outliers(product.matrix, panels.clone(), outliers, &product.y);
-            }
         }
-        multiply_remaining_rows(backend, product, panels.clone(), *done);
+        multiply_separate_rows(backend, product, panels.clone(), *done);
+        if let Some(outliers) = outliers {
+            cpu.add_outliers(product.matrix, panels.clone(), outliers, &product.y);
+        }
     });
 }
 
@@ -272,25 +287,16 @@ fn pack(backend: &Backend, packings: &mut [Packing], chunks: usize) {
     });
 }
 
-/// Multiplies the rows of activations from `done` on with some panels, one row or a few rows at a time.
-fn multiply_remaining_rows(backend: &Backend, product: &Product, panels: Range<usize>, done: usize) {
-    let (cpu, matrix) = (backend.cpu(), product.matrix);
+/// Multiplies the codes of the rows of activations from `done` on with some panels, one row or a few rows at a time.
+fn multiply_separate_rows(backend: &Backend, product: &Product, panels: Range<usize>, done: usize) {
     let mut sums = [[0.0f32; ROWS]; CACHED_ROWS];
     for first in (done..product.x.rows()).step_by(CACHED_ROWS) {
         let sums = &mut sums[..CACHED_ROWS.min(product.x.rows() - first)];
-        let outliers =
-            product.outliers.map(|all| OutliersOfRows::new(matrix, all, first..first + sums.len()));
-        for panel_group in panels.clone().step_by(SINGLE_ROW_PANELS) {
-            let panel_group = panel_group..panels.end.min(panel_group + SINGLE_ROW_PANELS);
-            for panel in panel_group.clone() {
-                cpu.few_rows(matrix, panel, &product.x, first, sums);
-                for (i, sums) in sums.iter().enumerate() {
-                    // SAFETY: each task has its own panels, so no other task writes these results.
-                    unsafe { matrix.write_sums(&product.y, first + i, panel, sums) };
-                }
-            }
-            if let Some(outliers) = &outliers {
-                cpu.add_outliers(matrix, panel_group, outliers, &product.y);
+        for panel in panels.clone() {
+            backend.cpu().few_rows(product.matrix, panel, &product.x, first, sums);
+            for (i, sums) in sums.iter().enumerate() {
+                // SAFETY: each task has its own panels, so no other task writes these results.
+                unsafe { product.matrix.write_sums(&product.y, first + i, panel, sums) };
             }
         }
     }

@@ -142,9 +142,13 @@ impl<'a> Candidates<'a> {
     pub(super) fn log_probabilities(&self, token: u32, count: usize) -> LogProbabilities {
         let mut top: Vec<(u32, f64)> = self.ids.iter().copied().zip(self.probabilities()).collect();
         let own = top.iter().find(|(id, _)| *id == token).map_or(0.0, |(_, probability)| *probability);
-        top.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         top.retain(|(_, probability)| *probability as f32 > 0.0);
+        let better = |a: &(u32, f64), b: &(u32, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+        if count > 0 && count < top.len() {
+            top.select_nth_unstable_by(count - 1, better);
+        }
         top.truncate(count);
+        top.sort_unstable_by(better);
         let top = top.into_iter().map(|(id, probability)| (id, probability.ln() as f32)).collect();
         LogProbabilities { token: own.ln() as f32, top }
     }

@@ -25,11 +25,11 @@ pub struct Request {
     pub ignore_end: bool,
     /// With each token of the answer, its log probability and those of this number of most probable tokens.
     pub log_probabilities: Option<usize>,
-    /// False: the log probabilities are the network's own. True: they are those among which the token was chosen, after
-    /// the sampling settings and the grammar.
-    pub after_sampling: bool,
     /// The same for each token of the prompt but the first.
     pub prompt_log_probabilities: Option<usize>,
+    /// The log probabilities of the answer: false: the network's own; true: those among which the token was chosen, after
+    /// the sampling settings and the grammar.
+    pub after_sampling: bool,
     /// If true, events tell how much of the prompt was read.
     pub progress: bool,
     /// Ids whose log probabilities after the prompt are wanted. For a `limit` of 0.

@@ -17,7 +17,7 @@ use super::task::Task;
 use crate::constraint::Constraint;
 use kvant::model::{Error, Finish, Part, Sequence, StatePool, Tokenizer, Transformer, Want};
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
@@ -229,11 +229,7 @@ impl Scheduler {
                     Part { sequence, tokens: &task.tokens[start..start + count], want }
                 })
                 .collect();
-            let result = beside(
-                (!constraints.is_empty()).then_some(|| constraints.into_iter().for_each(Constraint::prepare)),
-                || self.network.step(&mut parts),
-            );
-            match result {
+            match beside(constraints, || self.network.step(&mut parts)) {
                 Ok(states) => break (counts, states),
                 Err(Error::States { source }) => self.make_room(&source.to_string()),
                 Err(error) => {
@@ -382,21 +378,24 @@ impl Scheduler {
     }
 }
 
-/// Runs `work`, and `other` on another thread at the same time. If there is no other thread, `other` runs first.
-fn beside<R>(other: Option<impl FnOnce() + Send>, work: impl FnOnce() -> R) -> R {
-    let Some(other) = other else { return work() };
-    // A thread that cannot be started drops its work, so the work is kept here.
-    let other = Mutex::new(Some(other));
-    let run = || {
-        let other = other.lock().unwrap_or_else(PoisonError::into_inner).take();
-        other.into_iter().for_each(|other| other());
+/// Runs `work`, and computes the next masks of grammars on another thread at the same time. Masks that are not computed when
+/// `work` ends are computed later, by all threads.
+fn beside<R>(constraints: Vec<&mut Constraint>, work: impl FnOnce() -> R) -> R {
+    if constraints.is_empty() {
+        return work();
+    }
+    let ended = AtomicBool::new(false);
+    let prepare = || {
+        let constraints = constraints.into_iter();
+        constraints.take_while(|_| !ended.load(Ordering::Relaxed)).for_each(Constraint::prepare);
     };
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("kvant-masks".to_owned());
-        if thread.spawn_scoped(scope, run).is_err() {
-            run();
-        }
-        work()
+        // Without a thread, the masks are computed later.
+        let _ = thread.spawn_scoped(scope, prepare);
+        let result = work();
+        ended.store(true, Ordering::Relaxed);
+        result
     })
 }
 

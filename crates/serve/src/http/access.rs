@@ -27,13 +27,11 @@ fn is_public(path: &str) -> bool {
 /// Refuses requests without a valid key, and large bodies while too many of them arrive.
 pub async fn check(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
-    // Such a client waits for the answer to the headers before it sends the body.
     let waits = parts.headers.contains_key(EXPECT);
-    let (body, rest) = SharedBody::new(Body::new(TimeoutBody::new(BODY_PAUSE, body)));
+    let (body, rest) = SharedBody::new(body);
+    let body = Body::new(TimeoutBody::new(BODY_PAUSE, body));
     let response = answer(&app, Request::from_parts(parts, body), next).await;
-    if !waits {
-        rest.discard();
-    }
+    rest.discard(waits);
     response
 }
 

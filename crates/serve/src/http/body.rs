@@ -7,19 +7,24 @@ use axum::Error;
 use axum::body::{Body, Bytes};
 use hyper::body::{Frame, SizeHint};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio_stream::StreamExt;
 
 /// Largest number of bytes that are thrown away.
-const DISCARDED_BYTES: usize = 64 << 20;
+const DISCARDED_BYTES: u64 = 32 << 20;
 /// The client has this time to send them.
-const DISCARD_TIME: Duration = Duration::from_secs(10);
+const DISCARD_TIME: Duration = Duration::from_secs(5);
+/// Largest number of bodies that are thrown away at the same time.
+static DISCARDS: Semaphore = Semaphore::const_new(16);
 
-/// A body, and whether its end was seen.
 struct State {
     body: Body,
+    /// True if a part of the body was asked for. A client that waits for this then sends the body.
+    asked: bool,
+    /// True if the end of the body was seen.
     ended: bool,
 }
 
@@ -30,24 +35,37 @@ impl SharedBody {
     /// Returns two owners of `body`: one for the handler of the request, the other one for [`SharedBody::discard`].
     pub fn new(body: Body) -> (Body, Self) {
         let ended = hyper::body::Body::is_end_stream(&body);
-        let state = Arc::new(Mutex::new(State { body, ended }));
+        let state = Arc::new(Mutex::new(State { body, asked: false, ended }));
         (Body::new(Self(state.clone())), Self(state))
     }
 
-    /// Reads the rest of the body and throws it away. The handler has dropped its owner. The function does not wait.
-    pub fn discard(self) {
-        if self.0.lock().unwrap_or_else(PoisonError::into_inner).ended {
-            return;
-        }
-        tokio::spawn(tokio::time::timeout(DISCARD_TIME, async move {
-            let mut rest = Body::new(self).into_data_stream();
-            let mut bytes = 0;
-            while let Some(Ok(part)) = rest.next().await
-                && bytes <= DISCARDED_BYTES
-            {
-                bytes += part.len();
-            }
-        }));
+    /// Reads the rest of the body and throws it away. The handler has dropped its owner. `waits` is true if the client
+    /// sends the body only after the server has asked for it (`Expect: 100-continue`). The function does not wait.
+    pub fn discard(self, waits: bool) {
+        let needed = {
+            let state = self.lock();
+            let least = hyper::body::Body::size_hint(&state.body).lower();
+            !state.ended && (state.asked || !waits) && least <= DISCARDED_BYTES
+        };
+        let Some(permit) = needed.then(|| DISCARDS.try_acquire().ok()).flatten() else { return };
+        tokio::spawn(async move {
+            let _permit = permit;
+            let discard = async {
+                let mut rest = Body::new(self).into_data_stream();
+                let mut bytes = 0;
+                while let Some(Ok(part)) = rest.next().await
+                    && bytes <= DISCARDED_BYTES
+                {
+                    bytes += part.len() as u64;
+                }
+            };
+            // After this time the connection is closed.
+            let _ = tokio::time::timeout(DISCARD_TIME, discard).await;
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -59,10 +77,11 @@ impl hyper::body::Body for SharedBody {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         if state.ended {
             return Poll::Ready(None);
         }
+        state.asked = true;
         let frame = Pin::new(&mut state.body).poll_frame(context);
         state.ended = matches!(frame, Poll::Ready(None | Some(Err(_))))
             || hyper::body::Body::is_end_stream(&state.body);
@@ -70,10 +89,10 @@ impl hyper::body::Body for SharedBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).ended
+        self.lock().ended
     }
 
     fn size_hint(&self) -> SizeHint {
-        hyper::body::Body::size_hint(&self.0.lock().unwrap_or_else(PoisonError::into_inner).body)
+        hyper::body::Body::size_hint(&self.lock().body)
     }
 }

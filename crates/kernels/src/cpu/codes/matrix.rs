@@ -9,6 +9,9 @@ pub(crate) const TASK_BYTES: usize = 1 << 16;
 /// Number of rows of the matrix that are decoded at the same time for the outliers of several rows of activations. Their
 /// sums are enough independent chains to keep the multiply-add units busy.
 pub(crate) const DECODED_ROWS: usize = 64;
+/// Maximum number of bytes of codes of a task that multiplies outliers. The codes stay in the second-level cache until the
+/// outliers are multiplied.
+const OUTLIER_TASK_BYTES: usize = 1 << 18;
 /// Minimum number of tasks per thread for which a task may be longer than [`TASK_BYTES`].
 const TASKS_PER_THREAD: usize = 4;
 
@@ -65,12 +68,15 @@ impl CodeMatrix {
         ]
     }
 
-    /// Returns the number of panels per task, if `threads` threads share the panels. A task has about [`TASK_BYTES`], or
-    /// [`DECODED_ROWS`] if every thread still gets several tasks.
-    pub fn panels_of_task(&self, threads: usize) -> usize {
-        let by_bytes = TASK_BYTES / self.panel_bytes()[0].max(1);
-        let decoded = (DECODED_ROWS / self.panel_rows).min(self.panels() / (TASKS_PER_THREAD * threads));
-        by_bytes.max(decoded).max(1)
+    /// Returns the number of panels per task, if `threads` threads share the panels. A task has about [`TASK_BYTES`]. With
+    /// outliers it has [`DECODED_ROWS`], if that is at most [`OUTLIER_TASK_BYTES`] and every thread still gets several
+    /// tasks.
+    pub fn panels_of_task(&self, threads: usize, outliers: bool) -> usize {
+        let panel_bytes = self.panel_bytes()[0].max(1);
+        let joint = (DECODED_ROWS / self.panel_rows)
+            .min(OUTLIER_TASK_BYTES / panel_bytes)
+            .min(self.panels() / (TASKS_PER_THREAD * threads));
+        (TASK_BYTES / panel_bytes).max(if outliers { joint } else { 1 }).max(1)
     }
 
     #[inline(always)]
@@ -94,5 +100,38 @@ impl CodeMatrix {
         // SAFETY: the caller guarantees that no other thread accesses these results.
         let out = unsafe { y.part(row * self.rows + start, count) };
         out.copy_from_slice(&sums[..count]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Backend, Isa};
+    use kvant_core::{Bytes, Shape, Tensor, format};
+
+    #[test]
+    fn tasks_are_long_enough_for_outliers_and_short_enough_for_all_threads() {
+        let q4_0 = format::FORMATS.iter().find(|format| format.name() == "q4_0").unwrap();
+        let backend = Backend::new(Isa::Scalar, 1);
+        for (rows, columns, threads, outliers, expected) in [
+            // A panel has 16 KiB of codes.
+            (2048, 2048, 2, true, 4),
+            (2048, 2048, 2, false, 4),
+            // 64 KiB
+            (2048, 8192, 2, true, 4),
+            (2048, 8192, 2, false, 1),
+            // 128 panels are too few for 32 tasks of four panels.
+            (2048, 8192, 16, true, 2),
+            (16, 8192, 16, true, 1),
+            // 128 KiB
+            (2048, 16384, 2, true, 2),
+        ] {
+            let shape = Shape::new(&[rows, columns]).unwrap();
+            let bytes = Bytes::from(vec![0; q4_0.tensor_bytes(&shape).unwrap()]);
+            let tensor = Tensor::new(shape, *q4_0, bytes).unwrap();
+            let matrix = CodeMatrix::new(backend.pool(), 16, &tensor).unwrap();
+            let found = matrix.panels_of_task(threads, outliers);
+            assert_eq!(found, expected, "{rows} x {columns}, {threads} threads, {outliers}");
+        }
     }
 }

@@ -270,8 +270,7 @@ struct Columns<'a, V: SimdInt8, const CODES: u8, const SCALES: u8, const P: usiz
     table: V::Ints,
     /// The negated zero point of the codes.
     minus_zero_point: V::Ints,
-    /// The levels of the sixteen codes of 4-bit layouts, if the instruction set can permute sixteen floats; otherwise
-    /// zeros.
+    /// The levels of the sixteen codes of a 4-bit layout. Only used if the instruction set can permute sixteen floats.
     levels: V::Floats,
 }
 
