@@ -77,7 +77,7 @@ def main(path):
         add(f"{block}.ffn_up.weight", FEED_FORWARD, WIDTH)
         add(f"{block}.ffn_down.weight", WIDTH, FEED_FORWARD)
     writer.add_tensor("output_norm.weight", numpy.ones(WIDTH, numpy.float32))
-    head = (random.standard_normal((VOCABULARY, WIDTH)) * 0.3).astype(numpy.float32)
+    head = (random.standard_normal((VOCABULARY, WIDTH)) * 0.2).astype(numpy.float32)
     # Neither the unknown token, nor control tokens, nor bytes are likely: an answer is a text of letters.
     head[:259] *= 0.05
     writer.add_tensor("output.weight", head)
