@@ -140,17 +140,13 @@ impl<'a> Candidates<'a> {
     /// Returns the log probability of `token`, and the `count` most probable candidates with theirs. A candidate whose
     /// probability is too small for an `f32` is not among them.
     pub(super) fn log_probabilities(&self, token: u32, count: usize) -> LogProbabilities {
-        let mut top: Vec<(u32, f64)> = self.ids.iter().copied().zip(self.probabilities()).collect();
-        let own = top.iter().find(|(id, _)| *id == token).map_or(0.0, |(_, probability)| *probability);
-        top.retain(|(_, probability)| *probability as f32 > 0.0);
-        let better = |a: &(u32, f64), b: &(u32, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
-        if count > 0 && count < top.len() {
-            top.select_nth_unstable_by(count - 1, better);
-        }
-        top.truncate(count);
-        top.sort_unstable_by(better);
-        let top = top.into_iter().map(|(id, probability)| (id, probability.ln() as f32)).collect();
-        LogProbabilities { token: own.ln() as f32, top }
+        let top = f64::from(self.logit(self.best()));
+        let log_total = self.weights().iter().sum::<f64>().ln();
+        let log = |id: u32| ((f64::from(self.logit(id)) - top) / self.temperature - log_total) as f32;
+        let mut ids = self.ids.clone();
+        best_first(&self.logits, &mut ids, count);
+        let top = ids.into_iter().map(|id| (id, log(id))).filter(|(_, value)| value.exp() > 0.0).collect();
+        LogProbabilities { token: log(token), top }
     }
 
     /// Returns the candidates' surprisals -ln p in nats. They are finite even if p is too small for an `f64`.
