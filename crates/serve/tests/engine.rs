@@ -128,7 +128,7 @@ fn an_answer_does_not_depend_on_other_requests() {
             let full = Settings::new(&model.0, parallel, CONTEXT);
             let one = model.0.sequence(CONTEXT).bytes(CONTEXT) * 2;
             let state_bytes = (full.state_bytes * share / 100).max(one);
-            let engine = engine(&model, Settings { state_bytes, prompt_tokens: 16, ..full });
+            let engine = engine(&model, Settings { state_bytes, ..full });
             let mut open = Vec::new();
             for (index, request) in requests.iter().enumerate() {
                 open.push((index, engine.submit(request.clone()).unwrap()));

@@ -8,6 +8,7 @@
 //! encode.
 
 mod metrics;
+mod pace;
 mod prefix_index;
 mod request;
 mod scheduler;

@@ -9,6 +9,7 @@
 //!   the youngest running request waits again, and later reads its tokens once more.
 
 use super::metrics::Metrics;
+use super::pace::Pace;
 use super::prefix_index::{PrefixIndex, common_prefix};
 use super::request::Failure;
 use super::settings::Settings;
@@ -57,6 +58,7 @@ pub struct Scheduler {
     waiting: Vec<Task>,
     running: Vec<Running>,
     metrics: Metrics,
+    pace: Pace,
 }
 
 impl Scheduler {
@@ -69,7 +71,8 @@ impl Scheduler {
     ) -> Self {
         let pool = network.pool(settings.state_bytes);
         let index = PrefixIndex::default();
-        Self { network, tokenizer, settings, pool, index, waiting: Vec::new(), running: Vec::new(), metrics }
+        let (waiting, running, pace) = (Vec::new(), Vec::new(), Pace::default());
+        Self { network, tokenizer, settings, pool, index, waiting, running, metrics, pace }
     }
 
     /// Runs requests until the sender of `submitted` is gone and all requests have ended, or until `shared.end` is true.
@@ -208,11 +211,11 @@ impl Scheduler {
     /// Runs one step.
     fn step(&mut self) {
         let begin = Instant::now();
-        let (counts, states) = loop {
+        let (answers, counts, states) = loop {
             if self.running.is_empty() {
                 return;
             }
-            let counts = self.counts();
+            let (answers, counts) = (self.answers(), self.counts());
             let mut constraints = Vec::new();
             let mut parts: Vec<Part> = (self.running.iter_mut().zip(&counts))
                 .map(|(Running { task, sequence }, count)| {
@@ -230,7 +233,7 @@ impl Scheduler {
                 })
                 .collect();
             match beside(constraints, || self.network.step(&mut parts)) {
-                Ok(states) => break (counts, states),
+                Ok(states) => break (answers, counts, states),
                 Err(Error::States { source }) => self.make_room(&source.to_string()),
                 Err(error) => {
                     for running in self.running.drain(..) {
@@ -239,10 +242,13 @@ impl Scheduler {
                 }
             }
         };
+        let tokens = counts.iter().sum::<usize>();
         self.metrics.steps.inc();
-        self.metrics.step_tokens.inc_by(counts.iter().sum::<usize>() as u64);
+        self.metrics.step_tokens.inc_by(tokens as u64);
         self.advance(&counts, &states);
-        self.metrics.step_seconds.0.observe(begin.elapsed().as_secs_f64());
+        let time = begin.elapsed();
+        self.pace.note(answers, tokens, time);
+        self.metrics.step_seconds.0.observe(time.as_secs_f64());
     }
 
     /// Frees memory for a step.
@@ -262,15 +268,21 @@ impl Scheduler {
         }
     }
 
+    /// The number of running requests whose prompt was read.
+    fn answers(&self) -> usize {
+        self.running.iter().filter(|running| running.pending() == 1).count()
+    }
+
     /// Returns the number of tokens of each running request in the next step.
     fn counts(&self) -> Vec<usize> {
-        let answers = self.running.iter().filter(|running| running.pending() == 1).count();
         let mut counts = vec![1; self.running.len()];
         let mut readers: Vec<usize> =
             (0..self.running.len()).filter(|index| self.running[*index].pending() > 1).collect();
         readers.sort_by_key(|index| self.running[*index].up_to_boundary());
-        let budget = if answers > 0 { self.settings.prompt_tokens } else { Transformer::PIECE };
-        let mut budget = budget.max(readers.len());
+        if readers.is_empty() {
+            return counts;
+        }
+        let mut budget = self.pace.prompt_tokens(self.answers(), readers.len());
         for (index, reader) in readers.iter().enumerate() {
             // The shortest rest gets up to three quarters, so that a short prompt does not wait for a long one.
             let others = readers.len() - index - 1;

@@ -13,9 +13,6 @@ pub struct Settings {
     pub context: usize,
     /// Memory for the states of all requests and of the prefix index, in bytes.
     pub state_bytes: usize,
-    /// Number of tokens of prompts in a step with running answers. A larger number reads prompts faster, and makes
-    /// running answers wait longer for each token.
-    pub prompt_tokens: usize,
 }
 
 impl Settings {
@@ -24,6 +21,6 @@ impl Settings {
         let one = network.sequence(context);
         // A request that shares pages with another one copies its last page.
         let bytes = one.bytes(context).saturating_add(2 * one.bytes(1)).saturating_mul(parallel);
-        Self { parallel, queue: 256, context, state_bytes: bytes, prompt_tokens: 32 }
+        Self { parallel, queue: 256, context, state_bytes: bytes }
     }
 }
