@@ -10,6 +10,10 @@ use std::ops::Range;
 /// rows, most columns have an outlier.
 const ALL_COLUMNS_ROWS: usize = 128;
 
+/// Maximum number of rows of activations for which each row decodes the columns of its own outliers. With more rows, most
+/// of the decoded columns have several outliers.
+pub(crate) const FEW_ROWS: usize = 32;
+
 /// An activation that is not rounded.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(C)]
@@ -34,7 +38,7 @@ pub(crate) struct Outliers {
     /// Number of entries that are reserved for each row.
     row_capacity: usize,
     /// The columns in which at least one row has an outlier, in ascending order. If there are at least
-    /// [`ALL_COLUMNS_ROWS`] rows, the list contains all columns.
+    /// [`ALL_COLUMNS_ROWS`] rows, or 2 to [`FEW_ROWS`], the list contains all columns.
     pub columns: Vec<u32>,
 }
 
@@ -46,7 +50,7 @@ impl Outliers {
             let all: &mut [Outlier] = bytemuck::cast_slice_mut(&mut entries);
             let indices = all[..count as usize].iter_mut().zip(0..);
             indices.map(|(outlier, index)| std::mem::replace(&mut outlier.index, index)).collect()
-        } else if counts.len() >= ALL_COLUMNS_ROWS {
+        } else if counts.len() <= FEW_ROWS || counts.len() >= ALL_COLUMNS_ROWS {
             (0..columns as u32).collect()
         } else {
             let all: &mut [Outlier] = bytemuck::cast_slice_mut(&mut entries);

@@ -4,6 +4,8 @@
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", test))]
 pub(crate) mod activation_rows;
 pub(crate) mod attention_kernel;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", test))]
+mod columns;
 pub(crate) mod float_tile;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", test))]
 pub(crate) mod int8_dot;

@@ -2,24 +2,28 @@
 //! the matrix that has the same index. `codes/layout.rs` defines panels, chunks and superblocks.
 //!
 //! ```text
-//! for each group of adjacent panels, for each segment of the columns that have outliers:
-//!     weights ← these columns of these rows, decoded
-//!     for each row of activations: sums += outlier · weights of its column, column after column
-//! results += sums
+//! for each group of adjacent panels:
+//!     for each segment of the columns:
+//!         for each row of activations: sums += outlier · weights of its column, column after column
+//!     results += sums
 //! ```
 //!
-//! A segment is at most [`SEGMENT_COLUMNS`] of these columns. `sums` are the sums of one row of activations for the
-//! rows of the panels.
+//! `sums` are the sums of one row of activations for the rows of the panels. Up to [`FEW_ROWS`] rows decode the columns of
+//! their own outliers ([`add_single_row`], [`add_few_rows`]). For more rows, all columns of a segment that have outliers are
+//! decoded and stored before the rows use them ([`add_rows`]).
 //!
 //! A decoded weight has the same bits as in the scalar kernels. First the product of the scales of the row is rounded
 //! to `f32`; after that, this product is multiplied by the level. A sum contains only the outliers of its own row of
 //! activations, so the result does not depend on the outliers of other rows.
 
+use super::columns::Columns;
 use super::simd::SimdInt8;
 use super::unpack::{SharedScale, WeightScale, columns_of_scale};
 use crate::cpu::codes::layout::*;
-use crate::cpu::codes::matrix::{CodeMatrix, DECODED_ROWS, Panel};
-use crate::cpu::codes::outliers::{ColumnPosition, Outliers, OutliersOfRows, PlacedOutlier};
+use crate::cpu::codes::matrix::{CodeMatrix, DECODED_ROWS};
+use crate::cpu::codes::outliers::{
+    ColumnPosition, FEW_ROWS, Outlier, Outliers, OutliersOfRows, PlacedOutlier,
+};
 use crate::cpu::prefetch::{PREFETCH_DISTANCE, prefetch};
 use crate::scratch::Buffer;
 use crate::shared::Shared;
@@ -28,6 +32,11 @@ use std::ops::Range;
 /// Number of panels that are decoded at the same time for one row of activations. The place of an outlier's column is
 /// read one time for all of them.
 pub(crate) const SINGLE_ROW_PANELS: usize = 4;
+/// Number of panels that are multiplied at the same time for at most [`FEW_ROWS`] rows of activations.
+const FEW_ROWS_PANELS: usize = 4;
+/// Number of columns of a segment for at most [`FEW_ROWS`] rows of activations, a multiple of a superblock. The codes and
+/// scales of a segment stay in the first-level cache while all rows use them.
+const FEW_ROWS_SEGMENT: usize = 256;
 /// Maximum number of columns of a segment. The decoded weights of a segment fit in the second-level cache. All rows of
 /// activations are read again for each segment, so shorter segments would be slower.
 const SEGMENT_COLUMNS: usize = 768;
@@ -84,6 +93,8 @@ pub(crate) fn add<V: SimdInt8>(
                 (simd, x.rows.start, &x.single_row, y)
             )
         }
+    } else if x.rows.len() <= FEW_ROWS {
+        for_panel_groups!(matrix, panels, FEW_ROWS_PANELS, add_few_rows, (simd, x.rows.clone(), x.all, y))
     } else {
         for_panel_groups!(matrix, panels, DECODED_ROWS / V::ROWS, add_rows, (simd, x.rows.clone(), x.all, y))
     }
@@ -126,6 +137,57 @@ unsafe fn add_single_row<V: SimdInt8, const CODES: u8, const SCALES: u8, const P
         }
     }
     add_to::<V, P>(simd, matrix, first, row, &sums, y);
+}
+
+/// Computes [`add`] for at most [`FEW_ROWS`] rows of activations and the `P` panels from `first` on. Few rows seldom have
+/// outliers in the same column, so decoded weights are not stored. The scales of a segment are decoded once for all rows.
+///
+/// # Safety
+/// The matrix has these panels. `x.columns` are all columns of the matrix.
+#[inline(always)]
+unsafe fn add_few_rows<V: SimdInt8, const CODES: u8, const SCALES: u8, const P: usize>(
+    simd: V,
+    matrix: &CodeMatrix,
+    first: usize,
+    rows: Range<usize>,
+    x: &Outliers,
+    y: &Shared<f32>,
+) {
+    let columns = Columns::<V, CODES, SCALES, P>::new(simd, matrix, first);
+    let columns_per_scale = columns_of_scale(SCALES);
+    let mut sums = [[simd.splat_float(0.0); P]; FEW_ROWS];
+    let mut counts = [0; FEW_ROWS];
+    let mut scales = [[WeightScale::<V>::zero(simd); P]; FEW_ROWS_SEGMENT / (CHUNK / 2)];
+    for start in (0..x.columns.len()).step_by(FEW_ROWS_SEGMENT) {
+        let end = x.columns.len().min(start + FEW_ROWS_SEGMENT);
+        for (scales, column) in scales.iter_mut().zip((start..end).step_by(columns_per_scale)) {
+            let position = ColumnPosition::new::<CODES, SCALES>(column, V::ROWS);
+            // SAFETY: the caller guarantees that the panels have this column.
+            *scales = unsafe { columns.scales(&position, &columns.shared(&position)) };
+        }
+        for ((row, sums), count) in rows.clone().zip(&mut sums).zip(&mut counts) {
+            let mut sums_of_row = *sums;
+            for Outlier { index, value } in &x.of(row)[*count..] {
+                let column = *index as usize;
+                if column >= end {
+                    break;
+                }
+                let position = ColumnPosition::new::<CODES, SCALES>(column, V::ROWS);
+                let (value, scales) =
+                    (simd.splat_float(*value), &scales[(column - start) / columns_per_scale]);
+                // SAFETY: the caller guarantees that the panels have this column.
+                let weights = unsafe { columns.weights(&position, scales) };
+                for (sum, weight) in sums_of_row.iter_mut().zip(weights) {
+                    *sum = simd.multiply_add(value, weight, *sum);
+                }
+                *count += 1;
+            }
+            *sums = sums_of_row;
+        }
+    }
+    for (row, sums) in rows.zip(&sums).filter(|(row, _)| !x.of(*row).is_empty()) {
+        add_to::<V, P>(simd, matrix, first, row, sums, y);
+    }
 }
 
 /// Computes [`add`] for several rows of activations and the `P` panels from `first` on.
@@ -261,176 +323,6 @@ fn add_to<V: SimdInt8, const P: usize>(
     }
 }
 
-/// Access to the columns of `P` adjacent panels.
-struct Columns<'a, V: SimdInt8, const CODES: u8, const SCALES: u8, const P: usize> {
-    simd: V,
-    /// The first panel. The other panels follow this panel in memory.
-    panel: Panel<'a>,
-    /// The table of signed levels, without [`SimdInt8::BIAS`]; zeros if the layout has no table.
-    table: V::Ints,
-    /// The negated zero point of the codes.
-    minus_zero_point: V::Ints,
-    /// The levels of the sixteen codes of a 4-bit layout. Only used if the instruction set can permute sixteen floats.
-    levels: V::Floats,
-}
-
-impl<'a, V: SimdInt8, const CODES: u8, const SCALES: u8, const P: usize> Columns<'a, V, CODES, SCALES, P> {
-    /// Panics if the matrix does not have the `P` panels from `first` on.
-    #[inline(always)]
-    fn new(simd: V, matrix: &'a CodeMatrix, first: usize) -> Self {
-        let levels = match matrix.code_layout {
-            CodeLayout::Table(levels) => levels.map(i8::cast_unsigned),
-            _ => [0; 16],
-        };
-        let float_levels = match matrix.code_layout {
-            CodeLayout::Table(levels) => levels.map(f32::from),
-            layout => {
-                let zero_point = if has_minima(SCALES) { 0 } else { layout.zero_point() };
-                std::array::from_fn(|code| f32::from(code as i16 - zero_point))
-            }
-        };
-        // This call panics if the matrix does not have the last panel.
-        let _ = matrix.panel(first + P - 1);
-        let minus_zero_point = simd.splat(-i32::from(matrix.code_layout.zero_point()));
-        // SAFETY: a vector has at most sixteen floats.
-        let float_levels = unsafe { simd.load_floats(float_levels.as_ptr()) };
-        Self {
-            simd,
-            panel: matrix.panel(first),
-            table: simd.level_table(&levels),
-            minus_zero_point,
-            levels: float_levels,
-        }
-    }
-
-    /// Returns the address after the last byte of the codes of all `P` panels.
-    fn codes_end(&self) -> *const u8 {
-        self.panel.codes.as_ptr().wrapping_add(P * self.panel.codes.len())
-    }
-
-    /// Loads the superblock scales of a column, for each panel.
-    ///
-    /// # Safety
-    /// `position` is the position of a column that the panels have.
-    #[inline(always)]
-    unsafe fn shared(&self, position: &ColumnPosition) -> [SharedScale<V>; P] {
-        let simd = self.simd;
-        let mut per_panel = [SharedScale::zero(simd); P];
-        let shared = self.panel.shared;
-        // This is a loop, because a closure would not be compiled for the instruction set.
-        for (p, panel_scales) in per_panel.iter_mut().enumerate() {
-            // SAFETY: the caller guarantees that the panels have this column. The panels are adjacent in memory, so the
-            // address is inside panel `p`.
-            *panel_scales = unsafe {
-                SharedScale::load::<SCALES>(
-                    simd,
-                    shared.as_ptr().wrapping_add(p * shared.len() + position.shared as usize),
-                )
-            };
-        }
-        per_panel
-    }
-
-    /// Loads the scales of a column, for each panel. `shared` are the superblock scales of this column.
-    ///
-    /// # Safety
-    /// `position` is the position of a column that the panels have.
-    #[inline(always)]
-    unsafe fn scales(&self, position: &ColumnPosition, shared: &[SharedScale<V>; P]) -> [WeightScale<V>; P] {
-        let simd = self.simd;
-        let mut per_panel = [WeightScale::zero(simd); P];
-        let scales = self.panel.scales;
-        for (p, (panel_scales, shared)) in per_panel.iter_mut().zip(shared).enumerate() {
-            // SAFETY: the caller guarantees that the panels have this column. The panels are adjacent in memory, so the
-            // address is inside panel `p`.
-            *panel_scales = unsafe {
-                WeightScale::load::<SCALES>(
-                    simd,
-                    scales.as_ptr().add(p * scales.len() + position.scales as usize),
-                    shared,
-                )
-            };
-        }
-        per_panel
-    }
-
-    /// Decodes the weights of a column, for each panel. `scales` are the scales of this column.
-    ///
-    /// # Safety
-    /// `position` is the position of a column that the panels have.
-    #[inline(always)]
-    unsafe fn weights(&self, position: &ColumnPosition, scales: &[WeightScale<V>; P]) -> [V::Floats; P] {
-        let simd = self.simd;
-        let mut weights = [simd.splat_float(0.0); P];
-        let codes = self.panel.codes;
-        for (p, (weight, scale)) in weights.iter_mut().zip(scales).enumerate() {
-            // SAFETY: the caller guarantees that the panels have this column. The panels are adjacent in memory, so the
-            // address is the start of the codes of panel `p`.
-            unsafe {
-                let codes = codes.as_ptr().add(p * codes.len());
-                *weight = scale.weight::<SCALES>(simd, self.level(codes, position));
-            }
-        }
-        weights
-    }
-
-    /// Decodes the weights of columns that have the same scale, and writes them to `weights`: for each column, one
-    /// float per row of the panels.
-    ///
-    /// # Safety
-    /// The panels have these columns.
-    #[inline(always)]
-    unsafe fn decode(&self, columns: &[u32], weights: &mut [f32]) {
-        // SAFETY: the caller guarantees that the panels have these columns. `target` has `P * V::ROWS` floats, which is
-        // the size of `P` vectors.
-        unsafe {
-            let position = ColumnPosition::new::<CODES, SCALES>(columns[0] as usize, V::ROWS);
-            let scales = self.scales(&position, &self.shared(&position));
-            for (column, target) in columns.iter().zip(weights.chunks_exact_mut(P * V::ROWS)) {
-                let position = ColumnPosition::new::<CODES, SCALES>(*column as usize, V::ROWS);
-                for (p, weight) in self.weights(&position, &scales).into_iter().enumerate() {
-                    self.simd.store_floats(weight, target.as_mut_ptr().add(p * V::ROWS));
-                }
-            }
-        }
-    }
-
-    /// Unpacks the levels of a column from the codes of one panel. If the layout has minima, returns the codes instead
-    /// of the levels.
-    ///
-    /// # Safety
-    /// `codes` is the start of the codes of one of the panels. `position` is the position of a column that this panel
-    /// has.
-    #[inline(always)]
-    unsafe fn level(&self, codes: *const u8, position: &ColumnPosition) -> V::Floats {
-        let simd = self.simd;
-        // Loads the vector at `offset` and shifts its lanes to the right by `shift`.
-        // SAFETY: the caller guarantees that the panel has the column, so the vector is inside the codes of the panel.
-        let shifted = |offset: u32, shift: u32| unsafe {
-            simd.shift_right_32(simd.load(codes.add(offset as usize)), shift)
-        };
-        let bits = |offset: u32, shift: u32, mask: i32| simd.and(shifted(offset, shift), simd.splat(mask));
-        // Converts the low byte of each lane from an unsigned to a signed byte.
-        let signed = |byte: V::Ints| simd.add(simd.xor(byte, simd.splat(128)), simd.splat(-128));
-        if V::PERMUTES_FLOATS && matches!(CODES, FOUR | TABLE) {
-            return simd.permute_floats(self.levels, shifted(position.codes, position.shift));
-        }
-        let level = if CODES == BYTES {
-            signed(bits(position.codes, position.shift, 255))
-        } else {
-            let low = bits(position.codes, position.shift, 15);
-            let code = match CODES {
-                FIVE => simd.or(low, simd.shift_left_16::<4>(bits(position.upper, position.upper_shift, 1))),
-                SIX => simd.or(low, simd.shift_left_16::<4>(bits(position.upper, position.upper_shift, 3))),
-                TABLE => signed(simd.and(simd.lookup(self.table, low), simd.splat(255))),
-                _ => low,
-            };
-            if CODES == TABLE || has_minima(SCALES) { code } else { simd.add(code, self.minus_zero_point) }
-        };
-        simd.to_floats(level)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::portable::Portable;
@@ -450,7 +342,7 @@ mod tests {
         add(Portable::<N>, matrix, panels, x, y);
     }
 
-    /// Tests panels of eight and of sixteen rows, with one row of activations and with several rows.
+    /// Tests panels of eight and of sixteen rows, with one row of activations, with a few and with many.
     #[test]
     fn results_equal_the_scalar_path_bit_for_bit() {
         let floats = |count: usize, seed: usize| -> Vec<f32> {
@@ -467,7 +359,7 @@ mod tests {
             // Every row has outliers, except the second row.
             x.iter_mut().step_by(101).for_each(|x| *x *= 50.0);
             x[columns..2 * columns].fill(0.5);
-            for (lanes, n) in [8, 16].into_iter().flat_map(|lanes| [1, 3, n].map(|n| (lanes, n))) {
+            for (lanes, n) in [8, 16].into_iter().flat_map(|lanes| [1, 3, 40, n].map(|n| (lanes, n))) {
                 let rounded = Rounded::new(&backend, &x[..n * columns], columns, Precision::Int8Outliers);
                 let found = rounded.outliers.as_ref().unwrap();
                 let matrix = CodeMatrix::new(backend.pool(), lanes, &tensor).unwrap();
