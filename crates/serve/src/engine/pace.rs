@@ -8,8 +8,12 @@ use std::time::Duration;
 
 /// Steps with prompts have a multiple of this number of tokens. With fewer tokens, products run far below their speed.
 const BLOCK: usize = 8;
-/// The smallest number of tokens of prompts in a step with running answers.
+/// The smallest number of tokens of one or two prompts in a step with running answers.
 const LEAST: usize = 12;
+/// The number of tokens that each further prompt adds, because then most requests wait for their first token.
+const LEAST_FURTHER: usize = 8;
+/// The number of tokens in a step at which products reach their full speed.
+const FULL_SPEED: usize = 64;
 /// A step with prompts and running answers may take this number of times as long as one without prompts.
 const RATIO: f64 = 3.0;
 /// Seconds of a step of several prompts without running answers.
@@ -40,7 +44,13 @@ impl Pace {
             (Some(target), Some(token)) => (target / token) as usize / BLOCK * BLOCK,
             _ => 0,
         };
-        let least = if answers == 0 { BLOCK } else { (answers + LEAST).next_multiple_of(BLOCK) };
+        let least = match answers {
+            0 => BLOCK,
+            _ => {
+                let prompts = (LEAST + LEAST_FURTHER * prompts.saturating_sub(2)).min(FULL_SPEED);
+                (answers + prompts).next_multiple_of(BLOCK)
+            }
+        };
         let most = Transformer::PIECE.max(least);
         (fitting.clamp(least, most) - answers).max(prompts)
     }
@@ -84,6 +94,9 @@ mod tests {
         assert_eq!(settle(&mut Pace::default(), 4, 1, 0.015, 0.006).0, 12);
         assert_eq!(settle(&mut Pace::default(), 8, 2, 0.015, 0.006).0, 16);
         assert_eq!(settle(&mut Pace::default(), 9, 1, 0.015, 0.006).0, 15);
+        // Many requests wait for their first token.
+        assert_eq!(settle(&mut Pace::default(), 4, 4, 0.015, 0.006).0, 28);
+        assert_eq!(settle(&mut Pace::default(), 4, 30, 0.015, 0.006).0, 68);
         // Weights take most of it, as on a machine with many processors: more prompts for little time.
         for answers in [1, 5, 20, 300] {
             let (tokens, seconds) = settle(&mut Pace::default(), answers, 3, 0.030, 0.0003);
@@ -112,7 +125,7 @@ mod tests {
     fn every_prompt_gets_a_token() {
         let pace = Pace::default();
         assert_eq!(pace.prompt_tokens(0, 40), 40);
-        assert_eq!(pace.prompt_tokens(3, 40), 40);
+        assert_eq!(pace.prompt_tokens(3, 100), 100);
         assert_eq!(pace.prompt_tokens(600, 1), 16);
     }
 }
