@@ -77,6 +77,11 @@ impl Outliers {
         self.counts.iter().all(|count| *count == 0)
     }
 
+    /// Returns true if each row decodes the columns of its own outliers. Then `columns` contains all columns.
+    pub fn is_few_rows(&self) -> bool {
+        (2..=FEW_ROWS).contains(&self.counts.len())
+    }
+
     /// Returns the outliers of row `row`.
     #[inline(always)]
     pub fn of(&self, row: usize) -> &[Outlier] {

@@ -93,7 +93,7 @@ pub(crate) fn add<V: SimdInt8>(
                 (simd, x.rows.start, &x.single_row, y)
             )
         }
-    } else if x.rows.len() <= FEW_ROWS {
+    } else if x.all.is_few_rows() {
         for_panel_groups!(matrix, panels, FEW_ROWS_PANELS, add_few_rows, (simd, x.rows.clone(), x.all, y))
     } else {
         for_panel_groups!(matrix, panels, DECODED_ROWS / V::ROWS, add_rows, (simd, x.rows.clone(), x.all, y))
@@ -143,7 +143,7 @@ unsafe fn add_single_row<V: SimdInt8, const CODES: u8, const SCALES: u8, const P
 /// outliers in the same column, so decoded weights are not stored. The scales of a segment are decoded once for all rows.
 ///
 /// # Safety
-/// The matrix has these panels. `x.columns` are all columns of the matrix.
+/// The matrix has these panels, and it has the columns `x.columns`, which are all columns.
 #[inline(always)]
 unsafe fn add_few_rows<V: SimdInt8, const CODES: u8, const SCALES: u8, const P: usize>(
     simd: V,
