@@ -15,7 +15,7 @@ const LEAST_FURTHER: usize = 8;
 /// The number of tokens in a step at which products reach their full speed.
 const FULL_SPEED: usize = 64;
 /// A step with prompts and running answers may take this number of times as long as one without prompts.
-const RATIO: f64 = 3.0;
+const RATIO: f64 = 2.5;
 /// Seconds of a step of several prompts without running answers.
 const PROMPTS: f64 = 0.25;
 /// Seconds of a step of one prompt while nothing else runs.
