@@ -289,11 +289,8 @@ fn pack(backend: &Backend, packings: &mut [Packing], chunks: usize) {
 
 /// Multiplies the codes of the rows of activations from `done` on with some panels, one row or a few rows at a time.
 fn multiply_separate_rows(backend: &Backend, product: &Product, panels: Range<usize>, done: usize) {
-    if done == product.x.rows() {
-        return;
-    }
-    let mut sums = [[0.0f32; ROWS]; CACHED_ROWS];
     for first in (done..product.x.rows()).step_by(CACHED_ROWS) {
+        let mut sums = [[0.0f32; ROWS]; CACHED_ROWS];
         let sums = &mut sums[..CACHED_ROWS.min(product.x.rows() - first)];
         for panel in panels.clone() {
             backend.cpu().few_rows(product.matrix, panel, &product.x, first, sums);

@@ -75,7 +75,8 @@ mod tests {
     use super::*;
 
     /// A machine: a step takes `step` seconds and `token` seconds for each token.
-    fn settle(pace: &mut Pace, answers: usize, prompts: usize, step: f64, token: f64) -> (usize, f64) {
+    fn settle(answers: usize, prompts: usize, step: f64, token: f64) -> (usize, f64) {
+        let mut pace = Pace::default();
         let seconds = |tokens: usize| step + token * tokens as f64;
         for _ in 0..100 {
             if answers > 0 {
@@ -91,15 +92,15 @@ mod tests {
     #[test]
     fn a_step_is_a_multiple_of_a_block_and_keeps_its_time() {
         // Arithmetic takes most of the time: the smallest step.
-        assert_eq!(settle(&mut Pace::default(), 4, 1, 0.015, 0.006).0, 12);
-        assert_eq!(settle(&mut Pace::default(), 8, 2, 0.015, 0.006).0, 16);
-        assert_eq!(settle(&mut Pace::default(), 9, 1, 0.015, 0.006).0, 15);
+        assert_eq!(settle(4, 1, 0.015, 0.006).0, 12);
+        assert_eq!(settle(8, 2, 0.015, 0.006).0, 16);
+        assert_eq!(settle(9, 1, 0.015, 0.006).0, 15);
         // Many requests wait for their first token.
-        assert_eq!(settle(&mut Pace::default(), 4, 4, 0.015, 0.006).0, 28);
-        assert_eq!(settle(&mut Pace::default(), 4, 30, 0.015, 0.006).0, 68);
+        assert_eq!(settle(4, 4, 0.015, 0.006).0, 28);
+        assert_eq!(settle(4, 30, 0.015, 0.006).0, 68);
         // Weights take most of it, as on a machine with many processors: more prompts for little time.
         for answers in [1, 5, 20, 300] {
-            let (tokens, seconds) = settle(&mut Pace::default(), answers, 3, 0.030, 0.0003);
+            let (tokens, seconds) = settle(answers, 3, 0.030, 0.0003);
             let alone = 0.030 + 0.0003 * answers as f64;
             assert!((tokens + answers).is_multiple_of(BLOCK), "{tokens} beside {answers}");
             assert!((1.5..=RATIO).contains(&(seconds / alone)), "{seconds} beside {answers}: {alone}");
@@ -109,16 +110,16 @@ mod tests {
     #[test]
     fn a_step_without_answers_is_longer_but_bounded() {
         for (step, token) in [(0.015, 0.005), (0.1, 0.02), (0.01, 0.002)] {
-            let (alone, seconds) = settle(&mut Pace::default(), 0, 1, step, token);
+            let (alone, seconds) = settle(0, 1, step, token);
             assert!((ALONE / 2.0..=ALONE).contains(&seconds), "{alone} in {seconds}");
-            let (together, seconds) = settle(&mut Pace::default(), 0, 4, step, token);
+            let (together, seconds) = settle(0, 4, step, token);
             assert!(
                 together < alone && seconds <= PROMPTS.max(step + token * BLOCK as f64),
                 "{together} in {seconds}"
             );
         }
-        assert_eq!(settle(&mut Pace::default(), 0, 1, 1e-5, 1e-6).0, Transformer::PIECE);
-        assert_eq!(settle(&mut Pace::default(), 0, 1, 5.0, 1.0).0, BLOCK);
+        assert_eq!(settle(0, 1, 1e-5, 1e-6).0, Transformer::PIECE);
+        assert_eq!(settle(0, 1, 5.0, 1.0).0, BLOCK);
     }
 
     #[test]

@@ -215,7 +215,8 @@ impl Scheduler {
             if self.running.is_empty() {
                 return;
             }
-            let (answers, counts) = (self.answers(), self.counts());
+            let answers = self.answers();
+            let counts = self.counts(answers);
             let mut constraints = Vec::new();
             let mut parts: Vec<Part> = (self.running.iter_mut().zip(&counts))
                 .map(|(Running { task, sequence }, count)| {
@@ -273,8 +274,8 @@ impl Scheduler {
         self.running.iter().filter(|running| running.pending() == 1).count()
     }
 
-    /// Returns the number of tokens of each running request in the next step.
-    fn counts(&self) -> Vec<usize> {
+    /// Returns the number of tokens of each running request in the next step. `answers` of them have read their prompt.
+    fn counts(&self, answers: usize) -> Vec<usize> {
         let mut counts = vec![1; self.running.len()];
         let mut readers: Vec<usize> =
             (0..self.running.len()).filter(|index| self.running[*index].pending() > 1).collect();
@@ -282,7 +283,7 @@ impl Scheduler {
         if readers.is_empty() {
             return counts;
         }
-        let mut budget = self.pace.prompt_tokens(self.answers(), readers.len());
+        let mut budget = self.pace.prompt_tokens(answers, readers.len());
         for (index, reader) in readers.iter().enumerate() {
             // The shortest rest gets up to three quarters, so that a short prompt does not wait for a long one.
             let others = readers.len() - index - 1;
