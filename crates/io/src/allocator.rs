@@ -39,15 +39,25 @@ unsafe impl GlobalAlloc for Allocator {
     }
 }
 
-/// Lets all threads share one heap. glibc gives each thread its own, and keeps what a thread has freed in it; a server whose
-/// large requests come to different threads would grow with each of them. Call it before other threads start.
-pub fn share_one_heap() {
+/// Sets up glibc's allocator for a process that runs for long, so that freed memory goes back to the system. Call it before
+/// other threads start. It changes two defaults:
+///
+/// - Each thread has a heap of its own, which keeps what the thread has freed. Here all threads share one heap.
+/// - Once a large block is freed, blocks of up to its size (32 MiB at most) come from the heap, which can shrink at its end
+///   only. Here blocks of 128 KiB and more always have a mapping of their own.
+pub fn return_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    for (option, value) in
+        [(libc::M_ARENA_MAX, 1), (libc::M_MMAP_THRESHOLD, OWN_MAPPING), (libc::M_TRIM_THRESHOLD, OWN_MAPPING)]
     {
         // SAFETY: `mallopt` reads its two numbers only, and no other thread allocates yet. An error leaves the default.
-        let _ = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+        let _ = unsafe { libc::mallopt(option, value) };
     }
 }
+
+/// Bytes of a block that gets a mapping of its own after [`return_freed_memory`]: glibc's default at the start.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const OWN_MAPPING: libc::c_int = 128 * 1024;
 
 /// Returns `start`. If it is null, ends the process with a message that names `bytes`, the requested size.
 #[inline(always)]

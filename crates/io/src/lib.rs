@@ -26,7 +26,7 @@ mod read;
 pub mod signals;
 mod sink;
 
-pub use allocator::{Allocator, share_one_heap};
+pub use allocator::{Allocator, return_freed_memory};
 pub use checkpoint::{
     Checkpoint, Storage, TensorInfo, content_hash, content_hash_with, first_rounded, hash, open,
 };

@@ -40,7 +40,7 @@ impl From<io::Error> for Failure {
 
 /// Runs the command.
 pub fn run(common: &Common, arguments: &Serve) -> Result<ExitCode, Failure> {
-    kvant::io::share_one_heap();
+    kvant::io::return_freed_memory();
     start_log(arguments.log);
     let models = arguments
         .models()?
