@@ -3,7 +3,7 @@
 use kvant::Model;
 use kvant::kernels::{Arithmetic, Backend, Isa, KvFormat, Precision};
 use kvant::model::{Finish, LogProbabilities, Sampler, Sampling, Tokenizer, Transformer, Want, generate};
-use kvant_serve::{Answer, Engine, Event, Metrics, Refusal, Request, Settings};
+use kvant_serve::{Answer, Engine, Event, Grammar, Grammars, Metrics, Refusal, Request, Settings};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -151,6 +151,39 @@ fn an_answer_does_not_depend_on_other_requests() {
         }
     }
     assert!(preempted > 0, "the test must reach the limit of the memory");
+}
+
+/// Requests with a grammar that wait again when memory ends: their answers fit the grammar, and are those that an engine
+/// gives which has one request at a time.
+#[test]
+fn a_grammar_holds_when_a_request_waits_again() {
+    let model = demo();
+    let grammars = Grammars::new(&model.1, model.0.spec().vocabulary).unwrap();
+    let constraint = grammars.compile(&Grammar::Regex("[a-z]{40,60}:[0-9]{20}".to_owned())).unwrap();
+    let mut random = Random(13);
+    let requests: Vec<Request> = (0..24)
+        .map(|seed| {
+            let prompt = (0..30 + random.below(60)).map(|_| 5 + random.below(500) as u32).collect();
+            let sampling = Sampling { seed, temperature: 1.5, ..Sampling::default() };
+            Request { constraint: Some(constraint.clone()), ..Request::new(prompt, 85, sampling) }
+        })
+        .collect();
+    let one_by_one = engine(&model, Settings::new(&model.0, 1, CONTEXT));
+    let expected: Vec<Done> =
+        requests.iter().map(|r| finish(one_by_one.submit(r.clone()).unwrap())).collect();
+    for done in &expected {
+        let (letters, digits) = done.text.split_once(':').unwrap_or_else(|| panic!("{}", done.text));
+        assert!((40..=60).contains(&letters.len()) && letters.bytes().all(|b| b.is_ascii_lowercase()));
+        assert!(digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit()), "{digits}");
+    }
+    let state_bytes = model.0.sequence(CONTEXT).bytes(CONTEXT) * 3;
+    let together = engine(&model, Settings { state_bytes, ..Settings::new(&model.0, 8, CONTEXT) });
+    let open: Vec<Answer> = requests.iter().map(|r| together.submit(r.clone()).unwrap()).collect();
+    for (answer, expected) in open.into_iter().zip(&expected) {
+        let done = finish(answer);
+        assert_eq!((&done.tokens, &done.text), (&expected.tokens, &expected.text));
+    }
+    assert!(together.metrics().preempted() > 0, "the test must reach the limit of the memory");
 }
 
 #[test]
