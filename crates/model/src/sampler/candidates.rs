@@ -140,9 +140,8 @@ impl<'a> Candidates<'a> {
     /// Returns the log probability of `token`, and the `count` most probable candidates with theirs. A candidate whose
     /// probability is too small for an `f32` is not among them.
     pub(super) fn log_probabilities(&self, token: u32, count: usize) -> LogProbabilities {
-        let top = f64::from(self.logit(self.best()));
-        let log_total = self.weights().iter().sum::<f64>().ln();
-        let log = |id: u32| ((f64::from(self.logit(id)) - top) / self.temperature - log_total) as f32;
+        let surprisal = self.surprisal();
+        let log = |id: u32| -surprisal(f64::from(self.logit(id))) as f32;
         let mut ids = self.ids.clone();
         best_first(&self.logits, &mut ids, count);
         let top = ids.into_iter().map(|id| (id, log(id))).filter(|(_, value)| value.exp() > 0.0).collect();
@@ -151,9 +150,14 @@ impl<'a> Candidates<'a> {
 
     /// Returns the candidates' surprisals -ln p in nats. They are finite even if p is too small for an `f64`.
     pub(super) fn surprisals(&self) -> Vec<f64> {
-        let top = f64::from(self.logit(self.best()));
+        self.logits().map(self.surprisal()).collect()
+    }
+
+    /// Returns a function from a candidate's logit to its surprisal.
+    fn surprisal(&self) -> impl Fn(f64) -> f64 {
+        let (top, temperature) = (f64::from(self.logit(self.best())), self.temperature);
         let log_total = self.weights().iter().sum::<f64>().ln();
-        self.logits().map(|x| log_total - (x - top) / self.temperature).collect()
+        move |x| log_total - (x - top) / temperature
     }
 
     /// Chooses a candidate by its probability. `unit` is a uniform random number in [0, 1). Returns the token and its

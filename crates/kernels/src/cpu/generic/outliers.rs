@@ -52,10 +52,11 @@ macro_rules! for_panel_groups {
                 while first < $panels.end {
                     // SAFETY: the matrix has these panels, and it has the columns of the outliers.
                     first += unsafe {
-                        match $max_panels.min($panels.end - first) {
-                            8.. => call!($function, $codes, $scales, 8, first, $matrix, $arguments),
+                        match $panels.end - first {
+                            8.. if const { $max_panels >= 8 } => {
+                                call!($function, $codes, $scales, 8, first, $matrix, $arguments)
+                            }
                             4.. => call!($function, $codes, $scales, 4, first, $matrix, $arguments),
-                            2.. => call!($function, $codes, $scales, 2, first, $matrix, $arguments),
                             _ => call!($function, $codes, $scales, 1, first, $matrix, $arguments),
                         }
                     };
@@ -325,30 +326,19 @@ fn add_to<V: SimdInt8, const P: usize>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::portable::Portable;
     use super::*;
     use crate::cpu::reference;
     use crate::cpu::rounded::Rounded;
     use crate::{Backend, Isa, Precision};
     use kvant_core::{Bytes, Shape, Tensor, format};
 
-    #[inline(never)]
-    fn add_portable<const N: usize>(
-        matrix: &CodeMatrix,
-        panels: Range<usize>,
-        x: &OutliersOfRows,
-        y: &Shared<f32>,
-    ) {
-        add(Portable::<N>, matrix, panels, x, y);
-    }
-
-    /// Tests panels of eight and of sixteen rows, with one row of activations, with a few and with many.
+    /// Tests the instruction sets of this machine, with one row of activations, with a few and with many.
     #[test]
     fn results_equal_the_scalar_path_bit_for_bit() {
         let floats = |count: usize, seed: usize| -> Vec<f32> {
             (0..count).map(|i| ((i * 7919 + seed * 104_729) % 1013) as f32 / 506.0 - 1.0).collect()
         };
-        let backend = Backend::new(Isa::Scalar, 1);
+        let backends: Vec<Backend> = Isa::available().into_iter().map(|isa| Backend::new(isa, 1)).collect();
         let (rows, columns, n) = (70, 512, 150);
         for (format, grid) in format::FORMATS.iter().filter_map(|format| Some((format, format.grid()?))) {
             let shape = Shape::new(&[rows, columns]).unwrap();
@@ -359,11 +349,12 @@ mod tests {
             // Every row has outliers, except the second row.
             x.iter_mut().step_by(101).for_each(|x| *x *= 50.0);
             x[columns..2 * columns].fill(0.5);
-            for (lanes, n) in [8, 16].into_iter().flat_map(|lanes| [1, 3, 40, n].map(|n| (lanes, n))) {
-                let rounded = Rounded::new(&backend, &x[..n * columns], columns, Precision::Int8Outliers);
+            for (backend, n) in backends.iter().flat_map(|backend| [1, 3, 40, n].map(|n| (backend, n))) {
+                let cpu = backend.cpu();
+                let rounded = Rounded::new(backend, &x[..n * columns], columns, Precision::Int8Outliers);
                 let found = rounded.outliers.as_ref().unwrap();
-                let matrix = CodeMatrix::new(backend.pool(), lanes, &tensor).unwrap();
-                let panels = 0..rows.div_ceil(lanes);
+                let matrix = CodeMatrix::new(backend.pool(), cpu.panel_rows(), &tensor).unwrap();
+                let panels = 0..matrix.panels();
                 let mut expected = floats(n * rows, 3);
                 let mut given = expected.clone();
                 let of_rows = OutliersOfRows::new(&matrix, found, 0..n);
@@ -373,11 +364,8 @@ mod tests {
                     &of_rows,
                     &Shared::new(&mut expected),
                 );
-                match lanes {
-                    8 => add_portable::<8>(&matrix, panels, &of_rows, &Shared::new(&mut given)),
-                    _ => add_portable::<16>(&matrix, panels, &of_rows, &Shared::new(&mut given)),
-                }
-                assert!(given == expected, "{}, panels of {lanes}, {n} rows", format.name());
+                cpu.add_outliers(&matrix, panels, &of_rows, &Shared::new(&mut given));
+                assert!(given == expected, "{}, {}, {n} rows", format.name(), backend.isa().name());
                 // The results are also close to the exact products of the decoded weights with the outliers.
                 let decoded = tensor.decode();
                 let row = n - 1;
