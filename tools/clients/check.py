@@ -144,6 +144,10 @@ def anthropic_client(url):
     counted = client.messages.count_tokens(model="any", messages=MESSAGES, system="Be short.")
     check("anthropic: tokens are counted", counted.input_tokens == whole.usage.input_tokens + (whole.usage.cache_read_input_tokens or 0), counted)
 
+    form = {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}}
+    formed = client.messages.create(**{**common, "max_tokens": 120, "extra_body": form})
+    check("anthropic: JSON Schema", valid(formed.content[0].text), formed)
+
     tool = {"name": "register", "description": "Registers a person.", "input_schema": SCHEMA}
     choice = {"type": "tool", "name": "register", "disable_parallel_tool_use": True}
     common = {**common, "max_tokens": 120, "tools": [tool], "tool_choice": choice}

@@ -304,11 +304,16 @@ impl Serve {
     }
 }
 
-/// Divides `NAME=MODEL`. A path that exists is no pair, even if it has an equals sign.
+/// Divides `NAME=MODEL`. A path that exists is no pair, even if it has an equals sign. A name with a slash needs a model that
+/// exists, because the argument may be a wrong path.
 fn named(argument: &Path) -> NamedPath {
     let text = argument.to_string_lossy();
     match text.split_once('=') {
-        Some((name, path)) if !name.is_empty() && !name.contains('/') && !argument.exists() => {
+        Some((name, path))
+            if !name.is_empty()
+                && !argument.exists()
+                && (!name.contains('/') || Path::new(path).exists()) =>
+        {
             NamedPath { name: name.to_owned(), path: path.into() }
         }
         _ => {

@@ -101,6 +101,10 @@ fn log_probabilities_of_a_prompt_are_given() {
     }
     // A stream has the same values.
     let events = server.events("/v1/completions", &with(body, json!({ "stream": true })));
+    let text = |events: &[Json]| -> String {
+        events.iter().filter_map(|event| event["choices"][0]["text"].as_str()).collect()
+    };
+    assert_eq!(text(&events), answer["choices"][0]["text"]);
     let streamed: Vec<f64> = events
         .iter()
         .filter_map(|event| event["choices"][0]["logprobs"]["token_logprobs"].as_array())
@@ -110,6 +114,49 @@ fn log_probabilities_of_a_prompt_are_given() {
     let whole: Vec<f64> =
         values["token_logprobs"].as_array().unwrap().iter().filter_map(Json::as_f64).collect();
     assert_eq!(streamed, whole);
+}
+
+/// Each token stands at its place in the text, also if a character has several tokens, whole and in a stream.
+#[test]
+fn places_of_tokens_are_those_in_the_text() {
+    let server = Server::start(&[]);
+    for (prompt, echo) in [("Once 옛날에 🐻 upon", true), ("옛날", false)] {
+        let body = json!({
+            "prompt": prompt, "max_tokens": 40, "echo": echo, "logprobs": 0, "temperature": 1.3, "seed": -5,
+        });
+        let whole = server.post("/v1/completions", &body);
+        let whole = &whole["choices"][0];
+        assert_eq!(
+            server.post("/v1/completions", &body)["choices"][0],
+            *whole,
+            "a negative seed repeats, too"
+        );
+        let text: Vec<char> = whole["text"].as_str().unwrap().chars().collect();
+        let list = |name: &str| whole["logprobs"][name].as_array().unwrap().clone();
+        let mut found = 0;
+        for (token, offset) in list("tokens").iter().zip(list("text_offset")) {
+            let token = token.as_str().unwrap();
+            // A control token has no text, and a part of a character is not readable. The text begins without a space.
+            if !token.contains(['<', '\u{fffd}']) {
+                let from = offset.as_u64().unwrap() as usize;
+                let place: String =
+                    text[from..].iter().take(token.trim_start().chars().count() + 1).collect();
+                assert!(place.trim_start().starts_with(token.trim_start()), "{token} at {from}: {place}");
+                found += 1;
+            }
+        }
+        assert!(found > 5, "{found} of {}", list("tokens").len());
+        let events = server.events("/v1/completions", &with(body, json!({ "stream": true })));
+        for name in ["tokens", "text_offset"] {
+            let streamed: Vec<Json> = events
+                .iter()
+                .filter_map(|event| event["choices"][0]["logprobs"][name].as_array())
+                .flatten()
+                .cloned()
+                .collect();
+            assert_eq!(streamed, list(name), "{name}");
+        }
+    }
 }
 
 #[test]
@@ -192,6 +239,26 @@ fn tools_are_called() {
         assert_eq!(name, function["name"]);
         assert_eq!(streamed, function["arguments"].as_str().unwrap());
     }
+    // A call that is cut is no call that a client can run.
+    let cut = json!({ "tools": tools, "tool_choice": "required", "max_tokens": 16 });
+    let answer = server.post("/v1/chat/completions", &with(chat("Tell me"), cut.clone()));
+    assert_eq!(answer["choices"][0]["finish_reason"], "length", "{answer}");
+    let events = server
+        .events("/v1/chat/completions", &with(chat("Tell me"), with(cut.clone(), json!({ "stream": true }))));
+    let ends: Vec<&Json> =
+        events.iter().map(|e| &e["choices"][0]["finish_reason"]).filter(|end| !end.is_null()).collect();
+    assert_eq!(ends, ["length"]);
+    let flat: Vec<Json> = tools
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|tool| with(tool["function"].clone(), json!({ "type": "function" })))
+        .collect();
+    let response =
+        json!({ "input": "Tell me", "tools": flat, "tool_choice": "required", "max_output_tokens": 16 });
+    let response = server.post("/v1/responses", &response);
+    let last = response["output"].as_array().unwrap().last().unwrap();
+    assert_eq!((&response["status"], &last["status"]), (&json!("incomplete"), &json!("incomplete")));
     for name in ["clock", "weather"] {
         let choice = json!({ "type": "function", "function": { "name": name } });
         let named =
@@ -352,6 +419,21 @@ fn bad_requests_get_an_error_that_says_what_is_wrong() {
             "invalid_request_error",
             "also",
         ),
+        (
+            "/v1/chat/completions",
+            with(chat("x"), json!({ "logit_bias": { "999999": 1 }, "stream": true })),
+            400,
+            "invalid_request_error",
+            "999999",
+        ),
+        ("/v1/responses", json!({ "input": [] }), 400, "invalid_request_error", "input"),
+        (
+            "/v1/responses",
+            json!({ "input": "x", "include": ["message.output_text.logprobs"] }),
+            400,
+            "not_supported_error",
+            "top_logprobs",
+        ),
         ("/v1/completions", json!({}), 400, "invalid_request_error", "prompt"),
         ("/v1/completions", json!({ "prompt": [1, null] }), 400, "invalid_request_error", "prompt"),
         (
@@ -380,6 +462,24 @@ fn bad_requests_get_an_error_that_says_what_is_wrong() {
     let (status, _, text) = server.send("/v1/chat/completions", &large);
     assert_eq!(status, 413, "{text}");
     assert!(text.contains("larger than"), "{text}");
+    // Errors have the form of their interface, also if no handler saw the request.
+    let image = json!({ "messages": [{ "role": "user", "content": "x", "images": ["aGk="] }] });
+    for (path, body, status) in
+        [("/api/chat", image, 400), ("/api/none", json!({}), 404), ("/api/tags", json!({}), 405)]
+    {
+        let (found, _, text) = server.send(path, body.to_string().as_bytes());
+        let error: Json = serde_json::from_str(&text).unwrap();
+        assert!(found == status && error["error"].is_string(), "{path}: {found} {text}");
+    }
+    let negative = json!({ "messages": [{ "role": "user", "content": "x" }], "max_tokens": -1 });
+    for (path, body, status) in [("/v1/messages", negative, 400), ("/v1/messages/none", json!({}), 404)] {
+        let (found, _, text) = server.send(path, body.to_string().as_bytes());
+        let error: Json = serde_json::from_str(&text).unwrap();
+        assert!(found == status && error["type"] == "error", "{path}: {found} {text}");
+    }
+    // Empty texts count as absent.
+    let empty = json!({ "prompt": "x", "template": "", "suffix": "", "stream": false, "options": { "num_predict": 2 } });
+    assert_eq!(server.send("/api/generate", empty.to_string().as_bytes()).0, 200);
     // Unknown fields are ignored, and named.
     let extra = json!({ "user": "me", "store": false, "nothing": null });
     let (status, warnings, _) =
@@ -508,9 +608,17 @@ fn sigterm_cuts_no_answer() {
         "prompt": "Once", "max_tokens": 150, "ignore_eos": true, "stream": true, "temperature": 0,
     });
     let open: Vec<TcpStream> = (0..4).map(|_| server.open("/v1/completions", &body)).collect();
+    let mut unfinished = TcpStream::connect(server.address.strip_prefix("http://").unwrap()).unwrap();
+    unfinished.write_all(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 99\r\n\r\n{").unwrap();
     while server.metric("kvant_requests_processing") < 4.0 {}
     let id = server.process.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    let mut text = String::new();
+    unfinished.read_to_string(&mut text).unwrap();
+    assert!(
+        text.starts_with("HTTP/1.1 503"),
+        "a request that has not arrived does not hold the server: {text}"
+    );
     for mut stream in open {
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();

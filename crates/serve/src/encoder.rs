@@ -6,6 +6,7 @@ use crate::http::ApiError;
 use crate::service::{ModelSize, ServiceSettings};
 use crate::turn::{encoded, is_list_of_prompts};
 use kvant::kernels::Backend;
+use kvant::model::Tokenizer;
 use kvant::{Embedded, Model, Progress, TextEncoder, TextIds};
 use serde_json::Value;
 use std::sync::{Arc, Weak};
@@ -62,6 +63,10 @@ impl EncoderService {
             metrics,
             gone: Gone::default(),
         })
+    }
+
+    pub(crate) fn tokenizer(&self) -> &Tokenizer {
+        self.encoder.tokenizer()
     }
 
     /// The largest number of tokens of a text.
@@ -148,4 +153,16 @@ impl EncoderService {
             _ => Err(wrong()),
         }
     }
+}
+
+/// Refuses another number of elements than the vectors have.
+///
+/// # Errors
+/// `dimensions` is given and differs.
+pub(crate) fn expect_dimension(embedded: &Embedded, dimensions: Option<i64>) -> Result<(), ApiError> {
+    if dimensions.is_none_or(|dimensions| dimensions == embedded.dimension as i64) {
+        return Ok(());
+    }
+    let message = format!("the vectors of this model have {} elements", embedded.dimension);
+    Err(ApiError::not_supported("dimensions", message))
 }

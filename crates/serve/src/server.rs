@@ -7,9 +7,10 @@ use crate::http::{ApiError, App, BODY_BYTES, Keys, Origins, access, log, serve};
 use crate::models::{Loaded, Models};
 use crate::{anthropic, native, ollama, openai, page, rerank};
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::Uri;
-use axum::middleware;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -94,10 +95,7 @@ impl Server {
                     }
                 };
                 tokio::select! { () = asked => {}, _ = stopped => {} }
-                // Clients with open connections get an error for new requests.
-                if let Ok(models) = of_ends.models() {
-                    models.drain();
-                }
+                of_ends.end();
             };
             serve(listener, router(app, &options), end).await;
         });
@@ -117,6 +115,21 @@ impl Server {
         runtime.shutdown_timeout(Duration::from_secs(1));
         served.map_err(|error| E::from(io::Error::other(error)))
     }
+}
+
+/// Gives errors that arise before a handler the form of the interface that the path belongs to.
+async fn in_form_of_the_interface(request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    let mut response = next.run(request).await;
+    let Some(error) = response.extensions_mut().remove::<ApiError>() else { return response };
+    let form = match path.as_str() {
+        path if path.starts_with("/api/") => ollama::OllamaError::from(error).into_response(),
+        path if path.starts_with("/v1/messages") => anthropic::MessagesError::from(error).into_response(),
+        _ => return response,
+    };
+    let (_, body) = form.into_parts();
+    let (parts, _) = response.into_parts();
+    Response::from_parts(parts, body)
 }
 
 /// All routes.
@@ -171,11 +184,9 @@ fn router(app: Arc<App>, options: &ServerOptions) -> Router {
         .method_not_allowed_fallback(async |uri: Uri| ApiError::method(uri.path()))
         .layer(middleware::from_fn_with_state(app.clone(), access::check))
         .layer(middleware::map_response(access::body_errors))
+        .layer(middleware::from_fn(in_form_of_the_interface))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
-        .layer(CatchPanicLayer::custom(|_| {
-            use axum::response::IntoResponse;
-            ApiError::server("the request failed").into_response()
-        }))
+        .layer(CatchPanicLayer::custom(|_| ApiError::server("the request failed").into_response()))
         .layer(middleware::from_fn(log))
         .with_state(app);
     match options.origins.layer() {

@@ -204,8 +204,7 @@ impl Service {
 
     /// The text of tokens, with that of control tokens.
     pub(crate) fn pieces(&self, ids: &[u32]) -> String {
-        let bytes: Vec<u8> = ids.iter().flat_map(|id| self.tokenizer().bytes(*id, true)).collect();
-        String::from_utf8_lossy(&bytes).into_owned()
+        pieces(self.tokenizer(), ids)
     }
 
     /// Encodes a rendered conversation. The template writes BOS itself, unless it did not come with the model.
@@ -266,6 +265,12 @@ impl<'a> Surroundings<'a> {
     pub fn alone(name: &'a str, backend: Backend) -> Self {
         Self { name, backend, models: 1, state_limit: usize::MAX, metrics: Metrics::default() }
     }
+}
+
+/// The text of tokens, with that of control tokens.
+pub(crate) fn pieces(tokenizer: &Tokenizer, ids: &[u32]) -> String {
+    let bytes: Vec<u8> = ids.iter().flat_map(|id| tokenizer.bytes(*id, true)).collect();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The size of a model's files.

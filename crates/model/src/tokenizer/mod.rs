@@ -388,7 +388,7 @@ impl Tokenizer {
     }
 
     /// True if the tokenizer adds a space before a text. Decoding then removes the first space.
-    fn adds_space(&self) -> bool {
+    pub fn adds_space(&self) -> bool {
         match (&self.spelling, &self.vocabulary.kind) {
             (Spelling::Words { .. }, _) => true,
             (Spelling::Marks, Kind::SentencePiece { add_space_prefix, .. }) => *add_space_prefix,

@@ -41,12 +41,7 @@ impl MessagesError {
 impl IntoResponse for MessagesError {
     fn into_response(self) -> Response {
         let body = self.to_json();
-        let (parts, _) = self.0.into_response().into_parts();
-        let mut response = respond(parts.status, &body);
-        if let Some(after) = parts.headers.get("retry-after") {
-            response.headers_mut().insert("retry-after", after.clone());
-        }
-        response
+        self.0.respond_with(&body)
     }
 }
 

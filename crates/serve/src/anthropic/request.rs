@@ -1,5 +1,6 @@
 //! Requests in Anthropic's form.
 
+use crate::constraint::{Constraint, Grammar};
 use crate::http::{ApiError, Fields};
 use crate::service::Service;
 use crate::turn::{Common, Inputs, Parameters, Tools, Turn, stop_texts};
@@ -28,11 +29,13 @@ pub fn parse(
     counts: bool,
 ) -> Result<Parsed, ApiError> {
     let stop = stop_texts(&mut fields, "stop_sequences")?;
-    let parameters = Parameters { stop, ..Parameters::read(&mut fields, service)? };
+    let limit = fields.integer(&["max_tokens"], 1)?.map(|limit| limit as usize);
+    let parameters = Parameters { stop, limit, ..Parameters::read(&mut fields, service)? };
     if parameters.limit.is_none() && !counts {
         return Err(ApiError::parameter("max_tokens", "is necessary"));
     }
     let mut ignored = Vec::new();
+    let constraint = format(&mut fields, service, &mut ignored)?;
     let tools = tools(&mut fields, &mut ignored)?;
     let mut messages = Vec::new();
     if let Some(system) = fields.take("system") {
@@ -45,6 +48,9 @@ pub fn parse(
     for (index, message) in given.iter().enumerate() {
         read_message(&format!("messages[{index}]"), message, &mut messages)?;
     }
+    if messages.iter().all(|message| message.role == "system") {
+        return Err(ApiError::parameter("messages", "expected a message with text"));
+    }
     // The model continues a last message of its own.
     let own = messages.last().is_some_and(|message| message.role == "assistant");
     let ending = if own { Ending::Continue } else { Ending::Prompt };
@@ -53,10 +59,32 @@ pub fn parse(
         let enabled = thinking.get("type").and_then(Value::as_str) != Some("disabled");
         variables.insert("enable_thinking".to_owned(), enabled.into());
     }
-    let inputs = Inputs { messages, tools, ending, variables, constraint: None };
+    let inputs = Inputs { messages, tools, ending, variables, constraint };
     let turn = Turn::new(service, common, &parameters, inputs)?;
     ignored.extend(fields.ignored());
     Ok(Parsed { turn, stream: parameters.stream, ignored })
+}
+
+/// Reads the form of the answer: `output_config.format`, or its older name `output_format`.
+fn format(
+    fields: &mut Fields,
+    service: &Service,
+    ignored: &mut Vec<String>,
+) -> Result<Option<Constraint>, ApiError> {
+    let mut config = fields.object("output_config")?.unwrap_or_default();
+    let format = config.shift_remove("format");
+    ignored.extend(config.keys().map(|name| format!("output_config.{name}")));
+    let (name, format) = match (format, fields.take("output_format")) {
+        (Some(format), _) if !format.is_null() => ("output_config", format),
+        (_, Some(format)) => ("output_format", format),
+        _ => return Ok(None),
+    };
+    let schema = match (format.get("type").and_then(Value::as_str), format.get("schema")) {
+        (Some("json_schema"), Some(schema)) => schema.clone(),
+        _ => return Err(ApiError::parameter(name, "expected the type `json_schema` and a `schema`")),
+    };
+    let constraint = service.constraint(&Grammar::JsonSchema(schema));
+    constraint.map(Some).map_err(|error| ApiError::parameter(name, error))
 }
 
 /// Reads tools and the choice among them. Tools that a server would run are ignored.

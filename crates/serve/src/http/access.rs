@@ -1,12 +1,16 @@
 //! Checks of all requests: keys, and the form of errors.
 
 use super::app::App;
+use super::arrival::ArrivingBody;
 use super::body::SharedBody;
+use super::connections::HEADER_BYTES;
 use super::error::{ApiError, BODY_BYTES};
 use super::keys::Client;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TRANSFER_ENCODING};
+use axum::http::header::{
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TRANSFER_ENCODING,
+};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -14,6 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tower_http::timeout::TimeoutBody;
 
+/// A client has this time to send a body.
+const BODY_TIME: Duration = Duration::from_secs(300);
 /// A client may pause for this time while it sends a body.
 const BODY_PAUSE: Duration = Duration::from_secs(30);
 /// Paths that need no key.
@@ -30,13 +36,27 @@ pub async fn check(State(app): State<Arc<App>>, request: Request, next: Next) ->
     let waits = parts.headers.contains_key(EXPECT);
     let (body, rest) = SharedBody::new(body);
     let body = Body::new(TimeoutBody::new(BODY_PAUSE, body));
-    let response = answer(&app, Request::from_parts(parts, body), next).await;
+    let ends = app.ends();
+    let body = ArrivingBody::new(body, async move {
+        tokio::select! { () = ends => {}, () = tokio::time::sleep(BODY_TIME) => {} }
+    });
+    let response = answer(&app, Request::from_parts(parts, Body::new(body)), next).await;
     rest.discard(waits);
+    if response.status().is_client_error() && !is_json(&response) && app.is_ending() {
+        return ApiError::unavailable("the server ends").into_response();
+    }
     response
 }
 
 /// Checks a request and answers it.
 async fn answer(app: &App, mut request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    if headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>() > HEADER_BYTES {
+        return ApiError::large_headers(HEADER_BYTES).into_response();
+    }
+    if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        return ApiError::compressed().into_response();
+    }
     let mut known = None;
     if !app.keys().is_empty() {
         let number = key(request.headers()).and_then(|key| app.keys().find(key));
@@ -75,11 +95,15 @@ fn key(headers: &HeaderMap) -> Option<&[u8]> {
     bearer.or_else(|| headers.get("x-api-key").map(|value| value.as_bytes()))
 }
 
+fn is_json(response: &Response) -> bool {
+    response.headers().get(CONTENT_TYPE).is_some_and(|kind| {
+        kind.as_bytes().starts_with(b"application/json") || kind.as_bytes().starts_with(b"text/event-stream")
+    })
+}
+
 /// Gives errors of reading a body the form of all errors.
 pub async fn body_errors(response: Response) -> Response {
-    let is_json = response.headers().get(CONTENT_TYPE).is_some_and(|kind| {
-        kind.as_bytes().starts_with(b"application/json") || kind.as_bytes().starts_with(b"text/event-stream")
-    });
+    let is_json = is_json(&response);
     match response.status() {
         StatusCode::PAYLOAD_TOO_LARGE if !is_json => ApiError::too_large(BODY_BYTES).into_response(),
         status if status.is_client_error() && !is_json => {

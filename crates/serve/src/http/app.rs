@@ -8,7 +8,7 @@ use crate::models::{Loaded, Models};
 use crate::service::{Service, now};
 use axum::body::Bytes;
 use std::sync::{Arc, OnceLock};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 /// Number of threads that render and encode texts.
 const ENCODERS: usize = 4;
@@ -27,6 +27,8 @@ pub struct App {
     bodies: Semaphore,
     /// Seconds since 1970.
     started: u64,
+    /// True when the server ends.
+    ends: watch::Sender<bool>,
 }
 
 impl App {
@@ -38,7 +40,27 @@ impl App {
             encoders: Semaphore::new(ENCODERS),
             bodies: Semaphore::new(LARGE_BODIES),
             started: now(),
+            ends: watch::Sender::new(false),
         }
+    }
+
+    /// Ends the server: requests that have not arrived are refused, and running ones are answered.
+    pub fn end(&self) {
+        self.ends.send_replace(true);
+        if let Some(models) = self.models.get() {
+            models.drain();
+        }
+    }
+
+    /// True when the server ends.
+    pub fn is_ending(&self) -> bool {
+        *self.ends.borrow()
+    }
+
+    /// Waits until the server ends.
+    pub fn ends(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut ends = self.ends.subscribe();
+        async move { drop(ends.wait_for(|ends| *ends).await) }
     }
 
     /// Sets the models. Only the first call has an effect.
@@ -52,6 +74,14 @@ impl App {
     /// The first one is not loaded yet.
     pub fn models(&self) -> Result<&Arc<Models>, ApiError> {
         self.models.get().ok_or_else(|| ApiError::unavailable("Loading model"))
+    }
+
+    /// Returns a model. It is loaded if it is not there. Without a name, it is the first model.
+    ///
+    /// # Errors
+    /// The server is not ready; a name that no model has; errors of loading.
+    pub async fn model(&self, name: Option<&str>) -> Result<Loaded, ApiError> {
+        self.models()?.get(name).await
     }
 
     /// Returns a model for vectors of texts. It is loaded if it is not there. Without a name, it is the first model.

@@ -15,7 +15,7 @@ const CONNECTIONS: usize = 1024;
 /// Largest number of headers of a request.
 const HEADERS: usize = 64;
 /// Memory for the headers of a request.
-const HEADER_BYTES: usize = 64 << 10;
+pub const HEADER_BYTES: usize = 64 << 10;
 /// A client has this time to send its headers.
 const HEADER_TIME: Duration = Duration::from_secs(30);
 /// After an error such as too many open files, the next connection is accepted after this time.

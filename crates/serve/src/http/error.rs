@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 pub const BODY_BYTES: usize = 16 << 20;
 
 /// An error of a request.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ApiError {
     status: StatusCode,
     kind: &'static str,
@@ -79,6 +79,18 @@ impl ApiError {
         Self::of(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", message)
     }
 
+    /// Headers that are too large.
+    pub fn large_headers(limit: usize) -> Self {
+        let message = format!("the headers are larger than {limit} bytes");
+        Self::of(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "invalid_request_error", message)
+    }
+
+    /// A body that is compressed.
+    pub fn compressed() -> Self {
+        let message = "the body is compressed; this server reads plain JSON";
+        Self::of(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", message)
+    }
+
     /// A model that is not loaded yet, or a server that ends.
     pub fn unavailable(message: &str) -> Self {
         Self::of(StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", message)
@@ -98,11 +110,6 @@ impl ApiError {
     /// The message.
     pub fn message(&self) -> &str {
         &self.message
-    }
-
-    /// The status.
-    pub fn status(&self) -> StatusCode {
-        self.status
     }
 
     /// The error as JSON.
@@ -159,7 +166,17 @@ impl From<TemplateError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response = respond(self.status, &self.to_json());
+        let mut response = self.respond_with(&self.to_json());
+        // The path can need another form of the error.
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl ApiError {
+    /// A response with this error's status, and with its body in the form of an interface.
+    pub fn respond_with(&self, body: &Value) -> Response {
+        let mut response = respond(self.status, body);
         if self.status == StatusCode::TOO_MANY_REQUESTS || self.status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }

@@ -86,6 +86,21 @@ impl Fields {
         }
     }
 
+    /// Returns the field `seed`, any 64-bit number.
+    ///
+    /// # Errors
+    /// Another value.
+    pub fn seed(&mut self) -> Result<Option<i64>, ApiError> {
+        match self.take("seed") {
+            Some(Value::Number(number)) if number.is_i64() => Ok(number.as_i64()),
+            Some(Value::Number(number)) if number.is_u64() => Ok(number.as_u64().map(u64::cast_signed)),
+            Some(value) => {
+                Fields::of(Map::from_iter([("seed".to_owned(), value)])).integer(&["seed"], i64::MIN)
+            }
+            None => Ok(None),
+        }
+    }
+
     /// Returns true or false.
     ///
     /// # Errors
@@ -150,7 +165,7 @@ impl Fields {
         }
     }
 
-    /// Refuses fields that would change the answer. Empty lists, empty objects and `false` have no effect.
+    /// Refuses fields that would change the answer. Empty texts, empty lists, empty objects and `false` have no effect.
     ///
     /// # Errors
     /// The first of them that has a value.
@@ -159,6 +174,7 @@ impl Fields {
             let empty = |value: &Value| match value {
                 Value::Array(values) => values.is_empty(),
                 Value::Object(fields) => fields.is_empty(),
+                Value::String(text) => text.is_empty(),
                 value => *value == Value::Bool(false),
             };
             if self.take(name).is_some_and(|value| !empty(&value)) {

@@ -2,6 +2,7 @@
 
 pub mod access;
 mod app;
+mod arrival;
 mod body;
 mod connections;
 mod cors;

@@ -2,6 +2,7 @@
 
 use crate::encoder::EncoderService;
 use crate::service::Service;
+use kvant::model::Tokenizer;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -20,6 +21,14 @@ impl Loaded {
         match self {
             Self::Speaker(service) => &service.name,
             Self::Encoder(encoder) => &encoder.name,
+        }
+    }
+
+    /// The tokenizer of the model.
+    pub(crate) fn tokenizer(&self) -> &Tokenizer {
+        match self {
+            Self::Speaker(service) => service.tokenizer(),
+            Self::Encoder(encoder) => encoder.tokenizer(),
         }
     }
 

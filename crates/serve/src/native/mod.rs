@@ -10,7 +10,7 @@ pub use embeddings::embeddings;
 use crate::http::{ApiError, App, respond};
 use crate::models::{Loaded, Slot};
 use crate::openai;
-use crate::service::Service;
+use crate::service::{Service, pieces};
 use crate::turn::{Tools, conversation};
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
@@ -146,7 +146,7 @@ pub async fn turned_off(uri: Uri) -> ApiError {
 /// Encodes a text.
 pub async fn tokenize(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, ApiError> {
     let mut fields = app.fields(body).await?;
-    let service = app.service(fields.text("model")?.as_deref()).await?;
+    let model = app.model(fields.text("model")?.as_deref()).await?;
     let tokens = app.blocking(move || {
         let text = fields.text("content")?.unwrap_or_default();
         let special = Special {
@@ -154,10 +154,10 @@ pub async fn tokenize(State(app): State<Arc<App>>, body: Bytes) -> Result<Respon
             parse: fields.flag("parse_special")?.unwrap_or(true),
         };
         let with_pieces = fields.flag("with_pieces")?.unwrap_or(false);
-        let tokens = service.tokenizer().encode(&text, special);
+        let tokens = model.tokenizer().encode(&text, special);
         let tokens = tokens.map_err(|error| ApiError::invalid(error.to_string()))?;
         let piece = |id: u32| {
-            let bytes = service.tokenizer().bytes(id, true);
+            let bytes = model.tokenizer().bytes(id, true);
             let piece =
                 String::from_utf8(bytes).map_or_else(|error| json!(error.into_bytes()), Value::String);
             json!({ "id": id, "piece": piece })
@@ -173,12 +173,12 @@ pub async fn tokenize(State(app): State<Arc<App>>, body: Bytes) -> Result<Respon
 /// Decodes tokens.
 pub async fn detokenize(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, ApiError> {
     let mut fields = app.fields(body).await?;
-    let service = app.service(fields.text("model")?.as_deref()).await?;
-    let size = service.tokenizer().len();
+    let model = app.model(fields.text("model")?.as_deref()).await?;
+    let size = model.tokenizer().len();
     let id = |value: &Value| value.as_u64().filter(|id| *id < size as u64).map(|id| id as u32);
     let ids: Option<Vec<u32>> = fields.list("tokens")?.unwrap_or_default().iter().map(id).collect();
     let ids = ids.ok_or_else(|| ApiError::parameter("tokens", "expected ids of the vocabulary"))?;
-    let text = app.blocking(move || service.tokenizer().decode(&ids)).await?;
+    let text = app.blocking(move || pieces(model.tokenizer(), &ids)).await?;
     Ok(respond(StatusCode::OK, &json!({ "content": text })))
 }
 

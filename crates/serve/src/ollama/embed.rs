@@ -2,6 +2,7 @@
 
 use super::OllamaError;
 use crate::answers::with_warnings;
+use crate::encoder::expect_dimension;
 use crate::http::{ApiError, App, respond};
 use axum::body::Bytes;
 use axum::extract::State;
@@ -17,6 +18,7 @@ pub async fn embed(State(app): State<Arc<App>>, body: Bytes) -> Result<Response,
     let mut fields = app.fields(body).await?;
     let encoder = app.encoder(fields.text("model")?.as_deref()).await?;
     let input = fields.take("input").ok_or_else(|| ApiError::parameter("input", "is necessary"))?;
+    let dimensions = fields.integer(&["dimensions"], 0)?.filter(|dimensions| *dimensions != 0);
     let cut = fields.flag("truncate")?.unwrap_or(true);
     let name = encoder.name.clone();
     // An empty list only loads the model.
@@ -24,6 +26,7 @@ pub async fn embed(State(app): State<Arc<App>>, body: Bytes) -> Result<Response,
         (Vec::new(), 0)
     } else {
         let embedded = encoder.encode("input", input, cut).await?;
+        expect_dimension(&embedded, dimensions)?;
         (embedded.vectors, embedded.tokens.iter().sum())
     };
     let body = json!({

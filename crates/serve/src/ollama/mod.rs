@@ -20,6 +20,7 @@ use axum::http::{Extensions, StatusCode};
 use axum::response::{IntoResponse, Response};
 use kvant::model::Finish;
 use request::{Parsed, parse};
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,7 +43,8 @@ impl OllamaError {
 
 impl IntoResponse for OllamaError {
     fn into_response(self) -> Response {
-        respond(self.0.status(), &self.to_json())
+        let body = self.to_json();
+        self.0.respond_with(&body)
     }
 }
 
@@ -91,6 +93,7 @@ async fn answer(
         for delta in head.parts.reader().read(finished.text, true) {
             message.add(delta);
         }
+        message.end(finished.finish);
         respond(StatusCode::OK, &head.last(&message, finished.finish, &finished.count))
     };
     Ok(with_warnings(response, &ignored))
@@ -116,6 +119,15 @@ impl Message {
                     arguments.push_str(&text);
                 }
             }
+        }
+    }
+
+    /// Removes a last call that was cut.
+    fn end(&mut self, finish: Option<Finish>) {
+        let is_whole =
+            |(_, arguments): &(String, String)| serde_json::from_str::<IgnoredAny>(arguments).is_ok();
+        if finish == Some(Finish::Length) && !self.calls.last().is_none_or(is_whole) {
+            self.calls.pop();
         }
     }
 
@@ -215,6 +227,7 @@ impl Head {
                 stream.send_line(&Value::Object(self.line(&piece, false))).await?;
             }
             if finish.is_some() {
+                calls.end(finish);
                 if !calls.calls.is_empty() {
                     stream.send_line(&Value::Object(self.line(&calls, false))).await?;
                 }

@@ -89,7 +89,7 @@ fn described(slot: &Slot) -> Result<Value, ApiError> {
         "details": details(slot),
         "model_info": info,
         "capabilities": capabilities,
-        "modified_at": timestamp(),
+        "modified_at": modified(slot),
     }))
 }
 
@@ -97,11 +97,18 @@ fn entry(slot: &Slot) -> Value {
     json!({
         "name": slot.name,
         "model": slot.name,
-        "modified_at": timestamp(),
+        "modified_at": modified(slot),
         "size": slot.size.weights_bytes,
         "digest": "",
         "details": details(slot),
     })
+}
+
+/// The time of the last change of the model's file.
+fn modified(slot: &Slot) -> String {
+    let time = slot.model.path().metadata().and_then(|metadata| metadata.modified());
+    let time = time.ok().and_then(|time| jiff::Timestamp::try_from(time).ok());
+    time.map_or_else(timestamp, |time| time.to_string())
 }
 
 fn details(slot: &Slot) -> Value {

@@ -27,7 +27,7 @@ pub struct Parsed {
 }
 
 /// Fields that would change the answer.
-const REFUSED: &[&str] = &["images", "suffix", "context", "template"];
+const REFUSED: &[&str] = &["images", "suffix", "context", "template", "logprobs"];
 
 /// Parses a request.
 ///
@@ -72,7 +72,17 @@ pub fn parse(service: &Service, mut fields: Fields, common: &Common, kind: Kind)
     } else {
         let (messages, tools) = match kind {
             Kind::Chat if fields.is_empty_list("messages") => (Vec::new(), Tools::default()),
-            Kind::Chat => (messages(&mut fields)?, Tools::read(&mut fields)?),
+            Kind::Chat => {
+                let mut messages = messages(&mut fields)?;
+                for (index, message) in messages.iter_mut().enumerate() {
+                    let images = message.fields.shift_remove("images").unwrap_or_default();
+                    if images.as_array().is_some_and(|images| !images.is_empty()) {
+                        let name = format!("messages[{index}].images");
+                        return Err(ApiError::not_supported(&name, "the model reads text, and no images"));
+                    }
+                }
+                (messages, Tools::read(&mut fields)?)
+            }
             Kind::Generate => {
                 let system = fields.text("system")?.filter(|system| !system.is_empty());
                 let system = system.map(|system| Message::new("system", system));

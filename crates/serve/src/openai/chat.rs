@@ -1,6 +1,6 @@
 //! `/v1/chat/completions`.
 
-use super::answer::{FINGERPRINT, chat_log_probabilities, progress, reason, timings, usage};
+use super::answer::{FINGERPRINT, chat_log_probabilities, progress, timings, usage};
 use super::format::constraint;
 use super::message::AssistantMessage;
 use super::messages::messages;
@@ -149,12 +149,11 @@ impl Head {
             for delta in self.parts.reader().read(answer.text.clone(), true) {
                 message.add(delta);
             }
-            let end = if message.has_calls() { "tool_calls" } else { reason(answer.finish) };
             json!({
                 "index": index,
                 "message": message.to_json(),
                 "logprobs": log_probabilities,
-                "finish_reason": end,
+                "finish_reason": message.reason(answer.finish),
             })
         };
         let counts: Vec<Count> = answers.iter().map(|answer| answer.count).collect();
@@ -179,7 +178,11 @@ impl Head {
             let choice = json!({
                 "index": index, "delta": delta, "logprobs": log_probabilities, "finish_reason": end,
             });
-            self.object("chat.completion.chunk", json!([choice]))
+            let mut chunk = self.object("chat.completion.chunk", json!([choice]));
+            if parameters.usage_in_stream {
+                chunk["usage"] = Value::Null;
+            }
+            chunk
         };
         let mut counts = vec![Count::default(); answers.len()];
         let mut messages: Vec<AssistantMessage> =
@@ -229,8 +232,7 @@ impl Head {
                         let delta = messages[index].add(delta);
                         stream.send(&chunk(index, delta, None, None)).await?;
                     }
-                    let calls = messages[index].has_calls();
-                    let end = if calls { "tool_calls" } else { reason(Some(finish)) };
+                    let end = messages[index].reason(Some(finish));
                     let mut last = chunk(index, json!({}), None, Some(end));
                     last["timings"] = timings(prompt, &counts[index]);
                     stream.send(&last).await?;

@@ -122,6 +122,19 @@ impl Head {
         self.service.tokenizer().decode(self.prompt(answer))
     }
 
+    /// The start of the text.
+    fn start(&self) -> TextPlace {
+        TextPlace { characters: 0, skips_space: self.echo && self.service.tokenizer().adds_space() }
+    }
+
+    /// The text of a part of a prompt, and its log probabilities.
+    fn echoed(&self, answer: usize, tokens: &[Token], place: &mut TextPlace) -> (String, Value) {
+        let before = place.characters;
+        let values = log_probabilities(&self.service, tokens, place);
+        let text = self.prompt_text(answer).chars().skip(before).take(place.characters - before).collect();
+        (text, values)
+    }
+
     fn usage(&self, counts: &[Count]) -> Value {
         let mut all = usage(self.prompts.iter().map(Vec::len).sum(), counts);
         let cached: usize = counts.iter().step_by(self.each).map(|count| count.cached).sum();
@@ -142,7 +155,7 @@ impl Head {
             json!({
                 "index": index,
                 "text": text,
-                "logprobs": log_probabilities(&self.service, &tokens, 0),
+                "logprobs": log_probabilities(&self.service, &tokens, &mut self.start()),
                 "finish_reason": reason(finish),
             })
         };
@@ -160,7 +173,7 @@ impl Head {
             }]))
         };
         let mut counts = vec![Count::default(); answers.len()];
-        let mut offsets = vec![0; answers.len()];
+        let mut places = vec![self.start(); answers.len()];
         let mut open = answers.len();
         let mut answers = merged(answers);
         while open > 0 {
@@ -169,9 +182,9 @@ impl Head {
             };
             counts[index].add(&event);
             match event {
-                Event::Started { .. } if self.echo && offsets[index] == 0 => {
+                Event::Started { .. } if self.echo && places[index].characters == 0 => {
                     let text = self.prompt_text(index);
-                    offsets[index] = text.chars().count();
+                    places[index].characters = text.chars().count();
                     stream.send(&chunk(index, text, Value::Null, None)).await?;
                 }
                 Event::Started { .. } | Event::Choices(_) => {}
@@ -181,21 +194,20 @@ impl Head {
                     stream.send(&chunk).await?;
                 }
                 Event::Prompt(tokens) => {
-                    let texts: String = tokens.iter().map(|token| self.service.piece(token.id)).collect();
-                    let values = log_probabilities(&self.service, &tokens, offsets[index]);
-                    offsets[index] += texts.chars().count();
-                    stream.send(&chunk(index, texts, values, None)).await?;
+                    let (text, values) = self.echoed(index, &tokens, &mut places[index]);
+                    stream.send(&chunk(index, text, values, None)).await?;
                 }
                 Event::Piece { token, text } => {
                     let tokens = [token];
-                    let values = log_probabilities(&self.service, &tokens, offsets[index]);
-                    offsets[index] += self.service.piece(tokens[0].id).chars().count();
+                    let values = log_probabilities(&self.service, &tokens, &mut places[index]);
                     if !text.is_empty() || !values.is_null() {
                         stream.send(&chunk(index, text, values, None)).await?;
                     }
                 }
-                Event::Ended { text, finish, .. } => {
-                    let mut last = chunk(index, text, Value::Null, Some(reason(Some(finish))));
+                Event::Ended { text, finish, end, .. } => {
+                    let end = end.as_slice();
+                    let values = log_probabilities(&self.service, end, &mut places[index]);
+                    let mut last = chunk(index, text, values, Some(reason(Some(finish))));
                     last["timings"] = timings(self.prompt(index).len(), &counts[index]);
                     stream.send(&last).await?;
                     open -= 1;
@@ -212,19 +224,40 @@ impl Head {
     }
 }
 
-/// The log probabilities of tokens in the form of completions; `null` if the request wants none. `offset` is the number
-/// of characters before the first token.
-fn log_probabilities(service: &Service, tokens: &[Token], offset: usize) -> Value {
+/// A place in the text of a prompt and its answer.
+#[derive(Clone, Copy, Debug, Default)]
+struct TextPlace {
+    /// The number of characters before the place. A character that a token cuts belongs to its first token.
+    characters: usize,
+    /// True if the text leaves out a first space.
+    skips_space: bool,
+}
+
+impl TextPlace {
+    /// Moves behind the bytes of a token, and returns the number of characters before the one in which the token begins.
+    fn pass(&mut self, bytes: &[u8]) -> usize {
+        let skips = self.skips_space && !bytes.is_empty();
+        self.skips_space &= !skips;
+        let bytes = bytes.strip_prefix(b" ").filter(|_| skips).unwrap_or(bytes);
+        let is_first = |byte: &u8| byte & 0b1100_0000 != 0b1000_0000;
+        let inside = bytes.first().is_some_and(|byte| !is_first(byte));
+        let place = self.characters.saturating_sub(usize::from(inside));
+        self.characters += bytes.iter().filter(|byte| is_first(byte)).count();
+        place
+    }
+}
+
+/// The log probabilities of tokens in the form of completions; `null` if the request wants none. `place` is the place of
+/// the first token, and becomes that behind the last one. Control tokens have no text there.
+fn log_probabilities(service: &Service, tokens: &[Token], place: &mut TextPlace) -> Value {
+    let offsets: Vec<usize> =
+        tokens.iter().map(|token| place.pass(&service.tokenizer().bytes(token.id, false))).collect();
     if tokens.iter().all(|token| token.log_probabilities.is_none()) {
         return Value::Null;
     }
-    let (mut texts, mut values, mut top, mut offsets) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut offset = offset;
+    let (mut texts, mut values, mut top) = (Vec::new(), Vec::new(), Vec::new());
     for token in tokens {
-        let text = service.piece(token.id);
-        offsets.push(offset);
-        offset += text.chars().count();
-        texts.push(text);
+        texts.push(service.piece(token.id));
         let known = token.log_probabilities.as_ref();
         values.push(known.map(|known| finite(known.token)));
         top.push(known.map(|known| {

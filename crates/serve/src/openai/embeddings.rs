@@ -1,6 +1,7 @@
 //! `/v1/embeddings`.
 
 use crate::answers::with_warnings;
+use crate::encoder::expect_dimension;
 use crate::http::{ApiError, App, respond};
 use axum::body::Bytes;
 use axum::extract::State;
@@ -26,10 +27,7 @@ pub async fn embeddings(State(app): State<Arc<App>>, body: Bytes) -> Result<Resp
     let dimensions = fields.integer(&["dimensions"], 1)?;
     let name = encoder.name.clone();
     let embedded = encoder.encode("input", input, cut).await?;
-    if dimensions.is_some_and(|dimensions| dimensions != embedded.dimension as i64) {
-        let message = format!("the vectors of this model have {} elements", embedded.dimension);
-        return Err(ApiError::not_supported("dimensions", message));
-    }
+    expect_dimension(&embedded, dimensions)?;
     let vector = |vector: &[f32]| {
         if base64 {
             let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();

@@ -1,7 +1,10 @@
 //! The message of an answer, built from its parts.
 
+use super::answer::reason;
 use crate::random::identifier;
 use crate::speech::Delta;
+use kvant::model::Finish;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 /// The message of an answer so far.
@@ -49,13 +52,23 @@ impl AssistantMessage {
     }
 
     /// True if the model calls a tool.
-    pub fn has_calls(&self) -> bool {
+    fn has_calls(&self) -> bool {
         !self.calls.is_empty()
+    }
+
+    /// The reason of the answer's end in OpenAI's words. A call that was cut is none that a client can run.
+    pub fn reason(&self, finish: Option<Finish>) -> &'static str {
+        let whole = |call: &Call| serde_json::from_str::<IgnoredAny>(&call.arguments).is_ok();
+        if finish != Some(Finish::Length) && self.has_calls() && self.calls.iter().all(whole) {
+            "tool_calls"
+        } else {
+            reason(finish)
+        }
     }
 
     /// The whole message.
     pub fn to_json(&self) -> Value {
-        let mut message = json!({ "role": "assistant", "content": self.content });
+        let mut message = json!({ "role": "assistant", "content": self.content, "refusal": null });
         if !self.reasoning.is_empty() {
             message["reasoning_content"] = self.reasoning.as_str().into();
         }

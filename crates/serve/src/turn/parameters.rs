@@ -3,7 +3,7 @@
 use crate::http::{ApiError, Fields};
 use crate::random::random;
 use crate::service::Service;
-use kvant::model::{Dry, Sampling, Special, Tokenizer};
+use kvant::model::{Dry, Sampling, Special};
 use serde_json::Value;
 
 /// Largest number of answers to one prompt.
@@ -140,9 +140,10 @@ fn sampling(fields: &mut Fields, service: &Service) -> Result<Sampling, ApiError
         sampling.mirostat.version = u32::try_from(version).unwrap_or(u32::MAX);
     }
     if let Some(biases) = fields.take("logit_bias") {
-        sampling.logit_bias = logit_bias(&biases, service.tokenizer())?;
+        sampling.logit_bias = logit_bias(&biases, service)?;
     }
-    let seed = fields.integer(&["seed"], i64::MIN)?.and_then(|seed| u64::try_from(seed).ok());
+    // -1 draws a seed, as in llama.cpp.
+    let seed = fields.seed()?.filter(|seed| *seed != -1).map(i64::cast_unsigned);
     sampling.seed = seed.or(service.seed).unwrap_or_else(|| {
         // Every JSON reader keeps 53 bits exactly.
         random() >> 11
@@ -152,7 +153,7 @@ fn sampling(fields: &mut Fields, service: &Service) -> Result<Sampling, ApiError
 
 /// Reads biases: an object of ids and numbers, as OpenAI's, or a list of pairs, as llama.cpp's. A text stands for all of its
 /// tokens; `false` forbids a token.
-fn logit_bias(value: &Value, tokenizer: &Tokenizer) -> Result<Vec<(u32, f32)>, ApiError> {
+fn logit_bias(value: &Value, service: &Service) -> Result<Vec<(u32, f32)>, ApiError> {
     let wrong = || ApiError::parameter("logit_bias", "expected token ids or texts, and numbers");
     let pairs: Option<Vec<(Value, &Value)>> = match value {
         Value::Object(biases) => {
@@ -177,12 +178,17 @@ fn logit_bias(value: &Value, tokenizer: &Tokenizer) -> Result<Vec<(u32, f32)>, A
         };
         match token {
             Value::String(text) => {
-                let ids = tokenizer.encode(&text, Special { add: false, parse: false });
+                let ids = service.tokenizer().encode(&text, Special { add: false, parse: false });
                 let ids = ids.map_err(|error| ApiError::parameter("logit_bias", error))?;
                 read.extend(ids.into_iter().map(|id| (id, bias)));
             }
             token => {
                 let id = token.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(wrong)?;
+                let size = service.engine.network().spec().vocabulary;
+                if id as usize >= size {
+                    let message = format!("the vocabulary has no token {id}; its size is {size}");
+                    return Err(ApiError::parameter("logit_bias", message));
+                }
                 read.push((id, bias));
             }
         }

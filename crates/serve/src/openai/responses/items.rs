@@ -54,9 +54,11 @@ fn reasoning_part(text: &str) -> Value {
 }
 
 impl Items {
-    /// All items.
-    pub fn to_json(&self) -> Value {
-        self.items.iter().map(|item| item.to_json("completed")).collect()
+    /// All items at the end of the answer. `cut` is true if the answer was cut.
+    pub fn to_json(&self, cut: bool) -> Value {
+        let last = self.items.len().saturating_sub(1);
+        let status = |index: usize| if cut && index == last { "incomplete" } else { "completed" };
+        self.items.iter().enumerate().map(|(index, item)| item.to_json(status(index))).collect()
     }
 
     /// Adds a part, and returns the events of a stream.
@@ -67,7 +69,7 @@ impl Items {
                 | (Delta::Reasoning(_), Some(Item::Reasoning { .. }))
                 | (Delta::Arguments(_), _)
         );
-        let mut events = if fits { Vec::new() } else { self.close() };
+        let mut events = if fits { Vec::new() } else { self.close(false) };
         if !fits {
             self.begin(&delta, &mut events);
         }
@@ -128,8 +130,8 @@ impl Items {
         self.open = true;
     }
 
-    /// Completes the last item.
-    pub fn close(&mut self) -> Vec<Value> {
+    /// Closes the last item. `cut` is true if the answer was cut in it.
+    pub fn close(&mut self, cut: bool) -> Vec<Value> {
         if !std::mem::take(&mut self.open) {
             return Vec::new();
         }
@@ -154,14 +156,16 @@ impl Items {
                 event["content_index"] = 0.into();
                 vec![event, part(reasoning_part(text))]
             }
+            Item::Call { .. } if cut => Vec::new(),
             Item::Call { name, arguments, .. } => {
                 let mut event = done("response.function_call_arguments.done", "arguments", arguments);
                 event["name"] = name.as_str().into();
                 vec![event]
             }
         };
+        let status = if cut { "incomplete" } else { "completed" };
         events.push(json!({
-            "type": "response.output_item.done", "output_index": index, "item": item.to_json("completed"),
+            "type": "response.output_item.done", "output_index": index, "item": item.to_json(status),
         }));
         events
     }

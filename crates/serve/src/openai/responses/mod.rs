@@ -120,7 +120,7 @@ impl Head {
         if cut {
             response["incomplete_details"] = json!({ "reason": "max_output_tokens" });
         }
-        response["output"] = output.items.to_json();
+        response["output"] = output.items.to_json(cut);
         response["usage"] = json!({
             "input_tokens": self.prompt,
             "input_tokens_details": { "cached_tokens": count.cached, "cache_write_tokens": 0 },
@@ -165,7 +165,7 @@ impl Head {
                 }
                 Event::Ended { text, finish, .. } => {
                     let mut events = output.add(text, true);
-                    events.extend(output.items.close());
+                    events.extend(output.items.close(finish == Finish::Length));
                     for event in events {
                         stream.send(event).await?;
                     }

@@ -45,6 +45,14 @@ pub struct Parsed {
 /// Fields of another form; fields that would change the answer; errors of [`Turn::new`].
 pub fn parse(service: &Service, mut fields: Fields, common: &Common) -> Result<Parsed, ApiError> {
     fields.refuse(REFUSED)?;
+    let include = fields.take("include").unwrap_or_default();
+    let top = fields.integer(&["top_logprobs"], 0)?.unwrap_or(0);
+    if top > 0
+        || include.as_array().is_some_and(|parts| parts.contains(&"message.output_text.logprobs".into()))
+    {
+        let message = "log probabilities are given by /v1/chat/completions";
+        return Err(ApiError::not_supported("top_logprobs", message));
+    }
     let repeated = fields.copy(REPEATED);
     let limit = fields.integer(&["max_output_tokens"], 1)?;
     let parameters = Parameters::read(&mut fields, service)?;
@@ -76,6 +84,9 @@ pub fn parse(service: &Service, mut fields: Fields, common: &Common) -> Result<P
             let expected = format!("expected a text or up to {MOST_ITEMS} items");
             return Err(ApiError::parameter("input", expected));
         }
+    }
+    if messages.is_empty() {
+        return Err(ApiError::parameter("input", "expected a text or items"));
     }
     let inputs = Inputs { messages, tools, ending: Ending::Prompt, variables, constraint };
     let turn = Turn::new(service, common, &parameters, inputs)?;
