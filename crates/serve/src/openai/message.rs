@@ -58,7 +58,10 @@ impl AssistantMessage {
 
     /// The reason of the answer's end in OpenAI's words. A call that was cut is none that a client can run.
     pub fn reason(&self, finish: Option<Finish>) -> &'static str {
-        let whole = |call: &Call| serde_json::from_str::<IgnoredAny>(&call.arguments).is_ok();
+        // gpt-oss leaves out the arguments of a function without parameters.
+        let whole = |call: &Call| {
+            call.arguments.is_empty() || serde_json::from_str::<IgnoredAny>(&call.arguments).is_ok()
+        };
         if finish != Some(Finish::Length) && self.has_calls() && self.calls.iter().all(whole) {
             "tool_calls"
         } else {
