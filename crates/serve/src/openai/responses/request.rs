@@ -72,8 +72,8 @@ pub fn parse(service: &Service, mut fields: Fields, common: &Common) -> Result<P
         messages.push(Message::new("system", instructions));
     }
     match fields.take("input") {
-        // A conversation can begin without a message.
-        None => {}
+        // A conversation can begin without a message, but many templates need one.
+        None => messages.push(Message::new("user", "")),
         Some(Value::String(text)) => messages.push(Message::new("user", text)),
         Some(Value::Array(items)) if items.len() <= MOST_ITEMS => {
             for (index, item) in items.into_iter().enumerate() {
