@@ -305,6 +305,8 @@ fn the_page_has_all_its_files_and_a_strict_policy() {
 fn vectors_are_those_of_embed() {
     let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/encoders/bert-words-f16");
     let server = Server::of(Server::copy(model), &[]);
+    let ids = server.post("/tokenize", &json!({ "content": "hello" }));
+    assert!(!ids["tokens"].as_array().unwrap().is_empty(), "{ids}");
     let texts = ["the cat sat", "on a mat", "the cat sat"];
     let found = server.post("/v1/embeddings", &json!({ "input": texts, "model": "any" }));
     let folder = tempfile::tempdir().unwrap();
@@ -477,6 +479,17 @@ fn bad_requests_get_an_error_that_says_what_is_wrong() {
         let error: Json = serde_json::from_str(&text).unwrap();
         assert!(found == status && error["type"] == "error", "{path}: {found} {text}");
     }
+    // Headers that are too large, and bodies that are compressed.
+    for (name, value, status) in
+        [("x-long", "a".repeat(70 << 10).as_str(), 431), ("content-encoding", "gzip", 415)]
+    {
+        let request = server.agent().post(format!("{}/tokenize", server.address)).header(name, value);
+        assert_eq!(request.send("{}").unwrap().status().as_u16(), status, "{name}");
+    }
+    // Control tokens have their texts.
+    let ids = server.post("/tokenize", &json!({ "content": "Hi", "add_special": true }));
+    let text = server.post("/detokenize", &ids);
+    assert!(text["content"].as_str().unwrap().starts_with("<s>"), "{text}");
     // Empty texts count as absent.
     let empty = json!({ "prompt": "x", "template": "", "suffix": "", "stream": false, "options": { "num_predict": 2 } });
     assert_eq!(server.send("/api/generate", empty.to_string().as_bytes()).0, 200);
