@@ -7,6 +7,7 @@ use crate::http::{ApiError, App, BODY_BYTES, Keys, Origins, access, log, serve};
 use crate::models::{Loaded, Models};
 use crate::{anthropic, native, ollama, openai, page, rerank};
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::Uri;
 use axum::middleware::{self, Next};
@@ -117,19 +118,19 @@ impl Server {
     }
 }
 
-/// Gives errors that arise before a handler the form of the interface that the path belongs to.
+/// Gives errors the form of the interface that the path belongs to.
 async fn in_form_of_the_interface(request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let mut response = next.run(request).await;
-    let Some(error) = response.extensions_mut().remove::<ApiError>() else { return response };
-    let form = match path.as_str() {
-        path if path.starts_with("/api/") => ollama::OllamaError::from(error).into_response(),
-        path if path.starts_with("/v1/messages") => anthropic::MessagesError::from(error).into_response(),
-        _ => return response,
-    };
-    let (_, body) = form.into_parts();
-    let (parts, _) = response.into_parts();
-    Response::from_parts(parts, body)
+    if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+        let body = match path.as_str() {
+            path if path.starts_with("/api/") => ollama::error(&error),
+            path if path.starts_with("/v1/messages") => anthropic::error(&error),
+            _ => return response,
+        };
+        *response.body_mut() = Body::from(body.to_string());
+    }
+    response
 }
 
 /// All routes.

@@ -197,16 +197,6 @@ impl Service {
         grammars.compile(grammar).map_err(|error| error.to_string())
     }
 
-    /// The text of one token. Bytes that are no character are replaced.
-    pub(crate) fn piece(&self, id: u32) -> String {
-        String::from_utf8_lossy(&self.tokenizer().bytes(id, true)).into_owned()
-    }
-
-    /// The text of tokens, with that of control tokens.
-    pub(crate) fn pieces(&self, ids: &[u32]) -> String {
-        pieces(self.tokenizer(), ids)
-    }
-
     /// Encodes a rendered conversation. The template writes BOS itself, unless it did not come with the model.
     pub(crate) fn encode_rendering(&self, rendering: &Rendering) -> Result<Vec<u32>, ApiError> {
         let encoded = self.tokenizer().encode_spans(&rendering.spans(), false);
@@ -265,12 +255,6 @@ impl<'a> Surroundings<'a> {
     pub fn alone(name: &'a str, backend: Backend) -> Self {
         Self { name, backend, models: 1, state_limit: usize::MAX, metrics: Metrics::default() }
     }
-}
-
-/// The text of tokens, with that of control tokens.
-pub(crate) fn pieces(tokenizer: &Tokenizer, ids: &[u32]) -> String {
-    let bytes: Vec<u8> = ids.iter().flat_map(|id| tokenizer.bytes(*id, true)).collect();
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The size of a model's files.

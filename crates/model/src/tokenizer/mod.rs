@@ -411,7 +411,13 @@ impl Tokenizer {
 
     /// The text of a token for display. A control token gives its own text, such as `<s>`.
     pub fn piece(&self, id: u32) -> String {
-        String::from_utf8_lossy(&self.bytes(id, true)).into_owned()
+        self.pieces(&[id])
+    }
+
+    /// The text of tokens for display. Control tokens give their own texts, and no space is removed.
+    pub fn pieces(&self, ids: &[u32]) -> String {
+        let bytes: Vec<u8> = ids.iter().flat_map(|id| self.bytes(*id, true)).collect();
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// Returns the GGUF metadata entries that upstream writes for this tokenizer. The token list is padded to `rows`,

@@ -14,7 +14,7 @@ use crate::{Answer, Event};
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{Extensions, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use kvant::model::Finish;
 use request::{Parsed, parse};
 use serde_json::{Value, json};
@@ -22,27 +22,10 @@ use std::sync::Arc;
 use tokio_stream::StreamExt;
 
 /// An error in Anthropic's form.
-pub struct MessagesError(ApiError);
-
-impl From<ApiError> for MessagesError {
-    fn from(error: ApiError) -> Self {
-        Self(error)
-    }
-}
-
-impl MessagesError {
-    fn to_json(&self) -> Value {
-        let mut body = self.0.to_json();
-        body["type"] = "error".into();
-        body
-    }
-}
-
-impl IntoResponse for MessagesError {
-    fn into_response(self) -> Response {
-        let body = self.to_json();
-        self.0.respond_with(&body)
-    }
+pub fn error(error: &ApiError) -> Value {
+    let mut body = error.to_json();
+    body["type"] = "error".into();
+    body
 }
 
 /// Counts the tokens of a conversation.
@@ -50,7 +33,7 @@ pub async fn count_tokens(
     State(app): State<Arc<App>>,
     extensions: Extensions,
     body: Bytes,
-) -> Result<Response, MessagesError> {
+) -> Result<Response, ApiError> {
     let parse = |service: &Service, fields: Fields, common: &Common| parse(service, fields, common, true);
     let (_, parsed) = parsed(&app, &extensions, body, parse).await?;
     let count = parsed.turn.request.prompt.len();
@@ -62,12 +45,12 @@ pub async fn messages(
     State(app): State<Arc<App>>,
     extensions: Extensions,
     body: Bytes,
-) -> Result<Response, MessagesError> {
+) -> Result<Response, ApiError> {
     let parse = |service: &Service, fields: Fields, common: &Common| parse(service, fields, common, false);
     let (service, parsed) = parsed(&app, &extensions, body, parse).await?;
     let Parsed { turn: Turn { request, parts }, stream, ignored } = parsed;
     let prompt = request.prompt.len();
-    let answer = service.engine.submit(request).map_err(ApiError::from)?;
+    let answer = service.engine.submit(request)?;
     let head = Head { id: identifier("msg_"), service, parts, prompt };
     let response = if stream {
         EventStream::respond(|stream| head.stream(stream, answer))
@@ -125,8 +108,7 @@ impl Head {
         let mut blocks = Blocks::default();
         loop {
             let Some(event) = stream.wait(answer.next()).await? else {
-                let error = MessagesError(stopped().into());
-                return stream.send_named("error", &error.to_json()).await;
+                return stream.send_named("error", &error(&stopped().into())).await;
             };
             count.add(&event);
             match event {
@@ -155,8 +137,7 @@ impl Head {
                     return stream.send_named("message_stop", &json!({ "type": "message_stop" })).await;
                 }
                 Event::Failed(failure) => {
-                    let error = MessagesError(failure.into());
-                    return stream.send_named("error", &error.to_json()).await;
+                    return stream.send_named("error", &error(&failure.into())).await;
                 }
             }
         }

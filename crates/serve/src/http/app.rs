@@ -89,7 +89,7 @@ impl App {
     /// # Errors
     /// The server is not ready; a name that no model has; a language model; errors of loading.
     pub async fn encoder(&self, name: Option<&str>) -> Result<Arc<EncoderService>, ApiError> {
-        match self.models()?.get(name).await? {
+        match self.model(name).await? {
             Loaded::Encoder(encoder) => Ok(encoder),
             Loaded::Speaker(_) => {
                 Err(ApiError::not_supported("model", "it writes text, and gives no vectors"))
@@ -102,7 +102,7 @@ impl App {
     /// # Errors
     /// The server is not ready; a name that no model has; a model for vectors; errors of loading.
     pub async fn service(&self, name: Option<&str>) -> Result<Arc<Service>, ApiError> {
-        match self.models()?.get(name).await? {
+        match self.model(name).await? {
             Loaded::Speaker(service) => Ok(service),
             Loaded::Encoder(_) => Err(ApiError::not_supported(
                 "model",

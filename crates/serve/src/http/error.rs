@@ -166,20 +166,12 @@ impl From<TemplateError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response = self.respond_with(&self.to_json());
-        // The path can need another form of the error.
-        response.extensions_mut().insert(self);
-        response
-    }
-}
-
-impl ApiError {
-    /// A response with this error's status, and with its body in the form of an interface.
-    pub fn respond_with(&self, body: &Value) -> Response {
-        let mut response = respond(self.status, body);
+        let mut response = respond(self.status, &self.to_json());
         if self.status == StatusCode::TOO_MANY_REQUESTS || self.status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
+        // The path can need another form of the error.
+        response.extensions_mut().insert(self);
         response
     }
 }

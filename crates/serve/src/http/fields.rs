@@ -91,14 +91,11 @@ impl Fields {
     /// # Errors
     /// Another value.
     pub fn seed(&mut self) -> Result<Option<i64>, ApiError> {
-        match self.take("seed") {
-            Some(Value::Number(number)) if number.is_i64() => Ok(number.as_i64()),
-            Some(Value::Number(number)) if number.is_u64() => Ok(number.as_u64().map(u64::cast_signed)),
-            Some(value) => {
-                Fields::of(Map::from_iter([("seed".to_owned(), value)])).integer(&["seed"], i64::MIN)
-            }
-            None => Ok(None),
+        if let Some(seed) = self.0.get("seed").and_then(Value::as_u64) {
+            self.take("seed");
+            return Ok(Some(seed.cast_signed()));
         }
+        self.integer(&["seed"], i64::MIN)
     }
 
     /// Returns true or false.

@@ -2,6 +2,7 @@
 
 use super::loaded::Loaded;
 use crate::service::ModelSize;
+use jiff::Timestamp;
 use kvant::Model;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
@@ -17,6 +18,8 @@ pub struct Slot {
     pub(crate) size: ModelSize,
     /// Seconds since 1970.
     pub(crate) created: u64,
+    /// The time of the last change of the model's file or folder, if the system tells it.
+    pub(crate) modified: Option<Timestamp>,
     loaded: RwLock<Option<Loaded>>,
     /// The last use.
     used: AtomicU64,
@@ -33,11 +36,14 @@ pub struct Resident {
 impl Slot {
     pub fn new(name: String, model: Model, created: u64) -> Self {
         let size = ModelSize::of(&model);
+        let modified = model.path().metadata().and_then(|metadata| metadata.modified()).ok();
+        let modified = modified.and_then(|time| Timestamp::try_from(time).ok());
         Self {
             name,
             model,
             size,
             created,
+            modified,
             loaded: RwLock::new(None),
             used: AtomicU64::new(0),
             failed: Mutex::new(None),

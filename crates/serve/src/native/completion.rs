@@ -136,7 +136,7 @@ impl Head {
         };
         // The context ended the answer, not the limit of the request.
         let truncated = end.finish == Some(Finish::Length) && end.count.answer < request.limit;
-        let prompt = self.service.pieces(&request.prompt);
+        let prompt = self.service.tokenizer().pieces(&request.prompt);
         for (name, value) in [
             ("stop", true.into()),
             ("model", self.service.name.as_str().into()),

@@ -10,7 +10,7 @@ pub use embeddings::embeddings;
 use crate::http::{ApiError, App, respond};
 use crate::models::{Loaded, Slot};
 use crate::openai;
-use crate::service::{Service, pieces};
+use crate::service::Service;
 use crate::turn::{Tools, conversation};
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
@@ -178,7 +178,7 @@ pub async fn detokenize(State(app): State<Arc<App>>, body: Bytes) -> Result<Resp
     let id = |value: &Value| value.as_u64().filter(|id| *id < size as u64).map(|id| id as u32);
     let ids: Option<Vec<u32>> = fields.list("tokens")?.unwrap_or_default().iter().map(id).collect();
     let ids = ids.ok_or_else(|| ApiError::parameter("tokens", "expected ids of the vocabulary"))?;
-    let text = app.blocking(move || pieces(model.tokenizer(), &ids)).await?;
+    let text = app.blocking(move || model.tokenizer().pieces(&ids)).await?;
     Ok(respond(StatusCode::OK, &json!({ "content": text })))
 }
 

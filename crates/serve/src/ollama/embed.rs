@@ -1,6 +1,5 @@
 //! `/api/embed`, and its older form `/api/embeddings`.
 
-use super::OllamaError;
 use crate::answers::with_warnings;
 use crate::encoder::expect_dimension;
 use crate::http::{ApiError, App, respond};
@@ -13,7 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// Computes the vectors of texts. Texts that are too long are cut, unless `truncate` is false.
-pub async fn embed(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, OllamaError> {
+pub async fn embed(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, ApiError> {
     let begin = Instant::now();
     let mut fields = app.fields(body).await?;
     let encoder = app.encoder(fields.text("model")?.as_deref()).await?;
@@ -40,7 +39,7 @@ pub async fn embed(State(app): State<Arc<App>>, body: Bytes) -> Result<Response,
 }
 
 /// Computes the vector of one text.
-pub async fn embeddings(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, OllamaError> {
+pub async fn embeddings(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, ApiError> {
     let mut fields = app.fields(body).await?;
     let encoder = app.encoder(fields.text("model")?.as_deref()).await?;
     let prompt = fields.text("prompt")?.unwrap_or_default();

@@ -11,41 +11,23 @@ pub use request::{Kind, parse as parse_ollama};
 use crate::answers::{Count, finished, parsed, stopped, with_warnings};
 use crate::http::{ApiError, App, EventStream, Fields, Left, respond};
 use crate::service::{Service, timestamp};
-use crate::speech::Delta;
+use crate::speech::{Delta, is_json};
 use crate::turn::{Common, Parts, Turn};
 use crate::{Answer, Event};
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{Extensions, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use kvant::model::Finish;
 use request::{Parsed, parse};
-use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_stream::StreamExt;
 
 /// An error in Ollama's form: a text.
-pub struct OllamaError(ApiError);
-
-impl From<ApiError> for OllamaError {
-    fn from(error: ApiError) -> Self {
-        Self(error)
-    }
-}
-
-impl OllamaError {
-    fn to_json(&self) -> Value {
-        json!({ "error": self.0.to_json()["error"]["message"] })
-    }
-}
-
-impl IntoResponse for OllamaError {
-    fn into_response(self) -> Response {
-        let body = self.to_json();
-        self.0.respond_with(&body)
-    }
+pub fn error(error: &ApiError) -> Value {
+    json!({ "error": error.message() })
 }
 
 /// Answers a conversation.
@@ -53,7 +35,7 @@ pub async fn chat(
     State(app): State<Arc<App>>,
     extensions: Extensions,
     body: Bytes,
-) -> Result<Response, OllamaError> {
+) -> Result<Response, ApiError> {
     answer(app, &extensions, body, Kind::Chat).await
 }
 
@@ -62,7 +44,7 @@ pub async fn generate(
     State(app): State<Arc<App>>,
     extensions: Extensions,
     body: Bytes,
-) -> Result<Response, OllamaError> {
+) -> Result<Response, ApiError> {
     answer(app, &extensions, body, Kind::Generate).await
 }
 
@@ -71,7 +53,7 @@ async fn answer(
     extensions: &Extensions,
     body: Bytes,
     kind: Kind,
-) -> Result<Response, OllamaError> {
+) -> Result<Response, ApiError> {
     let begin = Instant::now();
     let parse =
         move |service: &Service, fields: Fields, common: &Common| parse(service, fields, common, kind);
@@ -83,7 +65,7 @@ async fn answer(
         return Ok(respond(StatusCode::OK, &head.last(&Message::default(), None, &Count::default())));
     };
     let prompt = request.prompt.len();
-    let answer = service.engine.submit(request).map_err(ApiError::from)?;
+    let answer = service.engine.submit(request)?;
     let head = Head { service, kind, parts, prompt, begin };
     let response = if stream {
         EventStream::respond_with_lines(|stream| head.stream(stream, answer))
@@ -124,8 +106,7 @@ impl Message {
 
     /// Removes a last call that was cut.
     fn end(&mut self, finish: Option<Finish>) {
-        let is_whole =
-            |(_, arguments): &(String, String)| serde_json::from_str::<IgnoredAny>(arguments).is_ok();
+        let is_whole = |(_, arguments): &(String, String)| is_json(arguments);
         if finish == Some(Finish::Length) && !self.calls.last().is_none_or(is_whole) {
             self.calls.pop();
         }
@@ -203,7 +184,7 @@ impl Head {
         let mut calls = Message::default();
         loop {
             let Some(event) = stream.wait(answer.next()).await? else {
-                return stream.send_line(&OllamaError(stopped().into()).to_json()).await;
+                return stream.send_line(&error(&stopped().into())).await;
             };
             count.add(&event);
             let (text, finish) = match event {
@@ -213,7 +194,7 @@ impl Head {
                 Event::Piece { text, .. } => (text, None),
                 Event::Ended { text, finish, .. } => (text, Some(finish)),
                 Event::Failed(failure) => {
-                    return stream.send_line(&OllamaError(failure.into()).to_json()).await;
+                    return stream.send_line(&error(&failure.into())).await;
                 }
             };
             let mut piece = Message::default();

@@ -1,6 +1,5 @@
 //! Descriptions of the models in Ollama's form.
 
-use super::OllamaError;
 use crate::http::{ApiError, App, respond};
 use crate::models::{Loaded, Slot};
 use crate::service::timestamp;
@@ -18,13 +17,13 @@ pub async fn version() -> Response {
 }
 
 /// Lists the models.
-pub async fn tags(State(app): State<Arc<App>>) -> Result<Response, OllamaError> {
+pub async fn tags(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     let models: Vec<Value> = app.models()?.slots().iter().map(entry).collect();
     Ok(respond(StatusCode::OK, &json!({ "models": models })))
 }
 
 /// Lists the loaded models.
-pub async fn processes(State(app): State<Arc<App>>) -> Result<Response, OllamaError> {
+pub async fn processes(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     let entry = |slot: &Slot| {
         let mut entry = entry(slot);
         entry["expires_at"] = "2999-01-01T00:00:00Z".into();
@@ -40,12 +39,12 @@ pub async fn processes(State(app): State<Arc<App>>) -> Result<Response, OllamaEr
 }
 
 /// Describes a model. It is not loaded for this.
-pub async fn show(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, OllamaError> {
+pub async fn show(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, ApiError> {
     let mut fields = app.fields(body).await?;
     let name = fields.text("model")?.or(fields.text("name")?).unwrap_or_default();
     let models = app.models()?.clone();
     let Some(index) = models.slots().iter().position(|slot| slot.has_name(&name)) else {
-        return Err(ApiError::no_model(&name).into());
+        return Err(ApiError::no_model(&name));
     };
     Ok(respond(StatusCode::OK, &app.blocking(move || described(&models.slots()[index])).await??))
 }
@@ -104,11 +103,9 @@ fn entry(slot: &Slot) -> Value {
     })
 }
 
-/// The time of the last change of the model's file.
+/// The time of the last change of the model.
 fn modified(slot: &Slot) -> String {
-    let time = slot.model.path().metadata().and_then(|metadata| metadata.modified());
-    let time = time.ok().and_then(|time| jiff::Timestamp::try_from(time).ok());
-    time.map_or_else(timestamp, |time| time.to_string())
+    slot.modified.map_or_else(timestamp, |time| time.to_string())
 }
 
 fn details(slot: &Slot) -> Value {

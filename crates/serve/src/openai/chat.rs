@@ -32,7 +32,7 @@ pub async fn completions(
     let Turn { request, parts } = turn;
     let prompt_tokens = request.prompt.len();
     let with_log_probabilities = request.log_probabilities.is_some();
-    let prompt = parameters.verbose.then(|| service.pieces(&request.prompt));
+    let prompt = parameters.verbose.then(|| service.tokenizer().pieces(&request.prompt));
     let answers = submit(&service, &[request], parameters.answers)?;
     let head = Head { id: identifier("chatcmpl-"), created: now(), service, parts, prompt };
     let response = if parameters.stream {

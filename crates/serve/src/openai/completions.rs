@@ -13,6 +13,7 @@ use axum::extract::State;
 use axum::http::{Extensions, StatusCode};
 use axum::response::Response;
 use serde_json::{Map, Value, json};
+use std::str::Chars;
 use std::sync::Arc;
 use tokio_stream::StreamExt;
 
@@ -127,14 +128,6 @@ impl Head {
         TextPlace { characters: 0, skips_space: self.echo && self.service.tokenizer().adds_space() }
     }
 
-    /// The text of a part of a prompt, and its log probabilities.
-    fn echoed(&self, answer: usize, tokens: &[Token], place: &mut TextPlace) -> (String, Value) {
-        let before = place.characters;
-        let values = log_probabilities(&self.service, tokens, place);
-        let text = self.prompt_text(answer).chars().skip(before).take(place.characters - before).collect();
-        (text, values)
-    }
-
     fn usage(&self, counts: &[Count]) -> Value {
         let mut all = usage(self.prompts.iter().map(Vec::len).sum(), counts);
         let cached: usize = counts.iter().step_by(self.each).map(|count| count.cached).sum();
@@ -174,6 +167,10 @@ impl Head {
         };
         let mut counts = vec![Count::default(); answers.len()];
         let mut places = vec![self.start(); answers.len()];
+        let text = |answer: usize| if self.echo { self.prompt_text(answer) } else { String::new() };
+        let echoes: Vec<String> = (0..answers.len()).map(text).collect();
+        // What was not sent yet.
+        let mut echoes: Vec<Chars> = echoes.iter().map(|text| text.chars()).collect();
         let mut open = answers.len();
         let mut answers = merged(answers);
         while open > 0 {
@@ -183,7 +180,7 @@ impl Head {
             counts[index].add(&event);
             match event {
                 Event::Started { .. } if self.echo && places[index].characters == 0 => {
-                    let text = self.prompt_text(index);
+                    let text = echoes[index].as_str().to_owned();
                     places[index].characters = text.chars().count();
                     stream.send(&chunk(index, text, Value::Null, None)).await?;
                 }
@@ -194,7 +191,9 @@ impl Head {
                     stream.send(&chunk).await?;
                 }
                 Event::Prompt(tokens) => {
-                    let (text, values) = self.echoed(index, &tokens, &mut places[index]);
+                    let before = places[index].characters;
+                    let values = log_probabilities(&self.service, &tokens, &mut places[index]);
+                    let text = echoes[index].by_ref().take(places[index].characters - before).collect();
                     stream.send(&chunk(index, text, values, None)).await?;
                 }
                 Event::Piece { token, text } => {
@@ -225,7 +224,7 @@ impl Head {
 }
 
 /// A place in the text of a prompt and its answer.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct TextPlace {
     /// The number of characters before the place. A character that a token cuts belongs to its first token.
     characters: usize,
@@ -257,13 +256,13 @@ fn log_probabilities(service: &Service, tokens: &[Token], place: &mut TextPlace)
     }
     let (mut texts, mut values, mut top) = (Vec::new(), Vec::new(), Vec::new());
     for token in tokens {
-        texts.push(service.piece(token.id));
+        texts.push(service.tokenizer().piece(token.id));
         let known = token.log_probabilities.as_ref();
         values.push(known.map(|known| finite(known.token)));
         top.push(known.map(|known| {
             // The token itself is always there, as in OpenAI's answers.
             let own = (token.id, known.token);
-            let entry = |(id, value): &(u32, f32)| (service.piece(*id), finite(*value).into());
+            let entry = |(id, value): &(u32, f32)| (service.tokenizer().piece(*id), finite(*value).into());
             known.top.iter().chain([&own]).map(entry).collect::<Map<String, Value>>()
         }));
     }

@@ -2,9 +2,8 @@
 
 use super::answer::reason;
 use crate::random::identifier;
-use crate::speech::Delta;
+use crate::speech::{Delta, is_json};
 use kvant::model::Finish;
-use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 /// The message of an answer so far.
@@ -59,9 +58,7 @@ impl AssistantMessage {
     /// The reason of the answer's end in OpenAI's words. A call that was cut is none that a client can run.
     pub fn reason(&self, finish: Option<Finish>) -> &'static str {
         // gpt-oss leaves out the arguments of a function without parameters.
-        let whole = |call: &Call| {
-            call.arguments.is_empty() || serde_json::from_str::<IgnoredAny>(&call.arguments).is_ok()
-        };
+        let whole = |call: &Call| call.arguments.is_empty() || is_json(&call.arguments);
         if finish != Some(Finish::Length) && self.has_calls() && self.calls.iter().all(whole) {
             "tool_calls"
         } else {

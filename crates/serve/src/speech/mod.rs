@@ -18,7 +18,13 @@ pub use tool::KnownTool;
 
 use harmony::HarmonyParser;
 use marked::MarkedParser;
+use serde::de::IgnoredAny;
 use std::sync::Arc;
+
+/// True if the arguments of a call are JSON. Those of a call that was cut are not.
+pub fn is_json(arguments: &str) -> bool {
+    serde_json::from_str::<IgnoredAny>(arguments).is_ok()
+}
 
 /// The form in which a model writes reasoning and calls of tools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
